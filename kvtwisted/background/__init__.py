@@ -1,0 +1,1 @@
+"""Timer shells around the rules of core: expiry, eviction, sampling, the performance log."""

@@ -1,0 +1,52 @@
+"""The expiry sweep as a periodic task: slices of deletions in a pool thread until nothing expired is left."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ..core.expiry import Sweeper
+from ..core.store import Store
+from ..metrics import Metrics
+
+SLICE = 1000
+#: Slices in one turn, so that a turn of the loop always ends; the next one comes after the interval.
+TURN = 100
+
+_log = Logger(namespace="kvtwisted.expiry")
+
+
+class ExpiryTask:
+    """`work` for a Ticker: deletes what has expired."""
+
+    def __init__(
+        self, sweeper: Sweeper, store: Store, metrics: Metrics, defer: Callable[[Callable[[], int]], Deferred[int]]
+    ) -> None:
+        """`defer` runs a function in a pool thread."""
+        self._sweeper = sweeper
+        self._store = store
+        self._metrics = metrics
+        self._defer = defer
+
+    def run(self) -> Deferred[None]:
+        """One turn. Reactor thread; fires when the pool thread has finished."""
+        return self._defer(self._sweep).addCallback(self._report)
+
+    def _sweep(self) -> int:
+        deleted = 0
+        for _ in range(TURN):
+            swept = self._sweeper.sweep(SLICE)
+            deleted += len(swept.deleted)
+            self._metrics.expired(len(swept.deleted))
+            if not swept.more:
+                break
+        if deleted or self._sweeper.pending():
+            # Keys with a deadline exist: a later run must not go back before what this one has seen.
+            self._store.mark_clock()
+        return deleted
+
+    def _report(self, deleted: int) -> None:
+        if deleted:
+            _log.debug("{deleted} expired keys deleted", deleted=deleted)

@@ -1,0 +1,63 @@
+"""Replace a small file so that a crash at any moment leaves the old content or the new one, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+
+#: What some network file systems answer to an fsync of a folder; they have no separate one to wait for.
+_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Put `data` at `path` and return once it would survive a power loss. Blocks for two or more fsyncs.
+
+    Raises `OSError`; then the old content is (still or again) in place and the temporary file is gone. Not to be called
+    for one path from two threads at once.
+    """
+    previous = _content(path)
+    _rename_over(path, data)
+    try:
+        _sync_folder(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            if previous is None:
+                os.unlink(path)
+            else:
+                _rename_over(path, previous)
+        raise
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def _rename_over(path: str, data: bytes) -> None:
+    # One fixed name: what a crash leaves behind is overwritten next time instead of piling up.
+    temporary = path + ".tmp"
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _sync_folder(path: str) -> None:
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(folder)

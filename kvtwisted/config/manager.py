@@ -1,0 +1,214 @@
+"""The configuration of a running server: its layers, what they add up to, and changes at run time.
+
+Note [Configured and running]: `settings` is what is configured, as GetConfig shows it; `running` is what the server
+goes by. They differ in the keys that were changed at run time and need a restart. Code that acts on a value reads
+`running`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from ..core.errors import InvalidConfig, InvalidRequest, StorageError, StorageFull
+from ..core.strict_json import loads
+from .durable import replace_file
+from .schema import KEYS, build, flatten, to_document
+from .settings import Settings
+from .sources import (
+    MAX_DEPTH,
+    Pin,
+    check_document,
+    environment_pins,
+    flag_pins,
+    load_file,
+    load_runtime_file,
+    runtime_file_refused,
+)
+
+#: Called with the running settings before and after an update.
+Listener = Callable[[Settings, Settings], None]
+
+_DEFAULT_RUNTIME_FILE = "kvtwisted.runtime.json"
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_log = logging.getLogger(__name__)
+
+Flat = dict[str, object]
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """The layers below the runtime one (file) and above it (environment and command line)."""
+
+    file: Flat
+    pins: Mapping[str, Pin]
+
+    def settings(self, runtime: Flat) -> Settings:
+        return build({**self.file, **runtime, **{name: pin.value for name, pin in self.pins.items()}})
+
+
+@dataclass(frozen=True)
+class _State:
+    """What an update replaces as a whole, by one assignment."""
+
+    runtime: Flat
+    settings: Settings
+    running: Settings
+
+
+class ConfigManager:
+    """Loads the layers once, then takes updates. Reading is lock-free and safe on any thread."""
+
+    def __init__(self, layers: _Layers, runtime: Flat, runtime_path: str) -> None:
+        """Use `ConfigManager.load`."""
+        settings = layers.settings(runtime)
+        self._layers = layers
+        self._runtime_path = runtime_path
+        self._state = _State(runtime, settings, settings)
+        self._listeners: list[Listener] = []
+        self._lock = threading.RLock()
+        self._notifying = False
+
+    @classmethod
+    def load(
+        cls,
+        config_path: str | None,
+        environ: Mapping[str, str],
+        flags: Mapping[str, str | None],
+        runtime_path: str | None = None,
+    ) -> ConfigManager:
+        """Read all layers: file < runtime updates < environment < command line. Nothing stays open.
+
+        `runtime_path` is where updates at run time are kept: by default `<config_path>.runtime.json`, or
+        `kvtwisted.runtime.json` in the current folder without a configuration file. Relative paths are resolved now.
+        Raises `InvalidConfig` naming the layer and the key.
+        """
+        if runtime_path is None:
+            runtime_path = _DEFAULT_RUNTIME_FILE if config_path is None else f"{config_path}.runtime.json"
+        runtime_path = os.path.abspath(runtime_path)
+        file = {} if config_path is None else load_file(config_path)
+        runtime = load_runtime_file(runtime_path)
+        layers = _Layers(file, {**environment_pins(environ), **flag_pins(flags)})
+        try:
+            return cls(layers, runtime, runtime_path)
+        except InvalidConfig as error:
+            layers.settings({})  # raises when the runtime file is not what makes the layers clash
+            raise runtime_file_refused(runtime_path, error) from error
+
+    @property
+    def settings(self) -> Settings:
+        """What is configured, changes that await a restart included."""
+        return self._state.settings
+
+    @property
+    def running(self) -> Settings:
+        """What the server goes by: the settings at start with the live changes since."""
+        return self._state.running
+
+    def show(self) -> str:
+        """The JSON text of `settings`, nested, for GetConfig."""
+        return json.dumps(to_document(self._state.settings), ensure_ascii=False)
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener(old, new)` with the running settings after each update; they may be equal.
+
+        It runs on the updating thread before `update` returns, one update at a time and in their order. It must not
+        call `update`. If it raises, that is logged; the update stands and the other listeners are called.
+        """
+        with self._lock:
+            self._listeners.append(listener)
+
+    def update_text(self, text: str) -> list[str]:
+        """`update` with a JSON object given as text."""
+        try:
+            document = loads(text, MAX_DEPTH)
+        except InvalidRequest as error:
+            raise InvalidConfig(f"the configuration: {error}") from error
+        return self.update(document)
+
+    def update(self, document: object) -> list[str]:
+        """Change the keys that a whole or partial nested document holds; all of them or, on any error, none.
+
+        The change is on disk before it takes effect. Returns, sorted, every key whose configured value needs a restart
+        to be the running one. Blocks for the fsyncs and the listeners; any thread may call it.
+
+        Raises `InvalidConfig` when a key is unknown, a value is refused, or the environment or the command line has set
+        a key to another value; `StorageFull` or `StorageError` when the change cannot be saved.
+        """
+        changes = check_document(document)
+        with self._lock:
+            if self._notifying:
+                raise RuntimeError("a configuration listener must not call update")
+            before = self._state
+            runtime = self._runtime_with(changes)
+            settings = self._layers.settings(runtime)
+            after = _State(runtime, settings, _with_live_keys(before.running, settings))
+            if runtime != before.runtime:
+                self._save(runtime)
+            self._state = after
+            self._notify(before.running, after.running)
+            return _differing(after.settings, after.running)
+
+    def _runtime_with(self, changes: Flat) -> Flat:
+        """The runtime layer after `changes`: what it held, and what now differs from the layers below it."""
+        runtime = dict(self._state.runtime)
+        for name, value in changes.items():
+            pin = self._layers.pins.get(name)
+            if pin:
+                if value != pin.value:
+                    raise InvalidConfig(f"{name} is set by the {pin.by} and cannot be changed at run time")
+            elif name in runtime or value != self._layers.file.get(name, KEYS[name].default):
+                runtime[name] = value
+        return runtime
+
+    def _save(self, runtime: Flat) -> None:
+        text = json.dumps(_nested(runtime), ensure_ascii=False, indent=2) + "\n"
+        try:
+            replace_file(self._runtime_path, text.encode("utf-8"))
+        except OSError as error:
+            kind = StorageFull if error.errno in _NO_SPACE else StorageError
+            raise kind(
+                f"the configuration was not changed: {self._runtime_path} cannot be saved: {error.strerror}"
+            ) from error
+
+    def _notify(self, old: Settings, new: Settings) -> None:
+        self._notifying = True
+        try:
+            for listener in list(self._listeners):
+                try:
+                    listener(old, new)
+                except Exception:  # see subscribe
+                    _log.exception("a configuration listener failed; the update stands")
+        finally:
+            self._notifying = False
+
+
+def _with_live_keys(running: Settings, settings: Settings) -> Settings:
+    """`running` with the live keys of `settings`."""
+    values, configured = flatten(to_document(running)), flatten(to_document(settings))
+    values.update({name: configured[name] for name, key in KEYS.items() if key.live})
+    return build(values)
+
+
+def _differing(settings: Settings, running: Settings) -> list[str]:
+    configured, current = flatten(to_document(settings)), flatten(to_document(running))
+    return sorted(name for name in KEYS if configured[name] != current[name])
+
+
+def _nested(flat: Flat) -> dict[str, Any]:
+    """A document with one object per section, in the order of declaration."""
+    document: dict[str, Any] = {}
+    for name in KEYS:
+        if name in flat:
+            *sections, last = name.split(".")
+            members = document
+            for section in sections:
+                members = members.setdefault(section, {})
+            members[last] = flat[name]
+    return document

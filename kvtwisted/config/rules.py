@@ -1,0 +1,72 @@
+"""The rules that hold between several keys. Every one is checked whenever settings are made."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..core.errors import InvalidConfig
+from .settings import Settings
+
+_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
+_API = "/api/v1"
+_HEALTH = "/api/v1/health"
+_HTTP_PATH = re.compile(r"/|(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+
+
+def check_together(settings: Settings) -> None:
+    """Raise `InvalidConfig`, naming the keys, when values that are valid alone do not go together."""
+    _check_level0(settings)
+    _check_ports(settings)
+    _check_folders(settings)
+    _check_http_paths(settings)
+
+
+def _check_level0(settings: Settings) -> None:
+    """RocksDB must start to compact before it delays writes, and delay them before it stops them."""
+    options = settings.rocksdb.options
+    triggers = [
+        ("level0_file_num_compaction_trigger", options.level0_file_num_compaction_trigger),
+        ("level0_slowdown_writes_trigger", options.level0_slowdown_writes_trigger),
+        ("level0_stop_writes_trigger", options.level0_stop_writes_trigger),
+    ]
+    for (earlier, low), (later, high) in zip(triggers, triggers[1:]):
+        if low > high:
+            raise InvalidConfig(
+                f"rocksdb.options.{later} must be at least rocksdb.options.{earlier} ({low}), not {high}"
+            )
+
+
+def _check_ports(settings: Settings) -> None:
+    grpc, http = settings.grpc, settings.http
+    overlap = grpc.host == http.host or bool({grpc.host, http.host} & _EVERY_ADDRESS)
+    if grpc.port == http.port != 0 and overlap:
+        raise InvalidConfig(f"grpc.port and http.port must differ on the same host; both are {http.port}")
+
+
+def _check_folders(settings: Settings) -> None:
+    """Each of these has its own idea of which files in its folder are leftovers to delete."""
+    seen: dict[str, str] = {}
+    for name, folder in (
+        ("rocksdb.path", settings.rocksdb.path),
+        ("value.disk_path", settings.value.disk_path),
+        ("logging.directory", settings.logging.directory),
+    ):
+        if folder:
+            other = seen.setdefault(os.path.abspath(folder), name)
+            if other != name:
+                raise InvalidConfig(f"{other} and {name} must be different folders; both are {folder}")
+
+
+def _check_http_paths(settings: Settings) -> None:
+    metrics, health = settings.monitoring.metrics_path, settings.monitoring.health_path
+    for name, path in (("monitoring.metrics_path", metrics), ("monitoring.health_path", health)):
+        if not _HTTP_PATH.fullmatch(path):
+            raise InvalidConfig(
+                f"{name} must start with / and have only letters, digits and . _ ~ - between slashes, not {path!a}"
+            )
+        is_default_health = path == _HEALTH and name == "monitoring.health_path"
+        if (path == _API or path.startswith(_API + "/")) and not is_default_health:
+            raise InvalidConfig(f"{name} must not lie under {_API}, where it would hide the API, not {path!a}")
+    if metrics == health:
+        raise InvalidConfig(f"monitoring.metrics_path and monitoring.health_path must differ; both are {metrics}")

@@ -1,0 +1,148 @@
+"""Every configuration key of the server, declared once, as frozen dataclasses (one per section).
+
+The names of sections and fields are the keys: `settings.http.port` is `http.port`. What is not in a section's class
+does not exist. See `docs/configuration.md` for the same table with explanations; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..core.options import GIB, KIB, MIB, EngineOptions, option
+
+
+@dataclass(frozen=True)
+class RocksdbSettings:
+    """Section `rocksdb`."""
+
+    path: str = option("./data", "Folder of the RocksDB database; made when missing.")
+    options: EngineOptions = field(default_factory=EngineOptions)
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """Section `storage`."""
+
+    engine: str = option(
+        "auto", "RocksDB binding: auto takes rocksdict, else lbry. memory keeps nothing and is for trials.",
+        choices=("auto", "rocksdict", "lbry", "memory"),
+    )  # fmt: skip
+    threads: int = option(8, "Threads that do storage work for the reactor.", low=1, high=256)
+    expiry_interval: int = option(
+        1,
+        "Seconds between two sweeps that delete expired keys (they are invisible before).",
+        low=1,
+        high=3600,
+        live=True,
+    )
+
+
+@dataclass(frozen=True)
+class GrpcSettings:
+    """Section `grpc`."""
+
+    host: str = option("127.0.0.1", "Address the gRPC server listens on.")
+    port: int = option(50051, "TCP port of the gRPC server; 0 takes any free one.", low=0, high=65535)
+    transport: str = option("threaded", "gRPC server: threaded is grpcio's.", choices=("threaded",))
+    threads: int = option(16, "Threads that run gRPC calls.", low=1, high=256)
+    max_response_bytes: int = option(
+        4 * MIB, "Bytes of one answer at most; clients accept 4 MiB by default.", low=2 * MIB, high=1 * GIB, live=True
+    )
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """Section `http`."""
+
+    host: str = option("127.0.0.1", "Address the HTTP server listens on.")
+    port: int = option(8080, "TCP port of the HTTP server; 0 takes any free one.", low=0, high=65535)
+    max_response_bytes: int = option(
+        16 * MIB, "Bytes of keys and values in one answer at most.", low=2 * MIB, high=1 * GIB, live=True
+    )
+    idle_timeout: int = option(60, "Seconds without traffic after which a connection is closed.", low=1, high=3600)
+
+
+@dataclass(frozen=True)
+class ValueSettings:
+    """Section `value`."""
+
+    disk_threshold: int = option(
+        1 * MIB, "Bytes from which a value is large (see docs/storage-format.md).", low=1 * KIB, high=1 * GIB
+    )
+    disk_path: str = option("./value_data", "Folder of large values; made when missing.")
+
+
+@dataclass(frozen=True)
+class EvictionSettings:
+    """Section `eviction`."""
+
+    enabled: bool = option(True, "Delete keys when the disk fills up.", live=True)
+    disk_usage_threshold: int = option(
+        80, "Percent of the data's file system in use from which keys are evicted.", low=1, high=100, live=True
+    )
+    check_interval: int = option(60, "Seconds between two looks at the disk.", low=1, high=86400, live=True)
+    batch_size: int = option(100, "Keys deleted in one batch.", low=1, high=10_000, live=True)
+    policy: str = option(
+        "lru", "Which keys go after expired ones: lru (approximate), ttl (soonest to expire first), none.",
+        choices=("lru", "ttl", "none"), live=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MonitoringSettings:
+    """Section `monitoring`."""
+
+    enabled: bool = option(True, "Serve metrics and sample the storage's figures.")
+    metrics_path: str = option("/metrics", "HTTP path of the Prometheus metrics.")
+    health_path: str = option("/api/v1/health", "HTTP path of the health check.")
+    sample_interval: int = option(
+        10, "Seconds between two samples of disk and RocksDB figures.", low=1, high=3600, live=True
+    )
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """Section `limits`."""
+
+    max_batch_keys: int = option(10_000, "Keys in one MSet, MGet or MDelete.", low=1, high=1_000_000, live=True)
+    max_request_bytes: int = option(
+        16 * MIB, "Bytes of one request's keys and values, and of its body or message.", low=2 * MIB, high=1 * GIB
+    )
+    max_in_flight: int = option(
+        1024, "Requests being worked on or waiting; one more is refused as overloaded.", low=1, high=100_000
+    )
+    request_timeout: int = option(
+        30, "Seconds a request may wait and run before it is given up.", low=1, high=3600, live=True
+    )
+    shutdown_grace: int = option(
+        10, "Seconds that running requests get to finish at shutdown.", low=0, high=3600, live=True
+    )
+
+
+@dataclass(frozen=True)
+class LoggingSettings:
+    """Section `logging`."""
+
+    directory: str = option("./logs", "Folder of running.log, error.log and performance.log; empty writes none.")
+    format: str = option("text", "Form of the log files.", choices=("text", "json"))
+    level: str = option("info", "Least level in running.log.", choices=("debug", "info", "warn", "error"), live=True)
+    max_bytes: int = option(10 * MIB, "Bytes of a log file before it is rotated.", low=64 * KIB, high=1 * GIB)
+    max_files: int = option(5, "Rotated files kept of each log.", low=1, high=1000)
+    performance_interval: int = option(
+        60, "Seconds between two lines of the performance log.", low=1, high=86400, live=True
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole configuration; immutable, so that a change is a new object."""
+
+    rocksdb: RocksdbSettings = field(default_factory=RocksdbSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    grpc: GrpcSettings = field(default_factory=GrpcSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
+    value: ValueSettings = field(default_factory=ValueSettings)
+    eviction: EvictionSettings = field(default_factory=EvictionSettings)
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)

@@ -1,0 +1,1 @@
+"""The domain: synchronous, pure, and on the standard library alone."""

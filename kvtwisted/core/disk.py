@@ -1,0 +1,49 @@
+"""How full the disk is, and how much of that is ours. Blocking calls, for a pool thread."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+
+class DiskUsage(NamedTuple):
+    """Bytes of a file system: used by anybody, and free for this process (root's reserve counts as neither)."""
+
+    used: int
+    free: int
+
+    @property
+    def percent(self) -> float:
+        """Share in use, 0 to 100, as `df` reckons it."""
+        return 100.0 * self.used / (self.used + self.free) if self.used + self.free else 0.0
+
+
+def disk_usage(path: str) -> DiskUsage:
+    """The file system that holds `path`. Raises OSError when there is no such path."""
+    figures = os.statvfs(path)
+    return DiskUsage(
+        used=(figures.f_blocks - figures.f_bfree) * figures.f_frsize, free=figures.f_bavail * figures.f_frsize
+    )
+
+
+def folder_bytes(path: str) -> int:
+    """Bytes on disk of all files below `path`; 0 when it does not exist. Files that vanish meanwhile do not count."""
+    total = 0
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    total += folder_bytes(entry.path)
+                else:
+                    total += _file_bytes(entry)
+    except FileNotFoundError:
+        return total
+    return total
+
+
+def _file_bytes(entry: os.DirEntry[str]) -> int:
+    try:
+        # RocksDB sets its log's blocks aside beforehand: what counts for the disk is blocks, not length.
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,106 @@
+"""The one error family of kvtwisted.
+
+Every failure a caller can meet is a `KvError`. Each class carries a stable `code`, the word that HTTP clients see in
+`"code"`; the transports map classes to statuses in one table each and never look at messages. Anything else that
+escapes is a defect and is answered as an internal error with an incident id.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KvError(Exception):
+    """A failure with a sentence for the user (`str(error)`) and a stable word for programs (`code`)."""
+
+    code: ClassVar[str] = "internal_error"
+
+
+class InvalidRequest(KvError):
+    """The request itself is wrong; the message names the field, the limit and what was sent. Nothing was written."""
+
+    code = "invalid_request"
+
+
+class InvalidKey(InvalidRequest):
+    """A key that is empty, too long, or not UTF-8 text."""
+
+    code = "invalid_key"
+
+
+class InvalidValue(InvalidRequest):
+    """A value that is not UTF-8 text."""
+
+    code = "invalid_value"
+
+
+class InvalidTtl(InvalidRequest):
+    """A ttl that is negative, too large, or not a whole number of seconds."""
+
+    code = "invalid_ttl"
+
+
+class InvalidConfig(InvalidRequest):
+    """A configuration document that was refused as a whole; the message names the key."""
+
+    code = "invalid_config"
+
+
+class TooLarge(InvalidRequest):
+    """A value, batch or request over its limit, which the message names."""
+
+    code = "too_large"
+
+
+class ResponseTooLarge(KvError):
+    """The answer would exceed the transport's response limit; the message says how to ask for less."""
+
+    code = "response_too_large"
+
+
+class Overloaded(KvError):
+    """Too much work is waiting, or RocksDB has stalled writes; nothing was started. Try again later."""
+
+    code = "overloaded"
+
+
+class DeadlineExceeded(KvError):
+    """The request's time ran out before the work was done. A write may or may not have been applied."""
+
+    code = "deadline_exceeded"
+
+
+class Unavailable(KvError):
+    """The server is starting or stopping, or its storage is closed."""
+
+    code = "unavailable"
+
+
+class StorageError(KvError):
+    """The engine or its file system failed; what was asked for may not have happened."""
+
+    code = "storage_error"
+
+
+class WriteStalled(StorageError):
+    """RocksDB does not accept writes just now (write stall); nothing was written and a retry may succeed."""
+
+    code = "write_stalled"
+
+
+class StorageFull(StorageError):
+    """The file system that holds the data has no space left."""
+
+    code = "storage_full"
+
+
+class Corruption(StorageError):
+    """Stored bytes do not say what they should; wrong data is never returned in their place."""
+
+    code = "corruption"
+
+
+class StorageLocked(StorageError):
+    """Another process, or another engine in this one, has the data folder open."""
+
+    code = "storage_locked"

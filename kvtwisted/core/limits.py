@@ -1,0 +1,102 @@
+"""What a request may hold: the one place that says no to a key, a value, a ttl or a batch.
+
+Sizes are bytes of UTF-8, as stored. Every message names the field, the limit and what was sent, and none repeats
+a value, which may be secret or huge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from .errors import InvalidKey, InvalidRequest, InvalidTtl, InvalidValue, TooLarge
+
+MAX_KEY_BYTES = 1024
+MAX_VALUE_BYTES = 1_048_576
+#: 100 years of 365.25 days, in seconds. A deadline far in the future is more likely a wrong unit than a wish.
+MAX_TTL_SECONDS = 3_155_760_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits that the configuration may change (`limits.*`)."""
+
+    max_batch_keys: int = 10_000
+    max_request_bytes: int = 16 * 1_048_576
+
+
+def encode_key(text: str, field: str = "key") -> bytes:
+    """The UTF-8 bytes of a key, or InvalidKey when `text` has lone surrogates."""
+    return _encode(text, field, InvalidKey)
+
+
+def encode_value(text: str, field: str = "value") -> bytes:
+    """The UTF-8 bytes of a value, or InvalidValue when `text` has lone surrogates."""
+    return _encode(text, field, InvalidValue)
+
+
+def _encode(text: str, field: str, error: type[InvalidRequest]) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as reason:
+        raise error(f"{field}: not valid Unicode: a lone surrogate at character {reason.start}") from None
+
+
+def check_key(key: bytes, field: str = "key") -> None:
+    """Raise InvalidKey unless `key` has 1 to MAX_KEY_BYTES bytes."""
+    if not key:
+        raise InvalidKey(f"{field}: must not be empty (1 to {MAX_KEY_BYTES} bytes)")
+    check_prefix(key, field)
+
+
+def check_prefix(prefix: bytes, field: str = "prefix") -> None:
+    """Raise InvalidKey when `prefix` is longer than any key can be; empty is fine."""
+    if len(prefix) > MAX_KEY_BYTES:
+        raise InvalidKey(f"{field}: too long: {len(prefix)} bytes were sent, the limit is {MAX_KEY_BYTES} bytes")
+
+
+def check_value(value: bytes, field: str = "value") -> None:
+    """Raise TooLarge when `value` is over MAX_VALUE_BYTES."""
+    if len(value) > MAX_VALUE_BYTES:
+        raise TooLarge(f"{field}: too large: {len(value)} bytes were sent, the limit is {MAX_VALUE_BYTES} bytes")
+
+
+def check_ttl(ttl: int) -> None:
+    """Raise InvalidTtl unless `ttl` is 0 (never expires) to MAX_TTL_SECONDS."""
+    if ttl < 0:
+        raise InvalidTtl(f"ttl: must not be negative (0 means never expires): {ttl} was sent")
+    if ttl > MAX_TTL_SECONDS:
+        raise InvalidTtl(f"ttl: too large: {ttl} s was sent, the limit is {MAX_TTL_SECONDS} s (100 years)")
+
+
+def check_keys(keys: Collection[bytes], limits: Limits) -> None:
+    """Check the keys of an MGet or MDelete: each one, how many, and their bytes in all."""
+    _check_count(len(keys), "keys", limits)
+    for position, key in enumerate(keys):
+        check_key(key, f"keys[{position}]")
+    _check_total(sum(map(len, keys)), "keys", limits)
+
+
+def check_pairs(pairs: Iterable[tuple[bytes, bytes]], count: int, limits: Limits) -> None:
+    """Check the pairs of an MSet: each key and value, how many, and their bytes in all."""
+    _check_count(count, "key_values", limits)
+    total = 0
+    for key, value in pairs:
+        check_key(key, "key_values: key")
+        if len(value) > MAX_VALUE_BYTES:  # the label below costs more than the test
+            check_value(value, f"key_values[{key[:64].decode('utf-8', 'replace')}]")
+        total += len(key) + len(value)
+    _check_total(total, "key_values", limits)
+
+
+def _check_count(count: int, field: str, limits: Limits) -> None:
+    if count > limits.max_batch_keys:
+        raise TooLarge(f"{field}: too many: {count} keys were sent, limits.max_batch_keys is {limits.max_batch_keys}")
+
+
+def _check_total(total: int, field: str, limits: Limits) -> None:
+    if total > limits.max_request_bytes:
+        raise TooLarge(
+            f"{field}: too large: {total} bytes were sent in all, "
+            f"limits.max_request_bytes is {limits.max_request_bytes} bytes"
+        )

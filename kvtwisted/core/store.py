@@ -1,0 +1,236 @@
+"""The store: keys, values and their expiry, over any engine.
+
+Keys and values are bytes of UTF-8 text here; the transports encode and decode. Every method may block, may be called
+from any thread, and raises `KvError`s: InvalidRequest before anything is touched, StorageError when the engine fails.
+`deadline` is a time of `time.monotonic`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from . import expiry, records
+from .clock import Clock
+from .engine import DATA, EXPIRY, META, Engine, Mutation
+from .errors import Corruption, DeadlineExceeded, ResponseTooLarge
+from .limits import Limits, check_key, check_keys, check_pairs, check_prefix, check_ttl, check_value
+from .recency import Recency
+from .writer import Writer
+
+#: What one entry of an answer may cost beside its key and value, in any transport's encoding.
+ENTRY_OVERHEAD = 16
+
+#: META entries.
+_FORMAT_KEY, _FORMAT = b"format", b"1"
+_CLOCK_KEY = b"clock"
+
+_SCAN_STRIDE = 1024
+
+
+class Found(NamedTuple):
+    """What Get found: the value, and the seconds it has left, rounded up (0: it never expires)."""
+
+    value: bytes
+    ttl: int
+
+
+class Page(NamedTuple):
+    """One page of a scan, in byte order. An empty `next_cursor` says that the scan has reached the end."""
+
+    items: list[tuple[bytes, bytes]]
+    next_cursor: bytes
+
+
+class Store:
+    """The storage operations of the contract (section 2) over an open engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        writer: Writer,
+        clock: Clock,
+        *,
+        limits: Limits,
+        recency: Recency | None = None,
+    ) -> None:
+        """Raises Corruption when the folder was written by a newer format.
+
+        `recency` is told of every key that is read or written.
+        """
+        self._engine = engine
+        self._writer = writer
+        self._clock = clock
+        self._recency = recency
+        #: May be replaced at any time; a request sees either the old object or the new.
+        self.limits = limits
+        self._check_format()
+
+    def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> None:
+        """Store `value` at `key` for `ttl` seconds (0: for ever), whatever was there before."""
+        check_key(key)
+        check_value(value)
+        check_ttl(ttl)
+        self._write(self._puts([(key, value)], ttl), (key,), deadline)
+
+    def get(self, key: bytes) -> Found | None:
+        """The value at `key`, or None when there is none or it has expired."""
+        check_key(key)
+        stored = self._engine.get(key)
+        if stored is None:
+            return None
+        value, expires_at_ms = records.decode(stored)
+        ttl = 0
+        if expires_at_ms:
+            ttl = expiry.seconds_left(expires_at_ms, self._clock.now_ms())
+            if ttl <= 0:
+                return None
+        if self._recency is not None:
+            self._recency.touch(key)
+        return Found(value, ttl)
+
+    def delete(self, key: bytes, *, deadline: float = math.inf) -> None:
+        """Remove `key`; a missing key is fine."""
+        check_key(key)
+        self._write([(DATA, key, None)], (key,), deadline)
+
+    def mset(self, pairs: Mapping[bytes, bytes], ttl: int = 0, *, deadline: float = math.inf) -> None:
+        """Store all pairs, each for `ttl` seconds (0: for ever), or none of them."""
+        check_pairs(pairs.items(), len(pairs), self.limits)
+        check_ttl(ttl)
+        if pairs:
+            self._write(self._puts(pairs.items(), ttl), pairs.keys(), deadline)
+
+    def mget(self, keys: Sequence[bytes], *, budget: int) -> dict[bytes, bytes]:
+        """The values of those keys that exist, in the order asked, from one consistent view.
+
+        Raises ResponseTooLarge when they exceed `budget` bytes, counting ENTRY_OVERHEAD for each.
+        """
+        check_keys(keys, self.limits)
+        unique = list(dict.fromkeys(keys))
+        now = self._clock.now_ms()
+        found: dict[bytes, bytes] = {}
+        size = 0
+        for key, stored in zip(unique, self._engine.multi_get(unique, budget)):
+            if stored is None:
+                continue
+            value, expires_at_ms = records.decode(stored)
+            if expiry.is_expired(expires_at_ms, now):
+                continue
+            size += len(key) + len(value) + ENTRY_OVERHEAD
+            if size > budget:
+                raise ResponseTooLarge(
+                    f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer"
+                )
+            found[key] = value
+            if self._recency is not None:
+                self._recency.touch(key)
+        return found
+
+    def mdelete(self, keys: Sequence[bytes], *, deadline: float = math.inf) -> None:
+        """Remove all keys, or none of them; missing keys are fine."""
+        check_keys(keys, self.limits)
+        if keys:
+            self._write([(DATA, key, None) for key in keys], keys, deadline)
+
+    def scan(
+        self,
+        prefix: bytes,
+        *,
+        cursor: bytes = b"",
+        limit: int = 0,
+        keys_only: bool = False,
+        budget: int,
+        deadline: float = math.inf,
+    ) -> Page:
+        """Up to `limit` (0: all) pairs whose keys start with `prefix` and come after `cursor`, from one snapshot.
+
+        With a limit or a cursor the page ends before `budget` bytes (ENTRY_OVERHEAD for each entry counted), and
+        `next_cursor` says where to go on. Without either the caller expects everything, so that too much is
+        ResponseTooLarge. With `keys_only` the values are left empty. A value over the budget is never cut short:
+        the caller's budget must hold one entry of the largest size.
+        """
+        check_prefix(prefix)
+        check_prefix(cursor, "cursor")
+        now = self._clock.now_ms()
+        items: list[tuple[bytes, bytes]] = []
+        size = 0
+        for key, value in self._live(prefix, cursor, now, deadline):
+            if keys_only:
+                value = b""
+            size += len(key) + len(value) + ENTRY_OVERHEAD
+            if size > budget and not (limit or cursor):
+                raise ResponseTooLarge(
+                    f"prefix: the answer exceeds {budget} bytes, the limit of one answer; page with limit and cursor"
+                )
+            if (limit and len(items) == limit) or (size > budget and items):
+                return Page(items, items[-1][0])
+            items.append((key, value))
+        return Page(items, b"")
+
+    def _live(self, prefix: bytes, cursor: bytes, now: int, deadline: float) -> Iterator[tuple[bytes, bytes]]:
+        start = max(prefix, cursor + b"\0") if cursor else prefix
+        end = prefix_end(prefix)
+        if end is not None and start >= end:
+            return
+        for position, (key, stored) in enumerate(self._engine.scan(start, end)):
+            if position % _SCAN_STRIDE == 0 and time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    "the scan took longer than the request's time; ask for less with limit and cursor"
+                )
+            value, expires_at_ms = records.decode(stored)
+            if not expiry.is_expired(expires_at_ms, now):
+                yield key, value
+
+    def _write(self, mutations: Sequence[Mutation], keys: Collection[bytes], deadline: float) -> None:
+        self._writer.write(mutations, keys, deadline)
+        if self._recency is not None:
+            for key in keys:
+                self._recency.touch(key)
+
+    def _puts(self, pairs: Iterable[tuple[bytes, bytes]], ttl: int) -> list[Mutation]:
+        if not ttl:
+            return [(DATA, key, records.encode(value, 0)) for key, value in pairs]
+        expires_at_ms = expiry.expires_at(self._clock.now_ms(), ttl)
+        mutations: list[Mutation] = []
+        for key, value in pairs:
+            mutations.append((DATA, key, records.encode(value, expires_at_ms)))
+            mutations.append((EXPIRY, expiry.index_key(expires_at_ms, key), b""))
+        return mutations
+
+    def probe(self) -> None:
+        """Write and read back an entry of the server's own; raises StorageError where users' writes would."""
+        self._engine.write([(META, _FORMAT_KEY, _FORMAT)])
+        if self._writer.durable:
+            self._engine.sync()
+        self.check()
+
+    def check(self) -> None:
+        """Read an entry of the server's own; raises StorageError where users' reads would."""
+        if self._engine.get(_FORMAT_KEY, META) != _FORMAT:
+            raise Corruption("the data folder's format mark cannot be read back")
+
+    def mark_clock(self) -> None:
+        """Write down the present time, so that a later run never goes back before it."""
+        self._engine.write([(META, _CLOCK_KEY, str(self._clock.now_ms()).encode())])
+
+    def _check_format(self) -> None:
+        stored = self._engine.get(_FORMAT_KEY, META)
+        if stored is None:
+            self._engine.write([(META, _FORMAT_KEY, _FORMAT)])
+        elif stored != _FORMAT:
+            raise Corruption(f"the data folder has format {stored!r}; this server reads format 1")
+        mark = self._engine.get(_CLOCK_KEY, META)
+        if mark is not None:
+            try:
+                self._clock.at_least(int(mark))
+            except ValueError:
+                raise Corruption(f"the data folder's clock mark is {mark!r}, which is no time") from None
+
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """The first key after all those that start with `prefix`, or None when there is no such key."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None

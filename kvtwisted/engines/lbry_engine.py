@@ -1,0 +1,212 @@
+"""The engine on lbry-rocksdb (CPython 3.7 to 3.9, RocksDB 6.25).
+
+All calls release Python's lock while RocksDB works, but for `compact`, which holds it until it is done. Any use of the
+binding after its `close` ends the process, so the engine lets go of it first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from importlib.metadata import version
+from typing import Any
+
+import rocksdb
+
+from ..core.engine import DATA, EXPIRY, META, Mutation
+from ..core.options import EngineOptions
+from .budget import READ_AHEAD, within
+from .introspection import effective_options, rocksdb_version, statistics
+from .scans import Pair, Scan, Scans
+from .translate import CLOSED, Translating, translated
+
+
+class LbryEngine:
+    """The engine Protocol over one lbry-rocksdb database."""
+
+    name = "lbry"
+
+    def __init__(self, path: str, options: EngineOptions) -> None:
+        """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
+
+        Raises StorageLocked when it is open elsewhere, Corruption when it is damaged, else StorageError.
+        """
+        self._path = path
+        self._options = options
+        self._failures = Translating(path)
+        self._scans = Scans(path)
+        self._db: Any = CLOSED
+        try:
+            os.makedirs(path, exist_ok=True)
+            cache = rocksdb.LRUCache(options.block_cache_size)
+            others = {family: _family_options(options, cache) for family in (EXPIRY, META)}
+            self._db = rocksdb.DB(
+                path,
+                _database_options(options, cache),
+                column_families={family.encode(): native for family, native in others.items()},
+            )
+            # None is the family "default": its keys are given plain, those of others with their handle.
+            self._handles: dict[str, Any] = {DATA: None}
+            self._handles.update({family: self._db.get_column_family(family.encode()) for family in others})
+        except Exception as error:
+            raise translated(error, path) from error
+
+    @property
+    def version(self) -> str:
+        """The binding, and the RocksDB inside it."""
+        with self._failures:
+            return f"lbry-rocksdb {version('lbry-rocksdb')} (RocksDB {rocksdb_version(self._path)})"
+
+    def get(self, key: bytes, family: str = DATA) -> bytes | None:
+        """The value at `key`, or None."""
+        try:
+            value: bytes | None = self._db.get(self._native_key(family, key))
+            return value
+        except Exception as error:
+            raise translated(error, self._path) from error
+
+    def multi_get(self, keys: Sequence[bytes], budget: int) -> list[bytes | None]:
+        """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
+        with closing(self._read(keys)) as values:
+            return within(budget, values)
+
+    def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Scan:
+        """Pairs with start <= key < end in byte order, from the view of this call."""
+        handle = self._handles[family]
+        with self._failures:
+            # The seek is the lower bound of a forward scan; the binding leaks the memory of one given as well.
+            iterator = self._db.iterator(
+                start=start, column_family=handle, iterate_upper_bound=end, include_key=True, include_value=True
+            )
+        pairs = iterator if handle is None else map(_plain, iterator)
+        return self._scans.start(pairs.__next__, end)
+
+    def write(self, mutations: Sequence[Mutation]) -> None:
+        """Apply all mutations atomically, in order.
+
+        Raises WriteStalled when RocksDB has stopped writes. The binding cannot ask RocksDB not to wait, so a write
+        that meets a stall which begins just then, or a mere delay, waits.
+        """
+        try:
+            if self._db.get_property(b"rocksdb.is-write-stopped") != b"0":
+                raise rocksdb.Incomplete("Write stall")
+            batch = rocksdb.WriteBatch()
+            for family, key, value in mutations:
+                if value is None:
+                    batch.delete(self._native_key(family, key))
+                else:
+                    batch.put(self._native_key(family, key), value)
+            self._db.write(batch)
+        except Exception as error:
+            raise translated(error, self._path) from error
+
+    def sync(self) -> None:
+        """Wait for an fsync of the write-ahead log: an empty batch, written with sync, covers earlier ones."""
+        with self._failures:
+            self._db.write(rocksdb.WriteBatch(), sync=True)
+
+    def compact(self, start: bytes, end: bytes) -> None:
+        """Compact the DATA range and wait; no other Python code runs meanwhile."""
+        with self._failures:
+            self._db.compact_range(start, end)
+
+    def statistics(self) -> dict[str, float]:
+        """RocksDB's properties by short name."""
+        with self._failures:
+            return statistics(self._property)
+
+    def effective_options(self) -> dict[str, object]:
+        """Every `rocksdb.options` name with the value in force, from RocksDB's OPTIONS file."""
+        with self._failures:
+            return effective_options(self._options, self._path, self._property)
+
+    def close(self) -> None:
+        """Sync the log, release the folder's lock, and refuse every later call. The binding cannot flush memtables.
+
+        Raises StorageError when the sync failed; the database is closed all the same.
+        """
+        self._scans.end()
+        try:
+            self.sync()
+        finally:
+            db, self._db = self._db, CLOSED
+            self._handles = dict.fromkeys(self._handles)
+            if db is not CLOSED:
+                db.close()
+
+    def _read(self, keys: Sequence[bytes]) -> Generator[bytes | None, None, None]:
+        """The values at `keys`, a chunk at a time; from a snapshot when there are several chunks."""
+        with self._failures:
+            snapshot = self._db.snapshot() if len(keys) > READ_AHEAD else None
+            try:
+                for first in range(0, len(keys), READ_AHEAD):
+                    chunk = keys[first : first + READ_AHEAD]
+                    found = self._db.multi_get(chunk, snapshot=snapshot)
+                    for key in chunk:
+                        yield found[key]
+            finally:
+                # A stored traceback keeps this frame. Were the snapshot still there at close, the folder would stay
+                # locked, and freeing it later would end the process.
+                del snapshot
+
+    def _native_key(self, family: str, key: bytes) -> object:
+        handle = self._handles[family]
+        return key if handle is None else (handle, key)
+
+    def _property(self, family: str, name: str) -> str | None:
+        value: bytes | None = self._db.get_property(name.encode(), self._handles[family])
+        return None if value is None else value.decode()
+
+
+def _plain(found: Any) -> Pair:
+    """A pair of a family other than "default", whose key the binding gives with its handle."""
+    (_, key), value = found
+    return key, value
+
+
+def _family_options(wanted: EngineOptions, cache: Any) -> Any:
+    return rocksdb.ColumnFamilyOptions(**_family_settings(wanted, cache))
+
+
+def _database_options(wanted: EngineOptions, cache: Any) -> Any:
+    """Options of the database, and of the family "default"."""
+    return rocksdb.Options(
+        create_if_missing=True,
+        create_missing_column_families=True,
+        max_background_jobs=wanted.max_background_jobs,
+        max_open_files=wanted.max_open_files,
+        max_total_wal_size=wanted.max_total_wal_size,
+        bytes_per_sync=wanted.bytes_per_sync,
+        max_log_file_size=wanted.max_log_file_size,
+        keep_log_file_num=wanted.keep_log_file_num,
+        **_family_settings(wanted, cache),
+    )
+
+
+def _family_settings(wanted: EngineOptions, cache: Any) -> dict[str, object]:
+    """Made anew for each family: the binding refuses an object that is in use."""
+    return {
+        "write_buffer_size": wanted.write_buffer_size,
+        "max_write_buffer_number": wanted.max_write_buffer_number,
+        "compression": _compression(wanted.compression),
+        "bottommost_compression": _compression(wanted.bottommost_compression),
+        "target_file_size_base": wanted.target_file_size_base,
+        "max_bytes_for_level_base": wanted.max_bytes_for_level_base,
+        "level_compaction_dynamic_level_bytes": wanted.level_compaction_dynamic_level_bytes,
+        "level0_file_num_compaction_trigger": wanted.level0_file_num_compaction_trigger,
+        "level0_slowdown_writes_trigger": wanted.level0_slowdown_writes_trigger,
+        "level0_stop_writes_trigger": wanted.level0_stop_writes_trigger,
+        "table_factory": rocksdb.BlockBasedTableFactory(
+            block_size=wanted.block_size,
+            filter_policy=rocksdb.BloomFilterPolicy(wanted.bloom_bits_per_key) if wanted.bloom_bits_per_key else None,
+            block_cache=cache if wanted.block_cache_size else None,
+            no_block_cache=not wanted.block_cache_size,
+            cache_index_and_filter_blocks=bool(wanted.block_cache_size),
+            format_version=5,
+        ),
+    }
+
+
+def _compression(name: str) -> str:
+    return "no_compression" if name == "none" else f"{name}_compression"

@@ -1,0 +1,82 @@
+"""Scans that cannot outlive their database.
+
+A live iterator of rocksdict keeps the folder's lock after `close`; one of lbry-rocksdb, used or freed after `close`,
+ends the process with a segmentation fault. So the binding's iterator is owned by a `Scan` alone, every engine keeps its
+scans in a `Scans`, and `Scans.end` takes the iterators away before the database is closed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Callable
+
+from .translate import EngineClosed, translated
+
+Pair = tuple[bytes, bytes]
+
+
+class Scan(Iterator[Pair]):
+    """Pairs of one range in key order. Use it from one thread at a time; `close` it, exhaust it, or drop it."""
+
+    __slots__ = ("__weakref__", "_advance", "_path", "_upper_bound")
+
+    def __init__(self, advance: Callable[[], Pair], upper_bound: bytes | None, path: str) -> None:
+        """Own the iterator behind `advance`, which gives the next pair or raises StopIteration.
+
+        `upper_bound` lives as long as the iterator: both bindings give RocksDB its address, not a copy.
+        `advance` must not leave frames that hold the iterator in the traceback of what it raises.
+        """
+        self._advance = advance
+        self._upper_bound = upper_bound
+        self._path = path
+
+    def __next__(self) -> Pair:
+        """The next pair. Raises StorageError (Corruption for a damaged file), or Unavailable once the engine closed."""
+        try:
+            return self._advance()
+        except StopIteration:
+            self.close()
+            raise
+        except Exception as error:
+            raise translated(error, self._path) from error
+
+    def close(self) -> None:
+        """Release the view; the scan is over. Harmless when it already is."""
+        self._replace(_over)
+
+    def end(self) -> None:
+        """Release the view because the engine closes: unless the scan was over, its next pair is Unavailable."""
+        if self._advance is not _over:
+            self._replace(_closed)
+
+    def _replace(self, advance: Callable[[], Pair]) -> None:
+        self._advance = advance
+        self._upper_bound = None
+
+
+class Scans:
+    """The scans of one engine that are still in somebody's hands."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._live: weakref.WeakSet[Scan] = weakref.WeakSet()
+
+    def start(self, advance: Callable[[], Pair], upper_bound: bytes | None) -> Scan:
+        """A scan over `advance` (see `Scan`), watched until it is dropped."""
+        scan = Scan(advance, upper_bound, self._path)
+        self._live.add(scan)
+        return scan
+
+    def end(self) -> None:
+        """End every live scan, so that nothing of the database is held any more. No scan may be in use meanwhile."""
+        for scan in list(self._live):
+            scan.end()
+
+
+def _over() -> Pair:
+    raise StopIteration
+
+
+def _closed() -> Pair:
+    raise EngineClosed

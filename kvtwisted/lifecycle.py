@@ -1,0 +1,30 @@
+"""Starting in order and stopping in reverse: Twisted's MultiService does not wait between its children."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
+
+_log = Logger(namespace="kvtwisted")
+
+
+class Unwinding:
+    """What has to be undone, in the order it was done. Reactor thread."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[str, Callable[[], Any]]] = []
+
+    def push(self, name: str, undo: Callable[[], Any]) -> None:
+        """`name` has been started; `undo` stops it and may return a Deferred."""
+        self._steps.append((name, undo))
+
+    async def unwind(self) -> None:
+        """Undo the last step first, each awaited before the next. A failure is logged and does not stop the rest."""
+        while self._steps:
+            name, undo = self._steps.pop()
+            try:
+                await maybeDeferred(undo)
+            except Exception:
+                _log.failure("{part} did not stop cleanly", part=name)

@@ -1,0 +1,186 @@
+"""Prometheus metrics: one object, one injected registry, every name in one place (docs/operations.md lists them).
+
+Counting is safe from any thread and costs about a microsecond a call (prometheus_client takes a lock for each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Callable, NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .core.disk import DiskUsage
+from .core.operations import DELETE, GET, OPERATIONS, SCAN, SET
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+#: Upper bounds of the latency histograms, in seconds: 5 us to 10 s.
+BUCKETS = (
+    5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+)  # fmt: skip
+
+_PLURALS = {SET: "sets", GET: "gets", DELETE: "deletes", SCAN: "scans"}
+
+
+_NO_DISK = DiskUsage(0, 0)
+
+
+@dataclass(frozen=True)
+class StorageSample:
+    """What the sampler last saw: bytes of the two folders, the disk, and RocksDB's own figures by short name."""
+
+    data_bytes: int = 0
+    value_bytes: int = 0
+    disk: DiskUsage = _NO_DISK
+    engine: Mapping[str, float] = field(default_factory=dict)
+
+
+class Totals(NamedTuple):
+    """An operation's figures since the start: keys, failed keys, and calls by bucket of latency (not cumulative)."""
+
+    keys: float
+    errors: float
+    calls: list[float]
+
+
+class Metrics:
+    """Every metric of the server; implements `core.operations.Recorder`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._latency: dict[str, Histogram] = {}
+        self._keys: dict[str, Counter] = {}
+        self._errors: dict[str, Counter] = {}
+        for name in OPERATIONS:
+            self._latency[name] = Histogram(
+                f"kv_{name}_latency_seconds", f"Seconds of one {name} call, a batch being one.",
+                buckets=BUCKETS, registry=registry,
+            )  # fmt: skip
+            self._keys[name] = self._counter(
+                f"kv_{_PLURALS[name]}_total", f"{name.capitalize()} operations; a batch counts its keys."
+            )
+            self._errors[name] = self._counter(
+                f"kv_{name}_errors_total", f"{name.capitalize()} operations that failed; a missing key does not."
+            )
+        self._config_updates = self._counter("kv_config_updates_total", "Accepted configuration changes.")
+        self._health_checks = self._counter("kv_health_checks_total", "Health checks answered.")
+        self._health_latency = Histogram(
+            "kv_health_check_latency_seconds", "Seconds of one health check.", buckets=BUCKETS, registry=registry
+        )
+        self._evictions = self._counter("kv_evictions_total", "Keys evicted, by reason.", "reason")
+        self._evicted_bytes = self._counter(
+            "kv_evicted_bytes_total", "Bytes of the keys and records evicted, by reason.", "reason"
+        )
+        self._futile = self._counter(
+            "kv_evictions_futile_total", "Looks at a full disk on which evicting everything would not have helped."
+        )
+        self._expirations = self._counter("kv_expirations_total", "Expired keys deleted by the sweeper.")
+        self._sample = StorageSample()
+        registry.register(_SampleCollector(lambda: self._sample))
+
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(name, help, labels, registry=self._registry)
+
+    # What `core.operations` reports.
+
+    def operation(self, name: str, keys: int, seconds: float, failed: bool) -> None:
+        """One call of `name` on `keys` keys took `seconds`."""
+        self._latency[name].observe(seconds)
+        self._keys[name].inc(keys)
+        if failed:
+            self._errors[name].inc(keys)
+
+    def config_update(self) -> None:
+        """A configuration change was accepted."""
+        self._config_updates.inc()
+
+    def health_check(self, seconds: float) -> None:
+        """A health check took `seconds`."""
+        self._health_checks.inc()
+        self._health_latency.observe(seconds)
+
+    # What the background tasks report.
+
+    def evicted(self, reason: str, keys: int, freed: int) -> None:
+        """A batch of `keys` keys was evicted for `reason`, `freed` bytes of keys and records."""
+        self._evictions.labels(reason).inc(keys)
+        self._evicted_bytes.labels(reason).inc(freed)
+
+    def eviction_futile(self) -> None:
+        """The disk is full, and not of what this server stores."""
+        self._futile.inc()
+
+    def expired(self, keys: int) -> None:
+        """The sweeper deleted `keys` expired keys."""
+        self._expirations.inc(keys)
+
+    def sampled(self, sample: StorageSample) -> None:
+        """The storage's figures, until the next sample."""
+        self._sample = sample
+
+    # What is read when asked.
+
+    def watch(self, name: str, help: str, read: Callable[[], float], **labels: str) -> None:
+        """Add a gauge whose value is read when metrics are asked for; `read` must be quick and safe on any thread."""
+        gauge = Gauge(name, help, list(labels), registry=self._registry)
+        (gauge.labels(**labels) if labels else gauge).set_function(read)
+
+    def build_info(self, **facts: str) -> None:
+        """Add `kv_build_info`, whose labels say what runs."""
+        Gauge("kv_build_info", "Always 1; the labels tell versions.", list(facts), registry=self._registry).labels(
+            **facts
+        ).set(1)
+
+    def text(self) -> bytes:
+        """The exposition text (CONTENT_TYPE). A few milliseconds; any thread."""
+        return generate_latest(self._registry)
+
+    def sample(self) -> StorageSample:
+        """The last sample."""
+        return self._sample
+
+    def totals(self) -> dict[str, Totals]:
+        """Figures by operation, for the performance log."""
+        return {
+            name: Totals(_value(self._keys[name]), _value(self._errors[name]), _buckets(self._latency[name]))
+            for name in OPERATIONS
+        }
+
+
+class _SampleCollector(Collector):
+    def __init__(self, read: Callable[[], StorageSample]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: which figures there are depends on the engine, so names are not claimed beforehand."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """One gauge for each figure of the last sample."""
+        sample = self._read()
+        yield GaugeMetricFamily("kv_data_bytes", "Bytes on disk of the RocksDB folder.", sample.data_bytes)
+        yield GaugeMetricFamily("kv_value_bytes", "Bytes on disk of the large-value folder.", sample.value_bytes)
+        yield GaugeMetricFamily("kv_disk_used_bytes", "Bytes in use on the data's file system.", sample.disk.used)
+        yield GaugeMetricFamily("kv_disk_free_bytes", "Bytes free on the data's file system.", sample.disk.free)
+        yield GaugeMetricFamily("kv_disk_used_percent", "Percent of the file system in use.", sample.disk.percent)
+        keys = sample.engine.get("estimate-num-keys", 0)
+        yield GaugeMetricFamily("kv_keys", "Keys stored, as RocksDB estimates.", keys)
+        for name, value in sample.engine.items():
+            yield GaugeMetricFamily(f"kv_rocksdb_{name.replace('-', '_')}", f"RocksDB property rocksdb.{name}.", value)
+
+
+def _value(counter: Counter) -> float:
+    return next(
+        sample.value for family in counter.collect() for sample in family.samples if sample.name[-6:] == "_total"
+    )
+
+
+def _buckets(histogram: Histogram) -> list[float]:
+    cumulative = [
+        sample.value for family in histogram.collect() for sample in family.samples if sample.name.endswith("_bucket")
+    ]
+    return [count - below for count, below in zip(cumulative, [0.0, *cumulative])]

@@ -1,0 +1,1 @@
+"""The gRPC transport: decode, call the threaded store, encode."""

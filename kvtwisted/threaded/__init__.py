@@ -1,0 +1,1 @@
+"""The Deferred form of the operations, over a bounded thread pool."""

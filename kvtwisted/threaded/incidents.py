@@ -1,0 +1,17 @@
+"""Unexpected failures: logged whole under an id that the client is given instead of a stack trace."""
+
+from __future__ import annotations
+
+import secrets
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+_log = Logger(namespace="kvtwisted.incident")
+
+
+def report(failure: Failure, doing: str) -> str:
+    """Log `failure`, which happened while `doing` (an operation's name), and return the incident id. Any thread."""
+    incident = secrets.token_hex(8)
+    _log.failure("incident {incident} in {doing}", failure=failure, incident=incident, doing=doing)
+    return incident

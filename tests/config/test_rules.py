@@ -1,0 +1,66 @@
+"""The rules between keys: each refusal names the keys, and what is allowed stays allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvtwisted.config.schema import build
+from kvtwisted.core.errors import InvalidConfig
+
+COMPACTION = "rocksdb.options.level0_file_num_compaction_trigger"
+SLOWDOWN = "rocksdb.options.level0_slowdown_writes_trigger"
+STOP = "rocksdb.options.level0_stop_writes_trigger"
+METRICS, HEALTH = "monitoring.metrics_path", "monitoring.health_path"
+
+REFUSED = [
+    ({COMPACTION: 21}, f"{SLOWDOWN} must be at least {COMPACTION} (21), not 20"),
+    ({STOP: 19}, f"{STOP} must be at least {SLOWDOWN} (20), not 19"),
+    ({"http.port": 50051}, "grpc.port and http.port must differ on the same host; both are 50051"),
+    (
+        {"http.port": 9, "grpc.port": 9, "http.host": "0.0.0.0", "grpc.host": "10.0.0.1"},
+        "grpc.port and http.port must differ on the same host; both are 9",
+    ),
+    ({"value.disk_path": "data"}, "rocksdb.path and value.disk_path must be different folders; both are data"),
+    ({"value.disk_path": "x/../data/"}, "rocksdb.path and value.disk_path must be different folders"),
+    ({"logging.directory": "./data"}, "rocksdb.path and logging.directory must be different folders"),
+    ({"logging.directory": "./value_data"}, "value.disk_path and logging.directory must be different folders"),
+    ({METRICS: "metrics"}, f"{METRICS} must start with / and have only letters"),
+    ({METRICS: "/me trics"}, f"{METRICS} must start with / and have only letters"),
+    ({METRICS: "/a?b"}, f"{METRICS} must start with / and have only letters"),
+    ({METRICS: "/a%2Fb"}, f"{METRICS} must start with / and have only letters"),
+    ({METRICS: "/<path>"}, f"{METRICS} must start with / and have only letters"),
+    ({METRICS: "//a"}, f"{METRICS} must start with / and have only letters"),
+    ({METRICS: "/a/"}, f"{METRICS} must start with / and have only letters"),
+    ({METRICS: "/../a"}, f"{METRICS} must start with / and have only letters"),
+    ({METRICS: "/m\n"}, f"{METRICS} must start with / and have only letters"),
+    ({HEALTH: "/ä"}, f"{HEALTH} must start with / and have only letters"),
+    ({METRICS: "/api/v1/get/x"}, f"{METRICS} must not lie under /api/v1, where it would hide the API"),
+    ({METRICS: "/api/v1/health", HEALTH: "/h"}, f"{METRICS} must not lie under /api/v1"),
+    ({HEALTH: "/api/v1/set"}, f"{HEALTH} must not lie under /api/v1"),
+    ({HEALTH: "/api/v1"}, f"{HEALTH} must not lie under /api/v1"),
+    ({HEALTH: "/metrics"}, f"{METRICS} and {HEALTH} must differ; both are /metrics"),
+]
+
+ALLOWED = [
+    {COMPACTION: 8, SLOWDOWN: 8, STOP: 8},
+    {"http.port": 0, "grpc.port": 0},
+    {"http.port": 9, "grpc.port": 9, "http.host": "127.0.0.1", "grpc.host": "127.0.0.2"},
+    {"logging.directory": ""},
+    {"rocksdb.path": "/srv/kv", "value.disk_path": "/srv/kv/values"},
+    {METRICS: "/", HEALTH: "/-/healthy.json"},
+    {METRICS: "/api/v10/metrics", HEALTH: "/api/v1/health"},
+]
+
+
+@pytest.mark.parametrize(("flat", "message"), REFUSED)
+def test_values_that_do_not_go_together(flat: dict[str, object], message: str) -> None:
+    """Values that are valid alone are refused together, naming the keys."""
+    with pytest.raises(InvalidConfig) as refused:
+        build(flat)
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize("flat", ALLOWED)
+def test_values_that_go_together(flat: dict[str, object]) -> None:
+    """The rules refuse no more than they must."""
+    build(flat)
