@@ -7,6 +7,7 @@ lock. A log that cannot be written (a full disk) is left out by Twisted's publis
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from datetime import datetime, timezone
@@ -15,11 +16,13 @@ from typing import Callable, cast
 from twisted.logger import (
     ILogObserver,
     LogEvent,
+    Logger,
     LogLevel,
     LogPublisher,
     eventAsText,
     formatEvent,
 )
+from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from .config.settings import LoggingSettings
@@ -49,6 +52,17 @@ def as_json(event: LogEvent) -> str:
     if "log_failure" in event:
         line["traceback"] = event["log_failure"].getTraceback()
     return json.dumps(line, ensure_ascii=False)
+
+
+class StandardLibraryBridge(logging.Handler):
+    """Carries what is logged through the standard library's `logging` (by config, for one) into Twisted's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log `record`, with its traceback if it has one."""
+        failure = Failure(record.exc_info[1]) if record.exc_info and record.exc_info[1] else None
+        facts = {} if failure is None else {"log_failure": failure}
+        level = LogLevel.error if record.levelno >= logging.ERROR else LogLevel.warn
+        Logger(namespace=record.name).emit(level, "{message}", message=record.getMessage(), **facts)
 
 
 class _FileObserver:
@@ -86,9 +100,11 @@ class LogFiles:
         self._settings = settings
         self._performance = performance_namespace
         self._observers: list[_FileObserver] = []
+        self._bridge = StandardLibraryBridge(logging.WARNING)
 
     def open(self) -> None:
         """Open and append to the files. Raises OSError when the folder cannot be made or written."""
+        logging.getLogger("kvtwisted").addHandler(self._bridge)
         settings = self._settings()
         if not settings.directory:
             return
@@ -101,6 +117,7 @@ class LogFiles:
 
     def close(self) -> None:
         """Write no more."""
+        logging.getLogger("kvtwisted").removeHandler(self._bridge)
         for observer in self._observers:
             self._publisher.removeObserver(cast(ILogObserver, observer))
             observer.close()

@@ -21,10 +21,11 @@ def reference() -> str:
 def _lines() -> Iterator[str]:
     for section in SECTIONS:
         yield from ("", f"### {section}", "", *_HEADER)
-        yield from (_row(key) for key in KEYS.values() if key.section == section)
+        yield from (row_of(key) for key in KEYS.values() if key.section == section)
 
 
-def _row(key: Key) -> str:
+def row_of(key: Key) -> str:
+    """One row of a table."""
     cells = (
         f"`{key.name}`",
         key.type,

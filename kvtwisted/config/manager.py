@@ -35,7 +35,8 @@ from .sources import (
 #: Called with the running settings before and after an update.
 Listener = Callable[[Settings, Settings], None]
 
-_DEFAULT_RUNTIME_FILE = "kvtwisted.runtime.json"
+#: Where updates at run time are kept when there is no configuration file to stand beside.
+DEFAULT_RUNTIME_FILE = "kvtwisted.runtime.json"
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class ConfigManager:
         Raises `InvalidConfig` naming the layer and the key.
         """
         if runtime_path is None:
-            runtime_path = _DEFAULT_RUNTIME_FILE if config_path is None else f"{config_path}.runtime.json"
+            runtime_path = DEFAULT_RUNTIME_FILE if config_path is None else f"{config_path}.runtime.json"
         runtime_path = os.path.abspath(runtime_path)
         file = {} if config_path is None else load_file(config_path)
         runtime = load_runtime_file(runtime_path)

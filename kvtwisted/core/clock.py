@@ -29,8 +29,10 @@ class Clock:
     def now_ms(self) -> int:
         """The time; at least every time returned before."""
         with self._lock:
-            monotonic = self._monotonic_ns()
+            # The wall first: a pause between the two makes the difference too small, which `max` forgets, and never
+            # too large, which it would keep for good.
             wall = self._wall_ns()
+            monotonic = self._monotonic_ns()
             self._ahead_ns = max(self._ahead_ns, wall - monotonic)
             return (monotonic + self._ahead_ns) // 1_000_000
 

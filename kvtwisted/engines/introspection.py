@@ -70,16 +70,14 @@ def rocksdb_version(path: str) -> str:
 def effective_options(configured: EngineOptions, path: str, read: ReadProperty) -> dict[str, object]:
     """Every option with the value in force for DATA, from RocksDB where it tells. Raises OSError like the above.
 
-    The file lacks `sync`, which is the server's own, and two that RocksDB keeps elsewhere: the size of the cache is a
-    property, and of the bloom filter only its presence is written.
+    The file lacks `sync`, which is the server's own, the size of the cache, which is a property, and the bits of the
+    bloom filter: of that only its presence is written, so they are told as configured.
     """
     written = _options_file(path)
     in_force = {
         name: _value(written[name], value) if name in written else value for name, value in asdict(configured).items()
     }
     in_force["block_cache_size"] = int(read(DATA, "rocksdb.block-cache-capacity") or 0)
-    if written["filter_policy"] == "nullptr":
-        in_force["bloom_bits_per_key"] = 0
     return in_force
 
 

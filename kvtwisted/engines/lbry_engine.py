@@ -1,13 +1,14 @@
 """The engine on lbry-rocksdb (CPython 3.7 to 3.9, RocksDB 6.25).
 
 All calls release Python's lock while RocksDB works, but for `compact`, which holds it until it is done. Any use of the
-binding after its `close` ends the process, so the engine lets go of it first.
+binding after its `close` ends the process, so the engine lets go of it first. Reads verify checksums only when told to,
+and then every read is told.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from typing import Any
@@ -61,7 +62,7 @@ class LbryEngine:
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
         try:
-            value: bytes | None = self._db.get(self._native_key(family, key))
+            value: bytes | None = self._db.get(self._native_key(family, key), verify_checksums=True)
             return value
         except Exception as error:
             raise translated(error, self._path) from error
@@ -73,24 +74,17 @@ class LbryEngine:
 
     def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Scan:
         """Pairs with start <= key < end in byte order, from the view of this call."""
-        handle = self._handles[family]
         with self._failures:
-            # The seek is the lower bound of a forward scan; the binding leaks the memory of one given as well.
-            iterator = self._db.iterator(
-                start=start, column_family=handle, iterate_upper_bound=end, include_key=True, include_value=True
-            )
-        pairs = iterator if handle is None else map(_plain, iterator)
-        return self._scans.start(pairs.__next__, end)
+            handle = self._handles[family]
+            iterator = self._db.iteritems(handle, iterate_upper_bound=end, verify_checksums=True)
+        return self._scans.start(_pairs(iterator, start, handle is None).__next__, end)
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order.
 
-        Raises WriteStalled when RocksDB has stopped writes. The binding cannot ask RocksDB not to wait, so a write
-        that meets a stall which begins just then, or a mere delay, waits.
+        While RocksDB stalls writes this waits, with Python's lock released: the binding cannot ask it not to.
         """
         try:
-            if self._db.get_property(b"rocksdb.is-write-stopped") != b"0":
-                raise rocksdb.Incomplete("Write stall")
             batch = rocksdb.WriteBatch()
             for family, key, value in mutations:
                 if value is None:
@@ -142,7 +136,7 @@ class LbryEngine:
             try:
                 for first in range(0, len(keys), READ_AHEAD):
                     chunk = keys[first : first + READ_AHEAD]
-                    found = self._db.multi_get(chunk, snapshot=snapshot)
+                    found = self._db.multi_get(chunk, snapshot=snapshot, verify_checksums=True)
                     for key in chunk:
                         yield found[key]
             finally:
@@ -159,10 +153,20 @@ class LbryEngine:
         return None if value is None else value.decode()
 
 
-def _plain(found: Any) -> Pair:
-    """A pair of a family other than "default", whose key the binding gives with its handle."""
-    (_, key), value = found
-    return key, value
+def _pairs(iterator: Any, start: bytes, plain: bool) -> Iterator[Pair]:
+    """The iterator's pairs from `start`; those of a family other than "default" (not `plain`) have key and handle."""
+    try:
+        # The seek is the lower bound of a forward scan; the binding leaks the memory of one that is set.
+        iterator.seek(start)
+        if plain:
+            yield from iterator
+        else:
+            for (_, key), value in iterator:
+                yield key, value
+    finally:
+        # A stored traceback keeps this frame. Were the iterator still there at close, using or freeing it would end
+        # the process.
+        del iterator
 
 
 def _family_options(wanted: EngineOptions, cache: Any) -> Any:

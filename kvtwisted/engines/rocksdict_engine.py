@@ -94,9 +94,7 @@ class RocksdictEngine:
             if end is not None:
                 bounds.set_iterate_upper_bound(end)
             iterator = self._families[family].iter(bounds)
-            # The seek is the lower bound of a forward scan; with one set and no upper bound rocksdict finds nothing.
-            iterator.seek(start)
-        return self._scans.start(_pairs(iterator).__next__, end)
+        return self._scans.start(_pairs(iterator, start).__next__, end)
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order. Raises WriteStalled rather than wait; then nothing was written."""
@@ -193,17 +191,16 @@ class RocksdictEngine:
         return value
 
 
-def _pairs(iterator: RdictIter) -> Iterator[Pair]:
-    """What is left of the iterator. rocksdict's own `items()` ends at a damaged block as if there were no more keys."""
+def _pairs(iterator: RdictIter, start: bytes) -> Iterator[Pair]:
+    """The iterator's pairs from `start`. rocksdict's own `items()` ends at a damaged block as if that were all."""
     key_here, value_here, step = iterator.key, iterator.value, iterator.next
     try:
-        while True:
-            key = key_here()
-            if key is None:
-                iterator.status()
-                return
+        # The seek is the lower bound of a forward scan; with one set and no upper bound rocksdict finds nothing.
+        iterator.seek(start)
+        while (key := key_here()) is not None:
             yield key, value_here()
             step()
+        iterator.status()
     finally:
         # A stored traceback keeps this frame; it must not keep the iterator, and with it the folder's lock.
         del iterator, key_here, value_here, step

@@ -57,7 +57,7 @@ def translated(error: Exception, path: str) -> KvError:
         return StorageError(
             f"the data folder {path!r} holds column families that are not kvtwisted's: {unknown.group(1)}"
         )
-    return StorageError(f"RocksDB failed on the data folder {path!r}: {text}")
+    return StorageError(f"the storage in {path!r} failed: {text}")
 
 
 class Translating:
@@ -79,5 +79,7 @@ class Translating:
 
 
 def _text(error: Exception) -> str:
+    """The message in one line."""
     message = error.args[0] if len(error.args) == 1 else str(error)
-    return message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
+    text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
+    return " ".join(text.split())

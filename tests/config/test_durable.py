@@ -38,7 +38,8 @@ def record_calls(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
         def call(*args: Any, name: str = name, original: Callable[..., Any] = original) -> Any:
             kind = name
             if name == "fsync":
-                kind = "fsync folder" if stat.S_ISDIR(os.fstat(args[0]).st_mode) else "fsync file"
+                status = os.fstat(args[0])
+                kind = "fsync folder" if stat.S_ISDIR(status.st_mode) else f"fsync {status.st_size} bytes"
             calls.append(kind)
             return original(*args)
 
@@ -79,7 +80,7 @@ def test_the_order_makes_it_crash_safe(path: Path, monkeypatch: pytest.MonkeyPat
     """The content is on disk before it gets the name, and the name before success is reported."""
     calls = record_calls(monkeypatch, "fsync", "replace")
     replace_file(str(path), b"new")
-    assert calls == ["fsync file", "replace", "fsync folder"]
+    assert calls == ["fsync 3 bytes", "replace", "fsync folder"]
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kvtwisted.config.__main__ import reference
+from kvtwisted.config.__main__ import reference, row_of
 from kvtwisted.config.schema import KEYS, Key
 from kvtwisted.config.settings import Settings
 
@@ -38,18 +38,18 @@ def test_the_table_names_every_key_with_its_limits() -> None:
         assert all(f"`{choice}`" in row for choice in key.choices)
 
 
-def test_rows_cannot_break_the_table(monkeypatch: object) -> None:
+def test_rows_cannot_break_the_table() -> None:
     """A bar in an explanation does not end the cell."""
-    from kvtwisted.config.__main__ import _row
-
-    row = _row(Key("a.b", "a", "boolean", True, None, None, (), False, "One | two."))
+    row = row_of(Key("a.b", "a", "boolean", True, None, None, (), False, "One | two."))
     assert row.count(" | ") == 6
     assert "One \\| two." in row
 
 
 def test_the_command_prints_the_table() -> None:
     """`python -m kvtwisted.config` prints what the page holds."""
-    run = subprocess.run([sys.executable, "-m", "kvtwisted.config"], check=True, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "kvtwisted.config"], check=True, capture_output=True, text=True, cwd=PAGE.parents[1]
+    )
     assert run.stdout == reference() + "\n"
 
 

@@ -30,7 +30,9 @@ options.sync = true
 [eviction]
 enabled = false
 """
-JSON = '{"http": {"port": 8081}, "rocksdb": {"path": "/srv/data", "options": {"sync": true}}, "eviction.enabled": false}'
+JSON = (
+    '{"http": {"port": 8081}, "rocksdb": {"path": "/srv/data", "options": {"sync": true}}, "eviction.enabled": false}'
+)
 VALUES = {"http.port": 8081, "rocksdb.path": "/srv/data", "rocksdb.options.sync": True, "eviction.enabled": False}
 
 
@@ -182,31 +184,41 @@ def test_options_that_are_not_given() -> None:
 
 def test_variables_of_others_are_left_alone() -> None:
     """Only names that begin with one of our sections are looked at."""
-    assert from_environment({"KV_SOMETHING": "x", "KV_HTTP": "x", "KV": "x", "HTTP_PORT": "1", "kv_http_port": "1"}) == {}
+    assert (
+        from_environment({"KV_SOMETHING": "x", "KV_HTTP": "x", "KV": "x", "HTTP_PORT": "1", "kv_http_port": "1"}) == {}
+    )
 
 
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
         ({"KV_HTTP_PROT": "1"}, 'unknown environment variable "KV_HTTP_PROT"; did you mean KV_HTTP_PORT?'),
-        ({"KV_ROCKSDB_OPTION": "{}"}, 'unknown environment variable "KV_ROCKSDB_OPTION"; did you mean KV_ROCKSDB_OPTIONS?'),
+        (
+            {"KV_ROCKSDB_OPTION": "{}"},
+            'unknown environment variable "KV_ROCKSDB_OPTION"; did you mean KV_ROCKSDB_OPTIONS?',
+        ),
         (
             {"KV_HTTP_PORT": "tcp://10.0.0.1:80"},
-            "environment variable KV_HTTP_PORT: http.port must be an integer from 0 to 65535, "
-            'not "tcp://10.0.0.1:80"',
+            'environment variable KV_HTTP_PORT: http.port must be an integer from 0 to 65535, not "tcp://10.0.0.1:80"',
         ),
-        ({"KV_HTTP_PORT": ""}, 'environment variable KV_HTTP_PORT: http.port must be an integer from 0 to 65535, not ""'),
+        (
+            {"KV_HTTP_PORT": ""},
+            'environment variable KV_HTTP_PORT: http.port must be an integer from 0 to 65535, not ""',
+        ),
         ({"KV_ROCKSDB_PATH": "\udcff"}, "environment variable KV_ROCKSDB_PATH: rocksdb.path must be "),
         ({"KV_ROCKSDB_OPTIONS": "sync"}, "environment variable KV_ROCKSDB_OPTIONS: invalid JSON at line 1 column 1: "),
-        ({"KV_ROCKSDB_OPTIONS": "[]"}, "environment variable KV_ROCKSDB_OPTIONS: rocksdb.options must be an object, not "),
+        (
+            {"KV_ROCKSDB_OPTIONS": "[]"},
+            "environment variable KV_ROCKSDB_OPTIONS: rocksdb.options must be an object, not ",
+        ),
         (
             {"KV_ROCKSDB_OPTIONS": '{"sync": 1}'},
             "environment variable KV_ROCKSDB_OPTIONS: rocksdb.options.sync must be true or false, not 1",
         ),
         (
             {"KV_ROCKSDB_OPTIONS": '{"sync": true}', "KV_ROCKSDB_OPTIONS_SYNC": "true"},
-            "environment variable KV_ROCKSDB_OPTIONS_SYNC: rocksdb.options.sync is also set by the environment variable "
-            "KV_ROCKSDB_OPTIONS",
+            "environment variable KV_ROCKSDB_OPTIONS_SYNC: rocksdb.options.sync is also set by the "
+            "environment variable KV_ROCKSDB_OPTIONS",
         ),
     ],
 )

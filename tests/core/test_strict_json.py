@@ -14,7 +14,11 @@ from kvtwisted.core.strict_json import MAX_INTEGER_DIGITS, InvalidJson, loads
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**99), 10**99) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**99), 10**99)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=40,
 )
@@ -36,17 +40,12 @@ def test_gives_back_every_json_value(value: object, escaped: bool, indent: int |
 
 
 @given(st.text(alphabet='[]{}",:\\1anullue \n'))
-def test_accepts_nothing_that_the_standard_parser_refuses(text: str) -> None:
-    """For any text: either both parsers give the same value, or ours refuses."""
+def test_is_never_more_lenient_than_the_standard_parser(text: str) -> None:
+    """For any text that the standard parser refuses, so does ours."""
     try:
-        expected = json.loads(text)
+        json.loads(text)
     except ValueError:
-        refusal(text)
-        return
-    try:
-        assert loads(text) == expected
-    except InvalidJson as refused:
-        assert "duplicate key" in str(refused) or "levels deep" in str(refused)
+        assert refusal(text)
 
 
 @given(st.lists(st.integers(0xD7F0, 0xE010) | st.sampled_from([0x5C, 0x22, 0x41]), max_size=6))
@@ -191,16 +190,22 @@ def test_the_depth_limit_is_exact(max_depth: int) -> None:
     for level in range(max_depth):
         text = f'{{"[": {text}}}' if level % 2 else f"[{text}, []]" if level else f"[{text}]"
     loads(text, max_depth)
-    assert refusal(f"[{text}]", max_depth) == f"objects and arrays may be at most {max_depth} levels deep; this is deeper"
+    assert (
+        refusal(f"[{text}]", max_depth) == f"objects and arrays may be at most {max_depth} levels deep; this is deeper"
+    )
 
 
-def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:
-    """Only nesting counts: not brackets within strings, behind escaped quotes, or in objects that follow each other."""
-    value = {"[" * 50: "{" * 50, "a": '\\"[[[["\\', "b": [[], {}] * 50}
+@pytest.mark.parametrize(
+    "value", [{"[" * 50: "{" * 50}, ['\\"' + "[" * 50], ["\\", "[" * 50], ['"', "[" * 50], {"a": [[], {}] * 50}]
+)
+def test_brackets_in_strings_and_side_by_side_are_not_depth(value: object) -> None:
+    """Only nesting counts: not brackets in strings, behind escaped quotes, or in values that follow each other."""
     assert loads(json.dumps(value), 3) == value
 
 
-@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000, b'["\\"",' * 100_000])
+@pytest.mark.parametrize(
+    "data", [b"[" * 100_000, b'{"a":' * 100_000, b'["\\"",' * 100_000, b'["\\\\",' + b"[" * 100_000]
+)
 def test_extreme_depth_is_refused_before_it_is_parsed(data: bytes) -> None:
     """Over-deep input costs neither recursion nor a structure built from it."""
     tracemalloc.start()

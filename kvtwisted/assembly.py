@@ -1,0 +1,286 @@
+"""The one place that knows everything: builds the server's parts, starts them in order and stops them in reverse.
+
+The data flow: a request reaches a transport (`http`, `rpc`), which decodes it and calls `core.operations` (over the
+Deferred facade when it comes from the reactor); `core.store` turns it into records and batches; an engine stores them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any, Callable, NamedTuple
+
+import grpc
+from prometheus_client import CollectorRegistry
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger, globalLogPublisher
+from twisted.python.threadpool import ThreadPool
+
+import twisted
+
+from . import __version__
+from .background.eviction import EvictionTask, report_batch
+from .background.expiry import ExpiryTask
+from .background.performance import NAMESPACE, PerformanceTask
+from .background.sampling import SamplingTask, take_sample
+from .background.ticker import Ticker
+from .config.manager import ConfigManager
+from .config.settings import Settings
+from .core.admission import Admission
+from .core.clock import Clock
+from .core.disk import disk_usage, folder_bytes
+from .core.engine import Engine
+from .core.errors import Unavailable
+from .core.eviction import EvictionRules, Evictor
+from .core.expiry import Sweeper
+from .core.health import Health
+from .core.limits import Limits
+from .core.operations import Operations
+from .core.recency import Recency
+from .core.store import Store
+from .core.writer import Writer
+from .engines import open_engine
+from .http.site import HttpOptions, KvSite, make_site
+from .lifecycle import Unwinding
+from .logs import LogFiles
+from .metrics import CONTENT_TYPE, Metrics
+from .rpc.threaded_server import GrpcOptions, ThreadedGrpcServer
+from .threaded.facade import AsyncOperations
+
+#: Threads of the background tasks: one may be in a long compaction while the other sweeps and samples.
+BACKGROUND_THREADS = 2
+
+_log = Logger(namespace="kvtwisted")
+
+
+class Addresses(NamedTuple):
+    """Where a started server listens: host and port of each interface."""
+
+    http: tuple[str, int]
+    grpc: tuple[str, int]
+
+
+class Server(Service):
+    """The whole server as one service. Construction opens nothing, since twistd forks after it. Reactor thread."""
+
+    def __init__(self, reactor: Any, config: ConfigManager) -> None:
+        self.setName("kvtwisted")
+        self._reactor = reactor
+        self._config = config
+        self._unwinding = Unwinding()
+        self._tickers: list[Ticker] = []
+        #: None until started.
+        self.addresses: Addresses | None = None
+
+    @property
+    def _settings(self) -> Settings:
+        """The settings in force."""
+        return self._config.running
+
+    def startService(self) -> None:
+        """Start all parts. When one fails, the others are undone and its KvError or OSError is raised."""
+        super().startService()
+        try:
+            self._start()
+        except BaseException:
+            ensureDeferred(self._unwinding.unwind())
+            raise
+
+    def stopService(self) -> Deferred[None]:
+        """Stop all parts in reverse order; running requests get `limits.shutdown_grace` seconds to finish."""
+        super().stopService()
+        return ensureDeferred(self._unwinding.unwind())
+
+    def _start(self) -> None:
+        push = self._unwinding.push
+        logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE)
+        logs.open()
+        push("logs", logs.close)
+        engine = self._open_engine()
+        push("engine", engine.close)
+        background = self._start_pool("background", BACKGROUND_THREADS)
+        requests = self._start_pool("requests", self._settings.storage.threads)
+
+        metrics, clock, health, recency = Metrics(CollectorRegistry()), Clock(), Health(), Recency()
+        writer = Writer(engine, durable=self._settings.rocksdb.options.sync)
+        store = Store(engine, writer, clock, limits=_limits(self._settings), recency=recency)
+        operations = Operations(store, self._config, metrics, health)
+        admission = Admission(self._settings.limits.max_in_flight)
+        push("admission", admission.close)
+        facade = AsyncOperations(self._reactor, requests, operations, admission)
+
+        site = self._make_site(facade, metrics)
+        self.addresses = self._start_transports(site, self._make_grpc_server(operations, admission, health))
+        sweeper = Sweeper(engine, writer, clock)
+        evictor = Evictor(engine, writer, sweeper, recency, lambda batch: report_batch(metrics, batch))
+        self._start_tickers(background, engine, store, operations, metrics, sweeper, evictor)
+        push("health", lambda: health.fail("server", "the server is stopping"))
+
+        self._watch(metrics, engine, admission, facade, site)
+        self._config.subscribe(lambda _, new: self._apply(new, store, writer))
+        self._announce(engine, self.addresses)
+
+    def _open_engine(self) -> Engine:
+        settings = self._settings
+        if settings.storage.engine != "memory":
+            os.makedirs(settings.rocksdb.path, exist_ok=True)
+        return open_engine(settings.storage.engine, settings.rocksdb.path, settings.rocksdb.options)
+
+    def _start_pool(self, name: str, threads: int) -> ThreadPool:
+        pool = ThreadPool(minthreads=0, maxthreads=threads, name=f"kvtwisted-{name}")
+        pool.start()
+        # Waits for the jobs that run: RocksDB cannot be closed under them.
+        self._unwinding.push(f"{name} pool", pool.stop)
+        return pool
+
+    # The transports.
+
+    def _make_site(self, facade: AsyncOperations, metrics: Metrics) -> KvSite:
+        settings = self._settings
+        options = HttpOptions(
+            max_body_bytes=settings.limits.max_request_bytes,
+            idle_timeout=settings.http.idle_timeout,
+            metrics_path=settings.monitoring.metrics_path,
+            health_path=settings.monitoring.health_path,
+        )
+        return make_site(
+            facade,
+            reactor=self._reactor,
+            options=options,
+            metrics_text=(lambda: (CONTENT_TYPE, metrics.text())) if settings.monitoring.enabled else None,
+            max_response_bytes=lambda: self._settings.http.max_response_bytes,
+            request_timeout=lambda: self._settings.limits.request_timeout,
+        )
+
+    def _make_grpc_server(self, operations: Operations, admission: Admission, health: Health) -> ThreadedGrpcServer:
+        settings = self._settings
+        options = GrpcOptions(
+            host=settings.grpc.host,
+            port=settings.grpc.port,
+            threads=settings.grpc.threads,
+            max_in_flight=settings.limits.max_in_flight,
+            max_request_bytes=settings.limits.max_request_bytes,
+        )
+        return ThreadedGrpcServer(
+            operations,
+            admission,
+            health,
+            options,
+            max_response_bytes=lambda: self._settings.grpc.max_response_bytes,
+            request_timeout=lambda: self._settings.limits.request_timeout,
+        )
+
+    def _start_transports(self, site: KvSite, grpc_server: ThreadedGrpcServer) -> Addresses:
+        host = self._settings.http.host
+        try:
+            port = self._reactor.listenTCP(self._settings.http.port, site, interface=host)
+        except CannotListenError as error:
+            raise Unavailable(f"http: cannot listen on {host}:{error.port}: {error.socketError.strerror}") from None
+        try:
+            grpc_port = grpc_server.start()
+        except BaseException:
+            port.stopListening()  # at once: nothing has been accepted before the reactor runs
+            raise
+        self._unwinding.push("transports", lambda: self._drain(port, site, grpc_server))
+        return Addresses((host, port.getHost().port), (self._settings.grpc.host, grpc_port))
+
+    def _drain(self, port: Any, site: KvSite, grpc_server: ThreadedGrpcServer) -> Deferred[Any]:
+        grace = self._settings.limits.shutdown_grace
+        grpc_stopped = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), grpc_server.stop, grace)
+        http_stopped: Deferred[Any] = maybeDeferred(port.stopListening)
+        return gatherResults([http_stopped, site.drain(grace), grpc_stopped], consumeErrors=True)
+
+    # The periodic tasks.
+
+    def _start_tickers(
+        self,
+        pool: ThreadPool,
+        engine: Engine,
+        store: Store,
+        operations: Operations,
+        metrics: Metrics,
+        sweeper: Sweeper,
+        evictor: Evictor,
+    ) -> None:
+        def defer(work: Callable[[], Any]) -> Deferred[Any]:
+            return deferToThreadPool(self._reactor, pool, work)
+
+        data, values = self._settings.rocksdb.path, self._settings.value.disk_path
+        expiry = ExpiryTask(sweeper, store, metrics, defer)
+        eviction = EvictionTask(
+            evictor,
+            metrics,
+            rules=lambda: _eviction_rules(self._settings),
+            measure_disk=lambda: disk_usage(data),
+            measure_own=lambda: folder_bytes(data) + folder_bytes(values),
+            defer=defer,
+        )
+        sampling = SamplingTask(operations, metrics, lambda: take_sample(engine, data, values), defer)
+        performance = PerformanceTask(metrics, self._reactor.seconds)
+        clock = self._reactor
+        self._tickers = [
+            Ticker("expiry", clock, lambda: self._settings.storage.expiry_interval, expiry.run),
+            Ticker("performance", clock, lambda: self._settings.logging.performance_interval, performance.run),
+        ]
+        if self._settings.storage.engine != "memory":
+            self._tickers += [
+                Ticker("eviction", clock, lambda: self._settings.eviction.check_interval, eviction.run),
+                Ticker(
+                    "sampling", clock, lambda: self._settings.monitoring.sample_interval, sampling.run, at_once=True
+                ),
+            ]
+        for ticker in self._tickers:
+            ticker.startService()
+            self._unwinding.push(f"{ticker.name} task", ticker.stopService)
+
+    # What follows the configuration, and what is shown.
+
+    def _apply(self, new: Settings, store: Store, writer: Writer) -> None:
+        """A change was accepted; called on the thread that made it."""
+        store.limits = _limits(new)
+        writer.durable = new.rocksdb.options.sync
+        self._reactor.callFromThread(self._retune)
+
+    def _retune(self) -> None:
+        for ticker in self._tickers:
+            ticker.retune()
+
+    def _watch(
+        self, metrics: Metrics, engine: Engine, admission: Admission, facade: AsyncOperations, site: KvSite
+    ) -> None:
+        metrics.watch("kv_in_flight_requests", "Requests being worked on or waiting.", lambda: admission.in_flight)
+        metrics.watch("kv_pool_queue_depth", "HTTP requests waiting for a storage thread.", lambda: facade.queue_depth)
+        metrics.watch("kv_connections", "Open connections.", lambda: site.connections, transport="http")
+        metrics.build_info(
+            version=__version__,
+            engine=engine.version,
+            python=platform.python_version(),
+            twisted=twisted.__version__,
+            grpcio=grpc.__version__,
+        )
+
+    def _announce(self, engine: Engine, addresses: Addresses) -> None:
+        _log.info(
+            "kvtwisted {version} with {engine}, data in {path}",
+            version=__version__, engine=engine.version, path=os.path.abspath(self._settings.rocksdb.path),
+        )  # fmt: skip
+        _log.info("HTTP on http://{address}", address=_joined(*addresses.http))
+        _log.info("gRPC on {address}", address=_joined(*addresses.grpc))
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.limits.max_batch_keys, settings.limits.max_request_bytes)
+
+
+def _eviction_rules(settings: Settings) -> EvictionRules | None:
+    eviction = settings.eviction
+    if not eviction.enabled:
+        return None
+    return EvictionRules(eviction.disk_usage_threshold, eviction.batch_size, eviction.policy)

@@ -1,0 +1,1 @@
+"""The HTTP interface: decode, call, encode, on Klein and Twisted's HTTP server."""

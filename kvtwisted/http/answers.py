@@ -1,0 +1,98 @@
+"""What the HTTP interface answers: status, headers and JSON, as plain values that any HTTP implementation can send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..core.errors import Corruption
+from ..core.store import Found, Page
+
+JSON = "application/json"
+
+
+class Answer(NamedTuple):
+    """A whole HTTP answer, except for what the connection adds (Date, Server, Content-Length, Connection)."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def to_json(document: Mapping[str, object]) -> bytes:
+    """UTF-8 JSON without insignificant spaces; text is written as it is, not escaped to ASCII."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def problem(status: int, code: str, sentence: str, **more: object) -> Answer:
+    """An error: the sentence is for people, the code for programs."""
+    return Answer(status, to_json({"success": False, "error": sentence, "code": code, **more}))
+
+
+def _done(message: str) -> Answer:
+    return Answer(200, to_json({"success": True, "message": message}))
+
+
+KEY_SET = _done("key set successfully")
+KEY_DELETED = _done("key deleted successfully")
+KEYS_SET = _done("keys set successfully")
+KEYS_DELETED = _done("keys deleted successfully")
+CONFIG_UPDATED = _done("config updated successfully")
+HEALTHY = Answer(200, to_json({"status": "ok"}))
+KEY_NOT_FOUND = problem(404, "key_not_found", "the key does not exist or has expired")
+
+
+def found(result: Found | None, key: str) -> Answer:
+    """The answer of get: `ttl` is there only when the key expires."""
+    if result is None:
+        return KEY_NOT_FOUND
+    document: dict[str, object] = {"key": key, "value": _text(result.value)}
+    if result.ttl:
+        document["ttl"] = result.ttl
+    return Answer(200, to_json(document))
+
+
+def page(result: Page, prefix: str, limit: int, keys_only: bool) -> Answer:
+    """The answer of scan, in the order of the page."""
+    items = result.items
+    document: dict[str, object] = {"prefix": prefix, "limit": limit, "count": len(items)}
+    if keys_only:
+        document["keys"] = [_text(key) for key, _ in items]
+    else:
+        document["results"] = {_text(key): _text(value) for key, value in items}
+    document["next_cursor"] = _text(result.next_cursor)
+    return Answer(200, to_json(document))
+
+
+def values(result: Mapping[bytes, bytes]) -> Answer:
+    """The answer of mget, in the order that was asked."""
+    return Answer(200, to_json({"results": {_text(key): _text(value) for key, value in result.items()}}))
+
+
+def configuration(text: str) -> Answer:
+    """The answer of a configuration that is JSON text already."""
+    return Answer(200, text.encode("utf-8"))
+
+
+def config_updated(restart_required: Sequence[str]) -> Answer:
+    """The answer of a configuration change: the keys that need a restart are named only when there are any."""
+    if not restart_required:
+        return CONFIG_UPDATED
+    document = json.loads(CONFIG_UPDATED.body)
+    return Answer(200, to_json({**document, "restart_required": list(restart_required)}))
+
+
+def health(reason: str | None) -> Answer:
+    """The answer of the health check; `reason` None is healthy."""
+    if reason is None:
+        return HEALTHY
+    return Answer(503, to_json({"status": "unavailable", "reason": reason}))
+
+
+def _text(stored: bytes) -> str:
+    try:
+        return stored.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Corruption(f"stored bytes are not UTF-8 text: {error.reason} at byte {error.start}") from None

@@ -1,0 +1,102 @@
+"""The one table from errors to HTTP statuses.
+
+A class is looked up along its method resolution order, so that a subclass without a row of its own is answered like the
+nearest class above it that has one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from twisted.python.failure import Failure
+
+from ..core import errors
+from ..threaded import incidents
+from .answers import Answer, problem
+
+#: Seconds that a client should wait after 429.
+RETRY_AFTER = 1
+
+
+class UnsupportedMediaType(errors.InvalidRequest):
+    """A body that does not say that it is JSON."""
+
+    code = "unsupported_media_type"
+
+
+class Row(NamedTuple):
+    """How one class of errors is answered.
+
+    `sentence` replaces the error's own where that may tell of the server's inside. Status 500 is always logged as an
+    incident, whose id the client is given.
+    """
+
+    status: int
+    sentence: str | None = None
+    retry_after: int | None = None
+
+
+_FAILED = Row(500, "the server failed; its log tells more under this incident's id")
+_STORAGE_FAILED = Row(500, "the storage failed; the server's log tells more under this incident's id")
+_BUSY = Row(429, retry_after=RETRY_AFTER)
+
+TABLE: dict[type[BaseException], Row] = {
+    errors.InvalidRequest: Row(400),
+    errors.InvalidKey: Row(400),
+    errors.InvalidValue: Row(400),
+    errors.InvalidTtl: Row(400),
+    errors.InvalidConfig: Row(400),
+    # 413 is for what the client sends; an answer that would be too large is a request for too much.
+    errors.ResponseTooLarge: Row(400),
+    errors.TooLarge: Row(413),
+    UnsupportedMediaType: Row(415),
+    errors.Overloaded: _BUSY,
+    errors.WriteStalled: _BUSY,
+    # 504 is for gateways; here the server itself was too slow.
+    errors.DeadlineExceeded: Row(503),
+    errors.Unavailable: Row(503),
+    errors.StorageFull: Row(507, "the disk is full; nothing can be written until there is space, reads go on"),
+    errors.StorageError: _STORAGE_FAILED,
+    errors.Corruption: Row(500, "stored data is damaged; the server's log tells more under this incident's id"),
+    errors.StorageLocked: _STORAGE_FAILED,
+    errors.KvError: _FAILED,
+    BaseException: _FAILED,
+}
+
+
+def answer(failure: Failure, doing: str) -> Answer:
+    """What to answer to `failure`, which happened while `doing` (an operation's name)."""
+    error = failure.value
+    row = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+    code = error.code if isinstance(error, errors.KvError) else errors.KvError.code
+    sentence = row.sentence or str(error)
+    if row.status == 500:
+        return problem(500, code, sentence, incident=incidents.report(failure, doing))
+    result = problem(row.status, code, sentence)
+    if row.retry_after is not None:
+        return result._replace(headers=(("Retry-After", str(row.retry_after)),))
+    return result
+
+
+def not_found() -> Answer:
+    """The path is none of ours."""
+    return problem(404, "not_found", "no such path; /api/v1/openapi.json lists them all")
+
+
+def method_not_allowed(method: str, allowed: list[str]) -> Answer:
+    """The path is ours, but not with this method."""
+    allow = ", ".join(sorted(allowed))
+    result = problem(405, "method_not_allowed", f"method {method} is not allowed here; use {allow}")
+    return result._replace(headers=(("Allow", allow),))
+
+
+def malformed() -> Answer:
+    """What came in is not HTTP/1.1, or its head is too large."""
+    return problem(400, "malformed_request", "the request is not well-formed HTTP/1.1, or its headers are too large")
+
+
+def body_too_large(limit: int, announced: int | None) -> Answer:
+    """The body is over `limit` bytes, by its `announced` length or (None) by what came in so far."""
+    sent = f"more than {limit}" if announced is None else str(announced)
+    sentence = f"body: too large: {sent} bytes were sent, limits.max_request_bytes is {limit} bytes"
+    return problem(413, errors.TooLarge.code, sentence)

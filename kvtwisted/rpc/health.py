@@ -1,0 +1,171 @@
+"""The standard health service, grpc.health.v1: Check asks the storage, Watch follows the server's known conditions."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Callable, Protocol
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from twisted.logger import Logger
+
+from ..core.errors import KvError
+from ..core.health import Health
+from ..core.operations import Operations
+from .errors import CallError, Code
+from .messages import parse
+from .methods import SERVICES
+from .watchdog import Watchdog
+
+SERVICE = "grpc.health.v1.Health"
+
+#: The services whose health is known: the server as a whole, and each name of its service. They are ill together.
+KNOWN = ("", *SERVICES)
+
+#: Watch streams at once; one more is refused.
+MAX_WATCHES = 1000
+
+#: Seconds that one client may take to accept one status before its stream is cancelled.
+SEND_SECONDS = 5.0
+
+_SERVING = HealthCheckResponse.SERVING
+_NOT_SERVING = HealthCheckResponse.NOT_SERVING
+_SERVICE_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
+
+_log = Logger(namespace="kvtwisted.rpc")
+
+
+def check(operations: Operations, message: bytes) -> bytes:
+    """Answer Check with a real read of the storage; counted as a health check. Blocks.
+
+    Raises CallError: NOT_FOUND for a service that is not KNOWN.
+    """
+    service = parse(HealthCheckRequest, message).service
+    if service not in KNOWN:
+        raise CallError(Code.NOT_FOUND, "service: unknown; ask for the empty name, or " + " or ".join(SERVICES))
+    try:
+        healthy = operations.health() is None
+    except KvError:
+        healthy = False
+    return _encoded(_SERVING if healthy else _NOT_SERVING)
+
+
+def _encoded(status: int) -> bytes:
+    return HealthCheckResponse(status=status).SerializeToString()
+
+
+class Stream(Protocol):
+    """What a watch needs of a stream's grpc.ServicerContext."""
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Call `callback` when the stream has ended; False if it has already."""
+
+    def cancel(self) -> object:
+        """End the stream, and whatever waits for it."""
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """The status to end with."""
+
+    def set_details(self, details: str) -> None:
+        """The sentence to end with."""
+
+
+class _Watch:
+    """One open Watch stream. `send` blocks until the connection has taken the message; None ends the stream."""
+
+    def __init__(self, known: bool, stream: Stream, send: Callable[[bytes | None], None]) -> None:
+        self.known = known
+        self.stream = stream
+        self.send = send
+        self.sent: int | None = None
+
+
+class Watches:
+    """All open Watch streams, served by one thread, so that an open stream costs no thread.
+
+    A client that does not read holds the others up for SEND_SECONDS at most, and never the thread that changed the
+    health.
+    """
+
+    def __init__(self, health: Health, watchdog: Watchdog) -> None:
+        self._health = health
+        self._watchdog = watchdog
+        self._lock = threading.Lock()
+        self._watches: set[_Watch] = set()
+        self._status: int = _NOT_SERVING
+        self._stopping = False
+        self._changed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="grpc-health-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow the health."""
+        self._health.watch(self._follow)
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Tell all watchers NOT_SERVING and end their streams; those left over after `seconds` are cancelled."""
+        self._stopping = True
+        self._changed.set()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            for watch in self._open():
+                watch.stream.cancel()
+
+    def add(self, message: bytes, stream: Stream, send: Callable[[bytes | None], None]) -> None:
+        """Serve one stream until its client ends it. Returns at once.
+
+        Raises CallError: RESOURCE_EXHAUSTED over MAX_WATCHES, UNAVAILABLE while the server stops.
+        """
+        watch = _Watch(parse(HealthCheckRequest, message).service in KNOWN, stream, send)
+        with self._lock:
+            if self._stopping:
+                raise CallError(Code.UNAVAILABLE, "the server is stopping")
+            if len(self._watches) >= MAX_WATCHES:
+                raise CallError(Code.RESOURCE_EXHAUSTED, f"too many Watch streams: {MAX_WATCHES} are open already")
+            self._watches.add(watch)
+        if stream.add_callback(lambda: self._forget(watch)):
+            self._changed.set()
+        else:
+            self._forget(watch)
+
+    def _forget(self, watch: _Watch) -> None:
+        with self._lock:
+            self._watches.discard(watch)
+
+    def _open(self) -> tuple[_Watch, ...]:
+        with self._lock:
+            return tuple(self._watches)
+
+    def _follow(self, reason: str | None) -> None:
+        # Called under the health's own lock, by whoever changed it: must not wait for any client.
+        self._status = _SERVING if reason is None else _NOT_SERVING
+        self._changed.set()
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            self._changed.wait()
+            self._changed.clear()
+            stopping = self._stopping
+            status = _NOT_SERVING if stopping else self._status
+            for watch in self._open():
+                self._tell(watch, status if watch.known else _SERVICE_UNKNOWN, last=stopping)
+
+    def _tell(self, watch: _Watch, status: int, *, last: bool) -> None:
+        if watch.sent == status and not last:
+            return
+        try:
+            with self._watchdog.limit(time.monotonic() + SEND_SECONDS, watch.stream.cancel):
+                if watch.sent != status:
+                    watch.send(_encoded(status))
+                    watch.sent = status
+                if last:
+                    watch.stream.set_code(grpc.StatusCode.UNAVAILABLE)
+                    watch.stream.set_details("the server is stopping")
+                    watch.send(None)
+        except Exception:
+            # The thread must go on for the other streams.
+            _log.failure("a health status could not be sent")
+            self._forget(watch)
+            watch.stream.cancel()

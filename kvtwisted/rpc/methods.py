@@ -1,0 +1,139 @@
+"""The ten methods: each decodes its request, calls the operations, and encodes the answer.
+
+Functions of this module know nothing of any transport. They block on storage and may run on any thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple
+
+from google.protobuf.message import Message
+
+from ..core.errors import Corruption, InvalidRequest
+from ..core.limits import MAX_KEY_BYTES
+from ..core.operations import Operations
+from ..core.store import Page
+from .generated import keyvalue_pb2 as kv
+
+#: The names that the service answers under: its own, and the one of clients whose proto text names no package.
+SERVICES = ("kv.v1.KeyValueService", "KeyValueService")
+
+#: Bytes kept free in an answer for what is not an entry: the tag, length and text of `next_cursor`.
+MESSAGE_OVERHEAD = 3 + MAX_KEY_BYTES
+
+
+class Call(NamedTuple):
+    """What a method is told beside its request: when to stop trying (`time.monotonic`), and how much to answer.
+
+    The encoded answer never exceeds `max_response_bytes`, which must have room for one entry of the largest size.
+    """
+
+    deadline: float
+    max_response_bytes: int
+
+    @property
+    def budget(self) -> int:
+        """Bytes for the entries, as the store counts them (its ENTRY_OVERHEAD covers the encoding of each)."""
+        return self.max_response_bytes - MESSAGE_OVERHEAD
+
+
+class Method(NamedTuple):
+    """One method of the service: name, message classes, and the function that runs it.
+
+    `run` raises KvErrors. `response` has an `error` field for those of them that are answered in the message.
+    """
+
+    name: str
+    request: type[Message]
+    response: Callable[..., Message]
+    run: Callable[[Operations, Any, Call], Message]
+
+
+def _set(operations: Operations, request: kv.SetRequest, call: Call) -> kv.SetResponse:
+    operations.set(request.key.encode(), request.value.encode(), request.ttl, deadline=call.deadline)
+    return kv.SetResponse(success=True)
+
+
+def _get(operations: Operations, request: kv.GetRequest, call: Call) -> kv.GetResponse:
+    found = operations.get(request.key.encode(), deadline=call.deadline)
+    if found is None:
+        return kv.GetResponse()
+    return kv.GetResponse(value=_text(found.value), found=True, ttl=found.ttl)
+
+
+def _delete(operations: Operations, request: kv.DeleteRequest, call: Call) -> kv.DeleteResponse:
+    operations.delete(request.key.encode(), deadline=call.deadline)
+    return kv.DeleteResponse(success=True)
+
+
+def _scan_keys(operations: Operations, request: kv.ScanRequest, call: Call) -> kv.ScanKeysResponse:
+    page = _page(operations, request, call, keys_only=True)
+    return kv.ScanKeysResponse(keys=[_text(key) for key, _ in page.items], next_cursor=_text(page.next_cursor))
+
+
+def _scan_key_values(operations: Operations, request: kv.ScanRequest, call: Call) -> kv.ScanKeyValuesResponse:
+    page = _page(operations, request, call, keys_only=False)
+    pairs = {_text(key): _text(value) for key, value in page.items}
+    return kv.ScanKeyValuesResponse(key_values=pairs, next_cursor=_text(page.next_cursor))
+
+
+def _mset(operations: Operations, request: kv.MSetRequest, call: Call) -> kv.MSetResponse:
+    pairs = {key.encode(): value.encode() for key, value in request.key_values.items()}
+    operations.mset(pairs, request.ttl, deadline=call.deadline)
+    return kv.MSetResponse(success=True)
+
+
+def _mget(operations: Operations, request: kv.MGetRequest, call: Call) -> kv.MGetResponse:
+    found = operations.mget([key.encode() for key in request.keys], budget=call.budget, deadline=call.deadline)
+    return kv.MGetResponse(key_values={_text(key): _text(value) for key, value in found.items()})
+
+
+def _mdelete(operations: Operations, request: kv.MDeleteRequest, call: Call) -> kv.MDeleteResponse:
+    operations.mdelete([key.encode() for key in request.keys], deadline=call.deadline)
+    return kv.MDeleteResponse(success=True)
+
+
+def _get_config(operations: Operations, request: kv.GetConfigRequest, call: Call) -> kv.GetConfigResponse:
+    return kv.GetConfigResponse(config=operations.get_config())
+
+
+def _update_config(operations: Operations, request: kv.UpdateConfigRequest, call: Call) -> kv.UpdateConfigResponse:
+    operations.update_config_text(request.config)
+    return kv.UpdateConfigResponse(success=True)
+
+
+def _page(operations: Operations, request: kv.ScanRequest, call: Call, *, keys_only: bool) -> Page:
+    if request.limit < 0:
+        raise InvalidRequest(f"limit: must not be negative (0 means no limit): {request.limit} was sent")
+    return operations.scan(
+        request.prefix.encode(),
+        cursor=request.cursor.encode(),
+        limit=request.limit,
+        keys_only=keys_only,
+        budget=call.budget,
+        deadline=call.deadline,
+    )
+
+
+def _text(stored: bytes) -> str:
+    try:
+        return stored.decode()
+    except UnicodeDecodeError as error:
+        raise Corruption(f"stored bytes are not UTF-8 text: {error}") from None
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("Set", kv.SetRequest, kv.SetResponse, _set),
+        Method("Get", kv.GetRequest, kv.GetResponse, _get),
+        Method("Delete", kv.DeleteRequest, kv.DeleteResponse, _delete),
+        Method("ScanKeys", kv.ScanRequest, kv.ScanKeysResponse, _scan_keys),
+        Method("ScanKeyValues", kv.ScanRequest, kv.ScanKeyValuesResponse, _scan_key_values),
+        Method("MSet", kv.MSetRequest, kv.MSetResponse, _mset),
+        Method("MGet", kv.MGetRequest, kv.MGetResponse, _mget),
+        Method("MDelete", kv.MDeleteRequest, kv.MDeleteResponse, _mdelete),
+        Method("GetConfig", kv.GetConfigRequest, kv.GetConfigResponse, _get_config),
+        Method("UpdateConfig", kv.UpdateConfigRequest, kv.UpdateConfigResponse, _update_config),
+    )
+}

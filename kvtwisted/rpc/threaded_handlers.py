@@ -1,0 +1,182 @@
+"""The services as grpcio calls them: which function answers which path, on which threads.
+
+Note [Who may hold a thread]: grpcio's server gives a call one of its threads before the call's message has come in, and
+until the call ends. A peer that never sends its message, or that keeps a stream open, would hold a thread for ever.
+So a message must come within the request's time, or the watchdog cancels the call. Health and reflection have a few
+threads of their own, so that the calls cannot starve them, nor they the calls. Watch streams hold no thread while they
+are idle (see `health`), and reflection streams are bounded in number and in time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
+
+import grpc
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
+
+from ..core.operations import Operations
+from . import health, reflection
+from .calls import Calls
+from .errors import CallError, Code, call_error
+from .health import Watches
+from .messages import decompress, is_compressed
+from .methods import METHODS, SERVICES, Method
+from .reflection import Reflection
+from .watchdog import Watchdog
+
+#: Threads for health and reflection: the streams below, and as many for what comes and goes.
+SIDE_THREADS = 8
+
+#: Seconds for a health request's message to come in.
+SIDE_SECONDS = 5.0
+
+#: Reflection streams at once, and the seconds that one may stay open.
+MAX_REFLECTION_STREAMS = 4
+REFLECTION_SECONDS = 30.0
+
+_STATUS = {code: grpc.StatusCode[code.name] for code in Code}
+
+#: Request messages of one call as grpcio gives them: encoded, and compressed if the client did so.
+Messages = Iterator[bytes]
+RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # a generic class in the type stubs only
+
+
+class Handlers(grpc.GenericRpcHandler):
+    """Finds the handler of a call by its path. `service` is called on grpcio's own thread, when the headers arrive."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        operations: Operations,
+        watches: Watches,
+        watchdog: Watchdog,
+        side_threads: ThreadPoolExecutor,
+        message_limit: int,
+    ) -> None:
+        self._calls = calls
+        self._operations = operations
+        self._watches = watches
+        self._watchdog = watchdog
+        self._side_threads = side_threads
+        self._message_limit = message_limit
+        self._reflection = Reflection()
+        self._streams_lock = threading.Lock()
+        self._streams: set[grpc.ServicerContext] = set()
+        self._handlers: dict[str, Callable[[float], RpcHandler]] = {
+            f"/{service}/{method.name}": partial(self._unary, method)
+            for service in SERVICES
+            for method in METHODS.values()
+        }
+        self._handlers[f"/{health.SERVICE}/Check"] = self._health_check
+        self._handlers[f"/{health.SERVICE}/Watch"] = self._health_watch
+        for name in reflection.NAMES:
+            self._handlers[f"/{name}/ServerReflectionInfo"] = self._reflection_stream
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler | None:
+        """The handler of one call, which knows when the call arrived; None makes grpcio answer UNIMPLEMENTED."""
+        handler = self._handlers.get(handler_call_details.method)
+        return handler and handler(time.monotonic())
+
+    def end_streams(self) -> None:
+        """Cancel the reflection streams, which a stopping server must not wait for."""
+        with self._streams_lock:
+            streams = tuple(self._streams)
+        for stream in streams:
+            stream.cancel()
+
+    # Every handler takes a stream of requests, also where there is to be one: only so is it called before the message
+    # is there, and can limit the time that the message takes. Nothing of this shows on the wire.
+
+    def _unary(self, method: Method, arrived: float) -> RpcHandler:
+        return grpc.stream_unary_rpc_method_handler(partial(self._answer, method, arrived))
+
+    def _health_check(self, arrived: float) -> RpcHandler:
+        return grpc.stream_unary_rpc_method_handler(self._aside(partial(self._answer_check, arrived)))
+
+    def _health_watch(self, arrived: float) -> RpcHandler:
+        watch = self._aside(partial(self._answer_watch, arrived), returns_at_once=True)
+        return grpc.stream_stream_rpc_method_handler(watch)
+
+    def _reflection_stream(self, arrived: float) -> RpcHandler:
+        return grpc.stream_stream_rpc_method_handler(self._aside(partial(self._answer_reflection, arrived)))
+
+    def _aside(self, behavior: Callable[..., Any], *, returns_at_once: bool = False) -> Any:
+        """Mark a behavior for the side threads; `returns_at_once` gives it a function to send its responses with.
+
+        These are the names that grpcio looks for (as its own health servicer uses them).
+        """
+        marked: Any = partial(behavior)
+        marked.experimental_thread_pool = self._side_threads
+        marked.experimental_non_blocking = returns_at_once
+        return marked
+
+    def _answer(self, method: Method, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
+        message = self._receive(arrived + self._calls.request_timeout(), messages, context)
+        try:
+            expanded = self._expand(message)
+            return self._calls.answer(method, expanded, arrived=arrived, time_left=context.time_remaining())
+        except CallError as error:
+            _abort(context, error)
+
+    def _answer_check(self, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
+        message = self._receive(arrived + SIDE_SECONDS, messages, context)
+        try:
+            return health.check(self._operations, self._expand(message))
+        except Exception as error:
+            _abort(context, call_error(error, "health check"))
+
+    def _answer_watch(
+        self,
+        arrived: float,
+        messages: Messages,
+        context: grpc.ServicerContext,
+        send: Callable[[bytes | None], None],
+    ) -> None:
+        message = self._receive(arrived + SIDE_SECONDS, messages, context)
+        try:
+            self._watches.add(self._expand(message), context, send)
+        except Exception as error:
+            _abort(context, call_error(error, "health watch"))
+
+    def _answer_reflection(
+        self, arrived: float, messages: Messages, context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        with self._streams_lock:
+            if len(self._streams) >= MAX_REFLECTION_STREAMS:
+                _abort(context, CallError(Code.RESOURCE_EXHAUSTED, "too many reflection streams at once; try again"))
+            self._streams.add(context)
+        try:
+            with self._watchdog.limit(arrived + REFLECTION_SECONDS, context.cancel):
+                for message in messages:
+                    yield self._reflect(message, context)
+        finally:
+            with self._streams_lock:
+                self._streams.discard(context)
+
+    def _reflect(self, message: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            return self._reflection.answer(self._expand(message))
+        except Exception as error:
+            _abort(context, call_error(error, "reflection"))
+
+    def _receive(self, give_up_at: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
+        """The call's one message. When the client cancels, grpcio raises an RpcError of its own, to be left alone."""
+        with self._watchdog.limit(give_up_at, context.cancel):
+            message = next(messages, None)
+        if message is None:
+            _abort(context, CallError(Code.INVALID_ARGUMENT, "the call ended without a request message"))
+        return message
+
+    def _expand(self, message: bytes) -> bytes:
+        return decompress(message, self._message_limit) if is_compressed(message) else message
+
+
+def _abort(context: grpc.ServicerContext, error: CallError) -> NoReturn:
+    context.abort(_STATUS[error.code], str(error))

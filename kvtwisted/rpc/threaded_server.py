@@ -1,0 +1,161 @@
+"""The gRPC server on grpcio's own threads. Its methods block; none needs the reactor."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Callable
+
+import grpc
+from twisted.logger import Logger
+
+from ..core.admission import Admission
+from ..core.health import Health
+from ..core.operations import Operations
+from .calls import Calls
+from .health import Watches
+from .listening import cannot_listen, check_address, joined
+from .messages import message_limit
+from .threaded_handlers import SIDE_THREADS, Handlers
+from .watchdog import Watchdog
+
+#: Seconds that stopping may take beside the grace period: to tell the watchers, and for grpcio to notice.
+_STOP_SECONDS = 2.0
+
+_log = Logger(namespace="kvtwisted.rpc")
+
+
+@dataclass(frozen=True)
+class GrpcOptions:
+    """Where to listen (port 0: any free one) and how much to take on.
+
+    `threads` run the calls; `max_in_flight` calls may run or wait; keys and values of one request have at most
+    `max_request_bytes`.
+    """
+
+    host: str
+    port: int
+    threads: int
+    max_in_flight: int
+    max_request_bytes: int
+
+
+class ThreadedGrpcServer:
+    """grpcio's server with all services of this one. Started and stopped once, from any thread.
+
+    Construction makes nothing of grpcio's, which would not survive twistd's fork. `max_response_bytes` and
+    `request_timeout` (seconds) are asked anew for each call.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        admission: Admission,
+        health: Health,
+        options: GrpcOptions,
+        *,
+        max_response_bytes: Callable[[], int],
+        request_timeout: Callable[[], float],
+    ) -> None:
+        self._operations = operations
+        self._health = health
+        self._options = options
+        self._calls = Calls(
+            operations, admission, max_response_bytes=max_response_bytes, request_timeout=request_timeout
+        )
+        self._running: _Running | None = None
+
+    def start(self) -> int:
+        """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
+        check_address(self._options.host, self._options.port)
+        self._running = _Running(self._calls, self._operations, self._health, self._options)
+        return self._running.port
+
+    def stop(self, grace: float) -> None:
+        """Stop: watchers hear NOT_SERVING, nothing new is accepted, running calls have `grace` seconds to finish.
+
+        Calls that do not are cancelled. Blocks until no thread of the server works on the storage any longer.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop(grace)
+
+
+class _Running:
+    """Everything that exists while the server runs."""
+
+    def __init__(self, calls: Calls, operations: Operations, health: Health, options: GrpcOptions) -> None:
+        _redirect_logging()
+        self._watchdog = Watchdog()
+        self._watches = Watches(health, self._watchdog)
+        self._threads = ThreadPoolExecutor(options.threads, "grpc")
+        self._side_threads = ThreadPoolExecutor(SIDE_THREADS, "grpc-side")
+        limit = message_limit(options.max_request_bytes)
+        self._handlers = Handlers(calls, operations, self._watches, self._watchdog, self._side_threads, limit)
+        self._server = grpc.server(
+            self._threads,
+            handlers=[self._handlers],
+            options=_channel_options(limit),
+            # What comes on top is answered RESOURCE_EXHAUSTED instead of queueing without bound.
+            maximum_concurrent_rpcs=options.max_in_flight,
+        )
+        try:
+            self.port = self._server.add_insecure_port(joined(options.host, options.port))
+        except RuntimeError:
+            raise cannot_listen(options.host, options.port, "grpcio could not bind to it") from None
+        self._watchdog.start()
+        self._watches.start()
+        self._server.start()
+
+    def stop(self, grace: float) -> None:
+        self._watches.stop(_STOP_SECONDS)
+        stopped = self._server.stop(grace)
+        self._handlers.end_streams()
+        if not stopped.wait(grace + _STOP_SECONDS):
+            _log.warn("grpcio still has calls {seconds} s after they were cancelled", seconds=_STOP_SECONDS)
+        self._watchdog.stop()
+        for threads in (self._threads, self._side_threads):
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _channel_options(limit: int) -> list[tuple[str, int]]:
+    return [
+        # A taken port must be an error, not a second server that gets every other connection.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", limit),
+        # Answers are bounded before they are made, by a limit that may change while the server runs.
+        ("grpc.max_send_message_length", -1),
+        # grpcio before 1.84 expands a compressed message whole before it looks at the limit. `messages` does it better.
+        ("grpc.per_message_decompression", 0),
+        # A connection that does not get as far as HTTP/2 settings is closed; grpcio would wait for two minutes.
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        # Peers that vanished without a word are found and their connections closed.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # Clients may send pings this often, also without calls (grpcio's default of 5 minutes makes enemies of clients
+        # with usual settings); those that ping more often are cut off.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        # Connections without calls are given back; clients reconnect by themselves at their next call.
+        ("grpc.max_connection_idle_ms", 600_000),
+        # One connection cannot take everything.
+        ("grpc.max_concurrent_streams", 1000),
+    ]
+
+
+class _ToTwisted(logging.Handler):
+    """Carries what grpcio logs to Twisted's log, in one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log `record`; without its traceback, since the errors of our own code are logged where they happen."""
+        _log.warn("grpcio: {message}", message=record.getMessage())
+
+
+def _redirect_logging() -> None:
+    """Without a handler, Python would print what grpcio logs on stderr, tracebacks included."""
+    logger = logging.getLogger("grpc")
+    if not any(isinstance(handler, _ToTwisted) for handler in logger.handlers):
+        logger.addHandler(_ToTwisted())
+        logger.propagate = False

@@ -1,0 +1,87 @@
+"""`twistd kvtwisted`: the command line's options, and makeService.
+
+The global reactor is named here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+from twisted.application.service import IService, MultiService
+from twisted.internet import reactor
+from twisted.python import usage
+
+from . import __version__
+from .assembly import Server
+from .config.manager import DEFAULT_RUNTIME_FILE, ConfigManager
+from .config.schema import KEYS
+from .core.errors import KvError
+
+
+class Options(usage.Options):
+    """Options of `twistd kvtwisted`: where the configuration is, and one flag for each of its keys."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "A persistent key-value server: RocksDB behind gRPC and HTTP. Values come from the configuration file, then "
+        "run-time updates, then KV_* environment variables, then these flags; the later wins. "
+        "Without any option it serves HTTP on 127.0.0.1:8080 and gRPC on 127.0.0.1:50051 and keeps its data in ./data."
+    )
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["config", "c", None, "Configuration file, TOML or JSON by its suffix."],
+        ["runtime-config", None, None, "File of run-time updates; by default it stands beside the configuration file."],
+        ["rocksdb-options", None, None, "All rocksdb.options at once, as a JSON object."],
+        *([key.flag[2:], None, None, f"{key.help} [{key.default}]"] for key in KEYS.values()),
+    ]
+
+    def opt_version(self) -> None:
+        """Show the version and exit."""
+        print(f"kvtwisted {__version__}")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """Read the configuration; what is wrong with it ends the command with one line."""
+        ours = ("config", "runtime-config")
+        flags = {f"--{name}": text for name, text in self.items() if name not in ours and text is not None}
+        runtime_path = self["runtime-config"]
+        if runtime_path is None and self["config"] is None and self.parent is not None:
+            # A daemon's relative folders lie in its --rundir, to which twistd changes only after this.
+            runtime_path = os.path.join(self.parent.get("rundir", "."), DEFAULT_RUNTIME_FILE)
+        try:
+            self.manager = ConfigManager.load(self["config"], os.environ, flags, runtime_path)
+        except (KvError, OSError) as error:
+            raise SystemExit(f"kvtwisted: {error}") from None
+
+
+class _Command(MultiService):
+    """The server as a command: what stops it from starting is one line on standard error and exit status 1."""
+
+    def __init__(self, server: Server, twistd: Mapping[str, Any]) -> None:
+        """`twistd` is its options, to which it adds while it starts."""
+        super().__init__()
+        server.setServiceParent(self)
+        self._twistd = twistd
+
+    def startService(self) -> None:
+        """Start the server, or end the process."""
+        try:
+            super().startService()
+        except (KvError, OSError) as error:
+            self._clean_up(f"kvtwisted: {error}")
+            raise SystemExit(f"kvtwisted: {error}") from None
+
+    def _clean_up(self, message: str) -> None:
+        """What twistd does only after ordinary exceptions, which it shows with a traceback."""
+        pidfile, status = self._twistd.get("pidfile"), self._twistd.get("statusPipe")
+        if status is not None:
+            # The process that the user started waits for this, and shows what it can read at once: 100 bytes.
+            os.write(status, b"1 " + message.encode("ascii", "backslashreplace")[:98])
+        if pidfile and os.path.exists(pidfile):
+            os.unlink(pidfile)
+
+
+def makeService(options: Options) -> IService:
+    """The service that twistd runs. Only constructs: twistd may still fork."""
+    return cast(IService, _Command(Server(reactor, options.manager), options.parent or {}))

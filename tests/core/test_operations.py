@@ -1,0 +1,297 @@
+"""The one seam: everything is counted once, and failing writes show in the health."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Callable
+
+import pytest
+
+from kvtwisted.core import operations as operations_module
+from kvtwisted.core import store as store_module
+from kvtwisted.core import writer as writer_module
+from kvtwisted.core.engine import META
+from kvtwisted.core.errors import (
+    DeadlineExceeded,
+    InvalidConfig,
+    InvalidKey,
+    Overloaded,
+    ResponseTooLarge,
+    StorageError,
+    StorageFull,
+    Unavailable,
+    WriteStalled,
+)
+from kvtwisted.core.health import Health
+from kvtwisted.core.operations import DELETE, GET, OPERATIONS, SCAN, SET, Operations
+from kvtwisted.core.store import Found, Page
+
+from ..support.clocks import ScriptedTime
+from ..support.configuration import FakeConfiguration
+from ..support.recorders import CountingRecorder, Recorded
+from ..support.storage import PLENTY, Storage
+
+
+class Scene:
+    """Operations over a store in memory, and all that they report to."""
+
+    def __init__(self, storage: Storage | None = None) -> None:
+        self.storage = storage or Storage()
+        self.recorder = CountingRecorder()
+        self.health = Health()
+        self.configuration = FakeConfiguration({"a": 1, "b": 2}, restart=("b",))
+        self.operations = Operations(self.storage.store, self.configuration, self.recorder, self.health)
+
+    @property
+    def recorded(self) -> list[Recorded]:
+        """What was counted."""
+        return self.recorder.operations
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """An empty one."""
+    return Scene()
+
+
+def test_every_operation_reaches_the_store(scene: Scene) -> None:
+    """All seven storage operations do what the store does, with all their arguments."""
+    operations = scene.operations
+    operations.set(b"k", b"v")
+    operations.set(b"t", b"w", 7)
+    assert operations.get(b"k") == Found(b"v", 0)
+    assert operations.get(b"t") == Found(b"w", 7)
+    assert operations.get(b"missing") is None
+    operations.mset({b"m1": b"1", b"m2": b"2"}, 9)
+    assert operations.get(b"m1") == Found(b"1", 9)
+    assert operations.mget([b"m2", b"k", b"missing"], budget=PLENTY) == {b"m2": b"2", b"k": b"v"}
+    assert operations.scan(b"m", budget=PLENTY) == Page([(b"m1", b"1"), (b"m2", b"2")], b"")
+    page = operations.scan(b"m", cursor=b"m", limit=1, keys_only=True, budget=PLENTY)
+    assert page == Page([(b"m1", b"")], b"m1")
+    operations.delete(b"k")
+    operations.mdelete([b"m1", b"missing"])
+    assert set(scene.storage.data()) == {b"t", b"m2"}
+
+
+def test_budgets_reach_the_store(scene: Scene) -> None:
+    """Scan and MGet hold to the budget they are given."""
+    scene.operations.set(b"k", b"v" * 100)
+    with pytest.raises(ResponseTooLarge):
+        scene.operations.scan(b"", budget=10)
+    with pytest.raises(ResponseTooLarge):
+        scene.operations.mget([b"k"], budget=10)
+
+
+_CALLS: list[tuple[Callable[..., Any], Recorded]] = [
+    (lambda operations, **deadline: operations.set(b"k", b"v", **deadline), Recorded(SET, 1, False)),
+    (lambda operations, **deadline: operations.get(b"missing", **deadline), Recorded(GET, 1, False)),
+    (lambda operations, **deadline: operations.delete(b"missing", **deadline), Recorded(DELETE, 1, False)),
+    (lambda operations, **deadline: operations.scan(b"none", budget=1, **deadline), Recorded(SCAN, 1, False)),
+    (lambda operations, **deadline: operations.mset({b"a": b"", b"b": b""}, **deadline), Recorded(SET, 2, False)),
+    (lambda operations, **deadline: operations.mget([b"a", b"b", b"c"], budget=9, **deadline), Recorded(GET, 3, False)),
+    (lambda operations, **deadline: operations.mdelete([b"a", b"b"], **deadline), Recorded(DELETE, 2, False)),
+]
+
+
+@pytest.mark.parametrize(("call", "recorded"), _CALLS)
+def test_each_call_is_counted_once(scene: Scene, call: Callable[..., Any], recorded: Recorded) -> None:
+    """A call counts once, a batch its keys; a missing key is no error."""
+    call(scene.operations)
+    assert scene.recorded == [recorded]
+
+
+@pytest.mark.parametrize(("call", "recorded"), _CALLS)
+def test_overdue_call_is_not_started(scene: Scene, call: Callable[..., Any], recorded: Recorded) -> None:
+    """A call whose time has run out does not touch the store and counts as failed."""
+    before = len(scene.storage.engine.calls)
+    with pytest.raises(DeadlineExceeded, match="before it was started"):
+        call(scene.operations, deadline=time.monotonic() - 1)
+    assert len(scene.storage.engine.calls) == before
+    assert scene.recorded == [recorded._replace(failed=True)]
+
+
+@pytest.mark.parametrize(("call", "recorded"), _CALLS)
+def test_call_in_time_is_done(scene: Scene, call: Callable[..., Any], recorded: Recorded) -> None:
+    """A deadline in the future changes nothing."""
+    call(scene.operations, deadline=time.monotonic() + 60)
+    assert scene.recorded == [recorded]
+
+
+def test_deadline_is_passed_to_the_scan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that starts in time still gives up at the deadline."""
+    scene.operations.set(b"k", b"v")
+    now = ScriptedTime(1.0, 3.0)
+    monkeypatch.setattr(operations_module, "time", now)
+    monkeypatch.setattr(store_module, "time", now)
+    with pytest.raises(DeadlineExceeded, match="the scan took longer"):
+        scene.operations.scan(b"", budget=PLENTY, deadline=2.0)
+
+
+@pytest.mark.parametrize("call", [_CALLS[0][0], _CALLS[2][0], _CALLS[4][0], _CALLS[6][0]])
+def test_deadline_is_passed_to_writes(scene: Scene, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that starts in time waits for a stall no longer than the deadline; being refused is no illness."""
+    now = ScriptedTime(1.0, 3.0)
+    monkeypatch.setattr(operations_module, "time", now)
+    monkeypatch.setattr(writer_module, "time", now)
+    scene.storage.engine.fail("write", WriteStalled("stalled"))
+    with pytest.raises(Overloaded):
+        call(scene.operations, deadline=2.0)
+    assert [recorded.failed for recorded in scene.recorded] == [True]
+    assert scene.health.reason() is None
+
+
+def test_failures_are_counted(scene: Scene) -> None:
+    """Bad input and storage failures both count, batches with their keys; also failures nobody foresaw."""
+    with pytest.raises(InvalidKey):
+        scene.operations.set(b"", b"")
+    with pytest.raises(InvalidKey):
+        scene.operations.mget([b"a", b""], budget=1)
+    scene.storage.engine.fail("get", StorageError("read broke"))
+    with pytest.raises(StorageError):
+        scene.operations.get(b"k")
+    scene.storage.engine.before("scan", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scene.operations.scan(b"", budget=1)
+    assert scene.recorded == [
+        Recorded(SET, 1, True), Recorded(GET, 2, True), Recorded(GET, 1, True), Recorded(SCAN, 1, True)
+    ]  # fmt: skip
+
+
+def test_empty_batch_counts_no_key(scene: Scene) -> None:
+    """It is a call of no keys."""
+    scene.operations.mset({})
+    assert scene.recorded == [Recorded(SET, 0, False)]
+
+
+def test_operation_words() -> None:
+    """The words that the metrics' names are made of."""
+    assert OPERATIONS == ("set", "get", "delete", "scan")
+
+
+# Configuration.
+
+
+def test_configuration(scene: Scene) -> None:
+    """Shown, changed by document and by text; both name what needs a restart; each change counts once."""
+    assert json.loads(scene.operations.get_config()) == {"a": 1, "b": 2}
+    assert scene.operations.update_config({"a": 3}) == []
+    assert scene.operations.update_config_text('{"b": 4}') == ["b"]
+    assert json.loads(scene.operations.get_config()) == {"a": 3, "b": 4}
+    assert scene.recorder.config_updates == 2
+    assert scene.recorded == []
+
+
+def test_refused_configuration_does_not_count(scene: Scene) -> None:
+    """Only accepted changes count."""
+    with pytest.raises(InvalidConfig):
+        scene.operations.update_config({"c": 1})
+    with pytest.raises(InvalidConfig):
+        scene.operations.update_config_text('{"c": 1}')
+    assert scene.recorder.config_updates == 0
+
+
+# Health.
+
+
+def test_healthy(scene: Scene) -> None:
+    """With no condition and a readable storage there is no reason; each check counts."""
+    assert scene.operations.health() is None
+    assert scene.operations.health() is None
+    assert scene.recorder.health_checks == 2
+
+
+def test_condition_is_the_reason(scene: Scene) -> None:
+    """A known condition is told without asking the storage."""
+    scene.health.fail("server", "the server is stopping")
+    before = len(scene.storage.engine.calls)
+    assert scene.operations.health() == "the server is stopping"
+    assert len(scene.storage.engine.calls) == before
+    assert scene.recorder.health_checks == 1
+
+
+@pytest.mark.parametrize("error", [StorageError("read broke"), Unavailable("the storage is closed")])
+def test_unreadable_storage_is_the_reason(scene: Scene, error: StorageError) -> None:
+    """The check really reads, and what fails is the reason; it counts like any other."""
+    scene.storage.engine.fail("get", error, times=1)
+    assert scene.operations.health() == str(error)
+    assert scene.operations.health() is None
+    assert scene.recorder.health_checks == 2
+
+
+def test_damaged_mark_is_the_reason(scene: Scene) -> None:
+    """A storage that gives back something else than was written is not healthy."""
+    scene.storage.engine.write([(META, b"format", b"?")])
+    assert scene.operations.health() == "the data folder's format mark cannot be read back"
+
+
+@pytest.mark.parametrize("call", [_CALLS[0][0], _CALLS[2][0], _CALLS[4][0], _CALLS[6][0]])
+def test_failed_write_shows_and_recovers(scene: Scene, call: Callable[..., Any]) -> None:
+    """A failed write is raised and becomes the reason; `recover` clears it once writes work, and not before."""
+    engine = scene.storage.engine
+    engine.fail("write", StorageFull("no space left"))
+    with pytest.raises(StorageFull):
+        call(scene.operations)
+    assert scene.operations.health() == "writes fail: no space left"
+    with pytest.raises(StorageFull):
+        scene.operations.recover()
+    assert scene.operations.health() == "writes fail: no space left"
+    engine.heal("write")
+    scene.operations.recover()
+    assert scene.operations.health() is None
+    call(scene.operations)
+
+
+def test_reads_go_on_while_writes_fail(scene: Scene) -> None:
+    """Failing writes do not stop reads."""
+    scene.operations.set(b"k", b"v")
+    scene.storage.engine.fail("write", StorageFull("no space left"))
+    with pytest.raises(StorageFull):
+        scene.operations.set(b"k", b"new")
+    assert scene.operations.get(b"k") == Found(b"v", 0)
+    assert scene.operations.scan(b"", budget=PLENTY).items == [(b"k", b"v")]
+
+
+def test_failed_read_is_not_a_failed_write(scene: Scene) -> None:
+    """Reads that fail set no condition: the health check reads for itself."""
+    scene.storage.engine.fail("get", StorageError("read broke"), times=1)
+    with pytest.raises(StorageError):
+        scene.operations.get(b"k")
+    assert scene.health.reason() is None
+
+
+def test_refused_write_is_no_illness(scene: Scene) -> None:
+    """Bad input sets no condition."""
+    with pytest.raises(InvalidKey):
+        scene.operations.set(b"", b"")
+    assert scene.operations.health() is None
+
+
+def test_recover_leaves_a_healthy_storage_alone(scene: Scene) -> None:
+    """Without failing writes nothing is tried."""
+    scene.health.fail("server", "the server is stopping")
+    before = len(scene.storage.engine.calls)
+    scene.operations.recover()
+    assert len(scene.storage.engine.calls) == before
+    assert scene.health.reason() == "the server is stopping"
+
+
+def test_recover_from_a_failed_fsync() -> None:
+    """Where writes wait for an fsync, health returns only when the fsync works again."""
+    scene = Scene(Storage(durable=True))
+    scene.storage.engine.fail("sync", StorageError("fsync broke"))
+    with pytest.raises(StorageError):
+        scene.operations.set(b"k", b"v")
+    with pytest.raises(StorageError, match="fsync broke"):
+        scene.operations.recover()
+    assert scene.operations.health() == "writes fail: fsync broke"
+    scene.storage.engine.heal("sync")
+    scene.operations.recover()
+    assert scene.operations.health() is None
+
+
+def test_no_deadline_by_default(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a deadline there is none."""
+    monkeypatch.setattr(operations_module, "time", ScriptedTime(1e300, 1e300))
+    scene.operations.set(b"k", b"v")
+    assert scene.operations.get(b"k") == Found(b"v", 0)

@@ -1,0 +1,1 @@
+"""Tests of the whole server: a real twistd process, asked over its sockets."""

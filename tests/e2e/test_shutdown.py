@@ -1,0 +1,139 @@
+"""SIGTERM and SIGINT: what runs finishes, what was acknowledged stays, nothing else keeps the server from ending."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+from contextlib import closing
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from .harness import PATIENCE, Launcher, Server, eventually
+from .ledger import Ledger, Refused, start_writers
+
+#: Writes that are acknowledged before the signal.
+WRITES = 300
+#: Seconds that a stop may take when nothing but idle clients is in its way; the grace period is set to far more.
+PROMPT = 5.0
+_LONG_GRACE = ("--limits-shutdown-grace", "60")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_under_load(launch: Launcher, number: signal.Signals) -> None:
+    """A signal under load ends the server promptly and quietly, and every acknowledged write is there afterwards."""
+    ledger = Ledger()
+    server = launch(*_LONG_GRACE)
+    writers = start_writers(server, ledger)
+    ledger.wait_for_more(WRITES, PATIENCE)
+    server.send(number)
+    # twistd stops in order, then lets the signal end it.
+    assert server.wait(PROMPT) == -number
+    assert "Traceback" not in server.output
+    assert server.log("error") == ""
+    for writer in writers:
+        writer.join(PATIENCE)
+        assert _is_orderly(writer.failure), f"{writer.name}: {writer.failure!r}"
+    ledger.compare(launch())
+
+
+def _is_orderly(failure: Exception | None) -> bool:
+    """Whether a client may be told this by a server that stops: not that a call was broken off."""
+    if isinstance(failure, grpc.RpcError):
+        return failure.code() is grpc.StatusCode.UNAVAILABLE
+    if isinstance(failure, Refused):
+        return failure.args[0].status == 503
+    # A connection that was idle at the server when it was closed, and one that came too late.
+    return isinstance(failure, ConnectionError)
+
+
+def test_a_request_under_way_is_answered(launch: Launcher) -> None:
+    """An answer that is being sent is sent to its end, while new connections are refused."""
+    server = launch(*_LONG_GRACE)
+    value = "x" * 1_000_000
+    with server.grpc() as client:
+        for number in range(14):
+            assert client.call("Set", key=f"{number:02}", value=value).success
+    with closing(_slow_reader(server)) as reader:
+        reader.sendall(b"GET /api/v1/scan HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        received = reader.recv(1000)
+        server.send(signal.SIGTERM)
+        eventually(lambda: _refuses(server.http_address) and _refuses(server.grpc_address))
+        assert server.process.poll() is None
+        while chunk := reader.recv(1 << 20):
+            received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert list(json.loads(body)["results"]) == [f"{number:02}" for number in range(14)]
+    assert server.wait(PROMPT) == -signal.SIGTERM
+    assert "Traceback" not in server.output
+
+
+def _slow_reader(server: Server) -> socket.socket:
+    """A connection that takes up so little that the server cannot have sent everything."""
+    host, _, port = server.http_address.rpartition(":")
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.settimeout(PATIENCE)
+    reader.connect((host, int(port)))
+    return reader
+
+
+def _refuses(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_calls_under_way_are_answered(launch: Launcher) -> None:
+    """gRPC calls that have been taken up are answered, and what they wrote is there; the others say UNAVAILABLE."""
+    server = launch(*_LONG_GRACE)
+    batches = {name: {f"{name}/{number}": "x" * 1000 for number in range(10_000)} for name in "abcd"}
+    with server.http() as http, server.grpc() as client:
+        calls = {name: client.start("MSet", key_values=batch) for name, batch in batches.items()}
+        eventually(lambda: http.metric("kv_sets_total") >= 10_000)
+        server.send(signal.SIGTERM)
+        codes = {name: call.code() for name, call in calls.items()}
+    assert server.wait(PROMPT) == -signal.SIGTERM
+    assert "Traceback" not in server.output
+    assert set(codes.values()) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert grpc.StatusCode.OK in codes.values()
+    with launch().grpc() as client:
+        for name, code in codes.items():
+            there = len(client.call("ScanKeys", prefix=f"{name}/").keys)
+            assert there == 10_000 if code is grpc.StatusCode.OK else there in (0, 10_000)
+
+
+def test_idle_clients_do_not_delay_the_stop(launch: Launcher) -> None:
+    """Neither an idle keep-alive connection, nor an idle channel, nor an open health Watch is waited for."""
+    server = launch(*_LONG_GRACE)
+    with server.http() as http, server.grpc() as client, grpc.insecure_channel(server.grpc_address) as channel:
+        assert http.get("/api/v1/health").status == 200
+        assert client.call("Set", key="a", value="1").success
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        started = time.monotonic()
+        server.send(signal.SIGTERM)
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert server.wait(PROMPT) == -signal.SIGTERM
+        assert time.monotonic() - started < PROMPT
+    assert "Traceback" not in server.output
+
+
+def test_a_second_signal(launch: Launcher) -> None:
+    """A second signal during the stop does no harm."""
+    server = launch()
+    with server.grpc() as client:
+        assert client.call("Set", key="a", value="1").success
+    server.send(signal.SIGINT)
+    server.send(signal.SIGINT)
+    assert server.wait(PROMPT) == -signal.SIGINT
+    assert "Traceback" not in server.output
+    with launch().grpc() as client:
+        assert client.call("Get", key="a").value == "1"

@@ -1,0 +1,67 @@
+"""RocksDB's messages as errors of kvtwisted."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvtwisted.core.errors import (
+    Corruption,
+    KvError,
+    StorageError,
+    StorageFull,
+    StorageLocked,
+    Unavailable,
+    WriteStalled,
+)
+from kvtwisted.engines.translate import CLOSED, EngineClosed, Translating, translated
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Exception("Result incomplete: Write stall"), WriteStalled),
+        (Exception("Result incomplete: Low priority write stall"), WriteStalled),
+        (Exception("IO error: No space left on device: While appending to file: 8.log"), StorageFull),
+        (Exception("IO error: While appending to file: 8.log: Disk quota exceeded"), StorageFull),
+        (OSError(28, "No space left on device"), StorageFull),
+        (Exception("IO error: While lock file: /d/LOCK: Resource temporarily unavailable"), StorageLocked),
+        (Exception("IO error: lock hold by current process: /d/LOCK: No locks available"), StorageLocked),
+        (Exception("IO error: While lock file: /d/LOCK: No locks available"), StorageError),
+        (Exception(b"Corruption: block checksum mismatch"), Corruption),
+        (Exception("Corruption: Corruption: IO error: No such file or directory"), Corruption),
+        (Exception("IO error: While fdatasync: 8.log: Input/output error"), StorageError),
+        (Exception(b"\xff"), StorageError),
+        (Exception(), StorageError),
+        (KeyError("raw mode only support bytes"), StorageError),
+        (EngineClosed(), Unavailable),
+    ],
+)  # fmt: skip
+def test_class_of_each_message(error: Exception, expected: type[KvError]) -> None:
+    """Each text, as str or bytes, has exactly one meaning; what is not known is a plain StorageError."""
+    assert type(translated(error, "./data")) is expected
+
+
+def test_messages_are_sentences() -> None:
+    """The user reads which folder it is about, and RocksDB's own words where they help."""
+    assert str(translated(Exception(b"IO error: disk on fire"), "./data")) == (
+        "the storage in './data' failed: IO error: disk on fire"
+    )
+    assert "\n" not in str(translated(Exception("Corruption: bad\n  magic"), "./data"))
+
+
+def test_block_translates_and_keeps_the_cause() -> None:
+    """A `with` block turns a failure into ours, with the binding's as its cause, and lets others pass."""
+    cause = Exception("Corruption: bad")
+    with pytest.raises(Corruption) as failure, Translating("./data"):
+        raise cause
+    assert failure.value.__cause__ is cause
+    with pytest.raises(KeyboardInterrupt), Translating("./data"):
+        raise KeyboardInterrupt
+    with Translating("./data"):
+        pass
+
+
+def test_stand_in_of_a_closed_database() -> None:
+    """Whatever is asked of a closed database is Unavailable."""
+    with pytest.raises(Unavailable), Translating("./data"):
+        CLOSED.anything(1, 2)

@@ -1,0 +1,115 @@
+"""A site on a real port, and a client that sends and receives bytes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from kvtwisted.core.admission import Admission
+from kvtwisted.core.health import Health
+from kvtwisted.core.operations import Configuration, Operations
+from kvtwisted.http.site import HttpOptions, make_site
+from kvtwisted.threaded.facade import AsyncOperations
+
+from ..support.recorders import CountingRecorder
+from ..support.storage import Storage
+from .support import METRICS
+
+MAX_BODY_BYTES = 4 * 1_048_576
+
+#: Environment of the programs that ask a live site: ours, but never through a proxy.
+CLIENT_ENVIRONMENT = {**os.environ, "no_proxy": "*"}
+
+
+class Client(Protocol):
+    """A TCP client that keeps all it receives."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.open = True
+        self._waiting: list[tuple[bytes, Deferred[None]]] = []
+        self._closed: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep the bytes and wake who waits for them."""
+        self.received += data
+        still = []
+        for wanted, waiter in self._waiting:
+            if wanted in self.received:
+                waiter.callback(None)
+            else:
+                still.append((wanted, waiter))
+        self._waiting = still
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Wake who waits for the end, and fail who waits for more."""
+        self.open = False
+        self._closed.callback(None)
+        for wanted, waiter in self._waiting:
+            waiter.errback(AssertionError(f"closed before {wanted!r}; received {self.received!r}"))
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.transport.write(data)
+
+    def until(self, wanted: bytes) -> Deferred[None]:
+        """Fires once `wanted` has been received."""
+        if wanted in self.received:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append((wanted, waiter))
+        return waiter
+
+    def closed(self) -> Deferred[None]:
+        """Fires once the connection is gone, whoever closed it."""
+        return self._closed
+
+
+class LiveSite:
+    """A site with everything behind it, listening."""
+
+    def __init__(self, reactor: Any, pool: ThreadPool, configuration: Configuration) -> None:
+        self._reactor = reactor
+        self.storage = Storage()
+        self.engine = self.storage.engine
+        self.admission = Admission(1024)
+        operations = Operations(self.storage.store, configuration, CountingRecorder(), Health())
+        self.site = make_site(
+            AsyncOperations(reactor, pool, operations, self.admission),
+            reactor=reactor,
+            options=HttpOptions(max_body_bytes=MAX_BODY_BYTES),
+            metrics_text=lambda: METRICS,
+            max_response_bytes=lambda: 16 * 1_048_576,
+            request_timeout=lambda: 30.0,
+        )
+        self._listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        self.port: int = self._listening.getHost().port
+        self._drained: Deferred[None] | None = None
+
+    async def connect(self) -> Client:
+        """A new connection, once the site knows of it."""
+        before = self.site.connections
+        client: Client = await connectProtocol(TCP4ClientEndpoint(self._reactor, "127.0.0.1", self.port), Client())
+        # The server's side is made when the kernel says so; an answer is the proof.
+        client.send(b"HEAD /nowhere HTTP/1.1\r\n\r\n")
+        await client.until(b"\r\n\r\n")
+        client.received = b""
+        assert self.site.connections == before + 1
+        return client
+
+    def drain(self, grace: float) -> Deferred[None]:
+        """Stop listening and drain, as the server does when it stops."""
+        self._listening.stopListening()
+        self._drained = self.site.drain(grace)
+        return self._drained
+
+    async def stop(self) -> None:
+        """Stop, unless a test did."""
+        if self._drained is None:
+            await self.drain(0)

@@ -1,0 +1,64 @@
+"""docs/http-api.md against the server: its examples are run, and nothing is missing from it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest_twisted
+from twisted.internet.utils import getProcessOutputAndValue
+
+from kvtwisted.http import urls
+from kvtwisted.http.openapi import OPENAPI
+
+from .live import CLIENT_ENVIRONMENT, LiveSite
+
+PAGE = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text("utf-8")
+DOCUMENT = json.loads(OPENAPI)
+
+
+def examples() -> tuple[str, str]:
+    """The commands of all examples as one shell script, and all that they should print."""
+    script, output = [], []
+    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL):
+        in_command = False
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                script.append(line[2:])
+            elif in_command and line.startswith("  "):
+                script.append(line)
+            else:
+                output.append(line)
+            in_command = line.startswith(("$ ", "  "))
+    return "\n".join(script), "\n".join(output)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_examples_do_what_the_page_shows(live: LiveSite) -> None:
+    """All commands in one shell, in the order of the page."""
+    script, expected = examples()
+    script = script.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{live.port}")
+    # Each answer on a line of its own, as a person sees them who runs one command after the other.
+    script = re.sub(r"^curl (.*?[^\\])$", r"curl \1; echo", script, flags=re.MULTILINE | re.DOTALL)
+    output, errors, _ = await getProcessOutputAndValue("/bin/sh", ["-c", script], env=CLIENT_ENVIRONMENT)
+    assert (errors.decode(), output.decode().splitlines()) == ("", expected.splitlines())
+
+
+def test_the_page_has_every_route() -> None:
+    """Each path, with its method, in the table."""
+    for path, methods in DOCUMENT["paths"].items():
+        for method in methods:
+            assert re.search(rf"`{re.escape(path)}`.*\| {method.upper()} \|", PAGE), (path, method)
+
+
+def test_the_page_has_every_code() -> None:
+    """In the table of errors, and no other."""
+    codes = DOCUMENT["components"]["schemas"]["Error"]["properties"]["code"]["enum"]
+    assert sorted(re.findall(r"^\| \d{3} \| `(\w+)` \|", PAGE, re.MULTILINE)) == codes
+
+
+def test_the_page_has_every_parameter_of_scan() -> None:
+    """In the table of its section."""
+    for name in urls.ScanArguments._fields:
+        assert f"\n| `{name}` |" in PAGE

@@ -1,0 +1,216 @@
+"""The OpenAPI document against the server: the same routes, parameters, codes, and answers of the documented form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from kvtwisted.core import limits
+from kvtwisted.core.errors import KvError, StorageError, StorageFull
+from kvtwisted.core.strict_json import InvalidJson
+from kvtwisted.http import urls
+from kvtwisted.http.errors import TABLE
+from kvtwisted.http.handlers import Handlers
+from kvtwisted.http.openapi import OPENAPI
+from kvtwisted.http.routes import make_app, make_routes
+
+from ..support.configuration import FakeConfiguration
+from .support import METRICS, Reply, World
+
+DOCUMENT = json.loads(OPENAPI)
+
+#: Codes of errors that are no KvError.
+OTHER_CODES = {"not_found", "key_not_found", "method_not_allowed", "malformed_request"}
+
+
+class Sample(NamedTuple):
+    """A good request of one operation, and a bad one if there can be one."""
+
+    target: str
+    body: str | None = None
+    bad_target: str | None = None
+    bad_body: str | None = None
+
+
+SAMPLES = {
+    "set": Sample("/api/v1/set", '{"key":"k","value":"v","ttl":5}', bad_body="{}"),
+    "get": Sample("/api/v1/get/old", bad_target="/api/v1/get/%"),
+    "delete": Sample("/api/v1/delete/old", bad_target="/api/v1/delete/%"),
+    "scan": Sample("/api/v1/scan?limit=1", bad_target="/api/v1/scan?limit=0"),
+    "mset": Sample("/api/v1/mset", '{"key_values":{"k":"v"}}', bad_body="[]"),
+    "mget": Sample("/api/v1/mget", '{"keys":["old"]}', bad_body='{"keys":[1]}'),
+    "mdelete": Sample("/api/v1/mdelete", '{"keys":["old"]}', bad_body='{"keys":[""]}'),
+    "get_config": Sample("/api/v1/config"),
+    "update_config": Sample("/api/v1/config", '{"http.port":1}', bad_body='{"x":1}'),
+    "openapi": Sample("/api/v1/openapi.json"),
+    "health": Sample("/api/v1/health"),
+    "metrics": Sample("/metrics"),
+}
+
+
+class FailingConfiguration(FakeConfiguration):
+    """A configuration whose file cannot be read, if `unreadable`, or written."""
+
+    def __init__(self, error: KvError, unreadable: bool) -> None:
+        super().__init__({})
+        self._error = error
+        self._unreadable = unreadable
+
+    def show(self) -> str:
+        """Fails, if it is to."""
+        if self._unreadable:
+            raise self._error
+        return super().show()
+
+    def update(self, document: Mapping[str, object]) -> list[str]:
+        """Fails."""
+        raise self._error
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Path, method and description of each operation in the document."""
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield path, method.upper(), operation
+
+
+def resolve(node: dict[str, Any]) -> dict[str, Any]:
+    """`node`, or what it refers to."""
+    reference = node.get("$ref")
+    if reference is None:
+        return node
+    target = DOCUMENT
+    for name in reference[2:].split("/"):
+        target = target[name]
+    return target
+
+
+def check_answer(operation: dict[str, Any], reply: Reply) -> None:
+    """Status, content type, headers and body are as the document says."""
+    assert str(reply.status) in operation["responses"], f"{operation['operationId']}: undocumented {reply.status}"
+    response = resolve(operation["responses"][str(reply.status)])
+    media_type = reply.headers["content-type"].partition(";")[0]
+    schema = response["content"][media_type]["schema"]
+    value = reply.json() if media_type == "application/json" else reply.body.decode()
+    # The document around it is there for the references.
+    jsonschema.Draft202012Validator({**DOCUMENT, **schema}).validate(value)
+    for name in response.get("headers", {}):
+        assert name.lower() in reply.headers
+
+
+def failing(error: KvError, *methods: str) -> World:
+    """A world in which these methods of the engine, the configuration and the metrics fail."""
+    world = World(
+        configuration=FailingConfiguration(error, unreadable="get" in methods),
+        metrics_text=lambda: ("text/plain", b"%d" % (1 // 0)),
+    )
+    for method in methods:
+        world.engine.fail(method, error)
+    return world
+
+
+def stopping() -> World:
+    """A world that takes no more requests."""
+    world = World()
+    world.admission.close()
+    world.health.fail("server", "the server is stopping")
+    return world
+
+
+def replies_to(method: str, sample: Sample) -> Iterator[Reply]:
+    """What the server answers to the sample in good and in bad days."""
+    body = None if sample.body is None else sample.body.encode()
+    healthy = World()
+    healthy.post("/api/v1/set", {"key": "old", "value": "v", "ttl": 5})
+    yield healthy.request(method, sample.target, body)
+    yield World().request(method, sample.target, body)
+    yield World().request("TRACE", sample.target)
+    if sample.bad_target or sample.bad_body:
+        yield World().request(method, sample.bad_target or sample.target, (sample.bad_body or "").encode() or body)
+    if body is not None:
+        yield World().request(method, sample.target, body, content_type="text/plain")
+        yield World(max_body_bytes=1).request(method, sample.target, body)
+    broken = failing(StorageError("x"), "get", "multi_get", "scan", "write")
+    full = failing(StorageFull("x"), "write")
+    for world in (World(capacity=0), stopping(), broken, full):
+        yield world.request(method, sample.target, body)
+
+
+def test_the_document_is_valid() -> None:
+    """By the OpenAPI initiative's own schema."""
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_the_document_is_served() -> None:
+    """As it ships."""
+    reply = World().request("GET", "/api/v1/openapi.json")
+    assert (reply.status, reply.headers["content-type"], reply.body) == (200, "application/json", OPENAPI)
+
+
+def test_the_document_has_the_routes_of_the_server() -> None:
+    """Each path and method of Klein's map, under the same name, and no other; HEAD goes with GET."""
+    nothing: Any = None
+    handlers = Handlers(nothing, nothing, nothing, nothing)
+    app = make_app(make_routes(handlers, "/metrics", "/api/v1/health", lambda: METRICS))
+    served = {
+        (rule.rule.replace("<tail:tail>", "{key}"), method, rule.endpoint)
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+        if method != "HEAD"
+    }
+    assert served == {(path, method, operation["operationId"]) for path, method, operation in operations()}
+    assert {name for _, _, name in served} == SAMPLES.keys()
+
+
+def test_the_document_has_the_parameters_of_scan() -> None:
+    """Names, default and bounds."""
+    parameters = DOCUMENT["paths"]["/api/v1/scan"]["get"]["parameters"]
+    schemas = {parameter["name"]: parameter["schema"] for parameter in parameters}
+    assert schemas.keys() == set(urls.ScanArguments._fields)
+    limit = schemas["limit"]
+    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, urls.MAX_SCAN_LIMIT, urls.DEFAULT_SCAN_LIMIT)
+
+
+def test_the_document_has_the_limits_of_the_contract() -> None:
+    """Keys, values and ttl."""
+    schemas = DOCUMENT["components"]["schemas"]
+    assert schemas["Key"]["maxLength"] == limits.MAX_KEY_BYTES
+    assert schemas["Value"]["maxLength"] == limits.MAX_VALUE_BYTES
+    assert schemas["Ttl"]["maximum"] == limits.MAX_TTL_SECONDS
+
+
+def test_the_document_has_every_error_code() -> None:
+    """Those of the table, and those that are no exceptions."""
+    codes = {cls.code for cls in TABLE if issubclass(cls, KvError)} | {InvalidJson.code} | OTHER_CODES
+    assert set(DOCUMENT["components"]["schemas"]["Error"]["properties"]["code"]["enum"]) == codes
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "operation"), list(operations()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_answers_are_as_documented(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Every answer has a documented form, and every documented status is really given."""
+    seen = set()
+    for reply in replies_to(method, SAMPLES[operation["operationId"]]):
+        check_answer(operation, reply)
+        seen.add(str(reply.status))
+    assert seen == operation["responses"].keys()
+
+
+def test_check_answer_notices_deviations() -> None:
+    """The check itself: an unknown status, a missing field, an unknown field, a missing header."""
+    operation = DOCUMENT["paths"]["/api/v1/get/{key}"]["get"]
+    headers = {"content-type": "application/json"}
+    check_answer(operation, Reply(200, headers, b'{"key":"k","value":"v"}'))
+    with pytest.raises(AssertionError, match="undocumented 201"):
+        check_answer(operation, Reply(201, headers, b"{}"))
+    for body in (b'{"key":"k"}', b'{"key":"k","value":"v","x":1}', b'{"key":"k","value":1}'):
+        with pytest.raises(jsonschema.ValidationError):
+            check_answer(operation, Reply(200, headers, body))
+    with pytest.raises(AssertionError, match="retry-after"):
+        check_answer(operation, Reply(429, headers, b'{"success":false,"error":"x","code":"overloaded"}'))

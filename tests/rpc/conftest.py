@@ -1,0 +1,46 @@
+"""Running servers, one for each transport. What uses `world` or `make_world` is the contract of every transport."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import pytest
+
+from .support import Client, World
+
+
+@pytest.fixture(params=["threaded"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """The transport that the server runs on."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def make_world(transport: str) -> Iterator[Callable[..., World]]:
+    """Starts servers with options of `World`, and stops them."""
+    worlds: list[World] = []
+
+    def make(**options: Any) -> World:
+        assert transport == "threaded"
+        world = World(**options)
+        world.start()
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        world.stop()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    """A server with a few threads and the smallest request limit."""
+    return make_world()
+
+
+@pytest.fixture
+def client(world: World) -> Client:
+    """A client of `world`."""
+    return world.client

@@ -1,0 +1,181 @@
+"""A gRPC server over an engine in memory, with everything around it within a test's reach, and clients for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from twisted.logger import LogEvent, globalLogPublisher
+
+from kvtwisted.core.admission import Admission
+from kvtwisted.core.health import Health
+from kvtwisted.core.limits import Limits
+from kvtwisted.core.operations import Operations
+from kvtwisted.core.store import Store
+from kvtwisted.core.writer import Writer
+from kvtwisted.rpc.generated import keyvalue_pb2
+from kvtwisted.rpc.threaded_server import GrpcOptions, ThreadedGrpcServer
+from tests.support.clocks import ManualClock
+from tests.support.configuration import FakeConfiguration
+from tests.support.engines import memory_engine
+from tests.support.recorders import CountingRecorder
+
+#: Seconds after which something that should have happened has not.
+PATIENCE = 30.0
+
+MIB = 1 << 20
+
+_SERVICE = keyvalue_pb2.DESCRIPTOR.services_by_name["KeyValueService"]
+
+#: Request and response class of each method.
+CLASSES: dict[str, tuple[type[Message], type[Message]]] = {
+    method.name: (getattr(keyvalue_pb2, method.input_type.name), getattr(keyvalue_pb2, method.output_type.name))
+    for method in _SERVICE.methods
+}
+
+
+class Client:
+    """Calls the methods of one name of the service by their own names. For any thread."""
+
+    def __init__(self, channel: grpc.Channel, service: str = "kv.v1.KeyValueService") -> None:
+        self.channel = channel
+        self._service = service
+
+    def call(self, method: str, *, timeout: float = PATIENCE, compression: Any = None, **fields: Any) -> Any:
+        """The response to a request with these fields."""
+        return self.start(method, timeout=timeout, compression=compression, **fields).result()
+
+    def start(self, method: str, *, timeout: float = PATIENCE, compression: Any = None, **fields: Any) -> Any:
+        """The same as a future."""
+        request, response = CLASSES[method]
+        stub = self.channel.unary_unary(
+            self._path(method),
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=response.FromString,
+        )
+        return stub.future(request(**fields), timeout=timeout, compression=compression)
+
+    def call_raw(self, method: str, message: bytes) -> bytes:
+        """The encoded response to an encoded request."""
+        answer: bytes = self.channel.unary_unary(self._path(method))(message, timeout=PATIENCE)
+        return answer
+
+    def error(self, method: str, **fields: Any) -> grpc.RpcError:
+        """The error that the call fails with; it has `code()` and `details()`."""
+        failure = self.start(method, **fields).exception()
+        assert failure is not None, "the call succeeded"
+        return failure
+
+    def error_raw(self, method: str, message: bytes) -> grpc.RpcError:
+        """The same for an encoded request."""
+        failure = self.channel.unary_unary(self._path(method)).future(message, timeout=PATIENCE).exception()
+        assert failure is not None, "the call succeeded"
+        return failure
+
+    def _path(self, method: str) -> str:
+        return f"/{self._service}/{method}"
+
+
+class Hold:
+    """Stops a thread at a point until `release`."""
+
+    def __init__(self) -> None:
+        self._reached = threading.Event()
+        self._released = threading.Event()
+
+    def __call__(self) -> None:
+        """Wait here."""
+        self._reached.set()
+        assert self._released.wait(PATIENCE), "nobody released the held call"
+
+    def reached(self) -> None:
+        """Return when a thread waits here."""
+        assert self._reached.wait(PATIENCE), "no call came"
+
+    def release(self) -> None:
+        """Let it go on."""
+        self._released.set()
+
+
+class World:
+    """A server and all that it is made of."""
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        threads: int = 4,
+        max_in_flight: int = 64,
+        max_request_bytes: int = 2 * MIB,
+    ) -> None:
+        self.engine = memory_engine()
+        self.time = ManualClock()
+        self.health = Health()
+        self.recorder = CountingRecorder()
+        self.configuration = FakeConfiguration({"eviction": {"batch_size": 100}, "http": {}}, restart=("http",))
+        self.admission = Admission(max_in_flight)
+        self.max_response_bytes = 4 * MIB
+        self.request_timeout = PATIENCE
+        limits = Limits(max_request_bytes=max_request_bytes)
+        store = Store(self.engine, Writer(self.engine), self.time.clock(), limits=limits)
+        self.operations = Operations(store, self.configuration, self.recorder, self.health)
+        self._holds: list[Hold] = []
+        self.server = ThreadedGrpcServer(
+            self.operations,
+            self.admission,
+            self.health,
+            GrpcOptions(host, port, threads, max_in_flight, max_request_bytes),
+            max_response_bytes=lambda: self.max_response_bytes,
+            request_timeout=lambda: self.request_timeout,
+        )
+        self.host = f"[{host}]" if ":" in host else host
+
+    def start(self) -> None:
+        """Start the server and connect to it."""
+        self.address = f"{self.host}:{self.server.start()}"
+        self.channel = self.connect()
+        self.client = Client(self.channel)
+
+    def stop(self) -> None:
+        """Let everything go and stop."""
+        for hold in self._holds:
+            hold.release()
+        self.channel.close()
+        self.server.stop(PATIENCE)
+
+    def connect(self, *options: tuple[str, Any]) -> grpc.Channel:
+        """Another channel, with connections of its own."""
+        own = ("grpc.use_local_subchannel_pool", 1)
+        return grpc.insecure_channel(self.address, options=[own, ("grpc.enable_http_proxy", 0), *options])
+
+    def hold(self, method: str) -> Hold:
+        """Stop the next call that reaches this method of the engine."""
+        hold = Hold()
+        self._holds.append(hold)
+        self.engine.before(method, hold)
+        return hold
+
+    def fill(self, keys: Iterable[str], value: str) -> None:
+        """Store the same value at many keys, without the transport."""
+        for key in keys:
+            self.operations.set(key.encode(), value.encode())
+
+    def stored(self) -> dict[str, str]:
+        """All keys and values, straight from the engine."""
+        return {key.decode(): value.decode() for key, value in self.engine.scan(b"", None)}
+
+
+@contextmanager
+def logged() -> Iterator[list[LogEvent]]:
+    """What is logged within the block."""
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        yield events
+    finally:
+        globalLogPublisher.removeObserver(events.append)

@@ -1,0 +1,205 @@
+"""What only the server on grpcio's threads has to show: its life, its address, and that it keeps its threads."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from kvtwisted.core.errors import Unavailable
+from kvtwisted.rpc.threaded_server import GrpcOptions
+
+from .support import PATIENCE, Client, World
+
+ROOT = Path(__file__).parents[2]
+
+
+def has_ipv6() -> bool:
+    """Whether this machine can listen on ::1."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def stop_in_background(world: World, grace: float) -> threading.Thread:
+    """A thread that stops the server; returns once new calls are refused."""
+    stream = world.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=PATIENCE)
+    next(stream)
+    stopping = threading.Thread(target=world.server.stop, args=(grace,))
+    stopping.start()
+    with pytest.raises(grpc.RpcError, match="the server is stopping"):
+        list(stream)
+    # The watchers hear of it just before the server stops listening. Check works while the threads for calls are held.
+    check = world.channel.unary_unary("/grpc.health.v1.Health/Check")
+    while check.future(b"", timeout=PATIENCE).exception() is None:
+        pass
+    return stopping
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", *(["::1", "::"] if has_ipv6() else [])])
+def test_hosts(make_world: Callable[..., World], host: str) -> None:
+    """Port 0 takes a free port; names, wildcards and IPv6 addresses are served."""
+    world = make_world(host=host)
+    assert world.client.call("Set", key="a", value="1").success
+
+
+def test_a_taken_port(world: World) -> None:
+    """A second server on the port fails with one line that names host and port."""
+    port = int(world.address.rpartition(":")[2])
+    with pytest.raises(Unavailable) as failure:
+        World(port=port).server.start()
+    assert str(failure.value) == f"grpc: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert world.client.call("Set", key="a", value="1").success
+
+
+def test_stop_gives_the_port_back(world: World) -> None:
+    """After stop nothing listens, and another server can take the port at once."""
+    assert world.client.call("Set", key="a", value="1").success
+    port = int(world.address.rpartition(":")[2])
+    world.server.stop(PATIENCE)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    other = World(port=port)
+    other.start()
+    assert other.client.call("Set", key="a", value="1").success
+    other.stop()
+
+
+def test_stop_before_start_and_twice(world: World) -> None:
+    """Stopping what does not run does nothing."""
+    World().server.stop(0.0)
+    world.server.stop(0.0)
+    world.server.stop(0.0)
+
+
+def test_running_calls_finish(world: World) -> None:
+    """A call that runs when the server is stopped gets its answer; a new one is UNAVAILABLE."""
+    hold = world.hold("write")
+    call = world.client.start("Set", key="a", value="1")
+    hold.reached()
+    stopping = stop_in_background(world, PATIENCE)
+    with world.connect() as channel:
+        assert Client(channel).error("Get", key="a").code() is StatusCode.UNAVAILABLE
+    hold.release()
+    assert call.result().success
+    stopping.join(PATIENCE)
+    assert not stopping.is_alive()
+
+
+def test_calls_that_outlive_the_grace(make_world: Callable[..., World]) -> None:
+    """After the grace period clients are cut off, queued calls never run, and stop waits for work on the storage."""
+    world = make_world(threads=1)
+    hold = world.hold("write")
+    running = world.client.start("Set", key="a", value="1")
+    hold.reached()
+    queued = world.client.start("Set", key="b", value="2")
+    stopping = stop_in_background(world, 0.0)
+    for call in (running, queued):
+        assert call.exception().code() in (StatusCode.CANCELLED, StatusCode.UNAVAILABLE)
+    assert stopping.is_alive()
+    assert world.admission.in_flight == 1
+    hold.release()
+    stopping.join(PATIENCE)
+    assert not stopping.is_alive()
+    assert world.admission.in_flight == 0
+    assert world.stored() == {"a": "1"}
+
+
+def silent(world: World, path: str) -> Any:
+    """A call that has begun and whose message never comes."""
+    never = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        never.wait(PATIENCE)
+        yield b""
+
+    call = world.channel.stream_unary(path).future(messages(), timeout=PATIENCE)
+    call.add_done_callback(lambda _: never.set())
+    return call
+
+
+def test_peers_that_never_send(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call whose message does not come within the request's time is cancelled, and gives its thread back."""
+    monkeypatch.setattr("kvtwisted.rpc.threaded_handlers.SIDE_SECONDS", 0.0)
+    world = make_world(threads=1)
+    world.request_timeout = 0.0
+    calls = [silent(world, "/kv.v1.KeyValueService/Get") for _ in range(3)]
+    checks = [silent(world, "/grpc.health.v1.Health/Check") for _ in range(20)]
+    assert [call.code() for call in (*calls, *checks)] == [StatusCode.CANCELLED] * 23
+    world.request_timeout = PATIENCE
+    assert world.client.call("Set", key="a", value="1").success
+
+
+def test_peers_that_vanish(make_world: Callable[..., World]) -> None:
+    """A client that closes its connection in the middle of a call gives its thread back."""
+    world = make_world(threads=1)
+    with world.connect() as channel:
+        call = channel.stream_unary("/kv.v1.KeyValueService/Get").future(iter(threading.Event().wait, True))
+        hold = world.hold("write")
+        other = Client(channel).start("Set", key="a", value="1")
+        call.cancel()
+        hold.reached()
+    hold.release()
+    assert other.code() is StatusCode.CANCELLED
+    assert world.client.call("Set", key="b", value="2").success
+
+
+@pytest.fixture
+def forked() -> Iterator[dict[str, Any]]:
+    """A program that makes its server, forks as twistd does, and serves from the child; ended by its pid."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.rpc.forking_server"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    started = {"process": process, **json.loads(process.stdout.readline())}
+    yield started
+    if process.poll() is None:
+        process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=PATIENCE)
+
+
+def test_after_a_fork_and_in_silence(forked: dict[str, Any]) -> None:
+    """The server works in a child of the process that made it, and grpcio prints nothing, whatever clients do."""
+    address = f"127.0.0.1:{forked['port']}"
+    with socket.create_connection(("127.0.0.1", forked["port"]), timeout=PATIENCE) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(100))
+        while plain.recv(4096):
+            pass
+    with grpc.insecure_channel(address) as channel:
+        client = Client(channel)
+        assert client.call("Set", key="a", value="1").success
+        assert client.call("Get", key="a").value == "1"
+        client.start("Get", key="a").cancel()
+        assert client.error_raw("Set", b"\x0a\x01\xff").code() is StatusCode.INVALID_ARGUMENT
+        assert client.error_raw("Set", bytes(4 << 20)).code() is StatusCode.RESOURCE_EXHAUSTED
+        assert client.error_raw("Nothing", b"").code() is StatusCode.UNIMPLEMENTED
+        assert client.error("Get", key="broken").code() is StatusCode.INTERNAL
+        for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            assert client.call("Set", key="a", value="1" * 1000, compression=compression).success
+        stream = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=PATIENCE)
+        next(stream)
+        output, errors = forked["process"].communicate("stop\n", timeout=PATIENCE)
+    assert (output, errors) == ("stopped\n", "")
+    assert "Address already in use" in forked["second"]
+
+
+def test_options_are_plain_data() -> None:
+    """Options compare by value and cannot be changed."""
+    options = GrpcOptions("127.0.0.1", 0, 1, 1, 1)
+    assert options == GrpcOptions("127.0.0.1", 0, 1, 1, 1)
+    with pytest.raises(AttributeError):
+        options.port = 1

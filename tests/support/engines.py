@@ -1,0 +1,120 @@
+"""An engine that fails, or lets something happen in between, where a test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Callable, NamedTuple
+
+from kvtwisted.core.engine import DATA, Engine, Mutation
+from kvtwisted.core.errors import KvError
+from kvtwisted.core.options import EngineOptions
+from kvtwisted.engines import open_engine
+
+
+class Call(NamedTuple):
+    """One call of an engine: the method's name and its arguments."""
+
+    method: str
+    arguments: tuple[Any, ...]
+
+
+class FaultyEngine:
+    """Any engine, with every call recorded in `calls`, and faults and interruptions on request.
+
+    A call that is to fail raises before it reaches the engine, so that nothing of it is done.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._faults: dict[str, tuple[KvError, float]] = {}
+        self._before: dict[str, Callable[[], object]] = {}
+        self._after: dict[str, Callable[[], object]] = {}
+        self.calls: list[Call] = []
+
+    def fail(self, method: str, error: KvError, times: float = float("inf")) -> None:
+        """Let the next `times` calls of `method` raise `error`."""
+        self._faults[method] = (error, times)
+
+    def heal(self, method: str) -> None:
+        """Let `method` work again."""
+        del self._faults[method]
+
+    def before(self, method: str, act: Callable[[], object]) -> None:
+        """Call `act` once, just before the next call of `method` reaches the engine."""
+        self._before[method] = act
+
+    def after(self, method: str, act: Callable[[], object]) -> None:
+        """Call `act` once, when the next call of `method` has its answer and before the caller gets it."""
+        self._after[method] = act
+
+    def called(self, method: str) -> list[tuple[Any, ...]]:
+        """The arguments of each call of `method`, failed ones included."""
+        return [call.arguments for call in self.calls if call.method == method]
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        self.calls.append(Call(method, arguments))
+        self._before.pop(method, _nothing)()
+        error, left = self._faults.get(method, (None, 0))
+        if error is not None and left > 0:
+            self._faults[method] = (error, left - 1)
+            raise error
+        answer = getattr(self._engine, method)(*arguments)
+        self._after.pop(method, _nothing)()
+        return answer
+
+    # The Protocol.
+
+    @property
+    def name(self) -> str:
+        """The engine's name."""
+        return self._engine.name
+
+    @property
+    def version(self) -> str:
+        """The engine's version."""
+        return self._engine.version
+
+    def get(self, key: bytes, family: str = DATA) -> bytes | None:
+        """See `Engine.get`."""
+        return self._call("get", key, family)
+
+    def multi_get(self, keys: Sequence[bytes], budget: int) -> list[bytes | None]:
+        """See `Engine.multi_get`."""
+        return self._call("multi_get", keys, budget)
+
+    def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Iterator[tuple[bytes, bytes]]:
+        """See `Engine.scan`."""
+        return self._call("scan", start, end, family)
+
+    def write(self, mutations: Sequence[Mutation]) -> None:
+        """See `Engine.write`."""
+        self._call("write", list(mutations))
+
+    def sync(self) -> None:
+        """See `Engine.sync`."""
+        self._call("sync")
+
+    def compact(self, start: bytes, end: bytes) -> None:
+        """See `Engine.compact`."""
+        self._call("compact", start, end)
+
+    def statistics(self) -> Mapping[str, float]:
+        """See `Engine.statistics`."""
+        return self._call("statistics")
+
+    def effective_options(self) -> Mapping[str, object]:
+        """See `Engine.effective_options`."""
+        return self._call("effective_options")
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._call("close")
+
+
+def _nothing() -> None:
+    pass
+
+
+def memory_engine() -> FaultyEngine:
+    """An empty engine in memory that can be made to fail."""
+    return FaultyEngine(open_engine("memory", "", EngineOptions()))

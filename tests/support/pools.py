@@ -1,0 +1,50 @@
+"""A thread pool without threads: work waits until a test runs it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Callable
+
+from twisted.python.failure import Failure
+
+
+class ManualPool:
+    """What `deferToThreadPool` needs of a pool; queued work runs on the caller's thread, oldest first."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Callable[[], None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Calls not yet run."""
+        return len(self._queue)
+
+    def callInThreadWithCallback(self, onResult: Callable[[bool, Any], None], func: Any, *args: Any, **kw: Any) -> None:
+        """Queue a call; `onResult` is told its result or its exception."""
+
+        def call() -> None:
+            try:
+                result = func(*args, **kw)
+            except Exception:
+                onResult(False, Failure())
+            else:
+                onResult(True, result)
+
+        self._queue.append(call)
+
+    def run_one(self) -> None:
+        """Run the oldest waiting call."""
+        self._queue.popleft()()
+
+    def run_all(self) -> None:
+        """Run all that waits, and what that adds."""
+        while self._queue:
+            self.run_one()
+
+
+class ImmediateReactor:
+    """What `deferToThreadPool` needs of a reactor: results are delivered at once."""
+
+    def callFromThread(self, func: Callable[..., object], *args: Any, **kw: Any) -> None:
+        """Call it here and now."""
+        func(*args, **kw)

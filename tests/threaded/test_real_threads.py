@@ -1,0 +1,125 @@
+"""The facade on a real thread pool and the real reactor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, gatherResults
+from twisted.python.threadpool import ThreadPool
+
+from kvtwisted.core.admission import Admission
+from kvtwisted.core.errors import InvalidKey, Overloaded
+from kvtwisted.core.health import Health
+from kvtwisted.core.operations import Operations
+from kvtwisted.core.store import Found
+from kvtwisted.threaded.facade import AsyncOperations
+
+from ..support.configuration import FakeConfiguration
+from ..support.recorders import CountingRecorder
+from ..support.storage import Storage
+
+
+class Scene:
+    """The facade on a pool of two threads, with room for four calls."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPool(0, 2, "kvtwisted-test")
+        self.storage = Storage()
+        self.admission = Admission(4)
+        operations = Operations(self.storage.store, FakeConfiguration({}), CountingRecorder(), Health())
+        self.facade = AsyncOperations(reactor, self.pool, operations, self.admission)
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    """One with a running pool, stopped afterwards."""
+    scene = Scene()
+    scene.pool.start()
+    yield scene
+    scene.pool.stop()
+
+
+class _Gate:
+    """Holds a thread up inside the engine until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self.thread = ""
+
+    def pass_through(self) -> None:
+        self.thread = threading.current_thread().name
+        self.reached.set()
+        assert self.opened.wait(60)
+
+
+@pytest_twisted.ensureDeferred
+async def test_work_is_done_in_the_pool(scene: Scene) -> None:
+    """Storage is read in the pool's threads; results come back to the reactor's thread."""
+    gate = _Gate()
+    gate.opened.set()
+    await scene.facade.set(b"k", b"v")
+    scene.storage.engine.before("get", gate.pass_through)
+    assert await scene.facade.get(b"k") == Found(b"v", 0)
+    assert "kvtwisted-test" in gate.thread
+    assert threading.current_thread() is threading.main_thread()
+
+
+@pytest_twisted.ensureDeferred
+async def test_failures_cross_the_threads(scene: Scene) -> None:
+    """The caller catches what the operation raised."""
+    with pytest.raises(InvalidKey, match="must not be empty"):
+        await scene.facade.get(b"")
+    assert scene.admission.in_flight == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelled_call_counts_until_its_thread_has_finished(scene: Scene) -> None:
+    """The Deferred of a call that is under way fails at once; the call goes on, and counts."""
+    gate = _Gate()
+    scene.storage.engine.before("write", gate.pass_through)
+    cancelled = scene.facade.set(b"k", b"v")
+    assert gate.reached.wait(60)
+    cancelled.cancel()
+    with pytest.raises(CancelledError):
+        await cancelled
+    assert scene.admission.in_flight == 1
+    gate.opened.set()
+    # The pool has a second thread; this call is admitted beside the one that is cancelled.
+    assert await scene.facade.get(b"other") is None
+    scene.pool.stop()
+    assert scene.admission.in_flight == 0
+    assert scene.storage.data() == {b"k": b"v"}
+    scene.pool.start()
+
+
+@pytest_twisted.ensureDeferred
+async def test_queue_depth_counts_those_without_a_thread(scene: Scene) -> None:
+    """With both threads busy the others wait in the queue, and one more is refused."""
+    gates = [_Gate(), _Gate()]
+    scene.storage.engine.before("write", gates[0].pass_through)
+    scene.storage.engine.before("get", gates[1].pass_through)
+    busy = [scene.facade.set(b"a", b""), scene.facade.get(b"a")]
+    assert all(gate.reached.wait(60) for gate in gates)
+
+    waiting = [scene.facade.get(b"b"), scene.facade.get(b"c")]
+    assert (scene.facade.queue_depth, scene.admission.in_flight) == (2, 4)
+    with pytest.raises(Overloaded):
+        await scene.facade.get(b"d")
+    for gate in gates:
+        gate.opened.set()
+    await gatherResults([*busy, *waiting])
+    assert (scene.facade.queue_depth, scene.admission.in_flight) == (0, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_calls(scene: Scene) -> None:
+    """Hundreds of calls, four at a time, all do their work."""
+    for n in range(0, 400, 4):
+        await gatherResults([scene.facade.set(b"%03d" % k, b"v") for k in range(n, n + 4)])
+    assert len(scene.storage.data()) == 400
+    assert (scene.facade.queue_depth, scene.admission.in_flight) == (0, 0)
