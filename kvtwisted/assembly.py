@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
 from typing import Any, Callable, NamedTuple
 
-import grpc
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
@@ -259,7 +259,7 @@ class Server(Service):
             engine=engine.version,
             python=platform.python_version(),
             twisted=twisted.__version__,
-            grpcio=grpc.__version__,
+            grpcio=version("grpcio"),
         )
 
     def _announce(self, engine: Engine, addresses: Addresses) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 from datetime import datetime, timezone
@@ -48,21 +49,26 @@ def as_json(event: LogEvent) -> str:
     }
     for name, value in event.items():
         if not name.startswith("log_") and name not in line and type(value) in _PLAIN:
-            line[name] = value
+            # JSON has no infinity.
+            line[name] = str(value) if type(value) is float and not math.isfinite(value) else value
     if "log_failure" in event:
         line["traceback"] = event["log_failure"].getTraceback()
     return json.dumps(line, ensure_ascii=False)
 
 
 class StandardLibraryBridge(logging.Handler):
-    """Carries what is logged through the standard library's `logging` (by config, for one) into Twisted's log."""
+    """Carries warnings and errors of the standard library's `logging` (by config, for one) to a Twisted publisher."""
+
+    def __init__(self, publisher: LogPublisher) -> None:
+        super().__init__(logging.WARNING)
+        self._publisher = publisher
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log `record`, with its traceback if it has one."""
         failure = Failure(record.exc_info[1]) if record.exc_info and record.exc_info[1] else None
         facts = {} if failure is None else {"log_failure": failure}
         level = LogLevel.error if record.levelno >= logging.ERROR else LogLevel.warn
-        Logger(namespace=record.name).emit(level, "{message}", message=record.getMessage(), **facts)
+        Logger(record.name, observer=self._publisher).emit(level, "{message}", message=record.getMessage(), **facts)
 
 
 class _FileObserver:
@@ -100,7 +106,7 @@ class LogFiles:
         self._settings = settings
         self._performance = performance_namespace
         self._observers: list[_FileObserver] = []
-        self._bridge = StandardLibraryBridge(logging.WARNING)
+        self._bridge = StandardLibraryBridge(publisher)
 
     def open(self) -> None:
         """Open and append to the files. Raises OSError when the folder cannot be made or written."""

@@ -6,11 +6,13 @@ The global reactor is named here and nowhere else.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.python import usage
 
 from . import __version__
@@ -71,6 +73,13 @@ class _Command(MultiService):
         except (KvError, OSError) as error:
             self._clean_up(f"kvtwisted: {error}")
             raise SystemExit(f"kvtwisted: {error}") from None
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop the server. Main thread. A second signal is ignored, for which twistd would show a traceback."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        stopped: Deferred[Any] = super().stopService()
+        return stopped
 
     def _clean_up(self, message: str) -> None:
         """What twistd does only after ordinary exceptions, which it shows with a traceback."""

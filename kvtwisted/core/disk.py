@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import NamedTuple
 
 
@@ -29,15 +30,12 @@ def disk_usage(path: str) -> DiskUsage:
 def folder_bytes(path: str) -> int:
     """Bytes on disk of all files below `path`; 0 when it does not exist. Files that vanish meanwhile do not count."""
     total = 0
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    total += folder_bytes(entry.path)
-                else:
-                    total += _file_bytes(entry)
-    except FileNotFoundError:
-        return total
+    with suppress(FileNotFoundError), os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += folder_bytes(entry.path)
+            else:
+                total += _file_bytes(entry)
     return total
 
 

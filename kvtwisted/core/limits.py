@@ -61,6 +61,12 @@ def check_value(value: bytes, field: str = "value") -> None:
         raise TooLarge(f"{field}: too large: {len(value)} bytes were sent, the limit is {MAX_VALUE_BYTES} bytes")
 
 
+def check_scan_limit(limit: int) -> None:
+    """Raise InvalidRequest when `limit` is negative; 0 means no limit."""
+    if limit < 0:
+        raise InvalidRequest(f"limit: must not be negative (0 means no limit): {limit} was sent")
+
+
 def check_ttl(ttl: int) -> None:
     """Raise InvalidTtl unless `ttl` is 0 (never expires) to MAX_TTL_SECONDS."""
     if ttl < 0:

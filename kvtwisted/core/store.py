@@ -16,7 +16,7 @@ from . import expiry, records
 from .clock import Clock
 from .engine import DATA, EXPIRY, META, Engine, Mutation
 from .errors import Corruption, DeadlineExceeded, ResponseTooLarge
-from .limits import Limits, check_key, check_keys, check_pairs, check_prefix, check_ttl, check_value
+from .limits import Limits, check_key, check_keys, check_pairs, check_prefix, check_scan_limit, check_ttl, check_value
 from .recency import Recency
 from .writer import Writer
 
@@ -154,6 +154,7 @@ class Store:
         """
         check_prefix(prefix)
         check_prefix(cursor, "cursor")
+        check_scan_limit(limit)
         now = self._clock.now_ms()
         items: list[tuple[bytes, bytes]] = []
         size = 0

@@ -38,7 +38,6 @@ class Row(NamedTuple):
 
 _FAILED = Row(500, "the server failed; its log tells more under this incident's id")
 _STORAGE_FAILED = Row(500, "the storage failed; the server's log tells more under this incident's id")
-_BUSY = Row(429, retry_after=RETRY_AFTER)
 
 TABLE: dict[type[BaseException], Row] = {
     errors.InvalidRequest: Row(400),
@@ -50,8 +49,8 @@ TABLE: dict[type[BaseException], Row] = {
     errors.ResponseTooLarge: Row(400),
     errors.TooLarge: Row(413),
     UnsupportedMediaType: Row(415),
-    errors.Overloaded: _BUSY,
-    errors.WriteStalled: _BUSY,
+    errors.Overloaded: Row(429, retry_after=RETRY_AFTER),
+    errors.WriteStalled: Row(429, "RocksDB accepts no writes just now; nothing was written, try again", RETRY_AFTER),
     # 504 is for gateways; here the server itself was too slow.
     errors.DeadlineExceeded: Row(503),
     errors.Unavailable: Row(503),

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ..core.errors import DeadlineExceeded, KvError
+from ..core.errors import DeadlineExceeded
 from ..threaded import incidents
 from ..threaded.facade import AsyncOperations
 from . import answers, bodies, errors, urls
@@ -156,6 +156,4 @@ def _no_health(_: object, seconds: float) -> str:
 def _why_unhealthy(failure: Failure) -> str:
     if isinstance(failure.value, CancelledError):
         failure.raiseException()
-    if isinstance(failure.value, KvError):
-        return str(failure.value)
     return f"the health check failed; incident {incidents.report(failure, 'health')}"

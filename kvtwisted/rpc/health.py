@@ -10,7 +10,6 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from twisted.logger import Logger
 
-from ..core.errors import KvError
 from ..core.health import Health
 from ..core.operations import Operations
 from .errors import CallError, Code
@@ -44,11 +43,7 @@ def check(operations: Operations, message: bytes) -> bytes:
     service = parse(HealthCheckRequest, message).service
     if service not in KNOWN:
         raise CallError(Code.NOT_FOUND, "service: unknown; ask for the empty name, or " + " or ".join(SERVICES))
-    try:
-        healthy = operations.health() is None
-    except KvError:
-        healthy = False
-    return _encoded(_SERVING if healthy else _NOT_SERVING)
+    return _encoded(_SERVING if operations.health() is None else _NOT_SERVING)
 
 
 def _encoded(status: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple
 
 from google.protobuf.message import Message
 
-from ..core.errors import Corruption, InvalidRequest
+from ..core.errors import Corruption
 from ..core.limits import MAX_KEY_BYTES
 from ..core.operations import Operations
 from ..core.store import Page
@@ -103,8 +103,6 @@ def _update_config(operations: Operations, request: kv.UpdateConfigRequest, call
 
 
 def _page(operations: Operations, request: kv.ScanRequest, call: Call, *, keys_only: bool) -> Page:
-    if request.limit < 0:
-        raise InvalidRequest(f"limit: must not be negative (0 means no limit): {request.limit} was sent")
     return operations.scan(
         request.prefix.encode(),
         cursor=request.cursor.encode(),

@@ -145,9 +145,7 @@ class Handlers(grpc.GenericRpcHandler):
         except Exception as error:
             _abort(context, call_error(error, "health watch"))
 
-    def _answer_reflection(
-        self, arrived: float, messages: Messages, context: grpc.ServicerContext
-    ) -> Iterator[bytes]:
+    def _answer_reflection(self, arrived: float, messages: Messages, context: grpc.ServicerContext) -> Iterator[bytes]:
         with self._streams_lock:
             if len(self._streams) >= MAX_REFLECTION_STREAMS:
                 _abort(context, CallError(Code.RESOURCE_EXHAUSTED, "too many reflection streams at once; try again"))

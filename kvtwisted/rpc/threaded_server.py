@@ -96,7 +96,7 @@ class _Running:
         self._server = grpc.server(
             self._threads,
             handlers=[self._handlers],
-            options=_channel_options(limit),
+            options=channel_options(limit),
             # What comes on top is answered RESOURCE_EXHAUSTED instead of queueing without bound.
             maximum_concurrent_rpcs=options.max_in_flight,
         )
@@ -112,14 +112,14 @@ class _Running:
         self._watches.stop(_STOP_SECONDS)
         stopped = self._server.stop(grace)
         self._handlers.end_streams()
-        if not stopped.wait(grace + _STOP_SECONDS):
-            _log.warn("grpcio still has calls {seconds} s after they were cancelled", seconds=_STOP_SECONDS)
+        stopped.wait(grace + _STOP_SECONDS)
         self._watchdog.stop()
         for threads in (self._threads, self._side_threads):
             threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _channel_options(limit: int) -> list[tuple[str, int]]:
+def channel_options(limit: int) -> list[tuple[str, int]]:
+    """What grpcio is told; a message has at most `limit` bytes. The docs give the same figures."""
     return [
         # A taken port must be an error, not a second server that gets every other connection.
         ("grpc.so_reuseport", 0),

@@ -12,7 +12,7 @@ from kvtwisted.core import disk
 from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
 
 
-@pytest.mark.parametrize(("used", "free", "percent"), [(0, 0, 0), (0, 5, 0), (1, 3, 25), (5, 0, 100)])
+@pytest.mark.parametrize(("used", "free", "percent"), [(0, 0, 0), (0, 5, 0), (1, 3, 25), (4, 4, 50), (5, 0, 100)])
 def test_percent(used: int, free: int, percent: float) -> None:
     """Used of used and free; nothing at all is 0 %."""
     assert DiskUsage(used, free).percent == percent

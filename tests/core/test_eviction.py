@@ -31,8 +31,8 @@ def _needing(needed: int) -> DiskUsage:
 class Scene:
     """Evictions on a full disk: an evictor over a store of records of 100 bytes each (key and value)."""
 
-    def __init__(self) -> None:
-        self.storage = Storage()
+    def __init__(self, storage: Storage | None = None) -> None:
+        self.storage = storage or Storage()
         self.recency = Recency()
         self.batches: list[Batch] = []
         self.evictor = self.evictor_reporting_to(self.batches.append)
@@ -275,6 +275,18 @@ def test_run_stops_at_the_projected_use(needed: int, size: int, policy: str, use
     assert eviction.freed >= min(needed, 2000)
     assert eviction.freed - scene.batches[-1].freed < needed
     assert all(batch.keys <= size for batch in scene.batches)
+
+
+@pytest.mark.parametrize("policy", ["lru", "ttl"])
+def test_everything_may_go(each_storage: Storage, policy: str) -> None:
+    """A run that needs all it can get empties the store, on a disk too, and goes on with an empty one."""
+    scene = Scene(each_storage)
+    scene.put(*(b"%02d" % n for n in range(10)), ttl=100)
+    scene.recency.touch(b"07")
+    assert scene.run(1500, size=4, policy=policy) == Eviction(1500, 1000, False)
+    assert (scene.left, each_storage.index()) == ([], [])
+    scene.run(0)
+    assert scene.run(1500, size=4, policy=policy) == Eviction(1500, 0, False)
 
 
 # What is already on its way.

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from kvtwisted.core import limits
-from kvtwisted.core.errors import InvalidKey, InvalidTtl, InvalidValue, TooLarge
+from kvtwisted.core.errors import InvalidKey, InvalidRequest, InvalidTtl, InvalidValue, TooLarge
 from kvtwisted.core.limits import Limits
 
 EMOJI = "\N{GRINNING FACE}"
@@ -76,6 +76,14 @@ def test_value_limit_counts_bytes_of_utf8() -> None:
 def test_ttl_from_0_to_100_years(ttl: int) -> None:
     """0 (never) to 100 years pass."""
     limits.check_ttl(ttl)
+
+
+def test_negative_scan_limit() -> None:
+    """A negative limit is refused, and 0 means none."""
+    limits.check_scan_limit(0)
+    with pytest.raises(InvalidRequest) as caught:
+        limits.check_scan_limit(-1)
+    assert str(caught.value) == "limit: must not be negative (0 means no limit): -1 was sent"
 
 
 def test_negative_ttl() -> None:

@@ -18,18 +18,12 @@ def launch(tmp_path: Path) -> Iterator[Launcher]:
     launcher.end()
 
 
-@pytest.fixture(scope="module")
-def launch_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Starts servers that the tests of a module share."""
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that those tests share which leave it as they found it but for keys under their own names."""
     launcher = Launcher(tmp_path_factory.mktemp("shared"))
-    yield launcher
+    yield launcher()
     launcher.end()
-
-
-@pytest.fixture(scope="module")
-def server(launch_shared: Launcher) -> Server:
-    """The server that the tests of a module share, on its defaults."""
-    return launch_shared()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -37,8 +31,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Add the output of a failed test's servers to its report."""
     report = yield
     if report.failed:
-        for launcher in getattr(item, "funcargs", {}).values():
-            if isinstance(launcher, Launcher):
-                for server in launcher.servers:
-                    report.sections.append((f"output of pid {server.pid} in {server.folder}", server.output))
+        for value in getattr(item, "funcargs", {}).values():
+            servers = value.servers if isinstance(value, Launcher) else [value] if isinstance(value, Server) else []
+            for server in servers:
+                report.sections.append((f"output of pid {server.pid} in {server.folder}", server.output))
     return report

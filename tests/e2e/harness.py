@@ -48,6 +48,15 @@ def engine() -> str:
     return os.environ.get("KVTWISTED_TEST_ENGINE", "auto")
 
 
+def occupy(folder: Path) -> None:
+    """See to it that more than 1 % of the disk is in use, and not by the server: the least that is ever too full."""
+    figures = os.statvfs(folder)
+    missing = figures.f_blocks * figures.f_frsize // 50 - (figures.f_blocks - figures.f_bfree) * figures.f_frsize
+    if missing > 0:
+        with open(folder / "ballast", "wb") as ballast:
+            os.posix_fallocate(ballast.fileno(), 0, missing)
+
+
 def run_twistd(*arguments: str, folder: Path, env: Mapping[str, str] | None = None) -> Any:
     """Run twistd to its end; the result has `returncode`, `stdout` and `stderr`."""
     return subprocess.run(

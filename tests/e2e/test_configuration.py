@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .clients import Grpc
-from .harness import Launcher, eventually
+from .harness import Launcher, eventually, occupy
 
 _TOML = """
 [eviction]
@@ -67,7 +67,8 @@ def _config(client: Grpc) -> Any:
 
 def test_changes_take_effect_at_once(launch: Launcher) -> None:
     """A limit, the pace of a task, a task's rule and the log's level follow a change without a restart."""
-    server = launch("--storage-expiry-interval", "1", "--eviction-enabled", "true")
+    server = launch()
+    occupy(server.folder)
     with server.http() as http, server.grpc() as client:
         assert http.post("/api/v1/config", {"limits": {"max_batch_keys": 2}}).status == 200
         assert "limits.max_batch_keys is 2" in client.call("MDelete", keys=["a", "b", "c"]).error

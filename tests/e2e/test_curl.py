@@ -55,7 +55,7 @@ def test_all_operations(server: Server) -> None:
         200, {"prefix": "curl/", "limit": 100, "count": 0, "results": {}, "next_cursor": ""},
     )  # fmt: skip
     status, config = _curl(server, "/api/v1/config")
-    assert (status, config["eviction"]["batch_size"], config["http"]["port"]) == (200, 100, 0)
+    assert (status, config["eviction"]["policy"], config["http"]["port"]) == (200, "lru", 0)
     assert _post(server, "/api/v1/config", '{"eviction": {"batch_size": 50}}') == (
         200, {"success": True, "message": "config updated successfully"},
     )  # fmt: skip

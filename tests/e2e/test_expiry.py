@@ -9,15 +9,15 @@ def test_a_key_expires(server: Server) -> None:
     """Its ttl is told by both interfaces; after it the key is gone from reads and scans, and is counted as expired."""
     with server.http() as http, server.grpc() as client:
         expired = http.metric("kv_expirations_total")
-        assert http.post("/api/v1/set", {"key": "http", "value": "1", "ttl": 1}).status == 200
-        assert client.call("MSet", key_values={"grpc": "1", "other": "1"}, ttl=1).success
-        assert http.post("/api/v1/set", {"key": "later", "value": "1", "ttl": 100}).status == 200
-        answer = http.get("/api/v1/get/later").body
-        assert answer == {"key": "later", "value": "1", "ttl": answer["ttl"]}
+        assert http.post("/api/v1/set", {"key": "expiry/http", "value": "1", "ttl": 1}).status == 200
+        assert client.call("MSet", key_values={"expiry/grpc": "1", "expiry/other": "1"}, ttl=1).success
+        assert http.post("/api/v1/set", {"key": "expiry/later", "value": "1", "ttl": 100}).status == 200
+        answer = http.get("/api/v1/get/expiry/later").body
+        assert answer == {"key": "expiry/later", "value": "1", "ttl": answer["ttl"]}
         assert 90 < answer["ttl"] <= 100
-        assert 90 < client.call("Get", key="later").ttl <= 100
-        eventually(lambda: list(client.call("ScanKeys").keys) == ["later"])
-        assert [http.get(f"/api/v1/get/{key}").status for key in ("http", "grpc")] == [404, 404]
+        assert 90 < client.call("Get", key="expiry/later").ttl <= 100
+        eventually(lambda: list(client.call("ScanKeys", prefix="expiry/").keys) == ["expiry/later"])
+        assert [http.get(f"/api/v1/get/expiry/{key}").status for key in ("http", "grpc")] == [404, 404]
         eventually(lambda: http.metric("kv_expirations_total") == expired + 3)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 
-from .harness import Launcher, Server, eventually
+from .harness import Launcher, Server, eventually, occupy
 
 
 def _provoke(server: Server) -> None:
-    """A performance line, a warning, and the line of an orderly stop."""
+    """A performance line and a warning."""
+    occupy(server.folder)
     with server.http() as http:
         http.post("/api/v1/set", {"key": "a", "value": "1"})
         http.get("/api/v1/get/a")

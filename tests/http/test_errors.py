@@ -28,7 +28,7 @@ EXPECTED = [
     ("ResponseTooLarge", 400, True),
     ("TooLarge", 413, True),
     ("Overloaded", 429, True),
-    ("WriteStalled", 429, True),
+    ("WriteStalled", 429, False),
     ("DeadlineExceeded", 503, True),
     ("Unavailable", 503, True),
     ("StorageFull", 507, False),

@@ -18,9 +18,7 @@ CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issu
 
 def test_codes_are_grpcs_own() -> None:
     """Every code has the name and the number that gRPC gives it."""
-    assert {code.name: code.value for code in Code} == {
-        code.name: grpc.StatusCode[code.name].value[0] for code in Code
-    }
+    assert {code.name: code.value for code in Code} == {code.name: grpc.StatusCode[code.name].value[0] for code in Code}
 
 
 @pytest.mark.parametrize("cls", CLASSES)

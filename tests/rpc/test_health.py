@@ -267,6 +267,14 @@ def test_a_stream_that_ended_meanwhile(watches: Watches, monkeypatch: pytest.Mon
     assert good.sent == [SERVING]
 
 
+def test_stopping_does_not_wait_for_a_stuck_watcher(watches: Watches) -> None:
+    """A stream that does not take its last message in time is cancelled."""
+    stuck = FakeStream(stuck=True)
+    watches.add(b"", stuck, stuck.send)
+    watches.stop(0.0)
+    assert stuck.cancelled.is_set()
+
+
 def test_a_watch_while_stopping(watches: Watches) -> None:
     """All streams end with UNAVAILABLE after NOT_SERVING, and no new one begins."""
     stream = FakeStream()

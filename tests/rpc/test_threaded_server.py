@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -15,11 +16,13 @@ from typing import Any, Callable
 import grpc
 import pytest
 from grpc import StatusCode
+from twisted.logger import formatEvent
 
 from kvtwisted.core.errors import Unavailable
+from kvtwisted.rpc import threaded_server
 from kvtwisted.rpc.threaded_server import GrpcOptions
 
-from .support import PATIENCE, Client, World
+from .support import PATIENCE, Client, World, logged
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,6 +66,27 @@ def test_a_taken_port(world: World) -> None:
         World(port=port).server.start()
     assert str(failure.value) == f"grpc: cannot listen on 127.0.0.1:{port}: Address already in use"
     assert world.client.call("Set", key="a", value="1").success
+
+
+def test_a_port_taken_in_the_last_moment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When somebody else is faster than grpcio, which does not say what is wrong, the line is nearly the same."""
+    monkeypatch.setattr(threaded_server, "check_address", lambda host, port: None)
+    port = int(world.address.rpartition(":")[2])
+    with pytest.raises(Unavailable) as failure:
+        World(port=port).server.start()
+    assert str(failure.value) == f"grpc: cannot listen on 127.0.0.1:{port}: grpcio could not bind to it"
+
+
+def test_grpcio_logs_to_twisted(world: World) -> None:
+    """What grpcio itself logs becomes one line in the server's log, and goes nowhere else."""
+    assert world.client.call("Set", key="a", value="1").success
+    with logged() as events:
+        try:
+            raise ValueError("inside grpcio")
+        except ValueError:
+            logging.getLogger("grpc._server").exception("Exception in %s", "the server")
+    assert [formatEvent(event) for event in events] == ["grpcio: Exception in the server"]
+    assert not logging.getLogger("grpc").propagate
 
 
 def test_stop_gives_the_port_back(world: World) -> None:
@@ -165,8 +189,9 @@ def forked() -> Iterator[dict[str, Any]]:
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
-    started = {"process": process, **json.loads(process.stdout.readline())}
-    yield started
+    first_line = process.stdout.readline()
+    assert first_line, process.communicate(timeout=PATIENCE)
+    yield {"process": process, **json.loads(first_line)}
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)
     process.communicate(timeout=PATIENCE)

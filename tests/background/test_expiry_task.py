@@ -1,0 +1,148 @@
+"""The expiry sweep as a task."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+
+from kvtwisted.background.expiry import SLICE, TURN, ExpiryTask
+from kvtwisted.core.engine import META
+from kvtwisted.core.errors import StorageError
+
+from ..support.clocks import START_MS
+from ..support.storage import Storage
+from .tasks import Counted, at_once, lines
+
+
+class Scene:
+    """The task over a store in memory."""
+
+    def __init__(self) -> None:
+        self.storage = Storage()
+        self.counted = Counted()
+        self.task = ExpiryTask(self.storage.sweeper, self.storage.store, self.counted.metrics, at_once)
+
+    @property
+    def clock_mark(self) -> bytes | None:
+        """The mark that a later run goes by."""
+        return self.storage.engine.get(b"clock", META)
+
+    @property
+    def expirations(self) -> float | None:
+        """What was counted."""
+        return self.counted.value("kv_expirations_total")
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """An empty one."""
+    return Scene()
+
+
+def _run(scene: Scene) -> None:
+    """One turn; its failure is raised."""
+    failures: list[object] = []
+    deferred = scene.task.run()
+    deferred.addErrback(failures.append)
+    assert deferred.called
+    if failures:
+        failures[0].raiseException()  # type: ignore[attr-defined]
+
+
+def test_deletes_counts_and_logs(scene: Scene) -> None:
+    """Expired keys go, are counted, and named in one line of the running log at level debug."""
+    scene.storage.store.mset({b"a": b"", b"b": b""}, 1)
+    scene.storage.store.set(b"c", b"")
+    scene.storage.time.advance(1000)
+    with capturedLogs() as events:
+        _run(scene)
+    assert set(scene.storage.data()) == {b"c"}
+    assert scene.expirations == 2
+    assert lines(events) == ["debug: 2 expired keys deleted"]
+
+
+def test_nothing_to_do(scene: Scene) -> None:
+    """Without deadlines nothing is written, counted or logged."""
+    scene.storage.store.set(b"c", b"")
+    before = len(scene.storage.engine.called("write"))
+    with capturedLogs() as events:
+        _run(scene)
+    assert len(scene.storage.engine.called("write")) == before
+    assert scene.expirations == 0
+    assert events == []
+
+
+def test_goes_on_until_nothing_expired_is_left(scene: Scene) -> None:
+    """More than a slice is deleted in one turn."""
+    keys = [b"%05d" % n for n in range(2 * SLICE + 1)]
+    scene.storage.store.mset(dict.fromkeys(keys, b""), 1)
+    scene.storage.time.advance(1000)
+    _run(scene)
+    assert scene.storage.data() == {}
+    assert scene.expirations == len(keys)
+
+
+def test_a_turn_ends(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many slices the turn is over; the next one goes on."""
+    monkeypatch.setattr("kvtwisted.background.expiry.SLICE", 2)
+    scene.storage.store.mset(dict.fromkeys([b"%05d" % n for n in range(2 * TURN + 1)], b""), 1)
+    scene.storage.time.advance(1000)
+    _run(scene)
+    assert len(scene.storage.data()) == 1
+    _run(scene)
+    assert scene.storage.data() == {}
+    assert scene.expirations == 2 * TURN + 1
+
+
+def test_clock_is_marked_while_deadlines_exist(scene: Scene) -> None:
+    """As long as some key has a deadline, each turn writes the time down."""
+    assert scene.clock_mark is None
+    scene.storage.store.set(b"a", b"", 100)
+    _run(scene)
+    assert scene.clock_mark == b"%d" % START_MS
+    scene.storage.time.advance(5000)
+    _run(scene)
+    assert scene.clock_mark == b"%d" % (START_MS + 5000)
+
+
+def test_clock_is_marked_after_the_last_deadline(scene: Scene) -> None:
+    """The turn that deletes the last key with a deadline marks the clock, the next one does not."""
+    scene.storage.store.set(b"a", b"", 1)
+    scene.storage.time.advance(1000)
+    _run(scene)
+    marked = scene.clock_mark
+    assert marked == b"%d" % (START_MS + 1000)
+    scene.storage.time.advance(5000)
+    _run(scene)
+    assert scene.clock_mark == marked
+
+
+def test_failed_sweep_is_raised_for_the_ticker(scene: Scene) -> None:
+    """What was deleted before counts; the failure goes to whoever runs the task."""
+    scene.storage.store.set(b"a", b"", 1)
+    scene.storage.time.advance(1000)
+    scene.storage.engine.fail("write", StorageError("disk broke"), times=1)
+    with pytest.raises(StorageError, match="disk broke"):
+        _run(scene)
+    assert scene.expirations == 0
+    _run(scene)
+    assert scene.expirations == 1
+
+
+def test_work_is_done_where_defer_does_it(scene: Scene) -> None:
+    """Nothing is touched on the caller's thread; the turn ends when the deferred work has."""
+    waiting: list[object] = []
+    pool: Deferred[int] = Deferred()
+
+    def defer(work: object) -> Deferred[int]:
+        waiting.append(work)
+        return pool
+
+    before = len(scene.storage.engine.calls)
+    turn = ExpiryTask(scene.storage.sweeper, scene.storage.store, scene.counted.metrics, defer).run()
+    assert len(waiting) == 1
+    assert len(scene.storage.engine.calls) == before
+    assert not turn.called
+    pool.callback(0)
+    assert turn.called

@@ -1,0 +1,98 @@
+"""docs/operations.md: its tables of metrics, logs and policies are those of a running server."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+
+import pytest
+from prometheus_client import CollectorRegistry
+from twisted.logger import capturedLogs
+
+from kvtwisted.background.eviction import report_batch
+from kvtwisted.config.schema import KEYS
+from kvtwisted.core.eviction import Batch
+from kvtwisted.logs import as_json, as_text
+from kvtwisted.metrics import Metrics
+from tests.e2e.harness import FREE_PORTS, Server, engine, eventually, run_twistd
+
+from .pages import ROOT, blocks, prose, tables
+
+PAGE = ROOT / "docs" / "operations.md"
+_TYPE = re.compile(r"^# TYPE (\S+) (\S+)$", re.MULTILINE)
+
+
+def metrics(server: Server) -> str:
+    """What Prometheus would see, with the storage's first sample."""
+    with server.http() as http:
+        return eventually(lambda: text if "kv_rocksdb_" in (text := http.get("/metrics").body) else "")
+
+
+def test_metrics_table_is_complete(server: Server) -> None:
+    """Name and type of every metric of a running server, and no other."""
+    exposed = {name: kind for name, kind in _TYPE.findall(metrics(server)) if not name.endswith("_created")}
+    assert {row[0].strip("`"): row[1] for row in tables(PAGE, "metric")} == exposed
+
+
+def test_labels_are_named(server: Server) -> None:
+    """Each label of a metric stands in its row; the latency buckets' own is explained by Prometheus."""
+    rows = {row[0].strip("`"): row[2] for row in tables(PAGE, "metric")}
+    for name, labels in re.findall(r"^(kv_\w+)\{(.*)\} ", metrics(server), re.MULTILINE):
+        if not name.endswith("_bucket"):
+            for label in re.findall(r"(\w+)=", labels):
+                assert f"`{label}" in rows[name], (name, label)
+
+
+def test_policies_are_the_configured_ones() -> None:
+    """The table of policies has each that `eviction.policy` takes, and the default is marked."""
+    policy = KEYS["eviction.policy"]
+    words = [row[0] for row in tables(PAGE, "policy")]
+    assert words == [f"`{word}`" + (" (default)" if word == policy.default else "") for word in policy.choices]
+
+
+def test_log_files_are_the_servers(server: Server) -> None:
+    """The table of logs names the files that a server makes."""
+    made = {path.name for path in (server.folder / "logs").iterdir()}
+    assert {row[0].strip("`") for row in tables(PAGE, "file")} == made
+
+
+def test_log_lines_look_as_shown() -> None:
+    """The example of the text form and of the JSON form is one and the same event."""
+    (example,) = blocks(PAGE, "json")
+    shown = json.loads(example)
+    with capturedLogs() as events:
+        report_batch(Metrics(CollectorRegistry()), Batch(shown["reason"], shown["keys"], shown["freed"]))
+    (event,) = events
+    event["log_time"] = datetime.fromisoformat(shown["time"]).timestamp()
+    assert as_json(event) == example.rstrip("\n")
+    text = blocks(PAGE, "text")[-1].rstrip("\n")
+    # The text form is in local time.
+    assert as_text(event).partition(" ")[2] == text.partition(" ")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        (FREE_PORTS, "a second server on the same folder"),
+        (("--rocksdb-path", "other", "--http-port", "{http}", "--grpc-port", "0"), "the HTTP port is taken"),
+        (("--rocksdb-path", "other", "--http-port", "0", "--grpc-port", "{grpc}"), "the gRPC port is taken"),
+        (("--config", "kv.toml"), "a wrong `--config`"),
+        (("--http-port", "x"), "a value that is not allowed"),
+    ],
+)
+def test_refusals_to_start_read_as_shown(server: Server, options: tuple[str, ...], cause: str) -> None:
+    """The line in the table is the line that twistd ends with."""
+    ports = {"http": server.http_address.rpartition(":")[2], "grpc": server.grpc_address.rpartition(":")[2]}
+    arguments = [option.format(**ports) for option in options]
+    done = run_twistd("-n", "--pidfile=", "kvtwisted", "--storage-engine", engine(), *arguments, folder=server.folder)
+    (line,) = re.findall(r"kvtwisted: .*", done.stdout + done.stderr)
+    (shown,) = (row[0].strip("`") for row in tables(PAGE, "line") if row[1] == cause)
+    assert done.returncode == 1
+    assert line.replace(ports["http"], "8080").replace(ports["grpc"], "50051") == shown
+
+
+@pytest.mark.parametrize("key", ["storage.threads", "grpc.threads"])
+def test_numbers_of_threads(key: str) -> None:
+    """The table of threads has the defaults."""
+    assert f"`{key}` ({KEYS[key].default})" in prose(PAGE)

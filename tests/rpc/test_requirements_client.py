@@ -1,0 +1,77 @@
+"""A client generated from the requirements' own proto text, which knows no package and none of the later fields."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from grpc_tools import protoc
+
+from kvtwisted.rpc.generated import keyvalue_pb2
+
+from .support import PATIENCE, World
+
+PROTO = Path(__file__).with_name("requirements.proto")
+CLIENT = Path(__file__).parents[1] / "e2e" / "requirements_client.py"
+
+#: Fields that the package's own proto file has beyond the requirements.
+ADDED = {
+    ("SetRequest", "ttl"),
+    ("GetResponse", "ttl"),
+    ("ScanRequest", "limit"),
+    ("ScanRequest", "cursor"),
+    ("ScanKeysResponse", "next_cursor"),
+    ("ScanKeyValuesResponse", "next_cursor"),
+    ("MSetRequest", "ttl"),
+}
+
+
+@pytest.fixture
+def generated(tmp_path: Path) -> Path:
+    """A folder with what protoc makes of the text: modules for a client, and the descriptors."""
+    arguments = [f"--proto_path={PROTO.parent}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
+    assert protoc.main(["protoc", *arguments, f"--descriptor_set_out={tmp_path / 'descriptors'}", PROTO.name]) == 0
+    return tmp_path
+
+
+def fields(file: FileDescriptorProto) -> set[tuple[str, str, int, int, int]]:
+    """Message, name, number, type and label of all fields."""
+    return {(m.name, f.name, f.number, f.type, f.label) for m in file.message_type for f in m.field}
+
+
+def test_the_requirements_text_is_the_contract_without_additions(generated: Path) -> None:
+    """The same ten methods, no package, and every message less the added fields."""
+    (theirs,) = FileDescriptorSet.FromString((generated / "descriptors").read_bytes()).file
+    ours = FileDescriptorProto.FromString(keyvalue_pb2.DESCRIPTOR.serialized_pb)
+    assert (theirs.package, theirs.service[0].name) == ("", "KeyValueService")
+    assert [method.name for method in theirs.service[0].method] == [method.name for method in ours.service[0].method]
+    assert fields(theirs) == {field for field in fields(ours) if field[:2] not in ADDED}
+
+
+def test_all_ten(world: World, generated: Path) -> None:
+    """The client does all ten operations against a server; see the program for what it asks."""
+    command = [sys.executable, str(CLIENT), str(generated), world.address]
+    done = subprocess.run(command, cwd=generated, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    refused, error = answers.pop("refused")
+    assert (refused, error) == (False, "key: must not be empty (1 to 1024 bytes)")
+    assert answers == {
+        "set": [True, ""],
+        "mset": [True, ""],
+        "get": [True, "1", ""],
+        "get missing": [False, "", ""],
+        "mget": {"req/a": "1", "req/c": "3"},
+        "scan keys": ["req/a", "req/b", "req/c"],
+        "scan": {"req/a": "1", "req/b": "2", "req/c": "3"},
+        "delete": [True, ""],
+        "mdelete": [True, ""],
+        "left": ["req/c"],
+        "update": [True, ""],
+        "config": 7,
+    }
+    assert world.stored() == {"req/c": "3"}

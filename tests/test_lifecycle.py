@@ -1,0 +1,78 @@
+"""Stopping in reverse order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, ensureDeferred, fail
+from twisted.logger import capturedLogs, formatEvent
+
+from kvtwisted.lifecycle import Unwinding
+
+
+def _unwound(unwinding: Unwinding) -> list[object]:
+    """Start unwinding; the list has one item once it is done."""
+    done: list[object] = []
+    ensureDeferred(unwinding.unwind()).addBoth(done.append)
+    return done
+
+
+def test_undoes_in_reverse() -> None:
+    """What was started last is stopped first."""
+    unwinding, stopped = Unwinding(), []
+    for name in ("engine", "pool", "server"):
+        unwinding.push(name, lambda name=name: stopped.append(name))
+    assert stopped == []
+    assert _unwound(unwinding) == [None]
+    assert stopped == ["server", "pool", "engine"]
+
+
+def test_waits_for_each_step() -> None:
+    """The next step begins when the Deferred of the one before has fired."""
+    unwinding, draining = Unwinding(), Deferred()
+    stopped: list[str] = []
+    unwinding.push("engine", lambda: stopped.append("engine"))
+    unwinding.push("server", lambda: draining)
+    done = _unwound(unwinding)
+    assert (stopped, done) == ([], [])
+    draining.callback(None)
+    assert (stopped, done) == (["engine"], [None])
+
+
+@pytest.mark.parametrize("failing", [lambda: 1 / 0, lambda: fail(ZeroDivisionError())])
+def test_failure_does_not_stop_the_rest(failing: Any) -> None:
+    """A step that raises, or whose Deferred fails, is logged by its name; the rest is undone."""
+    unwinding = Unwinding()
+    stopped: list[str] = []
+    unwinding.push("engine", lambda: stopped.append("engine"))
+    unwinding.push("server", failing)
+    with capturedLogs() as events:
+        assert _unwound(unwinding) == [None]
+    assert stopped == ["engine"]
+    (event,) = events
+    assert formatEvent(event) == "server did not stop cleanly"
+    assert event["log_failure"].type is ZeroDivisionError
+
+
+def test_each_step_is_undone_once() -> None:
+    """Unwinding again does nothing, and what is pushed later is undone by the next one."""
+    unwinding = Unwinding()
+    stopped: list[str] = []
+    unwinding.push("engine", lambda: stopped.append("engine"))
+    _unwound(unwinding)
+    assert _unwound(unwinding) == [None]
+    assert stopped == ["engine"]
+    unwinding.push("pool", lambda: stopped.append("pool"))
+    _unwound(unwinding)
+    assert stopped == ["engine", "pool"]
+
+
+def test_step_pushed_while_unwinding_is_undone_too() -> None:
+    """A part that was still starting is stopped like the others."""
+    unwinding = Unwinding()
+    stopped: list[str] = []
+    unwinding.push("engine", lambda: stopped.append("engine"))
+    unwinding.push("server", lambda: unwinding.push("late", lambda: stopped.append("late")))
+    assert _unwound(unwinding) == [None]
+    assert stopped == ["late", "engine"]
