@@ -6,6 +6,7 @@ twistd does so after a clean stop, to tell its parent which signal it was; nothi
 from __future__ import annotations
 
 import os
+import resource
 
 import coverage
 
@@ -17,6 +18,9 @@ def coverage_init(registry: object, options: object) -> None:
     def save_and_kill(pid: int, signal: int) -> None:
         current = coverage.Coverage.current()
         if pid == os.getpid() and current is not None:
+            # A test may have kept the process from writing files of any size.
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             current.stop()
             current.save()
         kill(pid, signal)

@@ -92,7 +92,7 @@ class EvictionSettings:
 class MonitoringSettings:
     """Section `monitoring`."""
 
-    enabled: bool = option(True, "Serve metrics and sample the storage's figures.")
+    enabled: bool = option(True, "Serve the Prometheus metrics.")
     metrics_path: str = option("/metrics", "HTTP path of the Prometheus metrics.")
     health_path: str = option("/api/v1/health", "HTTP path of the health check.")
     sample_interval: int = option(

@@ -62,7 +62,10 @@ class Engine(Protocol):
         """Return once every earlier `write` would survive a power loss (fsync of the write-ahead log)."""
 
     def compact(self, start: bytes, end: bytes) -> None:
-        """Compact the DATA range, so that the space of deleted keys is given back. Blocks until done."""
+        """Compact the DATA range and flush the other families. Blocks until done.
+
+        That gives back the space of deleted keys, and of the write-ahead log, which goes when no family needs it.
+        """
 
     def statistics(self) -> Mapping[str, float]:
         """RocksDB's own figures by short name (`estimate-num-keys`, `block-cache-usage`, ...); those it has."""

@@ -124,11 +124,16 @@ class RocksdictEngine:
             self._db.flush_wal(True)
 
     def compact(self, start: bytes, end: bytes) -> None:
-        """Compact the DATA range and wait. rocksdict hides failures of this call; RocksDB logs them in LOG."""
+        """Compact the DATA range, flush the other families, and wait.
+
+        rocksdict hides failures of a compaction; RocksDB logs them in LOG.
+        """
         alongside = CompactOptions()
         # Exclusive would hold back the background compactions, and so let writes run into a stall.
         alongside.set_exclusive_manual_compaction(False)
         with self._failures:
+            for family in (EXPIRY, META):
+                self._families[family].flush()
             self._db.compact_range(start, end, alongside)
 
     def statistics(self) -> dict[str, float]:

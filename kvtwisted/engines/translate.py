@@ -16,7 +16,7 @@ _FULL = re.compile("No space left on device|Disk quota exceeded")
 _LOCKED_HERE = re.compile("lock hold by current process")
 _LOCKED_ELSEWHERE = re.compile("While lock file: .*Resource temporarily unavailable")
 #: Incomplete is the status of a write with no_slowdown that would have waited.
-_STALLED = re.compile("write stall", re.IGNORECASE)
+_STALLED = re.compile("Result incomplete: .*write stall", re.IGNORECASE)
 _UNKNOWN_FAMILIES = re.compile("Column families not opened: (.*)")
 
 

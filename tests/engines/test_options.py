@@ -206,6 +206,22 @@ def test_compaction_gives_space_back(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PERSISTENT)
+def test_compaction_gives_the_log_back(name: str, tmp_path: Path) -> None:
+    """No family keeps the write-ahead log alive after a compaction, although each had something in it."""
+    engine = opened(name, tmp_path)
+    engine.write([(EXPIRY, b"entry", b""), (META, b"entry", b"1")])
+    keys = fill(engine)
+
+    def log_bytes() -> int:
+        return sum(path.stat().st_size for path in tmp_path.rglob("*.log"))
+
+    assert log_bytes() > 2_000_000
+    engine.compact(keys[0], keys[-1])
+    assert log_bytes() < 100_000
+    engine.close()
+
+
+@pytest.mark.parametrize("name", PERSISTENT)
 def test_statistics_are_rocksdbs(name: str, tmp_path: Path) -> None:
     """All figures that the server reports exist in this binding, and say what happens."""
     engine = opened(name, tmp_path)
