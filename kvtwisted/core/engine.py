@@ -48,8 +48,8 @@ class Engine(Protocol):
     def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with start <= key < end in byte order (end None: to the last), from one view taken by this call.
 
-        Both bounds are given to RocksDB, so that a scan never reads past its range. Close the iterator (or exhaust
-        it) to release the view.
+        RocksDB is given the start to seek and the end as its bound, so that a scan never reads past its range. One
+        thread at a time uses a scan; exhaust it or let go of it to release the view.
         """
 
     def write(self, mutations: Sequence[Mutation]) -> None:

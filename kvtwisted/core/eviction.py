@@ -28,9 +28,9 @@ EXPIRED, LRU, TTL = "expired", "lru", "ttl"
 class EvictionRules:
     """What the configuration says (`eviction.*`): percent of the disk, keys in a batch, and the policy's word."""
 
-    threshold: int = 80
-    batch_size: int = 100
-    policy: str = LRU
+    threshold: int
+    batch_size: int
+    policy: str
 
 
 class Batch(NamedTuple):

@@ -24,7 +24,8 @@ def test_deadline_is_ttl_seconds_from_now() -> None:
 
 
 @pytest.mark.parametrize(
-    ("deadline", "now", "expired"), [(0, 10**15, False), (1000, 999, False), (1000, 1000, True), (1000, 1001, True)]
+    ("deadline", "now", "expired"),
+    [(0, 10**15, False), (1, 1, True), (1000, 999, False), (1000, 1000, True), (1000, 1001, True)],
 )
 def test_is_expired(deadline: int, now: int, expired: bool) -> None:
     """Expired from the deadline on; 0 never."""

@@ -70,7 +70,9 @@ def test_every_operation_reaches_the_store(scene: Scene) -> None:
     page = operations.scan(b"m", cursor=b"m", limit=1, keys_only=True, budget=PLENTY)
     assert page == Page([(b"m1", b"")], b"m1")
     operations.delete(b"k")
-    operations.mdelete([b"m1", b"missing"])
+    operations.mset({b"m3": b"3"})
+    assert operations.get(b"m3") == Found(b"3", 0)
+    operations.mdelete([b"m1", b"m3", b"missing"])
     assert set(scene.storage.data()) == {b"t", b"m2"}
 
 
@@ -156,6 +158,16 @@ def test_failures_are_counted(scene: Scene) -> None:
     assert scene.recorded == [
         Recorded(SET, 1, True), Recorded(GET, 2, True), Recorded(GET, 1, True), Recorded(SCAN, 1, True)
     ]  # fmt: skip
+
+
+def test_calls_are_timed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorder gets the seconds from start to end, of calls that fail too, and of health checks."""
+    monkeypatch.setattr(operations_module, "time", ScriptedTime(1.0, 2.0))
+    scene.operations.set(b"k", b"v", deadline=1.0)
+    with pytest.raises(InvalidKey):
+        scene.operations.get(b"")
+    scene.operations.health()
+    assert scene.recorder.durations == [0.25, 0.25, 0.25]
 
 
 def test_empty_batch_counts_no_key(scene: Scene) -> None:

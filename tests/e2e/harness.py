@@ -37,8 +37,8 @@ def eventually(check: Callable[[], T], patience: float = PATIENCE) -> T:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Ours without any KV_ variable, with this repository's modules and plugin, and with `extra`."""
-    ours = {name: text for name, text in os.environ.items() if not name.startswith("KV_")}
+    """Ours without any KV_ or GRPC_ variable, with this repository's modules and plugin, and with `extra`."""
+    ours = {name: text for name, text in os.environ.items() if not name.startswith(("KV_", "GRPC_"))}
     paths = [str(REPOSITORY), *filter(None, [ours.get("PYTHONPATH")])]
     return {**ours, "PYTHONPATH": os.pathsep.join(paths), **(extra or {})}
 

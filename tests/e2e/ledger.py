@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
+
+import grpc
 
 from .harness import Server
 
@@ -111,7 +113,7 @@ def _over_http(server: Server) -> tuple[Write, Callable[[], None]]:
         else:
             answer = client.post("/api/v1/set", {"key": keys[0], "value": state})
         if answer.status != 200:
-            raise Refused(answer)
+            raise Refused(f"status {answer.status}: {answer.body}")
 
     return write, client.close
 
@@ -120,16 +122,24 @@ def _over_grpc(server: Server) -> tuple[Write, Callable[[], None]]:
     client = server.grpc()
 
     def write(keys: Sequence[str], state: State) -> None:
-        if len(keys) > 1 and state is None:
-            answer = client.call("MDelete", keys=keys)
-        elif len(keys) > 1:
-            answer = client.call("MSet", key_values=dict.fromkeys(keys, state))
-        elif state is None:
-            answer = client.call("Delete", key=keys[0])
-        else:
-            answer = client.call("Set", key=keys[0], value=state, ttl=_TTL)
+        try:
+            answer = call(keys, state)
+        except grpc.RpcError as error:
+            # grpcio says this of calls that come in while it stops, before the client has heard of it. None is begun.
+            if error.code() is grpc.StatusCode.CANCELLED:
+                raise Refused(error) from error
+            raise
         if not answer.success:
             raise Refused(answer.error)
+
+    def call(keys: Sequence[str], state: State) -> Any:
+        if len(keys) > 1 and state is None:
+            return client.call("MDelete", keys=keys)
+        if len(keys) > 1:
+            return client.call("MSet", key_values=dict.fromkeys(keys, state))
+        if state is None:
+            return client.call("Delete", key=keys[0])
+        return client.call("Set", key=keys[0], value=state, ttl=_TTL)
 
     return write, client.channel.close
 

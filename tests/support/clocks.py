@@ -50,11 +50,13 @@ class ScriptedTime:
 
     def __init__(self, *readings: float) -> None:
         self._readings = iter(readings)
+        self._counted = 0.0
 
     def monotonic(self) -> float:
         """The next reading."""
         return next(self._readings)
 
     def perf_counter(self) -> float:
-        """Stands still."""
-        return 0.0
+        """A quarter of a second more each time."""
+        self._counted += 0.25
+        return self._counted

@@ -14,16 +14,17 @@ class Recorded(NamedTuple):
 
 
 class CountingRecorder:
-    """Implements `core.operations.Recorder`; refuses durations that make no sense."""
+    """Implements `core.operations.Recorder`. `durations` are those of operations and health checks, in seconds."""
 
     def __init__(self) -> None:
         self.operations: list[Recorded] = []
         self.config_updates = 0
         self.health_checks = 0
+        self.durations: list[float] = []
 
     def operation(self, name: str, keys: int, seconds: float, failed: bool) -> None:
         """Keep the call."""
-        assert seconds >= 0
+        self.durations.append(seconds)
         self.operations.append(Recorded(name, keys, failed))
 
     def config_update(self) -> None:
@@ -32,5 +33,5 @@ class CountingRecorder:
 
     def health_check(self, seconds: float) -> None:
         """Count it."""
-        assert seconds >= 0
+        self.durations.append(seconds)
         self.health_checks += 1
