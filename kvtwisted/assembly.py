@@ -97,8 +97,8 @@ class Server(Service):
     def _start(self) -> None:
         push = self._unwinding.push
         logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE)
-        logs.open()
         push("logs", logs.close)
+        logs.open()
         engine = self._open_engine()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
@@ -107,6 +107,7 @@ class Server(Service):
         metrics, clock, health, recency = Metrics(CollectorRegistry()), Clock(), Health(), Recency()
         writer = Writer(engine, durable=self._settings.rocksdb.options.sync)
         store = Store(engine, writer, clock, limits=_limits(self._settings), recency=recency)
+        push("clock mark", store.mark_clock)
         operations = Operations(store, self._config, metrics, health)
         admission = Admission(self._settings.limits.max_in_flight)
         push("admission", admission.close)

@@ -7,6 +7,7 @@ from typing import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from ..core.errors import StorageError
 from ..core.expiry import Sweeper
 from ..core.store import Store
 from ..metrics import Metrics
@@ -29,12 +30,25 @@ class ExpiryTask:
         self._store = store
         self._metrics = metrics
         self._defer = defer
+        self._failing = False
 
     def run(self) -> Deferred[None]:
         """One turn. Reactor thread; fires when the pool thread has finished."""
         return self._defer(self._sweep).addCallback(self._report)
 
     def _sweep(self) -> int:
+        try:
+            deleted = self._delete()
+        except StorageError as error:
+            # Once, not at every turn: a full disk may last.
+            if not self._failing:
+                _log.warn("expired keys cannot be deleted for now: {error}", error=error)
+            self._failing = True
+            return 0
+        self._failing = False
+        return deleted
+
+    def _delete(self) -> int:
         deleted = 0
         for _ in range(TURN):
             swept = self._sweeper.sweep(SLICE)

@@ -9,7 +9,8 @@ from typing import Callable
 class Health:
     """Reasons by condition name; healthy when there is none. Safe from any thread.
 
-    Watchers are called with the current reason (None: healthy) whenever it changes, on the thread that changed it.
+    Watchers are called with the current reason (None: healthy) whenever it changes, on the thread that changed it and
+    under the lock: they must be quick, must not raise, and must not call back.
     """
 
     def __init__(self) -> None:

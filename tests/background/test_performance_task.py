@@ -85,21 +85,21 @@ def test_idle_line(scene: Scene) -> None:
 
 def test_busy_line(scene: Scene) -> None:
     """Rates count keys, percentiles count calls; each operation stands for itself; the last sample is told."""
-    for _ in range(98):
+    for _ in range(985):
         scene.metrics.operation("get", 1, 0.0002, False)
-    for _ in range(2):
+    for _ in range(15):
         scene.metrics.operation("get", 10, 0.2, True)
     scene.metrics.sampled(StorageSample(1234, 56, DiskUsage(1, 2)))
     event = scene.line_after(10)
     assert {name: value for name, value in event.items() if name.startswith("get")} == {
-        "get_per_second": 11.8,
-        "get_errors": 20,
+        "get_per_second": 113.5,
+        "get_errors": 150,
         "get_p50_us": 250,
         "get_p99_us": 250_000,
     }
     assert "set_p50_us" not in event
     assert (event["seconds"], event["disk_percent"], event["data_bytes"], event["value_bytes"]) == (10, 33.3, 1234, 56)
-    assert " get_per_second=11.8 get_errors=20 get_p50_us=250 get_p99_us=250000 delete_" in formatEvent(event)
+    assert " get_per_second=113.5 get_errors=150 get_p50_us=250 get_p99_us=250000 delete_" in formatEvent(event)
 
 
 def test_each_line_tells_what_is_new(scene: Scene) -> None:
@@ -112,6 +112,9 @@ def test_each_line_tells_what_is_new(scene: Scene) -> None:
     scene.metrics.operation("set", 1, 0.001, True)
     event = scene.line_after(2)
     assert (event["set_per_second"], event["set_errors"], event["set_p50_us"]) == (0.5, 1, 1000)
+    scene.metrics.operation("set", 1, 0.001, False)
+    event = scene.line_after(3)
+    assert (event["set_per_second"], event["set_errors"]) == (0.3, 0)
 
 
 def test_what_was_before_the_task_does_not_count() -> None:

@@ -16,12 +16,12 @@ from kvtwisted.background.ticker import Ticker
 class Scene:
     """A ticker whose work is counted, and goes as `work` says."""
 
-    def __init__(self, *, at_once: bool = False) -> None:
+    def __init__(self, **options: bool) -> None:
         self.clock = Clock()
         self.interval = 10.0
         self.runs: list[float] = []
         self.outcome: Any = None
-        self.ticker = Ticker("test", self.clock, lambda: self.interval, self._work, at_once=at_once)
+        self.ticker = Ticker("test", self.clock, lambda: self.interval, self._work, **options)
 
     def _work(self) -> Any:
         self.runs.append(self.clock.seconds())
@@ -148,6 +148,15 @@ def test_shorter_interval_while_waiting(scene: Scene) -> None:
     scene.ticker.retune()
     scene.advance(6.5)
     assert scene.runs == [7.0, 10.0]
+
+
+def test_new_interval_after_a_call(scene: Scene) -> None:
+    """A loop that has called before and waits again takes it up at once, too."""
+    scene.advance(14)
+    scene.interval = 3
+    scene.ticker.retune()
+    scene.advance(3)
+    assert scene.runs == [10.0, 17.0]
 
 
 def test_longer_interval_while_waiting(scene: Scene) -> None:

@@ -180,6 +180,7 @@ def test_mget_of_more_than_memory_may_hold(each_storage: Storage) -> None:
         (lambda store: store.mdelete([b"k"] * 5), TooLarge),
         (lambda store: store.scan(BIG_KEY, budget=PLENTY), InvalidKey),
         (lambda store: store.scan(b"", cursor=BIG_KEY, budget=PLENTY), InvalidKey),
+        (lambda store: store.scan(b"", limit=-1, budget=PLENTY), InvalidRequest),
     ],
 )
 def test_bad_input_touches_nothing(call, error: type[InvalidRequest]) -> None:  # type: ignore[no-untyped-def]

@@ -2,5 +2,5 @@
 
 import os
 
-# grpcio, as a client in this process, may hang for ever when Python 3.9 forks to start a program. Said before its import.
+# Said before grpcio is imported: with it, its client may hang for ever when Python 3.9 forks to start a program.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -20,7 +20,7 @@ _TTL = 3600
 
 
 class Refused(Exception):
-    """The server answered, and said that it did not do it."""
+    """The server stops, and said that it did not do it."""
 
 
 class Ledger:
@@ -112,8 +112,9 @@ def _over_http(server: Server) -> tuple[Write, Callable[[], None]]:
             answer = client.call("DELETE", f"/api/v1/delete/{keys[0]}")
         else:
             answer = client.post("/api/v1/set", {"key": keys[0], "value": state})
-        if answer.status != 200:
-            raise Refused(f"status {answer.status}: {answer.body}")
+        if answer.status == 503:
+            raise Refused(answer.body)
+        assert answer.status == 200, answer
 
     return write, client.close
 
@@ -129,8 +130,7 @@ def _over_grpc(server: Server) -> tuple[Write, Callable[[], None]]:
             if error.code() is grpc.StatusCode.CANCELLED:
                 raise Refused(error) from error
             raise
-        if not answer.success:
-            raise Refused(answer.error)
+        assert answer.success, answer.error
 
     def call(keys: Sequence[str], state: State) -> Any:
         if len(keys) > 1 and state is None:

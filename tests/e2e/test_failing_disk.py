@@ -25,6 +25,7 @@ _SMALL = (
     *("--rocksdb-options-write-buffer-size", "1048576"),
     *("--rocksdb-options-max-total-wal-size", "1048576"),
     *("--rocksdb-options-target-file-size-base", "1048576"),
+    *("--rocksdb-options-compression", "none", "--rocksdb-options-bottommost-compression", "none"),
     *("--monitoring-sample-interval", "1"),
 )
 _RANDOM = random.Random(2)
@@ -64,7 +65,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def _value(size: int) -> str:
-    """Text that hardly gets smaller by compression."""
+    """Text of `size` characters, a different one each time."""
     return _RANDOM.getrandbits(size * 4).to_bytes(size // 2, "big").hex()
 
 
@@ -82,10 +83,11 @@ def test_eviction(small_disk: Path, launch: Launcher) -> None:
     server = launch(*_SMALL)
     occupy(server.folder)
     with server.http() as http, server.grpc() as client:
-        keys = [f"key{number:03}" for number in range(60)]
+        keys = [f"key{number:03}" for number in range(40)]
         for key in keys:
             assert client.call("Set", key=key, value=_value(600_000)).success
-        threshold = 20 if _can_mount() else 1
+        # What is stored is 37 % of the small disk, so that this takes the eviction of about a third of it.
+        threshold = 25 if _can_mount() else 1
         change = {"check_interval": 1, "disk_usage_threshold": threshold, "batch_size": 4}
         assert http.post("/api/v1/config", {"eviction": change}).status == 200
         if _can_mount():
@@ -96,7 +98,7 @@ def test_eviction(small_disk: Path, launch: Launcher) -> None:
                 return left if counted and _percent(small_disk) < threshold else []
 
             left = eventually(settled)
-            assert 5 < len(left) < 50, left
+            assert 10 < len(left) < 30, left
             evicted = re.findall(r"evicted (\d+) keys, \d+ bytes \(lru\)", server.log("running"))
             assert sum(map(int, evicted)) == len(keys) - len(left)
             assert http.metric("kv_evicted_bytes_total", reason="lru") > 600_000 * (len(keys) - len(left))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -58,6 +60,39 @@ def test_one_interface_reads_what_the_other_wrote(server: Server) -> None:
         assert list(client.call("ScanKeys", prefix="both/").keys) == ["both/grpc", "both/http"]
         client.call("MDelete", keys=["both/grpc", "both/http"])
         assert http.get("/api/v1/scan?prefix=both/").body["count"] == 0
+
+
+def test_batches_are_seen_whole(server: Server) -> None:
+    """While batches are set and deleted through one interface, no read of the other sees a part of one."""
+    keys = [f"whole/{number}" for number in range(50)]
+    reading = threading.Event()
+
+    def write() -> int:
+        number = 0
+        with server.grpc() as client:
+            while reading.is_set():
+                number += 1
+                assert client.call("MSet", key_values=dict.fromkeys(keys, str(number))).success
+                if number % 5 == 0:
+                    assert client.call("MDelete", keys=keys).success
+        return number
+
+    seen = set()
+    reading.set()
+    with ThreadPoolExecutor(1) as pool, server.http() as http:
+        written = pool.submit(write)
+        try:
+            for _ in range(100):
+                for found in (
+                    http.get("/api/v1/scan?prefix=whole/").body["results"],
+                    http.post("/api/v1/mget", {"keys": keys}).body["results"],
+                ):
+                    assert len(found) in (0, 50)
+                    assert len(set(found.values())) <= 1
+                    seen.update(found.values())
+        finally:
+            reading.clear()
+        assert written.result() >= len(seen) > 1
 
 
 def test_a_client_made_from_the_requirements(server: Server, tmp_path: Path) -> None:
