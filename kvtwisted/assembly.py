@@ -6,6 +6,7 @@ Deferred facade when it comes from the reactor); `core.store` turns it into reco
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from importlib.metadata import version
@@ -43,8 +44,9 @@ from .core.recency import Recency
 from .core.store import Store
 from .core.writer import Writer
 from .engines import open_engine
+from .http.bodies import body_limit
 from .http.site import HttpOptions, KvSite, make_site
-from .lifecycle import Unwinding
+from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import CONTENT_TYPE, Metrics
 from .rpc.threaded_server import GrpcOptions, ThreadedGrpcServer
@@ -127,7 +129,7 @@ class Server(Service):
     def _open_engine(self) -> Engine:
         settings = self._settings
         if settings.storage.engine != "memory":
-            os.makedirs(settings.rocksdb.path, exist_ok=True)
+            make_folder("rocksdb.path", settings.rocksdb.path)
         return open_engine(settings.storage.engine, settings.rocksdb.path, settings.rocksdb.options)
 
     def _start_pool(self, name: str, threads: int) -> ThreadPool:
@@ -142,7 +144,7 @@ class Server(Service):
     def _make_site(self, facade: AsyncOperations, metrics: Metrics) -> KvSite:
         settings = self._settings
         options = HttpOptions(
-            max_body_bytes=settings.limits.max_request_bytes,
+            max_body_bytes=body_limit(settings.limits.max_request_bytes),
             idle_timeout=settings.http.idle_timeout,
             metrics_path=settings.monitoring.metrics_path,
             health_path=settings.monitoring.health_path,
@@ -264,6 +266,9 @@ class Server(Service):
         )
 
     def _announce(self, engine: Engine, addresses: Addresses) -> None:
+        _log.info("rocksdb.options in force: {options}", options=json.dumps(engine.effective_options()))
+        if self._settings.storage.engine == "memory":
+            _log.warn("storage.engine is memory: nothing is written to disk, all is lost when the server stops")
         _log.info(
             "kvtwisted {version} with {engine}, data in {path}",
             version=__version__, engine=engine.version, path=os.path.abspath(self._settings.rocksdb.path),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Callable
 
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
+
+from .core.errors import KvError, Unavailable
 
 _log = Logger(namespace="kvtwisted")
 
@@ -26,5 +29,16 @@ class Unwinding:
             name, undo = self._steps.pop()
             try:
                 await maybeDeferred(undo)
+            except KvError as error:
+                # What a full disk does to the last flush, for one, is known and loses nothing.
+                _log.error("{part} did not stop cleanly: {error}", part=name, error=error)
             except Exception:
                 _log.failure("{part} did not stop cleanly", part=name)
+
+
+def make_folder(key: str, path: str) -> None:
+    """Make the folder that the configuration names under `key`. Raises Unavailable, naming key and path."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"{key}: cannot make the folder {os.path.abspath(path)}: {error.strerror}") from None

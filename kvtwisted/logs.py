@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from .config.settings import LoggingSettings
+from .lifecycle import make_folder
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -114,7 +115,7 @@ class LogFiles:
         settings = self._settings()
         if not settings.directory:
             return
-        os.makedirs(settings.directory, exist_ok=True)
+        make_folder("logging.directory", settings.directory)
         logs = {"running": self._is_running, "error": _is_error, "performance": self._is_performance}
         for name, wanted in logs.items():
             observer = _FileObserver(os.path.join(settings.directory, f"{name}.log"), settings, wanted)

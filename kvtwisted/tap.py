@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.python import usage
 
 from . import __version__
@@ -20,6 +20,10 @@ from .assembly import Server
 from .config.manager import DEFAULT_RUNTIME_FILE, ConfigManager
 from .config.schema import KEYS
 from .core.errors import KvError
+
+
+def _shown(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 class Options(usage.Options):
@@ -35,7 +39,7 @@ class Options(usage.Options):
         ["config", "c", None, "Configuration file, TOML or JSON by its suffix."],
         ["runtime-config", None, None, "File of run-time updates; by default it stands beside the configuration file."],
         ["rocksdb-options", None, None, "All rocksdb.options at once, as a JSON object."],
-        *([key.flag[2:], None, None, f"{key.help} [{key.default}]"] for key in KEYS.values()),
+        *([key.flag[2:], None, None, f"{key.help} [{_shown(key.default)}]"] for key in KEYS.values()),
     ]
 
     def opt_version(self) -> None:
@@ -60,9 +64,10 @@ class Options(usage.Options):
 class _Command(MultiService):
     """The server as a command: what stops it from starting is one line on standard error and exit status 1."""
 
-    def __init__(self, server: Server, twistd: Mapping[str, Any]) -> None:
+    def __init__(self, reactor: Any, server: Server, twistd: Mapping[str, Any]) -> None:
         """`twistd` is its options, to which it adds while it starts."""
         super().__init__()
+        self._reactor = reactor
         server.setServiceParent(self)
         self._twistd = twistd
 
@@ -73,24 +78,33 @@ class _Command(MultiService):
         except (KvError, OSError) as error:
             self._clean_up(f"kvtwisted: {error}")
             raise SystemExit(f"kvtwisted: {error}") from None
+        # Once it runs, the reactor has its own handlers.
+        self._reactor.callWhenRunning(self._take_signals)
 
-    def stopService(self) -> Deferred[Any]:
-        """Stop the server. Main thread. A second signal is ignored, for which twistd would show a traceback."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        stopped: Deferred[Any] = super().stopService()
-        return stopped
+    def _take_signals(self) -> None:
+        """Let the first signal stop the reactor, and no other: Twisted shows a traceback for a second one."""
+        stops = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        came: list[int] = []
+
+        def stop_once(number: int, frame: FrameType | None) -> None:
+            came.append(number)
+            stop = stops[number]
+            if len(came) == 1 and callable(stop):
+                stop(number, frame)
+
+        for number in stops:
+            signal.signal(number, stop_once)
 
     def _clean_up(self, message: str) -> None:
         """What twistd does only after ordinary exceptions, which it shows with a traceback."""
         pidfile, status = self._twistd.get("pidfile"), self._twistd.get("statusPipe")
+        if pidfile and os.path.exists(pidfile):
+            os.unlink(pidfile)
         if status is not None:
             # The process that the user started waits for this, and shows what it can read at once: 100 bytes.
             os.write(status, b"1 " + message.encode("ascii", "backslashreplace")[:98])
-        if pidfile and os.path.exists(pidfile):
-            os.unlink(pidfile)
 
 
 def makeService(options: Options) -> IService:
     """The service that twistd runs. Only constructs: twistd may still fork."""
-    return cast(IService, _Command(Server(reactor, options.manager), options.parent or {}))
+    return cast(IService, _Command(reactor, Server(reactor, options.manager), options.parent or {}))

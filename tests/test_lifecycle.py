@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.logger import capturedLogs, formatEvent
 
-from kvtwisted.lifecycle import Unwinding
+from kvtwisted.core.errors import StorageFull, Unavailable
+from kvtwisted.lifecycle import Unwinding, make_folder
 
 
 def _unwound(unwinding: Unwinding) -> list[object]:
@@ -53,6 +55,28 @@ def test_failure_does_not_stop_the_rest(failing: Any) -> None:
     (event,) = events
     assert formatEvent(event) == "server did not stop cleanly"
     assert event["log_failure"].type is ZeroDivisionError
+
+
+def test_known_failure_is_one_line() -> None:
+    """What a full disk does to the last flush is logged without a traceback."""
+    unwinding = Unwinding()
+    unwinding.push("engine", lambda: fail(StorageFull("no space left")))
+    with capturedLogs() as events:
+        assert _unwound(unwinding) == [None]
+    (event,) = events
+    assert formatEvent(event) == "engine did not stop cleanly: no space left"
+    assert "log_failure" not in event
+
+
+def test_folders_are_made(tmp_path: Path) -> None:
+    """Also several levels deep, and again; one that cannot be made is named with its key."""
+    folder = tmp_path / "a" / "b"
+    for _ in range(2):
+        make_folder("rocksdb.path", str(folder))
+        assert folder.is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match=r"^rocksdb\.path: cannot make the folder .*/file: File exists$"):
+        make_folder("rocksdb.path", str(tmp_path / "file"))
 
 
 def test_each_step_is_undone_once() -> None:

@@ -16,6 +16,7 @@ from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
 
 from kvtwisted.config.settings import LoggingSettings
+from kvtwisted.core.errors import Unavailable
 from kvtwisted.logs import LogFiles, as_json, as_text
 
 PERFORMANCE = "test.performance"
@@ -269,9 +270,11 @@ def test_warnings_of_other_libraries_are_left_alone(scene: Scene) -> None:
 
 
 def test_folder_that_cannot_be_made(scene: Scene, tmp_path: Path) -> None:
-    """A file in the way is an OSError at the start."""
+    """A file in the way is an error at the start that names key and folder."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(
+        Unavailable, match=r"^logging\.directory: cannot make the folder .*/file/logs: Not a directory$"
+    ):
         scene.open(directory=str(tmp_path / "file" / "logs"))
 
 

@@ -32,7 +32,7 @@ class StorageSettings:
         1,
         "Seconds between two sweeps that delete expired keys (they are invisible before).",
         low=1,
-        high=3600,
+        high=60,
         live=True,
     )
 
@@ -57,7 +57,7 @@ class HttpSettings:
     host: str = option("127.0.0.1", "Address the HTTP server listens on.")
     port: int = option(8080, "TCP port of the HTTP server; 0 takes any free one.", low=0, high=65535)
     max_response_bytes: int = option(
-        16 * MIB, "Bytes of keys and values in one answer at most.", low=2 * MIB, high=1 * GIB, live=True
+        4 * MIB, "Bytes of keys and values in one answer at most.", low=2 * MIB, high=1 * GIB, live=True
     )
     idle_timeout: int = option(60, "Seconds without traffic after which a connection is closed.", low=1, high=3600)
 
@@ -106,7 +106,10 @@ class LimitSettings:
 
     max_batch_keys: int = option(10_000, "Keys in one MSet, MGet or MDelete.", low=1, high=1_000_000, live=True)
     max_request_bytes: int = option(
-        16 * MIB, "Bytes of one request's keys and values, and of its body or message.", low=2 * MIB, high=1 * GIB
+        16 * MIB,
+        "Bytes of one request's keys and values; a body or message may have a quarter more.",
+        low=8 * MIB,
+        high=1 * GIB,
     )
     max_in_flight: int = option(
         1024, "Requests being worked on or waiting; one more is refused as overloaded.", low=1, high=100_000

@@ -9,7 +9,7 @@ Every failure is a `kvtwisted.core.errors.StorageError` (or `Unavailable` once c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Optional, Protocol
+from typing import Callable, Optional, Protocol
 
 #: Column family of the records, keyed by the user's key. Its name is RocksDB's own for the first family.
 DATA = "default"
@@ -22,6 +22,11 @@ FAMILIES = (DATA, EXPIRY, META)
 
 #: One change: family, key, and the new value, or None to delete.
 Mutation = tuple[str, bytes, Optional[bytes]]
+
+
+def everything(value: bytes) -> bool:
+    """Says yes to every value, for `Engine.multi_get`."""
+    return True
 
 
 class Engine(Protocol):
@@ -38,11 +43,14 @@ class Engine(Protocol):
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
 
-    def multi_get(self, keys: Sequence[bytes], budget: int) -> list[bytes | None]:
-        """The DATA values at `keys`, in their order, all from one consistent view.
+    def multi_get(
+        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
+    ) -> list[bytes | None]:
+        """The DATA values at `keys`, in their order, all from one consistent view; None where there is none.
 
-        `budget` bounds memory: once the values found exceed that many bytes, `ResponseTooLarge` is raised instead of
-        reading on (an engine may read up to 64 values ahead of the check).
+        A value that `keep` says no to is left out as if it were not there. `budget` bounds memory: once the values
+        kept exceed that many bytes, `ResponseTooLarge` is raised instead of reading on (an engine may read up to 64
+        values ahead of the check).
         """
 
     def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Iterator[tuple[bytes, bytes]]:

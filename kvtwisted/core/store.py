@@ -113,12 +113,14 @@ class Store:
         now = self._clock.now_ms()
         found: dict[bytes, bytes] = {}
         size = 0
-        for key, stored in zip(unique, self._engine.multi_get(unique, budget)):
+
+        def is_live(stored: bytes) -> bool:
+            return not expiry.is_expired(records.decode(stored).expires_at_ms, now)
+
+        for key, stored in zip(unique, self._engine.multi_get(unique, budget, is_live)):
             if stored is None:
                 continue
-            value, expires_at_ms = records.decode(stored)
-            if expiry.is_expired(expires_at_ms, now):
-                continue
+            value = records.decode(stored).value
             size += len(key) + len(value) + ENTRY_OVERHEAD
             if size > budget:
                 raise ResponseTooLarge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Callable
 
 from ..core.errors import ResponseTooLarge
 
@@ -10,14 +11,21 @@ from ..core.errors import ResponseTooLarge
 READ_AHEAD = 64
 
 
-def within(budget: int, values: Iterable[bytes | None]) -> list[bytes | None]:
-    """The values as a list; ResponseTooLarge, and no further value is taken, once they exceed `budget` bytes."""
+def within(budget: int, values: Iterable[bytes | None], keep: Callable[[bytes], bool]) -> list[bytes | None]:
+    """The values as a list; ResponseTooLarge, and no further value is taken, once they exceed `budget` bytes.
+
+    A value that `keep` says no to is None in the list and does not count.
+    """
     taken: list[bytes | None] = []
     left = budget
     for value in values:
+        if value is not None and not keep(value):
+            value = None
         if value is not None:
             left -= len(value)
             if left < 0:
-                raise ResponseTooLarge(f"the values exceed {budget} bytes; ask for fewer keys at once")
+                raise ResponseTooLarge(
+                    f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer"
+                )
         taken.append(value)
     return taken

@@ -11,11 +11,11 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Callable
 
 import rocksdb
 
-from ..core.engine import DATA, EXPIRY, META, Mutation
+from ..core.engine import DATA, EXPIRY, META, Mutation, everything
 from ..core.options import EngineOptions
 from .budget import READ_AHEAD, within
 from .introspection import effective_options, rocksdb_version, statistics
@@ -67,10 +67,12 @@ class LbryEngine:
         except Exception as error:
             raise translated(error, self._path) from error
 
-    def multi_get(self, keys: Sequence[bytes], budget: int) -> list[bytes | None]:
+    def multi_get(
+        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
+    ) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         with closing(self._read(keys)) as values:
-            return within(budget, values)
+            return within(budget, values, keep)
 
     def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Scan:
         """Pairs with start <= key < end in byte order, from the view of this call."""

@@ -6,8 +6,9 @@ import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Callable
 
-from ..core.engine import DATA, FAMILIES, Mutation
+from ..core.engine import DATA, FAMILIES, Mutation, everything
 from ..core.errors import Unavailable
 from ..core.options import EngineOptions
 from .budget import within
@@ -58,10 +59,12 @@ class MemoryEngine:
         with self._lock:
             return self._table(family).values.get(key)
 
-    def multi_get(self, keys: Sequence[bytes], budget: int) -> list[bytes | None]:
+    def multi_get(
+        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
+    ) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         with self._lock:
-            return within(budget, map(self._table(DATA).values.get, keys))
+            return within(budget, map(self._table(DATA).values.get, keys), keep)
 
     def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Scan:
         """Pairs with start <= key < end, from the view of this call."""

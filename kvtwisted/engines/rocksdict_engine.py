@@ -10,7 +10,7 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Callable
 
 from rocksdict import (
     BlockBasedOptions,
@@ -26,7 +26,7 @@ from rocksdict import (
     WriteOptions,
 )
 
-from ..core.engine import DATA, EXPIRY, FAMILIES, META, Mutation
+from ..core.engine import DATA, EXPIRY, FAMILIES, META, Mutation, everything
 from ..core.errors import KvError
 from ..core.options import EngineOptions
 from .budget import READ_AHEAD, within
@@ -78,14 +78,16 @@ class RocksdictEngine:
         except Exception as error:
             raise translated(error, self._path) from error
 
-    def multi_get(self, keys: Sequence[bytes], budget: int) -> list[bytes | None]:
+    def multi_get(
+        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
+    ) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         if len(keys) > READ_AHEAD:
             with closing(self._read_one_by_one(keys)) as values:
-                return within(budget, values)
+                return within(budget, values, keep)
         with self._failures:
             found = self._db.get(list(keys))
-        return within(budget, found)
+        return within(budget, found, keep)
 
     def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Scan:
         """Pairs with start <= key < end in byte order, from the view of this call."""

@@ -29,6 +29,14 @@ _JSON_TYPES = (
 )
 
 
+def body_limit(max_request_bytes: int) -> int:
+    """Bytes of one body at most: a quarter more than the keys and values that it may carry, for the JSON around them.
+
+    `core.limits` checks keys and values themselves. Text that needs many escapes may hit this limit before that one.
+    """
+    return max_request_bytes + max_request_bytes // 4
+
+
 def check_content_type(content_type: str | None) -> None:
     """Raise UnsupportedMediaType unless the header says JSON, and UTF-8 if it names a character set."""
     if content_type == "application/json":

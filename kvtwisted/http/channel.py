@@ -113,6 +113,14 @@ class KvChannel(HTTPChannel):
         """A request line or header of more than 16 KiB."""
         self.refuse(errors.malformed())
 
+    def headerReceived(self, line: bytes) -> bool:
+        """One header is complete. Twisted fails on a Content-Length of more digits than Python reads."""
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            self.refuse(errors.malformed())
+            return False
+
     def allHeadersReceived(self) -> None:
         """Refuse a body that is announced as too long, before `100 Continue` asks for it."""
         limit = self.site.max_body_bytes
@@ -186,6 +194,9 @@ def _phrase(status: int) -> bytes:
 
 def _segments(path: bytes) -> list[bytes]:
     """The path as Klein takes it: its segments, still percent-encoded."""
+    if path.startswith((b"http://", b"https://")):
+        # The absolute form, which every server has to accept (RFC 9112, section 3.2.2).
+        path = b"/" + path.split(b"/", 3)[3] if path.count(b"/") > 2 else b"/"
     # Klein would complete a missing first slash and drop a second one, and it fails on what is not ASCII.
     if not path.startswith(b"/") or path.startswith(b"//") or not path.isascii():
         return [b"*"]

@@ -75,7 +75,10 @@ def make_app(routes: Sequence[Route]) -> Klein:
 def _serving(route: Route) -> Callable[..., Deferred[bytes]]:
     def serve(request: KvRequest, tail: str = "") -> Deferred[bytes]:
         _, _, query = request.uri.partition(b"?")
-        received = Received(tail.encode(), query, request.getHeader("Content-Type"), request.content.getvalue())
+        content_type = request.getHeader(b"Content-Type")
+        # Any byte may come; as Latin-1 none fails to decode.
+        named = None if content_type is None else content_type.decode("latin-1")
+        received = Received(tail.encode(), query, named, request.content.getvalue())
         return respond(route.name, route.handler, received).addCallback(request.begin)
 
     return serve

@@ -126,7 +126,8 @@ def _over_grpc(server: Server) -> tuple[Write, Callable[[], None]]:
         try:
             answer = call(keys, state)
         except grpc.RpcError as error:
-            # grpcio says this of calls that come in while it stops, before the client has heard of it. None is begun.
+            # grpcio's core says this of a call that came in but was not yet given to a thread when the server stopped.
+            # It must not have been carried out, to which the book holds it.
             if error.code() is grpc.StatusCode.CANCELLED:
                 raise Refused(error) from error
             raise

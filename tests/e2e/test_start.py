@@ -79,13 +79,14 @@ def test_a_folder_that_cannot_be_made(launch: Launcher) -> None:
 
 
 def test_help(tmp_path: Path) -> None:
-    """`twistd --help` lists the command, and `twistd kvtwisted --help` explains every key."""
+    """`twistd --help` lists the command, and `twistd kvtwisted --help` explains every key and says its default."""
     assert "Persistent key-value server" in run_twistd("--help", folder=tmp_path).stdout
     done = run_twistd("kvtwisted", "--help", folder=tmp_path)
     assert done.returncode == 0
     text = _unwrapped(done.stdout)
     for key in KEYS.values():
-        assert _unwrapped(f"{key.flag}={key.help}[{key.default}]") in text
+        default = str(key.default).lower() if key.type == "boolean" else key.default
+        assert _unwrapped(f"{key.flag}={key.help}[{default}]") in text
     assert "--config=" in text
 
 

@@ -53,6 +53,13 @@ def test_an_announced_body_over_the_limit_is_refused_unread() -> None:
     assert refused(wire) == (413, "too_large")
 
 
+def test_a_length_of_thousands_of_digits() -> None:
+    """It is refused like any other that is no number, and logged by nobody."""
+    wire = World().wire()
+    wire.send(POST_HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n")
+    assert refused(wire)[0] in (400, 413)
+
+
 def test_continue_is_not_sent_for_a_body_over_the_limit() -> None:
     """A client that asks before it sends is told no; one within the limit is told to go on."""
     expect = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"

@@ -147,3 +147,12 @@ def test_health_is_not_refused_under_load() -> None:
     world = World(capacity=0)
     assert world.request("GET", "/api/v1/get/a").status == 429
     assert health(world) == (200, {"status": "ok"})
+
+
+def test_content_type_that_is_not_text() -> None:
+    """Any byte in the header is a wrong type, not a failure of the server."""
+    world = World()
+    wire = world.wire()
+    wire.send(b"POST /api/v1/set HTTP/1.1\r\nContent-Type: \xff\r\nContent-Length: 2\r\n\r\n{}")
+    (reply,) = wire.replies()
+    assert problem(reply)[:2] == (415, "unsupported_media_type")

@@ -46,7 +46,7 @@ def test_other_methods_are_refused(path: str, allowed: str, method: str) -> None
     [
         "/", "/api", "/api/v1", "/api/v1/", "/api/v1/set/", "/api/v1//set", "//api/v1/set", "/api//v1/set",
         "/api/v1/get", "/api/v1/delete", "/api/v1/sets", "/api%2Fv1%2Fset", "/api/v1/./set", "/api/v1/x/../set",
-        "/metrics/", "*", "api/v1/set", "http://localhost/api/v1/set", "/%ff", "/favicon.ico", "/<tail:tail>",
+        "/metrics/", "*", "api/v1/set", "http://localhost", "http://localhost/", "/%ff", "/favicon.ico", "/<tail:tail>",
         "/API/V1/SET",
     ],
 )  # fmt: skip
@@ -85,3 +85,9 @@ def test_queries_elsewhere_are_ignored() -> None:
     """Health checkers and scrapers may add what they like."""
     world = World()
     assert [world.request("GET", f"{path}?x=%").status for path in ("/api/v1/health", "/metrics")] == [200, 200]
+
+
+def test_absolute_form() -> None:
+    """A target with scheme and host is the path in it, as RFC 9112 wants."""
+    assert World().request("GET", "http://localhost:8080/api/v1/health").status == 200
+    assert World().request("GET", "https://x/api/v1/get/http://y").status == 404

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from kvtwisted.core.engine import DATA, Engine, Mutation
+from kvtwisted.core.engine import DATA, Engine, Mutation, everything
 from kvtwisted.core.errors import KvError
 from kvtwisted.core.options import EngineOptions
 from kvtwisted.engines import open_engine
@@ -78,9 +78,11 @@ class FaultyEngine:
         """See `Engine.get`."""
         return self._call("get", key, family)
 
-    def multi_get(self, keys: Sequence[bytes], budget: int) -> list[bytes | None]:
+    def multi_get(
+        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
+    ) -> list[bytes | None]:
         """See `Engine.multi_get`."""
-        return self._call("multi_get", keys, budget)
+        return self._call("multi_get", keys, budget, keep)
 
     def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Iterator[tuple[bytes, bytes]]:
         """See `Engine.scan`."""

@@ -7,7 +7,7 @@ import inspect
 import pytest
 from twisted.internet.threads import deferToThreadPool
 
-from kvtwisted.core.engine import DATA, META, Engine
+from kvtwisted.core.engine import DATA, META, Engine, everything
 from kvtwisted.core.errors import InvalidConfig, StorageError, WriteStalled
 from kvtwisted.core.operations import Configuration, Recorder
 
@@ -82,7 +82,7 @@ def test_faulty_engine_passes_everything_on() -> None:
         Call("write", ([(DATA, b"a", b"1"), (META, b"m", b"2")],)),
         Call("get", (b"a", DATA)),
         Call("get", (b"m", META)),
-        Call("multi_get", ([b"a", b"b"], 10)),
+        Call("multi_get", ([b"a", b"b"], 10, everything)),
         Call("scan", (b"", None, DATA)),
         Call("sync", ()),
         Call("compact", (b"a", b"b")),

@@ -1,0 +1,81 @@
+"""What the assembled server does with a change, and when it stops, over the memory engine in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from kvtwisted import assembly
+from kvtwisted.assembly import Server
+from kvtwisted.config.manager import ConfigManager
+from kvtwisted.core.writer import Writer
+from kvtwisted.engines import open_engine
+
+from .support.engines import FaultyEngine
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ConfigManager:
+    """A configuration of a server that keeps nothing, on free ports."""
+    flags = {"--storage-engine": "memory", "--http-port": "0", "--grpc-port": "0", "--logging-directory": ""}
+    return ConfigManager.load(None, {}, flags, str(tmp_path / "runtime.json"))
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[FaultyEngine]:
+    """The engines that servers open, which record their calls."""
+    opened: list[FaultyEngine] = []
+
+    def open_recorded(*arguments: Any) -> FaultyEngine:
+        opened.append(FaultyEngine(open_engine(*arguments)))
+        return opened[-1]
+
+    monkeypatch.setattr(assembly, "open_engine", open_recorded)
+    return opened
+
+
+@pytest_twisted.inlineCallbacks
+def test_durability_changes_while_the_server_runs(
+    config: ConfigManager, engines: list[FaultyEngine]
+) -> Generator[Any, Any, None]:
+    """rocksdb.options.sync holds from the next write on."""
+    writers: list[Writer] = []
+    made = Writer.__init__
+
+    def remember(writer: Writer, *arguments: Any, **named: Any) -> None:
+        made(writer, *arguments, **named)
+        writers.append(writer)
+
+    with mock.patch.object(Writer, "__init__", remember):
+        server = Server(reactor, config)
+        server.startService()
+    try:
+        (writer,) = writers
+        assert not writer.durable
+        assert config.update({"rocksdb": {"options": {"sync": True}}}) == []
+        assert writer.durable
+        config.update({"rocksdb": {"options": {"sync": False}}})
+        assert not writer.durable
+    finally:
+        yield server.stopService()
+    assert engines[0].called("close") == [()]
+
+
+@pytest_twisted.inlineCallbacks
+def test_says_that_it_stops_before_anything_ends(
+    config: ConfigManager, engines: list[FaultyEngine]
+) -> Generator[Any, Any, None]:
+    """Health fails first, while the transports still answer, so that load balancers turn away."""
+    reasons: list[str | None] = []
+    with mock.patch.object(assembly.Health, "fail", lambda health, condition, reason: reasons.append(reason)):
+        server = Server(reactor, config)
+        server.startService()
+        assert server.addresses is not None
+        yield server.stopService()
+    assert reasons == ["the server is stopping"]
