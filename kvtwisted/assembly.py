@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+from functools import partial
 from importlib.metadata import version
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
@@ -23,26 +24,13 @@ from twisted.python.threadpool import ThreadPool
 import twisted
 
 from . import __version__
-from .background.eviction import EvictionTask, report_batch
-from .background.expiry import ExpiryTask
-from .background.performance import NAMESPACE, PerformanceTask
-from .background.sampling import SamplingTask, take_sample
+from .background.performance import NAMESPACE
 from .background.ticker import Ticker
 from .config.manager import ConfigManager
 from .config.settings import Settings
 from .core.admission import Admission
-from .core.clock import Clock
-from .core.disk import disk_usage, folder_bytes
 from .core.engine import Engine
 from .core.errors import Unavailable
-from .core.eviction import EvictionRules, Evictor
-from .core.expiry import Sweeper
-from .core.health import Health
-from .core.limits import Limits
-from .core.operations import Operations
-from .core.recency import Recency
-from .core.store import Store
-from .core.writer import Writer
 from .engines import open_engine
 from .http.bodies import body_limit
 from .http.site import HttpOptions, KvSite, make_site
@@ -50,6 +38,7 @@ from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import CONTENT_TYPE, Metrics
 from .rpc.threaded_server import GrpcOptions, ThreadedGrpcServer
+from .storage import Storage
 from .threaded.facade import AsyncOperations
 
 #: Threads of the background tasks: one may be in a long compaction while the other sweeps and samples.
@@ -106,24 +95,18 @@ class Server(Service):
         background = self._start_pool("background", BACKGROUND_THREADS)
         requests = self._start_pool("requests", self._settings.storage.threads)
 
-        metrics, clock, health, recency = Metrics(CollectorRegistry()), Clock(), Health(), Recency()
-        writer = Writer(engine, durable=self._settings.rocksdb.options.sync)
-        store = Store(engine, writer, clock, limits=_limits(self._settings), recency=recency)
-        push("clock mark", store.mark_clock)
-        operations = Operations(store, self._config, metrics, health)
+        metrics = Metrics(CollectorRegistry())
+        storage = Storage(engine, lambda: self._settings, self._config, metrics)
+        push("storage", storage.close)
         admission = Admission(self._settings.limits.max_in_flight)
         push("admission", admission.close)
-        facade = AsyncOperations(self._reactor, requests, operations, admission)
-
+        facade = AsyncOperations(self._reactor, requests, storage.operations, admission)
         site = self._make_site(facade, metrics)
-        self.addresses = self._start_transports(site, self._make_grpc_server(operations, admission, health))
-        sweeper = Sweeper(engine, writer, clock)
-        evictor = Evictor(engine, writer, sweeper, recency, lambda batch: report_batch(metrics, batch))
-        self._start_tickers(background, engine, store, operations, metrics, sweeper, evictor)
-        push("health", lambda: health.fail("server", "the server is stopping"))
-
+        self.addresses = self._start_transports(site, self._make_grpc_server(storage, admission))
+        self._start_tickers(storage.make_tickers(self._reactor, partial(deferToThreadPool, self._reactor, background)))
+        push("health", lambda: storage.health.fail("server", "the server is stopping"))
         self._watch(metrics, engine, admission, facade, site)
-        self._config.subscribe(lambda _, new: self._apply(new, store, writer))
+        self._config.subscribe(lambda _, new: self._apply(new, storage))
         self._announce(engine, self.addresses)
 
     def _open_engine(self) -> Engine:
@@ -158,7 +141,7 @@ class Server(Service):
             request_timeout=lambda: self._settings.limits.request_timeout,
         )
 
-    def _make_grpc_server(self, operations: Operations, admission: Admission, health: Health) -> ThreadedGrpcServer:
+    def _make_grpc_server(self, storage: Storage, admission: Admission) -> ThreadedGrpcServer:
         settings = self._settings
         options = GrpcOptions(
             host=settings.grpc.host,
@@ -168,9 +151,9 @@ class Server(Service):
             max_request_bytes=settings.limits.max_request_bytes,
         )
         return ThreadedGrpcServer(
-            operations,
+            storage.operations,
             admission,
-            health,
+            storage.health,
             options,
             max_response_bytes=lambda: self._settings.grpc.max_response_bytes,
             request_timeout=lambda: self._settings.limits.request_timeout,
@@ -196,55 +179,17 @@ class Server(Service):
         http_stopped: Deferred[Any] = maybeDeferred(port.stopListening)
         return gatherResults([http_stopped, site.drain(grace), grpc_stopped], consumeErrors=True)
 
-    # The periodic tasks.
+    # The periodic tasks, and what follows the configuration.
 
-    def _start_tickers(
-        self,
-        pool: ThreadPool,
-        engine: Engine,
-        store: Store,
-        operations: Operations,
-        metrics: Metrics,
-        sweeper: Sweeper,
-        evictor: Evictor,
-    ) -> None:
-        def defer(work: Callable[[], Any]) -> Deferred[Any]:
-            return deferToThreadPool(self._reactor, pool, work)
-
-        data, values = self._settings.rocksdb.path, self._settings.value.disk_path
-        expiry = ExpiryTask(sweeper, store, metrics, defer)
-        eviction = EvictionTask(
-            evictor,
-            metrics,
-            rules=lambda: _eviction_rules(self._settings),
-            measure_disk=lambda: disk_usage(data),
-            measure_own=lambda: folder_bytes(data) + folder_bytes(values),
-            defer=defer,
-        )
-        sampling = SamplingTask(operations, metrics, lambda: take_sample(engine, data, values), defer)
-        performance = PerformanceTask(metrics, self._reactor.seconds)
-        clock = self._reactor
-        self._tickers = [
-            Ticker("expiry", clock, lambda: self._settings.storage.expiry_interval, expiry.run),
-            Ticker("performance", clock, lambda: self._settings.logging.performance_interval, performance.run),
-        ]
-        if self._settings.storage.engine != "memory":
-            self._tickers += [
-                Ticker("eviction", clock, lambda: self._settings.eviction.check_interval, eviction.run),
-                Ticker(
-                    "sampling", clock, lambda: self._settings.monitoring.sample_interval, sampling.run, at_once=True
-                ),
-            ]
-        for ticker in self._tickers:
+    def _start_tickers(self, tickers: list[Ticker]) -> None:
+        self._tickers = tickers
+        for ticker in tickers:
             ticker.startService()
             self._unwinding.push(f"{ticker.name} task", ticker.stopService)
 
-    # What follows the configuration, and what is shown.
-
-    def _apply(self, new: Settings, store: Store, writer: Writer) -> None:
+    def _apply(self, new: Settings, storage: Storage) -> None:
         """A change was accepted; called on the thread that made it."""
-        store.limits = _limits(new)
-        writer.durable = new.rocksdb.options.sync
+        storage.apply(new)
         self._reactor.callFromThread(self._retune)
 
     def _retune(self) -> None:
@@ -279,14 +224,3 @@ class Server(Service):
 
 def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(settings.limits.max_batch_keys, settings.limits.max_request_bytes)
-
-
-def _eviction_rules(settings: Settings) -> EvictionRules | None:
-    eviction = settings.eviction
-    if not eviction.enabled:
-        return None
-    return EvictionRules(eviction.disk_usage_threshold, eviction.batch_size, eviction.policy)

@@ -5,13 +5,17 @@ Counting is safe from any thread and costs about a microsecond a call (prometheu
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Callable, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from .core.disk import DiskUsage
 from .core.operations import DELETE, GET, OPERATIONS, SCAN, SET
@@ -47,25 +51,37 @@ class Totals(NamedTuple):
     calls: list[float]
 
 
+class _Figures:
+    """One operation's figures. A lock of our own and plain numbers cost a third of prometheus_client's objects."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys = 0
+        self._errors = 0
+        self._seconds = 0.0
+        self._calls = [0] * (len(BUCKETS) + 1)
+
+    def add(self, keys: int, seconds: float, failed: bool, calls: int) -> None:
+        with self._lock:
+            self._keys += keys
+            if failed:
+                self._errors += keys
+            self._seconds += seconds * calls
+            self._calls[bisect_left(BUCKETS, seconds)] += calls
+
+    def read(self) -> tuple[Totals, float]:
+        with self._lock:
+            return Totals(self._keys, self._errors, list(self._calls)), self._seconds
+
+
 class Metrics:
     """Every metric of the server; implements `core.operations.Recorder`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._latency: dict[str, Histogram] = {}
-        self._keys: dict[str, Counter] = {}
-        self._errors: dict[str, Counter] = {}
-        for name in OPERATIONS:
-            self._latency[name] = Histogram(
-                f"kv_{name}_latency_seconds", f"Seconds of one {name} call, a batch being one.",
-                buckets=BUCKETS, registry=registry,
-            )  # fmt: skip
-            self._keys[name] = self._counter(
-                f"kv_{_PLURALS[name]}_total", f"{name.capitalize()} operations; a batch counts its keys."
-            )
-            self._errors[name] = self._counter(
-                f"kv_{name}_errors_total", f"{name.capitalize()} operations that failed; a missing key does not."
-            )
+        self._figures = {name: _Figures() for name in OPERATIONS}
+        self._hot_gets: Callable[[], int] = lambda: 0
+        registry.register(_OperationsCollector(self._read))
         self._config_updates = self._counter("kv_config_updates_total", "Accepted configuration changes.")
         self._health_checks = self._counter("kv_health_checks_total", "Health checks answered.")
         self._health_latency = Histogram(
@@ -87,12 +103,9 @@ class Metrics:
 
     # What `core.operations` reports.
 
-    def operation(self, name: str, keys: int, seconds: float, failed: bool) -> None:
-        """One call of `name` on `keys` keys took `seconds`."""
-        self._latency[name].observe(seconds)
-        self._keys[name].inc(keys)
-        if failed:
-            self._errors[name].inc(keys)
+    def operation(self, name: str, keys: int, seconds: float, failed: bool, calls: int = 1) -> None:
+        """A call of `name` on `keys` keys took `seconds`, and stands for `calls` calls."""
+        self._figures[name].add(keys, seconds, failed, calls)
 
     def config_update(self) -> None:
         """A configuration change was accepted."""
@@ -129,6 +142,10 @@ class Metrics:
         gauge = Gauge(name, help, list(labels), registry=self._registry)
         (gauge.labels(**labels) if labels else gauge).set_function(read)
 
+    def watch_total(self, name: str, help: str, read: Callable[[], float]) -> None:
+        """Add the counter `name`_total, read when metrics are asked for, as `watch` does."""
+        self._registry.register(_TotalCollector(name, help, read))
+
     def build_info(self, **facts: str) -> None:
         """Add `kv_build_info`, whose labels say what runs."""
         Gauge("kv_build_info", "Always 1; the labels tell versions.", list(facts), registry=self._registry).labels(
@@ -145,10 +162,49 @@ class Metrics:
 
     def totals(self) -> dict[str, Totals]:
         """Figures by operation, for the performance log."""
-        return {
-            name: Totals(_value(self._keys[name]), _value(self._errors[name]), _buckets(self._latency[name]))
-            for name in OPERATIONS
-        }
+        return {name: totals for name, (totals, _) in self._read().items()}
+
+    def count_hot_gets(self, read: Callable[[], int]) -> None:
+        """Add what `read` gives to the Gets: those from the hot cache, which nobody reports one by one."""
+        self._hot_gets = read
+
+    def _read(self) -> dict[str, tuple[Totals, float]]:
+        figures = {name: of.read() for name, of in self._figures.items()}
+        totals, seconds = figures[GET]
+        figures[GET] = totals._replace(keys=totals.keys + self._hot_gets()), seconds
+        return figures
+
+
+class _OperationsCollector(Collector):
+    def __init__(self, read: Callable[[], dict[str, tuple[Totals, float]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """A histogram and two counters for each operation."""
+        for name, (totals, seconds) in self._read().items():
+            latency = HistogramMetricFamily(
+                f"kv_{name}_latency_seconds", f"Seconds of one {name} call, a batch being one."
+            )
+            bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
+            latency.add_metric([], list(zip(bounds, accumulate(totals.calls))), seconds)
+            yield latency
+            yield CounterMetricFamily(
+                f"kv_{_PLURALS[name]}_total", f"{name.capitalize()} operations; a batch counts its keys.", totals.keys
+            )
+            yield CounterMetricFamily(
+                f"kv_{name}_errors_total",
+                f"{name.capitalize()} operations that failed; a missing key does not.",
+                totals.errors,
+            )
+
+
+class _TotalCollector(Collector):
+    def __init__(self, name: str, help: str, read: Callable[[], float]) -> None:
+        self._name, self._help, self._read = name, help, read
+
+    def collect(self) -> Iterable[Metric]:
+        """The counter, as it is now."""
+        yield CounterMetricFamily(self._name, self._help, self._read())
 
 
 class _SampleCollector(Collector):
@@ -171,16 +227,3 @@ class _SampleCollector(Collector):
         yield GaugeMetricFamily("kv_keys", "Keys stored, as RocksDB estimates.", keys)
         for name, value in sample.engine.items():
             yield GaugeMetricFamily(f"kv_rocksdb_{name.replace('-', '_')}", f"RocksDB property rocksdb.{name}.", value)
-
-
-def _value(counter: Counter) -> float:
-    return next(
-        sample.value for family in counter.collect() for sample in family.samples if sample.name[-6:] == "_total"
-    )
-
-
-def _buckets(histogram: Histogram) -> list[float]:
-    cumulative = [
-        sample.value for family in histogram.collect() for sample in family.samples if sample.name.endswith("_bucket")
-    ]
-    return [count - below for count, below in zip(cumulative, [0.0, *cumulative])]

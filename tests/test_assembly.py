@@ -14,6 +14,7 @@ from twisted.internet import reactor
 from kvtwisted import assembly
 from kvtwisted.assembly import Server
 from kvtwisted.config.manager import ConfigManager
+from kvtwisted.core.health import Health
 from kvtwisted.core.writer import Writer
 from kvtwisted.engines import open_engine
 
@@ -73,7 +74,7 @@ def test_says_that_it_stops_before_anything_ends(
 ) -> Generator[Any, Any, None]:
     """Health fails first, while the transports still answer, so that load balancers turn away."""
     reasons: list[str | None] = []
-    with mock.patch.object(assembly.Health, "fail", lambda health, condition, reason: reasons.append(reason)):
+    with mock.patch.object(Health, "fail", lambda health, condition, reason: reasons.append(reason)):
         server = Server(reactor, config)
         server.startService()
         assert server.addresses is not None

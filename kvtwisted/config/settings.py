@@ -28,12 +28,28 @@ class StorageSettings:
         choices=("auto", "rocksdict", "lbry", "memory"),
     )  # fmt: skip
     threads: int = option(8, "Threads that do storage work for the reactor.", low=1, high=256)
+    wal_sync_interval_ms: int = option(
+        1000,
+        "Milliseconds between fsyncs of the write-ahead log: what a power loss may take; 0 leaves it to the kernel.",
+        low=0,
+        high=3_600_000,
+        live=True,
+    )
     expiry_interval: int = option(
         1,
         "Seconds between two sweeps that delete expired keys (they are invisible before).",
         low=1,
         high=60,
         live=True,
+    )
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Section `cache`."""
+
+    max_bytes: int = option(
+        128 * MIB, "Bytes of values kept in memory for Get; 0 turns the cache off.", low=0, high=1024 * GIB, live=True
     )
 
 
@@ -67,7 +83,7 @@ class ValueSettings:
     """Section `value`."""
 
     disk_threshold: int = option(
-        1 * MIB, "Bytes from which a value is large (see docs/storage-format.md).", low=1 * KIB, high=1 * GIB
+        1 * MIB, "Bytes from which a value is stored in a file of its own.", low=1 * KIB, high=1 * GIB, live=True
     )
     disk_path: str = option("./value_data", "Folder of large values; made when missing.")
 
@@ -142,6 +158,7 @@ class Settings:
 
     rocksdb: RocksdbSettings = field(default_factory=RocksdbSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
     grpc: GrpcSettings = field(default_factory=GrpcSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     value: ValueSettings = field(default_factory=ValueSettings)

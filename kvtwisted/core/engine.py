@@ -18,7 +18,12 @@ EXPIRY = "expiry"
 #: Column family of the server's own few entries (format version, clock mark).
 META = "meta"
 
-FAMILIES = (DATA, EXPIRY, META)
+#: Column family of the large values' pointers by key, for whom the record alone would be slow to find.
+FILES = "files"
+
+FAMILIES = (DATA, EXPIRY, META, FILES)
+#: All but the one that RocksDB makes by itself.
+OTHER_FAMILIES = FAMILIES[1:]
 
 #: One change: family, key, and the new value, or None to delete.
 Mutation = tuple[str, bytes, Optional[bytes]]

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Callable, NamedTuple
 
-from . import expiry, records
+from . import records
 from .disk import DiskUsage
 from .engine import DATA, EXPIRY, Engine, Mutation
 from .errors import Corruption
 from .expiry import Sweeper
 from .recency import Recency
+from .records import Record
 from .writer import Writer
 
 #: Reasons, as the metrics name them.
@@ -122,10 +123,10 @@ class Evictor:
         floor = b""
         while True:
             scan = self._engine.scan(floor, None, EXPIRY)
-            entries = [expiry.split_index_key(entry) for entry, _ in islice(scan, size)]
+            entries = [records.split_index_key(entry) for entry, _ in islice(scan, size)]
             if not entries:
                 return
-            floor = expiry.index_key(*entries[-1]) + b"\0"
+            floor = records.index_key(*entries[-1]) + b"\0"
             yield from self._delete(TTL, {key: deadline for deadline, key in entries})
 
     def _by_hand(self, size: int, *, spare_recent: bool) -> Iterator[tuple[Batch, list[bytes]]]:
@@ -140,7 +141,7 @@ class Evictor:
                     break
                 self._hand = keys[-1] + b"\0"
                 if spare_recent:
-                    keys = [key for key in keys if key not in self._recency]
+                    keys = [key for key in keys if key not in self._recency and key not in self._writer.cache.entries]
                 yield from self._delete(LRU, dict.fromkeys(keys))
 
     def _delete(
@@ -152,18 +153,21 @@ class Evictor:
             unindex: dict[bytes, list[Mutation]] = {}
             for key, deadline in nominated.items():
                 stored = self._engine.get(key)
-                expires_at_ms = _deadline_of(stored)
-                if stored is None or (deadline is not None and expires_at_ms != deadline):
+                if stored is None:
                     continue
-                sizes[key] = len(key) + len(stored)
-                unindex[key] = [(EXPIRY, expiry.index_key(expires_at_ms, key), None)] if expires_at_ms else []
+                record = _readable(stored)
+                expires_at_ms = record.expires_at_ms
+                if deadline is not None and expires_at_ms != deadline:
+                    continue
+                sizes[key] = records.stored_bytes(key, stored, record)
+                unindex[key] = [(EXPIRY, records.index_key(expires_at_ms, key), None)] if expires_at_ms else []
             deleted = self._writer.delete_watched(watch, unindex)
         if deleted:
             yield Batch(reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
 
 
-def _deadline_of(stored: bytes | None) -> int:
+def _readable(stored: bytes) -> Record:
     try:
-        return records.decode(stored).expires_at_ms if stored is not None else 0
+        return records.decode(stored)
     except Corruption:
-        return 0  # a record nobody can read is as good a victim as any
+        return Record(stored, 0)  # a record nobody can read is as good a victim as any

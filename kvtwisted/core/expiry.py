@@ -8,7 +8,6 @@ deadline, and removes the entry alone.
 
 from __future__ import annotations
 
-import struct
 import threading
 from itertools import islice
 from typing import NamedTuple
@@ -17,9 +16,9 @@ from . import records
 from .clock import Clock
 from .engine import EXPIRY, Engine, Mutation
 from .errors import Corruption
+from .records import Record, index_key, index_start, split_index_key
 from .writer import Writer
 
-_DEADLINE = struct.Struct(">Q")
 _FULL_SWEEP_MS = 600_000
 
 
@@ -36,16 +35,6 @@ def is_expired(expires_at_ms: int, now_ms: int) -> bool:
 def seconds_left(expires_at_ms: int, now_ms: int) -> int:
     """Whole seconds until the deadline, rounded up; 0 or less once it has been reached."""
     return -((now_ms - expires_at_ms) // 1000)
-
-
-def index_key(expires_at_ms: int, key: bytes) -> bytes:
-    """The index entry of a key."""
-    return _DEADLINE.pack(expires_at_ms) + key
-
-
-def split_index_key(entry: bytes) -> tuple[int, bytes]:
-    """Deadline and key of an index entry."""
-    return int(_DEADLINE.unpack_from(entry)[0]), entry[_DEADLINE.size :]
 
 
 class Sweep(NamedTuple):
@@ -78,7 +67,7 @@ class Sweeper:
                 self._floor, self._full_at = b"", now + _FULL_SWEEP_MS
             entries = self._expired_entries(now, slice_size)
             if not entries:
-                self._floor = _DEADLINE.pack(now)
+                self._floor = index_start(now)
                 return Sweep([], 0, False)
             swept = self._delete(entries, more=len(entries) == slice_size)
             self._floor = index_key(*entries[-1])
@@ -92,8 +81,9 @@ class Sweeper:
             for deadline, key in entries:
                 unindex: Mutation = (EXPIRY, index_key(deadline, key), None)
                 stored = self._engine.get(key)
-                if stored is not None and _carries(stored, deadline):
-                    sizes[key] = len(key) + len(stored)
+                record = None if stored is None else _readable(stored)
+                if stored is not None and record is not None and record.expires_at_ms == deadline:
+                    sizes[key] = records.stored_bytes(key, stored, record)
                     condemned[key] = [unindex]
                 else:
                     stale.append(unindex)
@@ -107,12 +97,12 @@ class Sweeper:
         return next(scan, None) is not None
 
     def _expired_entries(self, now: int, most: int) -> list[tuple[int, bytes]]:
-        scan = self._engine.scan(self._floor, _DEADLINE.pack(now + 1), EXPIRY)
+        scan = self._engine.scan(self._floor, index_start(now + 1), EXPIRY)
         return [split_index_key(entry) for entry, _ in islice(scan, most)]
 
 
-def _carries(stored: bytes, deadline: int) -> bool:
+def _readable(stored: bytes) -> Record | None:
     try:
-        return records.decode(stored).expires_at_ms == deadline
+        return records.decode(stored)
     except Corruption:
-        return False  # left for whoever reads it to be told; one bad record must not stop the sweeper
+        return None  # left for whoever reads it to be told; one bad record must not stop the sweeper

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from . import expiry, records
 from .clock import Clock
-from .engine import DATA, EXPIRY, META, Engine, Mutation
+from .engine import META, Engine
 from .errors import Corruption, DeadlineExceeded, ResponseTooLarge
 from .limits import Limits, check_key, check_keys, check_pairs, check_prefix, check_scan_limit, check_ttl, check_value
 from .recency import Recency
-from .writer import Writer
+from .records import Found, Record
+from .writer import Change, Writer
 
 #: What one entry of an answer may cost beside its key and value, in any transport's encoding.
 ENTRY_OVERHEAD = 16
@@ -28,13 +29,7 @@ _FORMAT_KEY, _FORMAT = b"format", b"1"
 _CLOCK_KEY = b"clock"
 
 _SCAN_STRIDE = 1024
-
-
-class Found(NamedTuple):
-    """What Get found: the value, and the seconds it has left, rounded up (0: it never expires)."""
-
-    value: bytes
-    ttl: int
+_LONG_AGO_MS = 1
 
 
 class Page(NamedTuple):
@@ -62,10 +57,17 @@ class Store:
         """
         self._engine = engine
         self._writer = writer
+        self._cache = writer.cache
+        self._files = writer.files
+        #: Looks a key up in the hot cache; see `HotCache`.
+        self.hot = self._cache.entries.get
         self._clock = clock
         self._recency = recency
         #: May be replaced at any time; a request sees either the old object or the new.
         self.limits = limits
+        #: Gets answered from the hot cache and by RocksDB. Nearly exact: threads may rarely overwrite one another's.
+        self.cache_hits = 0
+        self.cache_misses = 0
         self._check_format()
 
     def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> None:
@@ -73,35 +75,79 @@ class Store:
         check_key(key)
         check_value(value)
         check_ttl(ttl)
-        self._write(self._puts([(key, value)], ttl), (key,), deadline)
+        self._write([(key, value, self._expires_at(ttl))], deadline)
 
     def get(self, key: bytes) -> Found | None:
-        """The value at `key`, or None when there is none or it has expired."""
+        """The value at `key`, or None when there is none or it has expired.
+
+        A key in the hot cache is answered without RocksDB, a lock, or blocking.
+        """
+        entry = self.hot(key)
+        if entry is not None:
+            entry.used = True
+            self.cache_hits += 1
+            return self._unexpired(entry.found.value, entry.expires_at_ms) if entry.expires_at_ms else entry.found
         check_key(key)
-        stored = self._engine.get(key)
-        if stored is None:
+        self.cache_misses += 1
+        record = self._read(key)
+        if record is None:
             return None
-        value, expires_at_ms = records.decode(stored)
-        ttl = 0
-        if expires_at_ms:
-            ttl = expiry.seconds_left(expires_at_ms, self._clock.now_ms())
-            if ttl <= 0:
-                return None
-        if self._recency is not None:
+        found = self._unexpired(record.value, record.expires_at_ms)
+        if found is not None and self._recency is not None:
             self._recency.touch(key)
-        return Found(value, ttl)
+        return found
+
+    def _read(self, key: bytes) -> Record | None:
+        if not self._cache.wanted(key):
+            stored = self._engine.get(key)
+            return None if stored is None else self._whole(key, records.decode(stored))
+        with self._writer.watching((key,)) as watch:
+            stored = self._engine.get(key)
+            if stored is None:
+                return None
+            record = self._whole(key, records.decode(stored))
+            self._writer.offer(watch, key, record.value, record.expires_at_ms)
+            return record
+
+    def _whole(self, key: bytes, record: Record) -> Record:
+        """The record as it is now, with the value that a file holds; `record` was read before any file was."""
+        if record.pointer is None:
+            return record
+        # The file may have gone since: read the record again where it cannot.
+        with self._files.reading():
+            stored = self._engine.get(key)
+            if stored is None:
+                return Record(b"", _LONG_AGO_MS)
+            record = records.decode(stored)
+            return Record(self._value(record), record.expires_at_ms)
+
+    def _value(self, record: Record) -> bytes:
+        """A record's value. Only inside `self._files.reading()`, begun before the record was read."""
+        if record.pointer is None:
+            return record.value
+        try:
+            return self._files.load(record.pointer)
+        except FileNotFoundError:
+            raise Corruption(f"the large value in file {record.pointer.name.hex()} is missing") from None
+
+    def _unexpired(self, value: bytes, expires_at_ms: int) -> Found | None:
+        if not expires_at_ms:
+            return Found(value, 0)
+        ttl = expiry.seconds_left(expires_at_ms, self._clock.now_ms())
+        return Found(value, ttl) if ttl > 0 else None
 
     def delete(self, key: bytes, *, deadline: float = math.inf) -> None:
         """Remove `key`; a missing key is fine."""
         check_key(key)
-        self._write([(DATA, key, None)], (key,), deadline)
+        self._write([(key, None, 0)], deadline)
 
     def mset(self, pairs: Mapping[bytes, bytes], ttl: int = 0, *, deadline: float = math.inf) -> None:
         """Store all pairs, each for `ttl` seconds (0: for ever), or none of them."""
         check_pairs(pairs.items(), len(pairs), self.limits)
         check_ttl(ttl)
         if pairs:
-            self._write(self._puts(pairs.items(), ttl), pairs.keys(), deadline)
+            expires_at_ms = self._expires_at(ttl)
+            self._write([(key, value, expires_at_ms) for key, value in pairs.items()], deadline)
 
     def mget(self, keys: Sequence[bytes], *, budget: int) -> dict[bytes, bytes]:
         """The values of those keys that exist, in the order asked, from one consistent view.
@@ -117,25 +163,26 @@ class Store:
         def is_live(stored: bytes) -> bool:
             return not expiry.is_expired(records.decode(stored).expires_at_ms, now)
 
-        for key, stored in zip(unique, self._engine.multi_get(unique, budget, is_live)):
-            if stored is None:
-                continue
-            value = records.decode(stored).value
-            size += len(key) + len(value) + ENTRY_OVERHEAD
-            if size > budget:
-                raise ResponseTooLarge(
-                    f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer"
-                )
-            found[key] = value
-            if self._recency is not None:
-                self._recency.touch(key)
+        with self._files.reading():
+            for key, stored in zip(unique, self._engine.multi_get(unique, budget, is_live)):
+                if stored is None:
+                    continue
+                record = records.decode(stored)
+                size += _answer_bytes(key, record)
+                if size > budget:
+                    raise ResponseTooLarge(
+                        f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer"
+                    )
+                found[key] = self._value(record)
+                if self._recency is not None:
+                    self._recency.touch(key)
         return found
 
     def mdelete(self, keys: Sequence[bytes], *, deadline: float = math.inf) -> None:
         """Remove all keys, or none of them; missing keys are fine."""
         check_keys(keys, self.limits)
         if keys:
-            self._write([(DATA, key, None) for key in keys], keys, deadline)
+            self._write([(key, None, 0) for key in keys], deadline)
 
     def scan(
         self,
@@ -160,20 +207,20 @@ class Store:
         now = self._clock.now_ms()
         items: list[tuple[bytes, bytes]] = []
         size = 0
-        for key, value in self._live(prefix, cursor, now, deadline):
-            if keys_only:
-                value = b""
-            size += len(key) + len(value) + ENTRY_OVERHEAD
-            if size > budget and not (limit or cursor):
-                raise ResponseTooLarge(
-                    f"prefix: the answer exceeds {budget} bytes, the limit of one answer; page with limit and cursor"
-                )
-            if (limit and len(items) == limit) or (size > budget and items):
-                return Page(items, items[-1][0])
-            items.append((key, value))
+        with self._files.reading():
+            for key, record in self._live(prefix, cursor, now, deadline):
+                size += len(key) + ENTRY_OVERHEAD if keys_only else _answer_bytes(key, record)
+                if size > budget and not (limit or cursor):
+                    raise ResponseTooLarge(
+                        f"prefix: the answer exceeds {budget} bytes, the limit of one answer; "
+                        "page with limit and cursor"
+                    )
+                if (limit and len(items) == limit) or (size > budget and items):
+                    return Page(items, items[-1][0])
+                items.append((key, b"" if keys_only else self._value(record)))
         return Page(items, b"")
 
-    def _live(self, prefix: bytes, cursor: bytes, now: int, deadline: float) -> Iterator[tuple[bytes, bytes]]:
+    def _live(self, prefix: bytes, cursor: bytes, now: int, deadline: float) -> Iterator[tuple[bytes, Record]]:
         start = max(prefix, cursor + b"\0") if cursor else prefix
         end = prefix_end(prefix)
         if end is not None and start >= end:
@@ -183,25 +230,18 @@ class Store:
                 raise DeadlineExceeded(
                     "the scan took longer than the request's time; ask for less with limit and cursor"
                 )
-            value, expires_at_ms = records.decode(stored)
-            if not expiry.is_expired(expires_at_ms, now):
-                yield key, value
+            record = records.decode(stored)
+            if not expiry.is_expired(record.expires_at_ms, now):
+                yield key, record
 
-    def _write(self, mutations: Sequence[Mutation], keys: Collection[bytes], deadline: float) -> None:
-        self._writer.write(mutations, keys, deadline)
+    def _write(self, changes: Sequence[Change], deadline: float) -> None:
+        self._writer.write(changes, deadline)
         if self._recency is not None:
-            for key in keys:
+            for key, _, _ in changes:
                 self._recency.touch(key)
 
-    def _puts(self, pairs: Iterable[tuple[bytes, bytes]], ttl: int) -> list[Mutation]:
-        if not ttl:
-            return [(DATA, key, records.encode(value, 0)) for key, value in pairs]
-        expires_at_ms = expiry.expires_at(self._clock.now_ms(), ttl)
-        mutations: list[Mutation] = []
-        for key, value in pairs:
-            mutations.append((DATA, key, records.encode(value, expires_at_ms)))
-            mutations.append((EXPIRY, expiry.index_key(expires_at_ms, key), b""))
-        return mutations
+    def _expires_at(self, ttl: int) -> int:
+        return expiry.expires_at(self._clock.now_ms(), ttl) if ttl else 0
 
     def probe(self) -> None:
         """Write and read back an entry of the server's own; raises StorageError where users' writes would."""
@@ -231,6 +271,11 @@ class Store:
                 self._clock.at_least(int(mark))
             except ValueError:
                 raise Corruption(f"the data folder's clock mark is {mark!r}, which is no time") from None
+
+
+def _answer_bytes(key: bytes, record: Record) -> int:
+    """What a pair may take in an answer."""
+    return len(key) + (record.pointer.length if record.pointer else len(record.value)) + ENTRY_OVERHEAD
 
 
 def prefix_end(prefix: bytes) -> bytes | None:

@@ -15,7 +15,7 @@ from typing import Any, Callable
 
 import rocksdb
 
-from ..core.engine import DATA, EXPIRY, META, Mutation, everything
+from ..core.engine import DATA, OTHER_FAMILIES, Mutation, everything
 from ..core.options import EngineOptions
 from .budget import READ_AHEAD, within
 from .introspection import effective_options, rocksdb_version, statistics
@@ -41,7 +41,7 @@ class LbryEngine:
         try:
             os.makedirs(path, exist_ok=True)
             cache = rocksdb.LRUCache(options.block_cache_size)
-            others = {family: _family_options(options, cache) for family in (EXPIRY, META)}
+            others = {family: _family_options(options, cache) for family in OTHER_FAMILIES}
             self._db = rocksdb.DB(
                 path,
                 _database_options(options, cache),
@@ -105,7 +105,7 @@ class LbryEngine:
     def compact(self, start: bytes, end: bytes) -> None:
         """Compact the DATA range and the other families and wait; no other Python code runs meanwhile."""
         with self._failures:
-            for family in (EXPIRY, META):  # the binding has no flush, but a compaction begins with one
+            for family in OTHER_FAMILIES:  # the binding has no flush, but a compaction begins with one
                 self._db.compact_range(column_family=self._handles[family])
             self._db.compact_range(start, end)
 

@@ -26,7 +26,7 @@ from rocksdict import (
     WriteOptions,
 )
 
-from ..core.engine import DATA, EXPIRY, FAMILIES, META, Mutation, everything
+from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, Mutation, everything
 from ..core.errors import KvError
 from ..core.options import EngineOptions
 from .budget import READ_AHEAD, within
@@ -53,7 +53,7 @@ class RocksdictEngine:
         try:
             os.makedirs(path, exist_ok=True)
             cache = Cache(options.block_cache_size)
-            others = {family: _native_options(options, cache) for family in (EXPIRY, META)}
+            others = {family: _native_options(options, cache) for family in OTHER_FAMILIES}
             self._db = Rdict(path, _native_options(options, cache), others)
             self._db.set_write_options(_write_options())
             self._families: dict[str, Any] = {DATA: self._db}
@@ -134,7 +134,7 @@ class RocksdictEngine:
         # Exclusive would hold back the background compactions, and so let writes run into a stall.
         alongside.set_exclusive_manual_compaction(False)
         with self._failures:
-            for family in (EXPIRY, META):
+            for family in OTHER_FAMILIES:
                 self._families[family].flush()
             self._db.compact_range(start, end, alongside)
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..core.errors import Corruption
-from ..core.store import Found, Page
+from ..core.records import Found
+from ..core.store import Page
 
 JSON = "application/json"
 

@@ -19,7 +19,8 @@ from twisted.python.threadpool import ThreadPool
 from ..core.admission import Admission
 from ..core.errors import KvError
 from ..core.operations import Operations
-from ..core.store import Found, Page
+from ..core.records import Found
+from ..core.store import Page
 
 T = TypeVar("T")
 

@@ -55,9 +55,25 @@ def test_unknown_version(version: int) -> None:
         records.decode(stored)
 
 
-@pytest.mark.parametrize("flags", [1, 0x80, 0xFF])
+@pytest.mark.parametrize("flags", [2, 3, 0x80, 0xFF])
 def test_unknown_flags(flags: int) -> None:
-    """Any flag is refused, since none is defined yet."""
+    """Any flag but IN_FILE is refused."""
     stored = bytes([0xFF, 1, flags]) + bytes(8) + b"value"
     with pytest.raises(Corruption, match=f"envelope version 1, flags {flags:#x}"):
         records.decode(stored)
+
+
+def test_pointer_round_trip() -> None:
+    """The pointer to a large value comes back, with the deadline or without."""
+    pointer = records.Pointer(bytes(range(16)), 1_048_576, 0xDEADBEEF)
+    for deadline in (0, 1_700_000_000_000):
+        stored = records.encode_pointer(pointer, deadline)
+        assert stored[:3] == b"\xff\x01\x01"
+        assert records.decode(stored) == records.Record(b"", deadline, pointer)
+        assert records.stored_bytes(b"key", stored, records.decode(stored)) == 3 + len(stored) + 1_048_576
+
+
+def test_damaged_pointer() -> None:
+    """A pointer of another length is no pointer."""
+    with pytest.raises(Corruption, match="the pointer to a large value has 27 bytes instead of 28"):
+        records.decode(records.encode_pointer(records.Pointer(bytes(16), 1, 1), 0)[:-1])

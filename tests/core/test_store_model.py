@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kvtwisted.core import records
+from kvtwisted.core.cache import ENTRY_COST
 from kvtwisted.core.options import EngineOptions
 from kvtwisted.core.store import ENTRY_OVERHEAD, Found
 from kvtwisted.engines import open_engine
@@ -27,10 +28,12 @@ _ttls = st.sampled_from([0, 0, 1, 2, 5])
 class StoreMachine(RuleBasedStateMachine):
     """Operations, time, clock steps, sweeps and restarts. The model keeps each key's value and deadline (0: none)."""
 
+    cache_bytes = 0
+
     @initialize()
     def begin(self) -> None:
         """An empty store."""
-        self.storage = Storage(self.new_engine())
+        self.storage = Storage(self.new_engine(), cache_bytes=self.cache_bytes)
         self.model: dict[bytes, tuple[bytes, int]] = {}
         self.now = self.storage.clock.now_ms()
         self.marked = 0
@@ -191,6 +194,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert {(deadline, key) for key, (_, deadline) in self.model.items() if deadline} <= set(self.storage.index())
 
 
+class CachedMachine(StoreMachine):
+    """The same with a hot cache that has room for a few of the keys."""
+
+    cache_bytes = 8 * (ENTRY_COST + 50)
+
+
 class RocksdictMachine(StoreMachine):
     """The same on a disk, where a restart closes and opens the folder."""
 
@@ -215,6 +224,9 @@ class RocksdictMachine(StoreMachine):
 
 TestStoreModel = StoreMachine.TestCase
 TestStoreModel.settings = repeatable_machine
+
+TestCachedStoreModel = CachedMachine.TestCase
+TestCachedStoreModel.settings = repeatable_machine
 
 TestStoreModelOnDisk = RocksdictMachine.TestCase
 TestStoreModelOnDisk.settings = settings(repeatable_machine, max_examples=10)

@@ -19,7 +19,7 @@ from kvtwisted.core.writer import Writer
 from ..support.clocks import ScriptedTime
 from ..support.engines import FaultyEngine, memory_engine
 
-PUT = [(DATA, b"k", b"v")]
+PUT = [(b"k", b"v", 0)]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def engine() -> FaultyEngine:
 
 def test_write_reaches_the_engine_once(engine: FaultyEngine) -> None:
     """One batch, no fsync."""
-    Writer(engine).write(PUT, (b"k",), math.inf)
+    Writer(engine).write(PUT, math.inf)
     assert [call.method for call in engine.calls] == ["write"]
     assert engine.get(b"k") == b"v"
 
@@ -38,8 +38,8 @@ def test_write_reaches_the_engine_once(engine: FaultyEngine) -> None:
 def test_durable_write_syncs_after_the_batch(engine: FaultyEngine) -> None:
     """One fsync for each write, after it."""
     writer = Writer(engine, durable=True)
-    writer.write(PUT, (b"k",), math.inf)
-    writer.write(PUT * 3, (b"k",), math.inf)
+    writer.write(PUT, math.inf)
+    writer.write(PUT * 3, math.inf)
     assert [call.method for call in engine.calls] == ["write", "sync", "write", "sync"]
 
 
@@ -47,9 +47,9 @@ def test_durability_may_be_changed(engine: FaultyEngine) -> None:
     """`durable` holds for the next write."""
     writer = Writer(engine)
     writer.durable = True
-    writer.write(PUT, (b"k",), math.inf)
+    writer.write(PUT, math.inf)
     writer.durable = False
-    writer.write(PUT, (b"k",), math.inf)
+    writer.write(PUT, math.inf)
     assert [call.method for call in engine.calls] == ["write", "sync", "write"]
 
 
@@ -57,14 +57,14 @@ def test_failed_fsync_is_raised(engine: FaultyEngine) -> None:
     """The caller is told when the fsync fails."""
     engine.fail("sync", StorageError("fsync broke"))
     with pytest.raises(StorageError, match="fsync broke"):
-        Writer(engine, durable=True).write(PUT, (b"k",), math.inf)
+        Writer(engine, durable=True).write(PUT, math.inf)
 
 
 def test_failed_write_is_raised_and_not_synced(engine: FaultyEngine) -> None:
     """Any failure but a stall is raised at once."""
     engine.fail("write", StorageError("disk broke"))
     with pytest.raises(StorageError, match="disk broke"):
-        Writer(engine, durable=True).write(PUT, (b"k",), math.inf)
+        Writer(engine, durable=True).write(PUT, math.inf)
     assert [call.method for call in engine.calls] == ["write"]
 
 
@@ -72,7 +72,7 @@ def test_stall_is_waited_out_with_growing_pauses(engine: FaultyEngine) -> None:
     """A stalled write is tried again after 1 ms, then twice as long, up to 50 ms; it is synced once."""
     pauses: list[float] = []
     engine.fail("write", WriteStalled("stalled"), times=8)
-    Writer(engine, durable=True, sleep=pauses.append).write(PUT, (b"k",), math.inf)
+    Writer(engine, durable=True, sleep=pauses.append).write(PUT, math.inf)
     assert pauses == [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05]
     assert engine.get(b"k") == b"v"
     assert len(engine.called("sync")) == 1
@@ -85,7 +85,7 @@ def test_stall_past_the_deadline(engine: FaultyEngine, monkeypatch: pytest.Monke
     pauses: list[float] = []
     engine.fail("write", WriteStalled("stalled"))
     with pytest.raises(Overloaded, match="RocksDB has stalled writes until compaction catches up; try again"):
-        Writer(engine, durable=True, sleep=pauses.append).write(PUT, (b"k",), 100.05)
+        Writer(engine, durable=True, sleep=pauses.append).write(PUT, 100.05)
     assert pauses == [0.001]
     assert len(engine.called("write")) == 2
     assert engine.get(b"k") is None
@@ -95,7 +95,7 @@ def test_stall_past_the_deadline(engine: FaultyEngine, monkeypatch: pytest.Monke
 def test_overdue_write_is_still_tried_once(engine: FaultyEngine) -> None:
     """Only waiting ends at the deadline: without a stall there is none."""
     overdue = time.monotonic() - 1
-    Writer(engine).write(PUT, (b"k",), overdue)
+    Writer(engine).write(PUT, overdue)
     assert engine.get(b"k") == b"v"
 
 
@@ -121,7 +121,7 @@ def test_rewritten_key_is_not_deleted(engine: FaultyEngine) -> None:
     engine.write([(DATA, b"a", b"1"), (DATA, b"b", b"2"), (EXPIRY, b"x", b"")])
     writer = Writer(engine)
     with writer.watching([b"a", b"b"]) as watch:
-        writer.write([(DATA, b"a", b"new")], (b"a",), math.inf)
+        writer.write([(b"a", b"new", 0)], math.inf)
         assert writer.delete_watched(watch, {b"a": [(EXPIRY, b"x", None)], b"b": ()}) == [b"b"]
     assert list(engine.scan(b"", None)) == [(b"a", b"new")]
     assert list(engine.scan(b"", None, EXPIRY)) == [(b"x", b"")]
@@ -131,7 +131,7 @@ def test_deleting_nothing_writes_nothing(engine: FaultyEngine) -> None:
     """No batch is written when every key was rewritten."""
     writer = Writer(engine)
     with writer.watching([b"a"]) as watch:
-        writer.write([(DATA, b"a", b"new")], (b"a",), math.inf)
+        writer.write([(b"a", b"new", 0)], math.inf)
         before = len(engine.called("write"))
         assert _remove(writer, watch, b"a") == []
     assert len(engine.called("write")) == before
@@ -142,8 +142,8 @@ def test_every_watch_is_told(engine: FaultyEngine) -> None:
     writer = Writer(engine)
     with writer.watching([b"a", b"b"]) as first:
         with writer.watching([b"a", b"c"]) as second:
-            writer.write([(DATA, b"a", b"1")], (b"a",), math.inf)
-        writer.write([(DATA, b"c", b"1"), (DATA, b"b", b"1")], (b"b", b"c"), math.inf)
+            writer.write([(b"a", b"1", 0)], math.inf)
+        writer.write([(b"c", b"1", 0), (b"b", b"1", 0)], math.inf)
         assert (first, second) == (set(), {b"c"})
 
 
@@ -152,13 +152,13 @@ def test_watch_ends_when_its_block_fails(engine: FaultyEngine) -> None:
     writer = Writer(engine)
     with pytest.raises(ZeroDivisionError), writer.watching([b"a"]) as watch:
         1 / 0  # noqa: B018
-    writer.write([(DATA, b"a", b"1")], (b"a",), math.inf)
+    writer.write([(b"a", b"1", 0)], math.inf)
     assert watch == {b"a"}
 
 
 def test_stalled_deletion_does_not_wait(engine: FaultyEngine) -> None:
     """Background deletions give way to a stall at once, and nothing is deleted."""
-    engine.write(PUT)
+    engine.write([(DATA, b"k", b"v")])
     writer = Writer(engine, sleep=lambda seconds: pytest.fail("it waited"))
     engine.fail("write", WriteStalled("stalled"), times=1)
     with pytest.raises(WriteStalled), writer.watching([b"k"]) as watch:
@@ -172,11 +172,11 @@ def test_waiting_for_a_stall_does_not_hold_up_others(engine: FaultyEngine) -> No
 
     def sleep(seconds: float) -> None:
         engine.heal("write")
-        writer.write([(DATA, b"other", b"1")], (b"other",), math.inf)
+        writer.write([(b"other", b"1", 0)], math.inf)
 
     writer = Writer(engine, sleep=sleep)
     engine.fail("write", WriteStalled("stalled"))
-    writer.write(PUT, (b"k",), math.inf)
+    writer.write(PUT, math.inf)
     assert list(engine.scan(b"", None)) == [(b"k", b"v"), (b"other", b"1")]
 
 
@@ -202,8 +202,8 @@ def test_deleter_never_takes_a_new_value(engine: FaultyEngine) -> None:
         choose = random.Random(seed)
         for n in range(2000):
             key = choose.choice(keys) + b"/%d" % seed
-            writer.write([(DATA, key, b"old")], (key,), math.inf)
-            writer.write([(DATA, key, b"new %d" % n)], (key,), math.inf)
+            writer.write([(key, b"old", 0)], math.inf)
+            writer.write([(key, b"new %d" % n, 0)], math.inf)
             if engine.get(key) != b"new %d" % n:
                 lost.append(key)
 

@@ -10,6 +10,8 @@ import grpc
 
 from .harness import Server
 
+#: Characters of every fifth value.
+LARGE = 2000
 #: What is said of a group of keys: the one value that all of them hold, or None when all are missing.
 State = Optional[str]
 #: Applies a state to keys; returns once it was acknowledged, raises if it may not have happened.
@@ -97,7 +99,7 @@ class Writer(threading.Thread):
                 number += 1
                 size = 1 if group % 2 else 5
                 keys = tuple(f"{self.name}/{group}/{position}" for position in range(size))
-                yield keys, (None if number % 7 == 0 else f"value {number}")
+                yield keys, (None if number % 7 == 0 else f"value {number}".ljust(LARGE if number % 5 == 0 else 0, "."))
 
 
 def _over_http(server: Server) -> tuple[Write, Callable[[], None]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from .harness import PATIENCE, Launcher, eventually
-from .ledger import Ledger, start_writers
+from .ledger import LARGE, Ledger, start_writers
 
 #: Times the server is killed. A larger number makes a longer trial.
 ROUNDS = 3
@@ -13,11 +15,15 @@ ROUNDS = 3
 WRITES = 300
 
 
-def test_nothing_acknowledged_is_lost(launch: Launcher) -> None:
-    """After each kill under load every key holds what its writer was last told, and no batch is half there."""
+@pytest.mark.parametrize("options", [(), ("--value-disk-threshold", str(LARGE))], ids=["inline", "files"])
+def test_nothing_acknowledged_is_lost(launch: Launcher, options: tuple[str, ...]) -> None:
+    """After each kill under load every key holds what its writer was last told, and no batch is half there.
+
+    Neither is a large value, and no file is left over after a start.
+    """
     ledger = Ledger()
     for _ in range(ROUNDS):
-        server = launch()
+        server = launch(*options)
         ledger.compare(server)
         writers = start_writers(server, ledger)
         ledger.wait_for_more(WRITES, PATIENCE)
@@ -26,8 +32,14 @@ def test_nothing_acknowledged_is_lost(launch: Launcher) -> None:
             writer.join(PATIENCE)
             assert writer.failure is not None
             assert not isinstance(writer.failure, AssertionError)
-    ledger.compare(launch())
+    server = launch(*options)
+    files = [path for path in (server.folder / "value_data").rglob("*") if path.is_file()]
+    ledger.compare(server)
     assert len(ledger) >= ROUNDS * WRITES
+    with server.grpc() as client:
+        large = sum(len(value) >= LARGE for value in client.call("ScanKeyValues").key_values.values())
+    assert len(files) == (large if options else 0)
+    assert bool(large)
 
 
 def test_everything_is_there_after_a_crash(launch: Launcher) -> None:

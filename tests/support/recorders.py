@@ -22,7 +22,7 @@ class CountingRecorder:
         self.health_checks = 0
         self.durations: list[float] = []
 
-    def operation(self, name: str, keys: int, seconds: float, failed: bool) -> None:
+    def operation(self, name: str, keys: int, seconds: float, failed: bool, calls: int = 1) -> None:
         """Keep the call."""
         self.durations.append(seconds)
         self.operations.append(Recorded(name, keys, failed))

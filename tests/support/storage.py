@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from kvtwisted.core import expiry, records
+from kvtwisted.core.cache import HotCache
 from kvtwisted.core.engine import DATA, EXPIRY
 from kvtwisted.core.expiry import Sweeper
+from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.limits import Limits
 from kvtwisted.core.recency import Recency
 from kvtwisted.core.store import Store
@@ -21,18 +25,33 @@ class Storage:
     """The parts of a running store, built anew over the same engine and clock by `restart`."""
 
     def __init__(
-        self, engine: FaultyEngine | None = None, *, durable: bool = False, limits: Limits | None = None
+        self,
+        engine: FaultyEngine | None = None,
+        *,
+        durable: bool = False,
+        limits: Limits | None = None,
+        cache_bytes: int = 0,
+        files: ValueFiles | None = None,
+        spill_threshold: float = math.inf,
     ) -> None:
         self.engine = engine or memory_engine()
         self.time = ManualClock()
         self._durable = durable
         self._limits = limits or Limits()
+        self._cache_bytes = cache_bytes
+        self._files = files
+        self._spill_threshold = spill_threshold
+        if files is not None:
+            files.prepare()
         self.restart()
 
     def restart(self) -> None:
         """New parts, which know only what the engine kept."""
         self.clock = self.time.clock()
-        self.writer = Writer(self.engine, durable=self._durable)
+        self.cache = HotCache(self._cache_bytes)
+        self.writer = Writer(
+            self.engine, self.cache, self._files, durable=self._durable, spill_threshold=self._spill_threshold
+        )
         self.recency = Recency()
         self.store = Store(self.engine, self.writer, self.clock, limits=self._limits, recency=self.recency)
         self.restart_sweeper()

@@ -1,0 +1,162 @@
+"""Large values in files of their own, so that RocksDB does not rewrite them at every compaction.
+
+Note [A file and its record]: a file is complete on the disk before any record names it: written under a temporary name,
+fsynced, renamed, its folder fsynced. The record that names it holds length and checksum and is fsynced too. Only then
+may a file that it replaces go. So at every moment each record's file is there and whole; what a crash can leave behind
+is files that no record names, and those are collected at the next start.
+
+Note [The last reader]: a replaced file is unlinked when every reader has left that had come in before it was replaced,
+since its snapshot may still name it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import threading
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from .errors import Corruption, StorageError, StorageFull
+from .records import Pointer
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TEMPORARY = "tmp"
+
+
+class Collected(NamedTuple):
+    """What a collection of orphans removed: files, and their bytes."""
+
+    files: int
+    freed: int
+
+
+class ValueFiles:
+    """The folder of large values. All methods block; safe from any thread.
+
+    Files lie in 256 sub-folders by the first byte of their random name, never by anything that a client sent.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._readers: dict[object, int] = {}
+        self._retired: list[tuple[int, Pointer]] = []
+
+    def prepare(self) -> None:
+        """Make the folders. Raises OSError when that is not possible."""
+        for sub in (_TEMPORARY, *(f"{number:02x}" for number in range(256))):
+            os.makedirs(os.path.join(self._folder, sub), exist_ok=True)
+        _sync_folder(self._folder)
+
+    def store(self, value: bytes) -> Pointer:
+        """Write a value to a new file, durably. Raises StorageFull or StorageError, and then leaves nothing behind."""
+        name = secrets.token_bytes(16)
+        temporary = os.path.join(self._folder, _TEMPORARY, name.hex())
+        final = self._path(name)
+        try:
+            with open(temporary, "wb", buffering=0) as file:
+                _write_all(file.fileno(), value)
+                os.fsync(file.fileno())
+            os.rename(temporary, final)
+            _sync_folder(os.path.dirname(final))
+        except OSError as error:
+            for path in (temporary, final):
+                with suppress(OSError):
+                    os.unlink(path)
+            raise _translated(error, "write") from error
+        return Pointer(name, len(value), zlib.crc32(value))
+
+    def load(self, pointer: Pointer) -> bytes:
+        """The value. Raises FileNotFoundError, Corruption when it is not what was stored, or StorageError."""
+        try:
+            with open(self._path(pointer.name), "rb", buffering=0) as file:
+                value = file.read(pointer.length + 1)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _translated(error, "read") from error
+        if len(value) != pointer.length or zlib.crc32(value) != pointer.checksum:
+            raise Corruption(f"the large value in file {pointer.name.hex()} is damaged")
+        return value
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within the block no file goes that was named by a record when the block began."""
+        token = object()
+        with self._lock:
+            self._readers[token] = self._generation
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._readers[token]
+            self._unlink_retired()
+
+    def retire(self, pointers: Collection[Pointer]) -> None:
+        """No durable record names these files any more: unlink them after their last reader."""
+        with self._lock:
+            self._retired.extend((self._generation, pointer) for pointer in pointers)
+            self._generation += 1
+        self._unlink_retired()
+
+    def collect_orphans(self, named: Collection[bytes]) -> Collected:
+        """Remove every file whose name is not in `named`. For the start, when nobody reads or writes.
+
+        Raises OSError when the folder cannot be read.
+        """
+        files = freed = 0
+        for sub in os.scandir(self._folder):
+            if not sub.is_dir(follow_symlinks=False):
+                continue
+            for entry in os.scandir(sub.path):
+                if sub.name == _TEMPORARY or not _is_named(entry.name, named):
+                    freed += entry.stat(follow_symlinks=False).st_size
+                    files += 1
+                    os.unlink(entry.path)
+        return Collected(files, freed)
+
+    def _unlink_retired(self) -> None:
+        with self._lock:
+            oldest = min(self._readers.values(), default=self._generation)
+            gone = [pointer for generation, pointer in self._retired if generation < oldest]
+            self._retired = [entry for entry in self._retired if entry[0] >= oldest]
+        for pointer in gone:
+            # What cannot be unlinked is an orphan, and collected at the next start.
+            with suppress(OSError):
+                os.unlink(self._path(pointer.name))
+
+    def _path(self, name: bytes) -> str:
+        text = name.hex()
+        return os.path.join(self._folder, text[:2], text)
+
+
+def _is_named(file: str, named: Collection[bytes]) -> bool:
+    try:
+        return bytes.fromhex(file) in named
+    except ValueError:
+        return False
+
+
+def _write_all(descriptor: int, value: bytes) -> None:
+    left = memoryview(value)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _sync_folder(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _translated(error: OSError, doing: str) -> StorageError:
+    if error.errno in _NO_SPACE:
+        return StorageFull("no space left for a large value")
+    return StorageError(f"cannot {doing} a large value: {error.strerror}")

@@ -1,0 +1,303 @@
+"""Large values in files: what is on the disk when, and what readers see."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from kvtwisted.core import records
+from kvtwisted.core.disk import DiskUsage
+from kvtwisted.core.engine import DATA, FILES
+from kvtwisted.core.errors import Corruption, Overloaded, ResponseTooLarge, StorageError, StorageFull, WriteStalled
+from kvtwisted.core.eviction import EvictionRules, Evictor
+from kvtwisted.core.large_values import ValueFiles
+from kvtwisted.core.recency import Recency
+from kvtwisted.core.records import Pointer
+
+from ..support.storage import PLENTY, Storage
+
+THRESHOLD = 1000
+BIG, OTHER = b"x" * THRESHOLD, b"y" * (THRESHOLD + 5)
+
+
+class Scene(Storage):
+    """A store whose large values go to a folder."""
+
+    def __init__(self, folder: Path, *, cache_bytes: int = 0) -> None:
+        self.folder = folder
+        super().__init__(cache_bytes=cache_bytes, files=ValueFiles(str(folder)), spill_threshold=THRESHOLD)
+
+    def files(self) -> list[Path]:
+        """All files below the folder."""
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    """An empty one."""
+    return Scene(tmp_path / "values")
+
+
+def test_from_the_threshold_on_a_value_has_a_file(scene: Scene) -> None:
+    """One byte less stays in the record; the file's name owes nothing to the key."""
+    scene.store.set(b"small", BIG[:-1])
+    assert scene.files() == []
+    scene.store.set(b"big", BIG)
+    (file,) = scene.files()
+    assert file.read_bytes() == BIG
+    assert file.parent.name == file.name[:2]
+    assert len(file.name) == 32
+    pointer = records.decode(scene.data()[b"big"]).pointer
+    assert pointer is not None
+    assert pointer.name.hex() == file.name
+    assert dict(scene.engine.scan(b"", None, FILES)) == {b"big": pointer.pack()}
+    assert [scene.value(key) for key in (b"small", b"big")] == [BIG[:-1], BIG]
+
+
+def test_every_read_gives_the_value(scene: Scene) -> None:
+    """Get, with its ttl, MGet and both scans; keys alone need no file."""
+    scene.store.mset({b"a": b"small", b"b": BIG}, 10)
+    found = scene.store.get(b"b")
+    assert found is not None
+    assert (found.value, found.ttl) == (BIG, 10)
+    assert scene.store.mget([b"b", b"a"], budget=PLENTY) == {b"b": BIG, b"a": b"small"}
+    assert scene.store.scan(b"", budget=PLENTY).items == [(b"a", b"small"), (b"b", BIG)]
+    scene.files()[0].unlink()
+    assert scene.store.scan(b"", keys_only=True, budget=PLENTY).items == [(b"a", b""), (b"b", b"")]
+
+
+def test_budgets_count_the_file(scene: Scene) -> None:
+    """A large value counts with its length, before it is read."""
+    scene.store.mset({b"a": BIG, b"b": BIG})
+    with pytest.raises(ResponseTooLarge):
+        scene.store.mget([b"a", b"b"], budget=THRESHOLD + 100)
+    page = scene.store.scan(b"", limit=10, budget=THRESHOLD + 100)
+    assert page == ([(b"a", BIG)], b"a")
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_a_replaced_file_goes(tmp_path: Path, cache_bytes: int) -> None:
+    """By a small value, by a large one, by Delete and MDelete; the index of files follows."""
+    scene = Scene(tmp_path / "values", cache_bytes=cache_bytes)
+    scene.store.set(b"k", BIG)
+    for _ in range(3):
+        assert scene.value(b"k") == BIG
+    scene.store.set(b"k", OTHER)
+    assert scene.value(b"k") == OTHER
+    assert len(scene.files()) == 1
+    scene.store.set(b"k", b"small")
+    assert scene.value(b"k") == b"small"
+    assert scene.files() == []
+    scene.store.mset({b"k": BIG, b"l": BIG})
+    scene.store.delete(b"k")
+    scene.store.mdelete([b"l", b"l"])
+    assert scene.files() == []
+    assert list(scene.engine.scan(b"", None, FILES)) == []
+
+
+def test_order_of_a_replacement(scene: Scene) -> None:
+    """The new file is there before the record, the record is fsynced, and only then does the old file go."""
+    scene.store.set(b"k", BIG)
+    seen: list[int] = []
+    scene.engine.before("write", lambda: seen.append(len(scene.files())))
+    scene.engine.before("sync", lambda: seen.append(len(scene.files())))
+    scene.store.set(b"k", OTHER)
+    assert seen == [2, 2]
+    assert len(scene.files()) == 1
+
+
+def test_file_and_folder_are_fsynced_before_the_record(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file before it gets its name, the folder after."""
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def watched_fsync(descriptor: int) -> None:
+        done.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        fsync(descriptor)
+
+    def watched_rename(old: str, new: str) -> None:
+        done.append("rename")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "rename", watched_rename)
+    scene.engine.before("write", lambda: done.append("record"))
+    scene.store.set(b"k", BIG)
+    assert done == ["file", "rename", "folder", "record"]
+
+
+def test_a_reader_keeps_its_file(scene: Scene) -> None:
+    """A scan that began before a value was replaced still gives the old one, and then its file goes."""
+    scene.store.mset({b"a": b"first", b"b": BIG})
+    with scene.writer.files.reading():
+        stored = scene.data()[b"b"]
+        scene.store.set(b"b", OTHER)
+        pointer = records.decode(stored).pointer
+        assert pointer is not None
+        assert scene.writer.files.load(pointer) == BIG
+        with scene.writer.files.reading():
+            pass
+        assert len(scene.files()) == 2
+    assert len(scene.files()) == 1
+
+
+def test_a_get_that_is_overtaken(scene: Scene) -> None:
+    """When the file goes between the record and its reading, the new value is given; when the key goes, nothing."""
+    scene.store.set(b"k", BIG)
+    scene.engine.after("get", lambda: scene.store.set(b"k", OTHER))
+    assert scene.value(b"k") == OTHER
+    scene.engine.after("get", lambda: scene.store.delete(b"k"))
+    assert scene.value(b"k") is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "long", "changed"])
+def test_a_damaged_file_is_an_error_for_its_key(scene: Scene, damage: str) -> None:
+    """Never wrong bytes; other keys are fine, and the key can be written anew."""
+    scene.store.mset({b"bad": BIG, b"good": OTHER})
+    file = next(path for path in scene.files() if path.read_bytes() == BIG)
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes({"short": BIG[:-1], "long": BIG + b"x", "changed": b"z" + BIG[1:]}[damage])
+    for read in (
+        lambda: scene.store.get(b"bad"),
+        lambda: scene.store.mget([b"good", b"bad"], budget=PLENTY),
+        lambda: scene.store.scan(b"", budget=PLENTY),
+    ):
+        with pytest.raises(Corruption, match=r"large value in file [0-9a-f]{32} is (missing|damaged)"):
+            read()
+    assert scene.value(b"good") == OTHER
+    scene.store.set(b"bad", BIG)
+    assert scene.value(b"bad") == BIG
+
+
+def test_threshold_may_change(scene: Scene) -> None:
+    """Values stay where they are and are read from there."""
+    scene.store.set(b"a", BIG)
+    scene.writer.spill_threshold = 10 * THRESHOLD
+    scene.store.set(b"b", BIG)
+    scene.writer.spill_threshold = 10
+    scene.store.set(b"c", b"x" * 10)
+    assert [scene.value(key) for key in (b"a", b"b", b"c")] == [BIG, BIG, b"x" * 10]
+    assert len(scene.files()) == 2
+
+
+def test_expiry_and_eviction_take_the_file(scene: Scene) -> None:
+    """And count its bytes."""
+    scene.store.set(b"old", BIG, 1)
+    scene.time.advance(1000)
+    swept = scene.sweeper.sweep(10)
+    assert swept.deleted == [b"old"]
+    assert swept.freed > THRESHOLD
+    assert scene.files() == []
+    scene.store.set(b"k", BIG)
+    evictor = Evictor(scene.engine, scene.writer, scene.sweeper, Recency(), lambda batch: None)
+    eviction = evictor.run(DiskUsage(used=100, free=0), lambda: PLENTY, EvictionRules(50, 10, "lru"))
+    assert eviction.freed > THRESHOLD
+    assert scene.files() == []
+
+
+def test_orphans_are_collected(scene: Scene) -> None:
+    """Files that no record names, and temporary ones, go; the others stay, also after a restart."""
+    scene.store.set(b"k", BIG)
+    scene.restart()
+    (scene.folder / "tmp" / ("ab" * 16)).write_bytes(b"half")
+    (scene.folder / "ab" / ("ab" * 16)).write_bytes(b"nobody's")
+    (scene.folder / "cd" / "not-hex").write_bytes(b"?")
+    collected = scene.writer.files.collect_orphans(scene.writer.large_files())
+    assert collected == (3, 4 + 8 + 1)
+    assert len(scene.files()) == 1
+    assert scene.value(b"k") == BIG
+    scene.store.set(b"k", b"small")
+    assert scene.files() == []
+
+
+def test_no_space_leaves_nothing_behind(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says so, no record is written, and MSet is all or nothing."""
+    scene.store.set(b"a", b"before")
+    real, calls = os.write, []
+
+    def full(descriptor: int, data: memoryview) -> int:
+        calls.append(len(data))
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StorageFull, match="no space left for a large value"):
+        scene.store.mset({b"a": BIG, b"b": OTHER})
+    monkeypatch.undo()
+    assert scene.files() == []
+    assert [scene.value(key) for key in (b"a", b"b")] == [b"before", None]
+
+
+def test_other_failures_of_the_disk(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write error is a StorageError, and so is a read error."""
+    scene.store.set(b"k", BIG)
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(StorageError, match="cannot write a large value: Input/output error"):
+        scene.store.set(b"k", OTHER)
+    monkeypatch.undo()
+    (file,) = scene.files()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(StorageError, match="cannot read a large value: Is a directory"):
+        scene.store.get(b"k")
+
+
+def test_stalled_write_takes_its_file_away(scene: Scene) -> None:
+    """Nothing was written, so nothing stays."""
+    scene.engine.fail("write", WriteStalled("stalled"))
+    with pytest.raises(Overloaded):
+        scene.store.set(b"k", BIG, deadline=0.0)
+    assert scene.files() == []
+
+
+def test_unknown_outcome_keeps_the_file(scene: Scene) -> None:
+    """When the record may have been written, its file stays; if it was not, the next start collects it."""
+    scene.engine.fail("write", StorageError("broke"), times=1)
+    with pytest.raises(StorageError):
+        scene.store.set(b"k", BIG)
+    assert len(scene.files()) == 1
+    assert scene.writer.files.collect_orphans(scene.writer.large_files()).files == 1
+
+
+def test_readers_beside_a_writer(scene: Scene) -> None:
+    """While one thread replaces a large value again and again, every reader sees a whole one."""
+    values = [bytes([letter]) * (THRESHOLD + letter) for letter in b"abcdefgh"]
+    scene.store.set(b"k", values[0])
+    done, failures = threading.Event(), []
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                seen = [scene.value(b"k"), dict(scene.store.scan(b"", budget=PLENTY).items)[b"k"]]
+                failures.extend(value for value in seen if value not in values)
+            except Exception as error:
+                failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for turn in range(100):
+        scene.store.set(b"k", values[turn % len(values)])
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert failures == []
+    assert len(scene.files()) == 1
+
+
+def test_missing_pointer_is_told(scene: Scene) -> None:
+    """A record that names a file which never was."""
+    scene.engine.write([(DATA, b"k", records.encode_pointer(Pointer(bytes(16), 1, 1), 0))])
+    with pytest.raises(Corruption, match=f"file {'00' * 16} is missing"):
+        scene.store.get(b"k")
