@@ -52,7 +52,6 @@ class Storage:
         files = ValueFiles(now.value.disk_path)
         if now.storage.engine != "memory":
             make_folder("value.disk_path", now.value.disk_path)
-            files.prepare()
         self._writer = Writer(
             engine,
             HotCache(now.cache.max_bytes),
@@ -60,9 +59,9 @@ class Storage:
             durable=now.rocksdb.options.sync,
             spill_threshold=_spill_threshold(now),
         )
-        if now.storage.engine != "memory":
-            self._collect_orphans(files)
         self._store = Store(engine, self._writer, clock, limits=_limits(now), recency=recency)
+        if now.storage.engine != "memory":
+            self._take_over(files)
         self.operations = Operations(self._store, configuration, metrics, self.health)
         self._sweeper = Sweeper(engine, self._writer, clock)
         self._evictor = Evictor(
@@ -70,8 +69,11 @@ class Storage:
         )
         self._watch()
 
-    def _collect_orphans(self, files: ValueFiles) -> None:
-        orphans = files.collect_orphans(self._writer.large_files())
+    def _take_over(self, files: ValueFiles) -> None:
+        named = self._writer.large_files()
+        files.claim(self._store.identity(), empty=not named)
+        files.prepare()
+        orphans = files.collect_orphans(named)
         if orphans.files:
             _log.info("removed {files} orphaned value files, {freed} bytes", files=orphans.files, freed=orphans.freed)
 

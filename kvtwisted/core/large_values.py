@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import threading
 import zlib
@@ -25,6 +26,9 @@ from .records import Pointer
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TEMPORARY = "tmp"
+_SUBFOLDERS = tuple(f"{number:02x}" for number in range(256))
+_OWNER = "kvtwisted-database"
+_NAME = re.compile("[0-9a-f]{32}")
 
 
 class Collected(NamedTuple):
@@ -49,7 +53,7 @@ class ValueFiles:
 
     def prepare(self) -> None:
         """Make the folders. Raises OSError when that is not possible."""
-        for sub in (_TEMPORARY, *(f"{number:02x}" for number in range(256))):
+        for sub in (_TEMPORARY, *_SUBFOLDERS):
             os.makedirs(os.path.join(self._folder, sub), exist_ok=True)
         _sync_folder(self._folder)
 
@@ -104,20 +108,46 @@ class ValueFiles:
             self._generation += 1
         self._unlink_retired()
 
-    def collect_orphans(self, named: Collection[bytes]) -> Collected:
-        """Remove every file whose name is not in `named`. For the start, when nobody reads or writes.
+    def claim(self, owner: str, *, empty: bool) -> None:
+        """Mark the folder as that of the database `owner`, or see that it is; `empty` says that no record names a file.
 
-        Raises OSError when the folder cannot be read.
+        Raises StorageError when the folder belongs to another database, or when it is not the one that the records
+        mean: nothing is removed from a folder that is not ours.
+        """
+        path = os.path.join(self._folder, _OWNER)
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                found = file.read()
+        except FileNotFoundError:
+            if not empty:
+                raise StorageError(
+                    f"value.disk_path: {os.path.abspath(self._folder)} is not the folder of this database's large "
+                    "values; point it there, or move them along"
+                ) from None
+            with open(path, "x", encoding="ascii") as file:
+                file.write(owner)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_folder(self._folder)
+            return
+        if found != owner:
+            raise StorageError(
+                f"value.disk_path: {os.path.abspath(self._folder)} holds the large values of another database"
+            )
+
+    def collect_orphans(self, named: Collection[bytes]) -> Collected:
+        """Remove every file of ours whose name is not in `named`. For the start, when nobody reads or writes.
+
+        Files that `store` would not have made stay. Raises OSError when the folder cannot be read.
         """
         files = freed = 0
-        for sub in os.scandir(self._folder):
-            if not sub.is_dir(follow_symlinks=False):
-                continue
-            for entry in os.scandir(sub.path):
-                if sub.name == _TEMPORARY or not _is_named(entry.name, named):
-                    freed += entry.stat(follow_symlinks=False).st_size
-                    files += 1
-                    os.unlink(entry.path)
+        for sub in (_TEMPORARY, *_SUBFOLDERS):
+            with os.scandir(os.path.join(self._folder, sub)) as entries:
+                orphans = [entry for entry in entries if _is_orphan(sub, entry.name, named)]
+            for entry in orphans:
+                freed += entry.stat(follow_symlinks=False).st_size
+                files += 1
+                os.unlink(entry.path)
         return Collected(files, freed)
 
     def _unlink_retired(self) -> None:
@@ -135,11 +165,10 @@ class ValueFiles:
         return os.path.join(self._folder, text[:2], text)
 
 
-def _is_named(file: str, named: Collection[bytes]) -> bool:
-    try:
-        return bytes.fromhex(file) in named
-    except ValueError:
+def _is_orphan(sub: str, file: str, named: Collection[bytes]) -> bool:
+    if not _NAME.fullmatch(file):
         return False
+    return sub == _TEMPORARY or (file.startswith(sub) and bytes.fromhex(file) not in named)
 
 
 def _write_all(descriptor: int, value: bytes) -> None:

@@ -8,6 +8,7 @@ from any thread, and raises `KvError`s: InvalidRequest before anything is touche
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -27,6 +28,7 @@ ENTRY_OVERHEAD = 16
 #: META entries.
 _FORMAT_KEY, _FORMAT = b"format", b"1"
 _CLOCK_KEY = b"clock"
+_IDENTITY_KEY = b"identity"
 
 _SCAN_STRIDE = 1024
 _LONG_AGO_MS = 1
@@ -254,6 +256,15 @@ class Store:
         """Read an entry of the server's own; raises StorageError where users' reads would."""
         if self._engine.get(_FORMAT_KEY, META) != _FORMAT:
             raise Corruption("the data folder's format mark cannot be read back")
+
+    def identity(self) -> str:
+        """The database's own name, made by chance when it is first asked for, and kept."""
+        stored = self._engine.get(_IDENTITY_KEY, META)
+        if stored is None:
+            stored = secrets.token_hex(16).encode()
+            self._engine.write([(META, _IDENTITY_KEY, stored)])
+            self._engine.sync()
+        return stored.decode("ascii", "replace")
 
     def mark_clock(self) -> None:
         """Write down the present time, so that a later run never goes back before it."""

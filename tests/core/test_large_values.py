@@ -207,13 +207,40 @@ def test_orphans_are_collected(scene: Scene) -> None:
     scene.restart()
     (scene.folder / "tmp" / ("ab" * 16)).write_bytes(b"half")
     (scene.folder / "ab" / ("ab" * 16)).write_bytes(b"nobody's")
-    (scene.folder / "cd" / "not-hex").write_bytes(b"?")
+    others = [scene.folder / "cd" / "notes.txt", scene.folder / "cd" / ("ab" * 16), scene.folder / "mine" / "x"]
+    for other in others:
+        other.parent.mkdir(exist_ok=True)
+        other.write_bytes(b"somebody's")
     collected = scene.writer.files.collect_orphans(scene.writer.large_files())
-    assert collected == (3, 4 + 8 + 1)
+    assert collected == (2, 4 + 8)
+    for other in others:
+        other.unlink()
     assert len(scene.files()) == 1
     assert scene.value(b"k") == BIG
     scene.store.set(b"k", b"small")
     assert scene.files() == []
+
+
+def test_a_folder_belongs_to_one_database(tmp_path: Path) -> None:
+    """It is marked at first, and from then on taken only by the same database; nothing in another one is touched."""
+    files = ValueFiles(str(tmp_path))
+    files.claim("me", empty=True)
+    files.claim("me", empty=False)
+    files.claim("me", empty=True)
+    with pytest.raises(StorageError, match=r"^value\.disk_path: .* holds the large values of another database$"):
+        files.claim("you", empty=True)
+    (tmp_path / "moved").mkdir()
+    with pytest.raises(StorageError, match=r"moved is not the folder of this database's large values"):
+        ValueFiles(str(tmp_path / "moved")).claim("me", empty=False)
+    assert list((tmp_path / "moved").iterdir()) == []
+
+
+def test_a_database_keeps_its_identity(scene: Scene) -> None:
+    """Also over a restart."""
+    identity = scene.store.identity()
+    scene.restart()
+    assert scene.store.identity() == identity
+    assert Storage().store.identity() != identity
 
 
 def test_no_space_leaves_nothing_behind(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,12 +71,16 @@ def test_log_lines_look_as_shown() -> None:
     assert as_text(event).partition(" ")[2] == text.partition(" ")[2]
 
 
+OTHER = ("--rocksdb-path", "other", "--value-disk-path", "other_values")
+
+
 @pytest.mark.parametrize(
     ("options", "cause"),
     [
         (FREE_PORTS, "a second server on the same folder"),
-        (("--rocksdb-path", "other", "--http-port", "{http}", "--grpc-port", "0"), "the HTTP port is taken"),
-        (("--rocksdb-path", "other", "--http-port", "0", "--grpc-port", "{grpc}"), "the gRPC port is taken"),
+        ((*OTHER, "--http-port", "{http}", "--grpc-port", "0"), "the HTTP port is taken"),
+        ((*OTHER, "--http-port", "0", "--grpc-port", "{grpc}"), "the gRPC port is taken"),
+        (("--rocksdb-path", "another", *FREE_PORTS), "another database's `value.disk_path`"),
         (("--config", "kv.toml"), "a wrong `--config`"),
         (("--http-port", "x"), "a value that is not allowed"),
     ],
@@ -89,6 +93,7 @@ def test_refusals_to_start_read_as_shown(server: Server, options: tuple[str, ...
     (line,) = re.findall(r"kvtwisted: .*", done.stdout + done.stderr)
     (shown,) = (row[0].strip("`") for row in tables(PAGE, "line") if row[1] == cause)
     assert done.returncode == 1
+    line = line.replace(str(server.folder), "/srv/kv")
     assert line.replace(ports["http"], "8080").replace(ports["grpc"], "50051") == shown
 
 
