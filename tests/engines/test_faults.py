@@ -93,7 +93,7 @@ db.close()
 import sys
 from rocksdb import DB, ColumnFamilyOptions, Options
 
-families = {name: ColumnFamilyOptions() for name in (b"expiry", b"meta")}
+families = {name: ColumnFamilyOptions() for name in (b"expiry", b"meta", b"files")}
 db = DB(sys.argv[1], Options(), column_families=families)
 db.create_column_family(b"theirs", ColumnFamilyOptions())
 db.close()
