@@ -80,7 +80,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._figures = {name: _Figures() for name in OPERATIONS}
-        self._hot_gets: Callable[[], int] = lambda: 0
+        self._hot_gets: Callable[[], float] = lambda: 0
         registry.register(_OperationsCollector(self._read))
         self._config_updates = self._counter("kv_config_updates_total", "Accepted configuration changes.")
         self._health_checks = self._counter("kv_health_checks_total", "Health checks answered.")
@@ -164,9 +164,9 @@ class Metrics:
         """Figures by operation, for the performance log."""
         return {name: totals for name, (totals, _) in self._read().items()}
 
-    def count_hot_gets(self, read: Callable[[], int]) -> None:
+    def count_hot_gets(self, read: Callable[[], float]) -> None:
         """Add what `read` gives to the Gets: those from the hot cache, which nobody reports one by one."""
-        self._hot_gets = read
+        self._hot_gets = _rising(read)
 
     def _read(self) -> dict[str, tuple[Totals, float]]:
         figures = {name: of.read() for name, of in self._figures.items()}
@@ -200,11 +200,23 @@ class _OperationsCollector(Collector):
 
 class _TotalCollector(Collector):
     def __init__(self, name: str, help: str, read: Callable[[], float]) -> None:
-        self._name, self._help, self._read = name, help, read
+        self._name, self._help, self._read = name, help, _rising(read)
 
     def collect(self) -> Iterable[Metric]:
         """The counter, as it is now."""
         yield CounterMetricFamily(self._name, self._help, self._read())
+
+
+def _rising(read: Callable[[], float]) -> Callable[[], float]:
+    """What `read` gives, but never less than before: Prometheus takes a fall for a restart."""
+    highest = 0.0
+
+    def risen() -> float:
+        nonlocal highest
+        highest = max(highest, read())
+        return highest
+
+    return risen
 
 
 class _SampleCollector(Collector):

@@ -16,8 +16,9 @@ from .background.ticker import Ticker
 from .config.settings import Settings
 from .core.cache import HotCache
 from .core.clock import Clock
-from .core.disk import disk_usage, folder_bytes
+from .core.disk import disk_usage, folder_bytes, same_disk
 from .core.engine import Engine
+from .core.errors import StorageError
 from .core.eviction import EvictionRules, Evictor
 from .core.expiry import Sweeper
 from .core.health import Health
@@ -86,6 +87,7 @@ class Storage:
 
     def close(self) -> None:
         """Write down what the next run should know. The engine stays open. Raises StorageError."""
+        self._writer.files.release()
         self._store.mark_clock()
 
     def make_tickers(self, reactor: Any, defer: Defer) -> list[Ticker]:
@@ -106,7 +108,7 @@ class Storage:
             metrics,
             rules=lambda: _eviction_rules(settings()),
             measure_disk=lambda: disk_usage(data),
-            measure_own=lambda: folder_bytes(data) + folder_bytes(values),
+            measure_own=lambda: folder_bytes(data) + (folder_bytes(values) if same_disk(data, values) else 0),
             defer=defer,
         )
         sampling = SamplingTask(self.operations, metrics, lambda: take_sample(self.engine, data, values), defer)
@@ -118,8 +120,15 @@ class Storage:
 
     def _sync_log(self) -> None:
         # RocksDB recovers from a write that failed for want of space, but not when its log is then told to sync.
-        if self._settings().storage.wal_sync_interval_ms and not self.operations.writes_fail:
+        if not self._settings().storage.wal_sync_interval_ms or self.operations.writes_fail:
+            return
+        try:
             self._writer.sync()
+        except StorageError as error:
+            # Health is where this is seen; the task comes back at its next turn.
+            self.health.fail("log", f"the write-ahead log cannot be synced: {error}")
+        else:
+            self.health.recover("log")
 
     def _watch(self) -> None:
         store, operations = self._store, self.operations

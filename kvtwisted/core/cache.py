@@ -45,8 +45,9 @@ class HotCache:
         self.entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._missed: set[bytes] = set()
-        self._missed_before: set[bytes] = set()
+        # Hashes: the keys themselves might take far more than the cache.
+        self._missed: set[int] = set()
+        self._missed_before: set[int] = set()
         self._lock = threading.Lock()
 
     @property
@@ -58,15 +59,18 @@ class HotCache:
         """Change the limit; what is over it leaves at once."""
         with self._lock:
             self._max_bytes = max_bytes
+            if not max_bytes:
+                self._missed, self._missed_before = set(), set()
             self._shrink()
 
     def wanted(self, key: bytes) -> bool:
         """Whether a key that was missed should be offered: at its second miss within a while."""
         if not self._max_bytes:
             return False
-        if key in self._missed or key in self._missed_before:
+        missed = hash(key)
+        if missed in self._missed or missed in self._missed_before:
             return True
-        self._missed.add(key)
+        self._missed.add(missed)
         if len(self._missed) >= _DOORKEEPER:
             self._missed_before, self._missed = self._missed, set()
         return False

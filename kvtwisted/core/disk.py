@@ -27,6 +27,11 @@ def disk_usage(path: str) -> DiskUsage:
     )
 
 
+def same_disk(path: str, other: str) -> bool:
+    """Whether two folders are on one file system. Raises OSError when there is no such path."""
+    return os.stat(path).st_dev == os.stat(other).st_dev
+
+
 def folder_bytes(path: str) -> int:
     """Bytes on disk of all files below `path`; 0 when it does not exist. Files that vanish meanwhile do not count."""
     total = 0

@@ -12,6 +12,7 @@ since its snapshot may still name it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -21,7 +22,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from .errors import Corruption, StorageError, StorageFull
+from .errors import Corruption, StorageError, StorageFull, StorageLocked
 from .records import Pointer
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -50,6 +51,7 @@ class ValueFiles:
         self._generation = 0
         self._readers: dict[object, int] = {}
         self._retired: list[tuple[int, Pointer]] = []
+        self._claim: int | None = None
 
     def prepare(self) -> None:
         """Make the folders. Raises OSError when that is not possible."""
@@ -79,12 +81,13 @@ class ValueFiles:
         """The value. Raises FileNotFoundError, Corruption when it is not what was stored, or StorageError."""
         try:
             with open(self._path(pointer.name), "rb", buffering=0) as file:
-                value = file.read(pointer.length + 1)
+                whole = os.fstat(file.fileno()).st_size == pointer.length
+                value = file.read(pointer.length) if whole else b""
         except FileNotFoundError:
             raise
         except OSError as error:
             raise _translated(error, "read") from error
-        if len(value) != pointer.length or zlib.crc32(value) != pointer.checksum:
+        if not whole or zlib.crc32(value) != pointer.checksum:
             raise Corruption(f"the large value in file {pointer.name.hex()} is damaged")
         return value
 
@@ -109,31 +112,41 @@ class ValueFiles:
         self._unlink_retired()
 
     def claim(self, owner: str, *, empty: bool) -> None:
-        """Mark the folder as that of the database `owner`, or see that it is; `empty` says that no record names a file.
+        """Take the folder for the database `owner`, until `release`; `empty` says that no record names a file.
 
-        Raises StorageError when the folder belongs to another database, or when it is not the one that the records
-        mean: nothing is removed from a folder that is not ours.
+        Raises StorageError when the folder belongs to another database, is in use by another server, is not the one
+        that the records mean, or is not empty when it is first taken: nothing is removed from what is not ours.
         """
-        path = os.path.join(self._folder, _OWNER)
-        try:
-            with open(path, encoding="ascii", errors="replace") as file:
-                found = file.read()
-        except FileNotFoundError:
+        folder = os.path.abspath(self._folder)
+        path = os.path.join(folder, _OWNER)
+        if not os.path.exists(path) or not os.path.getsize(path):
             if not empty:
                 raise StorageError(
-                    f"value.disk_path: {os.path.abspath(self._folder)} is not the folder of this database's large "
-                    "values; point it there, or move them along"
-                ) from None
-            with open(path, "x", encoding="ascii") as file:
+                    f"value.disk_path: {folder} is not the folder of this database's large values; "
+                    "point it there, or move them along"
+                )
+            if set(os.listdir(folder)) - {_OWNER, "lost+found"}:
+                raise StorageError(f"value.disk_path: {folder} is not empty; large values need a folder of their own")
+            with open(path, "w", encoding="ascii") as file:
                 file.write(owner)
                 file.flush()
                 os.fsync(file.fileno())
-            _sync_folder(self._folder)
-            return
-        if found != owner:
-            raise StorageError(
-                f"value.disk_path: {os.path.abspath(self._folder)} holds the large values of another database"
-            )
+            _sync_folder(folder)
+        with open(path, encoding="ascii", errors="replace") as file:
+            if file.read() != owner:
+                raise StorageError(f"value.disk_path: {folder} holds the large values of another database")
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                # A copy of this database, identity and all.
+                raise StorageLocked(f"value.disk_path: {folder} is in use by another server") from None
+            self._claim = os.dup(file.fileno())  # the lock is held as long as one descriptor is
+
+    def release(self) -> None:
+        """Let another server have the folder."""
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
     def collect_orphans(self, named: Collection[bytes]) -> Collected:
         """Remove every file of ours whose name is not in `named`. For the start, when nobody reads or writes.

@@ -6,6 +6,7 @@ thread; the Deferred form is `kvtwisted.threaded.facade`.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,7 @@ class Operations:
         self._hot = store.hot
         #: Gets answered from the hot cache here, which the recorder is not told of one by one.
         self.hot_gets = 0
+        self._next_hot = itertools.count(1).__next__
 
     def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> None:
         """Store one value; see `Store.set`."""
@@ -81,8 +83,9 @@ class Operations:
         if entry is None or entry.expires_at_ms:
             return self._counted(GET, 1, deadline, lambda: self._store.get(key))
         entry.used = True
-        self.hot_gets += 1
-        if self.hot_gets % HOT_SAMPLE == 0:
+        # One C call: `+= 1` would lose counts between threads before Python 3.10.
+        self.hot_gets = count = self._next_hot()
+        if count % HOT_SAMPLE == 0:
             self._time_hot_get(key)
         return entry.found
 

@@ -7,6 +7,7 @@ from any thread, and raises `KvError`s: InvalidRequest before anything is touche
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 import time
@@ -67,9 +68,11 @@ class Store:
         self._recency = recency
         #: May be replaced at any time; a request sees either the old object or the new.
         self.limits = limits
-        #: Gets answered from the hot cache and by RocksDB. Nearly exact: threads may rarely overwrite one another's.
+        #: Gets answered from the hot cache and by RocksDB. A thread may leave these behind by one until the next Get.
         self.cache_hits = 0
         self.cache_misses = 0
+        self._next_hit = itertools.count(1).__next__
+        self._next_miss = itertools.count(1).__next__
         self._check_format()
 
     def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> None:
@@ -87,10 +90,10 @@ class Store:
         entry = self.hot(key)
         if entry is not None:
             entry.used = True
-            self.cache_hits += 1
+            self.cache_hits = self._next_hit()
             return self._unexpired(entry.found.value, entry.expires_at_ms) if entry.expires_at_ms else entry.found
         check_key(key)
-        self.cache_misses += 1
+        self.cache_misses = self._next_miss()
         record = self._read(key)
         if record is None:
             return None

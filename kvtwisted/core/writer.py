@@ -22,7 +22,7 @@ from typing import Callable, Optional
 from . import records
 from .cache import HotCache
 from .engine import DATA, EXPIRY, FILES, Engine, Mutation
-from .errors import KvError, Overloaded, StorageError, WriteStalled
+from .errors import Overloaded, StorageError, WriteStalled
 from .large_values import ValueFiles
 from .records import Pointer
 
@@ -61,6 +61,8 @@ class Writer:
         self._synced = 0
         # As many as there are files: the one figure that memory must hold for each.
         self._large = {} if files is None else _pointers(engine)
+        # Files that no record names any more, once what says so is durable.
+        self._replaced: list[Pointer] = []
         self.durable = durable
         self.spill_threshold = spill_threshold
 
@@ -86,8 +88,6 @@ class Writer:
             pause = min(2 * pause, _LONGEST_STALL_PAUSE)
         if self.durable or large or replaced:
             self.sync()
-        if replaced:
-            self.files.retire(replaced)
 
     def _spill(self, changes: Sequence[Change]) -> dict[bytes, Pointer]:
         large: dict[bytes, Pointer] = {}
@@ -105,43 +105,45 @@ class Writer:
         mine = self._written
         with self._sync_lock:
             if self._synced < mine:
-                covered = self._written
+                with self._lock:
+                    covered, replaced = self._written, len(self._replaced)
                 self._engine.sync()
                 self._synced = covered
+                # No durable record names these files any more.
+                with self._lock:
+                    gone, self._replaced = self._replaced[:replaced], self._replaced[replaced:]
+                if gone:
+                    self.files.retire(gone)
 
     def _accepted(
         self, mutations: Sequence[Mutation], changes: Sequence[Change], large: Mapping[bytes, Pointer]
-    ) -> list[Pointer] | None:
-        """Write, unless RocksDB stalls (None); returns the files that no record names any more."""
+    ) -> bool | None:
+        """Write, unless RocksDB stalls (None); returns whether any file was replaced."""
         with self._lock:
             for watch in self._watches:
                 watch.difference_update([key for key, _, _ in changes])
+            # Out of the cache before the engine changes, so that nobody sees the old value there after a new one.
+            cached = {key for key, _, _ in changes if key in self.cache.entries}
+            for key in cached:
+                self.cache.drop(key)
             inlined = [key for key, _, _ in changes if key in self._large and key not in large] if self._large else []
             try:
                 self._engine.write([*mutations, *((FILES, key, None) for key in inlined)] if inlined else mutations)
             except WriteStalled:
                 return None
-            except KvError:
-                for key, _, _ in changes:  # whether the engine has the old or the new is not known
-                    self.cache.drop(key)
-                raise
             self._written += 1
-            self._refresh_cache(changes)
+            for key, value, expires_at_ms in changes:
+                if key in cached and value is not None:
+                    self.cache.put(key, value, expires_at_ms)
             replaced = self._forget_files([*inlined, *large])
             self._large.update(large)
-            return replaced
-
-    def _refresh_cache(self, changes: Sequence[Change]) -> None:
-        cached = self.cache.entries
-        for key, value, expires_at_ms in changes:
-            if key in cached:
-                if value is None:
-                    self.cache.drop(key)
-                else:
-                    self.cache.put(key, value, expires_at_ms)
+            return bool(replaced)
 
     def _forget_files(self, keys: Iterable[bytes]) -> list[Pointer]:
-        return [pointer for key in keys if (pointer := self._large.pop(key, None)) is not None]
+        """The files of keys that are no longer large; they go after the next fsync."""
+        replaced = [pointer for key in keys if (pointer := self._large.pop(key, None)) is not None]
+        self._replaced += replaced
+        return replaced
 
     @contextmanager
     def watching(self, keys: Iterable[bytes]) -> Iterator[set[bytes]]:
@@ -187,7 +189,6 @@ class Writer:
             replaced = self._forget_files(deleted)
         if replaced:
             self.sync()
-            self.files.retire(replaced)
         return deleted
 
 

@@ -140,6 +140,18 @@ def test_failed_write_forgets_the_key(storage: Storage) -> None:
     assert storage.value(b"a") == b"1"
 
 
+def test_nobody_sees_the_old_value_after_the_new_one(storage: Storage) -> None:
+    """Before the engine has a batch, none of its keys is in the cache; afterwards all are, with the new value."""
+    warm(storage, b"a", b"b")
+    seen: list[list[bytes]] = []
+    storage.engine.before("write", lambda: seen.append(list(storage.cache.entries)))
+    storage.engine.after("write", lambda: seen.append(list(storage.cache.entries)))
+    storage.store.mset({b"a": b"new", b"b": b"new"})
+    assert seen == [[], []]
+    assert list(storage.cache.entries) == [b"a", b"b"]
+    assert (storage.value(b"a"), storage.value(b"b")) == (b"new", b"new")
+
+
 def test_limit_holds_and_the_unused_go_first() -> None:
     """Past its limit the cache lets go of what was not used since its last turn, and keeps the rest."""
     cache = HotCache(10 * (ENTRY_COST + 2))

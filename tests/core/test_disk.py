@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.core import disk
-from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
+from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes, same_disk
 
 
 @pytest.mark.parametrize(("used", "free", "percent"), [(0, 0, 0), (0, 5, 0), (1, 3, 25), (4, 4, 50), (5, 0, 100)])
@@ -127,3 +127,10 @@ def test_folder_bytes_while_files_vanish(tmp_path: Path, monkeypatch: pytest.Mon
     assert folder_bytes(str(tmp_path)) == expected
     assert not (tmp_path / "gone").exists()
     assert not (tmp_path / "sub/gone").exists()
+
+
+def test_same_disk(tmp_path: Path) -> None:
+    """Two folders of one file system, and one of another."""
+    (tmp_path / "a").mkdir()
+    assert same_disk(str(tmp_path), str(tmp_path / "a"))
+    assert not same_disk(str(tmp_path), "/proc")

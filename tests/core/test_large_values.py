@@ -12,7 +12,15 @@ import pytest
 from kvtwisted.core import records
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.engine import DATA, FILES
-from kvtwisted.core.errors import Corruption, Overloaded, ResponseTooLarge, StorageError, StorageFull, WriteStalled
+from kvtwisted.core.errors import (
+    Corruption,
+    Overloaded,
+    ResponseTooLarge,
+    StorageError,
+    StorageFull,
+    StorageLocked,
+    WriteStalled,
+)
 from kvtwisted.core.eviction import EvictionRules, Evictor
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.recency import Recency
@@ -223,16 +231,63 @@ def test_orphans_are_collected(scene: Scene) -> None:
 
 def test_a_folder_belongs_to_one_database(tmp_path: Path) -> None:
     """It is marked at first, and from then on taken only by the same database; nothing in another one is touched."""
-    files = ValueFiles(str(tmp_path))
-    files.claim("me", empty=True)
-    files.claim("me", empty=False)
-    files.claim("me", empty=True)
+    for empty in (True, False, True):
+        files = ValueFiles(str(tmp_path))
+        files.claim("me", empty=empty)
+        files.release()
+        files.release()
     with pytest.raises(StorageError, match=r"^value\.disk_path: .* holds the large values of another database$"):
-        files.claim("you", empty=True)
+        ValueFiles(str(tmp_path)).claim("you", empty=True)
     (tmp_path / "moved").mkdir()
     with pytest.raises(StorageError, match=r"moved is not the folder of this database's large values"):
         ValueFiles(str(tmp_path / "moved")).claim("me", empty=False)
     assert list((tmp_path / "moved").iterdir()) == []
+
+
+def test_a_folder_is_used_by_one_server(tmp_path: Path) -> None:
+    """A copy of a database has its identity too; it cannot have the folder at the same time."""
+    first = ValueFiles(str(tmp_path))
+    first.claim("me", empty=True)
+    with pytest.raises(StorageLocked, match=r"^value\.disk_path: .* is in use by another server$"):
+        ValueFiles(str(tmp_path)).claim("me", empty=True)
+    first.release()
+    ValueFiles(str(tmp_path)).claim("me", empty=True)
+
+
+def test_a_folder_with_somebodys_files_is_not_taken(tmp_path: Path) -> None:
+    """Whatever they are called; a marker that a crash left empty is in nobody's way."""
+    (tmp_path / "kvtwisted-database").touch()
+    (tmp_path / "lost+found").mkdir()
+    files = ValueFiles(str(tmp_path))
+    files.claim("me", empty=True)
+    files.release()
+    (tmp_path / "kvtwisted-database").unlink()
+    (tmp_path / "ab").mkdir()
+    with pytest.raises(StorageError, match=r"is not empty; large values need a folder of their own$"):
+        ValueFiles(str(tmp_path)).claim("me", empty=True)
+
+
+def test_a_failed_fsync_only_delays_the_unlinking(scene: Scene) -> None:
+    """The replaced file goes with the next fsync that works."""
+    scene.store.set(b"k", BIG)
+    scene.engine.fail("sync", StorageError("fsync broke"), times=1)
+    with pytest.raises(StorageError, match="fsync broke"):
+        scene.store.set(b"k", OTHER)
+    assert len(scene.files()) == 2
+    scene.store.set(b"other", b"small")
+    scene.writer.sync()
+    assert len(scene.files()) == 1
+    assert scene.value(b"k") == OTHER
+
+
+def test_absurd_length_in_a_pointer(scene: Scene) -> None:
+    """A damaged length is found out before anything of that size is asked for."""
+    scene.store.set(b"k", BIG)
+    pointer = records.decode(scene.data()[b"k"]).pointer
+    assert pointer is not None
+    scene.engine.write([(DATA, b"k", records.encode_pointer(pointer._replace(length=2**64 - 1), 0))])
+    with pytest.raises(Corruption, match="damaged"):
+        scene.store.get(b"k")
 
 
 def test_a_database_keeps_its_identity(scene: Scene) -> None:
