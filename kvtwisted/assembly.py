@@ -37,6 +37,7 @@ from .http.site import HttpOptions, KvSite, make_site
 from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import CONTENT_TYPE, Metrics
+from .rpc.listening import joined
 from .rpc.threaded_server import GrpcOptions, ThreadedGrpcServer
 from .storage import Storage
 from .threaded.facade import AsyncOperations
@@ -218,9 +219,5 @@ class Server(Service):
             "kvtwisted {version} with {engine}, data in {path}",
             version=__version__, engine=engine.version, path=os.path.abspath(self._settings.rocksdb.path),
         )  # fmt: skip
-        _log.info("HTTP on http://{address}", address=_joined(*addresses.http))
-        _log.info("gRPC on {address}", address=_joined(*addresses.grpc))
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        _log.info("HTTP on http://{address}", address=joined(*addresses.http))
+        _log.info("gRPC on {address}", address=joined(*addresses.grpc))

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..core.errors import Corruption
-from ..core.records import Found
+from ..core.records import Found, as_text
 from ..core.store import Page
 
 JSON = "application/json"
@@ -49,7 +48,7 @@ def found(result: Found | None, key: str) -> Answer:
     """The answer of get: `ttl` is there only when the key expires."""
     if result is None:
         return KEY_NOT_FOUND
-    document: dict[str, object] = {"key": key, "value": _text(result.value)}
+    document: dict[str, object] = {"key": key, "value": as_text(result.value)}
     if result.ttl:
         document["ttl"] = result.ttl
     return Answer(200, to_json(document))
@@ -60,16 +59,16 @@ def page(result: Page, prefix: str, limit: int, keys_only: bool) -> Answer:
     items = result.items
     document: dict[str, object] = {"prefix": prefix, "limit": limit, "count": len(items)}
     if keys_only:
-        document["keys"] = [_text(key) for key, _ in items]
+        document["keys"] = [as_text(key) for key, _ in items]
     else:
-        document["results"] = {_text(key): _text(value) for key, value in items}
-    document["next_cursor"] = _text(result.next_cursor)
+        document["results"] = {as_text(key): as_text(value) for key, value in items}
+    document["next_cursor"] = as_text(result.next_cursor)
     return Answer(200, to_json(document))
 
 
 def values(result: Mapping[bytes, bytes]) -> Answer:
     """The answer of mget, in the order that was asked."""
-    return Answer(200, to_json({"results": {_text(key): _text(value) for key, value in result.items()}}))
+    return Answer(200, to_json({"results": {as_text(key): as_text(value) for key, value in result.items()}}))
 
 
 def configuration(text: str) -> Answer:
@@ -90,10 +89,3 @@ def health(reason: str | None) -> Answer:
     if reason is None:
         return HEALTHY
     return Answer(503, to_json({"status": "unavailable", "reason": reason}))
-
-
-def _text(stored: bytes) -> str:
-    try:
-        return stored.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Corruption(f"stored bytes are not UTF-8 text: {error.reason} at byte {error.start}") from None

@@ -9,9 +9,9 @@ from typing import Any, Callable, NamedTuple
 
 from google.protobuf.message import Message
 
-from ..core.errors import Corruption
 from ..core.limits import MAX_KEY_BYTES
 from ..core.operations import Operations
+from ..core.records import as_text
 from ..core.store import Page
 from .generated import keyvalue_pb2 as kv
 
@@ -58,7 +58,7 @@ def _get(operations: Operations, request: kv.GetRequest, call: Call) -> kv.GetRe
     found = operations.get(request.key.encode(), deadline=call.deadline)
     if found is None:
         return kv.GetResponse()
-    return kv.GetResponse(value=_text(found.value), found=True, ttl=found.ttl)
+    return kv.GetResponse(value=as_text(found.value), found=True, ttl=found.ttl)
 
 
 def _delete(operations: Operations, request: kv.DeleteRequest, call: Call) -> kv.DeleteResponse:
@@ -68,13 +68,13 @@ def _delete(operations: Operations, request: kv.DeleteRequest, call: Call) -> kv
 
 def _scan_keys(operations: Operations, request: kv.ScanRequest, call: Call) -> kv.ScanKeysResponse:
     page = _page(operations, request, call, keys_only=True)
-    return kv.ScanKeysResponse(keys=[_text(key) for key, _ in page.items], next_cursor=_text(page.next_cursor))
+    return kv.ScanKeysResponse(keys=[as_text(key) for key, _ in page.items], next_cursor=as_text(page.next_cursor))
 
 
 def _scan_key_values(operations: Operations, request: kv.ScanRequest, call: Call) -> kv.ScanKeyValuesResponse:
     page = _page(operations, request, call, keys_only=False)
-    pairs = {_text(key): _text(value) for key, value in page.items}
-    return kv.ScanKeyValuesResponse(key_values=pairs, next_cursor=_text(page.next_cursor))
+    pairs = {as_text(key): as_text(value) for key, value in page.items}
+    return kv.ScanKeyValuesResponse(key_values=pairs, next_cursor=as_text(page.next_cursor))
 
 
 def _mset(operations: Operations, request: kv.MSetRequest, call: Call) -> kv.MSetResponse:
@@ -85,7 +85,7 @@ def _mset(operations: Operations, request: kv.MSetRequest, call: Call) -> kv.MSe
 
 def _mget(operations: Operations, request: kv.MGetRequest, call: Call) -> kv.MGetResponse:
     found = operations.mget([key.encode() for key in request.keys], budget=call.budget, deadline=call.deadline)
-    return kv.MGetResponse(key_values={_text(key): _text(value) for key, value in found.items()})
+    return kv.MGetResponse(key_values={as_text(key): as_text(value) for key, value in found.items()})
 
 
 def _mdelete(operations: Operations, request: kv.MDeleteRequest, call: Call) -> kv.MDeleteResponse:
@@ -111,13 +111,6 @@ def _page(operations: Operations, request: kv.ScanRequest, call: Call, *, keys_o
         budget=call.budget,
         deadline=call.deadline,
     )
-
-
-def _text(stored: bytes) -> str:
-    try:
-        return stored.decode()
-    except UnicodeDecodeError as error:
-        raise Corruption(f"stored bytes are not UTF-8 text: {error}") from None
 
 
 METHODS: dict[str, Method] = {
