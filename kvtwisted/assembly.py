@@ -29,8 +29,10 @@ from .background.ticker import Ticker
 from .config.manager import ConfigManager
 from .config.settings import Settings
 from .core.admission import Admission
+from .core.disk import disk_usage
 from .core.engine import Engine
 from .core.errors import Unavailable
+from .core.space import fitted, lowered
 from .engines import open_engine
 from .http.bodies import body_limit
 from .http.site import HttpOptions, KvSite, make_site
@@ -40,10 +42,12 @@ from .metrics import CONTENT_TYPE, Metrics
 from .rpc.listening import joined
 from .rpc.threaded_server import GrpcOptions, ThreadedGrpcServer
 from .storage import Storage
+from .threaded.administration import THREADS as ADMINISTRATION_THREADS
+from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
 
-#: Threads of the background tasks: one may be in a long compaction while the other sweeps and samples.
-BACKGROUND_THREADS = 2
+#: Threads of the background tasks, one for each: the log's fsync must not wait for a long compaction.
+BACKGROUND_THREADS = 5
 
 _log = Logger(namespace="kvtwisted")
 
@@ -102,9 +106,11 @@ class Server(Service):
         admission = Admission(self._settings.limits.max_in_flight)
         push("admission", admission.close)
         facade = AsyncOperations(self._reactor, requests, storage.operations, admission)
-        site = self._make_site(facade, metrics)
+        administration = self._make_administration(storage)
+        site = self._make_site(facade, administration, metrics)
         self.addresses = self._start_transports(site, self._make_grpc_server(storage, admission))
         self._start_tickers(storage.make_tickers(self._reactor, partial(deferToThreadPool, self._reactor, background)))
+        push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         self._watch(metrics, engine, admission, facade, site)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
@@ -114,7 +120,12 @@ class Server(Service):
         settings = self._settings
         if settings.storage.engine != "memory":
             make_folder("rocksdb.path", settings.rocksdb.path)
-        return open_engine(settings.storage.engine, settings.rocksdb.path, settings.rocksdb.options)
+            options = fitted(settings.rocksdb.options, disk_usage(settings.rocksdb.path).total)
+            if lower := lowered(settings.rocksdb.options, options):
+                _log.info("rocksdb.options lowered to what the disk can bear: {lower}", lower=json.dumps(lower))
+        else:
+            options = settings.rocksdb.options
+        return open_engine(settings.storage.engine, settings.rocksdb.path, options)
 
     def _start_pool(self, name: str, threads: int) -> ThreadPool:
         pool = ThreadPool(minthreads=0, maxthreads=threads, name=f"kvtwisted-{name}")
@@ -125,7 +136,17 @@ class Server(Service):
 
     # The transports.
 
-    def _make_site(self, facade: AsyncOperations, metrics: Metrics) -> KvSite:
+    def _make_administration(self, storage: Storage) -> Administration:
+        return Administration(
+            self._reactor,
+            self._start_pool("administration", ADMINISTRATION_THREADS),
+            backups=storage.backups,
+            plan_eviction=storage.plan_eviction,
+            collect_orphans=storage.collect_orphans,
+            on_disk=self._settings.storage.engine != "memory",
+        )
+
+    def _make_site(self, facade: AsyncOperations, administration: Administration, metrics: Metrics) -> KvSite:
         settings = self._settings
         options = HttpOptions(
             max_body_bytes=body_limit(settings.limits.max_request_bytes),
@@ -135,6 +156,7 @@ class Server(Service):
         )
         return make_site(
             facade,
+            administration,
             reactor=self._reactor,
             options=options,
             metrics_text=(lambda: (CONTENT_TYPE, metrics.text())) if settings.monitoring.enabled else None,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any, Callable
 
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
+from .config.durable import sync_entry
 from .core.errors import KvError, Unavailable
 
 _log = Logger(namespace="kvtwisted")
@@ -37,8 +39,19 @@ class Unwinding:
 
 
 def make_folder(key: str, path: str) -> None:
-    """Make the folder that the configuration names under `key`. Raises Unavailable, naming key and path."""
+    """Make the folder that the configuration names under `key`, so that it survives a power loss.
+
+    Raises Unavailable, naming key and path.
+    """
+    folder = os.path.abspath(path)
+    made = [folder]  # in any case: a run that was killed may have made it and come no further
+    while not os.path.isdir(os.path.dirname(made[-1])):
+        made.append(os.path.dirname(made[-1]))
     try:
-        os.makedirs(path, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
+        for name in made:
+            # Without the right to read the folder above there is no way to wait for its fsync.
+            with suppress(PermissionError):
+                sync_entry(name)
     except OSError as error:
-        raise Unavailable(f"{key}: cannot make the folder {os.path.abspath(path)}: {error.strerror}") from None
+        raise Unavailable(f"{key}: cannot make the folder {folder}: {error.strerror}") from None

@@ -6,7 +6,7 @@ Counting is safe from any thread and costs about a microsecond a call (prometheu
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -60,6 +60,25 @@ class _Figures:
         self._errors = 0
         self._seconds = 0.0
         self._calls = [0] * (len(BUCKETS) + 1)
+        # Of calls on one key that succeeded, not counted yet. Appended to without the lock.
+        self.durations: list[float] = []
+
+    def fold(self) -> None:
+        with self._lock:
+            self._fold()
+
+    def _fold(self) -> None:
+        count = len(self.durations)
+        durations = sorted(self.durations[:count])
+        del self.durations[:count]
+        self._keys += count
+        self._seconds += sum(durations)
+        below = 0
+        for bucket, bound in enumerate(BUCKETS):
+            within = bisect_right(durations, bound)
+            self._calls[bucket] += within - below
+            below = within
+        self._calls[-1] += count - below
 
     def add(self, keys: int, seconds: float, failed: bool, calls: int) -> None:
         with self._lock:
@@ -71,6 +90,7 @@ class _Figures:
 
     def read(self) -> tuple[Totals, float]:
         with self._lock:
+            self._fold()
             return Totals(self._keys, self._errors, list(self._calls)), self._seconds
 
 
@@ -106,6 +126,15 @@ class Metrics:
     def operation(self, name: str, keys: int, seconds: float, failed: bool, calls: int = 1) -> None:
         """A call of `name` on `keys` keys took `seconds`, and stands for `calls` calls."""
         self._figures[name].add(keys, seconds, failed, calls)
+
+    def durations(self, name: str) -> list[float]:
+        """Where the seconds of each call of `name` on one key that succeeded are appended, until `fold`."""
+        return self._figures[name].durations
+
+    def fold(self) -> None:
+        """Count what has been appended to `durations`."""
+        for figures in self._figures.values():
+            figures.fold()
 
     def config_update(self) -> None:
         """A configuration change was accepted."""

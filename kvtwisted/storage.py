@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable
+from typing import Any, Callable, cast
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -12,21 +12,26 @@ from .background.eviction import EvictionTask, report_batch
 from .background.expiry import ExpiryTask
 from .background.performance import PerformanceTask
 from .background.sampling import SamplingTask, take_sample
+from .background.space import INTERVAL, SpaceTask
 from .background.ticker import Ticker
 from .config.settings import Settings
+from .core.ages import DatedEngine, WriteAges
+from .core.backup import Backups
 from .core.cache import HotCache
 from .core.clock import Clock
 from .core.disk import disk_usage, folder_bytes, same_disk
 from .core.engine import Engine
-from .core.errors import StorageError
-from .core.eviction import EvictionRules, Evictor
+from .core.errors import StorageError, Unavailable
+from .core.eviction import Disk, EvictionRules, Evictor, Plan
 from .core.expiry import Sweeper
 from .core.health import Health
-from .core.large_values import ValueFiles
+from .core.large_values import Collected, ValueFiles
 from .core.limits import Limits
 from .core.operations import Configuration, Operations
 from .core.recency import Recency
+from .core.space import GuardedDisk, SpaceGuard, headroom, spill_threshold
 from .core.store import Store
+from .core.victims import OLDEST
 from .core.writer import Writer
 from .lifecycle import make_folder
 from .metrics import Metrics
@@ -49,46 +54,113 @@ class Storage:
         self.engine = engine
         self.health = Health()
         self._settings = settings
+        self._eviction: EvictionTask | None = None
         self._metrics = metrics
         files = ValueFiles(now.value.disk_path)
         if now.storage.engine != "memory":
             make_folder("value.disk_path", now.value.disk_path)
+        self._disks = [] if now.storage.engine == "memory" else self._find_disks(now)
+        in_force = engine.effective_options()
+        self._guard = SpaceGuard(
+            [
+                GuardedDisk(disk.name, disk.measure, headroom(in_force, disk.measure().total) if disk.records else 0)
+                for disk in self._disks
+            ],
+            lambda: settings().eviction.high_water_mark,
+            self._space_changed,
+        )
+        self._ask_for_room: Callable[[], object] = lambda: None
+        ages = WriteAges()
+        self._dated = DatedEngine(engine, ages)
+        self._dated.record(now.eviction.policy == OLDEST)
         self._writer = Writer(
-            engine,
+            cast(Engine, self._dated),
             HotCache(now.cache.max_bytes),
             files,
             durable=now.rocksdb.options.sync,
             spill_threshold=_spill_threshold(now),
+            admit=self._guard.admit,
         )
         self._store = Store(engine, self._writer, clock, limits=_limits(now), recency=recency)
+        self.backups = Backups(
+            engine,
+            files,
+            self._store.upkeep.identity,
+            folder=now.backup.path,
+            data=now.rocksdb.path,
+            values=now.value.disk_path,
+        )
         if now.storage.engine != "memory":
             self._take_over(files)
+            self.backups.tidy()
         self.operations = Operations(self._store, configuration, metrics, self.health)
         self._sweeper = Sweeper(engine, self._writer, clock)
         self._evictor = Evictor(
-            engine, self._writer, self._sweeper, recency, lambda batch: report_batch(metrics, batch)
+            engine,
+            self._writer,
+            clock,
+            lambda key: key in recency or key in self._writer.cache.entries,
+            ages,
+            lambda batch: report_batch(metrics, batch),
+            collect_orphans=self._writer.collect_orphans,
         )
         self._watch()
 
     def _take_over(self, files: ValueFiles) -> None:
-        named = self._writer.large_files()
-        files.claim(self._store.identity(), empty=not named)
+        files.claim(self._store.upkeep.identity(), empty=not self._writer.large_files)
         files.prepare()
-        orphans = files.collect_orphans(named)
+        orphans = self._writer.collect_orphans()
         if orphans.files:
             _log.info("removed {files} orphaned value files, {freed} bytes", files=orphans.files, freed=orphans.freed)
+
+    def _find_disks(self, now: Settings) -> list[Disk]:
+        data, values = now.rocksdb.path, now.value.disk_path
+
+        def disk(name: str, *folders: str, **holds: bool) -> Disk:
+            return Disk(
+                name,
+                measure=lambda: disk_usage(folders[0]),
+                own_bytes=lambda: sum(map(folder_bytes, folders)),
+                wanted_free=lambda: self._guard.wanted_free(name),
+                **holds,
+            )
+
+        if same_disk(data, values):
+            return [disk("rocksdb.path", data, values)]
+        return [disk("rocksdb.path", data, files=False), disk("value.disk_path", values, records=False)]
+
+    def _space_changed(self, reason: str | None) -> None:
+        if reason is None:
+            self.health.recover("disk")
+            _log.info("there is room again; writes are accepted")
+        else:
+            self.health.fail("disk", reason)
+            _log.warn("{reason}", reason=reason)
+            self._ask_for_room()
 
     def apply(self, new: Settings) -> None:
         """Take up changed settings. Any thread; requests that run see either the old ones or the new."""
         self._store.limits = _limits(new)
-        self._writer.cache.resize(new.cache.max_bytes)
+        self._writer.resize_cache(new.cache.max_bytes)
         self._writer.durable = new.rocksdb.options.sync
         self._writer.spill_threshold = _spill_threshold(new)
+        if self._dated.recording != (new.eviction.policy == OLDEST):
+            self._dated.record(new.eviction.policy == OLDEST)
 
     def close(self) -> None:
         """Write down what the next run should know. The engine stays open. Raises StorageError."""
         self._writer.files.release()
-        self._store.mark_clock()
+        self._store.upkeep.mark_clock()
+
+    def plan_eviction(self) -> Plan:
+        """What an eviction would do now. Blocks. Raises Unavailable while the server starts."""
+        if self._eviction is None:
+            raise Unavailable("the server is starting")
+        return self._eviction.plan()
+
+    def collect_orphans(self) -> Collected:
+        """See `Writer.collect_orphans`. Blocks."""
+        return self._writer.collect_orphans()
 
     def make_tickers(self, reactor: Any, defer: Defer) -> list[Ticker]:
         """The periodic tasks, not yet started."""
@@ -103,17 +175,20 @@ class Storage:
         ]
         if settings().storage.engine == "memory":
             return tickers  # there is no disk to look at
-        eviction = EvictionTask(
+        eviction = self._eviction = EvictionTask(
             self._evictor,
             metrics,
             rules=lambda: _eviction_rules(settings()),
-            measure_disk=lambda: disk_usage(data),
-            measure_own=lambda: folder_bytes(data) + (folder_bytes(values) if same_disk(data, values) else 0),
+            enabled=lambda: settings().eviction.enabled,
+            disks=self._disks,
             defer=defer,
         )
+        space = SpaceTask(self._guard, reactor, eviction.run, defer)
+        self._ask_for_room = lambda: reactor.callFromThread(space.relieve)
         sampling = SamplingTask(self.operations, metrics, lambda: take_sample(self.engine, data, values), defer)
         return [
             *tickers,
+            Ticker("space", reactor, lambda: INTERVAL, space.run, at_once=True),
             Ticker("eviction", reactor, lambda: settings().eviction.check_interval, eviction.run),
             Ticker("sampling", reactor, lambda: settings().monitoring.sample_interval, sampling.run, at_once=True),
         ]
@@ -125,10 +200,7 @@ class Storage:
         try:
             self._writer.sync()
         except StorageError as error:
-            # Health is where this is seen; the task comes back at its next turn.
-            self.health.fail("log", f"the write-ahead log cannot be synced: {error}")
-        else:
-            self.health.recover("log")
+            self.operations.log_failed(error)
 
     def _watch(self) -> None:
         store, operations = self._store, self.operations
@@ -139,6 +211,11 @@ class Storage:
         self._metrics.watch_total(
             "kv_cache_misses", "Gets that the hot cache could not answer.", lambda: store.cache_misses
         )
+        guard = self._guard
+        self._metrics.watch_total("kv_writes_refused", "Writes refused at the high-water mark.", lambda: guard.refused)
+        self._metrics.watch(
+            "kv_disk_nearly_full", "1 while writes are refused at the high-water mark.", lambda: bool(guard.reason)
+        )
         self._metrics.watch("kv_cache_bytes", "Bytes of the hot cache's entries.", lambda: self._writer.cache.size)
 
 
@@ -148,7 +225,9 @@ def _limits(settings: Settings) -> Limits:
 
 def _spill_threshold(settings: Settings) -> float:
     """Bytes from which a value gets a file; none does with the engine that keeps nothing."""
-    return math.inf if settings.storage.engine == "memory" else settings.value.disk_threshold
+    if settings.storage.engine == "memory":
+        return math.inf
+    return spill_threshold(settings.value.disk_threshold, disk_usage(settings.rocksdb.path).total)
 
 
 def _sync_interval(settings: Settings) -> float:
@@ -156,8 +235,6 @@ def _sync_interval(settings: Settings) -> float:
     return (settings.storage.wal_sync_interval_ms or 1000) / 1000
 
 
-def _eviction_rules(settings: Settings) -> EvictionRules | None:
+def _eviction_rules(settings: Settings) -> EvictionRules:
     eviction = settings.eviction
-    if not eviction.enabled:
-        return None
     return EvictionRules(eviction.disk_usage_threshold, eviction.batch_size, eviction.policy)

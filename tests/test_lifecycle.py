@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from twisted.internet.defer import Deferred, ensureDeferred, fail
@@ -77,6 +79,33 @@ def test_folders_are_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match=r"^rocksdb\.path: cannot make the folder .*/file: File exists$"):
         make_folder("rocksdb.path", str(tmp_path / "file"))
+
+
+def test_folders_survive_a_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every folder that got a new entry is fsynced; the one above a folder that was there, all the same."""
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    make_folder("rocksdb.path", str(tmp_path / "a" / "b"))
+    assert synced == [tmp_path / "a", tmp_path]
+    make_folder("rocksdb.path", str(tmp_path / "a" / "b"))
+    assert synced[2:] == [tmp_path / "a"]
+
+
+def test_folders_above_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is used although nobody can wait until its entry is on the disk; a disk that fails is an error."""
+    monkeypatch.setattr(os, "fsync", _failing(PermissionError(errno.EACCES, "Permission denied")))
+    make_folder("rocksdb.path", str(tmp_path / "a"))
+    assert (tmp_path / "a").is_dir()
+    monkeypatch.setattr(os, "fsync", _failing(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(Unavailable, match=r"^rocksdb\.path: cannot make the folder .*/a: Input/output error$"):
+        make_folder("rocksdb.path", str(tmp_path / "a"))
+
+
+def _failing(error: OSError) -> Callable[[int], None]:
+    def fsync(descriptor: int) -> None:
+        raise error
+
+    return fsync
 
 
 def test_each_step_is_undone_once() -> None:

@@ -1,14 +1,16 @@
-"""Eviction as a periodic task: measure the disk, and if it is too full, delete batch by batch, with a log line each."""
+"""Eviction as a periodic task: measure each disk, and where it is too full, delete batch by batch, logging each."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ..core.disk import DiskUsage
-from ..core.eviction import Batch, Eviction, EvictionRules, Evictor
+from ..core.eviction import Batch, Disk, Eviction, EvictionRules, Evictor, Plan
+from ..core.victims import ORPHAN
 from ..metrics import Metrics
 
 _log = Logger(namespace="kvtwisted.eviction")
@@ -17,58 +19,89 @@ _log = Logger(namespace="kvtwisted.eviction")
 def report_batch(metrics: Metrics, batch: Batch) -> None:
     """Log and count one batch. Called on the pool thread that deleted it."""
     metrics.evicted(batch.reason, batch.keys, batch.freed)
-    _log.info("evicted {keys} keys, {freed} bytes ({reason})", keys=batch.keys, freed=batch.freed, reason=batch.reason)
+    _log.info(
+        "removed {keys} orphaned files, {freed} bytes" if batch.reason == ORPHAN
+        else "evicted {keys} keys, {freed} bytes ({reason})",
+        keys=batch.keys, freed=batch.freed, reason=batch.reason,
+    )  # fmt: skip
 
 
 class EvictionTask:
-    """`work` for a Ticker: one look at the disk, and an eviction if need be."""
+    """`work` for a Ticker: one look at each disk, and an eviction if need be."""
 
     def __init__(
         self,
         evictor: Evictor,
         metrics: Metrics,
         *,
-        rules: Callable[[], EvictionRules | None],
-        measure_disk: Callable[[], DiskUsage],
-        measure_own: Callable[[], int],
-        defer: Callable[[Callable[[], None]], Deferred[None]],
+        rules: Callable[[], EvictionRules],
+        enabled: Callable[[], bool],
+        disks: Sequence[Disk],
+        defer: Callable[[Callable[[], bool]], Deferred[bool]],
     ) -> None:
-        """`rules` gives the rules in force, or None when eviction is off; `defer` runs a function in a pool thread."""
+        """`rules` gives those in force, `enabled` whether they apply; `defer` runs a function in a pool thread."""
         self._evictor = evictor
         self._metrics = metrics
         self._rules = rules
-        self._measure_disk = measure_disk
-        self._measure_own = measure_own
+        self._enabled = enabled
+        self._disks = disks
         self._defer = defer
+        self._running = threading.Lock()
 
-    def run(self) -> Deferred[None]:
-        """One turn. Reactor thread; fires when the pool thread has finished."""
-        return self._defer(self._evict)
+    def run(self) -> Deferred[bool]:
+        """One turn; a second one at the same time does nothing. Reactor thread.
 
-    def _evict(self) -> None:
-        rules = self._rules()
-        if rules is None:
-            return
-        usage = self._measure_disk()
-        self._report(usage, rules, self._evictor.run(usage, self._measure_own, rules))
+        Fires when the pool thread has finished: whether any disk is as full as before for want of something to delete.
+        """
+        return self._defer(self._run)
 
-    def _report(self, usage: DiskUsage, rules: EvictionRules, eviction: Eviction) -> None:
-        facts = {"percent": round(usage.percent, 1), "threshold": rules.threshold, "policy": rules.policy}
+    def plan(self) -> Plan:
+        """What a turn would do now if eviction is enabled, without doing it. Blocks on storage for some seconds at most
+        and for a walk over the server's folders; any thread. Raises StorageError and OSError."""
+        return self._evictor.plan(self._disks, self._rules())
+
+    def _run(self) -> bool:
+        if not self._running.acquire(blocking=False):
+            return False
+        try:
+            return any([self._look_after(disk) for disk in self._disks])  # noqa: C419 - each of them
+        finally:
+            self._running.release()
+
+    def _look_after(self, disk: Disk) -> bool:
+        if not self._enabled():
+            if disk.records and disk.wanted_free():
+                # Whoever wants to write again deletes keys, and nothing of that comes back before a compaction.
+                self._evictor.reclaim()
+                return True
+            return False
+        rules, percent = self._rules(), disk.measure().percent
+        eviction = self._evictor.run(disk, rules)
+        self._report(disk, rules, percent, eviction)
+        if eviction.freed >= eviction.needed:
+            return False
+        if disk.records and disk.wanted_free():
+            self._evictor.reclaim()
+        return True
+
+    def _report(self, disk: Disk, rules: EvictionRules, percent: float, eviction: Eviction) -> None:
+        facts = {
+            "disk": disk.name, "percent": round(percent, 1), "threshold": rules.threshold, "policy": rules.policy,
+            "freed": eviction.freed, "needed": eviction.needed,
+        }  # fmt: skip
         if eviction.futile:
             self._metrics.eviction_futile()
             _log.warn(
-                "the disk is {percent} % full (threshold {threshold} %), but not of what this server stores: "
-                "{needed} bytes would have to go; nothing is evicted",
-                needed=eviction.needed, **facts,
+                "the disk of {disk} is {percent} % full (threshold {threshold} %), but not of what this server stores: "
+                "{needed} bytes would have to go; nothing is evicted", **facts,
             )  # fmt: skip
         elif eviction.freed < eviction.needed:
             _log.warn(
-                "the disk is {percent} % full (threshold {threshold} %); policy {policy} found {freed} of the "
-                "{needed} bytes that had to go",
-                freed=eviction.freed, needed=eviction.needed, **facts,
+                "the disk of {disk} is {percent} % full (threshold {threshold} %); policy {policy} found {freed} of "
+                "the {needed} bytes that had to go", **facts,
             )  # fmt: skip
-        elif eviction.freed:
+        elif eviction.needed:
             _log.info(
-                "the disk was {percent} % full (threshold {threshold} %); {freed} bytes were evicted, {needed} needed",
-                freed=eviction.freed, needed=eviction.needed, **facts,
+                "the disk of {disk} was {percent} % full (threshold {threshold} %); {freed} bytes were evicted, "
+                "{needed} needed", **facts,
             )  # fmt: skip

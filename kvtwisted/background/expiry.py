@@ -58,7 +58,7 @@ class ExpiryTask:
                 break
         if deleted or self._sweeper.pending():
             # Keys with a deadline exist: a later run must not go back before what this one has seen.
-            self._store.mark_clock()
+            self._store.upkeep.mark_clock()
         return deleted
 
     def _report(self, deleted: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Callable
 
 from twisted.internet.defer import Deferred
@@ -9,7 +10,7 @@ from twisted.logger import Logger
 
 from ..core.disk import disk_usage, folder_bytes
 from ..core.engine import Engine
-from ..core.errors import StorageError
+from ..core.errors import StorageError, Unavailable
 from ..core.operations import Operations
 from ..metrics import Metrics, StorageSample
 
@@ -41,14 +42,24 @@ class SamplingTask:
         self._metrics = metrics
         self._sample = sample
         self._defer = defer
+        self._failure: str | None = None
 
     def run(self) -> Deferred[None]:
         """One turn. Reactor thread; fires when the pool thread has finished."""
         return self._defer(self._work)
 
     def _work(self) -> None:
+        failing = self._operations.writes_fail
         try:
             self._operations.recover()
-        except StorageError as error:
-            _log.warn("writes still fail: {error}", error=error)
-        self._metrics.sampled(self._sample())
+        except (StorageError, Unavailable) as error:
+            # Once for each cause, not at every turn: a full disk may last.
+            if self._failure != str(error):
+                self._failure = str(error)
+                _log.warn("writes fail, and are tried again now and then: {error}", error=error)
+        else:
+            self._failure = None
+            if failing:
+                _log.info("writes work again")
+        with suppress(Unavailable):  # there is nothing to measure while the storage is being reopened
+            self._metrics.sampled(self._sample())

@@ -19,7 +19,7 @@ def replace_file(path: str, data: bytes) -> None:
     previous = _content(path)
     _rename_over(path, data)
     try:
-        _sync_folder(path)
+        sync_entry(path)
     except OSError:
         with contextlib.suppress(OSError):
             if previous is None:
@@ -52,7 +52,8 @@ def _rename_over(path: str, data: bytes) -> None:
         raise
 
 
-def _sync_folder(path: str) -> None:
+def sync_entry(path: str) -> None:
+    """Return once the name of `path` in its folder would survive a power loss. Raises `OSError`."""
     folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
     try:
         os.fsync(folder)

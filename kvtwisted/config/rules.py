@@ -17,6 +17,7 @@ _HTTP_PATH = re.compile(r"/|(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 def check_together(settings: Settings) -> None:
     """Raise `InvalidConfig`, naming the keys, when values that are valid alone do not go together."""
     _check_level0(settings)
+    _check_eviction(settings)
     _check_ports(settings)
     _check_folders(settings)
     _check_http_paths(settings)
@@ -37,6 +38,15 @@ def _check_level0(settings: Settings) -> None:
             )
 
 
+def _check_eviction(settings: Settings) -> None:
+    """Were writes refused before keys are evicted, the disk would never be full enough for an eviction."""
+    mark, threshold = settings.eviction.high_water_mark, settings.eviction.disk_usage_threshold
+    if mark < threshold:
+        raise InvalidConfig(
+            f"eviction.high_water_mark must be at least eviction.disk_usage_threshold ({threshold}), not {mark}"
+        )
+
+
 def _check_ports(settings: Settings) -> None:
     grpc, http = settings.grpc, settings.http
     overlap = grpc.host == http.host or bool({grpc.host, http.host} & _EVERY_ADDRESS)
@@ -50,6 +60,7 @@ def _check_folders(settings: Settings) -> None:
     for name, folder in (
         ("rocksdb.path", settings.rocksdb.path),
         ("value.disk_path", settings.value.disk_path),
+        ("backup.path", settings.backup.path),
         ("logging.directory", settings.logging.directory),
     ):
         if folder:

@@ -89,6 +89,13 @@ class ValueSettings:
 
 
 @dataclass(frozen=True)
+class BackupSettings:
+    """Section `backup`."""
+
+    path: str = option("./backups", "Folder of backups; made at the first one.")
+
+
+@dataclass(frozen=True)
 class EvictionSettings:
     """Section `eviction`."""
 
@@ -99,8 +106,14 @@ class EvictionSettings:
     check_interval: int = option(60, "Seconds between two looks at the disk.", low=1, high=86400, live=True)
     batch_size: int = option(100, "Keys deleted in one batch.", low=1, high=10_000, live=True)
     policy: str = option(
-        "lru", "Which keys go after expired ones: lru (approximate), ttl (soonest to expire first), none.",
-        choices=("lru", "ttl", "none"), live=True,
+        "lru",
+        "Which keys go after expired ones: lru (approximate), oldest (written first), ttl (soonest to expire), none.",
+        choices=("lru", "oldest", "ttl", "none"),
+        live=True,
+    )
+    high_water_mark: int = option(
+        95, "Percent of a file system in use from which writes are refused, also when eviction is off.",
+        low=1, high=100, live=True,
     )  # fmt: skip
 
 
@@ -162,6 +175,7 @@ class Settings:
     grpc: GrpcSettings = field(default_factory=GrpcSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     value: ValueSettings = field(default_factory=ValueSettings)
+    backup: BackupSettings = field(default_factory=BackupSettings)
     eviction: EvictionSettings = field(default_factory=EvictionSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)

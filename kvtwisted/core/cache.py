@@ -1,54 +1,52 @@
 """The hot cache: values by key in memory, so that reading what is hot touches no RocksDB, no lock and no thread.
 
-Note [One place updates both]: the cache is coherent by construction. Only `Writer` changes it, inside the lock under
-which it changes the engine: a written key's entry is replaced, a deleted key's dropped, before the lock is given back.
-A reader that missed may offer what it read from the engine, but only through `Writer.watching`, which tells whether the
-key was written meanwhile.
+Note [One place updates both]: the cache is coherent by construction. Only `Writer` changes it, under the lock under
+which it changes the engine: a written key's entry is blanked before the engine has the write, and filled after. What a
+reader brings from the engine is let in only if no write has begun or ended since it began to read (`Writer.version`).
 
 Entries leave by CLOCK (second chance): a queue in order of entry, whose head goes unless it was used since its last
-turn. A key is let in at its second miss only, so that a scan over many keys once does not flush what is hot (the idea
-of TinyLFU's doorkeeper, Einziger et al. 2017).
+turn.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 
 from .records import Found
 
 #: Bytes that an entry costs beside its key and value: two bytes objects, the entry, and its place in the table.
 ENTRY_COST = 320
-#: First misses remembered, in each of two generations.
-_DOORKEEPER = 65_536
+
+#: Makes a Found in half the time that the class itself takes.
+_new = tuple.__new__
 
 
 class Entry:
-    """A cached record: its answer if it never expires (making one costs more than finding it), its deadline in ms
-    since 1970 (0: never), and whether it was used since its last turn."""
+    """What is cached of a key. A reader looks at each field once, and sets `used`.
 
-    __slots__ = ("expires_at_ms", "found", "used")
+    `answer` is what Get gives when the key never expires (making it costs more than finding it); otherwise `expiring`
+    has the value and its deadline in ms since 1970. While the key is being written both are None.
+    """
 
-    def __init__(self, value: bytes, expires_at_ms: int) -> None:
-        self.found = Found(value, 0)
-        self.expires_at_ms = expires_at_ms
+    __slots__ = ("answer", "cost", "expiring", "used")
+
+    def __init__(self) -> None:
+        self.answer: Found | None = None
+        self.expiring: tuple[bytes, int] | None = None
         self.used = False
+        self.cost = 0
 
 
 class HotCache:
-    """At most `max_bytes` of entries. `entries.get` may be called on any thread without a lock; 0 turns it off.
+    """At most `max_bytes` of entries; 0 turns it off. `entries.get` may be called on any thread without a lock.
 
-    A reader that finds an entry sets its `used`.
+    Everything else is for the writer, under its lock.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._bytes = 0
-        # Hashes: the keys themselves might take far more than the cache.
-        self._missed: set[int] = set()
-        self._missed_before: set[int] = set()
-        self._lock = threading.Lock()
 
     @property
     def size(self) -> int:
@@ -57,50 +55,55 @@ class HotCache:
 
     def resize(self, max_bytes: int) -> None:
         """Change the limit; what is over it leaves at once."""
-        with self._lock:
-            self._max_bytes = max_bytes
-            if not max_bytes:
-                self._missed, self._missed_before = set(), set()
-            self._shrink()
+        self.max_bytes = max_bytes
+        self._shrink()
 
-    def wanted(self, key: bytes) -> bool:
-        """Whether a key that was missed should be offered: at its second miss within a while."""
-        if not self._max_bytes:
-            return False
-        missed = hash(key)
-        if missed in self._missed or missed in self._missed_before:
-            return True
-        self._missed.add(missed)
-        if len(self._missed) >= _DOORKEEPER:
-            self._missed_before, self._missed = self._missed, set()
-        return False
+    def blank(self, key: bytes) -> Entry | None:
+        """The key is about to be written: whoever reads it asks the engine, until its entry is filled or dropped."""
+        entry = self.entries.get(key)
+        if entry is not None:
+            entry.answer = entry.expiring = None
+        return entry
+
+    def fill(self, entry: Entry, key: bytes, value: bytes, expires_at_ms: int) -> None:
+        """The engine holds this value now. `entry` is the key's, or a new one, or one that was dropped."""
+        cost = len(key) + len(value) + ENTRY_COST
+        if cost != entry.cost and not self._make_room(entry, key, cost):
+            return
+        if expires_at_ms:
+            entry.expiring = (value, expires_at_ms)
+        else:
+            entry.answer = _new(Found, (value, 0))
 
     def put(self, key: bytes, value: bytes, expires_at_ms: int) -> None:
-        """Keep a value that is in the engine. For the writer, under its lock."""
-        cost = len(key) + len(value) + ENTRY_COST
-        with self._lock:
-            self._drop(key)
-            # One value must not push out all that is hot.
-            if cost * 8 <= self._max_bytes:
-                self.entries[key] = Entry(value, expires_at_ms)
-                self._bytes += cost
-                self._shrink()
+        """Let a key in; the engine holds this value now."""
+        self.fill(self.blank(key) or Entry(), key, value, expires_at_ms)
 
     def drop(self, key: bytes) -> None:
-        """Forget a key. For the writer, under its lock."""
-        with self._lock:
-            self._drop(key)
-
-    def _drop(self, key: bytes) -> None:
+        """Forget a key."""
         entry = self.entries.pop(key, None)
         if entry is not None:
-            self._bytes -= len(key) + len(entry.found.value) + ENTRY_COST
+            entry.answer = entry.expiring = None
+            self._bytes -= entry.cost
+            entry.cost = 0
+
+    def _make_room(self, entry: Entry, key: bytes, cost: int) -> bool:
+        # One value must not push out all that is hot.
+        if cost * 8 > self.max_bytes:
+            self.drop(key)
+            return False
+        if not entry.cost:
+            self.entries[key] = entry
+        self._bytes += cost - entry.cost
+        entry.cost = cost
+        self._shrink()
+        return entry.cost > 0
 
     def _shrink(self) -> None:
-        while self._bytes > self._max_bytes:
+        while self._bytes > self.max_bytes:
             key, entry = next(iter(self.entries.items()))
             if entry.used:
                 entry.used = False
                 self.entries.move_to_end(key)
             else:
-                self._drop(key)
+                self.drop(key)

@@ -6,6 +6,9 @@ import os
 from contextlib import suppress
 from typing import NamedTuple
 
+#: What files take space in, on most file systems.
+BLOCK = 4096
+
 
 class DiskUsage(NamedTuple):
     """Bytes of a file system: used by anybody, and free for this process (root's reserve counts as neither)."""
@@ -16,7 +19,12 @@ class DiskUsage(NamedTuple):
     @property
     def percent(self) -> float:
         """Share in use, 0 to 100, as `df` reckons it."""
-        return 100.0 * self.used / (self.used + self.free) if self.used + self.free else 0.0
+        return 100.0 * self.used / self.total if self.total else 0.0
+
+    @property
+    def total(self) -> int:
+        """Bytes that there are for this process and others."""
+        return self.used + self.free
 
 
 def disk_usage(path: str) -> DiskUsage:

@@ -25,6 +25,9 @@ FAMILIES = (DATA, EXPIRY, META, FILES)
 #: All but the one that RocksDB makes by itself.
 OTHER_FAMILIES = FAMILIES[1:]
 
+#: Values that an engine may read ahead of a `multi_get`'s budget.
+READ_AHEAD = 64
+
 #: One change: family, key, and the new value, or None to delete.
 Mutation = tuple[str, bytes, Optional[bytes]]
 
@@ -34,8 +37,12 @@ def everything(value: bytes) -> bool:
     return True
 
 
+def nothing() -> None:
+    """Does nothing, for `Engine.reopen`."""
+
+
 class Engine(Protocol):
-    """An ordered byte map with three column families, atomic batches and consistent reads."""
+    """An ordered byte map with a few column families, atomic batches and consistent reads."""
 
     @property
     def name(self) -> str:
@@ -45,17 +52,28 @@ class Engine(Protocol):
     def version(self) -> str:
         """The binding and its version, for build information and the start-up log."""
 
+    @property
+    def writes_wait(self) -> bool:
+        """Whether `write` and `put` may wait while RocksDB delays or stops writes, instead of raising WriteStalled."""
+
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
+
+    def peek(self, key: bytes) -> tuple[bool, bytes | None]:
+        """The DATA value at `key` if that can be told without reading the disk: (True, the value or None).
+
+        (False, None) when only `get` can tell. Never blocks.
+        Source: RocksDB's DB::KeyMayExist, which looks at memtables, filters and the block cache alone.
+        """
 
     def multi_get(
         self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
     ) -> list[bytes | None]:
         """The DATA values at `keys`, in their order, all from one consistent view; None where there is none.
 
-        A value that `keep` says no to is left out as if it were not there. `budget` bounds memory: once the values
-        kept exceed that many bytes, `ResponseTooLarge` is raised instead of reading on (an engine may read up to 64
-        values ahead of the check).
+        `budget` bounds memory: once the values exceed that many bytes, `ResponseTooLarge` is raised instead of reading
+        on (an engine may read up to READ_AHEAD values ahead of the check). A value that `keep` says no to does not
+        count for that, and may be None in the answer. No more than READ_AHEAD keys are read fastest.
         """
 
     def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Iterator[tuple[bytes, bytes]]:
@@ -64,6 +82,9 @@ class Engine(Protocol):
         RocksDB is given the start to seek and the end as its bound, so that a scan never reads past its range. One
         thread at a time uses a scan; exhaust it or let go of it to release the view.
         """
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store one DATA value: what `write` does, at less cost."""
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order. Survives the end of the process; see `sync` for power loss.
@@ -80,11 +101,33 @@ class Engine(Protocol):
         That gives back the space of deleted keys, and of the write-ahead log, which goes when no family needs it.
         """
 
+    def checkpoint(self, folder: str) -> None:
+        """Make a copy of the database in `folder`, which must not exist, from one moment within this call.
+
+        Every write that returned before is in it, each batch whole or not at all; reads and writes go on. `folder`
+        should be on the file system of the data, or whole files are copied while Python's lock may be held. It is
+        opened like any data folder. Raises StorageError, or WriteStalled when compaction does not catch up, and then
+        leaves nothing behind. Meanwhile `folder` with `.tmp` behind its name is used; a crash may leave both.
+        """
+
     def statistics(self) -> Mapping[str, float]:
         """RocksDB's own figures by short name (`estimate-num-keys`, `block-cache-usage`, ...); those it has."""
 
     def effective_options(self) -> Mapping[str, object]:
         """Every `rocksdb.options` name with the value in force, defaults included."""
+
+    def reopen(self, closed: Callable[[], None] = nothing) -> None:
+        """Close the database and open it again behind this object, which clears errors that RocksDB never forgets.
+
+        Reads and writes go on around it: calls in the gap between are refused with Unavailable, having done nothing,
+        and scans under way end with it; a `sync` in the gap is a StorageError, since what it should cover was written.
+        What `write` has returned from is there afterwards; a write that failed may be there too. `closed` is called in
+        the gap, when nothing can be read.
+
+        Raises StorageError, and leaves the database open as it was, while its folder cannot be written, has no room to
+        replay the log, or cannot be opened anew, and while calls do not end. When it can then not be opened after all,
+        every call is Unavailable until a later `reopen` succeeds. One call at a time; not beside `close`.
+        """
 
     def close(self) -> None:
         """Flush where the binding can, release the folder's lock, and refuse every later call with Unavailable."""

@@ -94,6 +94,10 @@ class StorageFull(StorageError):
     code = "storage_full"
 
 
+class NearlyFull(StorageFull):
+    """A write was refused because the disk is over its high-water mark. Nothing was tried: the storage is well."""
+
+
 class Corruption(StorageError):
     """Stored bytes do not say what they should; wrong data is never returned in their place."""
 

@@ -1,28 +1,39 @@
-"""Eviction: which keys go, and how many, when the disk fills up.
+"""Eviction: how much has to go when a disk fills up, and the deleting of it. Who goes is `core.victims`.
 
-The rules are functions of what was measured; `Evictor` applies them in batches. Deleting is not freeing in RocksDB, so
-the key range that lost keys is compacted at the end of a run, and what the last run deleted but the disk does not show
-yet is subtracted from what is still needed.
+Note [Deleting is not freeing]: RocksDB gives space back when it flushes and compacts. So before anything is deleted it
+flushes (its old log goes with that) and compacts where dead data alone may be enough, and the disk is measured again.
+After a run the ranges that lost keys are compacted. What was deleted and the disk does not show yet is taken off what
+is needed at the next look.
+
+Note [Two disks]: the value folder may be on a disk of its own. Each disk is looked after by itself: on that of the
+files alone only keys with files are victims, and only files' bytes count; on that of the records alone no file does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Callable, NamedTuple
 
-from . import records
-from .disk import DiskUsage
-from .engine import DATA, EXPIRY, Engine, Mutation
+from . import expiry, records
+from .ages import WriteAges
+from .clock import Clock
+from .disk import BLOCK, DiskUsage
+from .engine import DATA, EXPIRY, FILES, Engine, Mutation
 from .errors import Corruption
-from .expiry import Sweeper
-from .recency import Recency
+from .large_values import Collected
+from .options import MIB
 from .records import Record
+from .victims import EXPIRED, MOST_RANGES, ORPHAN, Nomination, Touched, Victims
 from .writer import Writer
 
-#: Reasons, as the metrics name them.
-EXPIRED, LRU, TTL = "expired", "lru", "ttl"
+#: After every key, since keys are UTF-8 text.
+_AFTER_ALL = b"\xff"
+_ORPHANS_EVERY_MS = 60_000
+#: Where a dry run ends: keys judged, and seconds.
+PLAN_KEYS, PLAN_SECONDS = 100_000, 5.0
 
 
 @dataclass(frozen=True)
@@ -34,8 +45,31 @@ class EvictionRules:
     policy: str
 
 
+@dataclass(frozen=True)
+class Disk:
+    """A file system that holds records, files of large values, or both.
+
+    `name` is the configuration key of its folder. `own_bytes` walks the server's folders on it. `wanted_free` is how
+    many bytes must be free for writes to be accepted again, 0 while they are.
+    """
+
+    name: str
+    measure: Callable[[], DiskUsage]
+    own_bytes: Callable[[], int]
+    wanted_free: Callable[[], int] = lambda: 0
+    records: bool = True
+    files: bool = True
+
+    def bytes_of(self, key: bytes, stored: bytes, record: Record) -> int:
+        """Bytes that a key takes on this disk; files take whole blocks."""
+        taken = len(key) + len(stored) if self.records else 0
+        if self.files and record.pointer:
+            taken += -(-record.pointer.length // BLOCK) * BLOCK
+        return taken
+
+
 class Batch(NamedTuple):
-    """One batch of deletions: why, how many keys, and the bytes of their keys and records."""
+    """One batch of deletions: why, how many keys (or orphaned files), and their bytes on the disk that was too full."""
 
     reason: str
     keys: int
@@ -50,120 +84,215 @@ class Eviction(NamedTuple):
     futile: bool
 
 
+class Plan(NamedTuple):
+    """What a run would do now on the disk that needs it most: how full it is and may be, the policy, the bytes that
+    would have to go, those that the server has there, whether those are too few, and keys and bytes by reason.
+
+    Orphaned files are not foreseen. Counting ends after PLAN_KEYS keys or PLAN_SECONDS.
+    """
+
+    disk_percent: float
+    threshold: int
+    policy: str
+    needed: int
+    own_bytes: int
+    futile: bool
+    victims: dict[str, tuple[int, int]]
+
+
 def bytes_over(usage: DiskUsage, threshold: int) -> int:
     """Bytes to free so that usage is back under `threshold` percent; 0 when it is under it now."""
     hundredths_over = 100 * usage.used - threshold * (usage.used + usage.free)
     return hundredths_over // 100 + 1 if usage.used and hundredths_over >= 0 else 0
 
 
-class Evictor:
-    """Runs evictions. One thread at a time; blocks on storage.
+def worth_compacting(figures: Mapping[str, float], needed: int) -> bool:
+    """Whether RocksDB should compact everything before any key is deleted, by its own `figures`: when the data that is
+    dead would do, and is so much beside the living that rewriting those is worth it. That needs room for a while."""
+    tables = figures.get("live-sst-files-size", 0)
+    live = figures.get("estimate-live-data-size", 0)
+    return tables - live >= max(needed, live / 2)
 
-    `on_batch` is told of each batch as soon as it is deleted. The clock hand goes round the key space and passes over
-    keys used lately, so that LRU is approximate but needs no record of every key (Redis samples for the same reason).
-    """
+
+class Evictor:
+    """Runs evictions. One thread at a time; blocks on storage. `on_batch` is told of each batch once it is deleted."""
 
     def __init__(
-        self, engine: Engine, writer: Writer, sweeper: Sweeper, recency: Recency, on_batch: Callable[[Batch], None]
+        self,
+        engine: Engine,
+        writer: Writer,
+        clock: Clock,
+        used_lately: Callable[[bytes], bool],
+        ages: WriteAges,
+        on_batch: Callable[[Batch], None],
+        *,
+        collect_orphans: Callable[[], Collected] = lambda: Collected(0, 0),
     ) -> None:
+        """`used_lately` tells which keys the policy `lru` spares, `ages` whom `oldest` takes first."""
         self._engine = engine
         self._writer = writer
-        self._sweeper = sweeper
-        self._recency = recency
+        self._clock = clock
         self._on_batch = on_batch
-        self._hand = b""
-        self._last: tuple[DiskUsage, int] | None = None
+        self._collect_orphans = collect_orphans
+        self._orphans_at_ms = 0
+        self._victims = {family: Victims(engine, used_lately, ages, family) for family in (DATA, FILES)}
+        # By disk: bytes in use after the last run, and those of what it deleted that were still to come back.
+        self._returning: dict[str, tuple[int, int]] = {}
 
-    def run(self, usage: DiskUsage, own_bytes: Callable[[], int], rules: EvictionRules) -> Eviction:
+    def run(self, disk: Disk, rules: EvictionRules) -> Eviction:
         """Evict until the projected use is under the threshold, or the policy has no more to offer.
 
         Call it at every look at the disk, full or not: it remembers what it deleted until the next look. When the
-        store's `own_bytes` (asked for only then) could not bring the disk back under the threshold, nothing is
-        destroyed. Raises StorageError; what was deleted by then stays deleted.
+        store's own bytes (asked for only when some have to go) could not bring the disk back under the threshold,
+        nothing is destroyed. Raises StorageError and OSError; what was deleted by then stays deleted.
         """
-        needed = max(0, bytes_over(usage, rules.threshold) - self._returning(usage))
-        self._last = (usage, 0)
+        usage = disk.measure()
+        returning = self._still_returning(disk, usage)
+        needed = max(0, _bytes_needed(disk, usage, rules) - returning)
+        self._returning[disk.name] = (usage.used, 0)
         if needed == 0:
             return Eviction(0, 0, False)
-        if own_bytes() < needed:
+        if disk.own_bytes() < needed:
             return Eviction(needed, 0, True)
-        freed = 0
-        touched: list[bytes] = []
-        for batch, keys in self._batches(rules):
-            freed += batch.freed
-            self._last = (usage, freed)
-            touched = [min(touched + keys), max(touched + keys)]
-            self._on_batch(batch)
-            if freed >= needed:
-                break
-        if touched:
-            self._engine.compact(touched[0], touched[-1] + b"\0")
+        if disk.records:
+            usage, needed = self._settle(disk, usage, rules, needed, returning)
+        freed = self._evict(disk, rules, usage, needed) if needed else 0
         return Eviction(needed, freed, False)
 
-    def _returning(self, usage: DiskUsage) -> int:
-        if self._last is None:
-            return 0
-        before, deleted = self._last
-        return max(0, deleted - max(0, before.used - usage.used))
+    def reclaim(self) -> None:
+        """Let RocksDB give back the space of everything that was deleted or overwritten, at any price in time.
 
-    def _batches(self, rules: EvictionRules) -> Iterator[tuple[Batch, list[bytes]]]:
-        more = True
-        while more:
-            sweep = self._sweeper.sweep(rules.batch_size)
-            more = sweep.more
-            if sweep.deleted:
-                yield Batch(EXPIRED, len(sweep.deleted), sweep.freed), sweep.deleted
-        if rules.policy == TTL:
-            yield from self._by_ttl(rules.batch_size)
-        elif rules.policy == LRU:
-            yield from self._by_hand(rules.batch_size, spare_recent=True)
-            yield from self._by_hand(rules.batch_size, spare_recent=False)
+        A piece at a time, since each needs room for what it writes until it is done.
+        """
+        piece = max(MIB, self._engine.statistics().get("live-sst-files-size", 0) / MOST_RANGES)
+        bounds, size = [b""], 0
+        for key, stored in self._engine.scan(b"", None, DATA):
+            size += len(key) + len(stored)
+            if size >= piece:
+                bounds.append(key)
+                size = 0
+        # No scan is open any more: it would keep what is compacted.
+        for low, high in zip(bounds, [*bounds[1:], _AFTER_ALL]):
+            self._engine.compact(low, high)
 
-    def _by_ttl(self, size: int) -> Iterator[tuple[Batch, list[bytes]]]:
-        floor = b""
-        while True:
-            scan = self._engine.scan(floor, None, EXPIRY)
-            entries = [records.split_index_key(entry) for entry, _ in islice(scan, size)]
-            if not entries:
-                return
-            floor = records.index_key(*entries[-1]) + b"\0"
-            yield from self._delete(TTL, {key: deadline for deadline, key in entries})
+    def plan(self, disks: Iterable[Disk], rules: EvictionRules) -> Plan:
+        """What `run` would do, without doing it. Any thread, also while a run is under way."""
+        usage, disk, needed = max(
+            ((usage, disk, _bytes_needed(disk, usage, rules)) for disk in disks for usage in (disk.measure(),)),
+            key=lambda candidate: (candidate[2], candidate[0].percent),
+        )
+        own_bytes = disk.own_bytes()
+        futile = own_bytes < needed
+        victims: dict[str, tuple[int, int]] = {}
+        if needed and not futile:
+            for batch in self._foreseen(disk, rules, needed):
+                keys, freed = victims.get(batch.reason, (0, 0))
+                victims[batch.reason] = (keys + batch.keys, freed + batch.freed)
+        return Plan(usage.percent, rules.threshold, rules.policy, needed, own_bytes, futile, victims)
 
-    def _by_hand(self, size: int, *, spare_recent: bool) -> Iterator[tuple[Batch, list[bytes]]]:
-        """Once round the key space from where the hand stands."""
-        start = self._hand
-        for low, end in ((start, None), (b"", start)):
-            self._hand = low
-            while True:
-                scan = self._engine.scan(self._hand, end, DATA)
-                keys = [key for key, _ in islice(scan, size)]
-                if not keys:
+    def _still_returning(self, disk: Disk, usage: DiskUsage) -> int:
+        used, outstanding = self._returning.get(disk.name, (0, 0))
+        return max(0, outstanding - max(0, used - usage.used))
+
+    def _settle(
+        self, disk: Disk, before: DiskUsage, rules: EvictionRules, needed: int, returning: int
+    ) -> tuple[DiskUsage, int]:
+        """Take back what is dead already; gives use and need as they are then. See Note [Deleting is not freeing]."""
+        if worth_compacting(self._engine.statistics(), needed):
+            self.reclaim()
+        else:
+            self._engine.compact(_AFTER_ALL, _AFTER_ALL + b"\0")  # nothing is there: it only flushes
+        usage = disk.measure()
+        returned = max(0, before.used - usage.used)
+        return usage, max(0, _bytes_needed(disk, usage, rules) - max(0, returning - returned))
+
+    def _evict(self, disk: Disk, rules: EvictionRules, before: DiskUsage, needed: int) -> int:
+        freed = 0
+        touched = Touched()
+        try:
+            freed += self._drop_orphans(disk)
+            for reason, nominated in self._nominations(self._victims, disk, rules, dry=False):
+                left = dict(nominated)
+                while left and freed < needed:
+                    batch, keys = self._delete(disk, reason, left, needed - freed)
+                    if keys:
+                        freed += batch.freed
+                        touched.add(keys)
+                        self._on_batch(batch)
+                if freed >= needed:
                     break
-                self._hand = keys[-1] + b"\0"
-                if spare_recent:
-                    keys = [key for key in keys if key not in self._recency and key not in self._writer.cache.entries]
-                yield from self._delete(LRU, dict.fromkeys(keys))
+            for low, high in touched.ranges() if disk.records else ():
+                self._engine.compact(low, high + b"\0")
+        finally:
+            after = disk.measure()
+            self._returning[disk.name] = (after.used, max(0, freed - max(0, before.used - after.used)))
+        return freed
 
-    def _delete(
-        self, reason: str, nominated: dict[bytes, int] | dict[bytes, None]
-    ) -> Iterator[tuple[Batch, list[bytes]]]:
-        """Choose among `nominated` (key: the deadline its record must carry, or None) and delete what was chosen."""
-        with self._writer.watching(nominated) as watch:
+    def _drop_orphans(self, disk: Disk) -> int:
+        now = self._clock.now_ms()
+        if not disk.files or now < self._orphans_at_ms:
+            return 0
+        self._orphans_at_ms = now + _ORPHANS_EVERY_MS
+        orphans = self._collect_orphans()
+        if orphans.files:
+            self._on_batch(Batch(ORPHAN, orphans.files, orphans.freed))
+        return orphans.freed
+
+    def _nominations(
+        self, victims: Mapping[str, Victims], disk: Disk, rules: EvictionRules, *, dry: bool
+    ) -> Iterator[Nomination]:
+        chosen = victims[DATA if disk.records else FILES]
+        now, size = self._clock.now_ms(), rules.batch_size
+        yield from chosen.expired(now, size)
+        yield from chosen.by_policy(rules.policy, now, size, dry=dry)
+
+    def _delete(self, disk: Disk, reason: str, left: dict[bytes, int | None], needed: int) -> tuple[Batch, list[bytes]]:
+        """Delete as many as are needed of those `left`, unless rewritten meanwhile; `left` loses the judged."""
+        with self._writer.watching(left) as watch:
             sizes: dict[bytes, int] = {}
             unindex: dict[bytes, list[Mutation]] = {}
-            for key, deadline in nominated.items():
-                stored = self._engine.get(key)
-                if stored is None:
-                    continue
-                record = _readable(stored)
-                expires_at_ms = record.expires_at_ms
-                if deadline is not None and expires_at_ms != deadline:
-                    continue
-                sizes[key] = records.stored_bytes(key, stored, record)
+            for key, size, expires_at_ms in self._judged(disk, left, needed):
+                sizes[key] = size
                 unindex[key] = [(EXPIRY, records.index_key(expires_at_ms, key), None)] if expires_at_ms else []
             deleted = self._writer.delete_watched(watch, unindex)
-        if deleted:
-            yield Batch(reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
+        return Batch(reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
+
+    def _judged(self, disk: Disk, left: dict[bytes, int | None], needed: int) -> Iterator[tuple[bytes, int, int]]:
+        """Those that have something on the disk, until it is enough: key, bytes, deadline."""
+        found = 0
+        for key, deadline in list(left.items()):
+            if found >= needed:
+                return
+            del left[key]
+            stored = self._engine.get(key)
+            if stored is None:
+                continue
+            record = _readable(stored)
+            size = disk.bytes_of(key, stored, record)
+            if size and (deadline is None or record.expires_at_ms == deadline):
+                yield key, size, record.expires_at_ms
+                found += size
+
+    def _foreseen(self, disk: Disk, rules: EvictionRules, needed: int) -> Iterator[Batch]:
+        now, until, judged = self._clock.now_ms(), time.monotonic() + PLAN_SECONDS, 0
+        victims = {family: copy.copy(walk) for family, walk in self._victims.items()}
+        for reason, nominated in self._nominations(victims, disk, rules, dry=True):
+            judged += len(nominated)
+            sizes = [
+                size
+                for _, size, expires_at_ms in self._judged(disk, dict(nominated), needed)
+                # The expired ones have been named already.
+                if reason == EXPIRED or not expiry.is_expired(expires_at_ms, now)
+            ]
+            yield Batch(reason, len(sizes), sum(sizes))
+            needed -= sum(sizes)
+            if needed <= 0 or judged >= PLAN_KEYS or time.monotonic() > until:
+                return
+
+
+def _bytes_needed(disk: Disk, usage: DiskUsage, rules: EvictionRules) -> int:
+    wanted = disk.wanted_free()
+    return max(bytes_over(usage, rules.threshold), wanted - usage.free if wanted else 0)
 
 
 def _readable(stored: bytes) -> Record:

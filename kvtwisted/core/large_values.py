@@ -20,10 +20,10 @@ import threading
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from .errors import Corruption, StorageError, StorageFull, StorageLocked
-from .records import Pointer
+from .records import Pointer, Record
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TEMPORARY = "tmp"
@@ -51,6 +51,8 @@ class ValueFiles:
         self._generation = 0
         self._readers: dict[object, int] = {}
         self._retired: list[tuple[int, Pointer]] = []
+        # Files of writes under way, and of writes that failed in a way that leaves open whether a record names them.
+        self._unsettled: set[bytes] = set()
         self._claim: int | None = None
 
     def prepare(self) -> None:
@@ -60,8 +62,12 @@ class ValueFiles:
         _sync_folder(self._folder)
 
     def store(self, value: bytes) -> Pointer:
-        """Write a value to a new file, durably. Raises StorageFull or StorageError, and then leaves nothing behind."""
+        """Write a value to a new file, durably. Raises StorageFull or StorageError, and then leaves nothing behind.
+
+        No collection of orphans takes the file; the caller tells by `named` or `retire` what became of it.
+        """
         name = secrets.token_bytes(16)
+        self._unsettled.add(name)
         temporary = os.path.join(self._folder, _TEMPORARY, name.hex())
         final = self._path(name)
         try:
@@ -74,6 +80,7 @@ class ValueFiles:
             for path in (temporary, final):
                 with suppress(OSError):
                     os.unlink(path)
+            self._unsettled.discard(name)
             raise _translated(error, "write") from error
         return Pointer(name, len(value), zlib.crc32(value))
 
@@ -91,6 +98,18 @@ class ValueFiles:
             raise Corruption(f"the large value in file {pointer.name.hex()} is damaged")
         return value
 
+    def value(self, record: Record) -> bytes:
+        """A record's value, from its file if it has one. Only inside `reading`, begun before the record was read.
+
+        Raises Corruption when the file is missing or damaged, else StorageError.
+        """
+        if record.pointer is None:
+            return record.value
+        try:
+            return self.load(record.pointer)
+        except FileNotFoundError:
+            raise Corruption(f"the large value in file {record.pointer.name.hex()} is missing") from None
+
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Within the block no file goes that was named by a record when the block began."""
@@ -104,11 +123,19 @@ class ValueFiles:
                 del self._readers[token]
             self._unlink_retired()
 
+    def named(self, pointer: Pointer) -> None:
+        """A record names this file now."""
+        self._unsettled.discard(pointer.name)
+
     def retire(self, pointers: Collection[Pointer]) -> None:
         """No durable record names these files any more: unlink them after their last reader."""
+        if not pointers:
+            return
         with self._lock:
             self._retired.extend((self._generation, pointer) for pointer in pointers)
             self._generation += 1
+        for pointer in pointers:
+            self._unsettled.discard(pointer.name)
         self._unlink_retired()
 
     def claim(self, owner: str, *, empty: bool) -> None:
@@ -148,20 +175,37 @@ class ValueFiles:
             os.close(self._claim)
             self._claim = None
 
-    def collect_orphans(self, named: Collection[bytes]) -> Collected:
-        """Remove every file of ours whose name is not in `named`. For the start, when nobody reads or writes.
+    def collect_orphans(self, in_use: Callable[[], set[bytes]]) -> Collected:
+        """Remove every file of ours that nobody will ask for; `in_use` gives the names of those that records point to.
 
-        Files that `store` would not have made stay. Raises OSError when the folder cannot be read.
+        Files may be stored and retired meanwhile, and those that `store` would not have made stay. Raises StorageError.
         """
         files = freed = 0
-        for sub in (_TEMPORARY, *_SUBFOLDERS):
-            with os.scandir(os.path.join(self._folder, sub)) as entries:
-                orphans = [entry for entry in entries if _is_orphan(sub, entry.name, named)]
-            for entry in orphans:
-                freed += entry.stat(follow_symlinks=False).st_size
-                files += 1
-                os.unlink(entry.path)
+        try:
+            found = [path for sub in (_TEMPORARY, *_SUBFOLDERS) for path in self._ours(sub)]
+            # After the folder was read, and in the order in which a file goes through these, so that none slips by.
+            unsettled = set(self._unsettled)
+            keep = unsettled | in_use()
+            with self._lock:
+                keep.update(pointer.name for _, pointer in self._retired)
+            for path in found:
+                if bytes.fromhex(os.path.basename(path)) not in keep:
+                    with suppress(FileNotFoundError):
+                        freed += os.stat(path).st_size
+                        os.unlink(path)
+                        files += 1
+        except OSError as error:
+            raise _translated(error, "collect") from error
         return Collected(files, freed)
+
+    def _ours(self, sub: str) -> list[str]:
+        """Paths of the files in a sub-folder that `store` may have made."""
+        with os.scandir(os.path.join(self._folder, sub)) as entries:
+            return [
+                entry.path
+                for entry in entries
+                if _NAME.fullmatch(entry.name) and (sub == _TEMPORARY or entry.name.startswith(sub))
+            ]
 
     def _unlink_retired(self) -> None:
         with self._lock:
@@ -176,12 +220,6 @@ class ValueFiles:
     def _path(self, name: bytes) -> str:
         text = name.hex()
         return os.path.join(self._folder, text[:2], text)
-
-
-def _is_orphan(sub: str, file: str, named: Collection[bytes]) -> bool:
-    if not _NAME.fullmatch(file):
-        return False
-    return sub == _TEMPORARY or (file.startswith(sub) and bytes.fromhex(file) not in named)
 
 
 def _write_all(descriptor: int, value: bytes) -> None:

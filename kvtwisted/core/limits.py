@@ -6,7 +6,7 @@ a value, which may be secret or huge.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from .errors import InvalidKey, InvalidRequest, InvalidTtl, InvalidValue, TooLarge
@@ -78,21 +78,22 @@ def check_ttl(ttl: int) -> None:
 def check_keys(keys: Collection[bytes], limits: Limits) -> None:
     """Check the keys of an MGet or MDelete: each one, how many, and their bytes in all."""
     _check_count(len(keys), "keys", limits)
-    for position, key in enumerate(keys):
-        check_key(key, f"keys[{position}]")
-    _check_total(sum(map(len, keys)), "keys", limits)
+    sizes = list(map(len, keys))
+    if sizes and not 0 < min(sizes) <= max(sizes) <= MAX_KEY_BYTES:
+        for position, key in enumerate(keys):
+            check_key(key, f"keys[{position}]")
+    _check_total(sum(sizes), "keys", limits)
 
 
-def check_pairs(pairs: Iterable[tuple[bytes, bytes]], count: int, limits: Limits) -> None:
+def check_pairs(pairs: Mapping[bytes, bytes], limits: Limits) -> None:
     """Check the pairs of an MSet: each key and value, how many, and their bytes in all."""
-    _check_count(count, "key_values", limits)
-    total = 0
-    for key, value in pairs:
-        check_key(key, "key_values: key")
-        if len(value) > MAX_VALUE_BYTES:  # the label below costs more than the test
+    _check_count(len(pairs), "key_values", limits)
+    sizes, value_sizes = list(map(len, pairs)), list(map(len, pairs.values()))
+    if sizes and (not 0 < min(sizes) <= max(sizes) <= MAX_KEY_BYTES or max(value_sizes) > MAX_VALUE_BYTES):
+        for key, value in pairs.items():
+            check_key(key, "key_values: key")
             check_value(value, f"key_values[{key[:64].decode('utf-8', 'replace')}]")
-        total += len(key) + len(value)
-    _check_total(total, "key_values", limits)
+    _check_total(sum(sizes) + sum(value_sizes), "key_values", limits)
 
 
 def _check_count(count: int, field: str, limits: Limits) -> None:

@@ -7,39 +7,38 @@ from any thread, and raises `KvError`s: InvalidRequest before anything is touche
 
 from __future__ import annotations
 
-import itertools
 import math
-import secrets
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from . import expiry, records
+from .batch_reads import BatchReader, Page
+from .cache import Entry
 from .clock import Clock
-from .engine import META, Engine
-from .errors import Corruption, DeadlineExceeded, ResponseTooLarge
-from .limits import Limits, check_key, check_keys, check_pairs, check_prefix, check_scan_limit, check_ttl, check_value
+from .counter import Counter
+from .engine import Engine
+from .limits import (
+    MAX_KEY_BYTES,
+    MAX_VALUE_BYTES,
+    Limits,
+    check_key,
+    check_keys,
+    check_pairs,
+    check_prefix,
+    check_scan_limit,
+    check_ttl,
+    check_value,
+)
 from .recency import Recency
-from .records import Found, Record
-from .writer import Change, Writer
+from .records import ENVELOPE, Found, Record
+from .upkeep import Upkeep
+from .write import Change, Write
+from .writer import Writer
 
-#: What one entry of an answer may cost beside its key and value, in any transport's encoding.
-ENTRY_OVERHEAD = 16
-
-#: META entries.
-_FORMAT_KEY, _FORMAT = b"format", b"1"
-_CLOCK_KEY = b"clock"
-_IDENTITY_KEY = b"identity"
-
-_SCAN_STRIDE = 1024
 _LONG_AGO_MS = 1
-
-
-class Page(NamedTuple):
-    """One page of a scan, in byte order. An empty `next_cursor` says that the scan has reached the end."""
-
-    items: list[tuple[bytes, bytes]]
-    next_cursor: bytes
+#: Makes a Found in half the time that the class itself takes.
+_found = tuple.__new__
+#: Stands for an answer that the hot cache does not have.
+_UNKNOWN = Found(b"", -1)
 
 
 class Store:
@@ -54,7 +53,7 @@ class Store:
         limits: Limits,
         recency: Recency | None = None,
     ) -> None:
-        """Raises Corruption when the folder was written by a newer format.
+        """Raises Corruption when the folder was written by a newer format (see `Upkeep`).
 
         `recency` is told of every key that is read or written.
         """
@@ -65,22 +64,41 @@ class Store:
         #: Looks a key up in the hot cache; see `HotCache`.
         self.hot = self._cache.entries.get
         self._clock = clock
-        self._recency = recency
+        self._recency = recency if recency is not None else Recency()
         #: May be replaced at any time; a request sees either the old object or the new.
         self.limits = limits
-        #: Gets answered from the hot cache and by RocksDB. A thread may leave these behind by one until the next Get.
-        self.cache_hits = 0
-        self.cache_misses = 0
-        self._next_hit = itertools.count(1).__next__
-        self._next_miss = itertools.count(1).__next__
-        self._check_format()
+        #: Keys that Get and MGet found in the hot cache, and those that they had to ask RocksDB for.
+        self._hits, self._misses = Counter(), Counter()
+        self._count_hit, self._count_miss = self._hits.advance, self._misses.advance
+        self._batches = BatchReader(engine, writer, self._recency, clock)
+        #: The server's own entries, and what looks after the storage.
+        self.upkeep = Upkeep(engine, writer, clock)
+
+    @property
+    def cache_hits(self) -> int:
+        """Keys read from the hot cache."""
+        return self._hits.value + self._batches.hits
+
+    @property
+    def cache_misses(self) -> int:
+        """Keys that were not in the hot cache when they were read."""
+        return self._misses.value + self._batches.misses
+
+    # Single keys.
 
     def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> None:
         """Store `value` at `key` for `ttl` seconds (0: for ever), whatever was there before."""
-        check_key(key)
-        check_value(value)
-        check_ttl(ttl)
-        self._write([(key, value, self._expires_at(ttl))], deadline)
+        if ttl or (value and value[0] == ENVELOPE):
+            self._write(self.set_changes(key, value, ttl), deadline)
+            return
+        # The tests of `check_key` and `check_value`, without the calls.
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            check_key(key)
+        if len(value) > MAX_VALUE_BYTES:
+            check_value(value)
+        if hash(key) not in self._recency.young:
+            self._recency.touch(key)
+        self._writer.put(key, value, deadline)
 
     def get(self, key: bytes) -> Found | None:
         """The value at `key`, or None when there is none or it has expired.
@@ -88,31 +106,58 @@ class Store:
         A key in the hot cache is answered without RocksDB, a lock, or blocking.
         """
         entry = self.hot(key)
-        if entry is not None:
-            entry.used = True
-            self.cache_hits = self._next_hit()
-            return self._unexpired(entry.found.value, entry.expires_at_ms) if entry.expires_at_ms else entry.found
-        check_key(key)
-        self.cache_misses = self._next_miss()
-        record = self._read(key)
-        if record is None:
-            return None
-        found = self._unexpired(record.value, record.expires_at_ms)
-        if found is not None and self._recency is not None:
-            self._recency.touch(key)
-        return found
+        if entry is not None and (found := self._remembered(entry)) is not _UNKNOWN:
+            return found
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            check_key(key)
+        self._count_miss()
+        version = self._writer.version
+        stored = self._engine.get(key)
+        if not stored or stored[0] == ENVELOPE:
+            return self._answer(key, stored, version)
+        # What `_answer` does, without the call.
+        if (hash(key) in self._recency.young or self._recency.touch(key)) and self._cache.max_bytes:
+            self._writer.offer(version, key, stored, 0)
+        return _found(Found, (stored, 0))
 
-    def _read(self, key: bytes) -> Record | None:
-        if not self._cache.wanted(key):
-            stored = self._engine.get(key)
-            return None if stored is None else self._whole(key, records.decode(stored))
-        with self._writer.watching((key,)) as watch:
-            stored = self._engine.get(key)
-            if stored is None:
-                return None
+    def get_now(self, key: bytes) -> tuple[bool, Found | None]:
+        """What `get` gives, with True, if that can be told without blocking; else False, and nothing was counted."""
+        entry = self.hot(key)
+        if entry is not None and (found := self._remembered(entry)) is not _UNKNOWN:
+            return True, found
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            check_key(key)
+        version = self._writer.version
+        known, stored = self._engine.peek(key)
+        if not known or (stored and stored[0] == ENVELOPE and records.decode(stored).pointer is not None):
+            return False, None
+        self._count_miss()
+        return True, self._answer(key, stored, version)
+
+    def _remembered(self, entry: Entry) -> Found | None:
+        """What an entry of the hot cache says, or _UNKNOWN while its key is being written."""
+        answer = entry.answer
+        if answer is None:
+            expiring = entry.expiring
+            if expiring is None:
+                return _UNKNOWN
+            answer = self._unexpired(*expiring)
+        entry.used = True
+        self._count_hit()
+        return answer
+
+    def _answer(self, key: bytes, stored: bytes | None, version: int) -> Found | None:
+        """What was stored, as an answer; cached if the key was used before. `version` was read before `stored`."""
+        if stored is None:
+            return None
+        value, expires_at_ms = stored, 0
+        if stored and stored[0] == ENVELOPE:
             record = self._whole(key, records.decode(stored))
-            self._writer.offer(watch, key, record.value, record.expires_at_ms)
-            return record
+            value, expires_at_ms = record.value, record.expires_at_ms
+        found = self._unexpired(value, expires_at_ms) if expires_at_ms else Found(value, 0)
+        if found is not None and self._recency.touch(key) and self._cache.max_bytes:
+            self._writer.offer(version, key, value, expires_at_ms)
+        return found
 
     def _whole(self, key: bytes, record: Record) -> Record:
         """The record as it is now, with the value that a file holds; `record` was read before any file was."""
@@ -124,35 +169,19 @@ class Store:
             if stored is None:
                 return Record(b"", _LONG_AGO_MS)
             record = records.decode(stored)
-            return Record(self._value(record), record.expires_at_ms)
-
-    def _value(self, record: Record) -> bytes:
-        """A record's value. Only inside `self._files.reading()`, begun before the record was read."""
-        if record.pointer is None:
-            return record.value
-        try:
-            return self._files.load(record.pointer)
-        except FileNotFoundError:
-            raise Corruption(f"the large value in file {record.pointer.name.hex()} is missing") from None
+            return Record(self._files.value(record), record.expires_at_ms)
 
     def _unexpired(self, value: bytes, expires_at_ms: int) -> Found | None:
-        if not expires_at_ms:
-            return Found(value, 0)
         ttl = expiry.seconds_left(expires_at_ms, self._clock.now_ms())
         return Found(value, ttl) if ttl > 0 else None
 
     def delete(self, key: bytes, *, deadline: float = math.inf) -> None:
         """Remove `key`; a missing key is fine."""
-        check_key(key)
-        self._write([(key, None, 0)], deadline)
+        self._write(self.delete_changes([key]), deadline)
 
     def mset(self, pairs: Mapping[bytes, bytes], ttl: int = 0, *, deadline: float = math.inf) -> None:
         """Store all pairs, each for `ttl` seconds (0: for ever), or none of them."""
-        check_pairs(pairs.items(), len(pairs), self.limits)
-        check_ttl(ttl)
-        if pairs:
-            expires_at_ms = self._expires_at(ttl)
-            self._write([(key, value, expires_at_ms) for key, value in pairs.items()], deadline)
+        self._write(self.mset_changes(pairs, ttl), deadline)
 
     def mget(self, keys: Sequence[bytes], *, budget: int) -> dict[bytes, bytes]:
         """The values of those keys that exist, in the order asked, from one consistent view.
@@ -160,34 +189,11 @@ class Store:
         Raises ResponseTooLarge when they exceed `budget` bytes, counting ENTRY_OVERHEAD for each.
         """
         check_keys(keys, self.limits)
-        unique = list(dict.fromkeys(keys))
-        now = self._clock.now_ms()
-        found: dict[bytes, bytes] = {}
-        size = 0
-
-        def is_live(stored: bytes) -> bool:
-            return not expiry.is_expired(records.decode(stored).expires_at_ms, now)
-
-        with self._files.reading():
-            for key, stored in zip(unique, self._engine.multi_get(unique, budget, is_live)):
-                if stored is None:
-                    continue
-                record = records.decode(stored)
-                size += _answer_bytes(key, record)
-                if size > budget:
-                    raise ResponseTooLarge(
-                        f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer"
-                    )
-                found[key] = self._value(record)
-                if self._recency is not None:
-                    self._recency.touch(key)
-        return found
+        return self._batches.mget(keys, budget)
 
     def mdelete(self, keys: Sequence[bytes], *, deadline: float = math.inf) -> None:
         """Remove all keys, or none of them; missing keys are fine."""
-        check_keys(keys, self.limits)
-        if keys:
-            self._write([(key, None, 0) for key in keys], deadline)
+        self._write(self.mdelete_changes(keys), deadline)
 
     def scan(
         self,
@@ -209,90 +215,58 @@ class Store:
         check_prefix(prefix)
         check_prefix(cursor, "cursor")
         check_scan_limit(limit)
-        now = self._clock.now_ms()
-        items: list[tuple[bytes, bytes]] = []
-        size = 0
-        with self._files.reading():
-            for key, record in self._live(prefix, cursor, now, deadline):
-                size += len(key) + ENTRY_OVERHEAD if keys_only else _answer_bytes(key, record)
-                if size > budget and not (limit or cursor):
-                    raise ResponseTooLarge(
-                        f"prefix: the answer exceeds {budget} bytes, the limit of one answer; "
-                        "page with limit and cursor"
-                    )
-                if (limit and len(items) == limit) or (size > budget and items):
-                    return Page(items, items[-1][0])
-                items.append((key, b"" if keys_only else self._value(record)))
-        return Page(items, b"")
+        return self._batches.scan(
+            prefix, cursor=cursor, limit=limit, keys_only=keys_only, budget=budget, deadline=deadline
+        )
 
-    def _live(self, prefix: bytes, cursor: bytes, now: int, deadline: float) -> Iterator[tuple[bytes, Record]]:
-        start = max(prefix, cursor + b"\0") if cursor else prefix
-        end = prefix_end(prefix)
-        if end is not None and start >= end:
-            return
-        for position, (key, stored) in enumerate(self._engine.scan(start, end)):
-            if position % _SCAN_STRIDE == 0 and time.monotonic() > deadline:
-                raise DeadlineExceeded(
-                    "the scan took longer than the request's time; ask for less with limit and cursor"
-                )
-            record = records.decode(stored)
-            if not expiry.is_expired(record.expires_at_ms, now):
-                yield key, record
+    # What the writes write: checked changes, for `Writer`.
+
+    def set_changes(self, key: bytes, value: bytes, ttl: int) -> list[Change]:
+        """The changes of `set`. Raises InvalidRequest; nothing is written yet."""
+        check_key(key)
+        check_value(value)
+        check_ttl(ttl)
+        return [(key, value, self._expires_at(ttl))]
+
+    def mset_changes(self, pairs: Mapping[bytes, bytes], ttl: int) -> list[Change]:
+        """The changes of `mset`. Raises InvalidRequest; nothing is written yet."""
+        check_pairs(pairs, self.limits)
+        check_ttl(ttl)
+        expires_at_ms = self._expires_at(ttl)
+        return [(key, value, expires_at_ms) for key, value in pairs.items()]
+
+    def delete_changes(self, keys: Sequence[bytes]) -> list[Change]:
+        """The changes of `delete`. Raises InvalidRequest; nothing is written yet."""
+        for key in keys:
+            check_key(key)
+        return [(key, None, 0) for key in keys]
+
+    def mdelete_changes(self, keys: Sequence[bytes]) -> list[Change]:
+        """The changes of `mdelete`. Raises InvalidRequest; nothing is written yet."""
+        check_keys(keys, self.limits)
+        return [(key, None, 0) for key in keys]
 
     def _write(self, changes: Sequence[Change], deadline: float) -> None:
-        self._writer.write(changes, deadline)
-        if self._recency is not None:
-            for key, _, _ in changes:
-                self._recency.touch(key)
+        if changes:
+            self._touch(changes)
+            self._writer.write(changes, deadline)
+
+    def _touch(self, changes: Sequence[Change]) -> None:
+        touch = self._recency.touch
+        for key, _, _ in changes:
+            touch(key)
+
+    def write_all(self, writes: Sequence[Write]) -> None:
+        """Apply writes, each atomic, together where possible; see `Writer.write_all`."""
+        self._writer.write_all(writes)
+
+    def needs_files(self, write: Write) -> bool:
+        """See `Writer.needs_files`."""
+        return self._writer.needs_files(write)
+
+    def try_now(self, writes: Sequence[Write]) -> bool:
+        """Apply writes if that needs no waiting; see `Writer.try_now`."""
+        return self._writer.try_now(writes)
 
     def _expires_at(self, ttl: int) -> int:
         return expiry.expires_at(self._clock.now_ms(), ttl) if ttl else 0
-
-    def probe(self) -> None:
-        """Write and read back an entry of the server's own; raises StorageError where users' writes would."""
-        self._engine.write([(META, _FORMAT_KEY, _FORMAT)])
-        if self._writer.durable:
-            self._engine.sync()
-        self.check()
-
-    def check(self) -> None:
-        """Read an entry of the server's own; raises StorageError where users' reads would."""
-        if self._engine.get(_FORMAT_KEY, META) != _FORMAT:
-            raise Corruption("the data folder's format mark cannot be read back")
-
-    def identity(self) -> str:
-        """The database's own name, made by chance when it is first asked for, and kept."""
-        stored = self._engine.get(_IDENTITY_KEY, META)
-        if stored is None:
-            stored = secrets.token_hex(16).encode()
-            self._engine.write([(META, _IDENTITY_KEY, stored)])
-            self._engine.sync()
-        return stored.decode("ascii", "replace")
-
-    def mark_clock(self) -> None:
-        """Write down the present time, so that a later run never goes back before it."""
-        self._engine.write([(META, _CLOCK_KEY, str(self._clock.now_ms()).encode())])
-
-    def _check_format(self) -> None:
-        stored = self._engine.get(_FORMAT_KEY, META)
-        if stored is None:
-            self._engine.write([(META, _FORMAT_KEY, _FORMAT)])
-        elif stored != _FORMAT:
-            raise Corruption(f"the data folder has format {stored!r}; this server reads format 1")
-        mark = self._engine.get(_CLOCK_KEY, META)
-        if mark is not None:
-            try:
-                self._clock.at_least(int(mark))
-            except ValueError:
-                raise Corruption(f"the data folder's clock mark is {mark!r}, which is no time") from None
-
-
-def _answer_bytes(key: bytes, record: Record) -> int:
-    """What a pair may take in an answer."""
-    return len(key) + (record.pointer.length if record.pointer else len(record.value)) + ENTRY_OVERHEAD
-
-
-def prefix_end(prefix: bytes) -> bytes | None:
-    """The first key after all those that start with `prefix`, or None when there is no such key."""
-    stripped = prefix.rstrip(b"\xff")
-    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None

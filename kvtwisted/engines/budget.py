@@ -7,15 +7,14 @@ from typing import Callable
 
 from ..core.errors import ResponseTooLarge
 
-#: Values that an engine may read ahead of the check.
-READ_AHEAD = 64
-
 
 def within(budget: int, values: Iterable[bytes | None], keep: Callable[[bytes], bool]) -> list[bytes | None]:
     """The values as a list; ResponseTooLarge, and no further value is taken, once they exceed `budget` bytes.
 
-    A value that `keep` says no to is None in the list and does not count.
+    A value that `keep` says no to does not count; it is None in the list unless the values are few anyway.
     """
+    if isinstance(values, list) and sum(map(len, filter(None, values))) <= budget:
+        return values
     taken: list[bytes | None] = []
     left = budget
     for value in values:

@@ -8,25 +8,32 @@ and then every read is told.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Callable
 
 import rocksdb
 
-from ..core.engine import DATA, OTHER_FAMILIES, Mutation, everything
+from ..core.engine import DATA, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, nothing
+from ..core.errors import StorageError, StorageFull
 from ..core.options import EngineOptions
-from .budget import READ_AHEAD, within
+from .budget import within
+from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
+from .peeking import within_memory
+from .reopening import Counted, check_folder, patiently, rehearsed, telling_unsynced
 from .scans import Pair, Scan, Scans
-from .translate import CLOSED, Translating, translated
+from .translate import CLOSED, REOPENING, EngineReopening, Translating, translated
 
 
 class LbryEngine:
     """The engine Protocol over one lbry-rocksdb database."""
 
     name = "lbry"
+    writes_wait = True
 
     def __init__(self, path: str, options: EngineOptions) -> None:
         """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
@@ -38,20 +45,22 @@ class LbryEngine:
         self._failures = Translating(path)
         self._scans = Scans(path)
         self._db: Any = CLOSED
-        try:
+        self._handles: Any = CLOSED
+        with self._failures:
             os.makedirs(path, exist_ok=True)
-            cache = rocksdb.LRUCache(options.block_cache_size)
-            others = {family: _family_options(options, cache) for family in OTHER_FAMILIES}
-            self._db = rocksdb.DB(
-                path,
-                _database_options(options, cache),
-                column_families={family.encode(): native for family, native in others.items()},
-            )
-            # None is the family "default": its keys are given plain, those of others with their handle.
-            self._handles: dict[str, Any] = {DATA: None}
-            self._handles.update({family: self._db.get_column_family(family.encode()) for family in others})
-        except Exception as error:
-            raise translated(error, path) from error
+            self._open()
+
+    def _open(self) -> None:
+        db = self._native()
+        # None is the family "default": its keys are given plain, those of others with their handle.
+        self._handles = {DATA: None, **{family: db.get_column_family(family.encode()) for family in OTHER_FAMILIES}}
+        # Last: whoever sees the new database, sees its handles.
+        self._db = Counted(db)
+
+    def _native(self, **mode: bool) -> Any:
+        cache = rocksdb.LRUCache(self._options.block_cache_size)
+        families = {family.encode(): _family_options(self._options, cache) for family in OTHER_FAMILIES}
+        return rocksdb.DB(self._path, _database_options(self._options, cache), column_families=families, **mode)
 
     @property
     def version(self) -> str:
@@ -67,6 +76,14 @@ class LbryEngine:
         except Exception as error:
             raise translated(error, self._path) from error
 
+    def peek(self, key: bytes) -> tuple[bool, bytes | None]:
+        """The value at `key`, or None, if memory tells."""
+        try:
+            may_exist, value = self._db.key_may_exist(key, fetch=True)
+        except Exception as error:
+            raise translated(error, self._path) from error
+        return within_memory(may_exist, value)
+
     def multi_get(
         self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
     ) -> list[bytes | None]:
@@ -80,6 +97,13 @@ class LbryEngine:
             handle = self._handles[family]
             iterator = self._db.iteritems(handle, iterate_upper_bound=end, verify_checksums=True)
         return self._scans.start(_pairs(iterator, start, handle is None).__next__, end)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store one value; waits as `write` does."""
+        try:
+            self._db.put(key, value)
+        except Exception as error:
+            raise translated(error, self._path) from error
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order.
@@ -99,7 +123,7 @@ class LbryEngine:
 
     def sync(self) -> None:
         """Wait for an fsync of the write-ahead log: an empty batch, written with sync, covers earlier ones."""
-        with self._failures:
+        with self._failures, telling_unsynced():
             self._db.write(rocksdb.WriteBatch(), sync=True)
 
     def compact(self, start: bytes, end: bytes) -> None:
@@ -108,6 +132,26 @@ class LbryEngine:
             for family in OTHER_FAMILIES:  # the binding has no flush, but a compaction begins with one
                 self._db.compact_range(column_family=self._handles[family])
             self._db.compact_range(start, end)
+
+    def checkpoint(self, folder: str) -> None:
+        """A copy in `folder` of every file, made twice: the binding has no checkpoint, but a backup and its restoring.
+
+        Python's lock is released meanwhile. Raises StorageFull at once without room for both.
+        """
+        with new_folder(folder) as temporary:
+            self.sync()  # in no way needed by the backup; it says when the database is closed, which the backup cannot
+            with self._failures:
+                room, needed = shutil.disk_usage(self._path).free, 2 * _file_bytes(self._path)
+            if room < needed:
+                raise StorageFull(f"a copy of {self._path!r} needs {needed} bytes for a while, but {room} are free")
+            with self._failures:
+                native = rocksdb.BackupEngine(temporary)
+                try:
+                    self._db.lend(partial(native.create_backup, flush_before_backup=True))
+                    native.restore_latest_backup(folder, folder)
+                finally:
+                    # A stored traceback keeps this frame; the folder must not stay open with it.
+                    del native
 
     def statistics(self) -> dict[str, float]:
         """RocksDB's properties by short name."""
@@ -126,12 +170,38 @@ class LbryEngine:
         """
         self._scans.end()
         try:
-            self.sync()
+            if self._db is not REOPENING:
+                self.sync()
         finally:
             db, self._db = self._db, CLOSED
-            self._handles = dict.fromkeys(self._handles)
-            if db is not CLOSED:
-                db.close()
+            self._handles = CLOSED
+            if isinstance(db, Counted):
+                db.shut()
+
+    def reopen(self, closed: Callable[[], None] = nothing) -> None:
+        """Close and open again. See Note [Closing under readers].
+
+        The log is replayed twice, first into memory by a copy for reading only: files that cannot be opened any more
+        are left open.
+        """
+        with self._failures:
+            check_folder(self._path)
+            if self._db is not REOPENING:
+                self._db.get_property(b"rocksdb.num-snapshots")  # raises when the engine is closed
+                rehearsed(lambda: self._native(read_only=True).close())
+                self._shut()
+            closed()
+            patiently(self._open)
+
+    def _shut(self) -> None:
+        db, handles = self._db, self._handles
+        self._db = self._handles = REOPENING
+        self._scans.end(EngineReopening)
+        try:
+            db.shut()
+        except StorageError:
+            self._handles, self._db = handles, db
+            raise
 
     def _read(self, keys: Sequence[bytes]) -> Generator[bytes | None, None, None]:
         """The values at `keys`, a chunk at a time; from a snapshot when there are several chunks."""
@@ -155,6 +225,16 @@ class LbryEngine:
     def _property(self, family: str, name: str) -> str | None:
         value: bytes | None = self._db.get_property(name.encode(), self._handles[family])
         return None if value is None else value.decode()
+
+
+def _file_bytes(folder: str) -> int:
+    """Bytes of the files in a folder, subfolders left out; files that vanish meanwhile do not count."""
+    total = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                total += entry.stat().st_size if entry.is_file() else 0
+    return total
 
 
 def _pairs(iterator: Any, start: bytes, plain: bool) -> Iterator[Pair]:

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Callable
 
-from ..core.engine import DATA, FAMILIES, Mutation, everything
-from ..core.errors import Unavailable
+from ..core.engine import DATA, FAMILIES, Mutation, everything, nothing
+from ..core.errors import StorageError, Unavailable
 from ..core.options import EngineOptions
 from .budget import within
 from .scans import Pair, Scan, Scans
+from .translate import EngineReopening
 
 
 class _Table:
@@ -43,6 +44,7 @@ class MemoryEngine:
     """The engine Protocol over a lock. A write after a scan copies the tables, so that the scan keeps its view."""
 
     name = "memory"
+    writes_wait = False
     version = "memory"
 
     def __init__(self, path: str, options: EngineOptions) -> None:
@@ -59,6 +61,10 @@ class MemoryEngine:
         with self._lock:
             return self._table(family).values.get(key)
 
+    def peek(self, key: bytes) -> tuple[bool, bytes | None]:
+        """The value at `key`, or None: memory always tells."""
+        return True, self.get(key)
+
     def multi_get(
         self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
     ) -> list[bytes | None]:
@@ -72,6 +78,10 @@ class MemoryEngine:
             pairs = self._table(family).pairs(start, end)
             self._scanned = True
             return self._scans.start(pairs.__next__, end)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store one value."""
+        self.write([(DATA, key, value)])
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order."""
@@ -91,6 +101,11 @@ class MemoryEngine:
         """Nothing to do: deleted keys take no space."""
         self._check()
 
+    def checkpoint(self, folder: str) -> None:
+        """Refuse, with StorageError: nothing is kept, so there is nothing to copy."""
+        self._check()
+        raise StorageError("storage.engine memory keeps nothing on disk, so no copy of it can be made")
+
     def statistics(self) -> dict[str, float]:
         """The number of records, and the bytes of all keys and values as RocksDB's memtable figure."""
         with self._lock:
@@ -109,6 +124,12 @@ class MemoryEngine:
         self._closed = True
         self._scans.end()
         self._tables = {}
+
+    def reopen(self, closed: Callable[[], None] = nothing) -> None:
+        """End the scans under way, like the others; there is nothing to open."""
+        self._check()
+        self._scans.end(EngineReopening)
+        closed()
 
     def _table(self, family: str) -> _Table:
         self._check()

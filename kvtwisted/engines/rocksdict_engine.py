@@ -7,38 +7,47 @@ Single reads, writes and steps of a scan keep Python's lock while RocksDB works;
 from __future__ import annotations
 
 import os
+import tempfile
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from typing import Any, Callable
 
 from rocksdict import (
-    BlockBasedOptions,
+    AccessType,
     Cache,
-    ChecksumType,
+    Checkpoint,
     CompactOptions,
-    DBCompressionType,
+    DBRecoveryMode,
     Options,
     Rdict,
     RdictIter,
     ReadOptions,
     WriteBatch,
-    WriteOptions,
 )
 
-from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, Mutation, everything
-from ..core.errors import KvError
+from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, nothing
+from ..core.errors import Corruption, KvError, StorageError, WriteStalled
 from ..core.options import EngineOptions
-from .budget import READ_AHEAD, within
+from .budget import within
+from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
+from .peeking import within_memory
+from .reopening import Calls, check_folder, patiently, rehearsed, telling_unsynced
+from .rocksdict_options import native_options, write_options
 from .scans import Pair, Scan, Scans
-from .translate import CLOSED, Translating, translated
+from .translate import CLOSED, REOPENING, EngineReopening, Translating, in_use, translated
+
+#: Seconds that a checkpoint waits for compaction to catch up.
+_CALM_PATIENCE = 60.0
 
 
 class RocksdictEngine:
     """The engine Protocol over one rocksdict database."""
 
     name = "rocksdict"
+    writes_wait = False
 
     def __init__(self, path: str, options: EngineOptions) -> None:
         """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
@@ -49,20 +58,64 @@ class RocksdictEngine:
         self._options = options
         self._failures = Translating(path)
         self._scans = Scans(path)
+        self._slow = Calls()
         self._db: Any = CLOSED
-        try:
+        self._families: Any = CLOSED
+        self._handles: Any = CLOSED
+        with self._failures:
             os.makedirs(path, exist_ok=True)
-            cache = Cache(options.block_cache_size)
-            others = {family: _native_options(options, cache) for family in OTHER_FAMILIES}
-            self._db = Rdict(path, _native_options(options, cache), others)
-            self._db.set_write_options(_write_options())
-            self._families: dict[str, Any] = {DATA: self._db}
-            self._families.update({family: self._db.get_column_family(family) for family in others})
-            # None is the family "default", and cheaper than its handle.
-            self._handles: dict[str, Any] = {DATA: None}
-            self._handles.update({family: self._db.get_column_family_handle(family) for family in others})
+            self._open()
+
+    def _open(self) -> None:
+        # For a reopening: what was begun before the close keeps the folder's lock.
+        self._scans.end(EngineReopening)
+        try:
+            db = self._native(DBRecoveryMode.tolerate_corrupted_tail_records())
         except Exception as error:
-            raise translated(error, path) from error
+            if not str(error).startswith("Corruption"):
+                raise
+            self._check_damaged_log(error)
+            db = self._native(DBRecoveryMode.point_in_time())
+        db.set_write_options(write_options())
+        self._families = {DATA: db, **{family: db.get_column_family(family) for family in OTHER_FAMILIES}}
+        # None is the family "default", and cheaper than its handle.
+        self._handles = {DATA: None, **{family: db.get_column_family_handle(family) for family in OTHER_FAMILIES}}
+        # Last: whoever sees the new database, sees what belongs to it.
+        self._db = db
+
+    def _native(self, recovery: DBRecoveryMode) -> Rdict:
+        options, *others = self._native_options(self._options.block_cache_size, recovery)
+        return Rdict(self._path, options, dict(zip(OTHER_FAMILIES, others)))
+
+    def _native_options(self, cache_size: int, recovery: DBRecoveryMode) -> list[Options]:
+        cache = Cache(cache_size)
+        options = [native_options(self._options, cache) for _ in FAMILIES]
+        options[0].set_wal_recovery_mode(recovery)
+        return options
+
+    def _check_damaged_log(self, error: Exception) -> None:
+        """Raise if the log, which is damaged by `error`, goes on behind the damage.
+
+        Damage in the last 32 KiB, a block of the log, is taken for what a crash of the machine leaves of writes that no
+        fsync covered. Anywhere else RocksDB would drop all that comes after, without a word.
+        """
+        before = self._last_change(DBRecoveryMode.point_in_time())
+        behind = self._last_change(DBRecoveryMode.skip_any_corrupted_record()) - before
+        if behind > 0:
+            raise Corruption(
+                f"the write-ahead log in {self._path!r} is damaged, and {behind} changes behind the damage would be "
+                "lost; docs/failures.md says how to go on without them"
+            ) from error
+
+    def _last_change(self, recovery: DBRecoveryMode) -> int:
+        """The number of the last change that the files hold."""
+        options, *others = self._native_options(0, recovery)
+        with tempfile.TemporaryDirectory() as elsewhere:
+            options.set_db_log_dir(elsewhere)  # not in the data folder, among those of the open database
+            copy = Rdict(self._path, options, dict(zip(OTHER_FAMILIES, others)), access_type=AccessType.read_only())
+            last: int = copy.latest_sequence_number()
+            copy.close()
+        return last
 
     @property
     def version(self) -> str:
@@ -73,10 +126,18 @@ class RocksdictEngine:
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
         try:
-            value: bytes | None = self._families[family].get(key)
+            value: bytes | None = self._db.get(key) if family == DATA else self._families[family].get(key)
             return value
         except Exception as error:
             raise translated(error, self._path) from error
+
+    def peek(self, key: bytes) -> tuple[bool, bytes | None]:
+        """The value at `key`, or None, if memory tells."""
+        try:
+            may_exist, value = self._db.key_may_exist(key, True)
+        except Exception as error:
+            raise translated(error, self._path) from error
+        return within_memory(may_exist, value)
 
     def multi_get(
         self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
@@ -97,6 +158,13 @@ class RocksdictEngine:
                 bounds.set_iterate_upper_bound(end)
             iterator = self._families[family].iter(bounds)
         return self._scans.start(_pairs(iterator, start).__next__, end)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store one value. Raises WriteStalled rather than wait."""
+        try:
+            self._db.put(key, value)
+        except Exception as error:
+            raise translated(error, self._path) from error
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order. Raises WriteStalled rather than wait; then nothing was written."""
@@ -122,7 +190,7 @@ class RocksdictEngine:
 
     def sync(self) -> None:
         """Wait for an fsync of the write-ahead log."""
-        with self._failures:
+        with self._failures, telling_unsynced(), self._slow:
             self._db.flush_wal(True)
 
     def compact(self, start: bytes, end: bytes) -> None:
@@ -133,10 +201,43 @@ class RocksdictEngine:
         alongside = CompactOptions()
         # Exclusive would hold back the background compactions, and so let writes run into a stall.
         alongside.set_exclusive_manual_compaction(False)
-        with self._failures:
+        with self._failures, self._slow:
             for family in OTHER_FAMILIES:
                 self._families[family].flush()
             self._db.compact_range(start, end, alongside)
+
+    def checkpoint(self, folder: str) -> None:
+        """A copy of hard links in `folder`, on the data's file system, with every acknowledged write.
+
+        The binding holds Python's lock while RocksDB makes it. So the memtables are flushed before, which releases the
+        lock; what then holds it are a flush of the writes that came in between, a link for each file and some fsyncs:
+        10 to 100 ms under a full load of writes. RocksDB also waits there while that flush would slow down writes, so
+        that is waited for here.
+        """
+        with new_folder(folder):
+            self._flush_calmly()
+            with self._failures, self._slow:
+                native = Checkpoint(self._db)
+                try:
+                    native.create_checkpoint(folder)
+                finally:
+                    # A stored traceback keeps this frame; it must not keep the database open.
+                    del native
+
+    def _flush_calmly(self) -> None:
+        """Flush all families until RocksDB would not delay one more flush. Raises WriteStalled after a minute."""
+        deadline = time.monotonic() + _CALM_PATIENCE
+        crowded = self._options.level0_slowdown_writes_trigger
+        while True:
+            with self._failures, self._slow:
+                for family in (*OTHER_FAMILIES, DATA):  # last the one that most is written to meanwhile
+                    self._families[family].flush()
+                files = max(int(self._property(family, "rocksdb.num-files-at-level0") or 0) for family in FAMILIES)
+            if files + 1 < crowded or files == 0:
+                return
+            if time.monotonic() > deadline:
+                raise WriteStalled("compaction does not catch up with the writes; no copy was made, try again")
+            time.sleep(0.05)
 
     def statistics(self) -> dict[str, float]:
         """RocksDB's properties by short name."""
@@ -154,17 +255,59 @@ class RocksdictEngine:
         Raises StorageError when the flush failed; the database is closed all the same, and its log replayed next time.
         """
         self._scans.end()
-        failures = self._flush()
+        failures = [] if self._db is REOPENING else self._flush()
         # The lock goes with the last object that refers to the database; so the families go first.
-        self._families = dict.fromkeys(FAMILIES, CLOSED)
-        self._handles = dict.fromkeys(FAMILIES)
+        self._families = self._handles = CLOSED
         db, self._db = self._db, CLOSED
         try:
-            db.close()
+            if db is not REOPENING:
+                db.close()
         except Exception as error:
             failures.append(translated(error, self._path))
         if failures:
             raise failures[0]
+
+    def reopen(self, closed: Callable[[], None] = nothing) -> None:
+        """Close and open again. See Note [Closing under readers].
+
+        The log is replayed twice, first into memory by a copy for reading only. If that lacks anything of what was
+        acknowledged, the database stays open, which still has it.
+        """
+        with self._failures:
+            check_folder(self._path)
+            if self._db is not REOPENING:
+                self._flush()
+                rehearsed(self._rehearse)
+                self._shut()
+            closed()
+            patiently(self._open)
+
+    def _rehearse(self) -> None:
+        """See to it that the files can be opened, and hold all changes that the open database has."""
+        acknowledged = self._db.latest_sequence_number()
+        replayed = self._last_change(DBRecoveryMode.point_in_time())
+        if replayed < acknowledged:
+            raise Corruption(
+                f"the write-ahead log in {self._path!r} has lost the last {acknowledged - replayed} changes that were "
+                "acknowledged; they are left in memory alone, so copy the data before the server stops"
+            )
+
+    def _shut(self) -> None:
+        """Close. Raises StorageError when calls under way keep it from that; then everything is as before."""
+        self._slow.stop()
+        try:
+            db, families, handles = self._db, self._families, self._handles
+            self._db = self._families = self._handles = REOPENING
+            self._scans.end(EngineReopening)
+            try:
+                patiently(db.close)
+            except Exception as error:
+                # Any other failure is of its flush: it is closed then, and the log has what could not be flushed.
+                if in_use(error):
+                    self._families, self._handles, self._db = families, handles, db
+                    raise StorageError("cannot reopen the storage yet: reads under way do not end") from None
+        finally:
+            self._slow.go_on()
 
     def _flush(self) -> list[KvError]:
         """Flush all families. Gives failures without their traceback: its frames would keep the database open."""
@@ -211,55 +354,3 @@ def _pairs(iterator: RdictIter, start: bytes) -> Iterator[Pair]:
     finally:
         # A stored traceback keeps this frame; it must not keep the iterator, and with it the folder's lock.
         del iterator, key_here, value_here, step
-
-
-def _write_options() -> WriteOptions:
-    options = WriteOptions()
-    # A write that waits would wait with Python's lock in its hand, and stop the whole process.
-    options.no_slowdown = True
-    return options
-
-
-def _native_options(wanted: EngineOptions, cache: Cache) -> Options:
-    """Options of one family; those of the family "default" are the database's too."""
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.create_missing_column_families(True)
-    options.set_write_buffer_size(wanted.write_buffer_size)
-    options.set_max_write_buffer_number(wanted.max_write_buffer_number)
-    options.set_compression_type(getattr(DBCompressionType, wanted.compression)())
-    options.set_bottommost_compression_type(getattr(DBCompressionType, wanted.bottommost_compression)())
-    options.set_max_background_jobs(wanted.max_background_jobs)
-    options.set_max_open_files(wanted.max_open_files)
-    options.set_max_total_wal_size(wanted.max_total_wal_size)
-    options.set_target_file_size_base(wanted.target_file_size_base)
-    options.set_max_bytes_for_level_base(wanted.max_bytes_for_level_base)
-    options.set_level_compaction_dynamic_level_bytes(wanted.level_compaction_dynamic_level_bytes)
-    options.set_level_zero_file_num_compaction_trigger(wanted.level0_file_num_compaction_trigger)
-    options.set_level_zero_slowdown_writes_trigger(wanted.level0_slowdown_writes_trigger)
-    options.set_level_zero_stop_writes_trigger(wanted.level0_stop_writes_trigger)
-    options.set_bytes_per_sync(wanted.bytes_per_sync)
-    options.set_max_log_file_size(wanted.max_log_file_size)
-    options.set_keep_log_file_num(wanted.keep_log_file_num)
-    # Old files are unlinked in the background, not by the reader that happens to release them.
-    options.set_avoid_unnecessary_blocking_io(True)
-    options.set_block_based_table_factory(_table_options(wanted, cache))
-    return options
-
-
-def _table_options(wanted: EngineOptions, cache: Cache) -> BlockBasedOptions:
-    table = BlockBasedOptions()
-    table.set_block_size(wanted.block_size)
-    if wanted.bloom_bits_per_key:
-        table.set_bloom_filter(wanted.bloom_bits_per_key, False)
-    if wanted.block_cache_size:
-        table.set_block_cache(cache)
-        # Indexes and filters count against the cache, so that its size bounds what reads keep in memory.
-        table.set_cache_index_and_filter_blocks(True)
-        table.set_pin_l0_filter_and_index_blocks_in_cache(True)
-    else:
-        table.disable_cache()
-    # The newest that lbry-rocksdb's RocksDB reads, so that a folder can go back to it.
-    table.set_format_version(5)
-    table.set_checksum_type(ChecksumType.xxhash64())
-    return table

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import Callable
 
 from .translate import EngineClosed, translated
@@ -45,10 +46,13 @@ class Scan(Iterator[Pair]):
         """Release the view; the scan is over. Harmless when it already is."""
         self._replace(_over)
 
-    def end(self) -> None:
-        """Release the view because the engine closes: unless the scan was over, its next pair is Unavailable."""
+    def end(self, error: type[Exception]) -> None:
+        """Release the view because the engine closes: unless the scan was over, its next pair is `error`, translated.
+
+        Another thread may be in the midst of a pair. So the bound stays, which its iterator may still look at.
+        """
         if self._advance is not _over:
-            self._replace(_closed)
+            self._advance = partial(_raise, error)
 
     def _replace(self, advance: Callable[[], Pair]) -> None:
         self._advance = advance
@@ -68,15 +72,22 @@ class Scans:
         self._live.add(scan)
         return scan
 
-    def end(self) -> None:
-        """End every live scan, so that nothing of the database is held any more. No scan may be in use meanwhile."""
-        for scan in list(self._live):
-            scan.end()
+    def end(self, error: type[Exception] = EngineClosed) -> None:
+        """End every live scan, so that nothing of the database is held once those in use have got their pair."""
+        for scan in self._all():
+            scan.end(error)
+
+    def _all(self) -> list[Scan]:
+        while True:
+            try:
+                return list(self._live)
+            except RuntimeError:
+                """One was begun meanwhile."""
 
 
 def _over() -> Pair:
     raise StopIteration
 
 
-def _closed() -> Pair:
-    raise EngineClosed
+def _raise(error: type[Exception]) -> Pair:
+    raise error

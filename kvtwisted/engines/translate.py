@@ -7,6 +7,7 @@ RocksDB's Status ("Corruption: ...", "IO error: ..."). The text is therefore wha
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ..core.errors import Corruption, KvError, StorageError, StorageFull, StorageLocked, Unavailable, WriteStalled
 
@@ -17,6 +18,8 @@ _LOCKED_HERE = re.compile("lock hold by current process")
 _LOCKED_ELSEWHERE = re.compile("While lock file: .*Resource temporarily unavailable")
 #: Incomplete is the status of a write with no_slowdown that would have waited.
 _STALLED = re.compile("Result incomplete: .*write stall", re.IGNORECASE)
+#: What the bindings say of a call that began before the database was closed to be opened again.
+_GONE = re.compile("DB instance already closed|Already (mutably )?borrowed|is no longer a valid ColumnFamilyHandle")
 _UNKNOWN_FAMILIES = re.compile("Column families not opened: (.*)")
 
 
@@ -24,14 +27,31 @@ class EngineClosed(Exception):
     """Raised inside an engine by what stands in for the database once that is closed."""
 
 
-class _Closed:
-    """Stands in for a closed database: every use of it is an `EngineClosed`, with no check on the way of a live one."""
-
-    def __getattr__(self, name: str) -> object:
-        raise EngineClosed(name)
+class EngineReopening(Exception):
+    """The same while the database is closed to be opened again."""
 
 
-CLOSED = _Closed()
+class _StandIn:
+    """Stands in for a closed database, and for what belongs to it: every use is an error. A live one needs no check."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error(name)
+
+    def __getitem__(self, family: str) -> Any:
+        raise self._error(family)
+
+
+CLOSED: Any = _StandIn(EngineClosed)
+REOPENING: Any = _StandIn(EngineReopening)
+
+
+def in_use(error: Exception) -> bool:
+    """Whether `error`, of closing or opening a database, says that something in this process still holds it."""
+    text = _text(error)
+    return bool(_GONE.search(text) or _LOCKED_HERE.search(text))
 
 
 def translated(error: Exception, path: str) -> KvError:
@@ -42,6 +62,10 @@ def translated(error: Exception, path: str) -> KvError:
     text = _text(error)
     if isinstance(error, EngineClosed):
         return Unavailable("the storage is closed")
+    if isinstance(error, KvError):
+        return error
+    if isinstance(error, EngineReopening) or _GONE.search(text):
+        return Unavailable("the storage is being reopened; try again")
     if text.startswith("Corruption"):
         return Corruption(f"the data folder {path!r} is damaged: {text}")
     if _FULL.search(text):

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ..core.batch_reads import Page
 from ..core.records import Found, as_text
-from ..core.store import Page
 
 JSON = "application/json"
 

@@ -98,6 +98,20 @@ def config_argument(body: bytes) -> dict[str, object]:
     return document
 
 
+def backup_argument(body: bytes) -> str | None:
+    """The name of `/api/v1/admin/backup`, or None when there is none."""
+    fields = _fields(body, "backup", required=(), optional=("name",))
+    name = fields.get("name")
+    if "name" in fields and not isinstance(name, str):
+        raise InvalidRequest(_wrong_type("name", "a string", name))
+    return name if isinstance(name, str) else None
+
+
+def no_arguments(body: bytes, route: str) -> None:
+    """Check the body of a route that takes no fields: an empty object."""
+    _fields(body, route, required=())
+
+
 def shown_text(text: str) -> str:
     """What a client sent, as a message may show it: quoted, and cut when it is long."""
     cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
@@ -134,4 +148,4 @@ def _type_of(value: object) -> str:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:]))) or "none"

@@ -54,6 +54,7 @@ TABLE: dict[type[BaseException], Row] = {
     # 504 is for gateways; here the server itself was too slow.
     errors.DeadlineExceeded: Row(503),
     errors.Unavailable: Row(503),
+    errors.NearlyFull: Row(507),
     errors.StorageFull: Row(507, "the disk is full; nothing can be written until there is space, reads go on"),
     errors.StorageError: _STORAGE_FAILED,
     errors.Corruption: Row(500, "stored data is damaged; the server's log tells more under this incident's id"),

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
 from . import errors
+from .admin import AdminHandlers
 from .answers import Answer
 from .channel import KvRequest
 from .handlers import Handler, Handlers, Received, respond
@@ -39,7 +40,7 @@ class _Tail(BaseConverter):
 
 
 def make_routes(
-    handlers: Handlers, metrics_path: str, health_path: str, metrics_text: MetricsText | None
+    handlers: Handlers, admin: AdminHandlers, metrics_path: str, health_path: str, metrics_text: MetricsText | None
 ) -> list[Route]:
     """All routes; without `metrics_text` there is no metrics path."""
     routes = [
@@ -52,6 +53,10 @@ def make_routes(
         Route("mdelete", "POST", "/api/v1/mdelete", handlers.mdelete),
         Route("get_config", "GET", "/api/v1/config", handlers.get_config),
         Route("update_config", "POST", "/api/v1/config", handlers.update_config),
+        Route("admin_backup", "POST", "/api/v1/admin/backup", admin.backup),
+        Route("admin_backups", "GET", "/api/v1/admin/backups", admin.backups),
+        Route("admin_eviction", "GET", "/api/v1/admin/eviction", admin.eviction),
+        Route("admin_orphans", "POST", "/api/v1/admin/orphans", admin.orphans),
         Route("openapi", "GET", "/api/v1/openapi.json", lambda _: succeed(Answer(200, OPENAPI))),
         Route("health", "GET", health_path, handlers.health),
     ]

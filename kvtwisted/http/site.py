@@ -11,7 +11,9 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from ..threaded.administration import Administration
 from ..threaded.facade import AsyncOperations
+from .admin import AdminHandlers
 from .channel import KvChannel, KvRequest
 from .handlers import Handlers
 from .routes import MetricsText, make_app, make_routes
@@ -98,6 +100,7 @@ class KvSite(Site):
 
 def make_site(
     operations: AsyncOperations,
+    administration: Administration,
     *,
     reactor: Any,
     options: HttpOptions,
@@ -105,12 +108,13 @@ def make_site(
     max_response_bytes: Callable[[], int],
     request_timeout: Callable[[], float],
 ) -> KvSite:
-    """The HTTP interface over `operations`, ready to be listened with.
+    """The HTTP interface over `operations` and `administration`, ready to be listened with.
 
     `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None when monitoring
     is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are asked anew for
     each request.
     """
     handlers = Handlers(operations, reactor, max_response_bytes, request_timeout)
-    routes = make_routes(handlers, options.metrics_path, options.health_path, metrics_text)
+    admin = AdminHandlers(administration)
+    routes = make_routes(handlers, admin, options.metrics_path, options.health_path, metrics_text)
     return KvSite(make_app(routes).resource(), reactor, options)

@@ -60,6 +60,7 @@ TABLE: dict[type[BaseException], Row] = {
     errors.WriteStalled: _BUSY,
     errors.DeadlineExceeded: Row(Code.DEADLINE_EXCEEDED),
     errors.Unavailable: Row(Code.UNAVAILABLE),
+    errors.NearlyFull: _BUSY,
     errors.StorageFull: Row(
         Code.RESOURCE_EXHAUSTED, "the disk is full; nothing can be written until there is space, reads go on"
     ),

@@ -9,10 +9,10 @@ from typing import Any, Callable, NamedTuple
 
 from google.protobuf.message import Message
 
+from ..core.batch_reads import Page
 from ..core.limits import MAX_KEY_BYTES
 from ..core.operations import Operations
 from ..core.records import as_text
-from ..core.store import Page
 from .generated import keyvalue_pb2 as kv
 
 #: The names that the service answers under: its own, and the one of clients whose proto text names no package.

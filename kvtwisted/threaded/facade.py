@@ -1,4 +1,4 @@
-"""The operations as Deferreds: one bounded hop to a thread pool for each call.
+"""The operations as Deferreds: what cannot block runs here and now, what may block in a bounded pool of threads.
 
 Used on the reactor thread only. The bound is taken before a call is queued, because Twisted's own backlog has none, and
 given back where the thread finishes: a client that goes away cancels its Deferred, but its write may still be running.
@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Callable, TypeVar
 
-from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from ..core.admission import Admission
+from ..core.batch_reads import Page
 from ..core.errors import KvError
-from ..core.operations import Operations
+from ..core.operations import Operations, Pending
 from ..core.records import Found
-from ..core.store import Page
+from .group_commit import GroupCommit
 
 T = TypeVar("T")
 
@@ -28,35 +29,47 @@ T = TypeVar("T")
 class AsyncOperations:
     """`Operations`, method by method, each returning a Deferred that fails with what the method raises.
 
+    A Get that memory can answer is answered at once; writes of one reactor turn go in together (`GroupCommit`).
     A call over the admission's capacity fails at once with Overloaded; while stopping, with Unavailable.
     """
 
-    def __init__(
-        self, reactor: IReactorFromThreads, pool: ThreadPool, operations: Operations, admission: Admission
-    ) -> None:
+    def __init__(self, reactor: Any, pool: ThreadPool, operations: Operations, admission: Admission) -> None:
         self._reactor = reactor
         self._pool = pool
         self._operations = operations
         self._admission = admission
         # One mark for each call that no thread has taken up yet: appended here, popped there, both atomic.
         self._queued: deque[None] = deque()
+        self._group = GroupCommit(reactor, operations, partial(deferToThreadPool, reactor, pool), admission.leave)
 
     @property
     def queue_depth(self) -> int:
         """Admitted calls that wait for a thread."""
-        return len(self._queued)
+        return len(self._queued) + self._group.waiting
 
     def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.set`."""
-        return self._admitted(self._operations.set, key, value, ttl, deadline=deadline)
+        return self._write(lambda: self._operations.begin_set(key, value, ttl, deadline=deadline))
 
     def get(self, key: bytes, *, deadline: float = math.inf) -> Deferred[Found | None]:
-        """See `Operations.get`."""
-        return self._admitted(self._operations.get, key, deadline=deadline)
+        """See `Operations.get`. What memory has is answered at once."""
+        try:
+            self._admission.enter()
+        except KvError:
+            return fail()
+        try:
+            known, found = self._operations.get_now(key)
+        except Exception:
+            self._admission.leave()
+            return fail()
+        if known:
+            self._admission.leave()
+            return succeed(found)
+        return self._queue(self._operations.get, key, deadline=deadline)
 
     def delete(self, key: bytes, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.delete`."""
-        return self._admitted(self._operations.delete, key, deadline=deadline)
+        return self._write(lambda: self._operations.begin_delete(key, deadline=deadline))
 
     def scan(
         self,
@@ -76,7 +89,7 @@ class AsyncOperations:
 
     def mset(self, pairs: Mapping[bytes, bytes], ttl: int = 0, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.mset`."""
-        return self._admitted(self._operations.mset, pairs, ttl, deadline=deadline)
+        return self._write(lambda: self._operations.begin_mset(pairs, ttl, deadline=deadline))
 
     def mget(self, keys: Sequence[bytes], *, budget: int, deadline: float = math.inf) -> Deferred[dict[bytes, bytes]]:
         """See `Operations.mget`."""
@@ -84,7 +97,7 @@ class AsyncOperations:
 
     def mdelete(self, keys: Sequence[bytes], *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.mdelete`."""
-        return self._admitted(self._operations.mdelete, keys, deadline=deadline)
+        return self._write(lambda: self._operations.begin_mdelete(keys, deadline=deadline))
 
     def get_config(self) -> Deferred[str]:
         """See `Operations.get_config`."""
@@ -107,8 +120,31 @@ class AsyncOperations:
             self._admission.enter()
         except KvError:
             return fail()
+        return self._queue(call, *args, **kwargs)
+
+    def _queue(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
         self._queued.append(None)
         return deferToThreadPool(self._reactor, self._pool, self._leaving, call, args, kwargs)
+
+    def _write(self, begin: Callable[[], Pending]) -> Deferred[None]:
+        """Admit a write, check it, and let it go in: with its turn's, or by itself when a file has to be written."""
+        try:
+            self._admission.enter()
+        except KvError:
+            return fail()
+        try:
+            pending = begin()
+        except Exception:
+            self._admission.leave()
+            return fail()
+        if self._operations.needs_files(pending):
+            return self._queue(self._settle_alone, pending)
+        return self._group.add(pending)
+
+    def _settle_alone(self, pending: Pending) -> None:
+        self._operations.settle([pending])
+        if pending.error is not None:
+            raise pending.error
 
     def _leaving(self, call: Callable[..., T], args: Any, kwargs: Any) -> T:
         self._queued.pop()

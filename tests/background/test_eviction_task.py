@@ -6,9 +6,10 @@ import pytest
 from twisted.logger import LogEvent, capturedLogs
 
 from kvtwisted.background.eviction import EvictionTask, report_batch
+from kvtwisted.core.ages import WriteAges
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import StorageError
-from kvtwisted.core.eviction import EvictionRules, Evictor
+from kvtwisted.core.eviction import Batch, Disk, EvictionRules, Evictor, Plan
 
 from ..support.storage import Storage
 from .tasks import Counted, at_once, lines
@@ -22,23 +23,27 @@ class Scene:
         self.storage.store.mset({b"%02d" % n: b"v" * 98 for n in range(10)})
         self.storage.restart()
         self.counted = Counted()
-        self.rules: EvictionRules | None = EvictionRules(80, 3, "lru")
+        self.rules = EvictionRules(80, 3, "lru")
+        self.enabled = True
+        self.wanted_free = 0
         self.used = 7_999
         self.own = 1_000
         self.measured: list[str] = []
+        self.done: list[bool] = []
         evictor = Evictor(
             self.storage.engine,
             self.storage.writer,
-            self.storage.sweeper,
-            self.storage.recency,
+            self.storage.clock,
+            self.storage.recency.__contains__,
+            WriteAges(),
             lambda batch: report_batch(self.counted.metrics, batch),
         )
         self.task = EvictionTask(
             evictor,
             self.counted.metrics,
             rules=lambda: self.rules,
-            measure_disk=self._measure_disk,
-            measure_own=self._measure_own,
+            enabled=lambda: self.enabled,
+            disks=[Disk("rocksdb.path", self._measure_disk, self._measure_own, lambda: self.wanted_free)],
             defer=at_once,
         )
 
@@ -54,7 +59,7 @@ class Scene:
         """One turn, and what it logged; its failure is raised."""
         failures: list[object] = []
         with capturedLogs() as events:
-            self.task.run().addErrback(failures.append)
+            self.task.run().addCallbacks(self.done.append, failures.append)
         if failures:
             failures[0].raiseException()  # type: ignore[attr-defined]
         return list(events)
@@ -68,7 +73,7 @@ def scene() -> Scene:
 
 def test_off(scene: Scene) -> None:
     """When eviction is off nothing is even measured."""
-    scene.rules = None
+    scene.enabled = False
     scene.used = 10_000
     assert scene.run() == []
     assert scene.measured == []
@@ -78,7 +83,7 @@ def test_off(scene: Scene) -> None:
 def test_under_the_threshold(scene: Scene) -> None:
     """The disk is measured, the store's folders are not, and nothing is logged."""
     assert scene.run() == []
-    assert scene.measured == ["disk"]
+    assert "own" not in scene.measured
     assert len(scene.storage.data()) == 10
 
 
@@ -86,15 +91,15 @@ def test_evicts_counts_and_logs(scene: Scene) -> None:
     """At the threshold keys go; each batch is logged and counted with keys and bytes, then the run as a whole."""
     scene.used = 8_000 + 399
     events = scene.run()
-    assert scene.measured == ["disk", "own"]
-    assert len(scene.storage.data()) == 4
+    assert scene.measured.count("own") == 1
+    assert len(scene.storage.data()) == 6
     assert lines(events) == [
         "info: evicted 3 keys, 300 bytes (lru)",
-        "info: evicted 3 keys, 300 bytes (lru)",
-        "info: the disk was 84.0 % full (threshold 80 %); 600 bytes were evicted, 400 needed",
+        "info: evicted 1 keys, 100 bytes (lru)",
+        "info: the disk of rocksdb.path was 84.0 % full (threshold 80 %); 400 bytes were evicted, 400 needed",
     ]
-    assert scene.counted.value("kv_evictions_total", reason="lru") == 6
-    assert scene.counted.value("kv_evicted_bytes_total", reason="lru") == 600
+    assert scene.counted.value("kv_evictions_total", reason="lru") == 4
+    assert scene.counted.value("kv_evicted_bytes_total", reason="lru") == 400
     assert scene.counted.value("kv_evictions_futile_total") == 0
 
 
@@ -112,7 +117,7 @@ def test_futile(scene: Scene) -> None:
     """When evicting cannot help, a warning and a metric say so, and nothing goes."""
     scene.used, scene.own = 9_500, 1_000
     assert lines(scene.run()) == [
-        "warn: the disk is 95.0 % full (threshold 80 %), but not of what this server stores: "
+        "warn: the disk of rocksdb.path is 95.0 % full (threshold 80 %), but not of what this server stores: "
         "1501 bytes would have to go; nothing is evicted"
     ]
     assert len(scene.storage.data()) == 10
@@ -124,7 +129,8 @@ def test_policy_that_finds_too_little(scene: Scene) -> None:
     scene.rules = EvictionRules(80, 3, "none")
     scene.used = 8_000
     assert lines(scene.run()) == [
-        "warn: the disk is 80.0 % full (threshold 80 %); policy none found 0 of the 1 bytes that had to go"
+        "warn: the disk of rocksdb.path is 80.0 % full (threshold 80 %); "
+        "policy none found 0 of the 1 bytes that had to go"
     ]
 
 
@@ -162,3 +168,61 @@ def test_failure_is_raised_for_the_ticker(scene: Scene) -> None:
     scene.storage.engine.fail("write", StorageError("disk broke"))
     with pytest.raises(StorageError, match="disk broke"):
         scene.run()
+
+
+def test_off_and_no_room(scene: Scene) -> None:
+    """While writes are refused and nothing may be evicted, what was deleted is made to come back."""
+    scene.enabled = False
+    scene.wanted_free = 5_000
+    assert scene.run() == []
+    assert scene.storage.engine.called("compact") == [(b"", b"\xff")]
+    assert len(scene.storage.data()) == 10
+    assert scene.done == [True]
+
+
+def test_room_for_writers(scene: Scene) -> None:
+    """Below the threshold keys go too, as many as it takes that writes are accepted again."""
+    scene.wanted_free = 10_000 - 7_999 + 250
+    assert lines(scene.run())[0] == "info: evicted 3 keys, 300 bytes (lru)"
+    assert scene.done == [False]
+
+
+def test_nothing_left_and_no_room(scene: Scene) -> None:
+    """When the policy finds too little, all that is deleted is made to come back, and the turn was in vain."""
+    scene.rules = EvictionRules(80, 3, "none")
+    scene.wanted_free = 5_000
+    scene.own = 10_000
+    scene.run()
+    assert scene.storage.engine.called("compact")[-1] == (b"", b"\xff")
+    assert scene.done == [True]
+
+
+def test_one_turn_at_a_time(scene: Scene) -> None:
+    """A turn that comes while another is under way does nothing."""
+    scene.used = 8_000 + 399
+    inner: list[object] = []
+    scene.storage.engine.before("write", lambda: scene.task.run().addCallback(inner.append))
+    scene.run()
+    assert inner == [False]
+    assert len(scene.storage.data()) == 6
+
+
+def test_orphans_are_logged_and_counted() -> None:
+    """As files, under their own reason."""
+    counted = Counted()
+    with capturedLogs() as events:
+        report_batch(counted.metrics, Batch("orphan", 2, 8192))
+    assert lines(events) == ["info: removed 2 orphaned files, 8192 bytes"]
+    assert counted.value("kv_evictions_total", reason="orphan") == 2
+    assert counted.value("kv_evicted_bytes_total", reason="orphan") == 8192
+
+
+def test_plan(scene: Scene) -> None:
+    """What a turn would do, also when eviction is off; nothing is deleted or logged."""
+    scene.used = 8_000 + 399
+    scene.enabled = False
+    with capturedLogs() as events:
+        plan = scene.task.plan()
+    assert plan == Plan(83.99, 80, "lru", 400, 1_000, False, {"lru": (4, 400)})
+    assert events == []
+    assert len(scene.storage.data()) == 10

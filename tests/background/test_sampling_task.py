@@ -9,7 +9,7 @@ from twisted.logger import LogEvent, capturedLogs
 
 from kvtwisted.background.sampling import SamplingTask, take_sample
 from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
-from kvtwisted.core.errors import StorageError, StorageFull
+from kvtwisted.core.errors import KvError, StorageError, StorageFull, Unavailable
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
 from kvtwisted.metrics import StorageSample
@@ -29,7 +29,14 @@ class Scene:
         self.counted = Counted()
         self.health = Health()
         self.operations = Operations(self.storage.store, FakeConfiguration({}), self.counted.metrics, self.health)
-        self.task = SamplingTask(self.operations, self.counted.metrics, lambda: SAMPLE, at_once)
+        self.broken: KvError | None = None
+        self.task = SamplingTask(self.operations, self.counted.metrics, self.sample, at_once)
+
+    def sample(self) -> StorageSample:
+        """The one that is given, or the error that is."""
+        if self.broken is not None:
+            raise self.broken
+        return SAMPLE
 
     def run(self) -> list[LogEvent]:
         """One turn, and what it logged."""
@@ -52,16 +59,38 @@ def test_sample_reaches_the_metrics(scene: Scene) -> None:
 
 
 def test_recovery_is_tried(scene: Scene) -> None:
-    """While writes fail each turn tries one and says that it failed; sampling goes on; then health returns."""
+    """While writes fail each turn tries one; sampling goes on; then health returns. One line says so each way."""
     scene.storage.engine.fail("write", StorageFull("no space left"))
     with pytest.raises(StorageError):
         scene.operations.set(b"k", b"v")
-    assert lines(scene.run()) == ["warn: writes still fail: no space left"]
+    assert lines(scene.run()) == ["warn: writes fail, and are tried again now and then: no space left"]
+    assert scene.run() == []
+    scene.storage.engine.fail("write", StorageError("another cause"))
+    assert lines(scene.run()) == ["warn: writes fail, and are tried again now and then: another cause"]
+    scene.storage.engine.fail("write", StorageFull("no space left"))
+    assert len(scene.run()) == 1
     assert scene.health.reason() == "writes fail: no space left"
     assert scene.counted.metrics.sample() == SAMPLE
     scene.storage.engine.heal("write")
+    assert lines(scene.run()) == ["info: writes work again"]
     assert scene.run() == []
     assert scene.health.reason() is None
+
+
+def test_storage_that_is_being_reopened(scene: Scene) -> None:
+    """Unavailable, which it is then, fails no turn; what was measured before stays."""
+    scene.run()
+    with pytest.raises(StorageError):
+        scene.storage.engine.fail("write", StorageError("broken"), times=1)
+        scene.operations.set(b"k", b"v")
+    for method in ("write", "reopen"):
+        scene.storage.engine.fail(method, Unavailable("the storage is being reopened; try again"))
+    scene.broken = Unavailable("the storage is being reopened; try again")
+    assert lines(scene.run()) == [
+        "warn: writes fail, and are tried again now and then: the storage is being reopened; try again"
+    ]
+    assert scene.counted.metrics.sample() == SAMPLE
+    assert scene.health.reason() == "writes fail: the storage is being reopened; try again"
 
 
 def test_take_sample_measures(tmp_path: Path) -> None:

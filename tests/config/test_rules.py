@@ -15,6 +15,14 @@ METRICS, HEALTH = "monitoring.metrics_path", "monitoring.health_path"
 REFUSED = [
     ({COMPACTION: 21}, f"{SLOWDOWN} must be at least {COMPACTION} (21), not 20"),
     ({STOP: 19}, f"{STOP} must be at least {SLOWDOWN} (20), not 19"),
+    (
+        {"eviction.high_water_mark": 79},
+        "eviction.high_water_mark must be at least eviction.disk_usage_threshold (80), not 79",
+    ),
+    (
+        {"eviction.disk_usage_threshold": 96},
+        "eviction.high_water_mark must be at least eviction.disk_usage_threshold (96), not 95",
+    ),
     ({"http.port": 50051}, "grpc.port and http.port must differ on the same host; both are 50051"),
     (
         {"http.port": 9, "grpc.port": 9, "http.host": "0.0.0.0", "grpc.host": "10.0.0.1"},
@@ -23,6 +31,7 @@ REFUSED = [
     ({"value.disk_path": "data"}, "rocksdb.path and value.disk_path must be different folders; both are data"),
     ({"value.disk_path": "x/../data/"}, "rocksdb.path and value.disk_path must be different folders"),
     ({"logging.directory": "./data"}, "rocksdb.path and logging.directory must be different folders"),
+    ({"backup.path": "data"}, "rocksdb.path and backup.path must be different folders; both are data"),
     ({"logging.directory": "./value_data"}, "value.disk_path and logging.directory must be different folders"),
     ({METRICS: "metrics"}, f"{METRICS} must start with / and have only letters"),
     ({METRICS: "/me trics"}, f"{METRICS} must start with / and have only letters"),

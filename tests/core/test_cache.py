@@ -10,11 +10,11 @@ import tracemalloc
 
 import pytest
 
+from kvtwisted.core.ages import WriteAges
 from kvtwisted.core.cache import ENTRY_COST, HotCache
 from kvtwisted.core.disk import DiskUsage
-from kvtwisted.core.errors import StorageError
-from kvtwisted.core.eviction import EvictionRules, Evictor
-from kvtwisted.core.recency import Recency
+from kvtwisted.core.errors import ResponseTooLarge, StorageError
+from kvtwisted.core.eviction import Disk, EvictionRules, Evictor
 
 from ..support.storage import Storage
 
@@ -28,11 +28,16 @@ def warm(storage: Storage, *keys: bytes) -> None:
     assert all(key in storage.cache.entries for key in keys)
 
 
+def _disk(used: int, free: int) -> Disk:
+    return Disk("rocksdb.path", measure=lambda: DiskUsage(used, free), own_bytes=lambda: 1 << 30)
+
+
 @pytest.fixture
 def storage() -> Storage:
     """A store with a cache and the keys a, b and c."""
     storage = Storage(cache_bytes=ROOM)
     storage.store.mset({b"a": b"1", b"b": b"2", b"c": b"3"})
+    storage.restart()
     return storage
 
 
@@ -54,11 +59,48 @@ def test_one_read_lets_nothing_in(storage: Storage) -> None:
 
 
 def test_scans_and_batches_let_nothing_in(storage: Storage) -> None:
-    """Neither scan nor MGet change what is hot."""
+    """No scan changes what is hot, and a key that was never read or written before needs two MGets."""
     for _ in range(3):
         storage.store.scan(b"", budget=ROOM)
-        storage.store.mget([b"a", b"b"], budget=ROOM)
+    storage.store.mget([b"a", b"b"], budget=ROOM)
     assert not storage.cache.entries
+
+
+def test_batch_of_hot_keys_is_read_from_memory(storage: Storage) -> None:
+    """The second MGet lets its keys in, the third does not ask the engine; one key that is not there, and it does."""
+    for _ in range(3):
+        assert storage.store.mget([b"a", b"b", b"a"], budget=ROOM) == {b"a": b"1", b"b": b"2"}
+    assert len(storage.engine.called("multi_get")) == 2
+    assert (storage.store.cache_hits, storage.store.cache_misses) == (2, 4)
+    assert storage.store.mget([b"a", b"none"], budget=ROOM) == {b"a": b"1"}
+    with pytest.raises(ResponseTooLarge, match="exceed 33 bytes"):
+        storage.store.mget([b"a", b"b"], budget=33)
+
+
+def test_batch_from_memory_is_one_view(storage: Storage) -> None:
+    """A write that comes between the looks at two keys sends the batch to the engine."""
+    warm(storage, b"a", b"b")
+    meddle = [lambda: storage.store.mset({b"a": b"new", b"b": b"new"})]
+
+    class Meddling(bytes):
+        """A key that is written when it is looked up."""
+
+        def __hash__(self) -> int:
+            if meddle:
+                meddle.pop()()
+            return hash(bytes(self))
+
+    assert storage.store.mget([b"a", Meddling(b"b")], budget=ROOM) == {b"a": b"new", b"b": b"new"}
+    assert len(storage.engine.called("multi_get")) == 1
+
+
+def test_expiring_keys_of_a_batch_are_read_from_the_engine(storage: Storage) -> None:
+    """A key with a deadline in memory does not hide the deadline."""
+    storage.store.set(b"a", b"1", 10)
+    warm(storage, b"a", b"b")
+    assert storage.store.mget([b"a", b"b"], budget=ROOM) == {b"a": b"1", b"b": b"2"}
+    storage.time.advance(10_000)
+    assert storage.store.mget([b"a", b"b"], budget=ROOM) == {b"b": b"2"}
 
 
 def test_missing_key_is_not_cached(storage: Storage) -> None:
@@ -100,11 +142,16 @@ def test_evicted_key_leaves(storage: Storage) -> None:
     warm(storage, b"a")
     batches: list[bytes] = []
     evictor = Evictor(
-        storage.engine, storage.writer, storage.sweeper, Recency(), lambda batch: batches.extend([b""] * batch.keys)
+        storage.engine,
+        storage.writer,
+        storage.clock,
+        lambda key: key in storage.cache.entries,
+        WriteAges(1),
+        lambda batch: batches.extend([b""] * batch.keys),
     )
-    evictor.run(DiskUsage(used=80, free=20), lambda: 1 << 30, EvictionRules(80, 1, "lru"))
+    evictor.run(_disk(used=80, free=20), EvictionRules(80, 1, "lru"))
     assert b"a" in storage.cache.entries
-    evictor.run(DiskUsage(used=1000, free=0), lambda: 1 << 30, EvictionRules(50, 10, "lru"))
+    evictor.run(_disk(used=1000, free=0), EvictionRules(50, 10, "lru"))
     assert len(batches) == 3
     assert [storage.value(key) for key in (b"a", b"b", b"c")] == [None, None, None]
 
@@ -144,8 +191,9 @@ def test_nobody_sees_the_old_value_after_the_new_one(storage: Storage) -> None:
     """Before the engine has a batch, none of its keys is in the cache; afterwards all are, with the new value."""
     warm(storage, b"a", b"b")
     seen: list[list[bytes]] = []
-    storage.engine.before("write", lambda: seen.append(list(storage.cache.entries)))
-    storage.engine.after("write", lambda: seen.append(list(storage.cache.entries)))
+    look = lambda: seen.append([key for key, entry in storage.cache.entries.items() if entry.answer])  # noqa: E731
+    storage.engine.before("write", look)
+    storage.engine.after("write", look)
     storage.store.mset({b"a": b"new", b"b": b"new"})
     assert seen == [[], []]
     assert list(storage.cache.entries) == [b"a", b"b"]
@@ -175,14 +223,11 @@ def test_value_too_large_for_the_cache() -> None:
 
 
 def test_switched_off_and_resized() -> None:
-    """With 0 nothing is wanted or kept, also when that comes later."""
+    """With 0 nothing is kept, also when that comes later."""
     cache = HotCache(0)
-    assert not cache.wanted(b"k")
-    assert not cache.wanted(b"k")
     cache.put(b"k", b"v", 0)
     assert not cache.entries
     cache.resize(ROOM)
-    assert [cache.wanted(b"k"), cache.wanted(b"k")] == [False, True]
     cache.put(b"k", b"v", 0)
     cache.resize(0)
     assert not cache.entries

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvtwisted.core import eviction
+from kvtwisted.core.ages import DatedEngine, WriteAges
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.engine import DATA
 from kvtwisted.core.errors import StorageError, WriteStalled
-from kvtwisted.core.eviction import Batch, Eviction, EvictionRules, Evictor, bytes_over
+from kvtwisted.core.eviction import (
+    Batch,
+    Disk,
+    Eviction,
+    EvictionRules,
+    Evictor,
+    Plan,
+    bytes_over,
+    worth_compacting,
+)
+from kvtwisted.core.large_values import Collected, ValueFiles
 from kvtwisted.core.recency import Recency
+from kvtwisted.core.victims import MOST_RANGES, Touched
 
 from ..support.clocks import START_MS
 from ..support.properties import repeatable
@@ -20,6 +35,8 @@ from ..support.storage import Storage
 
 _DISK = 1_000_000
 _PLENTY = 1 << 40
+#: The compaction of nothing before anything is deleted, which flushes.
+_FLUSH = (b"\xff", b"\xff\0")
 
 
 def _needing(needed: int) -> DiskUsage:
@@ -28,18 +45,40 @@ def _needing(needed: int) -> DiskUsage:
     return DiskUsage(used, _DISK - used)
 
 
+def _disk(*looks: DiskUsage, own_bytes: int = _PLENTY, wanted_free: int = 0, **holds: bool) -> Disk:
+    """A disk that is seen as `looks` tell, one after the other and the last one from then on."""
+    left = list(looks)
+    return Disk(
+        "rocksdb.path",
+        measure=lambda: left.pop(0) if len(left) > 1 else left[0],
+        own_bytes=lambda: own_bytes,
+        wanted_free=lambda: wanted_free,
+        **holds,
+    )
+
+
 class Scene:
     """Evictions on a full disk: an evictor over a store of records of 100 bytes each (key and value)."""
 
     def __init__(self, storage: Storage | None = None) -> None:
         self.storage = storage or Storage()
         self.recency = Recency()
+        self.ages = WriteAges(1024)
+        self.orphans = [Collected(0, 0)]
         self.batches: list[Batch] = []
         self.evictor = self.evictor_reporting_to(self.batches.append)
 
     def evictor_reporting_to(self, report: Callable[[Batch], None]) -> Evictor:
-        """A new evictor over the same store."""
-        return Evictor(self.storage.engine, self.storage.writer, self.storage.sweeper, self.recency, report)
+        """A new evictor over the same store; it collects each of `orphans` in turn, the last one again and again."""
+        return Evictor(
+            self.storage.engine,
+            self.storage.writer,
+            self.storage.clock,
+            self.recency.__contains__,
+            self.ages,
+            report,
+            collect_orphans=lambda: self.orphans.pop(0) if len(self.orphans) > 1 else self.orphans[0],
+        )
 
     def put(self, *keys: bytes, ttl: int = 0) -> None:
         """Store keys in records that, with the key, have 100 bytes."""
@@ -48,7 +87,7 @@ class Scene:
 
     def run(self, needed: int, *, own_bytes: int = _PLENTY, size: int = 10, policy: str = "lru") -> Eviction:
         """One run on a disk from which `needed` bytes must go."""
-        return self.evictor.run(_needing(needed), lambda: own_bytes, EvictionRules(80, size, policy))
+        return self.evictor.run(_disk(_needing(needed), own_bytes=own_bytes), EvictionRules(80, size, policy))
 
     @property
     def left(self) -> list[bytes]:
@@ -259,22 +298,21 @@ def test_batch_size_is_respected(scene: Scene, policy: str) -> None:
     scene.put(*(b"%02d" % n for n in range(10)), ttl=100)
     seen: list[tuple[int, int]] = []
     evictor = scene.evictor_reporting_to(lambda batch: seen.append((batch.keys, len(scene.left))))
-    evictor.run(_needing(950), lambda: _PLENTY, EvictionRules(80, 4, policy))
+    evictor.run(_disk(_needing(950)), EvictionRules(80, 4, policy))
     assert seen == [(4, 6), (4, 2), (2, 0)]
 
 
 @repeatable
 @given(st.integers(1, 2100), st.integers(1, 25), st.sampled_from(["lru", "ttl"]), st.sets(st.integers(0, 19)))
 def test_run_stops_at_the_projected_use(needed: int, size: int, policy: str, used: set[int]) -> None:
-    """It stops with the first batch that is enough, so that less than one batch goes beyond need."""
+    """It stops with the first key that is enough, also inside a batch."""
     scene = Scene()
     scene.put(*(b"%02d" % n for n in range(20)), ttl=100)
     for n in used:
         scene.recency.touch(b"%02d" % n)
-    eviction = scene.run(needed, size=size, policy=policy)
-    assert eviction.freed == sum(batch.freed for batch in scene.batches) == 2000 - 100 * len(scene.left)
-    assert eviction.freed >= min(needed, 2000)
-    assert eviction.freed - scene.batches[-1].freed < needed
+    done = scene.run(needed, size=size, policy=policy)
+    assert done.freed == sum(batch.freed for batch in scene.batches) == 2000 - 100 * len(scene.left)
+    assert min(needed, 2000) <= done.freed < needed + 100
     assert all(batch.keys <= size for batch in scene.batches)
 
 
@@ -296,9 +334,9 @@ def test_everything_may_go(each_storage: Storage, policy: str) -> None:
 def test_returning_space_is_subtracted(scene: Scene) -> None:
     """What the last run deleted and the disk does not show yet is not deleted again."""
     scene.put(*(b"%02d" % n for n in range(20)))
-    assert scene.run(500) == Eviction(500, 1000, False)
-    assert scene.run(700) == Eviction(0, 0, False)
-    assert len(scene.left) == 10
+    assert scene.run(500) == Eviction(500, 500, False)
+    assert scene.run(400) == Eviction(0, 0, False)
+    assert len(scene.left) == 15
 
 
 def test_part_of_the_space_has_returned(scene: Scene) -> None:
@@ -345,11 +383,11 @@ def test_failed_run_is_remembered(scene: Scene) -> None:
     evictor = scene.evictor_reporting_to(report)
     rules = EvictionRules(80, 3, "lru")
     with pytest.raises(WriteStalled):
-        evictor.run(_needing(600), lambda: _PLENTY, rules)
+        evictor.run(_disk(_needing(600)), rules)
     assert reported == [Batch("lru", 3, 300)]
     assert len(scene.left) == 7
     # 100 of the 300 bytes are back.
-    assert evictor.run(_needing(500), lambda: _PLENTY, rules) == Eviction(300, 300, False)
+    assert evictor.run(_disk(_needing(500)), rules) == Eviction(300, 300, False)
     assert len(scene.left) == 4
 
 
@@ -357,38 +395,68 @@ def test_failed_run_is_remembered(scene: Scene) -> None:
 
 
 def test_touched_range_is_compacted(scene: Scene) -> None:
-    """One compaction at the end, from the first to the last key that went."""
+    """A few compactions at the end, of the keys that went and not of those that stayed between."""
     scene.put(b"a", b"d", b"m", b"z")
     for key in (b"a", b"z"):
         scene.recency.touch(key)
     scene.run(200, size=1)
     assert scene.left == [b"a", b"z"]
-    assert scene.storage.engine.called("compact") == [(b"d", b"m\0")]
+    assert scene.storage.engine.called("compact") == [_FLUSH, (b"d", b"d\0"), (b"m", b"m\0")]
     assert scene.storage.engine.calls[-2].method == "compact"
 
 
 def test_touched_range_of_keys_in_any_order(scene: Scene) -> None:
-    """The range spans all batches, also when later ones hold smaller keys."""
+    """In their order, whatever the order in which they went."""
     for key, ttl in ((b"m", 10), (b"x", 20), (b"c", 30), (b"p", 40)):
         scene.put(key, ttl=ttl)
     scene.run(300, size=1, policy="ttl")
     assert scene.left == [b"p"]
-    assert scene.storage.engine.called("compact") == [(b"c", b"x\0")]
+    assert scene.storage.engine.called("compact") == [_FLUSH, (b"c", b"c\0"), (b"m", b"m\0"), (b"x", b"x\0")]
+
+
+@repeatable
+@given(st.lists(st.sets(st.binary(min_size=1, max_size=3), max_size=40), max_size=20))
+def test_touched_ranges(batches: list[set[bytes]]) -> None:
+    """They hold every key, are in order and apart, begin and end with keys, and are not many."""
+    touched = Touched()
+    for batch in batches:
+        touched.add(batch)
+    ranges = touched.ranges()
+    keys = sorted(set().union(*batches))
+    assert len(ranges) <= MOST_RANGES
+    bounds = [bound for pair in ranges for bound in pair]
+    assert bounds == sorted(bounds)
+    assert set(bounds) <= set(keys)
+    assert all(any(low <= key <= high for low, high in ranges) for key in keys)
+    assert len(ranges) == len({low for low, _ in ranges}) >= min(len(keys), MOST_RANGES // 2)
+
+
+def test_many_touched_keys_are_kept_as_ranges() -> None:
+    """What is remembered does not grow with what is deleted."""
+    touched = Touched()
+    for n in range(100_000):
+        touched.add([b"%06d" % (7919 * n % 100_000)])
+    assert len(touched._ranges) <= 64 * MOST_RANGES
+    assert touched.ranges()[0][0] == b"000000"
+    assert touched.ranges()[-1][1] == b"099999"
 
 
 def test_nothing_deleted_nothing_compacted(scene: Scene) -> None:
-    """A run that finds nothing leaves RocksDB alone."""
+    """A run that finds nothing compacts no range."""
     scene.put(b"a")
     assert scene.run(100, policy="none") == Eviction(100, 0, False)
-    assert scene.storage.engine.called("compact") == []
+    assert scene.storage.engine.called("compact") == [_FLUSH]
 
 
 def test_failed_compaction_is_raised(scene: Scene) -> None:
     """The keys are gone all the same."""
     scene.put(b"a")
-    scene.storage.engine.fail("compact", StorageError("compaction broke"))
+
+    def report(batch: Batch) -> None:
+        scene.storage.engine.fail("compact", StorageError("compaction broke"))
+
     with pytest.raises(StorageError, match="compaction broke"):
-        scene.run(100)
+        scene.evictor_reporting_to(report).run(_disk(_needing(100)), EvictionRules(80, 10, "lru"))
     assert scene.left == []
 
 
@@ -412,3 +480,284 @@ def test_key_deleted_meanwhile(scene: Scene) -> None:
     scene.storage.engine.before("get", lambda: scene.storage.store.delete(b"a"))
     assert scene.run(100) == Eviction(100, 100, False)
     assert scene.batches == [Batch("lru", 1, 100)]
+
+
+# What RocksDB has to give back by itself.
+
+
+def test_dead_space_is_taken_back_first(scene: Scene) -> None:
+    """A flush that is enough destroys nothing."""
+    scene.put(b"a")
+    disk = _disk(_needing(100), _needing(0))
+    assert scene.evictor.run(disk, EvictionRules(80, 10, "lru")) == Eviction(0, 0, False)
+    assert scene.left == [b"a"]
+    assert scene.storage.engine.called("compact") == [_FLUSH]
+
+
+def test_dead_space_counts_for_a_part(scene: Scene) -> None:
+    """What the flush did not give back is evicted, and no more."""
+    scene.put(*(b"%02d" % n for n in range(10)))
+    disk = _disk(_needing(800), _needing(300))
+    assert scene.evictor.run(disk, EvictionRules(80, 10, "lru")) == Eviction(300, 300, False)
+
+
+@pytest.mark.parametrize(
+    ("tables", "live", "needed", "worth"),
+    [
+        (0, 0, 1, False),
+        (1000, 1000, 1, False),
+        (1000, 500, 500, True),
+        (1000, 500, 501, False),
+        (1000, 700, 100, False),
+        (1000, 600, 400, True),
+    ],
+)
+def test_everything_is_compacted_when_enough_is_dead(tables: int, live: int, needed: int, worth: bool) -> None:
+    """The dead data must be what is needed, and half of the living."""
+    assert worth_compacting({"live-sst-files-size": tables, "estimate-live-data-size": live}, needed) is worth
+
+
+def test_a_database_of_dead_data_is_compacted(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, before anything is deleted."""
+    figures = {"live-sst-files-size": 1000.0, "estimate-live-data-size": 10.0}
+    monkeypatch.setattr(scene.storage.engine, "statistics", lambda: figures)
+    scene.put(b"a")
+    scene.evictor.run(_disk(_needing(100), _needing(0)), EvictionRules(80, 10, "lru"))
+    assert scene.storage.engine.called("compact") == [(b"", b"\xff")]
+
+
+def test_space_that_returned_during_the_run_is_not_expected_again(scene: Scene) -> None:
+    """The disk is measured after the compaction: what others write from then on has to go in full."""
+    scene.put(*(b"%02d" % n for n in range(20)))
+    rules = EvictionRules(80, 10, "lru")
+    assert scene.evictor.run(_disk(_needing(500), _needing(500), _needing(0)), rules) == Eviction(500, 500, False)
+    assert scene.evictor.run(_disk(_needing(500)), rules) == Eviction(500, 500, False)
+
+
+# What writers wait for.
+
+
+def test_room_for_writers(scene: Scene) -> None:
+    """Below the threshold too, as much goes as must be free for writes to be accepted again."""
+    scene.put(*(b"%02d" % n for n in range(10)))
+    half = DiskUsage(_DISK // 2, _DISK // 2)
+    rules = EvictionRules(80, 10, "lru")
+    assert scene.evictor.run(_disk(half, wanted_free=_DISK // 2 + 250), rules) == Eviction(250, 300, False)
+    assert scene.evictor.run(_disk(half, wanted_free=_DISK // 2), rules) == Eviction(0, 0, False)
+
+
+def test_reclaim_compacts_everything(scene: Scene) -> None:
+    """And deletes nothing."""
+    scene.put(b"a")
+    scene.evictor.reclaim()
+    assert scene.storage.engine.called("compact") == [(b"", b"\xff")]
+    assert scene.left == [b"a"]
+
+
+def test_reclaim_goes_piece_by_piece(scene: Scene) -> None:
+    """Pieces of a MiB or more, one beside the other, over all keys."""
+    for n in range(40):
+        scene.storage.store.set(b"%02d" % n, b"v" * 100_000)
+    scene.evictor.reclaim()
+    pieces = scene.storage.engine.called("compact")
+    assert len(pieces) == 4
+    assert [pieces[0][0], pieces[-1][1]] == [b"", b"\xff"]
+    assert all(before[1] == after[0] for before, after in zip(pieces, pieces[1:]))
+
+
+# Orphans.
+
+
+def test_orphans_go_before_keys(scene: Scene) -> None:
+    """When their files are enough, no key goes, not even an expired one."""
+    scene.put(b"a")
+    scene.put(b"e", ttl=1)
+    scene.storage.time.advance(1000)
+    scene.orphans.insert(0, Collected(3, 500))
+    assert scene.run(500) == Eviction(500, 500, False)
+    assert scene.batches == [Batch("orphan", 3, 500)]
+    assert scene.left == [b"a", b"e"]
+
+
+def test_orphans_are_looked_for_once_a_minute(scene: Scene) -> None:
+    """The folder is not walked at every look."""
+    scene.orphans[:] = [Collected(1, 10), Collected(2, 20), Collected(0, 0)]
+    scene.run(1000)
+    scene.run(0)
+    scene.storage.time.advance(59_999)
+    scene.run(1000)
+    scene.run(0)
+    scene.storage.time.advance(1)
+    scene.run(1000)
+    assert scene.batches == [Batch("orphan", 1, 10), Batch("orphan", 2, 20)]
+
+
+# Two disks. See Note [Two disks].
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Scene:
+    """A scene in which values of 1000 bytes and more are in files."""
+    return Scene(Storage(files=ValueFiles(str(tmp_path / "values")), spill_threshold=1000))
+
+
+def test_files_are_what_frees_the_disk_of_the_files(large: Scene) -> None:
+    """There only keys with files go, and only the files' blocks count."""
+    store = large.storage.store
+    large.put(b"a", b"z")
+    for key in (b"b", b"m", b"n"):
+        store.set(key, b"v" * 5000)
+    disk = _disk(_needing(10_000), records=False)
+    assert large.evictor.run(disk, EvictionRules(80, 1, "lru")) == Eviction(10_000, 16_384, False)
+    assert large.batches == [Batch("lru", 1, 8192)] * 2
+    assert large.left == [b"a", b"n", b"z"]
+    assert large.storage.engine.called("compact") == []
+
+
+def test_files_free_nothing_on_the_disk_of_the_records(large: Scene) -> None:
+    """There a key with a file counts its record alone."""
+    large.storage.store.set(b"a", b"v" * 5000)
+    large.put(b"b", b"c")
+    disk = _disk(_needing(200), files=False)
+    assert large.evictor.run(disk, EvictionRules(80, 1, "lru")) == Eviction(200, 240, False)
+    assert large.batches == [Batch("lru", 1, 40), Batch("lru", 1, 100), Batch("lru", 1, 100)]
+
+
+@pytest.mark.parametrize("policy", ["ttl", "oldest"])
+def test_other_policies_on_the_disk_of_the_files(large: Scene, policy: str) -> None:
+    """Keys without files are passed over by every policy."""
+    large.put(b"a", b"b", ttl=10)
+    large.storage.store.set(b"c", b"v" * 5000, 20)
+    disk = _disk(_needing(1), records=False)
+    assert large.evictor.run(disk, EvictionRules(80, 10, policy)).freed == 8192
+    assert large.left == [b"a", b"b"]
+
+
+def test_expired_files_go_from_their_own_disk(large: Scene) -> None:
+    """An expired key without a file is left to the sweeper there."""
+    large.put(b"a", ttl=1)
+    large.storage.store.set(b"b", b"v" * 5000, 2)
+    large.storage.time.advance(2000)
+    large.evictor.run(_disk(_needing(1), records=False), EvictionRules(80, 10, "none"))
+    assert large.batches == [Batch("expired", 1, 8192)]
+    assert large.left == [b"a"]
+
+
+def test_disks_are_remembered_apart(scene: Scene) -> None:
+    """What is on its way back on one disk is not expected on another."""
+    scene.put(*(b"%02d" % n for n in range(20)))
+    assert scene.run(500).freed == 500
+    other = replace(_disk(_needing(500)), name="value.disk_path")
+    assert scene.evictor.run(other, EvictionRules(80, 10, "lru")).freed == 500
+
+
+# The oldest.
+
+
+def _dated(scene: Scene) -> Scene:
+    """The same, with a store whose writes are recorded."""
+    dated = DatedEngine(scene.storage.engine, scene.ages)
+    dated.record(True)
+    scene.storage.engine = dated  # type: ignore[assignment]
+    scene.storage.restart()
+    scene.storage.engine = dated._engine  # type: ignore[assignment]
+    return scene
+
+
+def test_oldest_goes_by_the_last_write(scene: Scene) -> None:
+    """The keys written last stay, whatever was read and whatever their order; a rewritten key is young again."""
+    _dated(scene)
+    keys = [b"%02d" % (7 * n % 32) for n in range(32)]
+    for key in keys:
+        scene.put(key)
+    scene.put(keys[0], keys[5])
+    for key in keys:
+        scene.recency.touch(key)
+    order = [key for key in keys if key not in (keys[0], keys[5])] + [keys[0], keys[5]]
+    assert scene.run(1600, size=3, policy="oldest").freed == 1600
+    assert set(scene.left) == set(order[16:])
+    scene.run(0)
+    assert scene.run(1400, size=3, policy="oldest").freed == 1400
+    assert set(scene.left) == {keys[0], keys[5]}
+    assert {batch.reason for batch in scene.batches} == {"oldest"}
+
+
+def test_oldest_takes_what_it_does_not_know_first(scene: Scene) -> None:
+    """Keys from before the recording are older than all others."""
+    scene.put(b"m", b"n")
+    _dated(scene)
+    scene.put(b"a", b"z")
+    assert scene.run(200, size=10, policy="oldest").freed == 200
+    assert scene.left == [b"a", b"z"]
+
+
+def test_oldest_may_take_everything(scene: Scene) -> None:
+    """It ends with an empty store, and comes again when there are new keys."""
+    _dated(scene)
+    scene.put(*(b"%02d" % n for n in range(20)))
+    assert scene.run(5000, size=3, policy="oldest") == Eviction(5000, 2000, False)
+    scene.run(0)
+    scene.put(b"new")
+    assert scene.run(5000, size=3, policy="oldest") == Eviction(5000, 100, False)
+    assert scene.left == []
+
+
+# The dry run.
+
+
+@repeatable
+@given(
+    st.sampled_from(["lru", "ttl", "oldest", "none"]),
+    st.integers(0, 1500),
+    st.integers(1, 7),
+    st.sets(st.integers(0, 9)),
+    st.integers(0, 4),
+)
+def test_plan_is_what_a_run_does(policy: str, needed: int, size: int, used: set[int], expired: int) -> None:
+    """The same keys and bytes by reason; the plan itself changes nothing, however often it is made."""
+    scene = _dated(Scene())
+    scene.put(*(b"%02d" % n for n in range(expired)), ttl=1)
+    scene.put(*(b"%02d" % n for n in range(expired, 7)), ttl=100)
+    scene.put(*(b"%02d" % n for n in range(7, 10)))
+    for n in used:
+        scene.recency.touch(b"%02d" % n)
+    scene.storage.time.advance(1000)
+    before = (scene.storage.data(), len(scene.storage.engine.called("write")))
+    rules, disk = EvictionRules(80, size, policy), _disk(_needing(needed))
+    plan = scene.evictor.plan([disk], rules)
+    assert scene.evictor.plan([disk], rules) == plan
+    assert (scene.storage.data(), len(scene.storage.engine.called("write"))) == before
+    assert scene.storage.engine.called("compact") == scene.batches == []
+    scene.evictor.run(disk, rules)
+    done: dict[str, tuple[int, int]] = {}
+    for batch in scene.batches:
+        keys, freed = done.get(batch.reason, (0, 0))
+        done[batch.reason] = (keys + batch.keys, freed + batch.freed)
+    assert {reason: victims for reason, victims in plan.victims.items() if victims[0]} == done
+    assert (plan.threshold, plan.policy, plan.needed, plan.futile) == (80, policy, needed, False)
+
+
+def test_plan_that_is_futile(scene: Scene) -> None:
+    """It says so, and names no victim."""
+    scene.put(b"a")
+    usage = DiskUsage(900_000, 100_000)
+    plan = scene.evictor.plan([_disk(usage, own_bytes=100)], EvictionRules(80, 10, "lru"))
+    assert plan == Plan(90.0, 80, "lru", 100_001, 100, True, {})
+
+
+def test_plan_is_of_the_disk_that_needs_it_most(scene: Scene) -> None:
+    """And when none does, of the fuller one."""
+    scene.put(b"a")
+    fine = _disk(DiskUsage(500_000, 500_000), own_bytes=1)
+    rules = EvictionRules(80, 10, "lru")
+    assert scene.evictor.plan([fine, _disk(_needing(50), own_bytes=50)], rules).victims == {"lru": (1, 100)}
+    emptier = _disk(DiskUsage(400_000, 600_000), own_bytes=2)
+    assert scene.evictor.plan([emptier, fine], rules) == Plan(50.0, 80, "lru", 0, 1, False, {})
+
+
+def test_plan_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting ends after so many keys."""
+    monkeypatch.setattr(eviction, "PLAN_KEYS", 7)
+    scene.put(*(b"%02d" % n for n in range(20)))
+    plan = scene.evictor.plan([_disk(_needing(10_000))], EvictionRules(80, 5, "lru"))
+    assert plan.victims == {"lru": (10, 1000)}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.core import records
+from kvtwisted.core.ages import WriteAges
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.engine import DATA, FILES
 from kvtwisted.core.errors import (
@@ -21,9 +22,8 @@ from kvtwisted.core.errors import (
     StorageLocked,
     WriteStalled,
 )
-from kvtwisted.core.eviction import EvictionRules, Evictor
+from kvtwisted.core.eviction import Disk, EvictionRules, Evictor
 from kvtwisted.core.large_values import ValueFiles
-from kvtwisted.core.recency import Recency
 from kvtwisted.core.records import Pointer
 
 from ..support.storage import PLENTY, Storage
@@ -38,6 +38,11 @@ class Scene(Storage):
     def __init__(self, folder: Path, *, cache_bytes: int = 0) -> None:
         self.folder = folder
         super().__init__(cache_bytes=cache_bytes, files=ValueFiles(str(folder)), spill_threshold=THRESHOLD)
+
+    def restart_files(self) -> None:
+        """A new start, which knows of files what the records and the folder tell."""
+        self._files = ValueFiles(str(self.folder))
+        self.restart()
 
     def files(self) -> list[Path]:
         """All files below the folder."""
@@ -203,8 +208,9 @@ def test_expiry_and_eviction_take_the_file(scene: Scene) -> None:
     assert swept.freed > THRESHOLD
     assert scene.files() == []
     scene.store.set(b"k", BIG)
-    evictor = Evictor(scene.engine, scene.writer, scene.sweeper, Recency(), lambda batch: None)
-    eviction = evictor.run(DiskUsage(used=100, free=0), lambda: PLENTY, EvictionRules(50, 10, "lru"))
+    evictor = Evictor(scene.engine, scene.writer, scene.clock, lambda key: False, WriteAges(1), lambda batch: None)
+    disk = Disk("rocksdb.path", measure=lambda: DiskUsage(used=100, free=0), own_bytes=lambda: PLENTY)
+    eviction = evictor.run(disk, EvictionRules(50, 10, "lru"))
     assert eviction.freed > THRESHOLD
     assert scene.files() == []
 
@@ -219,7 +225,7 @@ def test_orphans_are_collected(scene: Scene) -> None:
     for other in others:
         other.parent.mkdir(exist_ok=True)
         other.write_bytes(b"somebody's")
-    collected = scene.writer.files.collect_orphans(scene.writer.large_files())
+    collected = scene.writer.collect_orphans()
     assert collected == (2, 4 + 8)
     for other in others:
         other.unlink()
@@ -292,10 +298,10 @@ def test_absurd_length_in_a_pointer(scene: Scene) -> None:
 
 def test_a_database_keeps_its_identity(scene: Scene) -> None:
     """Also over a restart."""
-    identity = scene.store.identity()
+    identity = scene.store.upkeep.identity()
     scene.restart()
-    assert scene.store.identity() == identity
-    assert Storage().store.identity() != identity
+    assert scene.store.upkeep.identity() == identity
+    assert Storage().store.upkeep.identity() != identity
 
 
 def test_no_space_leaves_nothing_behind(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,12 +350,14 @@ def test_stalled_write_takes_its_file_away(scene: Scene) -> None:
 
 
 def test_unknown_outcome_keeps_the_file(scene: Scene) -> None:
-    """When the record may have been written, its file stays; if it was not, the next start collects it."""
+    """When the record may have been written, its file stays; if it was not, the next start alone collects it."""
     scene.engine.fail("write", StorageError("broke"), times=1)
     with pytest.raises(StorageError):
         scene.store.set(b"k", BIG)
+    assert scene.writer.collect_orphans().files == 0
     assert len(scene.files()) == 1
-    assert scene.writer.files.collect_orphans(scene.writer.large_files()).files == 1
+    scene.restart_files()
+    assert scene.writer.collect_orphans().files == 1
 
 
 def test_readers_beside_a_writer(scene: Scene) -> None:

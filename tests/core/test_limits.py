@@ -150,7 +150,7 @@ def test_batch_with_one_bad_key(bad: bytes, message: str) -> None:
 
 
 def _check_pairs(pairs: dict[bytes, bytes], allowed: Limits = SMALL) -> None:
-    limits.check_pairs(pairs.items(), len(pairs), allowed)
+    limits.check_pairs(pairs, allowed)
 
 
 def test_batch_of_pairs_at_the_limits() -> None:

@@ -8,9 +8,10 @@ from typing import Any, Callable
 
 import pytest
 
+from kvtwisted.core import batch_reads as batch_reads_module
 from kvtwisted.core import operations as operations_module
-from kvtwisted.core import store as store_module
 from kvtwisted.core import writer as writer_module
+from kvtwisted.core.batch_reads import Page
 from kvtwisted.core.engine import META
 from kvtwisted.core.errors import (
     DeadlineExceeded,
@@ -25,7 +26,7 @@ from kvtwisted.core.errors import (
 )
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import DELETE, GET, OPERATIONS, SCAN, SET, Operations
-from kvtwisted.core.store import Found, Page
+from kvtwisted.core.records import Found
 
 from ..support.clocks import ScriptedTime
 from ..support.configuration import FakeConfiguration
@@ -123,9 +124,9 @@ def test_call_in_time_is_done(scene: Scene, call: Callable[..., Any], recorded: 
 def test_deadline_is_passed_to_the_scan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan that starts in time still gives up at the deadline."""
     scene.operations.set(b"k", b"v")
-    now = ScriptedTime(1.0, 3.0)
-    monkeypatch.setattr(operations_module, "time", now)
-    monkeypatch.setattr(store_module, "time", now)
+    now = ScriptedTime(1.0, 3.0, 3.0)
+    monkeypatch.setattr(operations_module, "monotonic", now.monotonic)
+    monkeypatch.setattr(batch_reads_module, "time", now)
     with pytest.raises(DeadlineExceeded, match="the scan took longer"):
         scene.operations.scan(b"", budget=PLENTY, deadline=2.0)
 
@@ -133,8 +134,8 @@ def test_deadline_is_passed_to_the_scan(scene: Scene, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("call", [_CALLS[0][0], _CALLS[2][0], _CALLS[4][0], _CALLS[6][0]])
 def test_deadline_is_passed_to_writes(scene: Scene, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that starts in time waits for a stall no longer than the deadline; being refused is no illness."""
-    now = ScriptedTime(1.0, 3.0)
-    monkeypatch.setattr(operations_module, "time", now)
+    now = ScriptedTime(1.0, 3.0, 3.0)
+    monkeypatch.setattr(operations_module, "monotonic", now.monotonic)
     monkeypatch.setattr(writer_module, "time", now)
     scene.storage.engine.fail("write", WriteStalled("stalled"))
     with pytest.raises(Overloaded):
@@ -162,12 +163,13 @@ def test_failures_are_counted(scene: Scene) -> None:
 
 def test_calls_are_timed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recorder gets the seconds from start to end, of calls that fail too, and of health checks."""
-    monkeypatch.setattr(operations_module, "time", ScriptedTime(1.0, 2.0))
+    readings = ScriptedTime(1.0, 1.25, 2.0, 2.5, 3.0, 3.75)
+    monkeypatch.setattr(operations_module, "monotonic", readings.monotonic)
     scene.operations.set(b"k", b"v", deadline=1.0)
     with pytest.raises(InvalidKey):
         scene.operations.get(b"")
     scene.operations.health()
-    assert scene.recorder.durations == [0.25, 0.25, 0.25]
+    assert scene.recorder.seconds == [0.25, 0.5, 0.75]
 
 
 def test_empty_batch_counts_no_key(scene: Scene) -> None:
@@ -304,6 +306,6 @@ def test_recover_from_a_failed_fsync() -> None:
 
 def test_no_deadline_by_default(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a deadline there is none."""
-    monkeypatch.setattr(operations_module, "time", ScriptedTime(1e300, 1e300))
+    monkeypatch.setattr(operations_module, "monotonic", lambda: 1e300)
     scene.operations.set(b"k", b"v")
     assert scene.operations.get(b"k") == Found(b"v", 0)

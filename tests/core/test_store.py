@@ -7,6 +7,7 @@ import time
 import pytest
 
 from kvtwisted.core import records
+from kvtwisted.core.batch_reads import ENTRY_OVERHEAD
 from kvtwisted.core.engine import DATA, EXPIRY
 from kvtwisted.core.errors import (
     Corruption,
@@ -20,7 +21,8 @@ from kvtwisted.core.errors import (
     WriteStalled,
 )
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.store import ENTRY_OVERHEAD, Found, Store
+from kvtwisted.core.records import Found
+from kvtwisted.core.store import Store
 
 from ..support.clocks import START_MS
 from ..support.storage import PLENTY, Storage
@@ -281,7 +283,7 @@ def test_recency_is_told_of_reads_and_writes(storage: Storage) -> None:
 
 
 def test_store_works_without_recency(storage: Storage) -> None:
-    """Recency is optional."""
+    """One of its own will do."""
     store = Store(storage.engine, storage.writer, storage.clock, limits=Limits())
     store.set(b"a", b"1")
     assert store.get(b"a") == Found(b"1", 0)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kvtwisted.core import records
+from kvtwisted.core.batch_reads import ENTRY_OVERHEAD
 from kvtwisted.core.cache import ENTRY_COST
 from kvtwisted.core.options import EngineOptions
-from kvtwisted.core.store import ENTRY_OVERHEAD, Found
+from kvtwisted.core.records import Found
 from kvtwisted.engines import open_engine
 
 from ..support.engines import FaultyEngine, memory_engine
@@ -169,7 +170,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def mark(self) -> None:
         """The clock mark is written."""
-        self.storage.store.mark_clock()
+        self.storage.store.upkeep.mark_clock()
         self.marked = self.now
 
     @rule()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvtwisted.core import store as store_module
+from kvtwisted.core import batch_reads as batch_reads_module
+from kvtwisted.core.batch_reads import ENTRY_OVERHEAD, Page, prefix_end
 from kvtwisted.core.errors import DeadlineExceeded, ResponseTooLarge
-from kvtwisted.core.store import ENTRY_OVERHEAD, Page, prefix_end
 
 from ..support.clocks import ScriptedTime
 from ..support.properties import repeatable
@@ -159,7 +159,7 @@ def test_long_scan_looks_at_the_time(storage: Storage, monkeypatch: pytest.Monke
     storage.store.mset({b"%05d" % n: b"" for n in range(3000)}, 1)
     storage.time.advance(1000)
     looks = ScriptedTime(1.0, 2.0, 3.5)
-    monkeypatch.setattr(store_module, "time", looks)
+    monkeypatch.setattr(batch_reads_module, "time", looks)
     with pytest.raises(DeadlineExceeded):
         storage.store.scan(b"", budget=PLENTY, deadline=3.0)
     with pytest.raises(StopIteration):

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, Callable, Optional
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable
 
 import grpc
 
-from .harness import Server
+from .clients import Grpc
+from .harness import PATIENCE, Server, eventually
+from .history import HUGE, LARGE, Entry, Keys, State, survivors
 
-#: Characters of every fifth value.
-LARGE = 2000
-#: What is said of a group of keys: the one value that all of them hold, or None when all are missing.
-State = Optional[str]
-#: Applies a state to keys; returns once it was acknowledged, raises if it may not have happened.
-Write = Callable[[Sequence[str], State], None]
+#: Carries out an entry; returns once it was acknowledged, raises if it may not have happened.
+Apply = Callable[[Entry], None]
+#: What the writer of that name does, one after the other, with numbers that make values unique.
+Work = Callable[[str, Iterator[int]], Iterator[Entry]]
 
 _GROUPS = 8
-_TTL = 3600
+_BATCH = 5
+_LONG_TTL, _SHORT_TTL = 3600, 1
 
 
 class Refused(Exception):
@@ -26,27 +29,37 @@ class Refused(Exception):
 
 
 class Ledger:
-    """What writers were told. One thread writes a group at a time."""
+    """What writers were told. One thread writes a group at a time; a writer's groups are its own."""
 
     def __init__(self) -> None:
-        self._possible: dict[tuple[str, ...], set[State]] = {}
+        self._before: dict[Keys, Entry] = {}
+        self._histories: dict[str, list[Entry]] = {}
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
         self._acknowledged = 0
+        #: Numbers that no two values share.
+        self.numbers = itertools.count(1)
 
-    def write(self, keys: tuple[str, ...], state: State, apply: Write) -> None:
-        """Let `apply` bring `keys` into `state`; keep book of it, whatever happens."""
+    def write(self, writer: str, entry: Entry, apply: Apply) -> None:
+        """Let `apply` carry `entry` out; keep book of it, whatever happens."""
         with self._lock:
-            before = self._possible.get(keys, {None})
-            self._possible[keys] = before | {state}
+            history = self._histories.setdefault(writer, [])
+            first = self._before.setdefault(entry.keys, Entry(entry.keys, None))
+            last = next((earlier for earlier in reversed(history) if earlier.keys == entry.keys), first)
+            entry.replaces_large = last.large and last.ttl != _SHORT_TTL
+            entry.begun = time.monotonic()
+            history.append(entry)
         try:
-            apply(keys, state)
+            apply(entry)
         except Refused:
             with self._lock:
-                self._possible[keys] = before
+                history.pop()
+            raise
+        except BaseException:
+            entry.ended = time.monotonic()
             raise
         with self._lock:
-            self._possible[keys] = {state}
+            entry.ended, entry.acknowledged = time.monotonic(), True
             self._acknowledged += 1
             self._more.notify_all()
 
@@ -56,28 +69,71 @@ class Ledger:
             wanted = self._acknowledged + writes
             assert self._more.wait_for(lambda: self._acknowledged >= wanted, patience), "the writers make no progress"
 
-    def compare(self, server: Server) -> None:
-        """Assert that each group of keys is, as one, in a state that it may be in, and take note of which one."""
+    def doubt(self, since: float) -> None:
+        """Count what was acknowledged from that moment on (of `time.monotonic`) as not acknowledged."""
+        for history in self._histories.values():
+            for entry in history:
+                if entry.acknowledged and entry.ended >= since:
+                    entry.acknowledged = False
+                    self._acknowledged -= 1
+
+    def compare(
+        self, server: Server, kept: Callable[[Entry], bool] = lambda entry: True, *, evicting: bool = False
+    ) -> list[Entry]:
+        """Assert that what the server holds is what writers were told, for every write that `kept` says yes to.
+
+        What is left of the others must be a beginning of each writer's work, whole batches, and without holes among
+        the writers. Returns those that were acknowledged and are certainly lost. What was found is where the book goes
+        on. To be called while nobody writes. With `evicting` anything may be missing, but nothing may be older.
+        """
+        found: dict[Keys, tuple[dict[str, str], float, float]] = {}
         with server.grpc() as client:
-            for keys, possible in self._possible.items():
-                found = dict(client.call("MGet", keys=keys).key_values)
-                states = {found.get(key) for key in keys}
-                assert len(states) == 1, f"half-done: {keys} hold {states}"
-                assert states <= possible, f"{keys} hold {states}, but were told {possible}"
-                self._possible[keys] = states
+            for keys in self._before:
+                asked = time.monotonic()
+                values = dict(client.call("MGet", keys=keys).key_values)
+                found[keys] = values, asked, time.monotonic()
+                assert len(values) in (0, len(keys)), f"half-done: of {keys} there are {sorted(values)}"
+
+            def explained(entry: Entry) -> bool:
+                values, asked, answered = found[entry.keys]
+                return entry.explains(values, asked, answered) or (evicting and not values)
+
+            left = survivors(self._histories, self._before, explained, kept)
+            entries = [entry for history in self._histories.values() for entry in history]
+            by_state = {(entry.keys, entry.state): entry for entry in (*self._before.values(), *entries)}
+            for keys, (values, _, _) in found.items():
+                state = values[keys[-1]].rstrip(".") if values else None
+                self._before[keys] = by_state[keys, state] if values else Entry(keys, None)
+                _check_ttl(client, self._before[keys])
+        lost = [
+            entry
+            for name, history in self._histories.items()
+            for entry in history[left.most[name] :]
+            if entry.acknowledged
+        ]
+        self._histories = {}
+        return lost
 
     def __len__(self) -> int:
         """Writes acknowledged so far."""
         return self._acknowledged
 
 
+def _check_ttl(client: Grpc, entry: Entry) -> None:
+    """The deadline is there too, where it is far away."""
+    if entry.state is not None and entry.ttl != _SHORT_TTL:
+        ttl = client.call("Get", key=entry.keys[0]).ttl
+        assert 0 < ttl <= entry.ttl if entry.ttl else ttl == 0, f"{entry} has {ttl} seconds left"
+
+
 class Writer(threading.Thread):
     """One client of one interface: sets, deletes, and sets and deletes in batches, until a call fails."""
 
-    def __init__(self, ledger: Ledger, name: str, write: Write, close: Callable[[], None]) -> None:
+    def __init__(self, ledger: Ledger, name: str, apply: Apply, close: Callable[[], None], work: Work) -> None:
         super().__init__(name=name, daemon=True)
         self._ledger = ledger
-        self._write = write
+        self._work = work
+        self._apply = apply
         self._close = close
         #: What ended it.
         self.failure: Exception | None = None
@@ -85,48 +141,80 @@ class Writer(threading.Thread):
     def run(self) -> None:
         """Write until a call fails."""
         try:
-            for keys, state in self._work():
-                self._ledger.write(keys, state, self._write)
+            for entry in self._work(self.name, self._ledger.numbers):
+                self._ledger.write(self.name, entry, self._apply)
         except Exception as error:
             self.failure = error
         finally:
             self._close()
 
-    def _work(self) -> Iterator[tuple[tuple[str, ...], State]]:
-        number = len(self._ledger)
-        while True:
-            for group in range(_GROUPS):
-                number += 1
-                size = 1 if group % 2 else 5
-                keys = tuple(f"{self.name}/{group}/{position}" for position in range(size))
-                yield keys, (None if number % 7 == 0 else f"value {number}".ljust(LARGE if number % 5 == 0 else 0, "."))
+
+def mixed(writer: str, numbers: Iterator[int]) -> Iterator[Entry]:
+    """Everything that a client may do: one key and batches, small and large, with a ttl or none, over and over."""
+    for group in itertools.cycle(range(_GROUPS)):
+        number = next(numbers)
+        state: State = f"value {number}" if number % 7 else None
+        size = 0 if number % 5 else LARGE if number % 9 else HUGE
+        ttl = 0 if state is None else _SHORT_TTL if number % 11 == 0 else _LONG_TTL if number % 3 == 0 else 0
+        yield Entry(group_keys(writer, group), state, size=size, ttl=ttl)
 
 
-def _over_http(server: Server) -> tuple[Write, Callable[[], None]]:
+def group_keys(writer: str, group: int) -> Keys:
+    """The keys that a writer sets and deletes together: one, or a batch."""
+    return tuple(f"{writer}/{group}/{position}" for position in range(1 if group % 2 else _BATCH))
+
+
+class Watcher(threading.Thread):
+    """A reader that looks for half-done batches while writers are at work, until a call fails."""
+
+    def __init__(self, name: str, names: Sequence[str], read: Callable[[Keys], Mapping[str, str]]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._groups = [group_keys(writer, group) for writer in names for group in range(0, _GROUPS, 2)]
+        self._read = read
+        #: Batches looked at, and what was wrong with any.
+        self.looked = 0
+        self.halves: list[str] = []
+
+    def run(self) -> None:
+        """Look at one batch after the other."""
+        try:
+            for keys in itertools.cycle(self._groups):
+                found = self._read(keys)
+                if len(found) not in (0, len(keys)) or len({value.rstrip(".") for value in found.values()}) > 1:
+                    self.halves.append(f"{keys}: { {key: value[:20] for key, value in found.items()} }")
+                self.looked += 1
+        except Exception:
+            return  # the server is gone, which is what the writers' tests look at
+
+
+def _over_http(server: Server) -> tuple[Apply, Callable[[], None]]:
     client = server.http()
 
-    def write(keys: Sequence[str], state: State) -> None:
-        if len(keys) > 1 and state is None:
+    def apply(entry: Entry) -> None:
+        keys, content = entry.keys, entry.content()
+        if len(keys) > 1 and not content:
             answer = client.post("/api/v1/mdelete", {"keys": keys})
         elif len(keys) > 1:
-            answer = client.post("/api/v1/mset", {"key_values": dict.fromkeys(keys, state), "ttl": _TTL})
-        elif state is None:
+            answer = client.post("/api/v1/mset", {"key_values": content, "ttl": entry.ttl})
+        elif not content:
             answer = client.call("DELETE", f"/api/v1/delete/{keys[0]}")
         else:
-            answer = client.post("/api/v1/set", {"key": keys[0], "value": state})
-        if answer.status == 503:
+            answer = client.post("/api/v1/set", {"key": keys[0], "value": content[keys[0]], "ttl": entry.ttl})
+        if answer.status == 503 and answer.body["code"] == "unavailable":
             raise Refused(answer.body)
+        if answer.status in (500, 503):
+            raise OSError(answer.body)  # nobody knows whether it happened
         assert answer.status == 200, answer
 
-    return write, client.close
+    return apply, client.close
 
 
-def _over_grpc(server: Server) -> tuple[Write, Callable[[], None]]:
+def _over_grpc(server: Server) -> tuple[Apply, Callable[[], None]]:
     client = server.grpc()
 
-    def write(keys: Sequence[str], state: State) -> None:
+    def apply(entry: Entry) -> None:
         try:
-            answer = call(keys, state)
+            answer = call(entry)
         except grpc.RpcError as error:
             # grpcio's core says this of a call that came in but was not yet given to a thread when the server stopped.
             # It must not have been carried out, to which the book holds it.
@@ -135,24 +223,84 @@ def _over_grpc(server: Server) -> tuple[Write, Callable[[], None]]:
             raise
         assert answer.success, answer.error
 
-    def call(keys: Sequence[str], state: State) -> Any:
-        if len(keys) > 1 and state is None:
+    def call(entry: Entry) -> Any:
+        keys, content = entry.keys, entry.content()
+        if len(keys) > 1 and not content:
             return client.call("MDelete", keys=keys)
         if len(keys) > 1:
-            return client.call("MSet", key_values=dict.fromkeys(keys, state))
-        if state is None:
+            return client.call("MSet", key_values=content, ttl=entry.ttl)
+        if not content:
             return client.call("Delete", key=keys[0])
-        return client.call("Set", key=keys[0], value=state, ttl=_TTL)
+        return client.call("Set", key=keys[0], value=content[keys[0]], ttl=entry.ttl)
 
-    return write, client.channel.close
+    return apply, client.channel.close
 
 
-def start_writers(server: Server, ledger: Ledger, each: int = 2) -> list[Writer]:
+def start_writers(server: Server, ledger: Ledger, each: int = 2, work: Work = mixed) -> list[Writer]:
     """Start that many writers on each interface."""
     writers = []
     for number in range(each):
-        writers.append(Writer(ledger, f"http-{number}", *_over_http(server)))
-        writers.append(Writer(ledger, f"grpc-{number}", *_over_grpc(server)))
+        writers.append(Writer(ledger, f"http-{number}", *_over_http(server), work))
+        writers.append(Writer(ledger, f"grpc-{number}", *_over_grpc(server), work))
     for writer in writers:
         writer.start()
     return writers
+
+
+def start_watchers(server: Server, writers: Iterable[Writer]) -> list[Watcher]:
+    """Start one reader on each interface: MGet on gRPC, scans on HTTP."""
+    http, rpc = server.http(), server.grpc()
+
+    def scan(keys: Keys) -> Mapping[str, str]:
+        answer = http.get(f"/api/v1/scan?prefix={keys[0].rpartition('/')[0]}/")
+        if answer.status != 200:
+            raise ConnectionError(answer)
+        results: dict[str, str] = answer.body["results"]
+        return results
+
+    names = [writer.name for writer in writers]
+    watchers = [
+        Watcher("watching scans", names, scan),
+        Watcher("watching MGet", names, lambda keys: dict(rpc.call("MGet", keys=keys).key_values)),
+    ]
+    for watcher in watchers:
+        watcher.start()
+    return watchers
+
+
+def end(writers: Iterable[Writer]) -> None:
+    """Wait for the writers of a dead server, which must have ended for its death alone."""
+    for writer in writers:
+        writer.join(PATIENCE)
+        assert writer.failure is not None, f"{writer.name} goes on"
+        assert not isinstance(writer.failure, AssertionError), f"{writer.name}: {writer.failure}"
+
+
+def check_files(server: Server, *, spilled: bool) -> int:
+    """Assert that the folder of large values holds those that clients see and nothing else; returns how many.
+
+    With `spilled` False: that it holds none. What has expired may take the sweeper a moment.
+    """
+    with server.http() as http:
+        folder = server.folder / http.get("/api/v1/config").body["value"]["disk_path"]
+
+    def compared() -> list[int]:
+        with server.grpc() as client:
+            large = [value for value in _values(client) if len(value) >= LARGE]
+        try:
+            files = [path.read_text("utf-8") for path in (*folder.glob("??/*"), *folder.glob("tmp/*"))]
+        except FileNotFoundError:
+            return []  # it has just been swept
+        return [len(large)] if sorted(files) == (sorted(large) if spilled else []) else []
+
+    return eventually(compared)[0]
+
+
+def _values(client: Grpc) -> Iterator[str]:
+    cursor = ""
+    while True:
+        page = client.call("ScanKeyValues", limit=1000, cursor=cursor)
+        yield from page.key_values.values()
+        cursor = page.next_cursor
+        if not cursor:
+            return

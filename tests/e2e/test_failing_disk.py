@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import re
 import resource
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from .clients import Grpc, Http
 from .harness import PATIENCE, Launcher, eventually, occupy
+from .small_disks import can_mount, mounted
 
 _DISK_SIZE = 64 * 1024 * 1024
 #: Small files, so that a small disk is enough. RocksDB takes up writing again when a write buffer's size is free.
@@ -31,36 +29,15 @@ _SMALL = (
 _RANDOM = random.Random(2)
 
 
-def _mount(folder: str) -> bool:
-    size = f"size={_DISK_SIZE}"
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "kvtwisted", folder], capture_output=True, check=False)
-    return done.returncode == 0
-
-
-def _unmount(folder: str) -> None:
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-@functools.cache
-def _can_mount() -> bool:
-    """Whether this user may mount a small file system of memory: on most machines only root."""
-    with tempfile.TemporaryDirectory() as folder:
-        can = _mount(folder)
-        if can:
-            _unmount(folder)
-        return can
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of _DISK_SIZE where that is possible; else one on whatever disk there is."""
     folder = tmp_path / "server"
-    folder.mkdir()
-    if _can_mount():
-        assert _mount(str(folder))
-        yield folder
-        _unmount(str(folder))
+    if can_mount():
+        with mounted(folder, _DISK_SIZE):
+            yield folder
     else:
+        folder.mkdir()
         yield folder
 
 
@@ -87,10 +64,10 @@ def test_eviction(small_disk: Path, launch: Launcher) -> None:
         for key in keys:
             assert client.call("Set", key=key, value=_value(600_000)).success
         # What is stored is 37 % of the small disk, so that this takes the eviction of about a third of it.
-        threshold = 25 if _can_mount() else 1
+        threshold = 25 if can_mount() else 1
         change = {"check_interval": 1, "disk_usage_threshold": threshold, "batch_size": 4}
         assert http.post("/api/v1/config", {"eviction": change}).status == 200
-        if _can_mount():
+        if can_mount():
 
             def settled() -> list[str]:
                 left = list(client.call("ScanKeys").keys)
@@ -108,7 +85,7 @@ def test_eviction(small_disk: Path, launch: Launcher) -> None:
             assert list(client.call("ScanKeys").keys) == keys
 
 
-if _can_mount():  # nobody's own disk is filled up; elsewhere `test_a_failing_disk` has to do
+if can_mount():  # nobody's own disk is filled up; elsewhere `test_a_failing_disk` has to do
 
     def test_a_full_disk(small_disk: Path, launch: Launcher) -> None:
         """Without space, writes say so, reads go on and health is bad; with space again, all is well by itself."""
@@ -118,16 +95,17 @@ if _can_mount():  # nobody's own disk is filled up; elsewhere `test_a_failing_di
             filler = small_disk / "filler"
             _fill(filler)
             value = _value(100_000)
-            # What RocksDB had set aside for its log is still there to be written.
+            # Until the server looks at the disk again.
             answers = (http.post("/api/v1/set", {"key": f"log{number}", "value": value}) for number in range(100))
             answer = next(answer for answer in answers if answer.status != 200)
             assert (answer.status, answer.body["code"]) == (507, "storage_full")
-            with pytest.raises(grpc.RpcError, match="the disk is full") as refused:
+            with pytest.raises(grpc.RpcError, match="full") as refused:
                 client.call("Set", key="d", value=value)
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             answer = http.post("/api/v1/config", {"eviction": {"batch_size": 5}})
             assert (answer.status, answer.body["code"]) == (507, "storage_full")
-            _assert_ill(http, client, "No space left")
+            eventually(lambda: "nearly full" in http.get("/api/v1/health").body.get("reason", ""))
+            _assert_ill(http, client, "nearly full")
 
             filler.unlink()
             eventually(lambda: http.get("/api/v1/health").status == 200)

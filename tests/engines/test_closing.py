@@ -18,6 +18,8 @@ CALLS: dict[str, Callable[[Engine], object]] = {
     "get of another family": lambda engine: engine.get(b"k", EXPIRY),
     "multi_get of few": lambda engine: engine.multi_get([b"k"], PLENTY),
     "multi_get of many": lambda engine: engine.multi_get([b"k"] * 100, PLENTY),
+    "peek": lambda engine: engine.peek(b"k"),
+    "put": lambda engine: engine.put(b"k", b"v"),
     "scan": lambda engine: engine.scan(b"", None),
     "scan of another family": lambda engine: engine.scan(b"", None, EXPIRY),
     "write": lambda engine: engine.write([(DATA, b"k", b"v")]),

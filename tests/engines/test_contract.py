@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
 from kvtwisted.core.engine import DATA, EXPIRY, FAMILIES, META, Engine
 from kvtwisted.core.errors import ResponseTooLarge
 
-from .support import PLENTY, put
+from .support import PERSISTENT, PLENTY, opened, put
 
 KEYS = [b"", b"\0", b"a", b"a\0", b"a\xfe", b"a\xff", b"a\xff\xff", b"b", b"ba", b"c", b"\xff", b"\xff\xff"]
 MIB = 1 << 20
@@ -72,6 +73,46 @@ def test_large_values(engine: Engine) -> None:
     assert engine.get(b"k") == value
     assert engine.multi_get([b"l"], PLENTY) == [value]
     assert list(engine.scan(b"k", None)) == [(b"k", value), (b"l", value)]
+
+
+def test_put_is_a_write_of_one(engine: Engine) -> None:
+    """It stores, replaces, and leaves other families alone."""
+    engine.put(b"k", b"1")
+    engine.put(b"k", b"2")
+    engine.put(b"l", b"")
+    assert list(engine.scan(b"", None)) == [(b"k", b"2"), (b"l", b"")]
+    assert engine.get(b"k", META) is None
+
+
+def test_peek_tells_what_memory_has(engine: Engine) -> None:
+    """What was just written or deleted is known, whatever its value; another family's key is none of this one's."""
+    for value in (b"", b"v", bytes(100_000)):
+        engine.put(b"k", value)
+        known, found = engine.peek(b"k")
+        assert found == (value if known else None)
+        assert known or not value  # RocksDB gives an empty value also when it does not know
+    engine.write([(DATA, b"k", None), (META, b"other", b"1")])
+    assert engine.peek(b"k") == (True, None)
+    assert engine.peek(b"other")[1] is None
+
+
+@pytest.mark.parametrize("name", PERSISTENT)
+def test_peek_is_never_wrong(name: str, tmp_path: Path) -> None:
+    """Of what is on the disk it knows what was read before; the rest it leaves to `get`, and never makes it up."""
+    engine = opened(name, tmp_path)
+    keys = [b"%04d" % number for number in range(2000)]
+    put(engine, *keys[::2], value=b"v" * 50)
+    engine.compact(b"", b"\xff")
+    engine.close()
+    engine = opened(name, tmp_path)
+    told = {key: engine.peek(key) for key in keys}
+    for position, (known, found) in enumerate(told.values()):
+        assert not known or found == (None if position % 2 else b"v" * 50)
+    assert not all(known for known, _ in told.values())
+    for key in keys[::2]:
+        assert engine.get(key) == b"v" * 50
+        assert engine.peek(key) == (True, b"v" * 50)
+    engine.close()
 
 
 def test_families_are_separate(engine: Engine) -> None:

@@ -15,8 +15,10 @@ from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.site import HttpOptions, make_site
+from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
 
+from ..support.administration import FakeTasks
 from ..support.recorders import CountingRecorder
 from ..support.storage import Storage
 from .support import METRICS
@@ -78,10 +80,13 @@ class LiveSite:
         self._reactor = reactor
         self.storage = Storage()
         self.engine = self.storage.engine
+        self.engine.slow = True
         self.admission = Admission(1024)
+        tasks = FakeTasks()
         operations = Operations(self.storage.store, configuration, CountingRecorder(), Health())
         self.site = make_site(
             AsyncOperations(reactor, pool, operations, self.admission),
+            Administration(reactor, pool, backups=tasks, plan_eviction=tasks.plan, collect_orphans=tasks.collect),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES),
             metrics_text=lambda: METRICS,

@@ -18,8 +18,10 @@ from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
+from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
 
+from ..support.administration import FakeTasks
 from ..support.configuration import FakeConfiguration
 from ..support.pools import ImmediateReactor, ManualPool
 from ..support.recorders import CountingRecorder
@@ -120,8 +122,9 @@ class Wire:
     def send(self, data: bytes) -> None:
         """Send bytes as they are, and let the threads work unless the world is held."""
         self.channel.dataReceived(data)
+        self._world.reactor.advance(0)
         if not self._world.held:
-            self._world.pool.run_all()
+            self._world.work()
 
     def replies(self, *, head: bool = False) -> list[Reply]:
         """The answers since the last call."""
@@ -154,6 +157,7 @@ class World:
         *,
         capacity: int = 1024,
         configuration: Configuration | None = None,
+        on_disk: bool = True,
         metrics_text: MetricsText | None = lambda: METRICS,
         **options: Any,
     ) -> None:
@@ -162,20 +166,38 @@ class World:
         self.pool = ManualPool()
         self.storage = Storage()
         self.engine = self.storage.engine
+        # What memory answers at once needs no thread, and could not be held.
+        self.engine.slow = True
         self.recorder = CountingRecorder()
         self.health = Health()
         self.admission = Admission(capacity)
         self.max_response_bytes = 16 * 1_048_576
         self.request_timeout = 30.0
+        self.tasks = FakeTasks()
+        self.administration = Administration(
+            self.reactor,
+            self.pool,
+            backups=self.tasks,
+            plan_eviction=self.tasks.plan,
+            collect_orphans=self.tasks.collect,
+            on_disk=on_disk,
+        )
         operations = Operations(self.storage.store, configuration or small_configuration(), self.recorder, self.health)
         self.site = make_site(
             AsyncOperations(self.reactor, self.pool, operations, self.admission),
+            self.administration,
             reactor=self.reactor,
             options=HttpOptions(**options),
             metrics_text=metrics_text,
             max_response_bytes=lambda: self.max_response_bytes,
             request_timeout=lambda: self.request_timeout,
         )
+
+    def work(self) -> None:
+        """Let reactor and threads take turns until nothing waits for either."""
+        while self.pool.waiting:
+            self.pool.run_all()
+            self.reactor.advance(0)
 
     def wire(self) -> Wire:
         """A new connection."""

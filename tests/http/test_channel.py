@@ -254,7 +254,7 @@ def test_the_server_taking_its_time_is_not_idleness() -> None:
     wire.send(GET)
     world.reactor.advance(20)
     assert wire.open
-    world.pool.run_all()
+    world.work()
     assert [reply.status for reply in wire.replies()] == [404]
 
 
@@ -289,7 +289,7 @@ def test_a_write_goes_on_without_its_client() -> None:
         wire.send(request_bytes("POST", "/api/v1/set", SET))
         wire.transport.disconnect()
         assert (world.site.connections, world.admission.in_flight) == (0, 1)
-        world.pool.run_all()
+        world.work()
     finally:
         globalLogPublisher.removeObserver(observe)
     assert (world.stored(), world.admission.in_flight) == ({b"k": b"v"}, 0)
@@ -305,6 +305,6 @@ def test_an_answer_without_a_client_is_dropped(target: str) -> None:
     wire = world.wire()
     wire.send(f"GET {target} HTTP/1.1\r\n\r\n".encode())
     wire.transport.disconnect()
-    world.pool.run_all()
+    world.work()
     assert wire.transport.value() == b""
     assert world.reactor.getDelayedCalls() == []

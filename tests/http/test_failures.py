@@ -138,7 +138,7 @@ def test_unhealthy_by_silence() -> None:
     (reply,) = wire.replies()
     reason = "the storage does not answer: nothing for 5 s"
     assert (reply.status, reply.json()) == (503, {"status": "unavailable", "reason": reason})
-    world.pool.run_all()
+    world.work()
     assert wire.replies() == []
 
 

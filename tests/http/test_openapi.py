@@ -11,9 +11,10 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from kvtwisted.core import limits
-from kvtwisted.core.errors import KvError, StorageError, StorageFull
+from kvtwisted.core.errors import KvError, Overloaded, StorageError, StorageFull
 from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import urls
+from kvtwisted.http.admin import AdminHandlers
 from kvtwisted.http.errors import TABLE
 from kvtwisted.http.handlers import Handlers
 from kvtwisted.http.openapi import OPENAPI
@@ -47,6 +48,10 @@ SAMPLES = {
     "mdelete": Sample("/api/v1/mdelete", '{"keys":["old"]}', bad_body='{"keys":[""]}'),
     "get_config": Sample("/api/v1/config"),
     "update_config": Sample("/api/v1/config", '{"http.port":1}', bad_body='{"x":1}'),
+    "admin_backup": Sample("/api/v1/admin/backup", '{"name":"monday"}', bad_body='{"name":".."}'),
+    "admin_backups": Sample("/api/v1/admin/backups"),
+    "admin_eviction": Sample("/api/v1/admin/eviction"),
+    "admin_orphans": Sample("/api/v1/admin/orphans", "{}", bad_body='{"force":true}'),
     "openapi": Sample("/api/v1/openapi.json"),
     "health": Sample("/api/v1/health"),
     "metrics": Sample("/metrics"),
@@ -111,6 +116,14 @@ def failing(error: KvError, *methods: str) -> World:
     )
     for method in methods:
         world.engine.fail(method, error)
+    world.tasks.error = error
+    return world
+
+
+def busy() -> World:
+    """A world that has enough to do."""
+    world = World(capacity=0)
+    world.tasks.error = Overloaded("x")
     return world
 
 
@@ -118,6 +131,7 @@ def stopping() -> World:
     """A world that takes no more requests."""
     world = World()
     world.admission.close()
+    world.administration.stop()
     world.health.fail("server", "the server is stopping")
     return world
 
@@ -137,7 +151,7 @@ def replies_to(method: str, sample: Sample) -> Iterator[Reply]:
         yield World(max_body_bytes=1).request(method, sample.target, body)
     broken = failing(StorageError("x"), "get", "multi_get", "scan", "write")
     full = failing(StorageFull("x"), "write")
-    for world in (World(capacity=0), stopping(), broken, full):
+    for world in (busy(), stopping(), broken, full, *([World(on_disk=False)] if "/admin/" in sample.target else [])):
         yield world.request(method, sample.target, body)
 
 
@@ -156,7 +170,7 @@ def test_the_document_has_the_routes_of_the_server() -> None:
     """Each path and method of Klein's map, under the same name, and no other; HEAD goes with GET."""
     nothing: Any = None
     handlers = Handlers(nothing, nothing, nothing, nothing)
-    app = make_app(make_routes(handlers, "/metrics", "/api/v1/health", lambda: METRICS))
+    app = make_app(make_routes(handlers, AdminHandlers(nothing), "/metrics", "/api/v1/health", lambda: METRICS))
     served = {
         (rule.rule.replace("<tail:tail>", "{key}"), method, rule.endpoint)
         for rule in app.url_map.iter_rules()

@@ -61,7 +61,7 @@ def test_drain_lets_a_running_request_finish() -> None:
     wire.send(SET + GET)
     done = drain(world, 10)
     assert (wire.open, done) == (True, [])
-    world.pool.run_all()
+    world.work()
     (reply,) = wire.replies()
     assert (reply.status, reply.headers["connection"]) == (200, "close")
     assert (wire.open, done) == (False, [None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from kvtwisted.core.engine import DATA, Engine, Mutation, everything
+from kvtwisted.core.engine import DATA, Engine, Mutation, everything, nothing
 from kvtwisted.core.errors import KvError
 from kvtwisted.core.options import EngineOptions
 from kvtwisted.engines import open_engine
@@ -30,6 +30,8 @@ class FaultyEngine:
         self._before: dict[str, Callable[[], object]] = {}
         self._after: dict[str, Callable[[], object]] = {}
         self.calls: list[Call] = []
+        #: Makes the engine one that cannot tell from memory and whose writes may wait, so that threads are needed.
+        self.slow = False
 
     def fail(self, method: str, error: KvError, times: float = float("inf")) -> None:
         """Let the next `times` calls of `method` raise `error`."""
@@ -78,6 +80,15 @@ class FaultyEngine:
         """See `Engine.get`."""
         return self._call("get", key, family)
 
+    @property
+    def writes_wait(self) -> bool:
+        """The engine's answer, or yes when it is `slow`."""
+        return self.slow or self._engine.writes_wait
+
+    def peek(self, key: bytes) -> tuple[bool, bytes | None]:
+        """See `Engine.peek`."""
+        return (False, None) if self.slow else self._call("peek", key)
+
     def multi_get(
         self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
     ) -> list[bytes | None]:
@@ -87,6 +98,10 @@ class FaultyEngine:
     def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Iterator[tuple[bytes, bytes]]:
         """See `Engine.scan`."""
         return self._call("scan", start, end, family)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """See `Engine.put`; recorded, and made to fail, as the `write` that it is."""
+        self._call("write", [(DATA, key, value)])
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """See `Engine.write`."""
@@ -100,6 +115,10 @@ class FaultyEngine:
         """See `Engine.compact`."""
         self._call("compact", start, end)
 
+    def checkpoint(self, folder: str) -> None:
+        """See `Engine.checkpoint`."""
+        self._call("checkpoint", folder)
+
     def statistics(self) -> Mapping[str, float]:
         """See `Engine.statistics`."""
         return self._call("statistics")
@@ -107,6 +126,10 @@ class FaultyEngine:
     def effective_options(self) -> Mapping[str, object]:
         """See `Engine.effective_options`."""
         return self._call("effective_options")
+
+    def reopen(self, closed: Callable[[], None] = nothing) -> None:
+        """See `Engine.reopen`."""
+        self._call("reopen", closed)
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -43,7 +43,21 @@ class ManualPool:
 
 
 class ImmediateReactor:
-    """What `deferToThreadPool` needs of a reactor: results are delivered at once."""
+    """What the facade needs of a reactor: results of threads are delivered at once, and turns come when a test says."""
+
+    def __init__(self) -> None:
+        self._next_turn: list[Callable[[], object]] = []
+
+    def callLater(self, delay: float, func: Callable[..., object], *args: Any, **kw: Any) -> None:
+        """Call it in the next turn: nothing here asks for more."""
+        assert delay == 0
+        self._next_turn.append(lambda: func(*args, **kw))
+
+    def turn(self) -> None:
+        """The next turn of the reactor."""
+        calls, self._next_turn = self._next_turn, []
+        for call in calls:
+            call()
 
     def callFromThread(self, func: Callable[..., object], *args: Any, **kw: Any) -> None:
         """Call it here and now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 
 class Recorded(NamedTuple):
@@ -13,19 +13,37 @@ class Recorded(NamedTuple):
     failed: bool
 
 
+class _Telling(list[float]):
+    """Passes on what is appended, and stays empty."""
+
+    def __init__(self, tell: Callable[[float], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def append(self, seconds: float) -> None:
+        self._tell(seconds)
+
+
 class CountingRecorder:
-    """Implements `core.operations.Recorder`. `durations` are those of operations and health checks, in seconds."""
+    """Implements `core.operations.Recorder`. `seconds` are the durations of operations and health checks."""
 
     def __init__(self) -> None:
         self.operations: list[Recorded] = []
         self.config_updates = 0
         self.health_checks = 0
-        self.durations: list[float] = []
+        self.seconds: list[float] = []
 
     def operation(self, name: str, keys: int, seconds: float, failed: bool, calls: int = 1) -> None:
         """Keep the call."""
-        self.durations.append(seconds)
+        self.seconds.append(seconds)
         self.operations.append(Recorded(name, keys, failed))
+
+    def durations(self, name: str) -> list[float]:
+        """A list that tells of each call at once."""
+        return _Telling(lambda seconds: self.operation(name, 1, seconds, False))
+
+    def fold(self) -> None:
+        """Nothing is left to count."""
 
     def config_update(self) -> None:
         """Count it."""
@@ -33,5 +51,5 @@ class CountingRecorder:
 
     def health_check(self, seconds: float) -> None:
         """Count it."""
-        self.durations.append(seconds)
+        self.seconds.append(seconds)
         self.health_checks += 1

@@ -142,7 +142,7 @@ def test_counting_recorder_keeps_everything() -> None:
     recorder.health_check(0.1)
     assert recorder.operations == [Recorded("set", 2, True)]
     assert (recorder.config_updates, recorder.health_checks) == (1, 1)
-    assert recorder.durations == [0.5, 0.1]
+    assert recorder.seconds == [0.5, 0.1]
 
 
 def test_fake_configuration_takes_known_keys() -> None:

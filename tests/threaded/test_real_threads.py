@@ -8,14 +8,15 @@ from collections.abc import Iterator
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import InvalidKey, Overloaded
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
-from kvtwisted.core.store import Found
+from kvtwisted.core.records import Found
 from kvtwisted.threaded.facade import AsyncOperations
 
 from ..support.configuration import FakeConfiguration
@@ -29,6 +30,7 @@ class Scene:
     def __init__(self) -> None:
         self.pool = ThreadPool(0, 2, "kvtwisted-test")
         self.storage = Storage()
+        self.storage.engine.slow = True
         self.admission = Admission(4)
         operations = Operations(self.storage.store, FakeConfiguration({}), CountingRecorder(), Health())
         self.facade = AsyncOperations(reactor, self.pool, operations, self.admission)
@@ -58,6 +60,11 @@ class _Gate:
         assert self.opened.wait(60)
 
 
+def _turn() -> Deferred[None]:
+    """Fires when the reactor has had its turn."""
+    return deferLater(reactor, 0)
+
+
 @pytest_twisted.ensureDeferred
 async def test_work_is_done_in_the_pool(scene: Scene) -> None:
     """Storage is read in the pool's threads; results come back to the reactor's thread."""
@@ -84,6 +91,7 @@ async def test_cancelled_call_counts_until_its_thread_has_finished(scene: Scene)
     gate = _Gate()
     scene.storage.engine.before("write", gate.pass_through)
     cancelled = scene.facade.set(b"k", b"v")
+    await _turn()
     assert gate.reached.wait(60)
     cancelled.cancel()
     with pytest.raises(CancelledError):
@@ -102,6 +110,7 @@ async def test_queue_depth_counts_those_without_a_thread(scene: Scene) -> None:
     scene.storage.engine.before("write", gates[0].pass_through)
     scene.storage.engine.before("get", gates[1].pass_through)
     busy = [scene.facade.set(b"a", b""), scene.facade.get(b"a")]
+    await _turn()
     assert all(gate.reached.wait(60) for gate in gates)
 
     waiting = [scene.facade.get(b"b"), scene.facade.get(b"c")]

@@ -1,0 +1,229 @@
+"""`kvtwisted`: the operator's command. It asks a running server over HTTP and does nothing by itself.
+
+Exit status 0: done. 1: the server refused, failed or could not be reached, told in one line on standard error. 2: the
+command line is wrong.
+"""
+
+from __future__ import annotations
+
+import getopt
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, ClassVar, NoReturn
+from urllib.parse import urlsplit
+
+from treq.client import HTTPClient
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.error import ConnectError, DNSLookupError, TimeoutError
+from twisted.internet.task import react
+from twisted.python import usage
+from twisted.web.client import Agent, ResponseFailed
+
+from . import __version__
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+#: Seconds to connect. For the answer there is no limit: a backup takes as long as it takes.
+CONNECT_TIMEOUT = 10.0
+
+#: A JSON object.
+Document = Mapping[str, Any]
+
+
+class Refusal(Exception):
+    """Why the command was not carried out, in one line."""
+
+
+class _Command(usage.Options):
+    """One subcommand: what it asks for, and how the answer is told."""
+
+    method: ClassVar[str] = "GET"
+    path: ClassVar[str]
+    optParameters: ClassVar[list[list[Any]]] = [["url", None, DEFAULT_URL, "Where the server listens for HTTP."]]
+    optFlags: ClassVar[list[list[Any]]] = [["json", None, "Print the server's answer as it is."]]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Take options before and after the arguments; Twisted by itself takes them before only."""
+        try:
+            found, arguments = getopt.gnu_getopt(list(options or ()), self.shortOpt, self.longOpt)
+        except getopt.error as error:
+            raise usage.UsageError(str(error)) from None
+        ahead = [f"{name}={value}" if f"{name[2:]}=" in self.longOpt else name for name, value in found]
+        super().parseOptions([*ahead, "--", *arguments])
+
+    def postOptions(self) -> None:
+        """Refuse a URL that cannot be one."""
+        try:
+            parts = urlsplit(self["url"])
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 0) >= 0
+        except ValueError:
+            good = False
+        if not good or parts.query or parts.fragment:
+            raise usage.UsageError(f"--url: must be like {DEFAULT_URL}, not {self['url']!r}")
+
+    def document(self) -> Document | None:
+        """What is sent, if anything."""
+        return None
+
+    def told(self, answer: Document) -> str:
+        """The answer in words."""
+        raise NotImplementedError
+
+
+class _Backup(_Command):
+    """Make a backup now."""
+
+    synopsis = "[NAME]"
+    longdesc = "Waits until the backup is whole. Without a name it gets one from the time."
+    method = "POST"
+    path = "/api/v1/admin/backup"
+
+    def parseArgs(self, name: str | None = None) -> None:
+        """At most the name."""
+        self.name = name
+
+    def document(self) -> Document:
+        """The name, if there is one."""
+        return {} if self.name is None else {"name": self.name}
+
+    def told(self, answer: Document) -> str:
+        """One line."""
+        return f"backup {_line(answer)}, made in {answer['seconds']} s"
+
+
+class _Backups(_Command):
+    """List the server's backups."""
+
+    path = "/api/v1/admin/backups"
+
+    def told(self, answer: Document) -> str:
+        """One line each, the oldest first."""
+        return "\n".join(map(_line, answer["backups"])) or "no backups"
+
+
+class _Eviction(_Command):
+    """Show what an eviction would delete now."""
+
+    path = "/api/v1/admin/eviction"
+
+    def told(self, answer: Document) -> str:
+        """How full the disk is, and what that means."""
+        lines = [f"the disk is {answer['disk_percent']:.1f} % full, the threshold is {answer['threshold']} %"]
+        if not answer["needed"]:
+            lines.append("nothing would be evicted")
+        elif answer["futile"]:
+            lines.append(
+                f"nothing would be evicted: {answer['needed']} bytes have to go, but the server holds only "
+                f"{answer['own_bytes']}"
+            )
+        else:
+            lines.append(f"{answer['needed']} of {answer['own_bytes']} bytes have to go, policy {answer['policy']}:")
+            lines += [f"  {why}: {of['keys']} keys, {of['bytes']} bytes" for why, of in answer["victims"].items()]
+        return "\n".join(lines)
+
+
+class _Orphans(_Command):
+    """Remove the files of large values that no key uses."""
+
+    method = "POST"
+    path = "/api/v1/admin/orphans"
+
+    def document(self) -> Document:
+        """Nothing to say."""
+        return {}
+
+    def told(self, answer: Document) -> str:
+        """One line."""
+        return f"removed {answer['files']} files, {answer['bytes']} bytes"
+
+
+class Options(usage.Options):
+    """The command line. `command` is the subcommand, once parsed."""
+
+    synopsis = "COMMAND [options]"
+    longdesc = "Asks a running kvtwisted server. The server itself is started by `twistd kvtwisted`."
+    subCommands: ClassVar[list[Any]] = [
+        (name, None, command, command.__doc__)
+        for name, command in (
+            ("backup", _Backup), ("backups", _Backups), ("eviction", _Eviction), ("orphans", _Orphans),
+        )
+    ]  # fmt: skip
+
+    @property
+    def command(self) -> _Command:
+        """What is to be done."""
+        found: _Command = self.subOptions
+        return found
+
+    def opt_version(self) -> None:
+        """Show the version and exit."""
+        print(f"kvtwisted {__version__}")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """There must be a command."""
+        if self.subCommand is None:
+            raise usage.UsageError("a command is missing; `kvtwisted --help` lists them")
+
+
+async def ask(reactor: Any, url: str, method: str, path: str, document: Document | None) -> Document:
+    """The server's answer. Raises Refusal when it is an error, or there is none."""
+    client = HTTPClient(Agent(reactor, connectTimeout=CONNECT_TIMEOUT))
+    body: dict[str, Any] = {} if document is None else {"json": document}
+    try:
+        response = await client.request(method, url.rstrip("/") + path, allow_redirects=False, **body)
+        content = await response.content()
+    except (ConnectError, DNSLookupError, TimeoutError, OSError) as error:
+        raise Refusal(f"cannot reach {url}: {error}") from None
+    except ResponseFailed as error:
+        reasons = "; ".join(str(reason.value) for reason in error.reasons if reason is not None)
+        raise Refusal(f"{url} gave no answer: {reasons}") from None
+    return _read(url, response.code, content)
+
+
+async def run(reactor: Any, command: _Command, write: Callable[[str], object]) -> int:
+    """Carry out a command and return its exit status; what it has to say goes to `write`, failures to stderr."""
+    try:
+        answer = await ask(reactor, command["url"], command.method, command.path, command.document())
+        try:
+            said = json.dumps(answer, ensure_ascii=False, indent=2) if command["json"] else command.told(answer)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise Refusal(f"{command['url']} answers, but not like a kvtwisted of version {__version__}") from None
+        write(said)
+    except Refusal as refusal:
+        print(f"kvtwisted: {refusal}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script `kvtwisted`. Ends the process with the exit status."""
+    options = Options()
+    try:
+        options.parseOptions(list(sys.argv[1:] if arguments is None else arguments))
+    except usage.UsageError as error:
+        print(f"kvtwisted: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+    async def carry_out(reactor: Any) -> None:
+        raise SystemExit(await run(reactor, options.command, print))
+
+    react(lambda reactor: ensureDeferred(carry_out(reactor)))
+    raise AssertionError("react does not return")
+
+
+def _read(url: str, status: int, content: bytes) -> Document:
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or (status != 200 and "error" not in answer):
+        raise Refusal(f"{url} answers with status {status}, but not like a kvtwisted server")
+    if status != 200:
+        incident = f" (incident {answer['incident']})" if "incident" in answer else ""
+        raise Refusal(f"{answer['error']}{incident}")
+    return answer
+
+
+def _line(backup: Document) -> str:
+    return "{name}: {files} files, {bytes} bytes, begun {time}, in {path}".format(**backup)

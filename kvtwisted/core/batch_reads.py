@@ -1,0 +1,181 @@
+"""Reads of many keys: MGet and scans, each from one consistent view."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
+
+from . import expiry, records
+from .cache import Entry
+from .clock import Clock
+from .engine import READ_AHEAD, Engine
+from .errors import DeadlineExceeded, ResponseTooLarge
+from .recency import Recency
+from .records import ENVELOPE, Found, Record
+from .writer import Writer
+
+#: What one entry of an answer may cost beside its key and value, in any transport's encoding.
+ENTRY_OVERHEAD = 16
+
+_SCAN_STRIDE = 1024
+#: Times that a large MGet is tried without a snapshot, which costs more than reading again.
+_OPTIMISTIC_READS = 3
+
+
+class Page(NamedTuple):
+    """One page of a scan, in byte order. An empty `next_cursor` says that the scan has reached the end."""
+
+    items: list[tuple[bytes, bytes]]
+    next_cursor: bytes
+
+
+class BatchReader:
+    """MGet and scans of checked keys. Blocks; safe from any thread."""
+
+    def __init__(self, engine: Engine, writer: Writer, recency: Recency, clock: Clock) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._hot = writer.cache.entries.get
+        self._cache = writer.cache
+        self._files = writer.files
+        self._recency = recency
+        self._clock = clock
+        self._lock = threading.Lock()
+        #: Keys that MGet found in the hot cache, and those that it asked RocksDB for.
+        self.hits = self.misses = 0
+
+    def mget(self, keys: Sequence[bytes], budget: int) -> dict[bytes, bytes]:
+        """The values of those keys that exist, in the order asked, from one consistent view.
+
+        Raises ResponseTooLarge when they exceed `budget` bytes, counting ENTRY_OVERHEAD for each.
+        """
+        found = self._mget_hot(keys, budget)
+        if found is not None:
+            return found
+        unique = list(dict.fromkeys(keys))
+        with self._lock:
+            self.misses += len(unique)
+        for _ in range(_OPTIMISTIC_READS):
+            version = self._writer.version
+            found = self._mget_stored(unique, budget, READ_AHEAD, version)
+            if len(unique) <= READ_AHEAD or (not version & 1 and version == self._writer.version):
+                return found
+        return self._mget_stored(unique, budget, len(unique), version)
+
+    def _mget_hot(self, keys: Sequence[bytes], budget: int) -> dict[bytes, bytes] | None:
+        """The answer if all keys are in the hot cache and none of them expires; else None.
+
+        No write happened between the first look and the last: that makes it one view. See
+        Note [The version tells of writes].
+        """
+        version = self._writer.version
+        entries = cast("list[Entry]", list(map(self._hot, keys)))
+        if not all(entries):
+            return None
+        answers = cast("list[Found]", [entry.answer for entry in entries])
+        if version & 1 or not all(answers) or version != self._writer.version:
+            return None
+        found = {key: answer[0] for key, answer in zip(keys, answers)}
+        _check_budget(sum(map(len, found)) + sum(map(len, found.values())) + ENTRY_OVERHEAD * len(found), budget)
+        for entry in entries:
+            entry.used = True
+        with self._lock:
+            self.hits += len(found)
+        return found
+
+    def _mget_stored(self, keys: Sequence[bytes], budget: int, at_once: int, version: int) -> dict[bytes, bytes]:
+        """The answer from the engine, `at_once` keys from one view."""
+        now = self._clock.now_ms()
+        found: dict[bytes, bytes] = {}
+        touch, caching = self._recency.touch, bool(self._cache.max_bytes)
+        size = 0
+
+        def is_live(stored: bytes) -> bool:
+            return not expiry.is_expired(records.decode(stored).expires_at_ms, now)
+
+        with self._files.reading():
+            for first in range(0, len(keys), at_once):
+                chunk = keys[first : first + at_once]
+                for key, stored in zip(chunk, self._engine.multi_get(chunk, budget, is_live)):
+                    if stored is None:
+                        continue
+                    expires_at_ms = 0
+                    if stored and stored[0] == ENVELOPE:
+                        record = records.decode(stored)
+                        expires_at_ms = record.expires_at_ms
+                        if expiry.is_expired(expires_at_ms, now):
+                            continue
+                        if record.pointer is not None:
+                            _check_budget(size + len(key) + record.pointer.length + ENTRY_OVERHEAD, budget)
+                        stored = self._files.value(record)
+                    size += len(key) + len(stored) + ENTRY_OVERHEAD
+                    found[key] = stored
+                    if touch(key) and caching:
+                        self._writer.offer(version, key, stored, expires_at_ms)
+                _check_budget(size, budget)
+        return found
+
+    def scan(
+        self,
+        prefix: bytes,
+        *,
+        cursor: bytes,
+        limit: int,
+        keys_only: bool,
+        budget: int,
+        deadline: float,
+    ) -> Page:
+        """Up to `limit` (0: all) pairs whose keys start with `prefix` and come after `cursor`, from one snapshot.
+
+        With a limit or a cursor the page ends before `budget` bytes (ENTRY_OVERHEAD for each entry counted), and
+        `next_cursor` says where to go on. Without either the caller expects everything, so that too much is
+        ResponseTooLarge. With `keys_only` the values are left empty. A value over the budget is never cut short:
+        the caller's budget must hold one entry of the largest size.
+        """
+        now = self._clock.now_ms()
+        items: list[tuple[bytes, bytes]] = []
+        size = 0
+        with self._files.reading():
+            for key, record in self._live(prefix, cursor, now, deadline):
+                size += len(key) + ENTRY_OVERHEAD if keys_only else _answer_bytes(key, record)
+                if size > budget and not (limit or cursor):
+                    raise ResponseTooLarge(
+                        f"prefix: the answer exceeds {budget} bytes, the limit of one answer; "
+                        "page with limit and cursor"
+                    )
+                if (limit and len(items) == limit) or (size > budget and items):
+                    return Page(items, items[-1][0])
+                items.append((key, b"" if keys_only else self._files.value(record)))
+        return Page(items, b"")
+
+    def _live(self, prefix: bytes, cursor: bytes, now: int, deadline: float) -> Iterator[tuple[bytes, Record]]:
+        start = max(prefix, cursor + b"\0") if cursor else prefix
+        end = prefix_end(prefix)
+        if end is not None and start >= end:
+            return
+        for position, (key, stored) in enumerate(self._engine.scan(start, end)):
+            if position % _SCAN_STRIDE == 0 and time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    "the scan took longer than the request's time; ask for less with limit and cursor"
+                )
+            record = records.decode(stored)
+            if not expiry.is_expired(record.expires_at_ms, now):
+                yield key, record
+
+
+def _check_budget(size: int, budget: int) -> None:
+    if size > budget:
+        raise ResponseTooLarge(f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer")
+
+
+def _answer_bytes(key: bytes, record: Record) -> int:
+    """What a pair may take in an answer."""
+    return len(key) + (record.pointer.length if record.pointer else len(record.value)) + ENTRY_OVERHEAD
+
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """The first key after all those that start with `prefix`, or None when there is no such key."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None

@@ -1,0 +1,103 @@
+"""Writes that arrive together go in together: one batch for each turn of the reactor, and one fsync for each batch.
+
+A group is written on the reactor thread if that needs no waiting. Otherwise a pool thread does it, and what arrives
+meanwhile gathers for the next group, so that one group at a time waits for an fsync or a stall.
+
+Source: RocksDB's own group commit, https://github.com/facebook/rocksdb/wiki/WAL-Performance, which merges only writers
+that are threads.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from ..core.operations import Operations, Pending
+
+#: Runs a function in a pool thread.
+Defer = Callable[[Callable[[], None]], "Deferred[None]"]
+#: Writes, and who waits for them.
+Group = list["tuple[Pending, Deferred[None]]"]
+
+
+class GroupCommit:
+    """Gathers writes that have begun, and settles them. Reactor thread only.
+
+    It holds no more than what the caller admits.
+    """
+
+    def __init__(self, reactor: IReactorTime, operations: Operations, defer: Defer, leave: Callable[[], None]) -> None:
+        """`leave` is called once for each write when it is settled, on the thread that settled it."""
+        self._reactor = reactor
+        self._operations = operations
+        self._defer = defer
+        self._leave = leave
+        self._gathered: Group = []
+        self._busy = False
+
+    @property
+    def waiting(self) -> int:
+        """Writes that nobody has taken up yet."""
+        return len(self._gathered)
+
+    def add(self, pending: Pending) -> Deferred[None]:
+        """Write it with those of the same turn; fires when it is settled, and fails with its error.
+
+        A cancelled Deferred fires at once, but the write goes in all the same.
+        """
+        done: Deferred[None] = Deferred()
+        self._gathered.append((pending, done))
+        if len(self._gathered) == 1 and not self._busy:
+            self._reactor.callLater(0, self._commit)
+        return done
+
+    def _commit(self) -> None:
+        group, self._gathered = self._gathered, []
+        writes = [pending for pending, _ in group]
+        try:
+            settled = self._operations.settle_now(writes)
+        except Exception:
+            self._left(len(writes))
+            _fail(group, Failure())
+            return
+        if settled:
+            self._left(len(writes))
+            _fire(group)
+            return
+        self._busy = True
+        waiting = self._defer(lambda: self._settle(writes))
+        waiting.addCallbacks(lambda _: _fire(group), lambda failure: _fail(group, failure))
+        waiting.addBoth(self._go_on)
+
+    def _settle(self, writes: list[Pending]) -> None:
+        """In a pool thread."""
+        try:
+            self._operations.settle(writes)
+        finally:
+            self._left(len(writes))
+
+    def _left(self, writes: int) -> None:
+        for _ in range(writes):
+            self._leave()
+
+    def _go_on(self, _: object) -> None:
+        self._busy = False
+        if self._gathered:
+            self._commit()
+
+
+def _fire(group: Group) -> None:
+    for pending, done in group:
+        if pending.error is None:
+            done.callback(None)
+        else:
+            done.errback(pending.error)
+
+
+def _fail(group: Group, failure: Failure) -> None:
+    """The writing itself broke: nobody knows what was done."""
+    for _, done in group:
+        done.errback(failure)

@@ -1,0 +1,86 @@
+"""In which order keys were written last."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvtwisted.core.ages import SHARE, DatedEngine, WriteAges
+from kvtwisted.core.engine import DATA, EXPIRY
+from kvtwisted.core.errors import WriteStalled
+
+from ..support.engines import memory_engine
+
+
+def _numbered(count: int, places: int = 1 << 16) -> tuple[WriteAges, list[bytes]]:
+    """So many keys, written once each in this order."""
+    ages, keys = WriteAges(places), [b"%06d" % n for n in range(count)]
+    ages.record(True)
+    for key in keys:
+        ages.put(key)
+    return ages, keys
+
+
+def test_later_writes_have_higher_numbers() -> None:
+    """By the last write to each key; a deletion and other families count for nothing."""
+    ages = WriteAges(1 << 16)
+    ages.record(True)
+    ages.written([(DATA, b"a", b""), (DATA, b"b", b"1")])
+    ages.put(b"c")
+    assert 0 < ages.number(b"a") < ages.number(b"b") < ages.number(b"c")
+    ages.written([(DATA, b"a", b"2"), (DATA, b"b", None), (EXPIRY, b"b", b"")])
+    assert ages.number(b"b") < ages.number(b"c") < ages.number(b"a")
+    assert ages.number(b"unknown") == 0
+
+
+def test_keys_that_share_a_place_look_young() -> None:
+    """Never older than they are, however small the table."""
+    ages, keys = _numbered(100, places=8)
+    for number, key in enumerate(keys, 1):
+        assert ages.number(key) >= number
+
+
+def test_nothing_is_known_while_it_is_off() -> None:
+    """Nothing is recorded, and what was is forgotten."""
+    ages = WriteAges()
+    ages.put(b"a")
+    ages.written([(DATA, b"a", b"1")])
+    assert (ages.recording, ages.number(b"a"), ages.oldest_share(0)) == (False, 0, 0)
+    ages.record(True)
+    ages.put(b"a")
+    ages.record(True)
+    assert ages.number(b"a") == 1
+    ages.record(False)
+    assert (ages.recording, ages.number(b"a")) == (False, 0)
+
+
+@pytest.mark.parametrize("count", [1, 10, 1000, 40_000])
+def test_oldest_share_is_about_that(count: int) -> None:
+    """One in SHARE of the keys written after, at least one; none when there are none."""
+    ages, keys = _numbered(count, places=1 << 20)
+    after = 0
+    while share := ages.oldest_share(after):
+        chosen = sum(after < ages.number(key) <= share for key in keys)
+        left = sum(after < ages.number(key) for key in keys)
+        assert 0.8 * left / SHARE - 1 <= chosen <= 1.25 * left / SHARE + 1
+        after = share
+        if count > 1000 and after > count // 4:
+            return
+    assert after == count
+
+
+def test_dated_engine_records_what_was_applied() -> None:
+    """Both ways to write, once they have succeeded, and only when told to."""
+    engine, ages = memory_engine(), WriteAges(1 << 16)
+    dated = DatedEngine(engine, ages)
+    dated.put(b"before", b"1")
+    dated.record(True)
+    dated.put(b"a", b"1")
+    dated.write([(DATA, b"b", b"2")])
+    engine.fail("write", WriteStalled("stalled"), times=1)
+    with pytest.raises(WriteStalled):
+        dated.write([(DATA, b"c", b"3")])
+    assert [ages.number(key) for key in (b"before", b"a", b"b", b"c")] == [0, 1, 2, 0]
+    assert dict(dated.scan(b"", None, DATA)) == {b"before": b"1", b"a": b"1", b"b": b"2"}
+    dated.record(False)
+    dated.put(b"d", b"4")
+    assert (dated.recording, dated.get(b"d")) == (False, b"4")

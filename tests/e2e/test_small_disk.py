@@ -1,0 +1,159 @@
+"""A disk of 64 MiB filled three times over: the server evicts, refuses, answers, never runs out of space, recovers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import Launcher, Server, eventually
+from .small_disks import MIB, Load, can_mount, mounted, text
+
+pytestmark = pytest.mark.skipif(not can_mount(), reason="this user may not mount a small file system of memory")
+
+_DISK = 64 * MIB
+#: Bytes that all clients together write.
+_TOTAL = 200 * MIB
+_SIZES = (100, 1000, 10_240, 40_000, 100_000, 300_000)
+#: RocksDB's options are the defaults.
+_OPTIONS = ("--eviction-check-interval", "1", "--value-disk-threshold", "65536", "--monitoring-sample-interval", "1")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """The disk that holds everything of the server that `launch` starts."""
+    with mounted(tmp_path / "server", _DISK) as folder:
+        yield folder
+
+
+def _write(loads: list[Load], server: Server) -> None:
+    """Let the loads write everything, and keep an eye on the server."""
+    for load in loads:
+        load.start()
+    for load in loads:
+        eventually(lambda load=load: not load.is_alive(), 120)  # type: ignore[misc]
+        assert load.failure is None, (load.name, load.failure)
+    assert server.process.poll() is None
+
+
+def _held(loads: list[Load], server: Server) -> set[str]:
+    """The keys that are there, each with the value that was acknowledged last."""
+    for load in loads:
+        load.use(server)
+    return {key for load in loads for key in load.written if load.holds(key)}
+
+
+def _never_full(folder: Path) -> bool:
+    """Whether no log of the server's or RocksDB's tells of a lack of space."""
+    logs = [*folder.glob("data/LOG*"), *folder.glob("logs/*.log"), *folder.glob("output-*.txt")]
+    assert len(logs) >= 5
+    return not any("No space left" in log.read_text(encoding="utf-8", errors="replace") for log in logs)
+
+
+def _files(folder: Path) -> int:
+    return sum(1 for path in folder.glob("value_data/*/*") if re.fullmatch("[0-9a-f]{32}", path.name))
+
+
+def test_three_times_its_size(disk: Path, launch: Launcher) -> None:
+    """Everything acknowledged and not evicted is there, exactly, all the time and after a crash."""
+    server = launch(*_OPTIONS)
+    assert "rocksdb.options lowered" in server.output
+    loads = [Load(server, name, _SIZES, _TOTAL // 4) for name in ("http-0", "http-1", "grpc-0")]
+    loads.append(Load(server, "grpc-1", _SIZES, _TOTAL // 4, ttl=(0, 2, 3600)))
+    _write(loads, server)
+    with server.http() as http:
+        eventually(lambda: http.get("/api/v1/health").status == 200)
+        assert http.metric("kv_disk_nearly_full") == 0
+        refused = sum(load.refused for load in loads)
+        assert http.metric("kv_writes_refused_total") == refused > 0
+        # Nothing is evicted any more, so that the same is there before and after the crash.
+        assert http.post("/api/v1/config", {"eviction": {"enabled": False}}).status == 200
+        held = _held(loads, server)
+        written = sum(len(load.written) for load in loads)
+        expired = http.metric("kv_expirations_total") + http.metric("kv_evictions_total", reason="expired")
+        evicted = http.metric("kv_evictions_total", reason="lru")
+        assert expired > 0
+        assert 0 < written - len(held) <= evicted + expired
+        assert http.metric("kv_evicted_bytes_total", reason="lru") > _TOTAL - 2 * _DISK
+        assert http.metric("kv_evictions_futile_total") == 0
+        assert http.metric("kv_rocksdb_background_errors") == 0
+    assert len(held) > 50
+    assert _never_full(disk)
+
+    server.kill()
+    server = launch(*_OPTIONS, "--eviction-enabled", "false")
+    again = _held(loads, server)
+    assert held - again <= {key for key in held if key.startswith("grpc-1/")}  # whose ttl has ended
+    assert again <= held
+    size = {key: size for load in loads for key, size in load.size.items()}
+    with server.http() as http:
+        eventually(lambda: _files(disk) == sum(size[key] >= 65_536 for key in _held(loads, server)))
+        assert http.get("/api/v1/health").status == 200
+    assert _never_full(disk)
+
+
+def test_refused_at_the_mark(disk: Path, launch: Launcher) -> None:
+    """Without eviction writes are refused and health says why; reads and deletes go on, and deletes make room."""
+    server = launch(*_OPTIONS, "--eviction-enabled", "false")
+    with server.http() as http:
+        values: dict[str, str] = {}
+        while True:
+            key, value = f"key{len(values):05}", text(20_000)
+            answer = http.post("/api/v1/set", {"key": key, "value": value})
+            if answer.status == 507:
+                break
+            if answer.status == 200:
+                values[key] = value
+            else:
+                assert answer.status == 429, answer
+        assert answer.body["code"] == "storage_full"
+        assert "eviction.high_water_mark is 95 %" in answer.body["error"]
+        health = http.get("/api/v1/health")
+        assert health.status == 503
+        assert "nearly full" in health.body["reason"]
+        assert http.metric("kv_disk_nearly_full") == 1
+        for key in list(values)[::100]:
+            assert http.get(f"/api/v1/get/{key}").body["value"] == values[key]
+        gone = list(values)[: len(values) // 2]
+        assert http.post("/api/v1/mdelete", {"keys": gone}).status == 200
+        eventually(lambda: http.get("/api/v1/health").status == 200)
+        assert http.post("/api/v1/set", {"key": "again", "value": "there is room"}).status == 200
+        left = http.get("/api/v1/scan?limit=10000&keys_only=true").body["keys"]
+        assert left == sorted([*list(values)[len(gone) :], "again"])
+    assert _never_full(disk)
+
+
+def test_full_of_something_else(disk: Path, launch: Launcher) -> None:
+    """Nothing is destroyed when that cannot help; writes are refused until somebody makes room."""
+    server = launch(*_OPTIONS)
+    with server.http() as http:
+        assert http.post("/api/v1/set", {"key": "mine", "value": "a" * 100_000}).status == 200
+        filler = disk / "filler"
+        filler.write_bytes(bytes(_DISK * 92 // 100))
+        eventually(lambda: http.metric("kv_evictions_futile_total"))
+        eventually(lambda: http.post("/api/v1/set", {"key": "k", "value": "v"}).status == 507)
+        assert len(http.get("/api/v1/get/mine").body["value"]) == 100_000
+        assert "nothing is evicted" in server.log("running")
+        filler.unlink()
+        eventually(lambda: http.get("/api/v1/health").status == 200)
+        assert http.post("/api/v1/set", {"key": "k", "value": "v"}).status == 200
+        assert http.metric("kv_evictions_total", reason="lru") == 0
+
+
+def test_values_on_a_disk_of_their_own(disk: Path, tmp_path: Path, launch: Launcher) -> None:
+    """Only keys with files go when the value folder's disk is full; others, which would free nothing there, stay."""
+    with mounted(tmp_path / "values", _DISK // 2) as values:
+        server = launch(*_OPTIONS, "--value-disk-path", str(values / "folder"))
+        with server.http() as http:
+            small = {f"small{number:03}": text(1000) for number in range(300)}
+            assert http.post("/api/v1/mset", {"key_values": small}).status == 200
+            load = Load(server, "http-large", (200_000,), _DISK)
+            _write([load], server)
+            eventually(lambda: http.get("/api/v1/health").status == 200)
+            assert http.metric("kv_evictions_total", reason="lru") > 100
+            assert http.post("/api/v1/mget", {"keys": list(small)}).body["results"] == small
+            assert 0 < len(_held([load], server)) < len(load.written)
+            assert "the disk of value.disk_path was" in server.log("running")
+        assert _never_full(disk)

@@ -1,0 +1,140 @@
+"""Writes of one turn go in together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled
+from kvtwisted.core.records import Found
+
+from .test_facade import Scene, _outcome
+
+
+@pytest.fixture
+def quick() -> Scene:
+    """A facade over an engine that never needs to wait."""
+    return Scene(slow=False)
+
+
+def writes(scene: Scene) -> list[int]:
+    """How many mutations each batch had that the engine was given, but for the format mark."""
+    return [len(mutations) for (mutations,) in scene.storage.engine.called("write")][1:]
+
+
+def outcomes(deferreds: list[Deferred[Any]]) -> list[Any]:
+    """What each Deferred fired with: its result, or the type of its error."""
+    found = []
+    for deferred in deferreds:
+        try:
+            found.append(_outcome(deferred))
+        except Exception as error:
+            found.append(type(error))
+    return found
+
+
+def test_one_turn_is_one_batch(quick: Scene) -> None:
+    """Sets, deletes and batches of one turn are one write of the engine, without a thread; the next turn is another."""
+    first = [
+        quick.facade.set(b"a", b"1"),
+        quick.facade.mset({b"b": b"2", b"c": b"3"}),
+        quick.facade.delete(b"a"),
+        quick.facade.set(b"d", b"4", 10),
+    ]
+    assert quick.facade.queue_depth == 4
+    quick.reactor.turn()
+    second = quick.facade.mdelete([b"b"])
+    quick.reactor.turn()
+    assert outcomes([*first, second]) == [None] * 5
+    assert writes(quick) == [1 + 2 + 1 + 2, 1]
+    assert set(quick.storage.data()) == {b"c", b"d"}
+    assert quick.pool.waiting == 0
+    assert (quick.admission.in_flight, quick.facade.queue_depth) == (0, 0)
+    assert [(name, keys) for name, keys, _ in quick.recorder.operations] == [
+        ("set", 1), ("set", 2), ("delete", 1), ("set", 1), ("delete", 1),
+    ]  # fmt: skip
+
+
+def test_a_get_of_memory_needs_no_thread(quick: Scene) -> None:
+    """The answer is there at once, and counted; a failure too."""
+    quick.storage.store.set(b"k", b"v")
+    assert _outcome(quick.facade.get(b"k")) == Found(b"v", 0)
+    assert _outcome(quick.facade.get(b"none")) is None
+    quick.storage.engine.fail("peek", StorageError("broke"), times=1)
+    assert outcomes([quick.facade.get(b"k")]) == [StorageError]
+    assert quick.pool.waiting == 0
+    assert quick.admission.in_flight == 0
+    assert [failed for _, _, failed in quick.recorder.operations] == [False, False, True]
+
+
+def test_durable_writes_gather_while_one_group_waits() -> None:
+    """With an fsync for each write, one group is in a thread and all that arrives meanwhile is the next one."""
+    scene = Scene(slow=False)
+    scene.storage.writer.durable = True
+    first = [scene.facade.set(b"%d" % n, b"v") for n in range(3)]
+    scene.reactor.turn()
+    assert scene.pool.waiting == 1
+    later = [scene.facade.set(b"later %d" % n, b"v") for n in range(5)]
+    scene.reactor.turn()
+    assert (scene.pool.waiting, scene.facade.queue_depth) == (1, 5)
+    scene.pool.run_one()
+    assert outcomes(first) == [None] * 3
+    assert (scene.pool.waiting, scene.facade.queue_depth, scene.admission.in_flight) == (1, 0, 5)
+    scene.pool.run_one()
+    assert outcomes(later) == [None] * 5
+    assert writes(scene) == [3, 5]
+    assert len(scene.storage.engine.called("sync")) == 2
+
+
+def test_a_stall_is_waited_out_in_a_thread(quick: Scene) -> None:
+    """A stalled group leaves the reactor, and goes in when RocksDB lets it."""
+    quick.storage.engine.fail("write", WriteStalled("stalled"), times=1)
+    waiting = quick.facade.set(b"k", b"v")
+    quick.reactor.turn()
+    assert quick.pool.waiting == 1
+    assert quick.storage.data() == {}
+    quick.pool.run_all()
+    assert outcomes([waiting]) == [None]
+    assert quick.storage.data() == {b"k": b"v"}
+
+
+def test_each_write_of_a_stalled_group_has_its_deadline(quick: Scene) -> None:
+    """Those whose time runs out are refused, the others go in."""
+    quick.storage.engine.fail("write", WriteStalled("stalled"), times=2)
+    impatient = quick.facade.set(b"a", b"1", deadline=quick.now() + 1e-4)
+    patient = quick.facade.set(b"b", b"2", deadline=quick.now() + 60)
+    quick.reactor.turn()
+    quick.pool.run_all()
+    assert outcomes([impatient, patient]) == [Overloaded, None]
+    assert quick.storage.data() == {b"b": b"2"}
+
+
+def test_a_failed_batch_fails_each_of_its_writes(quick: Scene) -> None:
+    """All are told, all have left, and the next turn is tried anew."""
+    quick.storage.engine.fail("write", StorageError("broke"), times=1)
+    failed = [quick.facade.set(b"a", b"1"), quick.facade.delete(b"b")]
+    quick.reactor.turn()
+    assert outcomes(failed) == [StorageError, StorageError]
+    assert quick.admission.in_flight == 0
+    assert quick.health.reason() == "writes fail: broke"
+    again = quick.facade.set(b"a", b"1")
+    quick.reactor.turn()
+    assert outcomes([again]) == [None]
+
+
+def test_a_bug_fails_each_write_and_lets_them_leave(quick: Scene) -> None:
+    """Nobody waits for ever when the writing itself breaks, on the reactor or in a thread."""
+    for slow in (False, True):
+        quick.storage.engine.slow = slow
+        quick.storage.engine.before("write", lambda: 1 / 0)
+        broken = [quick.facade.set(b"a", b"1"), quick.facade.set(b"b", b"2")]
+        quick.reactor.turn()
+        quick.pool.run_all()
+        assert outcomes(broken) == [ZeroDivisionError] * 2
+        assert quick.admission.in_flight == 0
+    quick.storage.engine.slow = False
+    again = quick.facade.set(b"a", b"1")
+    quick.reactor.turn()
+    assert outcomes([again]) == [None]
