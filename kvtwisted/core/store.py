@@ -96,8 +96,9 @@ class Store:
             check_key(key)
         if len(value) > MAX_VALUE_BYTES:
             check_value(value)
-        if hash(key) not in self._recency.young:
-            self._recency.touch(key)
+        recency = self._recency
+        if not recency.young[hash(key) & recency.mask]:
+            recency.touch(key)
         self._writer.put(key, value, deadline)
 
     def get(self, key: bytes) -> Found | None:
@@ -116,7 +117,8 @@ class Store:
         if not stored or stored[0] == ENVELOPE:
             return self._answer(key, stored, version)
         # What `_answer` does, without the call.
-        if (hash(key) in self._recency.young or self._recency.touch(key)) and self._cache.max_bytes:
+        recency = self._recency
+        if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and self._cache.max_bytes:
             self._writer.offer(version, key, stored, 0)
         return _found(Found, (stored, 0))
 

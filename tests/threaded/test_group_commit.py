@@ -102,8 +102,8 @@ def test_a_stall_is_waited_out_in_a_thread(quick: Scene) -> None:
 
 def test_each_write_of_a_stalled_group_has_its_deadline(quick: Scene) -> None:
     """Those whose time runs out are refused, the others go in."""
-    quick.storage.engine.fail("write", WriteStalled("stalled"), times=2)
-    impatient = quick.facade.set(b"a", b"1", deadline=quick.now() + 1e-4)
+    quick.storage.engine.fail("write", WriteStalled("stalled"), times=12)  # some 300 ms
+    impatient = quick.facade.set(b"a", b"1", deadline=quick.now() + 0.1)
     patient = quick.facade.set(b"b", b"2", deadline=quick.now() + 60)
     quick.reactor.turn()
     quick.pool.run_all()
