@@ -195,12 +195,12 @@ class Storage:
 
     def _sync_log(self) -> None:
         # RocksDB recovers from a write that failed for want of space, but not when its log is then told to sync.
-        if not self._settings().storage.wal_sync_interval_ms or self.operations.writes_fail:
+        if not self._settings().storage.wal_sync_interval_ms or self.operations.recovery.writes_fail:
             return
         try:
             self._writer.sync()
         except StorageError as error:
-            self.operations.log_failed(error)
+            self.operations.recovery.log_failed(error)
 
     def _watch(self) -> None:
         store, operations = self._store, self.operations

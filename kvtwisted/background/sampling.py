@@ -49,9 +49,9 @@ class SamplingTask:
         return self._defer(self._work)
 
     def _work(self) -> None:
-        failing = self._operations.writes_fail
+        failing = self._operations.recovery.writes_fail
         try:
-            self._operations.recover()
+            self._operations.recovery.attempt()
         except (StorageError, Unavailable) as error:
             # Once for each cause, not at every turn: a full disk may last.
             if self._failure != str(error):

@@ -13,9 +13,10 @@ from typing import Callable, Protocol, TypeVar
 
 from .batch_reads import Page
 from .counter import Counter
-from .errors import DeadlineExceeded, KvError, NearlyFull, StorageError, StorageFull, Unavailable, WriteStalled
+from .errors import DeadlineExceeded, KvError, NearlyFull, StorageError
 from .health import Health
 from .records import Found
+from .recovery import Recovery
 from .store import Store
 from .write import Change, Write
 
@@ -33,8 +34,6 @@ HOT_SAMPLE = 64
 _NOT_SAMPLED = HOT_SAMPLE - 1
 #: Durations that gather before they are counted, all at once: a tenth of the cost of one by one.
 FOLD = 1024
-
-_CONDITION = "storage"
 
 
 class Recorder(Protocol):
@@ -101,6 +100,8 @@ class Operations:
         self._configuration = configuration
         self._recorder = recorder
         self._health = health
+        #: Knows whether writes fail, and tries to get over it.
+        self.recovery = Recovery(store.upkeep, health)
         self._hot = store.hot
         self._hot_gets = Counter()
         self._count_hot = self._hot_gets.advance
@@ -227,44 +228,6 @@ class Operations:
         self._recorder.health_check(monotonic() - started)
         return reason
 
-    @property
-    def writes_fail(self) -> bool:
-        """Whether a write has failed in the storage, and no trial write has succeeded since."""
-        return self._health.failing(_CONDITION)
-
-    def log_failed(self, error: StorageError) -> None:
-        """The log could not be synced in the background: that counts as a failed write."""
-        self._health.fail(_CONDITION, f"writes fail: the write-ahead log cannot be synced: {error}")
-
-    def recover(self) -> None:
-        """While writes are known to fail, try one; called now and then, so that health returns by itself.
-
-        Blocks. RocksDB keeps refusing writes after some failures, so when the trial fails, and the disk could be
-        written again, the database is closed and opened anew. Raises StorageError or Unavailable as long as the cause
-        stands.
-        """
-        if not self.writes_fail:
-            return
-        try:
-            try:
-                self._store.upkeep.probe()
-            except WriteStalled:
-                raise
-            except (StorageError, Unavailable) as error:
-                self._reopen(error)
-                self._store.upkeep.probe()
-            self._store.upkeep.probe_files()
-        except KvError as error:
-            self._health.fail(_CONDITION, f"writes fail: {error}")
-            raise
-        self._health.recover(_CONDITION)
-
-    def _reopen(self, cause: KvError) -> None:
-        try:
-            self._store.upkeep.reopen()
-        except StorageFull:
-            raise cause from None  # which says more than how much room there should be
-
     # Writes in two steps, for a caller that gathers them: begin each, then settle all at once.
 
     def begin_set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> Pending:
@@ -340,7 +303,7 @@ class Operations:
     def _failed(self, name: str, keys: int, started: float, error: BaseException) -> None:
         self._recorder.operation(name, keys, monotonic() - started, True)
         if name in _WRITES and isinstance(error, StorageError) and not isinstance(error, NearlyFull):
-            self._health.fail(_CONDITION, f"writes fail: {error}")
+            self.recovery.write_failed(error)
 
 
 def _overdue() -> DeadlineExceeded:

@@ -80,8 +80,8 @@ def test_recovery_is_tried(scene: Scene) -> None:
 def test_storage_that_is_being_reopened(scene: Scene) -> None:
     """Unavailable, which it is then, fails no turn; what was measured before stays."""
     scene.run()
+    scene.storage.engine.fail("write", StorageError("broken"), times=1)
     with pytest.raises(StorageError):
-        scene.storage.engine.fail("write", StorageError("broken"), times=1)
         scene.operations.set(b"k", b"v")
     for method in ("write", "reopen"):
         scene.storage.engine.fail(method, Unavailable("the storage is being reopened; try again"))

@@ -248,10 +248,10 @@ def test_failed_write_shows_and_recovers(scene: Scene, call: Callable[..., Any])
         call(scene.operations)
     assert scene.operations.health() == "writes fail: no space left"
     with pytest.raises(StorageFull):
-        scene.operations.recover()
+        scene.operations.recovery.attempt()
     assert scene.operations.health() == "writes fail: no space left"
     engine.heal("write")
-    scene.operations.recover()
+    scene.operations.recovery.attempt()
     assert scene.operations.health() is None
     call(scene.operations)
 
@@ -285,7 +285,7 @@ def test_recover_leaves_a_healthy_storage_alone(scene: Scene) -> None:
     """Without failing writes nothing is tried."""
     scene.health.fail("server", "the server is stopping")
     before = len(scene.storage.engine.calls)
-    scene.operations.recover()
+    scene.operations.recovery.attempt()
     assert len(scene.storage.engine.calls) == before
     assert scene.health.reason() == "the server is stopping"
 
@@ -297,10 +297,10 @@ def test_recover_from_a_failed_fsync() -> None:
     with pytest.raises(StorageError):
         scene.operations.set(b"k", b"v")
     with pytest.raises(StorageError, match="fsync broke"):
-        scene.operations.recover()
+        scene.operations.recovery.attempt()
     assert scene.operations.health() == "writes fail: fsync broke"
     scene.storage.engine.heal("sync")
-    scene.operations.recover()
+    scene.operations.recovery.attempt()
     assert scene.operations.health() is None
 
 

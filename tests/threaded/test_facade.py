@@ -80,13 +80,10 @@ def _public(of: type) -> dict[str, Callable[..., Any]]:
 
 
 def test_covers_every_operation() -> None:
-    """Each public method of Operations is there with the same parameters, but those that the facade is made of.
-
-    `recover` and `log_failed` are the server's own.
-    """
+    """Each public method of Operations is there with the same parameters, but those that the facade is made of."""
     operations, facade = _public(Operations), _public(AsyncOperations)
     steps = {name for name in operations if name.startswith(("begin_", "settle"))} | {"get_now", "needs_files"}
-    assert set(operations) - set(facade) == {"recover", "log_failed"} | steps
+    assert set(operations) - set(facade) == steps
     assert set(facade) <= set(operations)
     for name in facade:
         theirs = list(inspect.signature(operations[name]).parameters.values())
