@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PACKAGE := setup.cfg pyproject.toml kvtwisted/__init__.py
 
-.PHONY: help run test lint pytest tools proto dist clean
+.PHONY: help run test lint pytest tools bench proto dist clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -47,6 +47,9 @@ pytest: $(VENV)/.test-installed tools ## The tests alone.
 
 tools: ## Install or name the programs that the tests run.
 	@scripts/test-tools
+
+bench: $(VENV)/.test-installed ## Measure the service layer: make bench ARGS="--only set".
+	$(BIN)/python -m bench.service $(ARGS)
 
 proto: ## Generate kvtwisted/rpc/generated from proto/keyvalue.proto.
 	scripts/generate-proto $(PYTHON) .venv-proto

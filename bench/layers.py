@@ -93,7 +93,7 @@ def make_layers(engine: str, folder: str, cache_bytes: int) -> Layers:
 def make_steps(keys: Sequence[bytes], value: bytes, bare: Any, cold: Layers, cached: Layers) -> list[Step]:
     """All calls, layer by layer."""
     run = keys[:_RUN]
-    batches = [list(run[first : first + BATCH]) for first in range(0, _RUN, BATCH)]
+    batches = [list(run[first : first + BATCH]) for first in range(0, len(run), BATCH)]
     pairs = [dict.fromkeys(batch, value) for batch in batches]
     changes = [[("default", key, value) for key in batch] for batch in batches]
     return [
@@ -127,13 +127,13 @@ def make_steps(keys: Sequence[bytes], value: bytes, bare: Any, cold: Layers, cac
     ]
 
 
-def measure(steps: Sequence[Step], runs: int) -> list[float]:
-    """Nanoseconds a key of each step, the fastest of `runs` interleaved runs."""
+def measure(steps: Sequence[Step], keys: int, runs: int) -> list[float]:
+    """Nanoseconds a key of each step, each run being of so many keys; the fastest of `runs` interleaved runs."""
     fastest = [float("inf")] * len(steps)
     for _ in range(runs):
         for position, step in enumerate(steps):
             fastest[position] = min(fastest[position], seconds(step.run))
-    return [taken / _RUN * 1e9 for taken in fastest]
+    return [taken / keys * 1e9 for taken in fastest]
 
 
 def main() -> None:
@@ -157,7 +157,7 @@ def main() -> None:
                 put(key, value)
             cached.operations.get(key)
         steps = make_steps(keys, value, bare, cold, cached)
-        for step, taken in zip(steps, measure(steps, chosen.runs)):
+        for step, taken in zip(steps, measure(steps, min(_RUN, chosen.keys), chosen.runs)):
             print(f"{step.call:16}{step.layer:32}{taken:8,.0f} ns")
     finally:
         shutil.rmtree(folder)

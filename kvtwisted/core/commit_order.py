@@ -152,7 +152,7 @@ class CommitOrder:
 
         Does not wait: while another thread writes, the key has to be read once more.
         """
-        if version & 1 or not self._lock.acquire(blocking=False):
+        if version & 1 or not self._lock.acquire(False):
             return
         try:
             if self.version == version:

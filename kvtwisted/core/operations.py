@@ -118,7 +118,7 @@ class Operations:
         try:
             if started > deadline:
                 raise _overdue()
-            self._store.set(key, value, ttl, deadline=deadline)
+            self._store.set(key, value, ttl, deadline)
         except BaseException as error:
             self._failed(SET, 1, started, error)
             raise

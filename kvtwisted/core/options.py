@@ -47,7 +47,7 @@ class EngineOptions:
 
     sync: bool = option(False, "Wait for an fsync of the write-ahead log before a write is acknowledged.", live=True)
     write_buffer_size: int = option(
-        64 * MIB, "Bytes of one memtable before it is flushed to a file.", low=64 * KIB, high=4 * GIB
+        16 * MIB, "Bytes of one memtable before it is flushed to a file.", low=64 * KIB, high=4 * GIB
     )
     max_write_buffer_number: int = option(4, "Memtables in memory at most, the active one included.", low=2, high=64)
     block_cache_size: int = option(
@@ -65,10 +65,10 @@ class EngineOptions:
         256 * MIB, "Bytes of write-ahead log at which the oldest memtables are flushed.", low=1 * MIB, high=64 * GIB
     )
     target_file_size_base: int = option(
-        64 * MIB, "Bytes of one table file at the first level.", low=1 * MIB, high=4 * GIB
+        32 * MIB, "Bytes of one table file at the first level.", low=1 * MIB, high=4 * GIB
     )
     max_bytes_for_level_base: int = option(
-        256 * MIB, "Bytes of the first level before it is compacted onward.", low=1 * MIB, high=256 * GIB
+        64 * MIB, "Bytes of the first level before it is compacted onward.", low=1 * MIB, high=256 * GIB
     )
     level_compaction_dynamic_level_bytes: bool = option(
         True, "Size the levels from the last one upward, which keeps space overhead near 10 %."

@@ -86,7 +86,7 @@ class Store:
 
     # Single keys.
 
-    def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> None:
+    def set(self, key: bytes, value: bytes, ttl: int = 0, deadline: float = math.inf) -> None:
         """Store `value` at `key` for `ttl` seconds (0: for ever), whatever was there before."""
         if ttl or (value and value[0] == ENVELOPE):
             self._write(self.set_changes(key, value, ttl), deadline)
@@ -254,9 +254,10 @@ class Store:
             self._writer.write(changes, deadline)
 
     def _touch(self, changes: Sequence[Change]) -> None:
-        touch = self._recency.touch
+        recency = self._recency
         for key, _, _ in changes:
-            touch(key)
+            if not recency.young[hash(key) & recency.mask]:
+                recency.touch(key)
 
     def write_all(self, writes: Sequence[Write]) -> None:
         """Apply writes, each atomic, together where possible; see `Writer.write_all`."""

@@ -9,7 +9,7 @@ from typing import Optional
 from . import records
 from .engine import DATA, EXPIRY, FILES, Mutation
 from .errors import KvError
-from .records import Pointer
+from .records import ENVELOPE, Pointer
 
 #: A user's change of one key: the value, or None to delete, and its deadline in ms since 1970 (0: never).
 Change = tuple[bytes, Optional[bytes], int]
@@ -32,11 +32,6 @@ class Write:
         self.large: dict[bytes, Pointer] = {}
         self.replaced: list[Pointer] = []
 
-    @property
-    def size(self) -> int:
-        """Bytes of the keys and values that it stores; 0 when it only deletes."""
-        return sum(len(key) + len(value) for key, value, _ in self.changes if value is not None)
-
     def settle(self, error: KvError | None = None) -> None:
         """It is done, or it failed."""
         self.error = error
@@ -53,8 +48,10 @@ class Write:
             if pointer is not None:
                 mutations.append((DATA, key, records.encode_pointer(pointer, expires_at_ms)))
                 mutations.append((FILES, key, pointer.pack()))
-            else:
+            elif expires_at_ms or (value and value[0] == ENVELOPE):
                 mutations.append((DATA, key, records.encode(value, expires_at_ms)))
+            else:
+                mutations.append((DATA, key, value))
             if expires_at_ms:
                 mutations.append((EXPIRY, records.index_key(expires_at_ms, key), b""))
         return mutations

@@ -64,7 +64,7 @@ class Writer(CommitOrder):
 
     def put(self, key: bytes, value: bytes, deadline: float = math.inf) -> None:
         """Store one value that never expires and needs no envelope: what `write` does, by a shorter way."""
-        if len(value) < self.spill_threshold and self._lock.acquire(blocking=False):
+        if len(value) < self.spill_threshold and self._lock.acquire(False):
             try:
                 went_in = key not in self._index.pointers
                 if went_in:
@@ -119,18 +119,23 @@ class Writer(CommitOrder):
         """Ask whether it may go in, and store its large values; settles it when that fails."""
         if write.settled:
             return False
+        sizes = [len(value) for _, value, _ in write.changes if value is not None]
         try:
-            if self._admit is not None and (size := write.size):
-                self._admit(size)
-            for key, value, _ in write.changes:
-                if value is not None and len(value) >= self.spill_threshold:
-                    if write.large and time.monotonic() > write.deadline:
-                        raise Overloaded("the request's time ran out while its large values were being written")
-                    write.large[key] = self.files.store(value)
+            if sizes and self._admit is not None:
+                self._admit(sum(sizes) + sum([len(key) for key, value, _ in write.changes if value is not None]))
+            if sizes and max(sizes) >= self.spill_threshold:
+                self._spill(write)
         except KvError as error:
             self.files.retire(write.large.values())
             write.settle(error)
         return not write.settled
+
+    def _spill(self, write: Write) -> None:
+        for key, value, _ in write.changes:
+            if value is not None and len(value) >= self.spill_threshold:
+                if write.large and time.monotonic() > write.deadline:
+                    raise Overloaded("the request's time ran out while its large values were being written")
+                write.large[key] = self.files.store(value)
 
     def _still_in_time(self, writes: Sequence[Write], pause: float) -> list[Write]:
         """Those that can wait so long; the others are settled."""
@@ -146,7 +151,7 @@ class Writer(CommitOrder):
 
     def _went_in(self, writes: Sequence[Write]) -> bool:
         """Apply writes, and with them those that wait for the lock; False when RocksDB stalls."""
-        if self._lock.acquire(blocking=False):
+        if self._lock.acquire(False):
             batch = writes
         else:
             self._queue.extend(writes)
@@ -169,7 +174,7 @@ class Writer(CommitOrder):
         """
         if self.durable or self._engine.writes_wait or any(map(self.needs_files, writes)):
             return False
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             return False
         try:
             admitted = [write for write in writes if self._prepared(write)]
