@@ -7,7 +7,7 @@ from typing import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ..core.errors import StorageError
+from ..core.errors import StorageError, Unavailable
 from ..core.expiry import Sweeper
 from ..core.store import Store
 from ..metrics import Metrics
@@ -39,7 +39,7 @@ class ExpiryTask:
     def _sweep(self) -> int:
         try:
             deleted = self._delete()
-        except StorageError as error:
+        except (StorageError, Unavailable) as error:
             # Once, not at every turn: a full disk may last.
             if not self._failing:
                 _log.warn("expired keys cannot be deleted for now: {error}", error=error)

@@ -11,6 +11,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..core.errors import KvError
+
 _log = Logger(namespace="kvtwisted.background")
 
 
@@ -71,6 +73,9 @@ class Ticker(Service):
         return maybeDeferred(self._work).addErrback(self._failed).addBoth(self._done)
 
     def _failed(self, failure: Failure) -> None:
+        if failure.check(KvError):  # a condition that comes and goes, and no bug
+            _log.warn("{task} goes on at its next turn: {error}", task=self.name, error=failure.getErrorMessage())
+            return
         _log.failure("{task} failed; it goes on at its next turn", failure=failure, task=self.name)
 
     def _done(self, result: Any) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, capturedLogs
+from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
 from kvtwisted.background.ticker import Ticker
+from kvtwisted.core.errors import Unavailable
 
 
 class Scene:
@@ -95,6 +96,15 @@ def test_failing_work_is_logged_and_goes_on(scene: Scene, events: list[LogEvent]
     assert event["log_level"] is LogLevel.critical
     assert event["task"] == "test"
     assert "work broke" in str(event["log_failure"].value)
+
+
+def test_condition_is_a_line_without_traceback(scene: Scene, events: list[LogEvent]) -> None:
+    """The storage being reopened, say, is no bug."""
+    scene.outcome = fail(Unavailable("being reopened"))
+    scene.advance(10)
+    (event,) = events
+    assert event["log_level"] is LogLevel.warn
+    assert formatEvent(event) == "test goes on at its next turn: being reopened"
 
 
 def test_stop_while_waiting(scene: Scene) -> None:
