@@ -257,8 +257,10 @@ class Evictor:
             deleted = self._writer.delete_watched(watch, unindex)
         return Batch(reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
 
-    def _judged(self, disk: Disk, left: dict[bytes, int | None], needed: int) -> Iterator[tuple[bytes, int, int]]:
-        """Those that have something on the disk, until it is enough: key, bytes, deadline."""
+    def _judged(
+        self, disk: Disk, left: dict[bytes, int | None], needed: int, alive_at_ms: int = 0
+    ) -> Iterator[tuple[bytes, int, int]]:
+        """Those that have something on the disk and live at that time, until it is enough: key, bytes, deadline."""
         found = 0
         for key, deadline in list(left.items()):
             if found >= needed:
@@ -269,6 +271,8 @@ class Evictor:
                 continue
             record = _readable(stored)
             size = disk.bytes_of(key, stored, record)
+            if expiry.is_expired(record.expires_at_ms, alive_at_ms):
+                continue
             if size and (deadline is None or record.expires_at_ms == deadline):
                 yield key, size, record.expires_at_ms
                 found += size
@@ -278,12 +282,9 @@ class Evictor:
         victims = {family: copy.copy(walk) for family, walk in self._victims.items()}
         for reason, nominated in self._nominations(victims, disk, rules, dry=True):
             judged += len(nominated)
-            sizes = [
-                size
-                for _, size, expires_at_ms in self._judged(disk, dict(nominated), needed)
-                # The expired ones have been named already.
-                if reason == EXPIRED or not expiry.is_expired(expires_at_ms, now)
-            ]
+            # The expired ones have been named already.
+            alive_at_ms = 0 if reason == EXPIRED else now
+            sizes = [size for _, size, _ in self._judged(disk, dict(nominated), needed, alive_at_ms)]
             yield Batch(reason, len(sizes), sum(sizes))
             needed -= sum(sizes)
             if needed <= 0 or judged >= PLAN_KEYS or time.monotonic() > until:

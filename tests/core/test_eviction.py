@@ -741,6 +741,16 @@ def test_plan_is_what_a_run_does(policy: str, needed: int, size: int, used: set[
     assert (plan.threshold, plan.policy, plan.needed, plan.futile) == (80, policy, needed, False)
 
 
+def test_plan_passes_over_the_expired() -> None:
+    """They are named first, and do not count a second time when the policy comes past them."""
+    scene = Scene()
+    scene.put(*(b"%02d" % n for n in range(4)), ttl=1)
+    scene.put(*(b"%02d" % n for n in range(4, 10)))
+    scene.storage.time.advance(1000)
+    plan = scene.evictor.plan([_disk(_needing(701))], EvictionRules(80, 7, "lru"))
+    assert plan.victims == {"expired": (4, 400), "lru": (4, 400)}
+
+
 def test_plan_that_is_futile(scene: Scene) -> None:
     """It says so, and names no victim."""
     scene.put(b"a")
