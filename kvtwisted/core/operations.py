@@ -83,6 +83,11 @@ class Pending:
         self.write = Write(changes, deadline)
 
     @property
+    def size(self) -> int:
+        """Bytes of its keys and values."""
+        return self.write.size
+
+    @property
     def error(self) -> KvError | None:
         """Why it failed, once it is settled."""
         return self.write.error

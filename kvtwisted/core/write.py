@@ -32,6 +32,11 @@ class Write:
         self.large: dict[bytes, Pointer] = {}
         self.replaced: list[Pointer] = []
 
+    @property
+    def size(self) -> int:
+        """Bytes of its keys and values."""
+        return sum([len(key) + len(value or b"") for key, value, _ in self.changes])
+
     def settle(self, error: KvError | None = None) -> None:
         """It is done, or it failed."""
         self.error = error

@@ -1,6 +1,6 @@
 """Writes that arrive together go in together: one batch for each turn of the reactor, and one fsync for each batch.
 
-A group is written on the reactor thread if that needs no waiting. Otherwise a pool thread does it, and what arrives
+A group is written on the reactor thread if that needs no waiting and does not take long. Otherwise a pool thread does it, and what arrives
 meanwhile gathers for the next group, so that one group at a time waits for an fsync or a stall.
 
 Source: RocksDB's own group commit, https://github.com/facebook/rocksdb/wiki/WAL-Performance, which merges only writers
@@ -16,6 +16,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..core.operations import Operations, Pending
+
+#: What a group may hold to be written on the reactor thread: some milliseconds' work.
+INLINE_KEYS, INLINE_BYTES = 1024, 1_048_576
 
 #: Runs a function in a pool thread.
 Defer = Callable[[Callable[[], None]], "Deferred[None]"]
@@ -57,8 +60,12 @@ class GroupCommit:
     def _commit(self) -> None:
         group, self._gathered = self._gathered, []
         writes = [pending for pending, _ in group]
+        quick = (
+            sum([pending.keys for pending in writes]) <= INLINE_KEYS
+            and sum([pending.size for pending in writes]) <= INLINE_BYTES
+        )
         try:
-            settled = self._operations.settle_now(writes)
+            settled = quick and self._operations.settle_now(writes)
         except Exception:
             self._left(len(writes))
             _fail(group, Failure())

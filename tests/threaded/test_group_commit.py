@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled
 from kvtwisted.core.records import Found
+from kvtwisted.threaded.group_commit import INLINE_KEYS
 
 from .test_facade import Scene, _outcome
 
@@ -86,6 +87,24 @@ def test_durable_writes_gather_while_one_group_waits() -> None:
     assert outcomes(later) == [None] * 5
     assert writes(scene) == [3, 5]
     assert len(scene.storage.engine.called("sync")) == 2
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [{b"%d" % n: b"" for n in range(INLINE_KEYS + 1)}, {b"k": b"v" * 524_288, b"l": b"v" * 524_287}],
+    ids=["keys", "bytes"],
+)
+def test_a_large_group_does_not_hold_the_reactor(quick: Scene, pairs: dict[bytes, bytes]) -> None:
+    """Too many keys, or bytes, are a thread's work; a little less is not."""
+    large = quick.facade.mset(pairs)
+    quick.reactor.turn()
+    assert quick.pool.waiting == 1
+    quick.pool.run_all()
+    pairs.pop(b"l" if b"l" in pairs else b"0")
+    less = quick.facade.mset(pairs)
+    quick.reactor.turn()
+    assert quick.pool.waiting == 0
+    assert outcomes([large, less]) == [None, None]
 
 
 def test_a_stall_is_waited_out_in_a_thread(quick: Scene) -> None:
