@@ -1,7 +1,7 @@
 """Writes that arrive together go in together: one batch for each turn of the reactor, and one fsync for each batch.
 
-A group is written on the reactor thread if that needs no waiting and does not take long. Otherwise a pool thread does it, and what arrives
-meanwhile gathers for the next group, so that one group at a time waits for an fsync or a stall.
+A group is written on the reactor thread if that needs no waiting and does not take long. Otherwise a pool thread does
+it, and what arrives meanwhile gathers for the next group, so that one group at a time waits for an fsync or a stall.
 
 Source: RocksDB's own group commit, https://github.com/facebook/rocksdb/wiki/WAL-Performance, which merges only writers
 that are threads.
