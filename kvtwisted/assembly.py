@@ -11,7 +11,7 @@ import os
 import platform
 from functools import partial
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
@@ -40,7 +40,9 @@ from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import CONTENT_TYPE, Metrics
 from .rpc.listening import joined
-from .rpc.threaded_server import GrpcOptions, ThreadedGrpcServer
+from .rpc.native.server import NativeGrpcServer
+from .rpc.options import GrpcOptions
+from .rpc.threaded_server import ThreadedGrpcServer
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
@@ -57,6 +59,16 @@ class Addresses(NamedTuple):
 
     http: tuple[str, int]
     grpc: tuple[str, int]
+
+
+class GrpcServer(NamedTuple):
+    """A gRPC server of either transport: what starts it and returns the port, what stops it within a grace in seconds,
+    and what counts its connections, if it can.
+    """
+
+    start: Callable[[], int]
+    stop: Callable[[float], Deferred[Any]]
+    connections: Callable[[], int] | None = None
 
 
 class Server(Service):
@@ -108,11 +120,12 @@ class Server(Service):
         facade = AsyncOperations(self._reactor, requests, storage.operations, admission)
         administration = self._make_administration(storage)
         site = self._make_site(facade, administration, metrics)
-        self.addresses = self._start_transports(site, self._make_grpc_server(storage, admission))
+        grpc_server = self._make_grpc_server(storage, facade, admission)
+        self.addresses = self._start_transports(site, grpc_server)
         self._start_tickers(storage.make_tickers(self._reactor, partial(deferToThreadPool, self._reactor, background)))
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
-        self._watch(metrics, engine, admission, facade, site)
+        self._watch(metrics, engine, admission, facade, site, grpc_server)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
         self._announce(engine, self.addresses)
 
@@ -164,7 +177,7 @@ class Server(Service):
             request_timeout=lambda: self._settings.limits.request_timeout,
         )
 
-    def _make_grpc_server(self, storage: Storage, admission: Admission) -> ThreadedGrpcServer:
+    def _make_grpc_server(self, storage: Storage, facade: AsyncOperations, admission: Admission) -> GrpcServer:
         settings = self._settings
         options = GrpcOptions(
             host=settings.grpc.host,
@@ -172,17 +185,23 @@ class Server(Service):
             threads=settings.grpc.threads,
             max_in_flight=settings.limits.max_in_flight,
             max_request_bytes=settings.limits.max_request_bytes,
+            certificate=settings.grpc.tls_certificate,
+            private_key=settings.grpc.tls_private_key,
         )
-        return ThreadedGrpcServer(
-            storage.operations,
-            admission,
-            storage.health,
-            options,
-            max_response_bytes=lambda: self._settings.grpc.max_response_bytes,
-            request_timeout=lambda: self._settings.limits.request_timeout,
-        )
+        limits: dict[str, Any] = {
+            "max_response_bytes": lambda: self._settings.grpc.max_response_bytes,
+            "request_timeout": lambda: self._settings.limits.request_timeout,
+        }
+        if settings.grpc.transport == "native":
+            native = NativeGrpcServer(
+                self._reactor, storage.operations, facade.work, admission, storage.health, options, **limits
+            )
+            return GrpcServer(native.start, native.stop, lambda: native.connections)
+        threaded = ThreadedGrpcServer(storage.operations, admission, storage.health, options, **limits)
+        threads = self._reactor.getThreadPool()
+        return GrpcServer(threaded.start, lambda grace: deferToThreadPool(self._reactor, threads, threaded.stop, grace))
 
-    def _start_transports(self, site: KvSite, grpc_server: ThreadedGrpcServer) -> Addresses:
+    def _start_transports(self, site: KvSite, grpc_server: GrpcServer) -> Addresses:
         host = self._settings.http.host
         try:
             port = self._reactor.listenTCP(self._settings.http.port, site, interface=host)
@@ -196,9 +215,9 @@ class Server(Service):
         self._unwinding.push("transports", lambda: self._drain(port, site, grpc_server))
         return Addresses((host, port.getHost().port), (self._settings.grpc.host, grpc_port))
 
-    def _drain(self, port: Any, site: KvSite, grpc_server: ThreadedGrpcServer) -> Deferred[Any]:
+    def _drain(self, port: Any, site: KvSite, grpc_server: GrpcServer) -> Deferred[Any]:
         grace = self._settings.limits.shutdown_grace
-        grpc_stopped = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), grpc_server.stop, grace)
+        grpc_stopped = grpc_server.stop(grace)
         http_stopped: Deferred[Any] = maybeDeferred(port.stopListening)
         return gatherResults([http_stopped, site.drain(grace), grpc_stopped], consumeErrors=True)
 
@@ -220,11 +239,19 @@ class Server(Service):
             ticker.retune()
 
     def _watch(
-        self, metrics: Metrics, engine: Engine, admission: Admission, facade: AsyncOperations, site: KvSite
+        self,
+        metrics: Metrics,
+        engine: Engine,
+        admission: Admission,
+        facade: AsyncOperations,
+        site: KvSite,
+        grpc_server: GrpcServer,
     ) -> None:
         metrics.watch("kv_in_flight_requests", "Requests being worked on or waiting.", lambda: admission.in_flight)
         metrics.watch("kv_pool_queue_depth", "HTTP requests waiting for a storage thread.", lambda: facade.queue_depth)
         metrics.watch("kv_connections", "Open connections.", lambda: site.connections, transport="http")
+        if grpc_server.connections is not None:
+            metrics.watch("kv_connections", "Open connections.", grpc_server.connections, transport="grpc")
         metrics.build_info(
             version=__version__,
             engine=engine.version,

@@ -100,6 +100,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._figures = {name: _Figures() for name in OPERATIONS}
+        self._gauges: dict[str, Gauge] = {}
         self._hot_gets: Callable[[], float] = lambda: 0
         registry.register(_OperationsCollector(self._read))
         self._config_updates = self._counter("kv_config_updates_total", "Accepted configuration changes.")
@@ -167,8 +168,13 @@ class Metrics:
     # What is read when asked.
 
     def watch(self, name: str, help: str, read: Callable[[], float], **labels: str) -> None:
-        """Add a gauge whose value is read when metrics are asked for; `read` must be quick and safe on any thread."""
-        gauge = Gauge(name, help, list(labels), registry=self._registry)
+        """Add a gauge whose value is read when metrics are asked for; `read` must be quick and safe on any thread.
+
+        A name may be watched once for each set of labels.
+        """
+        gauge = self._gauges.get(name)
+        if gauge is None:
+            gauge = self._gauges[name] = Gauge(name, help, list(labels), registry=self._registry)
         (gauge.labels(**labels) if labels else gauge).set_function(read)
 
     def watch_total(self, name: str, help: str, read: Callable[[], float]) -> None:

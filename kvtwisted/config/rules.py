@@ -21,6 +21,7 @@ def check_together(settings: Settings) -> None:
     _check_ports(settings)
     _check_folders(settings)
     _check_http_paths(settings)
+    _check_tls(settings)
 
 
 def _check_level0(settings: Settings) -> None:
@@ -67,6 +68,13 @@ def _check_folders(settings: Settings) -> None:
             other = seen.setdefault(os.path.abspath(folder), name)
             if other != name:
                 raise InvalidConfig(f"{other} and {name} must be different folders; both are {folder}")
+
+
+def _check_tls(settings: Settings) -> None:
+    """One without the other would be a server without TLS that its operator believes to have it."""
+    grpc = settings.grpc
+    if bool(grpc.tls_certificate) != bool(grpc.tls_private_key):
+        raise InvalidConfig("grpc.tls_certificate and grpc.tls_private_key must be given together")
 
 
 def _check_http_paths(settings: Settings) -> None:

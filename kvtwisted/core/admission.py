@@ -24,16 +24,21 @@ class Admission:
     def enter(self) -> None:
         """Count one request in. Raises Overloaded at capacity and Unavailable after `close`."""
         with self._lock:
-            if self._closed:
-                raise Unavailable("the server is stopping")
-            if self._in_flight >= self._capacity:
-                raise Overloaded(f"too many requests: limits.max_in_flight is {self._capacity}; try again")
+            if self._closed or self._in_flight >= self._capacity:
+                self.check()
             self._in_flight += 1
 
-    def leave(self) -> None:
-        """Count one request out; call it once for each `enter` that returned."""
+    def check(self) -> None:
+        """Raise what `enter` would. Enough for a request that ends before anything else can begin."""
+        if self._closed:
+            raise Unavailable("the server is stopping")
+        if self._in_flight >= self._capacity:
+            raise Overloaded(f"too many requests: limits.max_in_flight is {self._capacity}; try again")
+
+    def leave(self, requests: int = 1) -> None:
+        """Count requests out; each `enter` that returned must be counted out once."""
         with self._lock:
-            self._in_flight -= 1
+            self._in_flight -= requests
 
     def close(self) -> None:
         """Refuse every later `enter`; what is in flight goes on."""

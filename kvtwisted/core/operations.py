@@ -71,26 +71,16 @@ class Configuration(Protocol):
         """The same for JSON text."""
 
 
-class Pending:
+class Pending(Write):
     """A write that has begun and is not counted yet; see `Operations.begin_set` and its like."""
 
-    __slots__ = ("keys", "name", "started", "write")
+    __slots__ = ("keys", "name", "started")
 
     def __init__(self, name: str, started: float, changes: Sequence[Change], deadline: float) -> None:
+        super().__init__(changes, deadline)
         self.name = name
         self.started = started
         self.keys = len(changes)
-        self.write = Write(changes, deadline)
-
-    @property
-    def size(self) -> int:
-        """Bytes of its keys and values."""
-        return self.write.size
-
-    @property
-    def error(self) -> KvError | None:
-        """Why it failed, once it is settled."""
-        return self.write.error
 
 
 class Operations:
@@ -159,8 +149,13 @@ class Operations:
     def get_now(self, key: bytes) -> tuple[bool, Found | None]:
         """Read one value if memory has it, without blocking; else (False, None), and `get` is to be called."""
         entry = self._hot(key)
-        if entry is not None and entry.answer is not None:
-            return True, self.get(key)
+        if entry is not None:
+            answer = entry.answer
+            if answer is not None:
+                entry.used = True
+                if not self._count_hot() & _NOT_SAMPLED:
+                    self._time_hot_get(key)
+                return True, answer
         started = monotonic()
         try:
             known, found = self._store.get_now(key)
@@ -168,7 +163,10 @@ class Operations:
             self._failed(GET, 1, started, error)
             raise
         if known:
-            self._recorder.operation(GET, 1, monotonic() - started, False)
+            durations = self._get_durations
+            durations.append(monotonic() - started)
+            if len(durations) >= FOLD:
+                self._recorder.fold()
         return known, found
 
     def delete(self, key: bytes, *, deadline: float = math.inf) -> None:
@@ -237,7 +235,14 @@ class Operations:
 
     def begin_set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> Pending:
         """Check a `set`; what is wrong with it is raised, and counted."""
-        return self._begin(SET, 1, deadline, lambda: self._store.set_changes(key, value, ttl))
+        started = monotonic()
+        try:
+            if started > deadline:
+                raise _overdue()
+            return Pending(SET, started, self._store.set_changes(key, value, ttl), deadline)
+        except BaseException as error:
+            self._failed(SET, 1, started, error)
+            raise
 
     def begin_delete(self, key: bytes, *, deadline: float = math.inf) -> Pending:
         """Check a `delete`."""
@@ -253,21 +258,21 @@ class Operations:
 
     def needs_files(self, pending: Pending) -> bool:
         """Whether it writes or replaces a large value, which takes long: such a write had better go by itself."""
-        return self._store.needs_files(pending.write)
+        return self._store.needs_files(pending)
 
     def settle_now(self, pending: Sequence[Pending]) -> bool:
         """Write all that is pending as one batch, each atomic, if that needs no waiting; False when it does.
 
         Then nothing was done, and `settle` is to be called. Any thread; never blocks.
         """
-        if not self._store.try_now([one.write for one in pending]):
+        if not self._store.try_now(pending):
             return False
         self._count(pending)
         return True
 
     def settle(self, pending: Sequence[Pending]) -> None:
         """Write all that is pending, each atomic, as one batch where possible. Blocks; see `error` of each after."""
-        self._store.write_all([one.write for one in pending])
+        self._store.write_all(pending)
         self._count(pending)
 
     def _begin(self, name: str, keys: int, deadline: float, changes: Callable[[], Sequence[Change]]) -> Pending:
@@ -282,11 +287,16 @@ class Operations:
 
     def _count(self, pending: Sequence[Pending]) -> None:
         now = monotonic()
+        sets = self._set_durations
         for one in pending:
-            if one.write.error is None:
-                self._recorder.operation(one.name, one.keys, now - one.started, False)
+            if one.error is not None:
+                self._failed(one.name, one.keys, one.started, one.error)
+            elif one.keys == 1 and one.name == SET:
+                sets.append(now - one.started)
             else:
-                self._failed(one.name, one.keys, one.started, one.write.error)
+                self._recorder.operation(one.name, one.keys, now - one.started, False)
+        if len(sets) >= FOLD:
+            self._recorder.fold()
 
     def _time_hot_get(self, key: bytes) -> None:
         started = monotonic()

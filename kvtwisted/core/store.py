@@ -8,7 +8,7 @@ from any thread, and raises `KvError`s: InvalidRequest before anything is touche
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from . import expiry, records
 from .batch_reads import BatchReader, Page
@@ -227,7 +227,11 @@ class Store:
         """The changes of `set`. Raises InvalidRequest; nothing is written yet."""
         check_key(key)
         check_value(value)
-        check_ttl(ttl)
+        if ttl:
+            check_ttl(ttl)
+        recency = self._recency
+        if not recency.young[hash(key) & recency.mask]:
+            recency.touch(key)
         return [(key, value, self._expires_at(ttl))]
 
     def mset_changes(self, pairs: Mapping[bytes, bytes], ttl: int) -> list[Change]:
@@ -235,6 +239,7 @@ class Store:
         check_pairs(pairs, self.limits)
         check_ttl(ttl)
         expires_at_ms = self._expires_at(ttl)
+        self._touch(pairs)
         return [(key, value, expires_at_ms) for key, value in pairs.items()]
 
     def delete_changes(self, keys: Sequence[bytes]) -> list[Change]:
@@ -250,12 +255,11 @@ class Store:
 
     def _write(self, changes: Sequence[Change], deadline: float) -> None:
         if changes:
-            self._touch(changes)
             self._writer.write(changes, deadline)
 
-    def _touch(self, changes: Sequence[Change]) -> None:
+    def _touch(self, keys: Iterable[bytes]) -> None:
         recency = self._recency
-        for key, _, _ in changes:
+        for key in keys:
             if not recency.young[hash(key) & recency.mask]:
                 recency.touch(key)
 

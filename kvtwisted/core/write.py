@@ -21,21 +21,20 @@ class Write:
     Once settled, `error` says why it was not done, or None; after a StorageError it may have been.
     """
 
-    __slots__ = ("changes", "deadline", "error", "large", "replaced", "settled")
+    __slots__ = ("changes", "deadline", "error", "large", "replaced", "settled", "size")
 
     def __init__(self, changes: Sequence[Change], deadline: float = math.inf) -> None:
         self.changes = changes
         self.deadline = deadline
         self.error: KvError | None = None
         self.settled = False
+        #: Bytes of its keys and values.
+        self.size = 0
+        for key, value, _ in changes:
+            self.size += len(key) + len(value) if value is not None else len(key)
         #: The files of its large values, and those that it put out of use.
         self.large: dict[bytes, Pointer] = {}
         self.replaced: list[Pointer] = []
-
-    @property
-    def size(self) -> int:
-        """Bytes of its keys and values."""
-        return sum([len(key) + len(value or b"") for key, value, _ in self.changes])
 
     def settle(self, error: KvError | None = None) -> None:
         """It is done, or it failed."""

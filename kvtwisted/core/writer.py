@@ -119,12 +119,13 @@ class Writer(CommitOrder):
         """Ask whether it may go in, and store its large values; settles it when that fails."""
         if write.settled:
             return False
-        sizes = [len(value) for _, value, _ in write.changes if value is not None]
+        stores = sum([len(key) + len(value) for key, value, _ in write.changes if value is not None])
         try:
-            if sizes and self._admit is not None:
-                self._admit(sum(sizes) + sum([len(key) for key, value, _ in write.changes if value is not None]))
-            if sizes and max(sizes) >= self.spill_threshold:
-                self._spill(write)
+            if stores:
+                if self._admit is not None:
+                    self._admit(stores)
+                if stores >= self.spill_threshold:
+                    self._spill(write)
         except KvError as error:
             self.files.retire(write.large.values())
             write.settle(error)
@@ -172,8 +173,11 @@ class Writer(CommitOrder):
 
         False when it does: nothing was done, and `write_all` is what to call. For `Write`s just made.
         """
-        if self.durable or self._engine.writes_wait or any(map(self.needs_files, writes)):
+        if self.durable or self._engine.writes_wait:
             return False
+        for write in writes:
+            if self.needs_files(write):
+                return False
         if not self._lock.acquire(False):
             return False
         try:
@@ -187,7 +191,10 @@ class Writer(CommitOrder):
 
     def needs_files(self, write: Write) -> bool:
         """Whether it stores or replaces a large value."""
-        return any(
-            key in self._index.pointers or (value is not None and len(value) >= self.spill_threshold)
-            for key, value, _ in write.changes
-        )
+        pointers = self._index.pointers
+        if not pointers and write.size < self.spill_threshold:
+            return False
+        for key, value, _ in write.changes:
+            if key in pointers or (value is not None and len(value) >= self.spill_threshold):
+                return True
+        return False

@@ -43,17 +43,21 @@ class Calls:
             if deadline <= now:
                 raise DeadlineExceeded("the call's time ran out before it was started")
             self._admission.enter()
-            try:
-                return self._run(method, message, Call(deadline, self._max_response_bytes()))
-            finally:
-                self._admission.leave()
         except Exception as error:
             raise call_error(error, method.name) from None
-
-    def _run(self, method: Method, message: bytes, call: Call) -> bytes:
-        request = parse(method.request, message)
         try:
-            response = method.run(self._operations, request, call)
-        except IN_MESSAGE as error:
-            response = method.response(error=str(error))
-        return response.SerializeToString()
+            return self.run(method, message, deadline)
+        finally:
+            self._admission.leave()
+
+    def run(self, method: Method, message: bytes, deadline: float) -> bytes:
+        """The same for a call that was admitted already."""
+        try:
+            request = parse(method.request, message)
+            try:
+                response = method.run(self._operations, request, Call(deadline, self._max_response_bytes()))
+            except IN_MESSAGE as error:
+                response = method.response(error=str(error))
+            return response.SerializeToString()
+        except Exception as error:
+            raise call_error(error, method.name) from None

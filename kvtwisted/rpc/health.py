@@ -28,9 +28,9 @@ MAX_WATCHES = 1000
 #: Seconds that one client may take to accept one status before its stream is cancelled.
 SEND_SECONDS = 5.0
 
-_SERVING = HealthCheckResponse.SERVING
-_NOT_SERVING = HealthCheckResponse.NOT_SERVING
-_SERVICE_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
+SERVING = HealthCheckResponse.SERVING
+NOT_SERVING = HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 
 _log = Logger(namespace="kvtwisted.rpc")
 
@@ -42,11 +42,17 @@ def check(operations: Operations, message: bytes) -> bytes:
     """
     service = parse(HealthCheckRequest, message).service
     if service not in KNOWN:
-        raise CallError(Code.NOT_FOUND, "service: unknown; ask for the empty name, or " + " or ".join(SERVICES))
-    return _encoded(_SERVING if operations.health() is None else _NOT_SERVING)
+        raise unknown_service()
+    return encoded(SERVING if operations.health() is None else NOT_SERVING)
 
 
-def _encoded(status: int) -> bytes:
+def unknown_service() -> CallError:
+    """What Check raises for a service that is not KNOWN."""
+    return CallError(Code.NOT_FOUND, "service: unknown; ask for the empty name, or " + " or ".join(SERVICES))
+
+
+def encoded(status: int) -> bytes:
+    """The response message with this status."""
     return HealthCheckResponse(status=status).SerializeToString()
 
 
@@ -88,7 +94,7 @@ class Watches:
         self._watchdog = watchdog
         self._lock = threading.Lock()
         self._watches: set[_Watch] = set()
-        self._status: int = _NOT_SERVING
+        self._status: int = NOT_SERVING
         self._stopping = False
         self._changed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="grpc-health-watch", daemon=True)
@@ -134,7 +140,7 @@ class Watches:
 
     def _follow(self, reason: str | None) -> None:
         # Called under the health's own lock, by whoever changed it: must not wait for any client.
-        self._status = _SERVING if reason is None else _NOT_SERVING
+        self._status = SERVING if reason is None else NOT_SERVING
         self._changed.set()
 
     def _run(self) -> None:
@@ -143,9 +149,9 @@ class Watches:
             self._changed.wait()
             self._changed.clear()
             stopping = self._stopping
-            status = _NOT_SERVING if stopping else self._status
+            status = NOT_SERVING if stopping else self._status
             for watch in self._open():
-                self._tell(watch, status if watch.known else _SERVICE_UNKNOWN, last=stopping)
+                self._tell(watch, status if watch.known else SERVICE_UNKNOWN, last=stopping)
 
     def _tell(self, watch: _Watch, status: int, *, last: bool) -> None:
         if watch.sent == status and not last:
@@ -153,7 +159,7 @@ class Watches:
         try:
             with self._watchdog.limit(time.monotonic() + SEND_SECONDS, watch.stream.cancel):
                 if watch.sent != status:
-                    watch.send(_encoded(status))
+                    watch.send(encoded(status))
                     watch.sent = status
                 if last:
                     watch.stream.set_code(grpc.StatusCode.UNAVAILABLE)

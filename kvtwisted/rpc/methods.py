@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from ..core.batch_reads import Page
 from ..core.limits import MAX_KEY_BYTES
 from ..core.operations import Operations
-from ..core.records import as_text
+from ..core.records import Found, as_text
 from .generated import keyvalue_pb2 as kv
 
 #: The names that the service answers under: its own, and the one of clients whose proto text names no package.
@@ -55,10 +55,37 @@ def _set(operations: Operations, request: kv.SetRequest, call: Call) -> kv.SetRe
 
 
 def _get(operations: Operations, request: kv.GetRequest, call: Call) -> kv.GetResponse:
-    found = operations.get(request.key.encode(), deadline=call.deadline)
+    return get_response(operations.get(request.key.encode(), deadline=call.deadline))
+
+
+def get_response(found: Found | None) -> kv.GetResponse:
+    """What Get answers."""
     if found is None:
         return kv.GetResponse()
     return kv.GetResponse(value=as_text(found.value), found=True, ttl=found.ttl)
+
+
+def encoded_get_response(found: Found | None) -> bytes:
+    """The same, encoded. Without protobuf, which takes five times as long: text would become a message, and text again.
+
+    Source: https://protobuf.dev/programming-guides/encoding/.
+    """
+    if found is None:
+        return b""
+    value, ttl = found
+    if ttl or not value:
+        return get_response(found).SerializeToString()
+    if not value.isascii():
+        as_text(value)
+    size = len(value)
+    if size < 128:
+        return b"\x0a%c%b\x10\x01" % (size, value)
+    length = bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    length.append(size)
+    return b"\x0a%b%b\x10\x01" % (bytes(length), value)
 
 
 def _delete(operations: Operations, request: kv.DeleteRequest, call: Call) -> kv.DeleteResponse:

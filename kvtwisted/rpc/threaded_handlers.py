@@ -31,15 +31,11 @@ from .methods import METHODS, SERVICES, Method
 from .reflection import Reflection
 from .watchdog import Watchdog
 
-#: Threads for health and reflection: the streams below, and as many for what comes and goes.
+#: Threads for health and reflection: its streams, and as many for what comes and goes.
 SIDE_THREADS = 8
 
 #: Seconds for a health request's message to come in.
 SIDE_SECONDS = 5.0
-
-#: Reflection streams at once, and the seconds that one may stay open.
-MAX_REFLECTION_STREAMS = 4
-REFLECTION_SECONDS = 30.0
 
 _STATUS = {code: grpc.StatusCode[code.name] for code in Code}
 
@@ -147,11 +143,11 @@ class Handlers(grpc.GenericRpcHandler):
 
     def _answer_reflection(self, arrived: float, messages: Messages, context: grpc.ServicerContext) -> Iterator[bytes]:
         with self._streams_lock:
-            if len(self._streams) >= MAX_REFLECTION_STREAMS:
+            if len(self._streams) >= reflection.MAX_STREAMS:
                 _abort(context, CallError(Code.RESOURCE_EXHAUSTED, "too many reflection streams at once; try again"))
             self._streams.add(context)
         try:
-            with self._watchdog.limit(arrived + REFLECTION_SECONDS, context.cancel):
+            with self._watchdog.limit(arrived + reflection.STREAM_SECONDS, context.cancel):
                 for message in messages:
                     yield self._reflect(message, context)
         finally:

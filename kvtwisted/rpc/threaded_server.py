@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Callable
 
 import grpc
@@ -17,6 +16,8 @@ from .calls import Calls
 from .health import Watches
 from .listening import cannot_listen, check_address, joined
 from .messages import message_limit
+from .options import GrpcOptions
+from .pem import read_pair
 from .threaded_handlers import SIDE_THREADS, Handlers
 from .watchdog import Watchdog
 
@@ -24,21 +25,6 @@ from .watchdog import Watchdog
 _STOP_SECONDS = 2.0
 
 _log = Logger(namespace="kvtwisted.rpc")
-
-
-@dataclass(frozen=True)
-class GrpcOptions:
-    """Where to listen (port 0: any free one) and how much to take on.
-
-    `threads` run the calls; `max_in_flight` calls may run or wait; keys and values of one request have at most
-    `max_request_bytes`.
-    """
-
-    host: str
-    port: int
-    threads: int
-    max_in_flight: int
-    max_request_bytes: int
 
 
 class ThreadedGrpcServer:
@@ -100,8 +86,14 @@ class _Running:
             # What comes on top is answered RESOURCE_EXHAUSTED instead of queueing without bound.
             maximum_concurrent_rpcs=options.max_in_flight,
         )
+        address = joined(options.host, options.port)
         try:
-            self.port = self._server.add_insecure_port(joined(options.host, options.port))
+            if options.certificate:
+                chain, key = read_pair(options.certificate, options.private_key)
+                credentials = grpc.ssl_server_credentials([(key, chain)])
+                self.port = self._server.add_secure_port(address, credentials)
+            else:
+                self.port = self._server.add_insecure_port(address)
         except RuntimeError:
             raise cannot_listen(options.host, options.port, "grpcio could not bind to it") from None
         self._watchdog.start()

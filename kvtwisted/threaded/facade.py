@@ -7,13 +7,11 @@ given back where the thread finishes: a client that goes away cancels its Deferr
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Callable, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from ..core.admission import Admission
@@ -21,7 +19,7 @@ from ..core.batch_reads import Page
 from ..core.errors import KvError
 from ..core.operations import Operations, Pending
 from ..core.records import Found
-from .group_commit import GroupCommit
+from .work import Work
 
 T = TypeVar("T")
 
@@ -34,18 +32,15 @@ class AsyncOperations:
     """
 
     def __init__(self, reactor: Any, pool: ThreadPool, operations: Operations, admission: Admission) -> None:
-        self._reactor = reactor
-        self._pool = pool
         self._operations = operations
         self._admission = admission
-        # One mark for each call that no thread has taken up yet: appended here, popped there, both atomic.
-        self._queued: deque[None] = deque()
-        self._group = GroupCommit(reactor, operations, partial(deferToThreadPool, reactor, pool), admission.leave)
+        #: What does it, for whoever counts its calls in by itself.
+        self.work = Work(reactor, pool, operations, admission)
 
     @property
     def queue_depth(self) -> int:
         """Admitted calls that wait for a thread."""
-        return len(self._queued) + self._group.waiting
+        return self.work.queue_depth
 
     def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.set`."""
@@ -113,7 +108,7 @@ class AsyncOperations:
 
     def health(self) -> Deferred[str | None]:
         """See `Operations.health`. Not refused under load: a server that is busy is not ill."""
-        return deferToThreadPool(self._reactor, self._pool, self._operations.health)
+        return self.work.run(self._operations.health)
 
     def _admitted(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
         try:
@@ -123,11 +118,10 @@ class AsyncOperations:
         return self._queue(call, *args, **kwargs)
 
     def _queue(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
-        self._queued.append(None)
-        return deferToThreadPool(self._reactor, self._pool, self._leaving, call, args, kwargs)
+        return self.work.run(partial(self._leaving, partial(call, *args, **kwargs)))
 
     def _write(self, begin: Callable[[], Pending]) -> Deferred[None]:
-        """Admit a write, check it, and let it go in: with its turn's, or by itself when a file has to be written."""
+        """Admit a write, check it, and let it go in. A cancelled Deferred fires at once, but the write goes in."""
         try:
             self._admission.enter()
         except KvError:
@@ -137,18 +131,12 @@ class AsyncOperations:
         except Exception:
             self._admission.leave()
             return fail()
-        if self._operations.needs_files(pending):
-            return self._queue(self._settle_alone, pending)
-        return self._group.add(pending)
+        written: Deferred[None] = Deferred()
+        self.work.submit(pending, lambda error: written.callback(None) if error is None else written.errback(error))
+        return written
 
-    def _settle_alone(self, pending: Pending) -> None:
-        self._operations.settle([pending])
-        if pending.error is not None:
-            raise pending.error
-
-    def _leaving(self, call: Callable[..., T], args: Any, kwargs: Any) -> T:
-        self._queued.pop()
+    def _leaving(self, call: Callable[[], T]) -> T:
         try:
-            return call(*args, **kwargs)
+            return call()
         finally:
             self._admission.leave()

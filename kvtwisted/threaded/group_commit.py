@@ -9,7 +9,7 @@ that are threads.
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Optional
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -22,8 +22,10 @@ INLINE_KEYS, INLINE_BYTES = 1024, 1_048_576
 
 #: Runs a function in a pool thread.
 Defer = Callable[[Callable[[], None]], "Deferred[None]"]
+#: Told when a write is settled: why it failed, or None.
+Done = Callable[[Optional[BaseException]], None]
 #: Writes, and who waits for them.
-Group = list["tuple[Pending, Deferred[None]]"]
+Group = list["tuple[Pending, Done]"]
 
 
 class GroupCommit:
@@ -32,30 +34,29 @@ class GroupCommit:
     It holds no more than what the caller admits.
     """
 
-    def __init__(self, reactor: IReactorTime, operations: Operations, defer: Defer, leave: Callable[[], None]) -> None:
-        """`leave` is called once for each write when it is settled, on the thread that settled it."""
+    def __init__(
+        self, reactor: IReactorTime, operations: Operations, defer: Defer, leave: Callable[[int], None]
+    ) -> None:
+        """`leave` is told how many writes have been settled, on the thread that settled them."""
         self._reactor = reactor
         self._operations = operations
         self._defer = defer
         self._leave = leave
         self._gathered: Group = []
         self._busy = False
+        #: Called after each group, when all who waited for it have been told.
+        self.settled: Callable[[], None] = lambda: None
 
     @property
     def waiting(self) -> int:
         """Writes that nobody has taken up yet."""
         return len(self._gathered)
 
-    def add(self, pending: Pending) -> Deferred[None]:
-        """Write it with those of the same turn; fires when it is settled, and fails with its error.
-
-        A cancelled Deferred fires at once, but the write goes in all the same.
-        """
-        done: Deferred[None] = Deferred()
+    def add(self, pending: Pending, done: Done) -> None:
+        """Write it with those of the same turn; `done`, which must not raise, is called on the reactor thread."""
         self._gathered.append((pending, done))
         if len(self._gathered) == 1 and not self._busy:
             self._reactor.callLater(0, self._commit)
-        return done
 
     def _commit(self) -> None:
         group, self._gathered = self._gathered, []
@@ -67,16 +68,16 @@ class GroupCommit:
         try:
             settled = quick and self._operations.settle_now(writes)
         except Exception:
-            self._left(len(writes))
-            _fail(group, Failure())
+            self._leave(len(writes))
+            self._fail(group, Failure())
             return
         if settled:
-            self._left(len(writes))
-            _fire(group)
+            self._leave(len(writes))
+            self._tell(group)
             return
         self._busy = True
         waiting = self._defer(lambda: self._settle(writes))
-        waiting.addCallbacks(lambda _: _fire(group), lambda failure: _fail(group, failure))
+        waiting.addCallbacks(lambda _: self._tell(group), lambda failure: self._fail(group, failure))
         waiting.addBoth(self._go_on)
 
     def _settle(self, writes: list[Pending]) -> None:
@@ -84,27 +85,20 @@ class GroupCommit:
         try:
             self._operations.settle(writes)
         finally:
-            self._left(len(writes))
-
-    def _left(self, writes: int) -> None:
-        for _ in range(writes):
-            self._leave()
+            self._leave(len(writes))
 
     def _go_on(self, _: object) -> None:
         self._busy = False
         if self._gathered:
             self._commit()
 
+    def _tell(self, group: Group) -> None:
+        for pending, done in group:
+            done(pending.error)
+        self.settled()
 
-def _fire(group: Group) -> None:
-    for pending, done in group:
-        if pending.error is None:
-            done.callback(None)
-        else:
-            done.errback(pending.error)
-
-
-def _fail(group: Group, failure: Failure) -> None:
-    """The writing itself broke: nobody knows what was done."""
-    for _, done in group:
-        done.errback(failure)
+    def _fail(self, group: Group, failure: Failure) -> None:
+        """The writing itself broke: nobody knows what was done."""
+        for _, done in group:
+            done(failure.value)
+        self.settled()

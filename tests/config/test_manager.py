@@ -16,6 +16,10 @@ from kvtwisted.core.errors import InvalidConfig
 from .sites import INTERVAL, PORT, Site
 
 
+#: These are changed together, or refused.
+TLS_PAIR = ("grpc.tls_certificate", "grpc.tls_private_key")
+
+
 def another_value(name: str) -> object:
     """A value of the key that is not its default and goes with the defaults of the others."""
     key = KEYS[name]
@@ -49,8 +53,9 @@ def test_other_keys_await_a_restart(site: Site) -> None:
 def test_every_key_can_be_changed(site: Site, name: str) -> None:
     """A changed key is shown and persisted; a live one runs, any other is named; it is there after a restart."""
     key, value = KEYS[name], another_value(name)
+    changes = {name: value, **({other: value for other in TLS_PAIR} if name in TLS_PAIR else {})}
     manager = site.load()
-    assert manager.update({name: value}) == ([] if key.live else [name])
+    assert manager.update(changes) == ([] if key.live else sorted(changes))
     assert flatten(json.loads(manager.show()))[name] == value
     assert flatten(to_document(manager.running))[name] == (value if key.live else key.default)
     assert site.load().settings == manager.settings

@@ -10,9 +10,9 @@ import pytest
 from .support import Client, World
 
 
-@pytest.fixture(params=["threaded"])
+@pytest.fixture(params=["threaded", "native", "native, by the pool"])
 def transport(request: pytest.FixtureRequest) -> str:
-    """The transport that the server runs on."""
+    """The transport that the server runs on; the native one also with storage that may always block."""
     name: str = request.param
     return name
 
@@ -23,8 +23,7 @@ def make_world(transport: str) -> Iterator[Callable[..., World]]:
     worlds: list[World] = []
 
     def make(**options: Any) -> World:
-        assert transport == "threaded"
-        world = World(**options)
+        world = World(transport=transport, **options)
         world.start()
         worlds.append(world)
         return world

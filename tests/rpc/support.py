@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 from twisted.logger import LogEvent, globalLogPublisher
+from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
@@ -18,10 +19,14 @@ from kvtwisted.core.operations import Operations
 from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 from kvtwisted.rpc.generated import keyvalue_pb2
-from kvtwisted.rpc.threaded_server import GrpcOptions, ThreadedGrpcServer
+from kvtwisted.rpc.native.server import NativeGrpcServer
+from kvtwisted.rpc.options import GrpcOptions
+from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
+from kvtwisted.threaded.work import Work
 from tests.support.clocks import ManualClock
 from tests.support.configuration import FakeConfiguration
 from tests.support.engines import memory_engine
+from tests.support.reactors import background_reactor, on
 from tests.support.recorders import CountingRecorder
 
 #: Seconds after which something that should have happened has not.
@@ -101,6 +106,30 @@ class Hold:
         self._released.set()
 
 
+class NativeServer:
+    """The native server with a reactor in a thread and a pool, with the methods of the threaded one."""
+
+    def __init__(
+        self, operations: Operations, admission: Admission, health: Health, options: GrpcOptions, **limits: Any
+    ) -> None:
+        self.reactor = background_reactor()
+        self._pool = ThreadPool(0, options.threads, name="requests")
+        work = Work(self.reactor, self._pool, operations, admission)
+        self.native = NativeGrpcServer(self.reactor, operations, work, admission, health, options, **limits)
+
+    def start(self) -> int:
+        """Listen, and return the port."""
+        port: int = on(self.reactor, self.native.start)
+        self._pool.start()
+        return port
+
+    def stop(self, grace: float) -> None:
+        """Stop; blocks."""
+        on(self.reactor, self.native.stop, grace)
+        if self._pool.started:
+            self._pool.stop()
+
+
 class World:
     """A server and all that it is made of."""
 
@@ -112,8 +141,12 @@ class World:
         threads: int = 4,
         max_in_flight: int = 64,
         max_request_bytes: int = 2 * MIB,
+        transport: str = "threaded",
+        certificate: str = "",
+        private_key: str = "",
     ) -> None:
         self.engine = memory_engine()
+        self.engine.slow = transport == "native, by the pool"
         self.time = ManualClock()
         self.health = Health()
         self.recorder = CountingRecorder()
@@ -125,14 +158,16 @@ class World:
         store = Store(self.engine, Writer(self.engine), self.time.clock(), limits=limits)
         self.operations = Operations(store, self.configuration, self.recorder, self.health)
         self._holds: list[Hold] = []
-        self.server = ThreadedGrpcServer(
-            self.operations,
-            self.admission,
-            self.health,
-            GrpcOptions(host, port, threads, max_in_flight, max_request_bytes),
-            max_response_bytes=lambda: self.max_response_bytes,
-            request_timeout=lambda: self.request_timeout,
-        )
+        options = GrpcOptions(host, port, threads, max_in_flight, max_request_bytes, certificate, private_key)
+        limits: Any = {
+            "max_response_bytes": lambda: self.max_response_bytes,
+            "request_timeout": lambda: self.request_timeout,
+        }
+        self.server: ThreadedGrpcServer | NativeServer
+        if transport == "threaded":
+            self.server = ThreadedGrpcServer(self.operations, self.admission, self.health, options, **limits)
+        else:
+            self.server = NativeServer(self.operations, self.admission, self.health, options, **limits)
         self.host = f"[{host}]" if ":" in host else host
 
     def start(self) -> None:
@@ -155,10 +190,16 @@ class World:
 
     def hold(self, method: str) -> Hold:
         """Stop the next call that reaches this method of the engine."""
+        self.engine.slow = True
         hold = Hold()
         self._holds.append(hold)
         self.engine.before(method, hold)
         return hold
+
+    def fail(self, method: str, error: Exception, times: float = float("inf")) -> None:
+        """Let the next `times` calls of this method of the engine fail."""
+        self.engine.slow = True
+        self.engine.fail(method, error, times)
 
     def fill(self, keys: Iterable[str], value: str) -> None:
         """Store the same value at many keys, without the transport."""

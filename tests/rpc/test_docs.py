@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.core import limits
-from kvtwisted.rpc import health, reflection, threaded_handlers, threaded_server
+from kvtwisted.rpc import health, reflection, threaded_server
 from kvtwisted.rpc.errors import Code
 from kvtwisted.rpc.methods import METHODS
 
@@ -48,8 +48,7 @@ def test_figures() -> None:
         f"0 to {limits.MAX_VALUE_BYTES:,} bytes",
         f"{limits.MAX_TTL_SECONDS:,}",
         f"| open Watch streams | {health.MAX_WATCHES:,} |",
-        f"| open reflection streams | {threaded_handlers.MAX_REFLECTION_STREAMS}, "
-        f"of {threaded_handlers.REFLECTION_SECONDS:.0f} s at most |",
+        f"| open reflection streams | {reflection.MAX_STREAMS}, of {reflection.STREAM_SECONDS:.0f} s at most |",
     ):
         assert sentence in PAGE
     options = dict(threaded_server.channel_options(0))

@@ -49,7 +49,7 @@ def test_check(world: World, service: str) -> None:
 @pytest.mark.parametrize("error", [StorageError("broken"), Unavailable("closed")])
 def test_check_reads_the_storage(world: World, error: Exception) -> None:
     """A storage that cannot be read is not serving, although no condition is known yet."""
-    world.engine.fail("get", error)
+    world.fail("get", error)
     assert check(world) == NOT_SERVING
     world.engine.heal("get")
     assert check(world) == SERVING
@@ -74,7 +74,7 @@ def test_a_health_request_that_cannot_be_parsed(world: World, method: str) -> No
 
 def test_a_fault_in_a_check(world: World) -> None:
     """An unexpected error is INTERNAL with an incident, like everywhere else."""
-    world.engine.fail("get", ZeroDivisionError("secret"))
+    world.fail("get", ZeroDivisionError("secret"))
     with pytest.raises(grpc.RpcError) as failure:
         check(world)
     assert failure.value.code() is StatusCode.INTERNAL

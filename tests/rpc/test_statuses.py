@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import queue
-import zlib
 from typing import Callable
 
 import grpc
@@ -38,7 +37,7 @@ def failures(events: list[dict[str, object]]) -> list[dict[str, object]]:
 )
 def test_conditions(world: World, error: errors.KvError, code: StatusCode, sentence: str) -> None:
     """A condition around the call has its own status; nothing of it is logged as a defect."""
-    world.engine.fail("get", error)
+    world.fail("get", error)
     with logged() as events:
         failure = world.client.error("Get", key="a")
     assert failure.code() is code
@@ -60,7 +59,7 @@ def test_conditions(world: World, error: errors.KvError, code: StatusCode, sente
 @pytest.mark.parametrize("method", ["Get", "ScanKeys", "MGet"])
 def test_faults_are_incidents(world: World, method: str, error: Exception, sentence: str) -> None:
     """A fault is INTERNAL, logged once with its traceback, under the id that the client gets instead of details."""
-    world.engine.fail({"Get": "get", "ScanKeys": "scan", "MGet": "multi_get"}[method], error)
+    world.fail({"Get": "get", "ScanKeys": "scan", "MGet": "multi_get"}[method], error)
     with logged() as events:
         failure = world.client.error(method, **{"Get": {"key": "a"}, "MGet": {"keys": ["a"]}}.get(method, {}))
     assert failure.code() is StatusCode.INTERNAL
@@ -164,7 +163,7 @@ def test_a_closed_admission(world: World) -> None:
 
 def test_in_flight_is_given_back(world: World) -> None:
     """Whatever way a call ends, it no longer counts."""
-    world.engine.fail("get", errors.StorageError("broken"), times=1)
+    world.fail("get", errors.StorageError("broken"), times=1)
     world.client.error("Get", key="a")
     world.client.call("Get", key="")
     world.client.error_raw("Get", b"\x07")
@@ -225,12 +224,3 @@ def test_broken_compressed_requests(world: World, message: bytes) -> None:
     """Compressed data that is cut short, has a tail or is none is INVALID_ARGUMENT."""
     assert world.client.error_raw("Set", message).code() is StatusCode.INVALID_ARGUMENT
     assert world.stored() == {}
-
-
-@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
-def test_compressed_bombs(world: World, compress: Callable[[bytes], bytes]) -> None:
-    """A message that expands to far more than it may is refused without being expanded."""
-    bomb = compress(bytes(300 * MIB))
-    failure = world.client.error_raw("Set", bomb)
-    assert failure.code() is StatusCode.RESOURCE_EXHAUSTED
-    assert failure.details() == "the request is over 2621456 bytes once it is decompressed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -20,52 +22,18 @@ from twisted.logger import formatEvent
 
 from kvtwisted.core.errors import Unavailable
 from kvtwisted.rpc import threaded_server
-from kvtwisted.rpc.threaded_server import GrpcOptions
+from kvtwisted.rpc.options import GrpcOptions
 
-from .support import PATIENCE, Client, World, logged
+from .support import MIB, PATIENCE, Client, World, logged
+from .test_server import stop_in_background
 
 ROOT = Path(__file__).parents[2]
 
 
-def has_ipv6() -> bool:
-    """Whether this machine can listen on ::1."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-def stop_in_background(world: World, grace: float) -> threading.Thread:
-    """A thread that stops the server; returns once new calls are refused."""
-    stream = world.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=PATIENCE)
-    next(stream)
-    stopping = threading.Thread(target=world.server.stop, args=(grace,))
-    stopping.start()
-    with pytest.raises(grpc.RpcError, match="the server is stopping"):
-        list(stream)
-    # The watchers hear of it just before the server stops listening. Check works while the threads for calls are held.
-    check = world.channel.unary_unary("/grpc.health.v1.Health/Check")
-    while check.future(b"", timeout=PATIENCE).exception() is None:
-        pass
-    return stopping
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", *(["::1", "::"] if has_ipv6() else [])])
-def test_hosts(make_world: Callable[..., World], host: str) -> None:
-    """Port 0 takes a free port; names, wildcards and IPv6 addresses are served."""
-    world = make_world(host=host)
-    assert world.client.call("Set", key="a", value="1").success
-
-
-def test_a_taken_port(world: World) -> None:
-    """A second server on the port fails with one line that names host and port."""
-    port = int(world.address.rpartition(":")[2])
-    with pytest.raises(Unavailable) as failure:
-        World(port=port).server.start()
-    assert str(failure.value) == f"grpc: cannot listen on 127.0.0.1:{port}: Address already in use"
-    assert world.client.call("Set", key="a", value="1").success
+@pytest.fixture
+def transport() -> str:
+    """This one alone."""
+    return "threaded"
 
 
 def test_a_port_taken_in_the_last_moment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,40 +57,6 @@ def test_grpcio_logs_to_twisted(world: World) -> None:
     assert not logging.getLogger("grpc").propagate
 
 
-def test_stop_gives_the_port_back(world: World) -> None:
-    """After stop nothing listens, and another server can take the port at once."""
-    assert world.client.call("Set", key="a", value="1").success
-    port = int(world.address.rpartition(":")[2])
-    world.server.stop(PATIENCE)
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-    other = World(port=port)
-    other.start()
-    assert other.client.call("Set", key="a", value="1").success
-    other.stop()
-
-
-def test_stop_before_start_and_twice(world: World) -> None:
-    """Stopping what does not run does nothing."""
-    World().server.stop(0.0)
-    world.server.stop(0.0)
-    world.server.stop(0.0)
-
-
-def test_running_calls_finish(world: World) -> None:
-    """A call that runs when the server is stopped gets its answer; a new one is UNAVAILABLE."""
-    hold = world.hold("write")
-    call = world.client.start("Set", key="a", value="1")
-    hold.reached()
-    stopping = stop_in_background(world, PATIENCE)
-    with world.connect() as channel:
-        assert Client(channel).error("Get", key="a").code() is StatusCode.UNAVAILABLE
-    hold.release()
-    assert call.result().success
-    stopping.join(PATIENCE)
-    assert not stopping.is_alive()
-
-
 def test_calls_that_outlive_the_grace(make_world: Callable[..., World]) -> None:
     """After the grace period clients are cut off, queued calls never run, and stop waits for work on the storage."""
     world = make_world(threads=1)
@@ -140,6 +74,15 @@ def test_calls_that_outlive_the_grace(make_world: Callable[..., World]) -> None:
     assert not stopping.is_alive()
     assert world.admission.in_flight == 0
     assert world.stored() == {"a": "1"}
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+def test_compressed_bombs(world: World, compress: Callable[[bytes], bytes]) -> None:
+    """A message that expands to far more than it may is refused without being expanded."""
+    bomb = compress(bytes(300 * MIB))
+    failure = world.client.error_raw("Set", bomb)
+    assert failure.code() is StatusCode.RESOURCE_EXHAUSTED
+    assert failure.details() == "the request is over 2621456 bytes once it is decompressed"
 
 
 def silent(world: World, path: str) -> Any:

@@ -1,0 +1,279 @@
+"""How the calls of one connection are answered: at once if the windows allow it, else by a queue of their own."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Callable, Protocol
+
+from ..errors import CallError
+from .frames import DATA, END_STREAM, LARGEST_WINDOW, ErrorCode, StreamFault, frame, rst_stream
+from .receiving import Incoming, Message
+from .requests import Head, Refusal, Route
+from .responses import (
+    MESSAGE_PREFIX,
+    SMALLEST_FRAME,
+    ConstantAnswer,
+    ok_headers,
+    ok_trailers,
+    plain_headers,
+    status_frame,
+    whole_answer,
+)
+from .sending import Outgoing, Sender
+
+#: Bytes of answers that one connection may have waiting or expect; calls that come on top wait.
+MAX_ANSWER_BYTES = 32 << 20
+#: Streams that were reset here, whose frames may still be on their way.
+_REMEMBERED_RESETS = 1000
+
+
+class Handler(Protocol):
+    """What answers one streaming call, by the methods of its `Stream`."""
+
+    def received(self, message: Message) -> None:
+        """A message came. May raise CallError, which ends the call."""
+
+    def half_closed(self) -> None:
+        """The client sends no more."""
+
+    def drained(self) -> None:
+        """All that was sent has gone out."""
+
+    def gone(self) -> None:
+        """The call is over, whoever ended it. Called once."""
+
+
+class Stream(Outgoing):
+    """One stream with something to remember: a request that is not whole, an answer that waits, or a streaming call."""
+
+    __slots__ = ("_answering", "body", "deadline", "handler", "head", "headers_sent", "incoming", "message", "open")
+
+    def __init__(self, answering: Answering, stream_id: int, window: int) -> None:
+        super().__init__(stream_id, window)
+        self._answering = answering
+        self.head: Head | None = None
+        self.incoming: Incoming | None = None
+        self.handler: Handler | None = None
+        self.message: Message | None = None
+        #: Whether the peer may still send.
+        self.open = False
+        self.headers_sent = False
+        #: When its request must be whole, or a streaming call over.
+        self.deadline = float("inf")
+        #: Bytes of DATA that came.
+        self.body = 0
+
+    # For handlers.
+
+    def send_message(self, message: bytes) -> None:
+        """Send one message, when the windows allow."""
+        self._answering.send_message(self, message)
+
+    def finish(self, error: CallError | None = None) -> None:
+        """End the call, after what was sent, with status OK or the error's."""
+        self._answering.finish(self, error)
+
+
+class Answering:
+    """What goes out on one connection. Reactor thread."""
+
+    def __init__(self, out: list[bytes], touched: Callable[[], None]) -> None:
+        """Frames are appended to `out`; `touched` is called then, so that somebody sends them."""
+        self.out = out
+        self.touched = touched
+        self.sender = Sender(out)
+        self.streams: dict[int, Stream] = {}
+        #: Calls whose whole request has come and whose answer has not: the number, and what the peer has added to the
+        #: stream's window since.
+        self.promised: dict[int, int] = {}
+        #: Calls that have not begun, because too many bytes of answers wait.
+        self.parked: deque[tuple[int, Route, Message, float]] = deque()
+        #: Bytes of the answers that are being made, at most.
+        self.expected = 0
+        #: Whether a call may be answered at once, in frames that need no queue.
+        self.quick = True
+        self.resets: dict[int, None] = {}
+
+    @property
+    def count(self) -> int:
+        """Calls that have not ended."""
+        return len(self.streams) + len(self.promised)
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether calls are to wait until answers have gone out."""
+        return self.sender.paused or self.sender.queued + self.expected > MAX_ANSWER_BYTES
+
+    def consider(self) -> None:
+        """Windows or queues have changed: see whether calls can be answered at once."""
+        self.quick = self.sender.initial_window >= SMALLEST_FRAME and not self.backlogged and not self.parked
+
+    # Unary calls.
+
+    def promise(self, stream_id: int) -> None:
+        """The call is answered later, if `awaited` still says so then."""
+        self.promised.setdefault(stream_id, 0)
+
+    def awaited(self, stream_id: int) -> bool:
+        """Whether the client of a promised answer still waits for it."""
+        return stream_id in self.promised
+
+    def expect(self, size: int) -> None:
+        """An answer of up to `size` bytes is being made; tell `expect(-size)` before it is given."""
+        self.expected += size
+        if self.expected > MAX_ANSWER_BYTES or size < 0:
+            self.consider()
+
+    def answer(self, stream_id: int, message: bytes) -> None:
+        """End a call well, with its one message."""
+        size = len(message) + MESSAGE_PREFIX.size
+        sender = self.sender
+        if self.quick and size <= sender.window and size <= SMALLEST_FRAME:
+            if self.promised:
+                self.promised.pop(stream_id, None)
+            sender.window -= size
+            self.out.append(whole_answer(stream_id, message))
+            self.touched()
+        else:
+            stream = self._stream(stream_id)
+            self.send_message(stream, message)
+            self.finish(stream)
+
+    def answer_constant(self, stream_id: int, answer: ConstantAnswer) -> None:
+        """The same with a message that was made ready."""
+        sender = self.sender
+        if self.quick and answer.size <= sender.window:
+            if self.promised:
+                self.promised.pop(stream_id, None)
+            sender.window -= answer.size
+            self.out.append(answer.frames(stream_id))
+            self.touched()
+        else:
+            self.answer(stream_id, answer.message)
+
+    def fail(self, stream_id: int, error: CallError) -> None:
+        """End a call with a status."""
+        self.promised.pop(stream_id, None)
+        self.out.append(status_frame(stream_id, error.code, str(error), first=True))
+        self.touched()
+
+    def refuse(self, stream_id: int, refusal: Refusal, end_stream: bool) -> None:
+        """End what is not to be served before it has begun."""
+        if refusal.status == 200:
+            self.out.append(status_frame(stream_id, refusal.code, refusal.sentence, first=True, more=refusal.more))
+            if not end_stream:
+                self.reset(stream_id, ErrorCode.NO_ERROR)
+            return
+        stream = self._stream(stream_id)
+        body = refusal.sentence.encode() + b"\n"
+        stream.open = not end_stream
+        self.out.append(plain_headers(stream_id, refusal.status, len(body), refusal.more))
+        self.sender.send(stream, body)
+        self.sender.end(stream, frame(DATA, END_STREAM, stream_id))
+        self.touched()
+
+    # Streaming calls, and answers that wait.
+
+    def _stream(self, stream_id: int) -> Stream:
+        window = self.sender.initial_window + self.promised.pop(stream_id, 0)
+        stream = self.streams[stream_id] = Stream(self, stream_id, window)
+        return stream
+
+    def send_message(self, stream: Stream, message: bytes) -> None:
+        """See `Stream.send_message`."""
+        if not stream.headers_sent:
+            stream.headers_sent = True
+            self.out.append(ok_headers(stream.stream_id))
+        self.sender.send(stream, MESSAGE_PREFIX.pack(0, len(message)) + message)
+        if self.quick and self.sender.queued > MAX_ANSWER_BYTES:
+            self.quick = False
+        self.touched()
+
+    def finish(self, stream: Stream, error: CallError | None = None) -> None:
+        """See `Stream.finish`."""
+        stream_id = stream.stream_id
+        if stream_id not in self.streams or stream.last is not None:
+            return
+        self._close_incoming(stream)
+        if error is not None:
+            last = status_frame(stream_id, error.code, str(error), first=not stream.headers_sent)
+        elif stream.headers_sent:
+            last = ok_trailers(stream_id)
+        else:
+            last = status_frame(stream_id, 0, "", first=True)
+        self.sender.end(stream, last)
+        self.touched()
+
+    def pump(self) -> None:
+        """Send some of what the windows allow."""
+        self.sender.pump()
+        ended, self.sender.ended = self.sender.ended, []
+        for outgoing in ended:
+            stream = self.streams.pop(outgoing.stream_id)
+            if stream.open:
+                # The client need not send the rest of its request.
+                self._close_incoming(stream)
+                self.reset(stream.stream_id, ErrorCode.NO_ERROR)
+            self._gone(stream)
+        waiting, self.sender.drained = self.sender.drained, []
+        for outgoing in waiting:
+            drained = self.streams.get(outgoing.stream_id)
+            if drained is not None and drained.handler is not None:
+                drained.handler.drained()
+
+    # The end of streams.
+
+    def reset(self, stream_id: int, code: ErrorCode) -> None:
+        """Send RST_STREAM; what the peer still sends there is ignored for a while."""
+        if len(self.resets) >= _REMEMBERED_RESETS:
+            del self.resets[next(iter(self.resets))]
+        self.resets[stream_id] = None
+        self.out.append(rst_stream(stream_id, code))
+        self.touched()
+
+    def drop(self, stream_id: int) -> None:
+        """A stream is over without an answer."""
+        self.promised.pop(stream_id, None)
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None:
+            self.sender.drop(stream)
+            self._close_incoming(stream)
+            self._gone(stream)
+            self.consider()
+
+    def drop_all(self) -> None:
+        """The connection is gone."""
+        self.promised.clear()
+        self.parked.clear()
+        for stream_id in list(self.streams):
+            self.drop(stream_id)
+
+    def _close_incoming(self, stream: Stream) -> None:
+        if stream.incoming is not None:
+            stream.incoming.close()
+
+    def _gone(self, stream: Stream) -> None:
+        handler, stream.handler = stream.handler, None
+        if handler is not None:
+            handler.gone()
+
+    # What the peer says of its windows.
+
+    def widen(self, stream_id: int, increment: int) -> bool:
+        """WINDOW_UPDATE; False when there is no such stream."""
+        if stream_id == 0:
+            self.sender.widen(increment)
+        elif stream_id in self.promised:
+            self.promised[stream_id] += increment
+            if self.promised[stream_id] + self.sender.initial_window > LARGEST_WINDOW:
+                raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, f"a stream's window is over {LARGEST_WINDOW}")
+        elif stream_id in self.streams:
+            self.sender.widen_stream(self.streams[stream_id], increment)
+        else:
+            return False
+        return True
+
+    def change_initial_window(self, size: int) -> None:
+        """SETTINGS_INITIAL_WINDOW_SIZE."""
+        self.sender.change_initial_window(size, list(self.streams.values()))
+        self.consider()

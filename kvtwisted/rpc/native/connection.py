@@ -1,0 +1,267 @@
+"""One connection: bytes in, frames apart, answers out, once for each chunk of bytes (RFC 9113).
+
+Note [By the chunk]: a client that has many calls under way sends many in one segment. All frames of what
+`dataReceived` is given are handled in one go, what they are answered is gathered, and one write sends it. A call whose
+HEADERS and DATA are whole and in the same chunk, and whose header block is known, is answered on the shortest way there
+is: no object is made for it. Its DATA need not come right after its HEADERS; some clients send the HEADERS of many
+calls first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+from typing import Protocol as Interface
+
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from . import frames
+from .control import Control
+from .frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    ConnectionFault,
+    ErrorCode,
+    StreamFault,
+    read_header,
+    read_word,
+)
+from .streams import MAX_STREAMS, Settings
+
+#: Bytes that a DATA frame of an uncompressed message has beside the message.
+_PREFIX = 5
+
+_log = Logger(namespace="kvtwisted.rpc")
+
+
+class Owner(Settings, Interface):
+    """What a connection needs of the server it belongs to."""
+
+    def opened(self, connection: Connection) -> None:
+        """It is there."""
+
+    def closed(self, connection: Connection) -> None:
+        """It is gone."""
+
+    def touched(self, connection: Connection) -> None:
+        """It has something to send, which `flush` sends."""
+
+    def flush(self) -> None:
+        """Send what has gathered on all connections."""
+
+
+@implementer(IPushProducer)
+class Connection(Protocol):
+    """An HTTP/2 connection that serves gRPC. Reactor thread."""
+
+    #: A TCP or TLS transport of Twisted's; no interface names all that both have.
+    transport: Any
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._rest = b""
+        self._out: list[bytes] = []
+        self._in_chunk = False
+        self._dirty = False
+        self._closed = False
+        self._write_now: Callable[[], object] | None = None
+        self.control = Control(owner, self._out, self._touch)
+        self._streams = self.control.streams
+
+    # The transport's side.
+
+    def connectionMade(self) -> None:
+        """Greet."""
+        self._owner.opened(self)
+        self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+        if not ISSLTransport.providedBy(self.transport):
+            # Of IWriteDescriptor. What it might say of a lost connection the reactor finds out by itself.
+            self._write_now = getattr(self.transport, "doWrite", None)
+        self.control.greet()
+        self.flush()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Handle a chunk of bytes."""
+        if self.control.failed:
+            return
+        if self._rest:
+            data = self._rest + data
+        self._in_chunk = True
+        try:
+            self._rest = data[self._parse(data) :]
+        except ConnectionFault as fault:
+            self._fail(fault.code, str(fault))
+        except Exception:
+            _log.failure("a gRPC connection broke")
+            self._fail(ErrorCode.INTERNAL_ERROR, "the server failed")
+        finally:
+            self._in_chunk = False
+        self.flush()
+        self._owner.flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is gone, and with it all calls."""
+        self.control.failed = True
+        self._streams.drop_all()
+        self._rest = b""
+        self._owner.closed(self)
+        self._owner.flush()
+
+    def pauseProducing(self) -> None:
+        """The peer does not read as fast as we write: read nothing either, until it does."""
+        self._streams.sender.paused = True
+        self._streams.consider()
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """It has caught up."""
+        self._streams.sender.paused = False
+        self.control.moved()
+        self._streams.consider()
+        self.transport.resumeProducing()
+        self.flush()
+
+    def stopProducing(self) -> None:
+        """The transport takes no more; `connectionLost` follows."""
+
+    # Going out.
+
+    def _touch(self) -> None:
+        if not self._in_chunk and not self._dirty:
+            self._dirty = True
+            self._owner.touched(self)
+
+    def flush(self) -> None:
+        """Write what there is to write."""
+        self._dirty = False
+        self._in_chunk = True  # whatever is begun here is written here
+        streams, out = self._streams, self._out
+        while True:
+            if streams.sender.can_send:
+                streams.pump()
+            if streams.parked:
+                streams.unpark()
+            if out:
+                self._write(b"".join(out))
+                out.clear()
+            if not streams.sender.can_send:
+                break
+        self._in_chunk = False
+        if not streams.quick:
+            streams.consider()
+        if self.control.finished and not self._closed:
+            self._closed = True
+            self._close()
+
+    def _write(self, data: bytes) -> None:
+        self.transport.write(data)
+        if self._write_now is not None:
+            # At once, not in the reactor's next turn: that saves a turn, and a wait for it.
+            self._write_now()
+
+    def _fail(self, code: ErrorCode, sentence: str) -> None:
+        self.control.fail(code, sentence)
+        self._rest = b""
+        self._streams.drop_all()
+
+    def _close(self) -> None:
+        """End it, once what was written has gone out."""
+        self.control.closing()
+        self._write_now = None
+        self.transport.unregisterProducer()
+        if ISSLTransport.providedBy(self.transport):
+            self.transport.loseConnection()
+        else:
+            # What the peer has sent and nobody has read would make a close a reset, and take away what is on its way.
+            self.transport.loseWriteConnection()
+
+    def abort(self) -> None:
+        """End it at once."""
+        self.transport.abortConnection()
+
+    # Coming in.
+
+    def _parse(self, data: bytes) -> int:
+        """Handle every whole frame in `data`; returns where the first one begins that is not whole."""
+        control, streams = self.control, self._streams
+        position, end = 0, len(data)
+        if control.preface:
+            position = control.read_preface(data)
+        remembered, opened = streams.blocks.remembered, streams.opened
+        calls = received = 0
+        while end - position >= 9:
+            word, flags, stream_id = read_header(data, position)
+            payload = position + 9
+            after = payload + (word >> 8)
+            # The short way: see Note [By the chunk].
+            if word & 0xFF == HEADERS:
+                if (
+                    flags == END_HEADERS
+                    and after <= end
+                    and (head := remembered.get(data[payload:after])) is not None
+                    and head.unary is not None
+                    and streams.last_id < stream_id <= frames.STREAM_BITS
+                    and stream_id & 1
+                    and streams.quick
+                    and control.quick
+                    and len(opened) + streams.count < MAX_STREAMS
+                ):
+                    streams.last_id = stream_id
+                    opened[stream_id] = head
+                    position = after
+                    continue
+            elif (
+                word & 0xFF == DATA
+                and flags == END_STREAM
+                and stream_id in opened
+                and after <= end
+                and word >> 8 >= _PREFIX
+                and data[payload] == 0
+                and read_word(data, payload + 1)[0] == (word >> 8) - _PREFIX
+                and (opened[stream_id].length < 0 or opened[stream_id].length == word >> 8)
+            ):
+                head = opened.pop(stream_id)
+                position = after
+                calls += 1
+                received += word >> 8
+                head.unary(streams, stream_id, data[payload + _PREFIX : after], head.timeout)  # type: ignore[misc]
+                continue
+            if word >> 8 > frames.DEFAULT_FRAME_SIZE:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame is over {frames.DEFAULT_FRAME_SIZE} bytes")
+            if after > end:
+                break
+            position = after
+            if opened:
+                streams.open_all()
+            stream_id &= frames.STREAM_BITS
+            try:
+                control.handle(word & 0xFF, flags, stream_id, data[payload:after])
+            except StreamFault as fault:
+                streams.fault(stream_id, fault)
+        if opened:
+            streams.open_all()
+        control.received(received, calls)
+        return position
+
+    # Looked at by the server from time to time.
+
+    def look(self, now: float) -> None:
+        """See to deadlines."""
+        if self.control.look(now):
+            self.abort()
+        elif self._out:
+            self.flush()
+
+    def drain(self) -> None:
+        """Take no new calls, and close when those that run have ended."""
+        self.control.drain()
+        self.flush()
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.transport.getPeer() if self.transport else None}>"

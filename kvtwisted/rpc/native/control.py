@@ -1,0 +1,329 @@
+"""One connection's own frames and its life: settings, windows, pings, the goodbye, and what takes too long.
+
+Sources: RFC 9113, sections 3.4 (preface), 5.2 (flow control), 6 (frames), 9.1 (ending a connection).
+"""
+
+from __future__ import annotations
+
+from typing import Callable, ClassVar
+
+from . import frames
+from .frames import (
+    ACK,
+    DEFAULT_FRAME_SIZE,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    HAS_PRIORITY,
+    LARGEST_FRAME_SIZE,
+    LARGEST_WINDOW,
+    PADDED,
+    PREFACE,
+    STREAM_BITS,
+    ConnectionFault,
+    ErrorCode,
+    StreamFault,
+)
+from .guard import Guard
+from .header_blocks import MAX_BLOCK_BYTES, MAX_LIST_BYTES
+from .streams import MAX_STREAMS, Settings, Streams
+
+#: Seconds for the client's first SETTINGS to come.
+HANDSHAKE_SECONDS = 10.0
+#: Seconds without a call after which the connection is closed.
+IDLE_SECONDS = 600.0
+#: Seconds of silence while calls run after which the peer is asked whether it lives, and those it has to answer.
+KEEPALIVE_SECONDS, KEEPALIVE_ANSWER_SECONDS = 60.0, 20.0
+#: Seconds that answers may wait without any of them getting on.
+STALL_SECONDS = 60.0
+#: Seconds that a goodbye waits for calls that were on their way, and those after it until the peer has closed.
+GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 2.0
+
+#: Bytes that the peer may send before it hears that they have come. No memory: see Note [Who may send much].
+CONNECTION_WINDOW = 16 << 20
+_CREDIT_STEP = CONNECTION_WINDOW // 4
+
+_KEEPALIVE, _GOODBYE = b"kvt-live", b"kvt-last"
+
+
+class Control:
+    """The state of one connection beside its streams. Reactor thread."""
+
+    def __init__(self, settings: Settings, out: list[bytes], touched: Callable[[], None]) -> None:
+        self._out = out
+        self._touched = touched
+        self._seconds = settings.seconds
+        self._guard = Guard(settings.seconds)
+        self.streams = Streams(settings, out, self._guard, touched)
+        #: What is still to come of the preface.
+        self.preface = PREFACE
+        #: Whether frames other than SETTINGS may come, and no header block is half there.
+        self.quick = False
+        #: Nothing that comes is looked at any more.
+        self.failed = False
+        self._settled = False
+        self._block: bytearray | None = None
+        self._block_of = (0, False)
+        self._unacknowledged = 0
+        self._draining = False
+        now = self._seconds()
+        self._opened_at = self._active_at = self._heard_at = self._moved_at = now
+        self._asked_at: float | None = None
+        self._sent = 0
+        self._closing_at: float | None = None
+
+    # The beginning.
+
+    def greet(self) -> None:
+        """Send our side of the preface."""
+        self._out.append(
+            frames.settings({frames.MAX_CONCURRENT_STREAMS: MAX_STREAMS, frames.MAX_HEADER_LIST_SIZE: MAX_LIST_BYTES})
+        )
+        self._out.append(frames.window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
+
+    def read_preface(self, data: bytes) -> int:
+        """Compare with the client's preface; returns how much of `data` it was."""
+        expected = self.preface[: len(data)]
+        if data[: len(expected)] != expected:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "this is a gRPC server: it speaks HTTP/2 alone")
+        self.preface = self.preface[len(expected) :]
+        return len(expected)
+
+    def received(self, size: int, calls: int) -> None:
+        """A chunk has come: `size` bytes of DATA that nobody has counted, and so many calls."""
+        self._heard_at = self._seconds()
+        if calls:
+            self._guard.earn(calls)
+            self._active_at = self._heard_at
+        self._credit(size)
+
+    def _credit(self, size: int) -> None:
+        self._unacknowledged += size
+        if self._unacknowledged >= _CREDIT_STEP:
+            self._out.append(frames.window_update(0, self._unacknowledged))
+            self._unacknowledged = 0
+
+    # Frames.
+
+    def handle(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """One frame. Raises ConnectionFault or StreamFault."""
+        if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block_of[0]):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was not continued")
+        if not self._settled and kind != frames.SETTINGS:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS")
+        if kind < len(self._HANDLERS):
+            self._HANDLERS[kind](self, flags, stream_id, payload)
+        else:
+            # Unknown types are ignored (section 4.1).
+            self._guard.spend()
+
+    def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        _of_a_stream("DATA", stream_id)
+        self._credit(len(payload))
+        data = frames.unpadded(payload) if flags & PADDED else payload
+        self.streams.data(stream_id, data, len(payload), bool(flags & END_STREAM))
+
+    def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        _of_a_stream("HEADERS", stream_id)
+        block = frames.unpadded(payload) if flags & PADDED else payload
+        if flags & HAS_PRIORITY:
+            _check_dependency(stream_id, block[:5], ConnectionFault)  # or the block would have to be decoded first
+            block = block[5:]
+        self._block_of = stream_id, bool(flags & END_STREAM)
+        self._block = bytearray()
+        self.quick = False
+        self._add_to_block(flags, block)
+
+    def _continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._block is None:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        self._guard.spend(10 if not payload else 1)
+        self._add_to_block(flags, payload)
+
+    def _add_to_block(self, flags: int, payload: bytes) -> None:
+        block = self._block
+        assert block is not None  # noqa: S101 - both callers see to it
+        block += payload
+        if len(block) > MAX_BLOCK_BYTES:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a header block is over {MAX_BLOCK_BYTES} bytes")
+        if flags & END_HEADERS:
+            self._block = None
+            self.quick = self.streams.last_served is None
+            self._active_at = self._seconds()
+            self._guard.earn(1)
+            stream_id, end_stream = self._block_of
+            self.streams.begin(stream_id, bytes(block), end_stream)
+
+    def _priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        _of_a_stream("PRIORITY", stream_id)
+        self._guard.spend()
+        if len(payload) != 5:
+            raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
+        _check_dependency(stream_id, payload, StreamFault)
+
+    def _rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
+        _of_a_stream("RST_STREAM", stream_id)
+        _sized("RST_STREAM", payload, 4)
+        self.streams.peer_reset(stream_id)
+
+    def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        _of_the_connection("SETTINGS", stream_id)
+        self._guard.spend(10)
+        if flags & ACK:
+            _sized("an acknowledgement of SETTINGS", payload, 0)
+            return
+        if len(payload) % 6:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS has 6 bytes for each setting")
+        for name, value in frames.read_settings(payload):
+            self._setting(name, value)
+        self._settled = True
+        self.quick = self.streams.last_served is None
+        self._out.append(frames.frame(frames.SETTINGS, ACK, 0))
+
+    def _setting(self, name: int, value: int) -> None:
+        if name == frames.INITIAL_WINDOW_SIZE:
+            if value > LARGEST_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"the initial window is over {LARGEST_WINDOW}")
+            self.streams.change_initial_window(value)
+        elif name == frames.MAX_FRAME_SIZE:
+            if not DEFAULT_FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:
+                sentence = f"the largest frame must have {DEFAULT_FRAME_SIZE} to {LARGEST_FRAME_SIZE} bytes"
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, sentence)
+            self.streams.sender.frame_size = min(value, 4 * DEFAULT_FRAME_SIZE)
+        elif name == frames.ENABLE_PUSH and value > 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH must be 0 or 1")
+        else:
+            # Neither pushing nor a dynamic table is used here, so that nothing else matters; unknown ones never do.
+            self._guard.spend()
+
+    def _push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
+
+    def _ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        _of_the_connection("PING", stream_id)
+        _sized("PING", payload, 8)
+        self._guard.spend()
+        if not flags & ACK:
+            self._out.append(frames.frame(frames.PING, ACK, 0, payload))
+        elif payload == _KEEPALIVE:
+            self._asked_at = None
+        elif payload == _GOODBYE and self._draining:
+            self._last_goodbye()
+
+    def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        _of_the_connection("GOAWAY", stream_id)
+        if len(payload) < 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY has at least 8 bytes")
+        self._guard.spend()
+        # The client closes when its calls have ended; it opens no others.
+
+    def _window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
+        _sized("WINDOW_UPDATE", payload, 4)
+        self._guard.spend()
+        increment = frames.read_word(payload)[0] & STREAM_BITS
+        if increment == 0:
+            fault = ConnectionFault if stream_id == 0 else StreamFault
+            raise fault(ErrorCode.PROTOCOL_ERROR, "a window cannot grow by 0")
+        if not self.streams.widen(stream_id, increment) and stream_id > self.streams.last_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that was never opened")
+
+    _HANDLERS: ClassVar[tuple[Callable[[Control, int, int, bytes], None], ...]] = (
+        _data, _headers, _priority, _rst_stream, _settings,
+        _push_promise, _ping, _goaway, _window_update, _continuation,
+    )  # fmt: skip
+
+    # The end.
+
+    def fail(self, code: ErrorCode, sentence: str) -> None:
+        """Say goodbye for what the peer did; nothing it sends is looked at any more."""
+        self.failed = True
+        self._out.append(frames.goaway(self.streams.last_id, code, sentence))
+        self._closing_at = self._seconds()
+
+    def drain(self) -> None:
+        """Say that no new calls should come. Those that are on their way are still served (section 6.8)."""
+        if not self._draining and not self.failed:
+            self._draining = True
+            self._closing_at = self._seconds()
+            self._out.append(frames.goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR))
+            self._out.append(frames.frame(frames.PING, 0, 0, _GOODBYE))
+
+    def _last_goodbye(self) -> None:
+        if self.streams.last_served is None:
+            self.streams.last_served = self.streams.last_id
+            self.quick = False
+            self._out.append(frames.goaway(self.streams.last_id, ErrorCode.NO_ERROR))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the connection is to be closed once all is sent."""
+        streams = self.streams
+        return self.failed or (streams.last_served is not None and streams.count == 0)
+
+    def closing(self) -> None:
+        """All is said; the peer has to close."""
+        self.failed = True
+        self._closing_at = self._seconds()
+
+    # What takes too long.
+
+    def moved(self) -> None:
+        """Answers got on."""
+        self._moved_at = self._seconds()
+
+    def look(self, now: float) -> bool:
+        """See to what takes too long; True if the connection is to be cut off."""
+        streams = self.streams
+        if streams.streams:
+            streams.expire(now)
+        if self._closing_at is not None:
+            if self.failed:
+                return now - self._closing_at > CLOSE_SECONDS
+            if now - self._closing_at > GOODBYE_SECONDS:
+                self._last_goodbye()
+        if not self._settled:
+            return now - self._opened_at > HANDSHAKE_SECONDS
+        return self._stalled(now) or self._silent(now)
+
+    def _stalled(self, now: float) -> bool:
+        sender = self.streams.sender
+        if sender.sent != self._sent or not (sender.queued or sender.paused):
+            self._sent = sender.sent
+            self._moved_at = now
+        return now - self._moved_at > STALL_SECONDS
+
+    def _silent(self, now: float) -> bool:
+        if self._asked_at is not None:
+            if self._heard_at > self._asked_at:
+                self._asked_at = None
+            elif now - self._asked_at > KEEPALIVE_ANSWER_SECONDS:
+                return True
+        elif self.streams.count:
+            if now - self._heard_at > KEEPALIVE_SECONDS:
+                self._asked_at = now
+                self._out.append(frames.frame(frames.PING, 0, 0, _KEEPALIVE))
+        elif now - self._active_at > IDLE_SECONDS:
+            self.drain()
+        return False
+
+
+def _of_a_stream(name: str, stream_id: int) -> None:
+    if stream_id == 0:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{name} must be of a stream")
+
+
+def _of_the_connection(name: str, stream_id: int) -> None:
+    if stream_id:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{name} must be of the connection, stream 0")
+
+
+def _sized(name: str, payload: bytes, size: int) -> None:
+    if len(payload) != size:
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"{name} must have {size} bytes")
+
+
+def _check_dependency(stream_id: int, priority: bytes, fault: type[ConnectionFault] | type[StreamFault]) -> None:
+    if len(priority) != 5:
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a priority has 5 bytes")
+    if frames.read_word(priority)[0] & STREAM_BITS == stream_id:
+        raise fault(ErrorCode.PROTOCOL_ERROR, "a stream cannot depend on itself")

@@ -1,0 +1,159 @@
+"""Header blocks: decoded by `hpack` and remembered while they repeat, and those that the server sends.
+
+Note [Blocks repeat]: once a client's dynamic table has settled, the header blocks of its calls repeat byte for byte. So
+what a block meant is remembered, by connection, as long as the table stays as it is. Decoding one takes some tens of
+microseconds, looking one up a tenth of one.
+
+Sources: RFC 7541 (HPACK); RFC 9113, section 8.2 and 8.3 (which lists are well-formed).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Generic, TypeVar
+
+from hpack import Decoder, HPACKError, OversizedHeaderListError
+from hpack.table import HeaderTable
+
+from .frames import ConnectionFault, ErrorCode, StreamFault
+
+T = TypeVar("T")
+Headers = list["tuple[bytes, bytes]"]
+
+#: Bytes of a header block as it arrives, CONTINUATION included. A connection that sends more is closed.
+MAX_BLOCK_BYTES = 32_768
+#: Bytes of a decoded list (32 more counted for each header), as SETTINGS_MAX_HEADER_LIST_SIZE tells; a call with more
+#: is refused. What decodes to four times that ends the connection: then the decoder stops in the middle.
+MAX_LIST_BYTES = 16_384
+_DECODE_BYTES = 4 * MAX_LIST_BYTES
+
+#: Remembered blocks of a connection, and bytes of one.
+_REMEMBERED, _REMEMBERED_BYTES = 64, 1024
+
+_PSEUDO_HEADERS = (b":method", b":scheme", b":path", b":authority")
+_OF_A_CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_BAD_IN_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z")
+
+
+class _WatchedTable(HeaderTable):
+    """A dynamic table that knows whether it was changed."""
+
+    changed = False
+
+    def add(self, name: bytes, value: bytes) -> None:
+        self.changed = True
+        super().add(name, value)
+
+    @property
+    def maxsize(self) -> int:
+        return self._maxsize
+
+    @maxsize.setter
+    def maxsize(self, newmax: int) -> None:
+        self.changed = True
+        HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined]
+
+
+class HeaderBlocks(Generic[T]):
+    """The header blocks that one connection's peer sends, and what `read` made of them. Reactor thread.
+
+    `remembered.get(block)` is the short way to what `meaning(block)` has given before.
+    """
+
+    def __init__(self, read: Callable[[Headers], T]) -> None:
+        """`read` makes something immutable of a well-formed request's headers."""
+        self._read = read
+        self._decoder = Decoder(_DECODE_BYTES)
+        self._table = _WatchedTable()
+        self._decoder.header_table = self._table
+        self.remembered: dict[bytes, T] = {}
+
+    def meaning(self, block: bytes) -> T:
+        """What `read` makes of a request's block. Raises ConnectionFault, or StreamFault if it is malformed."""
+        known = self.remembered.get(block)
+        if known is not None:
+            return known
+        self._table.changed = False
+        headers = self.decode(block)
+        check_request(headers)
+        meaning = self._read(headers)
+        if not self._table.changed and len(block) <= _REMEMBERED_BYTES:
+            if len(self.remembered) >= _REMEMBERED:
+                self.remembered.clear()
+            self.remembered[block] = meaning
+        return meaning
+
+    def decode(self, block: bytes) -> Headers:
+        """The headers in a block. Every block must go through here or `meaning`, for the table's sake."""
+        try:
+            headers = self._decoder.decode(block, raw=True)
+        except OversizedHeaderListError:
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM, f"a header list is over {_DECODE_BYTES} bytes once it is decompressed"
+            ) from None
+        except (HPACKError, IndexError, UnicodeDecodeError):
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block is not valid HPACK") from None
+        if self._table.changed:
+            self.remembered.clear()
+        return headers  # type: ignore[return-value]  # with raw=True they are bytes
+
+
+def list_bytes(headers: Headers) -> int:
+    """The size of a list as SETTINGS_MAX_HEADER_LIST_SIZE counts it."""
+    return sum([len(name) + len(value) + 32 for name, value in headers])
+
+
+def check_request(headers: Headers) -> None:
+    """Raise StreamFault unless these are the headers of a well-formed request."""
+    pseudo: dict[bytes, bytes] = {}
+    regular = False
+    for name, value in headers:
+        if name[:1] == b":":
+            if regular or name in pseudo or name not in _PSEUDO_HEADERS:
+                raise _malformed("a pseudo-header is unknown, repeated or out of place")
+            pseudo[name] = value
+        else:
+            regular = True
+            _check_field(name, value)
+    # CONNECT, which has neither path nor scheme, is nothing that this server could do.
+    if not all(pseudo.get(name) for name in _PSEUDO_HEADERS[:3]):
+        raise _malformed("a pseudo-header is missing or empty")
+
+
+def check_trailers(headers: Headers) -> None:
+    """Raise StreamFault unless these are well-formed trailers."""
+    for name, value in headers:
+        if name[:1] == b":":
+            raise _malformed("trailers have a pseudo-header")
+        _check_field(name, value)
+
+
+def _check_field(name: bytes, value: bytes) -> None:
+    if not _NAME.fullmatch(name) or _BAD_IN_VALUE.search(value):
+        raise _malformed("a header's name or value has characters that it must not have")
+    if name in _OF_A_CONNECTION or (name == b"te" and value != b"trailers"):
+        raise _malformed("a header belongs to a connection of HTTP/1")
+
+
+def _malformed(sentence: str) -> StreamFault:
+    return StreamFault(ErrorCode.PROTOCOL_ERROR, sentence)
+
+
+def encode(headers: Headers) -> bytes:
+    """A block of literals that are in no table, so that it means the same at any time (RFC 7541, section 6.2.2)."""
+    return b"".join([b"\x00" + _string(name) + _string(value) for name, value in headers])
+
+
+def _string(text: bytes) -> bytes:
+    # RFC 7541, section 5.1: a length of seven bits, or more of them.
+    length = len(text)
+    if length < 127:
+        return bytes((length,)) + text
+    encoded = bytearray((127,))
+    length -= 127
+    while length > 127:
+        encoded.append(length & 127 | 128)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded) + text

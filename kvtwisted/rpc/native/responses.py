@@ -1,0 +1,111 @@
+"""gRPC's answers as frames: headers, messages, and the status at the end.
+
+Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Header blocks are constant: what is in no table
+means the same on every connection at any time.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Callable
+
+from ..errors import Code
+from .frames import DATA, END_HEADERS, END_STREAM, FRAME_HEADER, HEADERS, frame, frame_header
+from .header_blocks import Headers, encode
+
+#: Bytes in front of each message: whether it is compressed, and its length.
+MESSAGE_PREFIX = struct.Struct(">BI")
+
+# ":status: 200" is number 8 of HPACK's static table, "content-type" 31 (by name, the value spelt out).
+_OK_BLOCK = b"\x88" + b"\x0f\x10\x10application/grpc"
+_LAST = END_HEADERS | END_STREAM
+_GOOD = encode([(b"grpc-status", b"0")])
+#: The part of a frame's header that does not depend on the stream.
+_OK_START = frame_header(HEADERS, END_HEADERS, 0, len(_OK_BLOCK))[:5]
+_GOOD_START = frame_header(HEADERS, _LAST, 0, len(_GOOD))[:5]
+
+#: Letters that a status sentence has as they are; all others are percent-encoded.
+_PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}
+_LONGEST_SENTENCE = 1024
+
+_packers: dict[int, Callable[..., bytes]] = {}
+
+
+def ok_headers(stream_id: int) -> bytes:
+    """The frame that begins an answer."""
+    return _OK_START + stream_id.to_bytes(4, "big") + _OK_BLOCK
+
+
+def ok_trailers(stream_id: int) -> bytes:
+    """The frame that ends an answer well."""
+    return _GOOD_START + stream_id.to_bytes(4, "big") + _GOOD
+
+
+def whole_answer(stream_id: int, message: bytes) -> bytes:
+    """All frames of a good answer; `message` must fit into one frame of DATA."""
+    length = len(message)
+    pack = _packers.get(length)
+    if pack is None:
+        pack = _packer(length)
+    # Five tenths of a microsecond less than joining ten strings.
+    return pack(
+        _OK_START, stream_id, _OK_BLOCK, length + MESSAGE_PREFIX.size << 8, 0, stream_id, 0, length, message,
+        _GOOD_START, stream_id, _GOOD,
+    )  # fmt: skip
+
+
+def _packer(length: int) -> Callable[..., bytes]:
+    if len(_packers) >= 4096:
+        _packers.clear()
+    layout = struct.Struct(f">5sI{len(_OK_BLOCK)}sIBIBI{length}s5sI{len(_GOOD)}s")
+    return _packers.setdefault(length, layout.pack)
+
+
+class ConstantAnswer:
+    """A good answer that is always the same, made ready: `frames(stream_id)` are its frames."""
+
+    def __init__(self, message: bytes) -> None:
+        self.message = message
+        #: Bytes of DATA.
+        self.size = len(message) + MESSAGE_PREFIX.size
+        start = _OK_START
+        middle = _OK_BLOCK + frame_header(DATA, 0, 0, self.size)[:5]
+        end = MESSAGE_PREFIX.pack(0, len(message)) + message + _GOOD_START
+        pack = struct.Struct(f">{len(start)}sI{len(middle)}sI{len(end)}sI{len(_GOOD)}s").pack
+        self.frames: Callable[[int], bytes] = lambda stream_id: pack(
+            start, stream_id, middle, stream_id, end, stream_id, _GOOD
+        )
+
+
+def status_frame(stream_id: int, code: Code | int, sentence: str, *, first: bool, more: Headers | None = None) -> bytes:
+    """The frame that ends a call with a status; `first` if nothing was sent before it."""
+    return frame(HEADERS, _LAST, stream_id, status_block(code, sentence, first=first, more=more))
+
+
+def status_block(code: Code | int, sentence: str, *, first: bool, more: Headers | None = None) -> bytes:
+    """The header block of `status_frame`."""
+    headers: Headers = [(b"grpc-status", b"%d" % code)]
+    if sentence:
+        headers.append((b"grpc-message", percent_encoded(sentence)))
+    return (_OK_BLOCK if first else b"") + encode(headers + (more or []))
+
+
+def percent_encoded(sentence: str) -> bytes:
+    """A status sentence as gRPC sends it: UTF-8, percent-encoded but for printable ASCII."""
+    text = sentence.encode("utf-8", "replace")[:_LONGEST_SENTENCE]
+    return b"".join([bytes((byte,)) if byte in _PLAIN else b"%%%02X" % byte for byte in text])
+
+
+def plain_headers(stream_id: int, status: int, length: int, more: Headers) -> bytes:
+    """The frame that begins an answer to what is HTTP, but not gRPC."""
+    headers: Headers = [
+        (b":status", b"%d" % status),
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % length),
+    ]
+    return frame(HEADERS, END_HEADERS, stream_id, encode(headers + more))
+
+
+#: Bytes of DATA that every peer takes in one frame; larger answers are cut up.
+SMALLEST_FRAME = 16_384
+assert len(_OK_START) + 4 == FRAME_HEADER  # noqa: S101 - what `_packer` builds on

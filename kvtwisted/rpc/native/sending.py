@@ -1,0 +1,153 @@
+"""What waits to be sent: flow control towards the peer, by connection and stream (RFC 9113, 5.2 and 6.9)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .frames import (
+    DATA,
+    DEFAULT_FRAME_SIZE,
+    DEFAULT_WINDOW,
+    LARGEST_WINDOW,
+    ConnectionFault,
+    ErrorCode,
+    StreamFault,
+    frame_header,
+)
+
+#: Bytes of DATA that go out before other streams have their turn, and before the transport is given what there is.
+_TURN, _BURST = 65_536, 262_144
+
+
+class Outgoing:
+    """One stream's queue: DATA that its window, or the connection's, holds back, then its last frame."""
+
+    __slots__ = ("last", "queue", "queued", "queueing", "stream_id", "window")
+
+    def __init__(self, stream_id: int, window: int) -> None:
+        self.stream_id = stream_id
+        self.window = window
+        self.queue: deque[memoryview] = deque()
+        self.queued = 0
+        #: The frames that end the stream, sent after its DATA; None while more may come.
+        self.last: bytes | None = None
+        #: Whether it stands in the connection's queue.
+        self.queueing = False
+
+
+class Sender:
+    """All that one connection sends under flow control. Frames go to `out`. Reactor thread."""
+
+    def __init__(self, out: list[bytes]) -> None:
+        self._out = out
+        self.window = DEFAULT_WINDOW
+        self.initial_window = DEFAULT_WINDOW
+        self.frame_size = DEFAULT_FRAME_SIZE
+        #: Bytes of DATA that wait.
+        self.queued = 0
+        #: Bytes of DATA sent so far.
+        self.sent = 0
+        #: Streams that have sent all, and those that have ended, since somebody looked.
+        self.drained: list[Outgoing] = []
+        self.ended: list[Outgoing] = []
+        #: While the transport's own buffer is full.
+        self.paused = False
+        self._ready: deque[Outgoing] = deque()
+
+    def send(self, stream: Outgoing, data: bytes) -> None:
+        """Queue DATA; `pump` sends it."""
+        if data:
+            stream.queue.append(memoryview(data))
+            stream.queued += len(data)
+            self.queued += len(data)
+        self._queue(stream)
+
+    def end(self, stream: Outgoing, last: bytes) -> None:
+        """Send `last`, whole frames, after all DATA of the stream."""
+        stream.last = last
+        self._queue(stream)
+
+    def _queue(self, stream: Outgoing) -> None:
+        if not stream.queueing and (stream.window > 0 or not stream.queued):
+            stream.queueing = True
+            self._ready.append(stream)
+
+    def drop(self, stream: Outgoing) -> None:
+        """The stream is over: nothing of it is sent any more."""
+        self.queued -= stream.queued
+        stream.queued = 0
+        stream.queue.clear()
+        stream.last = None
+
+    @property
+    def can_send(self) -> bool:
+        """Whether `pump` would send anything."""
+        ready = self._ready
+        # Streams that only have to say goodbye need no window.
+        return bool(ready) and not self.paused and (self.window > 0 or not all(stream.queued for stream in ready))
+
+    def pump(self) -> None:
+        """Send some of what the windows allow, streams taking turns.
+
+        Streams that have nothing left to send are appended to `drained`, those whose last frame went out to `ended`.
+        """
+        until = self.sent + _BURST
+        while self.can_send and self.sent < until:
+            while self.window <= 0 and self._ready[0].queued:
+                self._ready.rotate(-1)
+            stream = self._ready.popleft()
+            stream.queueing = False
+            self._take_turn(stream)
+            if stream.queued:
+                self._queue(stream)
+                continue
+            self.drained.append(stream)
+            if stream.last is not None:
+                self._out.append(stream.last)
+                stream.last = None
+                self.ended.append(stream)
+
+    def _take_turn(self, stream: Outgoing) -> None:
+        allowed = min(stream.window, self.window, _TURN)
+        while allowed > 0 and stream.queue:
+            piece = stream.queue[0]
+            size = min(len(piece), self.frame_size, allowed)
+            self._out.append(frame_header(DATA, 0, stream.stream_id, size))
+            self._out.append(bytes(piece[:size]))
+            if size == len(piece):
+                stream.queue.popleft()
+            else:
+                stream.queue[0] = piece[size:]
+            allowed -= size
+            stream.queued -= size
+            stream.window -= size
+            self.queued -= size
+            self.window -= size
+            self.sent += size
+
+    # What the peer says of its windows.
+
+    def widen(self, increment: int) -> None:
+        """WINDOW_UPDATE for the connection."""
+        self.window += increment
+        if self.window > LARGEST_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"the connection's window is over {LARGEST_WINDOW}")
+
+    def widen_stream(self, stream: Outgoing, increment: int) -> None:
+        """WINDOW_UPDATE for a stream."""
+        if stream.window + increment > LARGEST_WINDOW:
+            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, f"a stream's window is over {LARGEST_WINDOW}")
+        stream.window += increment
+        if stream.queued:
+            self._queue(stream)
+
+    def change_initial_window(self, size: int, streams: list[Outgoing]) -> None:
+        """SETTINGS_INITIAL_WINDOW_SIZE: it moves the windows of all open streams, below 0 too (section 6.9.2)."""
+        change = size - self.initial_window
+        self.initial_window = size
+        for stream in streams:
+            if stream.window + change > LARGEST_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"a stream's window is over {LARGEST_WINDOW}")
+            stream.window += change
+            if stream.queued:
+                self._queue(stream)

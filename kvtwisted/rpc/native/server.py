@@ -1,0 +1,179 @@
+"""The gRPC server on Twisted's reactor: it listens, knows its connections, and lets them end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, Callable
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from ...core.admission import Admission
+from ...core.health import Health
+from ...core.operations import Operations
+from ...threaded.work import Work
+from ..calls import Calls
+from ..listening import cannot_listen, check_address
+from ..messages import message_limit
+from ..methods import SERVICES
+from ..options import GrpcOptions
+from .connection import Connection
+from .receiving import Budget
+from .requests import Route
+from .streaming import HealthService, ReflectionService
+from .tls import server_context
+from .unary import UnaryCalls
+
+#: Seconds between two looks at what takes too long.
+LOOK_SECONDS = 0.25
+#: Connections that the kernel keeps until they are accepted.
+_BACKLOG = 1024
+#: Unfinished requests are promised the memory of so many of the largest.
+_LARGE_REQUESTS = 8
+
+_log = Logger(namespace="kvtwisted.rpc")
+
+
+class NativeGrpcServer(Factory):
+    """All services of this server on HTTP/2 connections of our own. Reactor thread.
+
+    `max_response_bytes` and `request_timeout` (seconds) are asked anew for each call.
+    """
+
+    noisy = False
+    seconds = staticmethod(monotonic)
+
+    def __init__(
+        self,
+        reactor: Any,
+        operations: Operations,
+        work: Work,
+        admission: Admission,
+        health: Health,
+        options: GrpcOptions,
+        *,
+        max_response_bytes: Callable[[], int],
+        request_timeout: Callable[[], float],
+    ) -> None:
+        self._reactor = reactor
+        self._options = options
+        self.request_timeout = request_timeout
+        self.message_limit = message_limit(options.max_request_bytes)
+        self.budget = Budget(_LARGE_REQUESTS * self.message_limit)
+        self._health = HealthService(reactor, operations, health, self.flush)
+        self._reflection = ReflectionService(self.seconds)
+        calls = Calls(operations, admission, max_response_bytes=max_response_bytes, request_timeout=request_timeout)
+        unary = UnaryCalls(
+            reactor, operations, work, admission, calls,
+            message_limit=self.message_limit, max_response_bytes=max_response_bytes, flush=self.flush,
+        )  # fmt: skip
+        self.routes: Mapping[bytes, Route] = {
+            route.path.encode(): route
+            for route in (
+                *(Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in unary.methods().items()),
+                *self._health.routes(),
+                *self._reflection.routes(),
+            )
+        }
+        self._connections: set[Connection] = set()
+        self._touched: list[Connection] = []
+        self._port: Any = None
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
+        self._stopped: Deferred[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    def start(self) -> int:
+        """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
+        options = self._options
+        check_address(options.host, options.port)
+        try:
+            if options.certificate:
+                context = server_context(options.certificate, options.private_key)
+                self._port = self._reactor.listenSSL(options.port, self, context, _BACKLOG, options.host)
+            else:
+                self._port = self._reactor.listenTCP(options.port, self, _BACKLOG, options.host)
+        except CannotListenError as error:
+            raise cannot_listen(options.host, options.port, str(error.socketError)) from None
+        self._health.start()
+        self._looking.start(LOOK_SECONDS, now=False)
+        return int(self._port.getHost().port)
+
+    def stop(self, grace: float) -> Deferred[None]:
+        """Stop: watchers hear NOT_SERVING, no new calls are taken, running ones have `grace` seconds to finish.
+
+        Fires when no connection is left.
+        """
+        if self._port is None:
+            return maybeDeferred(lambda: None)
+        port, self._port = self._port, None
+        stopped = self._stopped = Deferred()
+        listening: Deferred[Any] = maybeDeferred(port.stopListening)
+        self._health.stop()
+        self._reflection.stop()
+        for connection in tuple(self._connections):
+            connection.drain()
+        cutting_off = self._reactor.callLater(grace, self._abort)
+        self._check_stopped()
+
+        def ended(_: object) -> None:
+            if cutting_off.active():
+                cutting_off.cancel()
+            self._looking.stop()
+
+        return stopped.addCallback(lambda _: listening).addCallback(ended)
+
+    def _abort(self) -> None:
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    def _check_stopped(self) -> None:
+        stopped = self._stopped
+        if stopped is not None and not self._connections:
+            self._stopped = None
+            stopped.callback(None)
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+        """A new connection; none once the server stops, for those that were still in the kernel's queue."""
+        return Connection(self) if self._port is not None else None
+
+    def _look(self) -> None:
+        now = self.seconds()
+        for connection in tuple(self._connections):
+            try:
+                connection.look(now)
+            except Exception:
+                _log.failure("a gRPC connection could not be looked after")
+                connection.abort()
+        self.flush()
+
+    # For connections.
+
+    def opened(self, connection: Connection) -> None:
+        """One more."""
+        self._connections.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """One less."""
+        self._connections.discard(connection)
+        self._check_stopped()
+
+    def touched(self, connection: Connection) -> None:
+        """It has something to send, which `flush` sends."""
+        self._touched.append(connection)
+
+    def flush(self) -> None:
+        """Send what has gathered. Whoever answers calls, or frees memory that others wait for, sees to this."""
+        while self._touched:
+            touched, self._touched = self._touched, []
+            for connection in touched:
+                connection.flush()

@@ -1,0 +1,230 @@
+"""The streams of one connection: what the peer's frames do to them (RFC 9113, sections 5 and 8).
+
+A call comes in one of two ways. Most have sent all they have within one chunk: their message is looked at in place, and
+nothing is remembered of them, but for their number if the answer comes later. The others get a `Stream`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Callable, Protocol
+
+from ..errors import CallError, Code, call_error
+from .answering import Answering, Stream
+from .frames import ConnectionFault, ErrorCode, StreamFault, window_update
+from .guard import TOKENS_PER_CALL, Guard
+from .header_blocks import HeaderBlocks, check_trailers
+from .receiving import Budget, Incoming, Message
+from .requests import Head, Route, read_head
+
+#: Streams that a peer may have open; one more is refused.
+MAX_STREAMS = 1000
+#: Tokens that a stream's fault costs: more than a call brings.
+_FAULT_TOKENS = 2 * TOKENS_PER_CALL
+
+
+class Settings(Protocol):
+    """What streams need of the server they belong to."""
+
+    routes: Mapping[bytes, Route]
+    budget: Budget
+    message_limit: int
+    seconds: Callable[[], float]
+    request_timeout: Callable[[], float]
+
+
+class Streams(Answering):
+    """All streams of a connection. Reactor thread."""
+
+    def __init__(self, settings: Settings, out: list[bytes], guard: Guard, touched: Callable[[], None]) -> None:
+        super().__init__(out, touched)
+        self._settings = settings
+        self._guard = guard
+        self.blocks: HeaderBlocks[Head] = HeaderBlocks(partial(read_head, settings.routes))
+        self.last_id = 0
+        #: Unary calls whose HEADERS came in the chunk that is being looked at, and nothing else yet.
+        self.opened: dict[int, Head] = {}
+        #: The last stream that is served, once the connection drains.
+        self.last_served: int | None = None
+
+    def begin(self, stream_id: int, block: bytes, end_stream: bool) -> None:
+        """A whole header block has come."""
+        if stream_id in self.streams or stream_id in self.promised:
+            self._trailers(stream_id, block, end_stream)
+            return
+        if not stream_id & 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
+        if stream_id <= self.last_id:
+            self.blocks.decode(block)
+            self._guard.spend()
+            if stream_id not in self.resets:
+                raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that is closed")
+            return
+        self.last_id = stream_id
+        head = self.blocks.meaning(block)
+        if self.last_served is not None and stream_id > self.last_served:
+            raise StreamFault(ErrorCode.REFUSED_STREAM, "the connection is closing")
+        if self.count >= MAX_STREAMS:
+            self._guard.spend()
+            raise StreamFault(ErrorCode.REFUSED_STREAM, f"over {MAX_STREAMS} streams at once")
+        if head.length > 0 and end_stream:
+            raise _wrong_length()
+        if head.refusal is not None:
+            self.refuse(stream_id, head.refusal, end_stream)
+        else:
+            self._open(stream_id, head, end_stream)
+
+    def open_all(self) -> None:
+        """Make streams of the calls that are `opened`: what comes next of them is not all in this chunk."""
+        opened = self.opened.copy()
+        self.opened.clear()
+        for stream_id, head in opened.items():
+            self._open(stream_id, head, False)
+
+    def _open(self, stream_id: int, head: Head, end_stream: bool) -> None:
+        settings, route = self._settings, head.route
+        assert route is not None  # noqa: S101 - or it would have been refused
+        stream = self._stream(stream_id)
+        stream.head, stream.open = head, True
+        stream.incoming = Incoming(settings.budget, settings.message_limit, partial(self._credit, stream_id))
+        now = settings.seconds()
+        if head.timeout is not None:
+            stream.deadline = now + head.timeout
+        if route.streaming is None:
+            stream.deadline = min(stream.deadline, now + settings.request_timeout())
+        else:
+            try:
+                stream.handler = route.streaming(stream)
+            except Exception as error:
+                self.finish(stream, call_error(error, route.path))
+                return
+        if end_stream:
+            self._half_close(stream)
+
+    def data(self, stream_id: int, data: bytes, size: int, end_stream: bool) -> None:
+        """DATA has come, which took `size` bytes of the windows."""
+        stream = self.streams.get(stream_id)
+        if stream is None or not stream.open:
+            self._stray_data(stream_id)
+            return
+        if not data and not end_stream:
+            self._guard.spend()
+        stream.body += len(data)
+        if stream.head is not None and stream.head.length >= 0:
+            length = stream.head.length
+            if stream.body > length or (end_stream and stream.body < length):
+                raise _wrong_length()
+        if stream.incoming is not None and stream.last is None:
+            try:
+                for message in stream.incoming.feed(data, size):
+                    self._received(stream, message)
+            except CallError as error:
+                self.finish(stream, error)
+        if end_stream and stream_id in self.streams:
+            self._half_close(stream)
+
+    def _stray_data(self, stream_id: int) -> None:
+        if stream_id > self.last_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
+        self._guard.spend()
+        if stream_id not in self.resets:
+            raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA on a stream that is closed")
+
+    def _received(self, stream: Stream, message: Message) -> None:
+        if stream.handler is not None:
+            try:
+                stream.handler.received(message)
+            except Exception as error:
+                raise call_error(error, _path(stream)) from None
+        elif stream.message is None:
+            stream.message = message
+        else:
+            raise CallError(Code.INVALID_ARGUMENT, "the call has more than one request message")
+
+    def _trailers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
+        headers = self.blocks.decode(block)
+        stream = self.streams.get(stream_id)
+        if stream is None or not stream.open:
+            raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that is half closed")
+        check_trailers(headers)
+        if not end_stream:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "trailers that do not end their stream")
+        if stream.head is not None and stream.head.length not in (-1, stream.body):
+            raise _wrong_length()
+        self._half_close(stream)
+
+    def _half_close(self, stream: Stream) -> None:
+        stream.open = False
+        if stream.last is not None or stream.incoming is None:
+            return
+        unfinished = stream.incoming.unfinished
+        stream.incoming.close()
+        if unfinished:
+            self.finish(stream, CallError(Code.INVALID_ARGUMENT, "the call ended in the middle of a message"))
+        elif stream.handler is not None:
+            stream.handler.half_closed()
+        elif stream.message is None:
+            self.finish(stream, CallError(Code.INVALID_ARGUMENT, "the call ended without a request message"))
+        else:
+            self._complete(stream)
+
+    def _complete(self, stream: Stream) -> None:
+        """A unary request is whole: from here on it is like those that came in one chunk."""
+        head, message = stream.head, stream.message
+        assert head is not None and head.route is not None and message is not None  # noqa: S101, PT018
+        stream_id = stream.stream_id
+        del self.streams[stream_id]
+        self.promised[stream_id] = stream.window - self.sender.initial_window
+        if self.backlogged or self.parked:
+            self.parked.append((stream_id, head.route, message, stream.deadline))
+            self.quick = False
+        else:
+            self._run(stream_id, head.route, message, head.timeout)
+
+    def _run(self, stream_id: int, route: Route, message: Message, timeout: float | None) -> None:
+        data, compressed = message
+        run = route.compressed if compressed else route.unary
+        assert run is not None  # noqa: S101 - streaming routes do not come here
+        run(self, stream_id, data, timeout)
+
+    def unpark(self) -> None:
+        """Run calls that had to wait, as far as they need not any longer."""
+        while self.parked and not self.backlogged:
+            stream_id, route, message, deadline = self.parked.popleft()
+            if stream_id in self.promised:
+                self._run(stream_id, route, message, deadline - self._settings.seconds())
+        self.consider()
+
+    def peer_reset(self, stream_id: int) -> None:
+        """RST_STREAM has come."""
+        if stream_id > self.last_id or not stream_id & 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on a stream that was never opened")
+        self._guard.spend()
+        self.drop(stream_id)
+
+    def fault(self, stream_id: int, fault: StreamFault) -> None:
+        """Reset a stream for what the peer did."""
+        self._guard.spend(_FAULT_TOKENS)
+        self.drop(stream_id)
+        self.reset(stream_id, fault.code)
+
+    def expire(self, now: float) -> None:
+        """End the calls whose time is up."""
+        for stream in [stream for stream in self.streams.values() if stream.deadline <= now and stream.last is None]:
+            sentence = "the call's time ran out"
+            if stream.handler is None:
+                sentence += " before its request had come in"
+            self.finish(stream, CallError(Code.DEADLINE_EXCEEDED, sentence))
+
+    def _credit(self, stream_id: int, size: int) -> None:
+        self.out.append(window_update(stream_id, size))
+        self.touched()
+
+
+def _path(stream: Stream) -> str:
+    return stream.head.route.path if stream.head is not None and stream.head.route is not None else ""
+
+
+def _wrong_length() -> StreamFault:
+    return StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length does not match the body")

@@ -1,0 +1,263 @@
+"""The unary methods: what cannot block is answered here and now, the rest by the pool, many calls to a job.
+
+Note [Inline or pool]: a hop to a thread and back takes longer than twenty Gets from memory. So the reactor thread reads
+what memory has, and begins writes, which go in together at the end of its turn (`threaded.group_commit`). Scans, large
+messages, and Gets that need the disk go to the pool; small ones of the same turn share a job.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from time import monotonic
+from typing import Any, Callable
+
+from google.protobuf.message import DecodeError
+from twisted.internet.interfaces import IReactorTime
+
+from ...core.admission import Admission
+from ...core.errors import DeadlineExceeded
+from ...core.operations import Operations, Pending
+from ...threaded import incidents
+from ...threaded.work import Work
+from ..calls import Calls
+from ..errors import IN_MESSAGE, CallError, call_error
+from ..generated import keyvalue_pb2 as kv
+from ..messages import decompress, parse
+from ..methods import METHODS, Method, encoded_get_response
+from .requests import Unary
+from .responses import ConstantAnswer
+from .streams import Streams
+
+#: Bytes of a message that is decoded on the reactor thread; larger ones take some milliseconds.
+INLINE_MESSAGE = 65_536
+#: Gets that share a pool job, and bytes that one of them may answer.
+GETS_IN_A_JOB, GET_ANSWER_BYTES = 16, 1_048_576 + 64
+
+#: A call for the pool: who made it, and what it asks for.
+Job = tuple[Streams, int, Method, bytes, bool, float, int]
+
+
+class UnaryCalls:
+    """Answers unary calls of the key-value service. Reactor thread."""
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        operations: Operations,
+        work: Work,
+        admission: Admission,
+        calls: Calls,
+        *,
+        message_limit: int,
+        max_response_bytes: Callable[[], int],
+        flush: Callable[[], None],
+    ) -> None:
+        """`flush` is called when calls were answered outside of any connection's own doing."""
+        self._reactor = reactor
+        self._operations = operations
+        self._get_now = operations.get_now
+        self._work = work
+        self._admission = admission
+        self._calls = calls
+        self._message_limit = message_limit
+        self._max_response_bytes = max_response_bytes
+        self._flush = flush
+        self._gets: list[Job] = []
+        work.on_settled(flush)
+
+    def methods(self) -> dict[str, tuple[Unary, Unary]]:
+        """For each method what answers it, and what answers it when its message is compressed."""
+        short: dict[str, Unary] = {
+            "Get": self._get,
+            "Set": partial(self._write, METHODS["Set"], self._begin_set, ConstantAnswer(_ok("Set"))),
+            "Delete": partial(self._write, METHODS["Delete"], self._begin_delete, ConstantAnswer(_ok("Delete"))),
+            "MSet": partial(self._write, METHODS["MSet"], self._begin_mset, ConstantAnswer(_ok("MSet"))),
+            "MDelete": partial(self._write, METHODS["MDelete"], self._begin_mdelete, ConstantAnswer(_ok("MDelete"))),
+        }
+        return {
+            name: (short.get(name, partial(self._pooled, method, False)), partial(self._pooled, method, True))
+            for name, method in METHODS.items()
+        }
+
+    # Here and now.
+
+    def _get(self, streams: Streams, stream_id: int, message: bytes, timeout: float | None) -> None:
+        if len(message) > INLINE_MESSAGE:
+            self._pooled(METHODS["Get"], False, streams, stream_id, message, timeout)
+            return
+        try:
+            self._admission.check()
+            if timeout is not None:
+                self._deadline(timeout)
+            known, found = self._get_now(kv.GetRequest.FromString(message).key.encode())
+            if not known:
+                self._share(METHODS["Get"], streams, stream_id, message, timeout)
+                return
+            answer = encoded_get_response(found)
+        except Exception as error:
+            self._failed(METHODS["Get"], streams, stream_id, message, error)
+            return
+        streams.answer(stream_id, answer)
+
+    def _write(
+        self,
+        method: Method,
+        begin: Callable[[bytes, float], Pending],
+        good: ConstantAnswer,
+        streams: Streams,
+        stream_id: int,
+        message: bytes,
+        timeout: float | None,
+    ) -> None:
+        if len(message) > INLINE_MESSAGE:
+            self._pooled(method, False, streams, stream_id, message, timeout)
+            return
+        try:
+            deadline = self._deadline(timeout)
+            self._admission.enter()
+            try:
+                pending = begin(message, deadline)
+            except BaseException:
+                self._admission.leave()
+                raise
+        except Exception as error:
+            self._failed(method, streams, stream_id, message, error)
+            return
+        streams.promise(stream_id)
+        self._work.submit(pending, partial(self._written, method, good, streams, stream_id))
+
+    def _begin_set(self, message: bytes, deadline: float) -> Pending:
+        request = kv.SetRequest.FromString(message)
+        return self._operations.begin_set(request.key.encode(), request.value.encode(), request.ttl, deadline=deadline)
+
+    def _begin_delete(self, message: bytes, deadline: float) -> Pending:
+        return self._operations.begin_delete(kv.DeleteRequest.FromString(message).key.encode(), deadline=deadline)
+
+    def _begin_mset(self, message: bytes, deadline: float) -> Pending:
+        request = kv.MSetRequest.FromString(message)
+        pairs = {key.encode(): value.encode() for key, value in request.key_values.items()}
+        return self._operations.begin_mset(pairs, request.ttl, deadline=deadline)
+
+    def _begin_mdelete(self, message: bytes, deadline: float) -> Pending:
+        keys = [key.encode() for key in kv.MDeleteRequest.FromString(message).keys]
+        return self._operations.begin_mdelete(keys, deadline=deadline)
+
+    def _written(
+        self, method: Method, good: ConstantAnswer, streams: Streams, stream_id: int, error: BaseException | None
+    ) -> None:
+        if not streams.awaited(stream_id):
+            return
+        if error is None:
+            streams.answer_constant(stream_id, good)
+        else:
+            self._failed(method, streams, stream_id, b"", error)
+
+    def _failed(self, method: Method, streams: Streams, stream_id: int, message: bytes, error: BaseException) -> None:
+        if isinstance(error, IN_MESSAGE):
+            streams.answer(stream_id, method.response(error=str(error)).SerializeToString())
+            return
+        if isinstance(error, DecodeError):
+            try:
+                parse(method.request, message)
+            except CallError as failure:
+                error = failure
+        streams.fail(stream_id, call_error(error, method.name))
+
+    def _deadline(self, timeout: float | None) -> float:
+        """When the call is to end. Raises DeadlineExceeded."""
+        if timeout is not None and timeout <= 0:
+            raise DeadlineExceeded("the call's time ran out before it was started")
+        limit = self._calls.request_timeout()
+        return monotonic() + (limit if timeout is None else min(timeout, limit))
+
+    # By the pool.
+
+    def _pooled(
+        self, method: Method, compressed: bool, streams: Streams, stream_id: int, message: bytes, timeout: float | None
+    ) -> None:
+        job = self._job(method, streams, stream_id, message, compressed, timeout, self._max_response_bytes())
+        if job is not None:
+            self._start([job])
+
+    def _share(self, method: Method, streams: Streams, stream_id: int, message: bytes, timeout: float | None) -> None:
+        """Answer a Get with those of the same turn."""
+        job = self._job(method, streams, stream_id, message, False, timeout, GET_ANSWER_BYTES)
+        if job is not None:
+            self._gets.append(job)
+            if len(self._gets) == 1:
+                self._reactor.callLater(0, self._start_gets)
+
+    def _start_gets(self) -> None:
+        gets, self._gets = self._gets, []
+        for first in range(0, len(gets), GETS_IN_A_JOB):
+            self._start(gets[first : first + GETS_IN_A_JOB])
+
+    def _job(
+        self,
+        method: Method,
+        streams: Streams,
+        stream_id: int,
+        message: bytes,
+        compressed: bool,
+        timeout: float | None,
+        answer_bytes: int,
+    ) -> Job | None:
+        try:
+            deadline = self._deadline(timeout)
+            self._admission.enter()
+        except Exception as error:
+            self._failed(method, streams, stream_id, message, error)
+            return None
+        streams.promise(stream_id)
+        streams.expect(answer_bytes)
+        return streams, stream_id, method, message, compressed, deadline, answer_bytes
+
+    def _start(self, jobs: list[Job]) -> None:
+        done = self._work.run(partial(self._run, jobs))
+        done.addCallbacks(partial(self._ran, jobs), partial(self._broke, jobs))
+        done.addErrback(incidents.report, "answering")
+
+    def _run(self, jobs: list[Job]) -> list[bytes | CallError]:
+        """In a pool thread."""
+        return [self._run_one(*job) for job in jobs]
+
+    def _run_one(
+        self,
+        streams: Streams,
+        stream_id: int,
+        method: Method,
+        message: bytes,
+        compressed: bool,
+        deadline: float,
+        _: int,
+    ) -> bytes | CallError:
+        try:
+            if not streams.awaited(stream_id):
+                return b""  # the client has gone
+            if compressed:
+                message = decompress(message, self._message_limit)
+            return self._calls.run(method, message, deadline)
+        except CallError as error:
+            return error
+        finally:
+            self._admission.leave()
+
+    def _ran(self, jobs: list[Job], answers: list[bytes | CallError]) -> None:
+        for (streams, stream_id, _, _, _, _, answer_bytes), answer in zip(jobs, answers):
+            streams.expect(-answer_bytes)
+            if not streams.awaited(stream_id):
+                continue
+            if isinstance(answer, bytes):
+                streams.answer(stream_id, answer)
+            else:
+                streams.fail(stream_id, answer)
+        self._flush()
+
+    def _broke(self, jobs: list[Job], failure: Any) -> None:
+        """The pool has ended, or `_run` is broken: nothing was answered."""
+        error = call_error(failure.value, "pool")
+        self._ran(jobs, [error] * len(jobs))
+
+
+def _ok(name: str) -> bytes:
+    return METHODS[name].response(success=True).SerializeToString()

@@ -1,0 +1,22 @@
+"""What a gRPC server is told when it is made, whichever transport it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GrpcOptions:
+    """Where to listen (port 0: any free one) and how much to take on.
+
+    `threads` run the calls of the threaded transport; `max_in_flight` calls may run or wait; keys and values of one
+    request have at most `max_request_bytes`. `certificate` and `private_key` are the paths of PEM files; empty: no TLS.
+    """
+
+    host: str
+    port: int
+    threads: int
+    max_in_flight: int
+    max_request_bytes: int
+    certificate: str = ""
+    private_key: str = ""

@@ -1,0 +1,68 @@
+"""Where the reactor's storage work goes: into the bounded pool of threads, or into the next group of writes.
+
+Whoever calls this has counted the request in (`Admission.enter`) before: Twisted's own backlog has no bound.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import Any, Callable, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from ..core.admission import Admission
+from ..core.operations import Operations, Pending
+from .group_commit import Done, GroupCommit
+
+T = TypeVar("T")
+
+
+class Work:
+    """The pool and the group commit, one of each for all transports. Reactor thread."""
+
+    def __init__(self, reactor: Any, pool: ThreadPool, operations: Operations, admission: Admission) -> None:
+        self._defer: Callable[..., Deferred[Any]] = partial(deferToThreadPool, reactor, pool)
+        self._operations = operations
+        self._admission = admission
+        # One mark for each job that no thread has taken up yet: appended here, popped there, both atomic.
+        self._queued: deque[None] = deque()
+        self._group = GroupCommit(reactor, operations, self._defer, admission.leave)
+
+    @property
+    def queue_depth(self) -> int:
+        """Jobs that wait for a thread, and writes that wait for their group."""
+        return len(self._queued) + self._group.waiting
+
+    def run(self, job: Callable[[], T]) -> Deferred[T]:
+        """Run `job` in the pool. It counts its requests out by itself (`Admission.leave`)."""
+        self._queued.append(None)
+        return self._defer(self._taken_up, job)
+
+    def submit(self, pending: Pending, done: Done) -> None:
+        """Let a write go in, with its turn's, or by itself when a file has to be written; then call `done`.
+
+        `done` is called on the reactor thread and must not raise. The write is counted out when it is settled.
+        """
+        if self._operations.needs_files(pending):
+            waiting = self.run(partial(self._settle_alone, pending))
+            waiting.addCallbacks(lambda _: done(pending.error), lambda failure: done(failure.value))
+            waiting.addCallback(lambda _: self._group.settled())
+        else:
+            self._group.add(pending, done)
+
+    def on_settled(self, told: Callable[[], None]) -> None:
+        """Call `told` whenever writes have been settled and those who waited were told."""
+        self._group.settled = told
+
+    def _taken_up(self, job: Callable[[], T]) -> T:
+        self._queued.pop()
+        return job()
+
+    def _settle_alone(self, pending: Pending) -> None:
+        try:
+            self._operations.settle([pending])
+        finally:
+            self._admission.leave()
