@@ -15,7 +15,6 @@ from kvtwisted.core.errors import InvalidConfig
 
 from .sites import INTERVAL, PORT, Site
 
-
 #: These are changed together, or refused.
 TLS_PAIR = ("grpc.tls_certificate", "grpc.tls_private_key")
 
@@ -53,7 +52,7 @@ def test_other_keys_await_a_restart(site: Site) -> None:
 def test_every_key_can_be_changed(site: Site, name: str) -> None:
     """A changed key is shown and persisted; a live one runs, any other is named; it is there after a restart."""
     key, value = KEYS[name], another_value(name)
-    changes = {name: value, **({other: value for other in TLS_PAIR} if name in TLS_PAIR else {})}
+    changes = {name: value, **(dict.fromkeys(TLS_PAIR, value) if name in TLS_PAIR else {})}
     manager = site.load()
     assert manager.update(changes) == ([] if key.live else sorted(changes))
     assert flatten(json.loads(manager.show()))[name] == value

@@ -33,6 +33,8 @@ REFUSED = [
     ({"logging.directory": "./data"}, "rocksdb.path and logging.directory must be different folders"),
     ({"backup.path": "data"}, "rocksdb.path and backup.path must be different folders; both are data"),
     ({"logging.directory": "./value_data"}, "value.disk_path and logging.directory must be different folders"),
+    ({"grpc.tls_certificate": "a.pem"}, "grpc.tls_certificate and grpc.tls_private_key must be given together"),
+    ({"grpc.tls_private_key": "a.pem"}, "grpc.tls_certificate and grpc.tls_private_key must be given together"),
     ({METRICS: "metrics"}, f"{METRICS} must start with / and have only letters"),
     ({METRICS: "/me trics"}, f"{METRICS} must start with / and have only letters"),
     ({METRICS: "/a?b"}, f"{METRICS} must start with / and have only letters"),
@@ -56,6 +58,7 @@ ALLOWED = [
     {"http.port": 9, "grpc.port": 9, "http.host": "127.0.0.1", "grpc.host": "127.0.0.2"},
     {"logging.directory": ""},
     {"rocksdb.path": "/srv/kv", "value.disk_path": "/srv/kv/values"},
+    {"grpc.tls_certificate": "a.pem", "grpc.tls_private_key": "a.pem"},
     {METRICS: "/", HEALTH: "/-/healthy.json"},
     {METRICS: "/api/v10/metrics", HEALTH: "/api/v1/health"},
 ]
