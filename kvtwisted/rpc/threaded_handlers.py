@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
 from ..core.operations import Operations
-from . import health, reflection
+from . import health, pipeline, reflection
 from .calls import Calls
 from .errors import CallError, Code, call_error
 from .health import Watches
@@ -55,6 +55,7 @@ class Handlers(grpc.GenericRpcHandler):
         watchdog: Watchdog,
         side_threads: ThreadPoolExecutor,
         message_limit: int,
+        max_pipelines: int,
     ) -> None:
         self._calls = calls
         self._operations = operations
@@ -62,9 +63,11 @@ class Handlers(grpc.GenericRpcHandler):
         self._watchdog = watchdog
         self._side_threads = side_threads
         self._message_limit = message_limit
+        self._max_pipelines = max_pipelines
         self._reflection = Reflection()
         self._streams_lock = threading.Lock()
         self._streams: set[grpc.ServicerContext] = set()
+        self._pipelines: set[grpc.ServicerContext] = set()
         self._handlers: dict[str, Callable[[float], RpcHandler]] = {
             f"/{service}/{method.name}": partial(self._unary, method)
             for service in SERVICES
@@ -72,6 +75,8 @@ class Handlers(grpc.GenericRpcHandler):
         }
         self._handlers[f"/{health.SERVICE}/Check"] = self._health_check
         self._handlers[f"/{health.SERVICE}/Watch"] = self._health_watch
+        for service in SERVICES:
+            self._handlers[f"/{service}/{pipeline.NAME}"] = self._pipeline
         for name in reflection.NAMES:
             self._handlers[f"/{name}/ServerReflectionInfo"] = self._reflection_stream
 
@@ -81,9 +86,9 @@ class Handlers(grpc.GenericRpcHandler):
         return handler and handler(time.monotonic())
 
     def end_streams(self) -> None:
-        """Cancel the reflection streams, which a stopping server must not wait for."""
+        """Cancel the reflection streams and pipelines, which a stopping server must not wait for."""
         with self._streams_lock:
-            streams = tuple(self._streams)
+            streams = (*self._streams, *self._pipelines)
         for stream in streams:
             stream.cancel()
 
@@ -92,6 +97,9 @@ class Handlers(grpc.GenericRpcHandler):
 
     def _unary(self, method: Method, arrived: float) -> RpcHandler:
         return grpc.stream_unary_rpc_method_handler(partial(self._answer, method, arrived))
+
+    def _pipeline(self, arrived: float) -> RpcHandler:
+        return grpc.stream_stream_rpc_method_handler(self._answer_pipeline)
 
     def _health_check(self, arrived: float) -> RpcHandler:
         return grpc.stream_unary_rpc_method_handler(self._aside(partial(self._answer_check, arrived)))
@@ -153,6 +161,34 @@ class Handlers(grpc.GenericRpcHandler):
         finally:
             with self._streams_lock:
                 self._streams.discard(context)
+
+    def _answer_pipeline(self, messages: Messages, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """One operation after the other, since a stream has one thread here."""
+        with self._streams_lock:
+            if len(self._pipelines) >= self._max_pipelines:
+                sentence = f"too many pipelines: {self._max_pipelines} are open already, half of grpc.threads"
+                _abort(context, CallError(Code.RESOURCE_EXHAUSTED, sentence))
+            self._pipelines.add(context)
+        try:
+            for message in messages:
+                yield self._run_operation(message, context)
+        finally:
+            with self._streams_lock:
+                self._pipelines.discard(context)
+
+    def _run_operation(self, message: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            operation = pipeline.read(self._expand(message))
+        except CallError as error:
+            _abort(context, error)
+        if isinstance(operation, bytes):
+            return operation
+        try:
+            now, left = time.monotonic(), context.time_remaining()
+            answer = self._calls.answer(operation.method, operation.message, arrived=now, time_left=left)
+        except CallError as error:
+            return pipeline.failed(operation.id, error)
+        return pipeline.answered(operation, answer)
 
     def _reflect(self, message: bytes, context: grpc.ServicerContext) -> bytes:
         try:

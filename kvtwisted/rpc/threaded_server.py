@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from ..core.admission import Admission
 from ..core.health import Health
 from ..core.operations import Operations
+from . import pipeline
 from .calls import Calls
 from .health import Watches
 from .listening import cannot_listen, check_address, joined
@@ -78,7 +79,10 @@ class _Running:
         self._threads = ThreadPoolExecutor(options.threads, "grpc")
         self._side_threads = ThreadPoolExecutor(SIDE_THREADS, "grpc-side")
         limit = message_limit(options.max_request_bytes)
-        self._handlers = Handlers(calls, operations, self._watches, self._watchdog, self._side_threads, limit)
+        pipelines = min(options.threads // 2, pipeline.MAX_STREAMS)
+        self._handlers = Handlers(
+            calls, operations, self._watches, self._watchdog, self._side_threads, limit, pipelines
+        )
         self._server = grpc.server(
             self._threads,
             handlers=[self._handlers],

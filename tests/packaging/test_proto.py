@@ -38,6 +38,10 @@ CONTRACT = {
     "GetConfigResponse": "config=1:string error=2:string",
     "UpdateConfigRequest": "config=1:string",
     "UpdateConfigResponse": RESULT,
+    "PipelineRequest": "id=1:uint64 set=2:SetRequest get=3:GetRequest delete=4:DeleteRequest",
+    "PipelineResponse": (
+        "id=1:uint64 set=2:SetResponse get=3:GetResponse delete=4:DeleteResponse code=5:int32 message=6:string"
+    ),
 }
 
 #: Request and response of each method.
@@ -52,6 +56,7 @@ METHODS = {
     "MDelete": ("MDeleteRequest", "MDeleteResponse"),
     "GetConfig": ("GetConfigRequest", "GetConfigResponse"),
     "UpdateConfig": ("UpdateConfigRequest", "UpdateConfigResponse"),
+    "Pipeline": ("PipelineRequest", "PipelineResponse"),
 }
 
 
@@ -81,8 +86,8 @@ def without_json_names(message: DescriptorProto) -> None:
 def spelled(field: FieldDescriptorProto) -> str:
     """A field in the notation of CONTRACT."""
     if field.type == field.TYPE_MESSAGE:
-        assert field.type_name.endswith(".KeyValuesEntry")
-        return f"{field.name}={field.number}:map"
+        kind = field.type_name.rpartition(".")[2]
+        return f"{field.name}={field.number}:{'map' if kind == 'KeyValuesEntry' else kind}"
     kind = FieldDescriptorProto.Type.Name(field.type)[len("TYPE_") :].lower()
     return f"{field.name}={field.number}:{kind}{'*' if field.label == field.LABEL_REPEATED else ''}"
 
@@ -112,12 +117,15 @@ def test_messages_keep_their_fields() -> None:
     assert {m.name: " ".join(map(spelled, m.field)) for m in generated().message_type} == CONTRACT
 
 
-def test_service_has_exactly_the_ten_methods() -> None:
-    """Package, service, and every method's two messages are those that clients were built with."""
+def test_service_has_exactly_these_methods() -> None:
+    """Package, service, and every method's two messages are those that clients were built with; one is of streams."""
     file = generated()
     assert (file.package, [s.name for s in file.service]) == ("kv.v1", ["KeyValueService"])
     signatures = {m.name: (m.input_type, m.output_type) for m in file.service[0].method}
     assert signatures == {name: (f".kv.v1.{a}", f".kv.v1.{b}") for name, (a, b) in METHODS.items()}
+    streaming = {m.name for m in file.service[0].method if m.client_streaming or m.server_streaming}
+    both_ways = {m.name for m in file.service[0].method if m.client_streaming and m.server_streaming}
+    assert streaming == both_ways == {"Pipeline"}
 
 
 def test_every_part_of_the_contract_is_commented(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def test_no_message_looks_compressed(key: str, value: str, number: int) -> None:
     for request, _ in CLASSES.values():
         fields = {
             "key": key, "value": value, "prefix": key, "cursor": value, "config": key,
-            "ttl": number, "limit": number, "keys": [key, value], "key_values": {key: value},
+            "ttl": number, "limit": number, "keys": [key, value], "key_values": {key: value}, "id": abs(number) + 1,
+            "set": kv.SetRequest(key=key, value=value), "get": None, "delete": None,
         }  # fmt: skip
         known = {name: fields[name] for name in request.DESCRIPTOR.fields_by_name}
         assert not is_compressed(request(**known).SerializeToString())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Callable, Protocol
 
 from ..errors import CallError
-from .frames import DATA, END_STREAM, LARGEST_WINDOW, ErrorCode, StreamFault, frame, rst_stream
+from .frames import DATA, END_STREAM, LARGEST_WINDOW, ConnectionFault, ErrorCode, StreamFault, frame, rst_stream
 from .receiving import Incoming, Message
-from .requests import Head, Refusal, Route
+from .requests import Head, Route
 from .responses import (
     MESSAGE_PREFIX,
     SMALLEST_FRAME,
@@ -19,10 +18,8 @@ from .responses import (
     status_frame,
     whole_answer,
 )
-from .sending import Outgoing, Sender
+from .sending import Backlog, Outgoing, Sender
 
-#: Bytes of answers that one connection may have waiting or expect; calls that come on top wait.
-MAX_ANSWER_BYTES = 32 << 20
 #: Streams that were reset here, whose frames may still be on their way.
 _REMEMBERED_RESETS = 1000
 
@@ -46,7 +43,10 @@ class Handler(Protocol):
 class Stream(Outgoing):
     """One stream with something to remember: a request that is not whole, an answer that waits, or a streaming call."""
 
-    __slots__ = ("_answering", "body", "deadline", "handler", "head", "headers_sent", "incoming", "message", "open")
+    __slots__ = (
+        "_answering", "body", "deadline", "first_by", "handler", "head", "headers_sent", "incoming", "lingers",
+        "message", "open",
+    )  # fmt: skip
 
     def __init__(self, answering: Answering, stream_id: int, window: int) -> None:
         super().__init__(stream_id, window)
@@ -58,12 +58,30 @@ class Stream(Outgoing):
         #: Whether the peer may still send.
         self.open = False
         self.headers_sent = False
+        #: Whether it was refused, and the rest of its request is awaited.
+        self.lingers = False
         #: When its request must be whole, or a streaming call over.
         self.deadline = float("inf")
+        #: When the first message of a streaming call must have come.
+        self.first_by = float("inf")
         #: Bytes of DATA that came.
         self.body = 0
 
     # For handlers.
+
+    def pause(self) -> None:
+        """Give the client no more window for messages."""
+        if self.incoming is not None:
+            self.incoming.paused = True
+
+    def go_on(self) -> None:
+        """Take messages again."""
+        if self.incoming is not None and self.incoming.paused and self.open and self.last is None:
+            self.incoming.go_on()
+
+    def expect(self, size: int) -> None:
+        """See `Answering.expect`."""
+        self._answering.expect(size)
 
     def send_message(self, message: bytes) -> None:
         """Send one message, when the windows allow."""
@@ -77,17 +95,18 @@ class Stream(Outgoing):
 class Answering:
     """What goes out on one connection. Reactor thread."""
 
-    def __init__(self, out: list[bytes], touched: Callable[[], None]) -> None:
+    def __init__(self, out: list[bytes], touched: Callable[[], None], backlog: Backlog) -> None:
         """Frames are appended to `out`; `touched` is called then, so that somebody sends them."""
         self.out = out
         self.touched = touched
-        self.sender = Sender(out)
+        self.backlog = backlog
+        self.sender = Sender(out, backlog)
         self.streams: dict[int, Stream] = {}
         #: Calls whose whole request has come and whose answer has not: the number, and what the peer has added to the
         #: stream's window since.
         self.promised: dict[int, int] = {}
         #: Calls that have not begun, because too many bytes of answers wait.
-        self.parked: deque[tuple[int, Route, Message, float]] = deque()
+        self.parked: dict[int, tuple[Route, Message, float]] = {}
         #: Bytes of the answers that are being made, at most.
         self.expected = 0
         #: Whether a call may be answered at once, in frames that need no queue.
@@ -102,7 +121,7 @@ class Answering:
     @property
     def backlogged(self) -> bool:
         """Whether calls are to wait until answers have gone out."""
-        return self.sender.paused or self.sender.queued + self.expected > MAX_ANSWER_BYTES
+        return self.sender.paused or self.sender.queued + self.expected > self.backlog.room
 
     def consider(self) -> None:
         """Windows or queues have changed: see whether calls can be answered at once."""
@@ -121,7 +140,8 @@ class Answering:
     def expect(self, size: int) -> None:
         """An answer of up to `size` bytes is being made; tell `expect(-size)` before it is given."""
         self.expected += size
-        if self.expected > MAX_ANSWER_BYTES or size < 0:
+        self.backlog.bytes += size
+        if size < 0 or self.backlogged:
             self.consider()
 
     def answer(self, stream_id: int, message: bytes) -> None:
@@ -157,8 +177,13 @@ class Answering:
         self.out.append(status_frame(stream_id, error.code, str(error), first=True))
         self.touched()
 
-    def refuse(self, stream_id: int, refusal: Refusal, end_stream: bool) -> None:
-        """End what is not to be served before it has begun."""
+    def refuse(self, stream_id: int, head: Head, end_stream: bool, until: float) -> None:
+        """End what is not to be served before it has begun.
+
+        The rest of a request that is not gRPC may come until then: HTTP clients other than gRPC's like to send it all.
+        """
+        refusal = head.refusal
+        assert refusal is not None  # noqa: S101 - the caller has looked
         if refusal.status == 200:
             self.out.append(status_frame(stream_id, refusal.code, refusal.sentence, first=True, more=refusal.more))
             if not end_stream:
@@ -166,7 +191,7 @@ class Answering:
             return
         stream = self._stream(stream_id)
         body = refusal.sentence.encode() + b"\n"
-        stream.open = not end_stream
+        stream.head, stream.open, stream.deadline = head, not end_stream, until
         self.out.append(plain_headers(stream_id, refusal.status, len(body), refusal.more))
         self.sender.send(stream, body)
         self.sender.end(stream, frame(DATA, END_STREAM, stream_id))
@@ -181,11 +206,13 @@ class Answering:
 
     def send_message(self, stream: Stream, message: bytes) -> None:
         """See `Stream.send_message`."""
+        if stream.last is not None:
+            return  # the call has ended, and perhaps the stream
         if not stream.headers_sent:
             stream.headers_sent = True
             self.out.append(ok_headers(stream.stream_id))
         self.sender.send(stream, MESSAGE_PREFIX.pack(0, len(message)) + message)
-        if self.quick and self.sender.queued > MAX_ANSWER_BYTES:
+        if self.quick and self.backlogged:
             self.quick = False
         self.touched()
 
@@ -209,7 +236,11 @@ class Answering:
         self.sender.pump()
         ended, self.sender.ended = self.sender.ended, []
         for outgoing in ended:
-            stream = self.streams.pop(outgoing.stream_id)
+            stream = self.streams[outgoing.stream_id]
+            if stream.open and stream.incoming is None:
+                stream.lingers = True
+                continue
+            del self.streams[stream.stream_id]
             if stream.open:
                 # The client need not send the rest of its request.
                 self._close_incoming(stream)
@@ -244,7 +275,6 @@ class Answering:
     def drop_all(self) -> None:
         """The connection is gone."""
         self.promised.clear()
-        self.parked.clear()
         for stream_id in list(self.streams):
             self.drop(stream_id)
 
@@ -275,5 +305,7 @@ class Answering:
 
     def change_initial_window(self, size: int) -> None:
         """SETTINGS_INITIAL_WINDOW_SIZE."""
+        if self.promised and size + max(self.promised.values()) > LARGEST_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"a stream's window is over {LARGEST_WINDOW}")
         self.sender.change_initial_window(size, list(self.streams.values()))
         self.consider()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Callable
 from typing import Protocol as Interface
 
-from twisted.internet.interfaces import IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -55,7 +55,7 @@ class Owner(Settings, Interface):
         """Send what has gathered on all connections."""
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class Connection(Protocol):
     """An HTTP/2 connection that serves gRPC. Reactor thread."""
 
@@ -69,6 +69,7 @@ class Connection(Protocol):
         self._in_chunk = False
         self._dirty = False
         self._closed = False
+        self._greeted = False
         self._write_now: Callable[[], object] | None = None
         self.control = Control(owner, self._out, self._touch)
         self._streams = self.control.streams
@@ -76,13 +77,24 @@ class Connection(Protocol):
     # The transport's side.
 
     def connectionMade(self) -> None:
-        """Greet."""
+        """Greet; with TLS when that is agreed on. What was written earlier would wait, and pause the reading too."""
         self._owner.opened(self)
         self.transport.setTcpNoDelay(True)
-        self.transport.registerProducer(self, True)
         if not ISSLTransport.providedBy(self.transport):
             # Of IWriteDescriptor. What it might say of a lost connection the reactor finds out by itself.
             self._write_now = getattr(self.transport, "doWrite", None)
+            self._greet()
+
+    def handshakeCompleted(self) -> None:
+        """TLS is agreed on, and HTTP/2 should be (RFC 9113, section 3.2)."""
+        self._greet()
+        if self.transport.negotiatedProtocol != b"h2":
+            self._fail(ErrorCode.PROTOCOL_ERROR, "this is a gRPC server: ask for h2 by ALPN")
+            self.flush()
+
+    def _greet(self) -> None:
+        self._greeted = True
+        self.transport.registerProducer(self, True)
         self.control.greet()
         self.flush()
 
@@ -125,7 +137,8 @@ class Connection(Protocol):
         self.control.moved()
         self._streams.consider()
         self.transport.resumeProducing()
-        self.flush()
+        if not self._in_chunk:  # else it was `flush` itself whose write went out whole; it goes on
+            self.flush()
 
     def stopProducing(self) -> None:
         """The transport takes no more; `connectionLost` follows."""
@@ -148,9 +161,10 @@ class Connection(Protocol):
             if streams.parked:
                 streams.unpark()
             if out:
-                self._write(b"".join(out))
+                data = b"".join(out)
                 out.clear()
-            if not streams.sender.can_send:
+                self._write(data)
+            if not streams.sender.can_send and (streams.backlogged or not streams.parked):
                 break
         self._in_chunk = False
         if not streams.quick:
@@ -238,6 +252,7 @@ class Connection(Protocol):
                 break
             position = after
             if opened:
+                control.called(len(opened))
                 streams.open_all()
             stream_id &= frames.STREAM_BITS
             try:
@@ -245,6 +260,7 @@ class Connection(Protocol):
             except StreamFault as fault:
                 streams.fault(stream_id, fault)
         if opened:
+            control.called(len(opened))
             streams.open_all()
         control.received(received, calls)
         return position
@@ -260,6 +276,9 @@ class Connection(Protocol):
 
     def drain(self) -> None:
         """Take no new calls, and close when those that run have ended."""
+        if not self._greeted:
+            self.abort()
+            return
         self.control.drain()
         self.flush()
 

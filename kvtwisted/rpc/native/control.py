@@ -34,14 +34,16 @@ HANDSHAKE_SECONDS = 10.0
 IDLE_SECONDS = 600.0
 #: Seconds of silence while calls run after which the peer is asked whether it lives, and those it has to answer.
 KEEPALIVE_SECONDS, KEEPALIVE_ANSWER_SECONDS = 60.0, 20.0
-#: Seconds that answers may wait without any of them getting on.
-STALL_SECONDS = 60.0
+#: Seconds that answers may wait without so many bytes of them going out.
+STALL_SECONDS, STALL_BYTES = 60.0, 65_536
 #: Seconds that a goodbye waits for calls that were on their way, and those after it until the peer has closed.
 GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 2.0
 
 #: Bytes that the peer may send before it hears that they have come. No memory: see Note [Who may send much].
 CONNECTION_WINDOW = 16 << 20
 _CREDIT_STEP = CONNECTION_WINDOW // 4
+#: Bytes of answers that are worth as many of the peer's frames as a call.
+_BYTES_OF_A_CALL = 8192
 
 _KEEPALIVE, _GOODBYE = b"kvt-live", b"kvt-last"
 
@@ -65,9 +67,10 @@ class Control:
         self._block: bytearray | None = None
         self._block_of = (0, False)
         self._unacknowledged = 0
+        self._rewarded = self._answered = 0
         self._draining = False
         now = self._seconds()
-        self._opened_at = self._active_at = self._heard_at = self._moved_at = now
+        self._opened_at = self._active_at = self._heard_at = self.moved_at = now
         self._asked_at: float | None = None
         self._sent = 0
         self._closing_at: float | None = None
@@ -92,10 +95,20 @@ class Control:
     def received(self, size: int, calls: int) -> None:
         """A chunk has come: `size` bytes of DATA that nobody has counted, and so many calls."""
         self._heard_at = self._seconds()
+        streams = self.streams
         if calls:
-            self._guard.earn(calls)
-            self._active_at = self._heard_at
+            self.called(calls)
+            streams.begun += calls
+        # Calls that were answered, not those that were made: who resets them all earns nothing.
+        answered = streams.begun - streams.count
+        if answered > self._answered:
+            self._guard.earn(answered - self._answered)
+            self._answered = answered
         self._credit(size)
+
+    def called(self, calls: int) -> None:
+        """So many calls have begun."""
+        self._active_at = self._seconds()
 
     def _credit(self, size: int) -> None:
         self._unacknowledged += size
@@ -149,8 +162,7 @@ class Control:
         if flags & END_HEADERS:
             self._block = None
             self.quick = self.streams.last_served is None
-            self._active_at = self._seconds()
-            self._guard.earn(1)
+            self.called(1)
             stream_id, end_stream = self._block_of
             self.streams.begin(stream_id, bytes(block), end_stream)
 
@@ -158,8 +170,8 @@ class Control:
         _of_a_stream("PRIORITY", stream_id)
         self._guard.spend()
         if len(payload) != 5:
-            raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
-        _check_dependency(stream_id, payload, StreamFault)
+            raise self._fault_on(stream_id)(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
+        _check_dependency(stream_id, payload, self._fault_on(stream_id))
 
     def _rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_a_stream("RST_STREAM", stream_id)
@@ -174,27 +186,29 @@ class Control:
             return
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS has 6 bytes for each setting")
+        initial_window = self.streams.sender.initial_window
         for name, value in frames.read_settings(payload):
-            self._setting(name, value)
+            self._guard.spend()
+            if name == frames.INITIAL_WINDOW_SIZE:
+                initial_window = _window(value)
+            else:
+                self._setting(name, value)
+        # Only the last one, since each means a look at every stream.
+        if initial_window != self.streams.sender.initial_window:
+            self.streams.change_initial_window(initial_window)
         self._settled = True
         self.quick = self.streams.last_served is None
         self._out.append(frames.frame(frames.SETTINGS, ACK, 0))
 
     def _setting(self, name: int, value: int) -> None:
-        if name == frames.INITIAL_WINDOW_SIZE:
-            if value > LARGEST_WINDOW:
-                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"the initial window is over {LARGEST_WINDOW}")
-            self.streams.change_initial_window(value)
-        elif name == frames.MAX_FRAME_SIZE:
+        if name == frames.MAX_FRAME_SIZE:
             if not DEFAULT_FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:
                 sentence = f"the largest frame must have {DEFAULT_FRAME_SIZE} to {LARGEST_FRAME_SIZE} bytes"
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, sentence)
             self.streams.sender.frame_size = min(value, 4 * DEFAULT_FRAME_SIZE)
         elif name == frames.ENABLE_PUSH and value > 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH must be 0 or 1")
-        else:
-            # Neither pushing nor a dynamic table is used here, so that nothing else matters; unknown ones never do.
-            self._guard.spend()
+        # Neither pushing nor a dynamic table is used here, so that nothing else matters; unknown ones never do.
 
     def _push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
@@ -219,13 +233,21 @@ class Control:
 
     def _window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         _sized("WINDOW_UPDATE", payload, 4)
+        # Many clients give back each frame's DATA at once, for the stream and for the connection.
+        worth = (self.streams.sender.sent - self._rewarded) // _BYTES_OF_A_CALL
+        if worth:
+            self._guard.earn(worth)
+            self._rewarded += worth * _BYTES_OF_A_CALL
         self._guard.spend()
         increment = frames.read_word(payload)[0] & STREAM_BITS
         if increment == 0:
-            fault = ConnectionFault if stream_id == 0 else StreamFault
-            raise fault(ErrorCode.PROTOCOL_ERROR, "a window cannot grow by 0")
-        if not self.streams.widen(stream_id, increment) and stream_id > self.streams.last_id:
+            raise self._fault_on(stream_id)(ErrorCode.PROTOCOL_ERROR, "a window cannot grow by 0")
+        if not self.streams.widen(stream_id, increment) and self.streams.idle(stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that was never opened")
+
+    def _fault_on(self, stream_id: int) -> type[ConnectionFault] | type[StreamFault]:
+        """A stream's fault, but the connection's where the stream is idle: that must not be reset (section 6.4)."""
+        return ConnectionFault if self.streams.idle(stream_id) else StreamFault
 
     _HANDLERS: ClassVar[tuple[Callable[[Control, int, int, bytes], None], ...]] = (
         _data, _headers, _priority, _rst_stream, _settings,
@@ -269,7 +291,7 @@ class Control:
 
     def moved(self) -> None:
         """Answers got on."""
-        self._moved_at = self._seconds()
+        self.moved_at = self._seconds()
 
     def look(self, now: float) -> bool:
         """See to what takes too long; True if the connection is to be cut off."""
@@ -287,10 +309,10 @@ class Control:
 
     def _stalled(self, now: float) -> bool:
         sender = self.streams.sender
-        if sender.sent != self._sent or not (sender.queued or sender.paused):
+        if sender.sent - self._sent >= STALL_BYTES or not (sender.queued or sender.paused):
             self._sent = sender.sent
-            self._moved_at = now
-        return now - self._moved_at > STALL_SECONDS
+            self.moved_at = now
+        return now - self.moved_at > STALL_SECONDS
 
     def _silent(self, now: float) -> bool:
         if self._asked_at is not None:
@@ -305,6 +327,12 @@ class Control:
         elif now - self._active_at > IDLE_SECONDS:
             self.drain()
         return False
+
+
+def _window(size: int) -> int:
+    if size > LARGEST_WINDOW:
+        raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"the initial window is over {LARGEST_WINDOW}")
+    return size
 
 
 def _of_a_stream(name: str, stream_id: int) -> None:

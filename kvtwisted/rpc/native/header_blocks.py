@@ -27,6 +27,11 @@ MAX_BLOCK_BYTES = 32_768
 MAX_LIST_BYTES = 16_384
 _DECODE_BYTES = 4 * MAX_LIST_BYTES
 
+#: Updates of the dynamic table's size at the beginning of a block (RFC 7541, section 4.2).
+_SIZE_UPDATES = 2
+#: Headers that no client has in a call, unless it means harm.
+_MANY_HEADERS = 64
+
 #: Remembered blocks of a connection, and bytes of one.
 _REMEMBERED, _REMEMBERED_BYTES = 64, 1024
 
@@ -40,6 +45,8 @@ class _WatchedTable(HeaderTable):
     """A dynamic table that knows whether it was changed."""
 
     changed = False
+    #: Size updates in the block that is being decoded.
+    updates = 0
 
     def add(self, name: bytes, value: bytes) -> None:
         self.changed = True
@@ -52,6 +59,9 @@ class _WatchedTable(HeaderTable):
     @maxsize.setter
     def maxsize(self, newmax: int) -> None:
         self.changed = True
+        self.updates += 1
+        if self.updates > _SIZE_UPDATES:
+            raise HPACKError("too many updates of the table's size")
         HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined]
 
 
@@ -61,9 +71,12 @@ class HeaderBlocks(Generic[T]):
     `remembered.get(block)` is the short way to what `meaning(block)` has given before.
     """
 
-    def __init__(self, read: Callable[[Headers], T]) -> None:
-        """`read` makes something immutable of a well-formed request's headers."""
+    def __init__(self, read: Callable[[Headers], T], spend: Callable[[int], None] = lambda tokens: None) -> None:
+        """`read` makes something immutable of a well-formed request's headers. `spend` is told of those that are many:
+        a byte of a block can stand for a whole header, which takes a thousand times as long to read as to send.
+        """
         self._read = read
+        self._spend = spend
         self._decoder = Decoder(_DECODE_BYTES)
         self._table = _WatchedTable()
         self._decoder.header_table = self._table
@@ -86,8 +99,9 @@ class HeaderBlocks(Generic[T]):
 
     def decode(self, block: bytes) -> Headers:
         """The headers in a block. Every block must go through here or `meaning`, for the table's sake."""
+        self._table.updates = 0
         try:
-            headers = self._decoder.decode(block, raw=True)
+            headers: Headers = self._decoder.decode(block, raw=True)  # type: ignore[assignment]  # as raw=True says
         except OversizedHeaderListError:
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM, f"a header list is over {_DECODE_BYTES} bytes once it is decompressed"
@@ -96,7 +110,9 @@ class HeaderBlocks(Generic[T]):
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block is not valid HPACK") from None
         if self._table.changed:
             self.remembered.clear()
-        return headers  # type: ignore[return-value]  # with raw=True they are bytes
+        if len(headers) > _MANY_HEADERS:
+            self._spend((len(headers) - _MANY_HEADERS) // 8)
+        return headers
 
 
 def list_bytes(headers: Headers) -> int:
@@ -112,6 +128,8 @@ def check_request(headers: Headers) -> None:
         if name[:1] == b":":
             if regular or name in pseudo or name not in _PSEUDO_HEADERS:
                 raise _malformed("a pseudo-header is unknown, repeated or out of place")
+            if _BAD_IN_VALUE.search(value):
+                raise _malformed("a pseudo-header has characters that it must not have")
             pseudo[name] = value
         else:
             regular = True

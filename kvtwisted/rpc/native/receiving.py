@@ -1,15 +1,17 @@
 """Messages as they come in: put together from DATA, within what the server can hold.
 
 Note [Who may send much]: every stream may send its first window, 64 KiB, unasked. The length in front of a larger
-message says how much more it needs; it gets the credit when the server has the memory for all of it, in the order of
-asking. So many streams that send much at once wait for one another, and never for what a peer only announced: a stream
-that does not go on loses its call at its deadline. The connection's own window is always given back at once; were it
-not, one slow stream would hold up the others.
+message says how much more it needs; it gets the credit when the server has the memory for all of it. Peers that
+announce much and send little must not keep the others waiting. So a promise takes no more than half of what is free;
+the next one goes to the connection that would have the least; and while anybody waits, a message that does not come at
+the pace of PACE_SECONDS loses its promise, and its call. Likewise a connection may hold no more unasked than is free
+for the others. The connection's own window is always given back at once; were it not, one slow stream would hold up the
+others.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from heapq import heapify, heappop, heappush
 from typing import Callable
 
 from ..errors import CallError, Code
@@ -20,62 +22,130 @@ from .responses import MESSAGE_PREFIX
 Message = tuple[bytes, bool]
 
 
+#: Seconds in which a promised message has to come while others wait, and those it has before that is looked at.
+PACE_SECONDS, PATIENCE_SECONDS = 10.0, 1.0
+
+
+class Share:
+    """What one connection has of the budget: bytes held unasked, and those it was promised or asks for."""
+
+    __slots__ = ("asked", "held")
+
+    def __init__(self) -> None:
+        self.held = self.asked = 0
+
+
 class Budget:
-    """Bytes of unfinished requests that the whole server holds. Reactor thread."""
+    """Bytes of unfinished requests that the whole server holds. Reactor thread. See Note [Who may send much]."""
 
-    def __init__(self, capacity: int) -> None:
-        """`capacity` is for what is granted; as much again may be held of what comes unasked."""
+    def __init__(self, capacity: int, seconds: Callable[[], float] = lambda: 0.0) -> None:
+        """`capacity` is for what is promised; as much again may be held of what comes unasked. `seconds`: the time."""
         self.capacity = capacity
-        #: Bytes held or promised.
-        self.used = 0
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._seconds = seconds
+        self._held = self._promised = 0
+        self._promises: dict[Incoming, float] = {}
+        # A heap; those who have withdrawn stay in it for a while, as None.
+        self._waiting: list[tuple[int, int, list[Incoming | None]]] = []
+        self._places: dict[Incoming, list[Incoming | None]] = {}
+        self._turn = 0
 
-    def hold(self, size: int) -> None:
+    @property
+    def used(self) -> int:
+        """Bytes held or promised."""
+        return self._held + self._promised
+
+    @property
+    def waiting(self) -> int:
+        """Messages that ask for more than there is now."""
+        return len(self._places)
+
+    def hold(self, share: Share, size: int) -> None:
         """Count bytes that came unasked. Raises CallError when there are too many."""
-        if self.used + size > 2 * self.capacity:
-            raise CallError(
-                Code.RESOURCE_EXHAUSTED, f"unfinished requests take {2 * self.capacity} bytes already; try again"
-            )
-        self.used += size
+        if share.held + size > self.capacity - self._held:
+            raise CallError(Code.RESOURCE_EXHAUSTED, f"unfinished requests take {self._held} bytes already; try again")
+        self._held += size
+        share.held += size
 
-    def ask(self, size: int, granted: Callable[[], None]) -> None:
-        """Call `granted`, now or later, when `size` bytes are promised to the caller."""
-        self._waiting.append((size, granted))
+    def free(self, share: Share, size: int) -> None:
+        """Those bytes are held no more."""
+        self._held -= size
+        share.held -= size
+
+    def ask(self, incoming: Incoming, size: int) -> None:
+        """Call `incoming.granted`, now or later, when `size` bytes are promised to it."""
+        incoming.share.asked += size
+        self._turn += 1
+        place = self._places[incoming] = [incoming]
+        heappush(self._waiting, (incoming.share.asked, self._turn, place))
         self._grant()
 
-    def withdraw(self, granted: Callable[[], None]) -> None:
-        """Forget a request that was not granted yet."""
-        self._waiting = deque([waiting for waiting in self._waiting if waiting[1] != granted])
-
-    def release(self, size: int) -> None:
-        """Bytes that are held no more."""
-        self.used -= size
+    def release(self, incoming: Incoming, size: int) -> None:
+        """The `size` bytes it has asked for are not needed any more, whether it has got them or not."""
+        incoming.share.asked -= size
+        place = self._places.pop(incoming, None)
+        if place is not None:
+            place[0] = None
+            if len(self._waiting) > 2 * len(self._places) + 100:
+                self._waiting = [waiting for waiting in self._waiting if waiting[2][0] is not None]
+                heapify(self._waiting)
+        elif self._promises.pop(incoming, None) is not None:
+            self._promised -= size
         self._grant()
 
     def _grant(self) -> None:
-        while self._waiting and (self.used + self._waiting[0][0] <= self.capacity or not self.used):
-            size, granted = self._waiting.popleft()
-            self.used += size
-            granted()
+        while self._waiting:
+            incoming = self._waiting[0][2][0]
+            if incoming is not None and self._promised and 2 * incoming.promised > self.capacity - self._promised:
+                break
+            heappop(self._waiting)
+            if incoming is not None:
+                del self._places[incoming]
+                self._promised += incoming.promised
+                self._promises[incoming] = self._seconds()
+                incoming.granted()
+
+    def look(self, now: float) -> None:
+        """Take their promises away from those who do not use them, if others wait."""
+        if not self._places:
+            return
+        for incoming, since in list(self._promises.items()):
+            if incoming.came < incoming.promised * (now - since - PATIENCE_SECONDS) / PACE_SECONDS:
+                incoming.lost(
+                    CallError(Code.RESOURCE_EXHAUSTED, "the request came too slowly while others waited; try again")
+                )
 
 
 class Incoming:
     """The messages of one stream. `credit` is called with the bytes of window to give the peer."""
 
-    __slots__ = ("_asking", "_budget", "_buffer", "_credit", "_limit", "_need", "held", "window")
+    __slots__ = (
+        "_asking", "_budget", "_buffer", "_credit", "_limit", "_need",
+        "held", "lost", "paused", "promised", "share", "window",
+    )  # fmt: skip
 
-    def __init__(self, budget: Budget, limit: int, credit: Callable[[int], None]) -> None:
-        """A message has at most `limit` bytes."""
+    def __init__(
+        self,
+        budget: Budget,
+        share: Share,
+        limit: int,
+        credit: Callable[[int], None],
+        lost: Callable[[CallError], None],
+    ) -> None:
+        """A message has at most `limit` bytes. `lost` is called when the rest of it is not waited for."""
         self._budget = budget
+        self.share = share
         self._limit = limit
         self._credit = credit
+        self.lost = lost
         self._buffer = bytearray()
         self._need = MESSAGE_PREFIX.size
         self._asking = False
+        #: While set, the peer gets no more window.
+        self.paused = False
         #: Bytes that the peer may still send.
         self.window = DEFAULT_WINDOW
-        #: Bytes counted in the budget.
-        self.held = 0
+        #: Bytes counted in the budget: those that came unasked, and those that were promised or asked for.
+        self.held = self.promised = 0
 
     def feed(self, data: bytes, size: int) -> list[Message]:
         """Take the data of a frame that took `size` bytes of the window; returns the messages that are complete.
@@ -87,9 +157,7 @@ class Incoming:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window allows")
         buffer = self._buffer
         buffer += data
-        if len(buffer) > self.held:
-            self._budget.hold(len(buffer) - self.held)
-            self.held = len(buffer)
+        self._hold()
         messages: list[Message] = []
         while len(buffer) >= MESSAGE_PREFIX.size:
             self._need = MESSAGE_PREFIX.size + self._length()
@@ -97,7 +165,8 @@ class Incoming:
                 break
             messages.append(self._take())
         if messages:
-            self._free(len(buffer))
+            self._release()
+            self._hold()
         self._replenish()
         return messages
 
@@ -106,13 +175,16 @@ class Incoming:
         """Whether a message has begun that is not complete."""
         return bool(self._buffer)
 
+    def go_on(self) -> None:
+        """Take more, after a pause."""
+        self.paused = False
+        self._replenish()
+
     def close(self) -> None:
         """Nothing more is wanted of the stream."""
-        if self._asking:
-            self._budget.withdraw(self._granted)
-            self._asking = False
+        self._asking = False
         self._buffer.clear()
-        self._free(0)
+        self._release()
 
     def _length(self) -> int:
         length = MESSAGE_PREFIX.unpack_from(self._buffer)[1]
@@ -131,23 +203,46 @@ class Incoming:
             raise CallError(Code.INTERNAL, f"a message's compressed flag must be 0 or 1, not {compressed}")
         return message, bool(compressed)
 
-    def _free(self, keep: int) -> None:
-        if self.held > keep:
-            freed, self.held = self.held - keep, keep
-            self._budget.release(freed)
+    @property
+    def counted(self) -> int:
+        """Bytes that the budget counts."""
+        return self.held if self._asking else self.held + self.promised
+
+    @property
+    def came(self) -> int:
+        """Bytes of what was promised that have come."""
+        return len(self._buffer) - self.held
+
+    def _hold(self) -> None:
+        unasked = self.came - (0 if self._asking else self.promised)
+        if unasked > 0:
+            self._budget.hold(self.share, unasked)
+            self.held += unasked
+
+    def _release(self) -> None:
+        if self.promised:
+            promised, self.promised = self.promised, 0
+            self._budget.release(self, promised)
+        freed = self.held - len(self._buffer)
+        if freed > 0:
+            self.held -= freed
+            self._budget.free(self.share, freed)
 
     def _replenish(self) -> None:
+        if self.paused:
+            return
         missing = self._need - len(self._buffer)
         if missing > self.window and not self._asking:
             # Larger than the first window: see Note [Who may send much].
             self._asking = True
-            self._budget.ask(self._need - self.held, self._granted)
+            self.promised = self._need - self.held
+            self._budget.ask(self, self.promised)
         elif not self._asking and self.window <= DEFAULT_WINDOW // 2 and missing <= MESSAGE_PREFIX.size:
             self._give(DEFAULT_WINDOW - self.window)
 
-    def _granted(self) -> None:
+    def granted(self) -> None:
+        """The promise is given."""
         self._asking = False
-        self.held = self._need
         self._give(self._need - len(self._buffer) - self.window)
 
     def _give(self, size: int) -> None:

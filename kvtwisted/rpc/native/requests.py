@@ -66,15 +66,13 @@ class Head:
 
 def read_head(routes: Mapping[bytes, Route], headers: Headers) -> Head:
     """Read a well-formed request's headers. Raises StreamFault when they contradict themselves."""
+    if list_bytes(headers) > MAX_LIST_BYTES:
+        return Head(None, _status(Code.RESOURCE_EXHAUSTED, f"the headers are over {MAX_LIST_BYTES} bytes"), None, -1)
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
         # A header that comes twice is a list; none of those looked at here may be one.
         fields[name] = fields[name] + b"," + value if name in fields else value
     length = _length(fields.get(b"content-length"))
-    if list_bytes(headers) > MAX_LIST_BYTES:
-        return Head(
-            None, _status(Code.RESOURCE_EXHAUSTED, f"the headers are over {MAX_LIST_BYTES} bytes"), None, length
-        )
     refusal = _not_grpc(fields)
     if refusal is not None:
         return Head(None, refusal, None, length)

@@ -15,6 +15,9 @@ from .frames import (
     frame_header,
 )
 
+#: Bytes of answers that one connection may have waiting or expect, and all of them together; calls on top wait.
+MAX_ANSWER_BYTES, MAX_BACKLOG_BYTES = 32 << 20, 256 << 20
+
 #: Bytes of DATA that go out before other streams have their turn, and before the transport is given what there is.
 _TURN, _BURST = 65_536, 262_144
 
@@ -35,11 +38,26 @@ class Outgoing:
         self.queueing = False
 
 
+class Backlog:
+    """Bytes of answers that wait or are being made, on all connections together. Reactor thread."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes that one connection may have of them: no more than is left for the others, so that something is."""
+        return max(0, min(MAX_ANSWER_BYTES, MAX_BACKLOG_BYTES - self.bytes))
+
+
 class Sender:
     """All that one connection sends under flow control. Frames go to `out`. Reactor thread."""
 
-    def __init__(self, out: list[bytes]) -> None:
+    def __init__(self, out: list[bytes], backlog: Backlog) -> None:
         self._out = out
+        self._backlog = backlog
         self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
         self.frame_size = DEFAULT_FRAME_SIZE
@@ -60,6 +78,7 @@ class Sender:
             stream.queue.append(memoryview(data))
             stream.queued += len(data)
             self.queued += len(data)
+            self._backlog.bytes += len(data)
         self._queue(stream)
 
     def end(self, stream: Outgoing, last: bytes) -> None:
@@ -75,6 +94,7 @@ class Sender:
     def drop(self, stream: Outgoing) -> None:
         """The stream is over: nothing of it is sent any more."""
         self.queued -= stream.queued
+        self._backlog.bytes -= stream.queued
         stream.queued = 0
         stream.queue.clear()
         stream.last = None
@@ -109,21 +129,29 @@ class Sender:
 
     def _take_turn(self, stream: Outgoing) -> None:
         allowed = min(stream.window, self.window, _TURN)
-        while allowed > 0 and stream.queue:
-            piece = stream.queue[0]
-            size = min(len(piece), self.frame_size, allowed)
+        while allowed > 0 and stream.queued:
+            size = min(stream.queued, self.frame_size, allowed)
             self._out.append(frame_header(DATA, 0, stream.stream_id, size))
-            self._out.append(bytes(piece[:size]))
-            if size == len(piece):
-                stream.queue.popleft()
-            else:
-                stream.queue[0] = piece[size:]
+            self._take(stream.queue, size)
             allowed -= size
             stream.queued -= size
             stream.window -= size
             self.queued -= size
+            self._backlog.bytes -= size
             self.window -= size
             self.sent += size
+
+    def _take(self, queue: deque[memoryview], size: int) -> None:
+        """Move so many bytes from a queue to the output: small messages share a frame."""
+        while size:
+            piece = queue[0]
+            if len(piece) <= size:
+                self._out.append(queue.popleft())  # type: ignore[arg-type]  # they are joined
+                size -= len(piece)
+            else:
+                self._out.append(piece[:size])  # type: ignore[arg-type]
+                queue[0] = piece[size:]
+                size = 0
 
     # What the peer says of its windows.
 

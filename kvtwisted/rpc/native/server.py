@@ -23,8 +23,10 @@ from ..messages import message_limit
 from ..methods import SERVICES
 from ..options import GrpcOptions
 from .connection import Connection
+from .pipelines import PipelineService
 from .receiving import Budget
 from .requests import Route
+from .sending import MAX_BACKLOG_BYTES, Backlog
 from .streaming import HealthService, ReflectionService
 from .tls import server_context
 from .unary import UnaryCalls
@@ -64,7 +66,8 @@ class NativeGrpcServer(Factory):
         self._options = options
         self.request_timeout = request_timeout
         self.message_limit = message_limit(options.max_request_bytes)
-        self.budget = Budget(_LARGE_REQUESTS * self.message_limit)
+        self.budget = Budget(_LARGE_REQUESTS * self.message_limit, self.seconds)
+        self.backlog = Backlog()
         self._health = HealthService(reactor, operations, health, self.flush)
         self._reflection = ReflectionService(self.seconds)
         calls = Calls(operations, admission, max_response_bytes=max_response_bytes, request_timeout=request_timeout)
@@ -72,10 +75,13 @@ class NativeGrpcServer(Factory):
             reactor, operations, work, admission, calls,
             message_limit=self.message_limit, max_response_bytes=max_response_bytes, flush=self.flush,
         )  # fmt: skip
+        methods = unary.methods()
+        self._pipelines = PipelineService(methods)
         self.routes: Mapping[bytes, Route] = {
             route.path.encode(): route
             for route in (
-                *(Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in unary.methods().items()),
+                *(Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in methods.items()),
+                *self._pipelines.routes(),
                 *self._health.routes(),
                 *self._reflection.routes(),
             )
@@ -91,6 +97,11 @@ class NativeGrpcServer(Factory):
     def connections(self) -> int:
         """Open connections."""
         return len(self._connections)
+
+    @property
+    def calls(self) -> int:
+        """Calls that have not ended, on all connections."""
+        return sum([connection.control.streams.count for connection in self._connections])
 
     def start(self) -> int:
         """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
@@ -120,6 +131,7 @@ class NativeGrpcServer(Factory):
         listening: Deferred[Any] = maybeDeferred(port.stopListening)
         self._health.stop()
         self._reflection.stop()
+        self._pipelines.stop()
         for connection in tuple(self._connections):
             connection.drain()
         cutting_off = self._reactor.callLater(grace, self._abort)
@@ -154,7 +166,19 @@ class NativeGrpcServer(Factory):
             except Exception:
                 _log.failure("a gRPC connection could not be looked after")
                 connection.abort()
+        self.budget.look(now)
+        self._relieve()
         self.flush()
+
+    def _relieve(self) -> None:
+        """When far too many answers wait, cut those connections off that have not got on for the longest."""
+        excess = self.backlog.bytes - 2 * MAX_BACKLOG_BYTES
+        if excess > 0:
+            for connection in sorted(self._connections, key=lambda connection: connection.control.moved_at):
+                queued = connection.control.streams.sender.queued
+                if queued and excess > 0:
+                    excess -= queued
+                    connection.abort()
 
     # For connections.
 

@@ -12,16 +12,21 @@ from typing import Callable, Protocol
 
 from ..errors import CallError, Code, call_error
 from .answering import Answering, Stream
-from .frames import ConnectionFault, ErrorCode, StreamFault, window_update
+from .frames import DEFAULT_WINDOW, ConnectionFault, ErrorCode, StreamFault, window_update
 from .guard import TOKENS_PER_CALL, Guard
 from .header_blocks import HeaderBlocks, check_trailers
-from .receiving import Budget, Incoming, Message
+from .receiving import Budget, Incoming, Message, Share
 from .requests import Head, Route, read_head
+from .sending import Backlog
 
 #: Streams that a peer may have open; one more is refused.
 MAX_STREAMS = 1000
 #: Tokens that a stream's fault costs: more than a call brings.
 _FAULT_TOKENS = 2 * TOKENS_PER_CALL
+#: Bytes of DATA that are worth a frame even if they end nothing.
+_SMALL_DATA = 64
+#: Seconds that the rest of a refused request may take.
+_LINGER_SECONDS = 1.0
 
 
 class Settings(Protocol):
@@ -29,6 +34,7 @@ class Settings(Protocol):
 
     routes: Mapping[bytes, Route]
     budget: Budget
+    backlog: Backlog
     message_limit: int
     seconds: Callable[[], float]
     request_timeout: Callable[[], float]
@@ -38,15 +44,18 @@ class Streams(Answering):
     """All streams of a connection. Reactor thread."""
 
     def __init__(self, settings: Settings, out: list[bytes], guard: Guard, touched: Callable[[], None]) -> None:
-        super().__init__(out, touched)
+        super().__init__(out, touched, settings.backlog)
         self._settings = settings
         self._guard = guard
-        self.blocks: HeaderBlocks[Head] = HeaderBlocks(partial(read_head, settings.routes))
+        self._share = Share()
+        self.blocks: HeaderBlocks[Head] = HeaderBlocks(partial(read_head, settings.routes), guard.spend)
         self.last_id = 0
         #: Unary calls whose HEADERS came in the chunk that is being looked at, and nothing else yet.
         self.opened: dict[int, Head] = {}
         #: The last stream that is served, once the connection drains.
         self.last_served: int | None = None
+        #: Calls that were begun, but for those that were reset: what is not open of them was answered.
+        self.begun = 0
 
     def begin(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         """A whole header block has come."""
@@ -71,7 +80,7 @@ class Streams(Answering):
         if head.length > 0 and end_stream:
             raise _wrong_length()
         if head.refusal is not None:
-            self.refuse(stream_id, head.refusal, end_stream)
+            self.refuse(stream_id, head, end_stream, self._settings.seconds() + _LINGER_SECONDS)
         else:
             self._open(stream_id, head, end_stream)
 
@@ -87,13 +96,21 @@ class Streams(Answering):
         assert route is not None  # noqa: S101 - or it would have been refused
         stream = self._stream(stream_id)
         stream.head, stream.open = head, True
-        stream.incoming = Incoming(settings.budget, settings.message_limit, partial(self._credit, stream_id))
+        stream.incoming = Incoming(
+            settings.budget,
+            self._share,
+            settings.message_limit,
+            partial(self._credit, stream_id),
+            partial(self._lost, stream_id),
+        )
+        self.begun += 1
         now = settings.seconds()
         if head.timeout is not None:
             stream.deadline = now + head.timeout
         if route.streaming is None:
             stream.deadline = min(stream.deadline, now + settings.request_timeout())
         else:
+            stream.first_by = now + settings.request_timeout()
             try:
                 stream.handler = route.streaming(stream)
             except Exception as error:
@@ -108,14 +125,17 @@ class Streams(Answering):
         if stream is None or not stream.open:
             self._stray_data(stream_id)
             return
-        if not data and not end_stream:
+        if len(data) < _SMALL_DATA and not end_stream:
             self._guard.spend()
         stream.body += len(data)
         if stream.head is not None and stream.head.length >= 0:
             length = stream.head.length
             if stream.body > length or (end_stream and stream.body < length):
                 raise _wrong_length()
-        if stream.incoming is not None and stream.last is None:
+        if stream.incoming is None:
+            if stream.body > DEFAULT_WINDOW:
+                raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window allows")
+        elif stream.last is None:
             try:
                 for message in stream.incoming.feed(data, size):
                     self._received(stream, message)
@@ -125,7 +145,7 @@ class Streams(Answering):
             self._half_close(stream)
 
     def _stray_data(self, stream_id: int) -> None:
-        if stream_id > self.last_id:
+        if self.idle(stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
         self._guard.spend()
         if stream_id not in self.resets:
@@ -133,6 +153,8 @@ class Streams(Answering):
 
     def _received(self, stream: Stream, message: Message) -> None:
         if stream.handler is not None:
+            self._guard.earn(1)
+            stream.first_by = float("inf")
             try:
                 stream.handler.received(message)
             except Exception as error:
@@ -156,6 +178,8 @@ class Streams(Answering):
 
     def _half_close(self, stream: Stream) -> None:
         stream.open = False
+        if stream.lingers:
+            self.drop(stream.stream_id)
         if stream.last is not None or stream.incoming is None:
             return
         unfinished = stream.incoming.unfinished
@@ -177,8 +201,7 @@ class Streams(Answering):
         del self.streams[stream_id]
         self.promised[stream_id] = stream.window - self.sender.initial_window
         if self.backlogged or self.parked:
-            self.parked.append((stream_id, head.route, message, stream.deadline))
-            self.quick = False
+            self._park(stream_id, head.route, message, stream.deadline)
         else:
             self._run(stream_id, head.route, message, head.timeout)
 
@@ -191,16 +214,52 @@ class Streams(Answering):
     def unpark(self) -> None:
         """Run calls that had to wait, as far as they need not any longer."""
         while self.parked and not self.backlogged:
-            stream_id, route, message, deadline = self.parked.popleft()
-            if stream_id in self.promised:
-                self._run(stream_id, route, message, deadline - self._settings.seconds())
+            stream_id = next(iter(self.parked))
+            route, message, deadline = self._take_parked(stream_id)
+            self._run(stream_id, route, message, deadline - self._settings.seconds())
         self.consider()
+
+    def _park(self, stream_id: int, route: Route, message: Message, deadline: float) -> None:
+        """Let a call wait; its message is still one of an unfinished request."""
+        try:
+            self._settings.budget.hold(self._share, len(message[0]))
+        except CallError as error:
+            self.fail(stream_id, error)
+        else:
+            self.parked[stream_id] = route, message, deadline
+            self.quick = False
+
+    def _take_parked(self, stream_id: int) -> tuple[Route, Message, float]:
+        parked = self.parked.pop(stream_id)
+        self._settings.budget.free(self._share, len(parked[1][0]))
+        return parked
+
+    def drop(self, stream_id: int) -> None:
+        """A stream is over without an answer."""
+        stream = self.streams.get(stream_id)
+        if stream_id in self.promised or (stream is not None and stream.incoming is not None):
+            self.begun -= 1
+        if stream_id in self.parked:
+            self._take_parked(stream_id)
+        super().drop(stream_id)
+
+    def drop_all(self) -> None:
+        """The connection is gone."""
+        for stream_id in list(self.parked):
+            self._take_parked(stream_id)
+        super().drop_all()
+
+    def idle(self, stream_id: int) -> bool:
+        """Whether the stream was never opened; those with even numbers, a server's, never are."""
+        return stream_id > self.last_id or not stream_id & 1
 
     def peer_reset(self, stream_id: int) -> None:
         """RST_STREAM has come."""
-        if stream_id > self.last_id or not stream_id & 1:
+        if self.idle(stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on a stream that was never opened")
         self._guard.spend()
+        # Nothing that was sent before can come any more.
+        self.resets.pop(stream_id, None)
         self.drop(stream_id)
 
     def fault(self, stream_id: int, fault: StreamFault) -> None:
@@ -211,11 +270,26 @@ class Streams(Answering):
 
     def expire(self, now: float) -> None:
         """End the calls whose time is up."""
-        for stream in [stream for stream in self.streams.values() if stream.deadline <= now and stream.last is None]:
+        for stream_id in [stream_id for stream_id, parked in self.parked.items() if parked[2] <= now]:
+            self._take_parked(stream_id)
+            self.fail(stream_id, CallError(Code.DEADLINE_EXCEEDED, "the call's time ran out before it was started"))
+        late = [
+            stream
+            for stream in self.streams.values()
+            if min(stream.deadline, stream.first_by) <= now and stream.last is None
+        ]
+        for stream in late:
+            if stream.lingers:
+                self.drop(stream.stream_id)
+                self.reset(stream.stream_id, ErrorCode.NO_ERROR)
+                continue
             sentence = "the call's time ran out"
             if stream.handler is None:
                 sentence += " before its request had come in"
             self.finish(stream, CallError(Code.DEADLINE_EXCEEDED, sentence))
+
+    def _lost(self, stream_id: int, error: CallError) -> None:
+        self.finish(self.streams[stream_id], error)
 
     def _credit(self, stream_id: int, size: int) -> None:
         self.out.append(window_update(stream_id, size))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from time import monotonic
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 
 from google.protobuf.message import DecodeError
 from twisted.internet.interfaces import IReactorTime
@@ -26,15 +26,37 @@ from ..messages import decompress, parse
 from ..methods import METHODS, Method, encoded_get_response
 from .requests import Unary
 from .responses import ConstantAnswer
-from .streams import Streams
 
 #: Bytes of a message that is decoded on the reactor thread; larger ones take some milliseconds.
 INLINE_MESSAGE = 65_536
 #: Gets that share a pool job, and bytes that one of them may answer.
 GETS_IN_A_JOB, GET_ANSWER_BYTES = 16, 1_048_576 + 64
 
+
+class Caller(Protocol):
+    """Where calls come from and their answers go: the `Streams` of a connection, or a pipeline. Reactor thread."""
+
+    def promise(self, stream_id: int, /) -> None:
+        """The call is answered later."""
+
+    def awaited(self, stream_id: int, /) -> bool:
+        """Whether somebody still waits for the answer that was promised. Any thread."""
+
+    def expect(self, size: int) -> None:
+        """An answer of up to `size` bytes is being made; `expect(-size)` before it is given."""
+
+    def answer(self, stream_id: int, message: bytes, /) -> None:
+        """End the call well."""
+
+    def answer_constant(self, stream_id: int, answer: ConstantAnswer, /) -> None:
+        """The same with a message that was made ready."""
+
+    def fail(self, stream_id: int, error: CallError, /) -> None:
+        """End the call with a status."""
+
+
 #: A call for the pool: who made it, and what it asks for.
-Job = tuple[Streams, int, Method, bytes, bool, float, int]
+Job = tuple[Caller, int, Method, bytes, bool, float, int]
 
 
 class UnaryCalls:
@@ -81,7 +103,7 @@ class UnaryCalls:
 
     # Here and now.
 
-    def _get(self, streams: Streams, stream_id: int, message: bytes, timeout: float | None) -> None:
+    def _get(self, streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
         if len(message) > INLINE_MESSAGE:
             self._pooled(METHODS["Get"], False, streams, stream_id, message, timeout)
             return
@@ -104,7 +126,7 @@ class UnaryCalls:
         method: Method,
         begin: Callable[[bytes, float], Pending],
         good: ConstantAnswer,
-        streams: Streams,
+        streams: Caller,
         stream_id: int,
         message: bytes,
         timeout: float | None,
@@ -143,7 +165,7 @@ class UnaryCalls:
         return self._operations.begin_mdelete(keys, deadline=deadline)
 
     def _written(
-        self, method: Method, good: ConstantAnswer, streams: Streams, stream_id: int, error: BaseException | None
+        self, method: Method, good: ConstantAnswer, streams: Caller, stream_id: int, error: BaseException | None
     ) -> None:
         if not streams.awaited(stream_id):
             return
@@ -152,7 +174,7 @@ class UnaryCalls:
         else:
             self._failed(method, streams, stream_id, b"", error)
 
-    def _failed(self, method: Method, streams: Streams, stream_id: int, message: bytes, error: BaseException) -> None:
+    def _failed(self, method: Method, streams: Caller, stream_id: int, message: bytes, error: BaseException) -> None:
         if isinstance(error, IN_MESSAGE):
             streams.answer(stream_id, method.response(error=str(error)).SerializeToString())
             return
@@ -173,13 +195,13 @@ class UnaryCalls:
     # By the pool.
 
     def _pooled(
-        self, method: Method, compressed: bool, streams: Streams, stream_id: int, message: bytes, timeout: float | None
+        self, method: Method, compressed: bool, streams: Caller, stream_id: int, message: bytes, timeout: float | None
     ) -> None:
         job = self._job(method, streams, stream_id, message, compressed, timeout, self._max_response_bytes())
         if job is not None:
             self._start([job])
 
-    def _share(self, method: Method, streams: Streams, stream_id: int, message: bytes, timeout: float | None) -> None:
+    def _share(self, method: Method, streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
         """Answer a Get with those of the same turn."""
         job = self._job(method, streams, stream_id, message, False, timeout, GET_ANSWER_BYTES)
         if job is not None:
@@ -195,7 +217,7 @@ class UnaryCalls:
     def _job(
         self,
         method: Method,
-        streams: Streams,
+        streams: Caller,
         stream_id: int,
         message: bytes,
         compressed: bool,
@@ -223,7 +245,7 @@ class UnaryCalls:
 
     def _run_one(
         self,
-        streams: Streams,
+        streams: Caller,
         stream_id: int,
         method: Method,
         message: bytes,
