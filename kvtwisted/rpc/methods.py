@@ -77,15 +77,22 @@ def encoded_get_response(found: Found | None) -> bytes:
         return get_response(found).SerializeToString()
     if not value.isascii():
         as_text(value)
-    size = len(value)
-    if size < 128:
-        return b"\x0a%c%b\x10\x01" % (size, value)
-    length = bytearray()
-    while size > 127:
-        length.append(size & 127 | 128)
-        size >>= 7
-    length.append(size)
-    return b"\x0a%b%b\x10\x01" % (bytes(length), value)
+    return b"\x0a%b%b\x10\x01" % (varint(len(value)), value)
+
+
+def varint(number: int) -> bytes:
+    """An unsigned number as protobuf encodes it."""
+    if number < 128:
+        return _SMALL[number]
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+_SMALL = [bytes((number,)) for number in range(128)]
 
 
 def _delete(operations: Operations, request: kv.DeleteRequest, call: Call) -> kv.DeleteResponse:

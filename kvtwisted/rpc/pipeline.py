@@ -1,22 +1,22 @@
 """Pipelines: many Sets, Gets and Deletes over one stream, each tagged by the client. Needs no transport; any thread.
 
-An operation's request and answer stay encoded here: what answers a call of the method answers the operation too.
+What answers a call of a method answers the operation too.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from .errors import CallError, Code
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
-from .methods import METHODS, Method
+from .methods import METHODS, varint
 
 #: The method's name.
 NAME = "Pipeline"
@@ -26,58 +26,64 @@ MAX_STREAMS = 100
 MESSAGE_BYTES = MAX_KEY_BYTES + MAX_VALUE_BYTES + 64
 
 #: The methods that may be operations, by the field that has their request and their answer.
-_METHODS = {"set": METHODS["Set"], "get": METHODS["Get"], "delete": METHODS["Delete"]}
+METHODS_BY_FIELD = {"set": METHODS["Set"], "get": METHODS["Get"], "delete": METHODS["Delete"]}
+
+#: One operation: the client's number for it, the field of its answer, and its request.
+Operation = tuple[int, str, Any]
+
+_TAGS = {
+    field: bytes((kv.PipelineResponse.DESCRIPTOR.fields_by_name[field].number << 3 | 2,)) for field in METHODS_BY_FIELD
+}
 
 
-class Operation(NamedTuple):
-    """One operation: the client's number for it, the field of its answer, the method, and the encoded request."""
+def read(message: bytes) -> Operation | bytes:
+    """The operation in a PipelineRequest, or the answer to one that cannot be begun.
 
-    id: int
-    field: str
-    method: Method
-    message: bytes
+    Raises CallError when the message cannot be parsed so far that it could be answered.
+    """
+    try:
+        request = kv.PipelineRequest.FromString(message)
+    except DecodeError:
+        return _refused(message)
+    field = request.WhichOneof("operation")
+    if field is None:
+        return failed(request.id, CallError(Code.INVALID_ARGUMENT, "operation: must be one of set, get, delete"))
+    return request.id, field, getattr(request, field)
 
-    @property
-    def key(self) -> str:
-        """The key that it is about."""
-        # Field 1 of all three requests.
-        return kv.GetRequest.FromString(self.message).key
+
+def _refused(message: bytes) -> bytes:
+    """The answer to a message of which the operation cannot be parsed."""
+    outer = parse(_Outer, message)
+    field = outer.WhichOneof("operation")
+    if field is not None:
+        try:
+            parse(METHODS_BY_FIELD[field].request, getattr(outer, field))
+        except CallError as error:
+            return failed(outer.id, error)
+    parse(kv.PipelineRequest, message)
+    raise AssertionError("a message that can be parsed was taken for one that cannot")
 
 
-def _outer(message: type[Message]) -> Any:
-    """The same message with its inner messages left encoded, as bytes: on the wire there is no difference."""
+def _outer() -> Any:
+    """PipelineRequest with its operation left encoded, as bytes: on the wire there is no difference."""
     outer = DescriptorProto()
-    message.DESCRIPTOR.CopyToProto(outer)
+    kv.PipelineRequest.DESCRIPTOR.CopyToProto(outer)
     for field in outer.field:
         if field.type == FieldDescriptorProto.TYPE_MESSAGE:
             field.type = FieldDescriptorProto.TYPE_BYTES
             field.ClearField("type_name")
     pool = DescriptorPool()
-    pool.Add(FileDescriptorProto(name=f"{outer.name}.proto", syntax="proto3", message_type=[outer]))
-    return GetMessageClass(pool.FindMessageTypeByName(outer.name))
+    package = kv.DESCRIPTOR.package
+    pool.Add(FileDescriptorProto(name="outer.proto", package=package, syntax="proto3", message_type=[outer]))
+    return GetMessageClass(pool.FindMessageTypeByName(f"{package}.{outer.name}"))
 
 
-_Request, _Response = _outer(kv.PipelineRequest), _outer(kv.PipelineResponse)
+_Outer = _outer()
 
 
-def read(message: bytes) -> Operation | bytes:
-    """The operation in a PipelineRequest, or the answer if it has none. Raises CallError when it cannot be parsed."""
-    try:
-        request = _Request.FromString(message)
-    except Exception:
-        # Says what is wrong.
-        parse(kv.PipelineRequest, message)
-        raise
-    field = request.WhichOneof("operation")
-    if field is None:
-        return failed(request.id, CallError(Code.INVALID_ARGUMENT, "operation: must be one of set, get, delete"))
-    return Operation(request.id, field, _METHODS[field], getattr(request, field))
-
-
-def answered(operation: Operation, answer: bytes) -> bytes:
-    """The PipelineResponse with the encoded answer of the operation's method."""
-    encoded: bytes = _Response(id=operation.id, **{operation.field: answer}).SerializeToString()
-    return encoded
+def answered(operation_id: int, field: str, answer: bytes) -> bytes:
+    """The PipelineResponse with an answer of the operation's method, which is encoded already."""
+    return b"\x08%b%b%b%b" % (varint(operation_id), _TAGS[field], varint(len(answer)), answer)
 
 
 def failed(operation_id: int, error: CallError) -> bytes:

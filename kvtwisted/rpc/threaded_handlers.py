@@ -183,12 +183,14 @@ class Handlers(grpc.GenericRpcHandler):
             _abort(context, error)
         if isinstance(operation, bytes):
             return operation
+        operation_id, field, request = operation
+        method, encoded = pipeline.METHODS_BY_FIELD[field], request.SerializeToString()
         try:
             now, left = time.monotonic(), context.time_remaining()
-            answer = self._calls.answer(operation.method, operation.message, arrived=now, time_left=left)
+            answer = self._calls.answer(method, encoded, arrived=now, time_left=left)
         except CallError as error:
-            return pipeline.failed(operation.id, error)
-        return pipeline.answered(operation, answer)
+            return pipeline.failed(operation_id, error)
+        return pipeline.answered(operation_id, field, answer)
 
     def _reflect(self, message: bytes, context: grpc.ServicerContext) -> bytes:
         try:

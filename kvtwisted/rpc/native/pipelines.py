@@ -11,10 +11,7 @@ more window once MAX_UNANSWERED operations wait, or answers of so many bytes. Wh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from typing import Callable
-
-from google.protobuf.message import DecodeError
 
 from .. import pipeline
 from ..errors import CallError, Code
@@ -23,8 +20,9 @@ from ..methods import SERVICES
 from ..pipeline import Operation
 from .answering import Stream
 from .receiving import Message
-from .requests import Route, Unary
+from .requests import Route
 from .responses import ConstantAnswer
+from .unary import INLINE_MESSAGE, UnaryCalls
 
 #: Operations of one pipeline that have come and are not answered.
 MAX_UNANSWERED = 1000
@@ -35,9 +33,9 @@ QUEUED_BYTES, EXPECTED_BYTES = 4 << 20, 16 << 20
 class PipelineService:
     """All open pipelines. Reactor thread."""
 
-    def __init__(self, methods: Mapping[str, tuple[Unary, Unary]]) -> None:
-        """`methods` are what answers unary calls, by the method's name."""
-        self._methods = {name: unary for name, (unary, _) in methods.items()}
+    def __init__(self, calls: UnaryCalls) -> None:
+        """`calls` answers the operations."""
+        self._calls = calls
         self._open: set[_Pipeline] = set()
         self._stopping = False
 
@@ -56,7 +54,7 @@ class PipelineService:
             raise _stopping()
         if len(self._open) >= pipeline.MAX_STREAMS:
             raise CallError(Code.RESOURCE_EXHAUSTED, f"too many pipelines: {pipeline.MAX_STREAMS} are open already")
-        opened = _Pipeline(stream, self._methods, self._open.discard)
+        opened = _Pipeline(stream, self._calls, self._open.discard)
         self._open.add(opened)
         return opened
 
@@ -68,19 +66,21 @@ def _stopping() -> CallError:
 class _Pipeline:
     """One open pipeline. To `UnaryCalls` it is what `Streams` is for calls; its calls are numbered as they begin."""
 
-    def __init__(self, stream: Stream, methods: Mapping[str, Unary], closed: Callable[[_Pipeline], None]) -> None:
+    def __init__(self, stream: Stream, calls: UnaryCalls, closed: Callable[[_Pipeline], None]) -> None:
         self._stream = stream
-        self._methods = methods
+        self._calls = calls
+        self._writes = {"set": calls.writes["Set"], "delete": calls.writes["Delete"]}
         self._closed = closed
         self._number = 0
         #: The operation that is being begun, and those that were and are not answered, by number.
         self._beginning: Operation | None = None
-        self._begun: dict[int, tuple[Operation, str]] = {}
+        self._begun: dict[int, Operation] = {}
         #: For each key that an operation is under way on, those that wait for it.
         self._busy: dict[str, deque[Operation]] = {}
         #: Those that wait because the pipeline is full.
         self._waiting: deque[Operation] = deque()
         self._unanswered = 0
+        self._paused = False
         self._expected = 0
         #: Why no more operations are taken, if that is so: None is the client's own end.
         self._ended = False
@@ -107,6 +107,7 @@ class _Pipeline:
         else:
             self._take(operation)
         if self._unanswered >= MAX_UNANSWERED or self._full:
+            self._paused = True
             self._stream.pause()
 
     def half_closed(self) -> None:
@@ -141,7 +142,7 @@ class _Pipeline:
 
     def _take(self, operation: Operation) -> None:
         if self._busy:
-            others = self._busy.get(_key(operation))
+            others = self._busy.get(operation[2].key)
             if others is not None:
                 others.append(operation)
                 return
@@ -150,29 +151,37 @@ class _Pipeline:
     def _begin(self, operation: Operation) -> None:
         self._number += 1
         self._beginning = operation
-        self._methods[operation.method.name](self, self._number, operation.message, None)
+        _, field, request = operation
+        if field == "get":
+            self._calls.get(self, self._number, request, None)
+        elif request.ByteSize() > INLINE_MESSAGE:
+            self._calls.pooled(self._writes[field].method, False, self, self._number, request.SerializeToString(), None)
+        else:
+            self._calls.write(self._writes[field], self, self._number, request, None)
         self._beginning = None
 
-    def _end(self, number: int, answer: Callable[[Operation], bytes]) -> None:
-        """An operation has its answer."""
-        operation, key = self._begun.pop(number, (self._beginning, None))
-        if operation is None:
-            return
+    def _end(self, number: int) -> Operation | None:
+        """An operation is to be answered now; None if nobody waits for that. `_go_on` comes after."""
         self._unanswered -= 1
-        self._stream.send_message(answer(operation))
-        if key is not None:
-            others = self._busy.pop(key)
-            while others and key not in self._busy:
-                self._begin(others.popleft())
-            if others:
-                self._busy[key] = others
+        return self._begun.pop(number, None) or self._beginning
+
+    def _release(self, key: str) -> None:
+        """An operation on this key that others may wait for has been answered."""
+        others = self._busy.pop(key, None)
+        while others and key not in self._busy:
+            self._begin(others.popleft())
+        if others:
+            self._busy[key] = others
+        if self._paused:
             self._go_on()
+        if self._ended:
             self._finish_if_done()
 
     def _go_on(self) -> None:
         while self._waiting and not self._full:
             self._take(self._waiting.popleft())
-        if not self._waiting and self._unanswered <= MAX_UNANSWERED // 2:
+        if self._paused and not self._waiting and self._unanswered <= MAX_UNANSWERED // 2:
+            self._paused = False
             self._stream.go_on()
 
     def _finish_if_done(self) -> None:
@@ -185,9 +194,8 @@ class _Pipeline:
         """The operation is answered later: others on its key have to wait."""
         operation = self._beginning
         if operation is not None:
-            key = _key(operation)
-            self._begun[number] = operation, key
-            self._busy[key] = deque()
+            self._begun[number] = operation
+            self._busy[operation[2].key] = deque()
 
     def awaited(self, number: int) -> bool:
         """Whether somebody waits for the answer."""
@@ -202,7 +210,12 @@ class _Pipeline:
 
     def answer(self, number: int, message: bytes) -> None:
         """The operation's answer."""
-        self._end(number, lambda operation: pipeline.answered(operation, message))
+        later = number in self._begun
+        operation = self._end(number)
+        if operation is not None:
+            self._stream.send_message(pipeline.answered(operation[0], operation[1], message))
+            if later:
+                self._release(operation[2].key)
 
     def answer_constant(self, number: int, answer: ConstantAnswer) -> None:
         """The same with an answer that was made ready for calls."""
@@ -210,11 +223,9 @@ class _Pipeline:
 
     def fail(self, number: int, error: CallError) -> None:
         """The operation ends with a status; the pipeline goes on."""
-        self._end(number, lambda operation: pipeline.failed(operation.id, error))
-
-
-def _key(operation: Operation) -> str:
-    try:
-        return operation.key
-    except DecodeError:
-        return ""  # it will be refused
+        later = number in self._begun
+        operation = self._end(number)
+        if operation is not None:
+            self._stream.send_message(pipeline.failed(operation[0], error))
+            if later:
+                self._release(operation[2].key)

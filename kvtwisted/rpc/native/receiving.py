@@ -232,7 +232,10 @@ class Incoming:
         if self.paused:
             return
         missing = self._need - len(self._buffer)
-        if missing > self.window and not self._asking:
+        if missing > self.window and self.promised and not self._asking:
+            # Padding has used up some of the window, and none of what was promised.
+            self._give(missing - self.window)
+        elif missing > self.window and not self._asking:
             # Larger than the first window: see Note [Who may send much].
             self._asking = True
             self.promised = self._need - self.held

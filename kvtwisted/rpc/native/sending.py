@@ -30,7 +30,7 @@ class Outgoing:
     def __init__(self, stream_id: int, window: int) -> None:
         self.stream_id = stream_id
         self.window = window
-        self.queue: deque[memoryview] = deque()
+        self.queue: deque[bytes | memoryview] = deque()
         self.queued = 0
         #: The frames that end the stream, sent after its DATA; None while more may come.
         self.last: bytes | None = None
@@ -75,7 +75,8 @@ class Sender:
     def send(self, stream: Outgoing, data: bytes) -> None:
         """Queue DATA; `pump` sends it."""
         if data:
-            stream.queue.append(memoryview(data))
+            # Small pieces go out whole; large ones are cut without a copy of what remains.
+            stream.queue.append(memoryview(data) if len(data) > DEFAULT_FRAME_SIZE else data)
             stream.queued += len(data)
             self.queued += len(data)
             self._backlog.bytes += len(data)
@@ -141,7 +142,7 @@ class Sender:
             self.window -= size
             self.sent += size
 
-    def _take(self, queue: deque[memoryview], size: int) -> None:
+    def _take(self, queue: deque[bytes | memoryview], size: int) -> None:
         """Move so many bytes from a queue to the output: small messages share a frame."""
         while size:
             piece = queue[0]

@@ -76,7 +76,7 @@ class NativeGrpcServer(Factory):
             message_limit=self.message_limit, max_response_bytes=max_response_bytes, flush=self.flush,
         )  # fmt: skip
         methods = unary.methods()
-        self._pipelines = PipelineService(methods)
+        self._pipelines = PipelineService(unary)
         self.routes: Mapping[bytes, Route] = {
             route.path.encode(): route
             for route in (

@@ -54,7 +54,7 @@ class Streams(Answering):
         self.opened: dict[int, Head] = {}
         #: The last stream that is served, once the connection drains.
         self.last_served: int | None = None
-        #: Calls that were begun, but for those that were reset: what is not open of them was answered.
+        #: Calls that were begun, but for those that failed or were reset: what is not open of them was answered.
         self.begun = 0
 
     def begin(self, stream_id: int, block: bytes, end_stream: bool) -> None:
@@ -233,6 +233,11 @@ class Streams(Answering):
         parked = self.parked.pop(stream_id)
         self._settings.budget.free(self._share, len(parked[1][0]))
         return parked
+
+    def fail(self, stream_id: int, error: CallError) -> None:
+        """End a call with a status. It earns the peer nothing: no work was done for it."""
+        self.begun -= 1
+        super().fail(stream_id, error)
 
     def drop(self, stream_id: int) -> None:
         """A stream is over without an answer."""

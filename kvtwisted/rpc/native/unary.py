@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from time import monotonic
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
 from twisted.internet.interfaces import IReactorTime
@@ -31,6 +31,8 @@ from .responses import ConstantAnswer
 INLINE_MESSAGE = 65_536
 #: Gets that share a pool job, and bytes that one of them may answer.
 GETS_IN_A_JOB, GET_ANSWER_BYTES = 16, 1_048_576 + 64
+
+_GET = METHODS["Get"]
 
 
 class Caller(Protocol):
@@ -59,6 +61,14 @@ class Caller(Protocol):
 Job = tuple[Caller, int, Method, bytes, bool, float, int]
 
 
+class Way(NamedTuple):
+    """How a method that writes is answered: what checks its request and begins the write, and the good answer."""
+
+    method: Method
+    begin: Callable[[Any, float], Pending]
+    good: ConstantAnswer
+
+
 class UnaryCalls:
     """Answers unary calls of the key-value service. Reactor thread."""
 
@@ -84,20 +94,25 @@ class UnaryCalls:
         self._message_limit = message_limit
         self._max_response_bytes = max_response_bytes
         self._flush = flush
+        #: What answers the methods that write.
+        self.writes = {
+            name: Way(METHODS[name], begin, ConstantAnswer(METHODS[name].response(success=True).SerializeToString()))
+            for name, begin in (
+                ("Set", self._begin_set),
+                ("Delete", self._begin_delete),
+                ("MSet", self._begin_mset),
+                ("MDelete", self._begin_mdelete),
+            )
+        }
         self._gets: list[Job] = []
         work.on_settled(flush)
 
     def methods(self) -> dict[str, tuple[Unary, Unary]]:
         """For each method what answers it, and what answers it when its message is compressed."""
-        short: dict[str, Unary] = {
-            "Get": self._get,
-            "Set": partial(self._write, METHODS["Set"], self._begin_set, ConstantAnswer(_ok("Set"))),
-            "Delete": partial(self._write, METHODS["Delete"], self._begin_delete, ConstantAnswer(_ok("Delete"))),
-            "MSet": partial(self._write, METHODS["MSet"], self._begin_mset, ConstantAnswer(_ok("MSet"))),
-            "MDelete": partial(self._write, METHODS["MDelete"], self._begin_mdelete, ConstantAnswer(_ok("MDelete"))),
-        }
+        short: dict[str, Unary] = {name: partial(self._write, way) for name, way in self.writes.items()}
+        short["Get"] = self._get
         return {
-            name: (short.get(name, partial(self._pooled, method, False)), partial(self._pooled, method, True))
+            name: (short.get(name, partial(self.pooled, method, False)), partial(self.pooled, method, True))
             for name, method in METHODS.items()
         }
 
@@ -105,85 +120,90 @@ class UnaryCalls:
 
     def _get(self, streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
         if len(message) > INLINE_MESSAGE:
-            self._pooled(METHODS["Get"], False, streams, stream_id, message, timeout)
+            self.pooled(_GET, False, streams, stream_id, message, timeout)
             return
+        try:
+            request = kv.GetRequest.FromString(message)
+        except DecodeError:
+            self._undecodable(_GET, streams, stream_id, message)
+        else:
+            self.get(streams, stream_id, request, timeout)
+
+    def get(self, streams: Caller, stream_id: int, request: kv.GetRequest, timeout: float | None) -> None:
+        """Answer a Get, now if memory can."""
         try:
             self._admission.check()
             if timeout is not None:
                 self._deadline(timeout)
-            known, found = self._get_now(kv.GetRequest.FromString(message).key.encode())
+            known, found = self._get_now(request.key.encode())
             if not known:
-                self._share(METHODS["Get"], streams, stream_id, message, timeout)
+                self._share(_GET, streams, stream_id, request.SerializeToString(), timeout)
                 return
             answer = encoded_get_response(found)
         except Exception as error:
-            self._failed(METHODS["Get"], streams, stream_id, message, error)
+            self._failed(_GET, streams, stream_id, error)
             return
         streams.answer(stream_id, answer)
 
-    def _write(
-        self,
-        method: Method,
-        begin: Callable[[bytes, float], Pending],
-        good: ConstantAnswer,
-        streams: Caller,
-        stream_id: int,
-        message: bytes,
-        timeout: float | None,
-    ) -> None:
+    def _write(self, way: Way, streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
         if len(message) > INLINE_MESSAGE:
-            self._pooled(method, False, streams, stream_id, message, timeout)
+            self.pooled(way.method, False, streams, stream_id, message, timeout)
             return
+        try:
+            request = way.method.request.FromString(message)
+        except DecodeError:
+            self._undecodable(way.method, streams, stream_id, message)
+        else:
+            self.write(way, streams, stream_id, request, timeout)
+
+    def write(self, way: Way, streams: Caller, stream_id: int, request: Any, timeout: float | None) -> None:
+        """Answer a write, once it has gone in with those of its turn."""
         try:
             deadline = self._deadline(timeout)
             self._admission.enter()
             try:
-                pending = begin(message, deadline)
+                pending = way.begin(request, deadline)
             except BaseException:
                 self._admission.leave()
                 raise
         except Exception as error:
-            self._failed(method, streams, stream_id, message, error)
+            self._failed(way.method, streams, stream_id, error)
             return
         streams.promise(stream_id)
-        self._work.submit(pending, partial(self._written, method, good, streams, stream_id))
+        self._work.submit(pending, partial(self._written, way, streams, stream_id))
 
-    def _begin_set(self, message: bytes, deadline: float) -> Pending:
-        request = kv.SetRequest.FromString(message)
+    def _begin_set(self, request: kv.SetRequest, deadline: float) -> Pending:
         return self._operations.begin_set(request.key.encode(), request.value.encode(), request.ttl, deadline=deadline)
 
-    def _begin_delete(self, message: bytes, deadline: float) -> Pending:
-        return self._operations.begin_delete(kv.DeleteRequest.FromString(message).key.encode(), deadline=deadline)
+    def _begin_delete(self, request: kv.DeleteRequest, deadline: float) -> Pending:
+        return self._operations.begin_delete(request.key.encode(), deadline=deadline)
 
-    def _begin_mset(self, message: bytes, deadline: float) -> Pending:
-        request = kv.MSetRequest.FromString(message)
+    def _begin_mset(self, request: kv.MSetRequest, deadline: float) -> Pending:
         pairs = {key.encode(): value.encode() for key, value in request.key_values.items()}
         return self._operations.begin_mset(pairs, request.ttl, deadline=deadline)
 
-    def _begin_mdelete(self, message: bytes, deadline: float) -> Pending:
-        keys = [key.encode() for key in kv.MDeleteRequest.FromString(message).keys]
-        return self._operations.begin_mdelete(keys, deadline=deadline)
+    def _begin_mdelete(self, request: kv.MDeleteRequest, deadline: float) -> Pending:
+        return self._operations.begin_mdelete([key.encode() for key in request.keys], deadline=deadline)
 
-    def _written(
-        self, method: Method, good: ConstantAnswer, streams: Caller, stream_id: int, error: BaseException | None
-    ) -> None:
+    def _written(self, way: Way, streams: Caller, stream_id: int, error: BaseException | None) -> None:
         if not streams.awaited(stream_id):
             return
         if error is None:
-            streams.answer_constant(stream_id, good)
+            streams.answer_constant(stream_id, way.good)
         else:
-            self._failed(method, streams, stream_id, b"", error)
+            self._failed(way.method, streams, stream_id, error)
 
-    def _failed(self, method: Method, streams: Caller, stream_id: int, message: bytes, error: BaseException) -> None:
+    def _failed(self, method: Method, streams: Caller, stream_id: int, error: BaseException) -> None:
         if isinstance(error, IN_MESSAGE):
             streams.answer(stream_id, method.response(error=str(error)).SerializeToString())
-            return
-        if isinstance(error, DecodeError):
-            try:
-                parse(method.request, message)
-            except CallError as failure:
-                error = failure
-        streams.fail(stream_id, call_error(error, method.name))
+        else:
+            streams.fail(stream_id, call_error(error, method.name))
+
+    def _undecodable(self, method: Method, streams: Caller, stream_id: int, message: bytes) -> None:
+        try:
+            parse(method.request, message)
+        except CallError as error:
+            streams.fail(stream_id, error)
 
     def _deadline(self, timeout: float | None) -> float:
         """When the call is to end. Raises DeadlineExceeded."""
@@ -194,9 +214,10 @@ class UnaryCalls:
 
     # By the pool.
 
-    def _pooled(
+    def pooled(
         self, method: Method, compressed: bool, streams: Caller, stream_id: int, message: bytes, timeout: float | None
     ) -> None:
+        """Answer any call by the pool."""
         job = self._job(method, streams, stream_id, message, compressed, timeout, self._max_response_bytes())
         if job is not None:
             self._start([job])
@@ -228,7 +249,7 @@ class UnaryCalls:
             deadline = self._deadline(timeout)
             self._admission.enter()
         except Exception as error:
-            self._failed(method, streams, stream_id, message, error)
+            self._failed(method, streams, stream_id, error)
             return None
         streams.promise(stream_id)
         streams.expect(answer_bytes)
@@ -279,7 +300,3 @@ class UnaryCalls:
         """The pool has ended, or `_run` is broken: nothing was answered."""
         error = call_error(failure.value, "pool")
         self._ran(jobs, [error] * len(jobs))
-
-
-def _ok(name: str) -> bytes:
-    return METHODS[name].response(success=True).SerializeToString()
