@@ -31,7 +31,7 @@ from .frames import (
     read_header,
     read_word,
 )
-from .streams import MAX_STREAMS, Settings
+from .streams import Settings
 
 #: Bytes that a DATA frame of an uncompressed message has beside the message.
 _PREFIX = 5
@@ -224,7 +224,7 @@ class Connection(Protocol):
                     and stream_id & 1
                     and streams.quick
                     and control.quick
-                    and len(opened) + streams.count < MAX_STREAMS
+                    and len(opened) + streams.count < streams.allowed
                 ):
                     streams.last_id = stream_id
                     opened[stream_id] = head

@@ -259,7 +259,9 @@ class Control:
     def fail(self, code: ErrorCode, sentence: str) -> None:
         """Say goodbye for what the peer did; nothing it sends is looked at any more."""
         self.failed = True
-        self._out.append(frames.goaway(self.streams.last_id, code, sentence))
+        served = self.streams.last_served
+        # Once it was said which stream is the last one served, it is never a later one (section 6.8).
+        self._out.append(frames.goaway(self.streams.last_id if served is None else served, code, sentence))
         self._closing_at = self._seconds()
 
     def drain(self) -> None:
@@ -296,7 +298,8 @@ class Control:
     def look(self, now: float) -> bool:
         """See to what takes too long; True if the connection is to be cut off."""
         streams = self.streams
-        if streams.streams:
+        streams.allowed = MAX_STREAMS
+        if streams.streams or streams.parked:
             streams.expire(now)
         if self._closing_at is not None:
             if self.failed:

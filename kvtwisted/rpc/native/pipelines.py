@@ -113,7 +113,7 @@ class _Pipeline:
     def half_closed(self) -> None:
         """The client has no more operations."""
         self._ended = True
-        self._finish_if_done()
+        self._go_on()
 
     def drained(self) -> None:
         """The client has taken all answers."""
@@ -132,7 +132,7 @@ class _Pipeline:
         """Take no more operations."""
         if not self._ended:
             self._ended, self._error = True, _stopping()
-            self._finish_if_done()
+            self._go_on()
 
     # One operation after the other.
 
@@ -172,10 +172,8 @@ class _Pipeline:
             self._begin(others.popleft())
         if others:
             self._busy[key] = others
-        if self._paused:
+        if self._paused or self._ended:
             self._go_on()
-        if self._ended:
-            self._finish_if_done()
 
     def _go_on(self) -> None:
         while self._waiting and not self._full:
@@ -183,8 +181,6 @@ class _Pipeline:
         if self._paused and not self._waiting and self._unanswered <= MAX_UNANSWERED // 2:
             self._paused = False
             self._stream.go_on()
-
-    def _finish_if_done(self) -> None:
         if self._ended and not self._unanswered:
             self._stream.finish(self._error)
 

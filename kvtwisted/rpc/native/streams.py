@@ -56,6 +56,9 @@ class Streams(Answering):
         self.last_served: int | None = None
         #: Calls that were begun, but for those that failed or were reset: what is not open of them was answered.
         self.begun = 0
+        #: Streams that may be open. Calls that were reset while they ran count as open until somebody looks again: some
+        #: still run, and a peer that resets its calls (CVE-2023-44487) is not to have more running than one that waits.
+        self.allowed = MAX_STREAMS
 
     def begin(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         """A whole header block has come."""
@@ -74,6 +77,10 @@ class Streams(Answering):
         head = self.blocks.meaning(block)
         if self.last_served is not None and stream_id > self.last_served:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "the connection is closing")
+        if self.allowed <= self.count < MAX_STREAMS:
+            self._guard.spend()
+            self.reset(stream_id, ErrorCode.REFUSED_STREAM)
+            return
         if self.count >= MAX_STREAMS:
             self._guard.spend()
             raise StreamFault(ErrorCode.REFUSED_STREAM, f"over {MAX_STREAMS} streams at once")
@@ -244,6 +251,8 @@ class Streams(Answering):
         stream = self.streams.get(stream_id)
         if stream_id in self.promised or (stream is not None and stream.incoming is not None):
             self.begun -= 1
+        if stream_id in self.promised:
+            self.allowed -= 1
         if stream_id in self.parked:
             self._take_parked(stream_id)
         super().drop(stream_id)

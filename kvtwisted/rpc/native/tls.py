@@ -14,7 +14,7 @@ def server_context(certificate: str, private_key: str) -> Any:
     Raises Unavailable, naming the file, when one cannot be used.
     """
     # Here, because OpenSSL takes its time to load and most servers do without.
-    from OpenSSL import crypto
+    from OpenSSL import SSL, crypto
     from twisted.internet import ssl
 
     chain, key = read_pair(certificate, private_key)
@@ -23,8 +23,6 @@ def server_context(certificate: str, private_key: str) -> Any:
             crypto.load_certificate(crypto.FILETYPE_PEM, b"-----BEGIN CERTIFICATE-----" + part)
             for part in chain.split(b"-----BEGIN CERTIFICATE-----")[1:]
         ]
-        if not certificates:
-            raise Unavailable(f"grpc.tls_certificate: {certificate} has no certificate in it")
         options = ssl.CertificateOptions(
             privateKey=crypto.load_privatekey(crypto.FILETYPE_PEM, key),
             certificate=certificates[0],
@@ -33,7 +31,8 @@ def server_context(certificate: str, private_key: str) -> Any:
             acceptableProtocols=[b"h2"],
         )
         options.getContext()
-    except crypto.Error as error:
+    except (crypto.Error, SSL.Error) as error:
+        # `read_pair` has tried the pair with Python's own OpenSSL; this is another one, and may take less.
         reason = error.args[0][0][2] if error.args and error.args[0] else "not PEM"
         raise Unavailable(f"grpc.tls_certificate and grpc.tls_private_key do not make a pair: {reason}") from None
     return options
