@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PACKAGE := setup.cfg pyproject.toml kvtwisted/__init__.py
 
-.PHONY: help run test lint pytest tools bench proto dist clean
+.PHONY: help run test lint pytest tools bench bench-grpc proto dist clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -50,6 +50,9 @@ tools: ## Install or name the programs that the tests run.
 
 bench: $(VENV)/.test-installed ## Measure the service layer: make bench ARGS="--only set".
 	$(BIN)/python -m bench.service $(ARGS)
+
+bench-grpc: $(VENV)/.test-installed tools ## Measure gRPC under load, both transports: make bench-grpc ARGS="--only Get".
+	$(BIN)/python -m bench.grpc $(ARGS)
 
 proto: ## Generate kvtwisted/rpc/generated from proto/keyvalue.proto.
 	scripts/generate-proto $(PYTHON) .venv-proto

@@ -60,7 +60,7 @@ class GrpcSettings:
     host: str = option("127.0.0.1", "Address the gRPC server listens on.")
     port: int = option(50051, "TCP port of the gRPC server; 0 takes any free one.", low=0, high=65535)
     transport: str = option(
-        "threaded",
+        "native",
         "gRPC server: native runs on the reactor and is many times as fast; threaded is grpcio's.",
         choices=("native", "threaded"),
     )

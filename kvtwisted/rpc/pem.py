@@ -21,9 +21,9 @@ def read_pair(certificate: str, private_key: str) -> tuple[bytes, bytes]:
     try:
         # With a passphrase given, OpenSSL does not ask for one on the terminal.
         context.load_cert_chain(certificate, private_key, password=b"")
-    except ssl.SSLError as error:
-        reason = (error.reason or "unreadable, or it has a passphrase").lower().replace("_", " ")
-        raise Unavailable(f"{_PRIVATE_KEY}: {private_key} is not the key of {_CERTIFICATE}: {reason}") from None
+    except ssl.SSLError:
+        sentence = f"{private_key} is not the key of {_CERTIFICATE}, or has a passphrase, or is too weak"
+        raise Unavailable(f"{_PRIVATE_KEY}: {sentence}") from None
     return chain, key
 
 

@@ -48,6 +48,11 @@ def engine() -> str:
     return os.environ.get("KVTWISTED_TEST_ENGINE", "auto")
 
 
+def transport() -> str:
+    """The gRPC transport that these tests are run for (KVTWISTED_TEST_TRANSPORT)."""
+    return os.environ.get("KVTWISTED_TEST_TRANSPORT", "native")
+
+
 def occupy(folder: Path) -> None:
     """See to it that more than 1 % of the disk is in use, and not by the server: the least that is ever too full."""
     figures = os.statvfs(folder)
@@ -166,7 +171,8 @@ class Launcher:
 
         A server of the same name uses the same data: that is a restart.
         """
-        command = [*TWISTD, "-n", "--pidfile=", "kvtwisted", *FREE_PORTS, "--storage-engine", engine(), *options]
+        chosen = ("--storage-engine", engine(), "--grpc-transport", transport())
+        command = [*TWISTD, "-n", "--pidfile=", "kvtwisted", *FREE_PORTS, *chosen, *options]
         return self.run(command, name=name, env=env, ready=ready)
 
     def run(

@@ -29,7 +29,10 @@ class FakeConfiguration:
 
     def update_text(self, text: str) -> list[str]:
         """The same for JSON text, which must be an object."""
-        document = json.loads(text)
+        try:
+            document = json.loads(text)
+        except ValueError:
+            raise InvalidConfig("the configuration is not JSON") from None
         if not isinstance(document, dict):
             raise InvalidConfig("the configuration must be an object")
         return self.update(document)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+import os
+import time
+from typing import Callable
+
+from hypothesis import HealthCheck, Phase, settings
 
 #: For properties of pure functions.
 repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=200)
@@ -16,3 +20,33 @@ repeatable_machine = settings(
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+
+#: Minutes for which each property of a fuzzer runs, with examples that are new each time, when run by hand.
+_MINUTES = float(os.environ.get("KVTWISTED_FUZZ_MINUTES", "0"))
+
+_BY_HAND = (Phase.generate, Phase.shrink)
+
+
+def fuzzing(max_examples: int) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """For properties that are worth more examples than a suite has time for: see KVTWISTED_FUZZ_MINUTES."""
+
+    def decorate(prove: Callable[..., None]) -> Callable[[], None]:
+        checks = list(HealthCheck)
+        if not _MINUTES:
+            return settings(repeatable, max_examples=max_examples, suppress_health_check=checks)(prove)
+        own = settings(
+            repeatable, derandomize=False, max_examples=500, suppress_health_check=checks, phases=_BY_HAND
+        )
+        some = own(prove)
+
+        def many() -> None:
+            until, rounds = time.monotonic() + 60 * _MINUTES, 0
+            while time.monotonic() < until:
+                some()
+                rounds += 1
+            print(f"{prove.__name__}: {rounds * 500} examples")
+
+        many.__name__, many.__doc__ = prove.__name__, prove.__doc__
+        return many
+
+    return decorate

@@ -169,7 +169,9 @@ class Connection(Protocol):
         self._in_chunk = False
         if not streams.quick:
             streams.consider()
-        if self.control.finished and not self._closed:
+        control = self.control
+        # A peer that reads slowly has its last answers still before it: the seconds to close count from then on.
+        if control.finished and not self._closed and (control.failed or not streams.sender.paused):
             self._closed = True
             self._close()
 

@@ -28,7 +28,7 @@ from .receiving import Budget
 from .requests import Route
 from .sending import MAX_BACKLOG_BYTES, Backlog
 from .streaming import HealthService, ReflectionService
-from .tls import server_context
+from .tls import over_tls
 from .unary import UnaryCalls
 
 #: Seconds between two looks at what takes too long.
@@ -108,11 +108,10 @@ class NativeGrpcServer(Factory):
         options = self._options
         check_address(options.host, options.port)
         try:
+            factory: Factory = self
             if options.certificate:
-                context = server_context(options.certificate, options.private_key)
-                self._port = self._reactor.listenSSL(options.port, self, context, _BACKLOG, options.host)
-            else:
-                self._port = self._reactor.listenTCP(options.port, self, _BACKLOG, options.host)
+                factory = over_tls(self._reactor, self, options.certificate, options.private_key)
+            self._port = self._reactor.listenTCP(options.port, factory, _BACKLOG, options.host)
         except CannotListenError as error:
             raise cannot_listen(options.host, options.port, str(error.socketError)) from None
         self._health.start()

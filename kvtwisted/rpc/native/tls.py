@@ -4,35 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.protocol import Factory
+
 from ...core.errors import Unavailable
 from ..pem import read_pair
 
 
-def server_context(certificate: str, private_key: str) -> Any:
-    """A context factory for `listenSSL`, of PEM files: the certificate with its chain, and its key.
+def over_tls(reactor: Any, factory: Factory, certificate: str, private_key: str) -> Any:
+    """A factory for `listenTCP` that serves TLS with what is in PEM files: the certificate with its chain, and its key.
 
-    Raises Unavailable, naming the file, when one cannot be used.
+    Raises Unavailable, naming the setting and the file, when one cannot be used.
     """
     # Here, because OpenSSL takes its time to load and most servers do without.
-    from OpenSSL import SSL, crypto
+    from OpenSSL import SSL
     from twisted.internet import ssl
+    from twisted.protocols.tls import TLSMemoryBIOFactory
 
-    chain, key = read_pair(certificate, private_key)
+    read_pair(certificate, private_key)
+    options = ssl.CertificateOptions(raiseMinimumTo=ssl.TLSVersion.TLSv1_2, acceptableProtocols=[b"h2"])
+    context = options.getContext()
     try:
-        certificates = [
-            crypto.load_certificate(crypto.FILETYPE_PEM, b"-----BEGIN CERTIFICATE-----" + part)
-            for part in chain.split(b"-----BEGIN CERTIFICATE-----")[1:]
-        ]
-        options = ssl.CertificateOptions(
-            privateKey=crypto.load_privatekey(crypto.FILETYPE_PEM, key),
-            certificate=certificates[0],
-            extraCertChain=certificates[1:],
-            raiseMinimumTo=ssl.TLSVersion.TLSv1_2,
-            acceptableProtocols=[b"h2"],
-        )
-        options.getContext()
-    except (crypto.Error, SSL.Error) as error:
+        context.use_certificate_chain_file(certificate)
+        context.use_privatekey_file(private_key)
+    except SSL.Error as error:
         # `read_pair` has tried the pair with Python's own OpenSSL; this is another one, and may take less.
         reason = error.args[0][0][2] if error.args and error.args[0] else "not PEM"
         raise Unavailable(f"grpc.tls_certificate and grpc.tls_private_key do not make a pair: {reason}") from None
-    return options
+    # `listenSSL` would let small writes wait for the global reactor's next turn, whichever one this is.
+    return TLSMemoryBIOFactory(options, False, factory, clock=reactor)

@@ -1,0 +1,226 @@
+"""The native server and its clients in one thread: no socket, no thread, no time but what a test lets pass."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from hpack import Encoder
+from twisted.logger import LogLevel
+
+from kvtwisted.core.admission import Admission
+from kvtwisted.core.health import Health
+from kvtwisted.core.limits import Limits
+from kvtwisted.core.operations import Operations
+from kvtwisted.core.store import Store
+from kvtwisted.core.writer import Writer
+from kvtwisted.rpc.native.connection import Connection
+from kvtwisted.rpc.native.server import LOOK_SECONDS, NativeGrpcServer
+from kvtwisted.rpc.options import GrpcOptions
+from kvtwisted.threaded.work import Work
+from tests.support.clocks import ManualClock
+from tests.support.configuration import FakeConfiguration
+from tests.support.engines import memory_engine
+from tests.support.recorders import CountingRecorder
+from tests.support.transports import ManualReactor, ManualTransport, cut
+
+from ..support import logged
+from .observer import PREFACE, Observer
+from .wire import Request, settings
+
+#: Processor seconds that one example may take.
+_PATIENCE = 60.0
+#: Bytes of keys and values of one request.
+MAX_REQUEST_BYTES = 150_000
+
+
+class Hang(BaseException):
+    """The server did not come to an end. No Exception, so that nobody catches it."""
+
+
+def _hang(number: int, where: FrameType | None) -> None:
+    raise Hang
+
+
+class _Server(NativeGrpcServer):
+    def seconds(self) -> float:  # type: ignore[override]
+        return float(self._reactor.seconds())
+
+    def start(self) -> int:
+        # The same without a look at whether the port is free.
+        self._port = self._reactor.listenTCP(1, self)
+        self._health.start()
+        self._looking.start(LOOK_SECONDS, now=False)
+        return 1
+
+
+class Link:
+    """One connection: the client's side of it, and the server's."""
+
+    def __init__(self, reactor: ManualReactor, connection: Connection, *, eager: bool, capacity: int) -> None:
+        self.connection = connection
+        self.observer = Observer()
+        self.transport = ManualTransport(reactor.callLater, capacity=capacity, eager=eager)
+        self.transport.written = self.observer.received
+        self.transport.connect(connection)
+        self.encoder = Encoder()
+        self.next_id = 1
+        #: Calls that are not all sent: stream and frames.
+        self.unsent: list[tuple[int, deque[bytes]]] = []
+        #: Sizes of the chunks that the server is given; none: whatever was sent at once.
+        self.sizes: tuple[int, ...] = ()
+        self._waiting: deque[bytes] = deque()
+        self._held = b""
+
+    def greet(self, *values: tuple[int, int]) -> None:
+        """The client's preface."""
+        self.send(PREFACE + settings(*values))
+
+    def send(self, data: bytes, *, hold: bool = False) -> None:
+        """Give the server these bytes, when it reads; with `hold`, together with those that come next."""
+        self._held += data
+        if not hold:
+            self._waiting += cut(self._held, self.sizes)
+            self._held = b""
+            self.read()
+
+    def read(self) -> None:
+        """Give the server what waits, as long as it reads."""
+        while self._waiting and self.transport.reading:
+            chunk = self._waiting.popleft()
+            self.observer.sent(chunk)
+            self.connection.dataReceived(chunk)
+        if not self.transport.connected:
+            self._waiting.clear()
+
+    def begin(self, request: Request) -> tuple[int, deque[bytes]]:
+        """A new stream, and the frames of a call on it, none of them sent."""
+        stream_id, self.next_id = self.next_id, self.next_id + 2
+        call = stream_id, deque(request.frames(stream_id, self.encoder))
+        self.unsent.append(call)
+        return call
+
+    def check(self) -> None:
+        """What is true of a connection between any two events."""
+        self.observer.whole()
+        streams, control = self.connection._streams, self.connection.control
+        assert len(self.connection._rest) <= 9 + 16_384
+        assert not self.connection._out or not self.transport.connected
+        assert len(streams.resets) <= 1000
+        assert streams.count <= 1000
+        assert len(streams.parked) <= len(streams.promised)
+        assert len(streams.blocks.remembered) <= 64
+        assert control._block is None or len(control._block) <= 32_768
+        assert not streams.opened or control.failed
+        sender = streams.sender
+        assert sender.queued == sum(stream.queued for stream in streams.streams.values()) >= 0
+        assert not sender.ended
+        assert not sender.drained
+        # What has ended stays there until the peer reads on; till then nothing else comes.
+        assert sender.paused or control.failed or len(sender._ready) <= streams.count + 1
+        if not self.transport.connected or control.failed:
+            assert streams.count == 0
+
+
+class Simulation:
+    """A server over an engine in memory."""
+
+    def __init__(self, *, in_flight: int = 16, budget: int | None = None, slow: bool = False) -> None:
+        """`slow`: the engine may block, so that everything goes by the pool. `budget`: see `receiving.Budget`."""
+        self.reactor = ManualReactor()
+        self.engine = memory_engine()
+        self.engine.slow = slow
+        self.health = Health()
+        self.admission = Admission(in_flight)
+        store = Store(self.engine, Writer(self.engine), ManualClock().clock(), limits=Limits())
+        configuration = FakeConfiguration({"http": {}})
+        self.operations = Operations(store, configuration, CountingRecorder(), self.health)
+        pool: Any = self.reactor.pool
+        work = Work(self.reactor, pool, self.operations, self.admission)
+        self.server = _Server(
+            self.reactor, self.operations, work, self.admission, self.health,
+            GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES),
+            max_response_bytes=lambda: 4 << 20, request_timeout=lambda: 60.0,
+        )  # fmt: skip
+        if budget is not None:
+            self.server.budget.capacity = budget
+        self.server.start()
+        self.links: list[Link] = []
+        self._living: dict[int, Link] = {}
+        #: How clients connect: their settings, and `connect`'s arguments.
+        self.greeting: tuple[tuple[int, int], ...] = ()
+        self.manner: dict[str, Any] = {}
+
+    def living(self, place: int) -> Link:
+        """The client of this place; a new one when the server has done with the last."""
+        link = self._living.get(place)
+        if link is None or not link.transport.connected or link.connection.control.failed:
+            link = self._living[place] = self.connect(**self.manner)
+            link.greet(*self.greeting)
+        return link
+
+    def connect(self, *, eager: bool = True, capacity: int = 65_536) -> Link:
+        """One more client."""
+        connection = self.server.buildProtocol(None)
+        assert connection is not None
+        self.links.append(Link(self.reactor, connection, eager=eager, capacity=capacity))
+        return self.links[-1]
+
+    def check(self) -> None:
+        """What is true between any two events."""
+        for link in self.links:
+            link.check()
+        held = [
+            stream.incoming.counted
+            for link in self.links
+            for stream in link.connection._streams.streams.values()
+            if stream.incoming is not None
+        ]
+        parked = [len(message[0]) for link in self.links for _, message, _ in link.connection._streams.parked.values()]
+        assert self.server.budget.used == sum(held)
+        waiting = sum(link.connection._streams.sender.queued + link.connection._streams.expected for link in self.links)
+        assert self.server.backlog.bytes == waiting + sum(parked)
+        assert self.server.backlog.bytes >= sum(link.connection._streams.sender.queued for link in self.links)
+
+    def end(self) -> None:
+        """Let everything end, and assert that nothing is left."""
+        self.reactor.settle()
+        for link in self.links:
+            link.transport.lose()
+        self.reactor.settle()
+        self.check()
+        server = self.server
+        assert server.connections == 0
+        assert server.budget.used == 0
+        assert server.budget.waiting == 0
+        assert server.backlog.bytes == 0
+        assert self.admission.in_flight == 0
+        assert not server._health._watches
+        assert not server._reflection._open
+        assert not server._pipelines._open
+        assert not server._touched
+        for link in self.links:
+            assert link.connection._streams.expected == 0
+
+
+@contextmanager
+def simulation(**options: Any) -> Iterator[Simulation]:
+    """A Simulation that must end well: in time, with nothing left, and without anything logged as a failure."""
+    before = signal.signal(signal.SIGVTALRM, _hang)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _PATIENCE)
+    try:
+        with logged() as events:
+            made = Simulation(**options)
+            yield made
+            made.end()
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    bad = [event for event in events if event.get("log_level") in (LogLevel.error, LogLevel.critical)]
+    assert not bad, "\n".join(
+        event["log_failure"].getTraceback() if "log_failure" in event else str(event) for event in bad
+    )

@@ -1,0 +1,41 @@
+"""Whatever a peer sends, in whatever pieces and at whatever time: nothing breaks, hangs or stays behind.
+
+A minute of examples, the same each time. For more of them, by hand and at random, so many minutes for each property:
+
+    KVTWISTED_FUZZ_MINUTES=20 pytest -o faulthandler_timeout=0 tests/rpc/native/test_fuzz.py
+"""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.properties import fuzzing
+
+from .frames_strategy import Step, act, good_settings, steps
+from .simulation import simulation
+
+
+@fuzzing(500)
+@given(
+    steps=steps,
+    greeting=good_settings,
+    eager=st.booleans(),
+    capacity=st.sampled_from((0, 1_000, 65_536)),
+    budget=st.sampled_from((None, None, 0, 80_000, 200_000)),
+    slow=st.booleans(),
+)
+def test_nothing_breaks(
+    steps: list[Step],
+    greeting: tuple[tuple[int, int], ...],
+    eager: bool,
+    capacity: int,
+    budget: int | None,
+    slow: bool,
+) -> None:
+    """No exception, no hang, nothing but proper HTTP/2 within the client's windows, and nothing left at the end."""
+    with simulation(in_flight=8, budget=budget, slow=slow) as sim:
+        sim.greeting, sim.manner = greeting, {"eager": eager, "capacity": capacity}
+        for step in steps:
+            act(sim, step)
+            sim.check()
