@@ -143,6 +143,8 @@ class Answering:
         self.backlog.bytes += size
         if size < 0 or self.backlogged:
             self.consider()
+        if size < 0 and self.parked:
+            self.touched()  # there may be room, also when nobody waits for this answer any longer
 
     def answer(self, stream_id: int, message: bytes) -> None:
         """End a call well, with its one message."""
@@ -190,7 +192,7 @@ class Answering:
                 self.reset(stream_id, ErrorCode.NO_ERROR)
             return
         stream = self._stream(stream_id)
-        body = refusal.sentence.encode() + b"\n"
+        body = refusal.sentence.encode() + b"\n" if refusal.sentence else b""
         stream.head, stream.open, stream.deadline = head, not end_stream, until
         self.out.append(plain_headers(stream_id, refusal.status, len(body), refusal.more))
         self.sender.send(stream, body)

@@ -273,7 +273,7 @@ class Connection(Protocol):
         """See to deadlines."""
         if self.control.look(now):
             self.abort()
-        elif self._out:
+        elif self._out or self._streams.parked:  # other connections may have made room
             self.flush()
 
     def drain(self) -> None:

@@ -94,7 +94,9 @@ def _length(value: bytes | None) -> int:
 
 def _not_grpc(fields: dict[bytes, bytes]) -> Refusal | None:
     if fields[b":method"] != b"POST":
-        return Refusal(405, 0, "this is a gRPC server: calls are POST requests", [(b"allow", b"POST")])
+        # The answer to HEAD has no body (RFC 9110, section 9.3.2).
+        sentence = "" if fields[b":method"] == b"HEAD" else "this is a gRPC server: calls are POST requests"
+        return Refusal(405, 0, sentence, [(b"allow", b"POST")])
     content_type = fields.get(b"content-type", b"").partition(b";")[0].rstrip().lower()
     if content_type not in (b"application/grpc", b"application/grpc+proto"):
         return Refusal(415, 0, "this is a gRPC server: the content-type must be application/grpc", [])

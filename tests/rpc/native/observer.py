@@ -120,9 +120,11 @@ class Observer:
             self._received = self._received[9 + length :]
             self._check(frame)
 
-    def whole(self) -> None:
-        """Assert that the server has written no part of a frame."""
+    def settled(self) -> None:
+        """Assert that the server has written whole frames, and what has to be answered at once."""
         assert not self._received, "the server has written half a frame"
+        assert not self._unacknowledged, "SETTINGS were not acknowledged"
+        assert not self._pings, "PING was not answered"
 
     def _limit(self, name: int, agreed: int) -> int:
         return max([agreed, *(settings[name] for settings in self._unacknowledged if name in settings)])

@@ -106,7 +106,8 @@ class Link:
 
     def check(self) -> None:
         """What is true of a connection between any two events."""
-        self.observer.whole()
+        if self.transport.connected and not self.connection.control.failed:
+            self.observer.settled()
         streams, control = self.connection._streams, self.connection.control
         assert len(self.connection._rest) <= 9 + 16_384
         assert not self.connection._out or not self.transport.connected

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 from hpack import Decoder, Encoder, HPACKError
+from hpack.hpack import decode_integer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,14 @@ _block_steps = st.lists(
 )  # fmt: skip
 
 
+def _updates(block: bytes) -> int:
+    """How many updates of the table's size a block begins with."""
+    count = 0
+    while block and block[0] & 0xE0 == 0x20:
+        block, count = block[decode_integer(block, 5)[1] :], count + 1
+    return count
+
+
 @fuzzing(400)
 @given(steps=_block_steps)
 def test_remembering_blocks_never_changes_their_meaning(steps: list[tuple[str, Any]]) -> None:
@@ -60,6 +69,9 @@ def test_remembering_blocks_never_changes_their_meaning(steps: list[tuple[str, A
         sent.append(block)
         known = blocks.remembered.get(block)
         try:
+            # More of them than any client has a reason for: the server is stricter there.
+            if _updates(block) > 2:
+                raise HPACKError
             expected: Headers = plain.decode(block, raw=True)  # type: ignore[assignment]
         except (HPACKError, IndexError, UnicodeDecodeError):
             with pytest.raises(ConnectionFault):

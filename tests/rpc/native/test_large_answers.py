@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hyperframe.frame import DataFrame, Frame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import DataFrame, Frame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from ..support import MIB, World
 from .peer import Peer, enveloped, request_fields
@@ -69,3 +69,19 @@ def test_credit_between_headers_and_data(world: World) -> None:
                     DataFrame(last, enveloped(b"\x0a\x01a"), flags=["END_STREAM"]),
                 )
             assert peer.answer(last).status == "0"
+
+
+def test_cancelled_answers_make_room() -> None:
+    """A call that waits because many large answers are expected goes on when the client cancels those calls."""
+    world = World(transport="native", threads=1)
+    world.start()
+    hold = world.hold("scan")
+    with Peer(world.address) as peer:
+        scans = [peer.start("/kv.v1.KeyValueService/ScanKeyValues") for _ in range(20)]
+        hold.reached()
+        peer.send(*[RstStreamFrame(stream, error_code=8) for stream in scans])
+        late = peer.start(_GET, b"\x0a\x01a")
+        peer.sync()
+        hold.release()
+        assert peer.answer(late).status == "0"
+    world.stop()

@@ -28,6 +28,12 @@ NOT_GRPC: dict[str, tuple[str, list[tuple[str, str]]]] = {
 }
 
 
+def test_head(peer: Peer) -> None:
+    """The answer to HEAD has no body (RFC 9110, section 9.3.2)."""
+    answer = peer.answer(request((":method", "HEAD"), *without(":method"), end_stream=True)(peer))
+    assert (answer.headers[":status"], answer.data, answer.reset) == ("405", b"", None)
+
+
 @pytest.mark.parametrize("ended", [True, False], ids=["whole", "with a body"])
 @pytest.mark.parametrize("name", NOT_GRPC)
 def test_plain_http(peer: Peer, name: str, ended: bool) -> None:
