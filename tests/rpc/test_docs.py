@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from kvtwisted.config.schema import KEYS
 from kvtwisted.core import limits
-from kvtwisted.rpc import health, reflection, threaded_server
+from kvtwisted.rpc import health, pipeline, reflection, threaded_handlers, threaded_server
 from kvtwisted.rpc.errors import Code
-from kvtwisted.rpc.methods import METHODS
+from kvtwisted.rpc.native import control, guard, header_blocks, pipelines, receiving, sending, server, streams
 
-from .support import CLASSES, PATIENCE, World
+from .support import CLASSES, MIB, PATIENCE, NativeServer, World
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "grpc-api.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CLASSES)
 def test_every_method_and_field_is_in_the_table(method: str) -> None:
     """The row of a method names exactly the fields of its two messages."""
     (row,) = re.findall(rf"^\| `{method}` \|(.*)\|(.*)\|$", PAGE, re.MULTILINE)
@@ -41,27 +42,74 @@ def test_every_service_is_named(name: str) -> None:
     assert f"`{name}`" in PAGE or f"`{name.rpartition('.')[2]}`" in PAGE
 
 
+def said(sentence: str) -> bool:
+    """Whether the page says it, wherever its lines are broken."""
+    return sentence in " ".join(PAGE.split())
+
+
 def test_figures() -> None:
-    """Limits have the figures that the code has."""
+    """Limits of both transports have the figures that the code has."""
     for sentence in (
         f"1 to {limits.MAX_KEY_BYTES:,} bytes",
         f"0 to {limits.MAX_VALUE_BYTES:,} bytes",
         f"{limits.MAX_TTL_SECONDS:,}",
+        f"| streams of one connection | {streams.MAX_STREAMS:,} |",
         f"| open Watch streams | {health.MAX_WATCHES:,} |",
         f"| open reflection streams | {reflection.MAX_STREAMS}, of {reflection.STREAM_SECONDS:.0f} s at most |",
     ):
-        assert sentence in PAGE
+        assert said(sentence), sentence
+
+
+def test_figures_of_the_threaded_transport() -> None:
+    """What grpcio is told, and what its handlers keep to."""
     options = dict(threaded_server.channel_options(0))
     for option, sentence in (
         ("grpc.max_concurrent_streams", "| streams of one connection | {:,} |"),
         ("grpc.server_handshake_timeout_ms", "handshake within {} s"),
         ("grpc.max_connection_idle_ms", "without calls for {} s"),
-        ("grpc.keepalive_time_ms", "every {} s of silence"),
-        ("grpc.keepalive_timeout_ms", "comes within {} s"),
+        ("grpc.keepalive_time_ms", "| every {} s of silence |"),
+        ("grpc.keepalive_timeout_ms", "when none comes within {} s |"),
         ("grpc.http2.min_ping_interval_without_data_ms", "more often than every {} s"),
     ):
         figure = options[option] // (1000 if option.endswith("_ms") else 1)
-        assert sentence.format(figure) in " ".join(PAGE.split()), option
+        assert said(sentence.format(figure)), option
+    assert said(f"`CANCELLED` after {threaded_handlers.SIDE_SECONDS:.0f} s |")
+    assert said(f"`grpc.threads` ({KEYS['grpc.threads'].default}) |")
+    assert said(f"| half of `grpc.threads`, {pipeline.MAX_STREAMS} at most |")
+
+
+def test_figures_of_the_native_transport() -> None:
+    """Its limits, and how long it waits for what."""
+    for sentence in (
+        f"`storage.threads` ({KEYS['storage.threads'].default}, ",
+        f"| open pipelines | {pipeline.MAX_STREAMS} |",
+        f"| one operation's message | {pipeline.MESSAGE_BYTES:,} bytes, decompressed |",
+        f"| operations of a pipeline without an answer | {pipelines.MAX_UNANSWERED:,} |",
+        f"no more window while {pipelines.MAX_UNANSWERED:,} operations have no answer, "
+        f"{pipelines.QUEUED_BYTES // MIB} MiB of answers wait to be read, "
+        f"or answers of up to {pipelines.EXPECTED_BYTES // MIB} MiB are being made",
+        f"| {pipelines.QUEUED_BYTES // MIB} MiB, {pipelines.EXPECTED_BYTES // MIB} MiB |",
+        f"| headers of a call | {header_blocks.MAX_LIST_BYTES:,} bytes, with 32 for each header |",
+        f"| a header block as it is sent | {header_blocks.MAX_BLOCK_BYTES:,} bytes |",
+        f"| answers that wait on one connection | {sending.MAX_ANSWER_BYTES // MIB} MiB |",
+        f"| answers that wait on all connections | {sending.MAX_BACKLOG_BYTES // MIB} MiB |",
+        f"| to complete the HTTP/2 handshake, TLS included | {control.HANDSHAKE_SECONDS:.0f} s, then it is cut off |",
+        f"| without calls | closed when the last one began {control.IDLE_SECONDS:.0f} s ago |",
+        f"| after {control.KEEPALIVE_SECONDS:.0f} s of silence while calls run |",
+        f"| when no answer comes within {control.KEEPALIVE_ANSWER_SECONDS:.0f} s |",
+        f"when fewer than {control.STALL_BYTES:,} bytes go out in {control.STALL_SECONDS:.0f} s |",
+        f"Each connection has {guard.TOKENS:,} tokens for them",
+        f"{guard.TOKENS_PER_SECOND} tokens come back each second, {guard.TOKENS_PER_CALL} with each answered call",
+        f"so that resetting does not get a client more than {streams.MAX_STREAMS:,} at once",
+        f"count as open for up to {server.LOOK_SECONDS} s",
+        f"once its PING is answered or after {control.GOODBYE_SECONDS:.0f} s",
+        f"so slowly that it would take more than about {receiving.PACE_SECONDS:.0f} s",
+        "| eight of the largest, announced; as much again that came unasked |",
+    ):
+        assert said(sentence), sentence
+    made = World(transport="native").server
+    assert isinstance(made, NativeServer)
+    assert made.native.budget.capacity == 8 * made.native.message_limit
 
 
 def test_the_examples(world: World, tmp_path: Path) -> None:
@@ -70,6 +118,6 @@ def test_the_examples(world: World, tmp_path: Path) -> None:
     (tmp_path / "proto").symlink_to(ROOT / "proto")
     subprocess.run([sys.executable, *shlex.split(command)], cwd=tmp_path, check=True, timeout=PATIENCE)
     examples = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     script = "\n".join(examples).replace("127.0.0.1:50051", world.address)
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=PATIENCE)
