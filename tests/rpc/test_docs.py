@@ -14,7 +14,7 @@ from kvtwisted.config.schema import KEYS
 from kvtwisted.core import limits
 from kvtwisted.rpc import health, pipeline, reflection, threaded_handlers, threaded_server
 from kvtwisted.rpc.errors import Code
-from kvtwisted.rpc.native import control, guard, header_blocks, pipelines, receiving, sending, server, streams
+from kvtwisted.rpc.native import guard, header_blocks, lifetime, pipelines, receiving, sending, server, streams
 
 from .support import CLASSES, MIB, PATIENCE, NativeServer, World
 
@@ -84,8 +84,8 @@ def test_figures_of_the_native_transport() -> None:
         f"`storage.threads` ({KEYS['storage.threads'].default}, ",
         f"| open pipelines | {pipeline.MAX_STREAMS} |",
         f"| one operation's message | {pipeline.MESSAGE_BYTES:,} bytes, decompressed |",
-        f"| operations of a pipeline without an answer | {pipelines.MAX_UNANSWERED:,} |",
-        f"no more window while {pipelines.MAX_UNANSWERED:,} operations have no answer, "
+        f"| operations of a pipeline under way | {pipelines.MAX_UNANSWERED:,} |",
+        f"no more window while {pipelines.MAX_UNANSWERED:,} operations are under way, "
         f"{pipelines.QUEUED_BYTES // MIB} MiB of answers wait to be read, "
         f"or answers of up to {pipelines.EXPECTED_BYTES // MIB} MiB are being made",
         f"| {pipelines.QUEUED_BYTES // MIB} MiB, {pipelines.EXPECTED_BYTES // MIB} MiB |",
@@ -93,16 +93,16 @@ def test_figures_of_the_native_transport() -> None:
         f"| a header block as it is sent | {header_blocks.MAX_BLOCK_BYTES:,} bytes |",
         f"| answers that wait on one connection | {sending.MAX_ANSWER_BYTES // MIB} MiB |",
         f"| answers that wait on all connections | {sending.MAX_BACKLOG_BYTES // MIB} MiB |",
-        f"| to complete the HTTP/2 handshake, TLS included | {control.HANDSHAKE_SECONDS:.0f} s, then it is cut off |",
-        f"| without calls | closed when the last one began {control.IDLE_SECONDS:.0f} s ago |",
-        f"| after {control.KEEPALIVE_SECONDS:.0f} s of silence while calls run |",
-        f"| when no answer comes within {control.KEEPALIVE_ANSWER_SECONDS:.0f} s |",
-        f"when fewer than {control.STALL_BYTES:,} bytes go out in {control.STALL_SECONDS:.0f} s |",
+        f"| to complete the HTTP/2 handshake, TLS included | {lifetime.HANDSHAKE_SECONDS:.0f} s, then it is cut off |",
+        f"| without calls | closed when the last one began {lifetime.IDLE_SECONDS:.0f} s ago |",
+        f"| after {lifetime.KEEPALIVE_SECONDS:.0f} s of silence while calls run |",
+        f"| when no answer comes within {lifetime.KEEPALIVE_ANSWER_SECONDS:.0f} s |",
+        f"when fewer than {lifetime.STALL_BYTES:,} bytes go out in {lifetime.STALL_SECONDS:.0f} s |",
         f"Each connection has {guard.TOKENS:,} tokens for them",
         f"{guard.TOKENS_PER_SECOND} tokens come back each second, {guard.TOKENS_PER_CALL} with each answered call",
         f"so that resetting does not get a client more than {streams.MAX_STREAMS:,} at once",
         f"count as open for up to {server.LOOK_SECONDS} s",
-        f"once its PING is answered or after {control.GOODBYE_SECONDS:.0f} s",
+        f"once its PING is answered or after {lifetime.GOODBYE_SECONDS:.0f} s",
         f"so slowly that it would take more than about {receiving.PACE_SECONDS:.0f} s",
         "| eight of the largest, announced; as much again that came unasked |",
     ):

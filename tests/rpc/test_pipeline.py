@@ -125,7 +125,7 @@ def test_order_on_one_key(world: World, size: int) -> None:
 
 
 def test_many_operations(world: World) -> None:
-    """Thousands at once, of all kinds on few keys, give what a dictionary gives."""
+    """Thousands at once, far more than may be in flight, on few keys, give what a dictionary gives."""
     chance = random.Random(5)
     model: dict[str, str] = {}
     expected: dict[int, str | None] = {}

@@ -1,6 +1,6 @@
-"""One connection's own frames and its life: settings, windows, pings, the goodbye, and what takes too long.
+"""One connection's own frames: the preface, settings, windows, pings and header blocks.
 
-Sources: RFC 9113, sections 3.4 (preface), 5.2 (flow control), 6 (frames), 9.1 (ending a connection).
+Sources: RFC 9113, sections 3.4 (preface), 5.2 (flow control), 6 (frames).
 """
 
 from __future__ import annotations
@@ -26,18 +26,8 @@ from .frames import (
 )
 from .guard import Guard
 from .header_blocks import MAX_BLOCK_BYTES, MAX_LIST_BYTES
+from .lifetime import GOODBYE_PING, KEEPALIVE_PING, Lifetime
 from .streams import MAX_STREAMS, Settings, Streams
-
-#: Seconds for the client's first SETTINGS to come.
-HANDSHAKE_SECONDS = 10.0
-#: Seconds without a call after which the connection is closed.
-IDLE_SECONDS = 600.0
-#: Seconds of silence while calls run after which the peer is asked whether it lives, and those it has to answer.
-KEEPALIVE_SECONDS, KEEPALIVE_ANSWER_SECONDS = 60.0, 20.0
-#: Seconds that answers may wait without so many bytes of them going out.
-STALL_SECONDS, STALL_BYTES = 60.0, 65_536
-#: Seconds that a goodbye waits for calls that were on their way, and those after it until the peer has closed.
-GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 2.0
 
 #: Bytes that the peer may send before it hears that they have come. No memory: see Note [Who may send much].
 CONNECTION_WINDOW = 16 << 20
@@ -45,35 +35,19 @@ _CREDIT_STEP = CONNECTION_WINDOW // 4
 #: Bytes of answers that are worth as many of the peer's frames as a call.
 _BYTES_OF_A_CALL = 8192
 
-_KEEPALIVE, _GOODBYE = b"kvt-live", b"kvt-last"
 
-
-class Control:
+class Control(Lifetime):
     """The state of one connection beside its streams. Reactor thread."""
 
     def __init__(self, settings: Settings, out: list[bytes], touched: Callable[[], None]) -> None:
-        self._out = out
-        self._touched = touched
-        self._seconds = settings.seconds
         self._guard = Guard(settings.seconds)
-        self.streams = Streams(settings, out, self._guard, touched)
+        super().__init__(Streams(settings, out, self._guard, touched), out, settings.seconds)
         #: What is still to come of the preface.
         self.preface = PREFACE
-        #: Whether frames other than SETTINGS may come, and no header block is half there.
-        self.quick = False
-        #: Nothing that comes is looked at any more.
-        self.failed = False
-        self._settled = False
         self._block: bytearray | None = None
         self._block_of = (0, False)
         self._unacknowledged = 0
         self._rewarded = self._answered = 0
-        self._draining = False
-        now = self._seconds()
-        self._opened_at = self._active_at = self._heard_at = self.moved_at = now
-        self._asked_at: float | None = None
-        self._sent = 0
-        self._closing_at: float | None = None
 
     # The beginning.
 
@@ -219,9 +193,9 @@ class Control:
         self._guard.spend()
         if not flags & ACK:
             self._out.append(frames.frame(frames.PING, ACK, 0, payload))
-        elif payload == _KEEPALIVE:
+        elif payload == KEEPALIVE_PING:
             self._asked_at = None
-        elif payload == _GOODBYE and self._draining:
+        elif payload == GOODBYE_PING and self._draining:
             self._last_goodbye()
 
     def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -253,83 +227,6 @@ class Control:
         _data, _headers, _priority, _rst_stream, _settings,
         _push_promise, _ping, _goaway, _window_update, _continuation,
     )  # fmt: skip
-
-    # The end.
-
-    def fail(self, code: ErrorCode, sentence: str) -> None:
-        """Say goodbye for what the peer did; nothing it sends is looked at any more."""
-        self.failed = True
-        served = self.streams.last_served
-        # Once it was said which stream is the last one served, it is never a later one (section 6.8).
-        self._out.append(frames.goaway(self.streams.last_id if served is None else served, code, sentence))
-        self._closing_at = self._seconds()
-
-    def drain(self) -> None:
-        """Say that no new calls should come. Those that are on their way are still served (section 6.8)."""
-        if not self._draining and not self.failed:
-            self._draining = True
-            self._closing_at = self._seconds()
-            self._out.append(frames.goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR))
-            self._out.append(frames.frame(frames.PING, 0, 0, _GOODBYE))
-
-    def _last_goodbye(self) -> None:
-        if self.streams.last_served is None:
-            self.streams.last_served = self.streams.last_id
-            self.quick = False
-            self._out.append(frames.goaway(self.streams.last_id, ErrorCode.NO_ERROR))
-
-    @property
-    def finished(self) -> bool:
-        """Whether the connection is to be closed once all is sent."""
-        streams = self.streams
-        return self.failed or (streams.last_served is not None and streams.count == 0)
-
-    def closing(self) -> None:
-        """All is said; the peer has to close."""
-        self.failed = True
-        self._closing_at = self._seconds()
-
-    # What takes too long.
-
-    def moved(self) -> None:
-        """Answers got on."""
-        self.moved_at = self._seconds()
-
-    def look(self, now: float) -> bool:
-        """See to what takes too long; True if the connection is to be cut off."""
-        streams = self.streams
-        streams.allowed = MAX_STREAMS
-        if streams.streams or streams.parked:
-            streams.expire(now)
-        if self._closing_at is not None:
-            if self.failed:
-                return now - self._closing_at > CLOSE_SECONDS
-            if now - self._closing_at > GOODBYE_SECONDS:
-                self._last_goodbye()
-        if not self._settled:
-            return now - self._opened_at > HANDSHAKE_SECONDS
-        return self._stalled(now) or self._silent(now)
-
-    def _stalled(self, now: float) -> bool:
-        sender = self.streams.sender
-        if sender.sent - self._sent >= STALL_BYTES or not (sender.queued or sender.paused):
-            self._sent = sender.sent
-            self.moved_at = now
-        return now - self.moved_at > STALL_SECONDS
-
-    def _silent(self, now: float) -> bool:
-        if self._asked_at is not None:
-            if self._heard_at > self._asked_at:
-                self._asked_at = None
-            elif now - self._asked_at > KEEPALIVE_ANSWER_SECONDS:
-                return True
-        elif self.streams.count:
-            if now - self._heard_at > KEEPALIVE_SECONDS:
-                self._asked_at = now
-                self._out.append(frames.frame(frames.PING, 0, 0, _KEEPALIVE))
-        elif now - self._active_at > IDLE_SECONDS:
-            self.drain()
-        return False
 
 
 def _window(size: int) -> int:

@@ -5,7 +5,8 @@ for each other: an operation that is not answered at once makes the later ones o
 the Sets before it, whether they went into a group of writes, into a file, or are still in the pool.
 
 Note [When a pipeline is full]: a client that sends faster than it is served, or that does not read its answers, gets no
-more window once MAX_UNANSWERED operations wait, or answers of so many bytes. What its window still held waits, encoded.
+more window once MAX_UNANSWERED operations are under way, or answers of so many bytes wait. What its window still held
+waits, and is begun when there is room.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from .requests import Route
 from .responses import ConstantAnswer
 from .unary import INLINE_MESSAGE, UnaryCalls
 
-#: Operations of one pipeline that have come and are not answered.
-MAX_UNANSWERED = 1000
+#: Operations of one pipeline that are under way, or wait for one on their key.
+MAX_UNANSWERED = 256
 #: Bytes of its answers that wait to be read, and of those that are being made in the pool, at most.
 QUEUED_BYTES, EXPECTED_BYTES = 4 << 20, 16 << 20
 
@@ -101,14 +102,12 @@ class _Pipeline:
         if isinstance(operation, bytes):
             self._stream.send_message(operation)
             return
-        self._unanswered += 1
         if self._waiting or self._full:
             self._waiting.append(operation)
-        else:
-            self._take(operation)
-        if self._unanswered >= MAX_UNANSWERED or self._full:
             self._paused = True
             self._stream.pause()
+        else:
+            self._take(operation)
 
     def half_closed(self) -> None:
         """The client has no more operations."""
@@ -138,9 +137,14 @@ class _Pipeline:
 
     @property
     def _full(self) -> bool:
-        return self._stream.queued >= QUEUED_BYTES or self._expected >= EXPECTED_BYTES
+        return (
+            self._unanswered >= MAX_UNANSWERED
+            or self._stream.queued >= QUEUED_BYTES
+            or self._expected >= EXPECTED_BYTES
+        )
 
     def _take(self, operation: Operation) -> None:
+        self._unanswered += 1
         if self._busy:
             others = self._busy.get(operation[2].key)
             if others is not None:
@@ -178,10 +182,10 @@ class _Pipeline:
     def _go_on(self) -> None:
         while self._waiting and not self._full:
             self._take(self._waiting.popleft())
-        if self._paused and not self._waiting and self._unanswered <= MAX_UNANSWERED // 2:
+        if self._paused and not self._waiting:
             self._paused = False
             self._stream.go_on()
-        if self._ended and not self._unanswered:
+        if self._ended and not self._unanswered and not self._waiting:
             self._stream.finish(self._error)
 
     # For UnaryCalls.

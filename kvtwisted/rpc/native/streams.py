@@ -210,7 +210,7 @@ class Streams(Answering):
         if self.backlogged or self.parked:
             self._park(stream_id, head.route, message, stream.deadline)
         else:
-            self._run(stream_id, head.route, message, head.timeout)
+            self._run(stream_id, head.route, message, stream.deadline - self._settings.seconds())
 
     def _run(self, stream_id: int, route: Route, message: Message, timeout: float | None) -> None:
         data, compressed = message
