@@ -34,9 +34,7 @@ def fuzzing(max_examples: int) -> Callable[[Callable[..., None]], Callable[[], N
         checks = list(HealthCheck)
         if not _MINUTES:
             return settings(repeatable, max_examples=max_examples, suppress_health_check=checks)(prove)
-        own = settings(
-            repeatable, derandomize=False, max_examples=500, suppress_health_check=checks, phases=_BY_HAND
-        )
+        own = settings(repeatable, derandomize=False, max_examples=500, suppress_health_check=checks, phases=_BY_HAND)
         some = own(prove)
 
         def many() -> None:

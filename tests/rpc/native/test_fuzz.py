@@ -1,8 +1,9 @@
 """Whatever a peer sends, in whatever pieces and at whatever time: nothing breaks, hangs or stays behind.
 
-A minute of examples, the same each time. For more of them, by hand and at random, so many minutes for each property:
+Half a minute of examples, the same each time. For more, by hand and at random, so many minutes for each property (the
+others are in `test_fuzz_calls` and `test_fuzz_units`):
 
-    KVTWISTED_FUZZ_MINUTES=20 pytest -o faulthandler_timeout=0 tests/rpc/native/test_fuzz.py
+    KVTWISTED_FUZZ_MINUTES=20 pytest -o faulthandler_timeout=0 tests/rpc/native/test_fuzz*.py
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from tests.support.properties import fuzzing
 
-from .frames_strategy import Step, act, good_settings, steps
+from .frames_strategy import good_settings, steps
 from .simulation import simulation
+from .steps import Step, act
 
 
 @fuzzing(500)
