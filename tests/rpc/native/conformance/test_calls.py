@@ -15,7 +15,7 @@ from hyperframe.frame import (
 )
 
 from kvtwisted.rpc.generated.keyvalue_pb2 import GetResponse
-from kvtwisted.rpc.native import control
+from kvtwisted.rpc.native import lifetime
 
 from ...support import MIB, PATIENCE, World
 from ...test_server import stop_in_background
@@ -105,7 +105,7 @@ def test_ping(peer: Peer) -> None:
 
 def test_goodbyes(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that stops says so, serves what crosses that, names the last stream, refuses others, and closes."""
-    monkeypatch.setattr(control, "GOODBYE_SECONDS", PATIENCE)
+    monkeypatch.setattr(lifetime, "GOODBYE_SECONDS", PATIENCE)
     world = make_world()
     world.fill(["a"], "1")
     with Peer(world.address) as peer:
