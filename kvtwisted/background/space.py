@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..core.errors import KvError
 from ..core.space import SpaceGuard
 
 #: Seconds between two looks.
@@ -57,5 +58,8 @@ class SpaceTask:
         self.run().addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> bool:
-        _log.failure("making room failed; it is tried again", failure=failure)
+        if failure.check(KvError):  # a full disk has no room for a traceback in the log
+            _log.warn("making room failed; it is tried again: {error}", error=failure.getErrorMessage())
+        else:
+            _log.failure("making room failed; it is tried again", failure=failure)
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from . import expiry, records
@@ -13,7 +13,7 @@ from .clock import Clock
 from .engine import READ_AHEAD, Engine
 from .errors import DeadlineExceeded, ResponseTooLarge
 from .recency import Recency
-from .records import ENVELOPE, Found, Record
+from .records import ENVELOPE, Found
 from .writer import Writer
 
 #: What one entry of an answer may cost beside its key and value, in any transport's encoding.
@@ -89,7 +89,7 @@ class BatchReader:
         """The answer from the engine, `at_once` keys from one view."""
         now = self._clock.now_ms()
         found: dict[bytes, bytes] = {}
-        touch, caching = self._recency.touch, bool(self._cache.max_bytes)
+        recency, caching = self._recency, bool(self._cache.max_bytes)
         size = 0
 
         def is_live(stored: bytes) -> bool:
@@ -112,7 +112,7 @@ class BatchReader:
                         stored = self._files.value(record)
                     size += len(key) + len(stored) + ENTRY_OVERHEAD
                     found[key] = stored
-                    if touch(key) and caching:
+                    if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and caching:
                         self._writer.offer(version, key, stored, expires_at_ms)
                 _check_budget(size, budget)
         return found
@@ -135,44 +135,43 @@ class BatchReader:
         the caller's budget must hold one entry of the largest size.
         """
         now = self._clock.now_ms()
+        start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
         items: list[tuple[bytes, bytes]] = []
-        size = 0
+        if end is not None and start >= end:
+            return Page(items, b"")
+        paged, size = bool(limit or cursor), 0
         with self._files.reading():
-            for key, record in self._live(prefix, cursor, now, deadline):
-                size += len(key) + ENTRY_OVERHEAD if keys_only else _answer_bytes(key, record)
-                if size > budget and not (limit or cursor):
+            for position, (key, stored) in enumerate(self._engine.scan(start, end)):
+                if not position % _SCAN_STRIDE and time.monotonic() > deadline:
+                    raise DeadlineExceeded(
+                        "the scan took longer than the request's time; ask for less with limit and cursor"
+                    )
+                record = None
+                value_bytes = len(stored)
+                if stored and stored[0] == ENVELOPE:
+                    record = records.decode(stored)
+                    if expiry.is_expired(record.expires_at_ms, now):
+                        continue
+                    value_bytes = record.pointer.length if record.pointer else len(record.value)
+                size += len(key) + ENTRY_OVERHEAD + (0 if keys_only else value_bytes)
+                if size > budget and not paged:
                     raise ResponseTooLarge(
                         f"prefix: the answer exceeds {budget} bytes, the limit of one answer; "
                         "page with limit and cursor"
                     )
                 if (limit and len(items) == limit) or (size > budget and items):
                     return Page(items, items[-1][0])
-                items.append((key, b"" if keys_only else self._files.value(record)))
+                if keys_only:
+                    stored = b""
+                elif record is not None:
+                    stored = self._files.value(record)
+                items.append((key, stored))
         return Page(items, b"")
-
-    def _live(self, prefix: bytes, cursor: bytes, now: int, deadline: float) -> Iterator[tuple[bytes, Record]]:
-        start = max(prefix, cursor + b"\0") if cursor else prefix
-        end = prefix_end(prefix)
-        if end is not None and start >= end:
-            return
-        for position, (key, stored) in enumerate(self._engine.scan(start, end)):
-            if position % _SCAN_STRIDE == 0 and time.monotonic() > deadline:
-                raise DeadlineExceeded(
-                    "the scan took longer than the request's time; ask for less with limit and cursor"
-                )
-            record = records.decode(stored)
-            if not expiry.is_expired(record.expires_at_ms, now):
-                yield key, record
 
 
 def _check_budget(size: int, budget: int) -> None:
     if size > budget:
         raise ResponseTooLarge(f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer")
-
-
-def _answer_bytes(key: bytes, record: Record) -> int:
-    """What a pair may take in an answer."""
-    return len(key) + (record.pointer.length if record.pointer else len(record.value)) + ENTRY_OVERHEAD
 
 
 def prefix_end(prefix: bytes) -> bytes | None:

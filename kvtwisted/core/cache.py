@@ -11,8 +11,10 @@ turn.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 
 from .records import Found
+from .write import Change
 
 #: Bytes that an entry costs beside its key and value: two bytes objects, the entry, and its place in the table.
 ENTRY_COST = 320
@@ -64,6 +66,29 @@ class HotCache:
         if entry is not None:
             entry.answer = entry.expiring = None
         return entry
+
+    def blank_all(self, writes: Iterable[Sequence[Change]]) -> dict[bytes, tuple[Entry, Change]]:
+        """These changes are about to be written: blank what is here of them. Gives it, for `fill_all`."""
+        get = self.entries.get
+        blanked: dict[bytes, tuple[Entry, Change]] = {}
+        for changes in writes:
+            for change in changes:
+                entry = get(change[0])
+                if entry is not None:
+                    entry.answer = entry.expiring = None
+                    # Of several changes of one key the last one counts: nobody may see the others after it.
+                    blanked[change[0]] = entry, change
+        return blanked
+
+    def fill_all(self, blanked: Mapping[bytes, tuple[Entry, Change]]) -> None:
+        """The engine holds these changes now."""
+        for entry, (key, value, expires_at_ms) in blanked.values():
+            if value is None:
+                self.drop(key)
+            elif expires_at_ms or entry.cost != len(key) + len(value) + ENTRY_COST:
+                self.fill(entry, key, value, expires_at_ms)
+            else:
+                entry.answer = _new(Found, (value, 0))  # what `fill` would do, without the call
 
     def fill(self, entry: Entry, key: bytes, value: bytes, expires_at_ms: int) -> None:
         """The engine holds this value now. `entry` is the key's, or a new one, or one that was dropped."""

@@ -15,13 +15,13 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from .cache import Entry, HotCache
+from .cache import HotCache
 from .engine import DATA, FILES, Engine, Mutation
 from .errors import KvError, WriteStalled
 from .file_index import FileIndex
 from .large_values import Collected, ValueFiles
 from .records import Pointer
-from .write import Change, Write
+from .write import Write
 
 
 class CommitOrder:
@@ -39,6 +39,8 @@ class CommitOrder:
         #: See Note [The version tells of writes].
         self.version = 0
         self._index = FileIndex(engine, files, self._lock)
+        #: Whether the engine failed the last batch.
+        self._failing = False
         self._sync_lock = threading.Lock()
         self._synced = 0
 
@@ -48,19 +50,12 @@ class CommitOrder:
         pending: dict[bytes, Pointer | None] = {}
         for write in batch:
             mutations += write.mutations()
-            mutations += self._index.prepare(write, pending)
+            if write.large or pending or self._index.pointers:
+                mutations += self._index.prepare(write, pending)
         if self._watches:
             for write in batch:
                 self._strike([key for key, _, _ in write.changes])
-        entries: list[tuple[Entry, Change]] = []
-        if self._entries:
-            blank = self.cache.blank
-            entries = [
-                (entry, change)
-                for write in batch
-                for change in write.changes
-                if (entry := blank(change[0])) is not None
-            ]
+        blanked = self.cache.blank_all([write.changes for write in batch]) if self._entries else {}
         error: KvError | None = None
         self.version += 1
         try:
@@ -70,17 +65,16 @@ class CommitOrder:
         finally:
             self.version += 1
         if error is not None:
-            for _, (key, _, _) in entries:
+            for key in blanked:
                 self.cache.drop(key)
             if not isinstance(error, WriteStalled):
+                self._failing = True
                 for write in batch:
+                    self._index.failed(write, error)
                     write.settle(error)
             return
-        for entry, (key, value, expires_at_ms) in entries:
-            if value is None:
-                self.cache.drop(key)
-            else:
-                self.cache.fill(entry, key, value, expires_at_ms)
+        self._failing = False
+        self.cache.fill_all(blanked)
         self._index.keep(batch, pending)
         for write in batch:
             write.settle()

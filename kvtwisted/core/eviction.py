@@ -211,10 +211,10 @@ class Evictor:
         touched = Touched()
         try:
             freed += self._drop_orphans(disk)
-            for reason, nominated in self._nominations(self._victims, disk, rules, dry=False):
-                left = dict(nominated)
+            for nomination in self._nominations(self._victims, disk, rules, dry=False):
+                left = dict(nomination.keys)
                 while left and freed < needed:
-                    batch, keys = self._delete(disk, reason, left, needed - freed)
+                    batch, keys = self._delete(disk, nomination, left, needed - freed)
                     if keys:
                         freed += batch.freed
                         touched.add(keys)
@@ -246,19 +246,26 @@ class Evictor:
         yield from chosen.expired(now, size)
         yield from chosen.by_policy(rules.policy, now, size, dry=dry)
 
-    def _delete(self, disk: Disk, reason: str, left: dict[bytes, int | None], needed: int) -> tuple[Batch, list[bytes]]:
+    def _delete(
+        self, disk: Disk, nomination: Nomination, left: dict[bytes, int | None], needed: int
+    ) -> tuple[Batch, list[bytes]]:
         """Delete as many as are needed of those `left`, unless rewritten meanwhile; `left` loses the judged."""
         with self._writer.watching(left) as watch:
             sizes: dict[bytes, int] = {}
             unindex: dict[bytes, list[Mutation]] = {}
-            for key, size, expires_at_ms in self._judged(disk, left, needed):
+            for key, size, expires_at_ms in self._judged(disk, left, needed, nomination.chosen):
                 sizes[key] = size
                 unindex[key] = [(EXPIRY, records.index_key(expires_at_ms, key), None)] if expires_at_ms else []
             deleted = self._writer.delete_watched(watch, unindex)
-        return Batch(reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
+        return Batch(nomination.reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
 
     def _judged(
-        self, disk: Disk, left: dict[bytes, int | None], needed: int, alive_at_ms: int = 0
+        self,
+        disk: Disk,
+        left: dict[bytes, int | None],
+        needed: int,
+        chosen: Callable[[bytes], bool],
+        alive_at_ms: int = 0,
     ) -> Iterator[tuple[bytes, int, int]]:
         """Those that have something on the disk and live at that time, until it is enough: key, bytes, deadline."""
         found = 0
@@ -266,7 +273,7 @@ class Evictor:
             if found >= needed:
                 return
             del left[key]
-            stored = self._engine.get(key)
+            stored = self._engine.get(key) if chosen(key) else None
             if stored is None:
                 continue
             record = _readable(stored)
@@ -280,12 +287,13 @@ class Evictor:
     def _foreseen(self, disk: Disk, rules: EvictionRules, needed: int) -> Iterator[Batch]:
         now, until, judged = self._clock.now_ms(), time.monotonic() + PLAN_SECONDS, 0
         victims = {family: copy.copy(walk) for family, walk in self._victims.items()}
-        for reason, nominated in self._nominations(victims, disk, rules, dry=True):
-            judged += len(nominated)
+        for nomination in self._nominations(victims, disk, rules, dry=True):
+            judged += len(nomination.keys)
             # The expired ones have been named already.
-            alive_at_ms = 0 if reason == EXPIRED else now
-            sizes = [size for _, size, _ in self._judged(disk, dict(nominated), needed, alive_at_ms)]
-            yield Batch(reason, len(sizes), sum(sizes))
+            alive_at_ms = 0 if nomination.reason == EXPIRED else now
+            foreseen = self._judged(disk, dict(nomination.keys), needed, nomination.chosen, alive_at_ms)
+            sizes = [size for _, size, _ in foreseen]
+            yield Batch(nomination.reason, len(sizes), sum(sizes))
             needed -= sum(sizes)
             if needed <= 0 or judged >= PLAN_KEYS or time.monotonic() > until:
                 return

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from . import records
 from .engine import FILES, Engine, Mutation
+from .errors import KvError, Unavailable
 from .large_values import Collected, ValueFiles
 from .records import Pointer
 from .write import Write
@@ -23,7 +24,9 @@ class FileIndex:
         self.pointers = {} if files is None else _read(engine)
         # Files that no record names any more, once what says so is durable.
         self._replaced: list[Pointer] = []
-        # The same, while the engine is being reopened: what it has then may name them again.
+        # Files of writes that failed: a record that the log brings back may name them.
+        self._doubtful: list[Pointer] = []
+        # The replaced ones, while the engine is being reopened: what it has then may name them again.
         self._aside: list[Pointer] = []
 
     def prepare(self, write: Write, pending: dict[bytes, Pointer | None]) -> list[Mutation]:
@@ -31,8 +34,6 @@ class FileIndex:
 
         `pending` has the pointers of the writes before it in the same batch (None: no file any more), and gets its own.
         """
-        if not (write.large or self.pointers or pending):
-            return []
         mutations: list[Mutation] = []
         write.replaced = []
         for key, _, _ in write.changes:
@@ -56,6 +57,13 @@ class FileIndex:
             else:
                 self.pointers[key] = pointer
                 self._files.named(pointer)
+
+    def failed(self, write: Write, error: KvError) -> None:
+        """The engine did not take the write, for `error`. What became of its record, only a reopening tells."""
+        if isinstance(error, Unavailable):
+            self._replaced += write.large.values()  # it was refused, and nothing done
+        else:
+            self._doubtful += write.large.values()
 
     def forget(self, keys: Iterable[bytes]) -> bool:
         """These keys have been deleted; whether any had a file."""
@@ -88,12 +96,12 @@ class FileIndex:
     def read_again(self) -> None:
         """It was. What it names counts; other files go after the next fsync. Raises StorageError."""
         self.put_back()
-        gone = {pointer.name: pointer for pointer in (*self.pointers.values(), *self._replaced)}
+        gone = {pointer.name: pointer for pointer in (*self.pointers.values(), *self._replaced, *self._doubtful)}
         self.pointers = _read(self._engine)
         for pointer in self.pointers.values():
             gone.pop(pointer.name, None)
             self._files.named(pointer)
-        self._replaced = list(gone.values())
+        self._replaced, self._doubtful = list(gone.values()), []
 
     def collect_orphans(self) -> Collected:
         """Remove the files that no record names. Blocks, without the lock; raises StorageError."""

@@ -208,6 +208,8 @@ class ValueFiles:
             ]
 
     def _unlink_retired(self) -> None:
+        if not self._retired:
+            return  # what is retired from now on, `retire` unlinks, unless there are other readers
         with self._lock:
             oldest = min(self._readers.values(), default=self._generation)
             gone = [pointer for generation, pointer in self._retired if generation < oldest]

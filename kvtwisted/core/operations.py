@@ -77,7 +77,7 @@ class Pending(Write):
     __slots__ = ("keys", "name", "started")
 
     def __init__(self, name: str, started: float, changes: Sequence[Change], deadline: float) -> None:
-        super().__init__(changes, deadline)
+        Write.__init__(self, changes, deadline)
         self.name = name
         self.started = started
         self.keys = len(changes)
@@ -136,7 +136,7 @@ class Operations:
         try:
             if started > deadline:
                 raise _overdue()
-            found = self._store.get(key)
+            found = self._store.fetch(key, entry)
         except BaseException as error:
             self._failed(GET, 1, started, error)
             raise

@@ -6,6 +6,8 @@ a pass over many keys once does not flush what is hot (the idea of TinyLFU's doo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 #: Places for each key remembered: the more, the fewer keys share one.
 _SPREAD = 8
 
@@ -21,7 +23,7 @@ class Recency:
     Safe from any thread without a lock: a lost touch costs nothing but a little precision.
     """
 
-    def __init__(self, capacity: int = 65_536) -> None:
+    def __init__(self, capacity: int = 131_072) -> None:
         self._capacity = capacity
         #: What to `&` with a key's hash to find its place.
         self.mask = _SPREAD * capacity - 1
@@ -43,6 +45,13 @@ class Recency:
             self._marked = 0
             self._old, self.young = young, bytearray(len(young))
         return bool(known)
+
+    def touch_all(self, keys: Iterable[bytes]) -> None:
+        """These keys were just used."""
+        young, mask = self.young, self.mask
+        for key in keys:
+            if not young[hash(key) & mask]:
+                self.touch(key)
 
     def __contains__(self, key: bytes) -> bool:
         place = hash(key) & self.mask

@@ -8,7 +8,7 @@ from any thread, and raises `KvError`s: InvalidRequest before anything is touche
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from . import expiry, records
 from .batch_reads import BatchReader, Page
@@ -106,7 +106,10 @@ class Store:
 
         A key in the hot cache is answered without RocksDB, a lock, or blocking.
         """
-        entry = self.hot(key)
+        return self.fetch(key, self.hot(key))
+
+    def fetch(self, key: bytes, entry: Entry | None) -> Found | None:
+        """What `get` gives, for who has asked `hot` already, and got `entry`."""
         if entry is not None and (found := self._remembered(entry)) is not _UNKNOWN:
             return found
         if not 0 < len(key) <= MAX_KEY_BYTES:
@@ -156,8 +159,11 @@ class Store:
         if stored and stored[0] == ENVELOPE:
             record = self._whole(key, records.decode(stored))
             value, expires_at_ms = record.value, record.expires_at_ms
-        found = self._unexpired(value, expires_at_ms) if expires_at_ms else Found(value, 0)
-        if found is not None and self._recency.touch(key) and self._cache.max_bytes:
+        found = self._unexpired(value, expires_at_ms) if expires_at_ms else _found(Found, (value, 0))
+        if found is None:
+            return None
+        recency = self._recency
+        if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and self._cache.max_bytes:
             self._writer.offer(version, key, value, expires_at_ms)
         return found
 
@@ -225,8 +231,10 @@ class Store:
 
     def set_changes(self, key: bytes, value: bytes, ttl: int) -> list[Change]:
         """The changes of `set`. Raises InvalidRequest; nothing is written yet."""
-        check_key(key)
-        check_value(value)
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            check_key(key)
+        if len(value) > MAX_VALUE_BYTES:
+            check_value(value)
         if ttl:
             check_ttl(ttl)
         recency = self._recency
@@ -239,7 +247,7 @@ class Store:
         check_pairs(pairs, self.limits)
         check_ttl(ttl)
         expires_at_ms = self._expires_at(ttl)
-        self._touch(pairs)
+        self._recency.touch_all(pairs)
         return [(key, value, expires_at_ms) for key, value in pairs.items()]
 
     def delete_changes(self, keys: Sequence[bytes]) -> list[Change]:
@@ -256,12 +264,6 @@ class Store:
     def _write(self, changes: Sequence[Change], deadline: float) -> None:
         if changes:
             self._writer.write(changes, deadline)
-
-    def _touch(self, keys: Iterable[bytes]) -> None:
-        recency = self._recency
-        for key in keys:
-            if not recency.young[hash(key) & recency.mask]:
-                recency.touch(key)
 
     def write_all(self, writes: Sequence[Write]) -> None:
         """Apply writes, each atomic, together where possible; see `Writer.write_all`."""

@@ -6,6 +6,7 @@ One `Victims` keeps where the clock hands stand; a shallow copy of it walks on w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Callable, NamedTuple
 
@@ -20,11 +21,20 @@ ORPHAN, EXPIRED, LRU, OLDEST, TTL = "orphan", "expired", "lru", "oldest", "ttl"
 MOST_RANGES = 32
 
 
+def _any_key(key: bytes) -> bool:
+    return True
+
+
 class Nomination(NamedTuple):
-    """Keys that may go, why, and the deadline in ms that each one's record must still carry (None: whatever it is)."""
+    """Keys that may go, why, and the deadline in ms that each one's record must still carry (None: whatever it is).
+
+    `chosen` tells whether a key is to go: to be asked, once more, when its rewriting is watched for, since it may have
+    been rewritten between its nomination and that.
+    """
 
     reason: str
     keys: Mapping[bytes, int | None]
+    chosen: Callable[[bytes], bool] = _any_key
 
 
 class _Round(NamedTuple):
@@ -71,7 +81,7 @@ class Victims:
         elif policy == LRU:
             yield from self._lru(size, lambda key: not self._used_lately(key))
             # What is left was used lately; a dry run must not name the others twice.
-            yield from self._lru(size, self._used_lately if dry else lambda key: True)
+            yield from self._lru(size, self._used_lately if dry else _any_key)
 
     def _by_deadline(self, reason: str, start: bytes, end: bytes | None, size: int) -> Iterator[Nomination]:
         while True:
@@ -87,7 +97,7 @@ class Victims:
         for low, end in ((start, None), (b"", start)):
             self._hand = low
             while keys := self._next_keys(end, size):
-                yield Nomination(LRU, {key: None for key in keys if chosen(key)})
+                yield Nomination(LRU, {key: None for key in keys if chosen(key)}, chosen)
                 self._hand = keys[-1] + b"\0"
 
     def _oldest(self, size: int) -> Iterator[Nomination]:
@@ -100,15 +110,19 @@ class Victims:
                     return
                 self._round = _Round(number, self._hand, False)
             number, start, wrapped = self._round
+            due = partial(self._is_due, number)
             while keys := self._next_keys(start if wrapped else None, size):
-                # Those up to `_done` are gone, or not yet if this is a dry run, which has named them.
-                yield Nomination(OLDEST, {key: None for key in keys if self._done < self._ages.number(key) <= number})
+                yield Nomination(OLDEST, {key: None for key in keys if due(key)}, due)
                 self._hand = keys[-1] + b"\0"
             self._hand = b""
             if wrapped or not start:
                 self._hand, self._round, self._done = start, None, number
             else:
                 self._round = _Round(number, start, True)
+
+    def _is_due(self, number: int, key: bytes) -> bool:
+        # Those up to `_done` are gone, or not yet if this is a dry run, which has named them.
+        return self._done < self._ages.number(key) <= number
 
     def _next_keys(self, end: bytes | None, size: int) -> list[bytes]:
         return [key for key, _ in islice(self._scan(self._hand, end, self._family), size)]

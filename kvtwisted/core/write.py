@@ -14,6 +14,9 @@ from .records import ENVELOPE, Pointer
 #: A user's change of one key: the value, or None to delete, and its deadline in ms since 1970 (0: never).
 Change = tuple[bytes, Optional[bytes], int]
 
+#: Shared by all writes without large values, and never changed.
+_NO_FILES: dict[bytes, Pointer] = {}
+
 
 class Write:
     """A user's changes, atomic together, on their way in. `deadline` (of `time.monotonic`) ends waiting.
@@ -21,19 +24,27 @@ class Write:
     Once settled, `error` says why it was not done, or None; after a StorageError it may have been.
     """
 
-    __slots__ = ("changes", "deadline", "error", "large", "replaced", "settled", "size")
+    __slots__ = ("changes", "deadline", "error", "large", "plain", "replaced", "settled", "size", "stores")
 
     def __init__(self, changes: Sequence[Change], deadline: float = math.inf) -> None:
         self.changes = changes
         self.deadline = deadline
         self.error: KvError | None = None
         self.settled = False
-        #: Bytes of its keys and values.
-        self.size = 0
-        for key, value, _ in changes:
-            self.size += len(key) + len(value) if value is not None else len(key)
+        stores, deletes, plain = 0, 0, True
+        for key, value, expires_at_ms in changes:
+            if value is None:
+                deletes += len(key)
+                continue
+            stores += len(key) + len(value)
+            if expires_at_ms or (value and value[0] == ENVELOPE):
+                plain = False
+        #: Bytes of its keys and values, and of those that it stores.
+        self.size, self.stores = stores + deletes, stores
+        #: Whether no value needs an envelope, unless it gets a file.
+        self.plain = plain
         #: The files of its large values, and those that it put out of use.
-        self.large: dict[bytes, Pointer] = {}
+        self.large = _NO_FILES
         self.replaced: list[Pointer] = []
 
     def settle(self, error: KvError | None = None) -> None:
@@ -43,12 +54,14 @@ class Write:
 
     def mutations(self) -> list[Mutation]:
         """What the engine is told of it, once its large values have their files."""
+        if self.plain and not self.large:
+            return [(DATA, key, value) for key, value, _ in self.changes]
         mutations: list[Mutation] = []
         for key, value, expires_at_ms in self.changes:
             if value is None:
                 mutations.append((DATA, key, None))
                 continue
-            pointer = self.large.get(key) if self.large else None
+            pointer = self.large.get(key)
             if pointer is not None:
                 mutations.append((DATA, key, records.encode_pointer(pointer, expires_at_ms)))
                 mutations.append((FILES, key, pointer.pack()))

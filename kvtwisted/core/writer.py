@@ -11,6 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Callable
 
 from .cache import HotCache
@@ -119,12 +120,12 @@ class Writer(CommitOrder):
         """Ask whether it may go in, and store its large values; settles it when that fails."""
         if write.settled:
             return False
-        stores = sum([len(key) + len(value) for key, value, _ in write.changes if value is not None])
+        stores = write.stores
         try:
             if stores:
                 if self._admit is not None:
                     self._admit(stores)
-                if stores >= self.spill_threshold:
+                if stores >= self.spill_threshold and not write.large:
                     self._spill(write)
         except KvError as error:
             self.files.retire(write.large.values())
@@ -132,6 +133,11 @@ class Writer(CommitOrder):
         return not write.settled
 
     def _spill(self, write: Write) -> None:
+        if self._failing:
+            # Of a write that fails the files may have to stay. So ask first, or each new try would leave some more.
+            with suppress(WriteStalled):
+                self._engine.write([])
+        write.large = {}
         for key, value, _ in write.changes:
             if value is not None and len(value) >= self.spill_threshold:
                 if write.large and time.monotonic() > write.deadline:
@@ -175,8 +181,9 @@ class Writer(CommitOrder):
         """
         if self.durable or self._engine.writes_wait:
             return False
+        pointers, threshold = self._index.pointers, self.spill_threshold
         for write in writes:
-            if self.needs_files(write):
+            if (pointers or write.size >= threshold) and self.needs_files(write):
                 return False
         if not self._lock.acquire(False):
             return False

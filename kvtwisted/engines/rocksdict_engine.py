@@ -7,25 +7,13 @@ Single reads, writes and steps of a scan keep Python's lock while RocksDB works;
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from typing import Any, Callable
 
-from rocksdict import (
-    AccessType,
-    Cache,
-    Checkpoint,
-    CompactOptions,
-    DBRecoveryMode,
-    Options,
-    Rdict,
-    RdictIter,
-    ReadOptions,
-    WriteBatch,
-)
+from rocksdict import Checkpoint, CompactOptions, RdictIter, ReadOptions, WriteBatch
 
 from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, nothing
 from ..core.errors import Corruption, KvError, StorageError, WriteStalled
@@ -35,7 +23,8 @@ from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
 from .peeking import within_memory
 from .reopening import Calls, check_folder, patiently, rehearsed, telling_unsynced
-from .rocksdict_options import native_options, write_options
+from .rocksdict_files import DatabaseFiles
+from .rocksdict_options import write_options
 from .scans import Pair, Scan, Scans
 from .translate import CLOSED, REOPENING, EngineReopening, Translating, in_use, translated
 
@@ -59,6 +48,7 @@ class RocksdictEngine:
         self._failures = Translating(path)
         self._scans = Scans(path)
         self._slow = Calls()
+        self._files = DatabaseFiles(path, options)
         self._db: Any = CLOSED
         self._families: Any = CLOSED
         self._handles: Any = CLOSED
@@ -69,53 +59,13 @@ class RocksdictEngine:
     def _open(self) -> None:
         # For a reopening: what was begun before the close keeps the folder's lock.
         self._scans.end(EngineReopening)
-        try:
-            db = self._native(DBRecoveryMode.tolerate_corrupted_tail_records())
-        except Exception as error:
-            if not str(error).startswith("Corruption"):
-                raise
-            self._check_damaged_log(error)
-            db = self._native(DBRecoveryMode.point_in_time())
+        db = self._files.opened()
         db.set_write_options(write_options())
         self._families = {DATA: db, **{family: db.get_column_family(family) for family in OTHER_FAMILIES}}
         # None is the family "default", and cheaper than its handle.
         self._handles = {DATA: None, **{family: db.get_column_family_handle(family) for family in OTHER_FAMILIES}}
         # Last: whoever sees the new database, sees what belongs to it.
         self._db = db
-
-    def _native(self, recovery: DBRecoveryMode) -> Rdict:
-        options, *others = self._native_options(self._options.block_cache_size, recovery)
-        return Rdict(self._path, options, dict(zip(OTHER_FAMILIES, others)))
-
-    def _native_options(self, cache_size: int, recovery: DBRecoveryMode) -> list[Options]:
-        cache = Cache(cache_size)
-        options = [native_options(self._options, cache) for _ in FAMILIES]
-        options[0].set_wal_recovery_mode(recovery)
-        return options
-
-    def _check_damaged_log(self, error: Exception) -> None:
-        """Raise if the log, which is damaged by `error`, goes on behind the damage.
-
-        Damage in the last 32 KiB, a block of the log, is taken for what a crash of the machine leaves of writes that no
-        fsync covered. Anywhere else RocksDB would drop all that comes after, without a word.
-        """
-        before = self._last_change(DBRecoveryMode.point_in_time())
-        behind = self._last_change(DBRecoveryMode.skip_any_corrupted_record()) - before
-        if behind > 0:
-            raise Corruption(
-                f"the write-ahead log in {self._path!r} is damaged, and {behind} changes behind the damage would be "
-                "lost; docs/failures.md says how to go on without them"
-            ) from error
-
-    def _last_change(self, recovery: DBRecoveryMode) -> int:
-        """The number of the last change that the files hold."""
-        options, *others = self._native_options(0, recovery)
-        with tempfile.TemporaryDirectory() as elsewhere:
-            options.set_db_log_dir(elsewhere)  # not in the data folder, among those of the open database
-            copy = Rdict(self._path, options, dict(zip(OTHER_FAMILIES, others)), access_type=AccessType.read_only())
-            last: int = copy.latest_sequence_number()
-            copy.close()
-        return last
 
     @property
     def version(self) -> str:
@@ -137,7 +87,7 @@ class RocksdictEngine:
             may_exist, value = self._db.key_may_exist(key, True)
         except Exception as error:
             raise translated(error, self._path) from error
-        return within_memory(may_exist, value)
+        return (True, value) if value else within_memory(may_exist, value)
 
     def multi_get(
         self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
@@ -285,7 +235,7 @@ class RocksdictEngine:
     def _rehearse(self) -> None:
         """See to it that the files can be opened, and hold all changes that the open database has."""
         acknowledged = self._db.latest_sequence_number()
-        replayed = self._last_change(DBRecoveryMode.point_in_time())
+        replayed = self._files.last_change()
         if replayed < acknowledged:
             raise Corruption(
                 f"the write-ahead log in {self._path!r} has lost the last {acknowledged - replayed} changes that were "

@@ -9,6 +9,7 @@ from twisted.logger import capturedLogs
 
 from kvtwisted.background.space import LONGEST_PAUSE, SpaceTask
 from kvtwisted.core.disk import DiskUsage
+from kvtwisted.core.errors import StorageFull
 from kvtwisted.core.space import GuardedDisk, SpaceGuard
 
 from .tasks import at_once, lines
@@ -100,12 +101,19 @@ def test_evictions_in_vain_become_rare(scene: Scene) -> None:
     assert scene.turn() == len(times) + 1
 
 
-def test_failed_eviction(scene: Scene) -> None:
-    """It is logged, and another one follows after a pause."""
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError("no disk"), "critical: making room failed; it is tried again"),
+        (StorageFull("no space"), "warn: making room failed; it is tried again: no space"),
+    ],
+)
+def test_failed_eviction(scene: Scene, error: Exception, line: str) -> None:
+    """It is logged, in one line what a full disk does; and another one follows after a pause."""
     scene.free = 10
     scene.turn()
     with capturedLogs() as events:
-        scene.evictions[0].errback(OSError("no disk"))
-    assert lines(events)[0].startswith("critical: making room failed; it is tried again")
+        scene.evictions[0].errback(error)
+    assert lines(events)[0].startswith(line)
     assert len(scene.evictions) == 1
     assert scene.turn() == 2

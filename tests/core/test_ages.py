@@ -55,12 +55,13 @@ def test_nothing_is_known_while_it_is_off() -> None:
 
 @pytest.mark.parametrize("count", [1, 10, 1000, 40_000])
 def test_oldest_share_is_about_that(count: int) -> None:
-    """One in SHARE of the keys written after, at least one; none when there are none."""
+    """One in SHARE of the numbers after, at least one; none when there are none. (Keys may share one.)"""
     ages, keys = _numbered(count, places=1 << 20)
+    numbers = {ages.number(key) for key in keys}
     after = 0
     while share := ages.oldest_share(after):
-        chosen = sum(after < ages.number(key) <= share for key in keys)
-        left = sum(after < ages.number(key) for key in keys)
+        chosen = sum(after < number <= share for number in numbers)
+        left = sum(after < number for number in numbers)
         assert 0.8 * left / SHARE - 1 <= chosen <= 1.25 * left / SHARE + 1
         after = share
         if count > 1000 and after > count // 4:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Callable
@@ -649,6 +650,47 @@ def test_disks_are_remembered_apart(scene: Scene) -> None:
     assert scene.run(500).freed == 500
     other = replace(_disk(_needing(500)), name="value.disk_path")
     assert scene.evictor.run(other, EvictionRules(80, 10, "lru")).freed == 500
+
+
+# Rewritten meanwhile.
+
+
+@pytest.mark.parametrize("policy", ["lru", "oldest"])
+def test_key_rewritten_before_it_is_watched_stays(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its nomination and the watch for writes; another one goes in its place."""
+    scene = _dated(Scene())
+    scene.evictor = scene.evictor_reporting_to(scene.batches.append)  # with the dated store's own writer
+    scene.put(*(b"%02d" % n for n in range(64)))
+    writer, watching = scene.storage.writer, scene.storage.writer.watching
+    late: list[bytes] = []
+
+    def watching_late(nominated: dict[bytes, None]) -> AbstractContextManager[set[bytes]]:
+        if not late:
+            late.append(next(iter(nominated)))
+            scene.recency.touch(late[0])
+            scene.storage.store.set(late[0], b"anew")
+        return watching(nominated)
+
+    monkeypatch.setattr(writer, "watching", watching_late)
+    assert scene.run(300, size=3, policy=policy).freed == 300
+    assert scene.storage.value(late[0]) == b"anew"
+    assert len(scene.left) == 61
+
+
+def test_key_rewritten_beside_a_batch_stays(scene: Scene) -> None:
+    """While those before it are deleted, in a batch that is cut short."""
+    scene.put(*(b"%02d" % n for n in range(20)))
+
+    def rewrite() -> None:
+        scene.recency.touch(b"03")
+        scene.storage.store.set(b"03", b"anew")
+        scene.storage.store.set(b"00", b"anew")  # one that is judged already, so that the batch finds too little
+        scene.recency.touch(b"00")
+
+    scene.storage.engine.before("get", lambda: scene.storage.engine.after("get", rewrite))
+    assert scene.run(300).freed == 300
+    assert {b"00", b"03"} < set(scene.left)
+    assert len(scene.left) == 17
 
 
 # The oldest.

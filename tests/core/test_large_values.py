@@ -20,6 +20,7 @@ from kvtwisted.core.errors import (
     StorageError,
     StorageFull,
     StorageLocked,
+    Unavailable,
     WriteStalled,
 )
 from kvtwisted.core.eviction import Disk, EvictionRules, Evictor
@@ -350,7 +351,7 @@ def test_stalled_write_takes_its_file_away(scene: Scene) -> None:
 
 
 def test_unknown_outcome_keeps_the_file(scene: Scene) -> None:
-    """When the record may have been written, its file stays; if it was not, the next start alone collects it."""
+    """When the record may have been written, its file stays; if it was not, the next start collects it."""
     scene.engine.fail("write", StorageError("broke"), times=1)
     with pytest.raises(StorageError):
         scene.store.set(b"k", BIG)
@@ -358,6 +359,63 @@ def test_unknown_outcome_keeps_the_file(scene: Scene) -> None:
     assert len(scene.files()) == 1
     scene.restart_files()
     assert scene.writer.collect_orphans().files == 1
+
+
+def test_a_reopening_tells_what_became_of_a_failed_write(scene: Scene) -> None:
+    """The file of a record that is there after all stays, that of the other goes with the next fsync."""
+    scene.engine.fail("write", StorageError("broke"), times=1)
+    with pytest.raises(StorageError):
+        scene.store.set(b"lost", OTHER)
+    scene.store.delete(b"none")  # it takes writes again
+    scene.engine.after("write", lambda: _raise(StorageError("broke")))
+    with pytest.raises(StorageError):
+        scene.store.set(b"k", BIG)
+    scene.writer.reopen()
+    scene.store.set(b"small", b"v")
+    scene.writer.sync()
+    assert len(scene.files()) == 1
+    assert scene.value(b"k") == BIG
+    scene.store.delete(b"k")
+    assert scene.files() == []
+
+
+def test_a_refused_write_takes_its_file_away(scene: Scene) -> None:
+    """While the storage is reopened nothing is done, so the file goes with the next fsync."""
+    scene.engine.fail("write", Unavailable("reopening"), times=1)
+    with pytest.raises(Unavailable):
+        scene.store.set(b"k", BIG)
+    scene.writer.sync()
+    assert scene.files() == []
+
+
+def test_failing_writes_do_not_heap_up_files(scene: Scene) -> None:
+    """Once a batch has failed, no file is written before the engine takes writes again."""
+    scene.engine.fail("write", StorageError("broke"))
+    for _ in range(5):
+        with pytest.raises(StorageError, match="broke"):
+            scene.store.mset({b"k": BIG, b"l": OTHER})
+    assert len(scene.files()) == 2
+    scene.engine.heal("write")
+    scene.store.set(b"k", OTHER)
+    assert scene.value(b"k") == OTHER
+    scene.engine.fail("write", StorageError("broke"), times=1)
+    with pytest.raises(StorageError, match="broke"):
+        scene.store.set(b"small", b"v")
+    scene.engine.fail("write", WriteStalled("stalled"), times=2)
+    scene.store.set(b"l", OTHER)
+    assert scene.value(b"l") == OTHER
+
+
+def test_deadline_ends_a_batch_of_large_values(scene: Scene) -> None:
+    """It is looked at before each file but the first; nothing is written then, and no file stays."""
+    with pytest.raises(Overloaded, match="time ran out while its large values were being written"):
+        scene.store.mset({b"a": BIG, b"b": BIG, b"c": BIG}, deadline=0.0)
+    assert scene.files() == []
+    assert scene.data() == {}
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def test_readers_beside_a_writer(scene: Scene) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kvtwisted.core.cache import Entry
 from kvtwisted.core.engine import FILES
 from kvtwisted.core.errors import NearlyFull, StorageError, WriteStalled
 from kvtwisted.core.large_values import ValueFiles
@@ -152,6 +154,28 @@ def test_orphans_are_told_from_files_under_way(tmp_path: Path) -> None:
     assert [found.files for found in collected] == [0, 0]
     (tmp_path / "ab" / ("ab" * 16)).write_bytes(b"nobody's")
     assert storage.writer.collect_orphans() == (1, 8)
+
+
+def test_a_value_that_was_overwritten_in_its_batch_is_never_seen(engine: FaultyEngine) -> None:
+    """Of several writes of one key in a batch only the last one's value is ever hot."""
+    storage = Storage(engine, cache_bytes=1 << 20)
+    shown: list[bytes] = []
+
+    class Watched(Entry):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "answer" and value is not None:
+                shown.append(value.value)
+            super().__setattr__(name, value)
+
+    storage.writer.offer(storage.writer.version, b"k", b"0", 0)
+    entry = Watched()
+    entry.cost = storage.cache.entries[b"k"].cost
+    storage.cache.entries[b"k"] = entry
+    storage.writer.write_all([Write([(b"k", b"1", 0)]), Write([(b"k", b"2", 0)])])
+    assert shown == [b"2"]
+    storage.writer.write_all([Write([(b"k", b"3", 0)]), Write([(b"k", None, 0)])])
+    assert shown == [b"2"]
+    assert b"k" not in storage.cache.entries
 
 
 def test_what_was_read_is_cached_only_if_nothing_was_written(engine: FaultyEngine) -> None:

@@ -201,6 +201,20 @@ def test_log_cannot_be_written(launch: Launcher) -> None:
             assert answer.body["incident"] in this.server.log("error")
 
 
+def test_large_values_while_the_log_cannot_be_written(launch: Launcher) -> None:
+    """However often a large value is refused, at most one file is left, which goes once the database was reopened."""
+    with scene(launch) as this:
+        values = this.server.folder / "value_data"
+        logs = list((this.server.folder / "data").glob("*.log"))
+        with failing_calls(this.server, "write,pwrite64", files=logs):
+            for _ in range(5):
+                answer = this.set("large refused", LARGE)
+                assert (answer.status, answer.body["code"]) == (500, "storage_error")
+            assert len(list(values.glob("??/*"))) <= 2
+        this.recovered()
+        assert len(list(values.glob("??/*"))) == 2, "those of `large` and `large after`"
+
+
 def test_full_disk(small_disk: Path, launch: Launcher) -> None:
     """Without space writes are 507, large ones too; with space all is well, also where writes wait for an fsync."""
     with scene(launch, *SYNC, "--eviction-enabled", "false") as this:
