@@ -85,7 +85,8 @@ def test_figures_of_the_native_transport() -> None:
         f"| open pipelines | {pipeline.MAX_STREAMS} |",
         f"| one operation's message | {pipeline.MESSAGE_BYTES:,} bytes, decompressed |",
         f"| operations of a pipeline under way | {pipelines.MAX_UNANSWERED:,} |",
-        f"no more window while {pipelines.MAX_UNANSWERED:,} operations are under way, "
+        f"no more window while {pipelines.MAX_UNANSWERED:,} operations or {pipelines.REQUEST_BYTES // MIB} MiB of them "
+        "are under way, "
         f"{pipelines.QUEUED_BYTES // MIB} MiB of answers wait to be read, "
         f"or answers of up to {pipelines.EXPECTED_BYTES // MIB} MiB are being made",
         f"| {pipelines.QUEUED_BYTES // MIB} MiB, {pipelines.EXPECTED_BYTES // MIB} MiB |",
@@ -94,7 +95,7 @@ def test_figures_of_the_native_transport() -> None:
         f"| answers that wait on one connection | {sending.MAX_ANSWER_BYTES // MIB} MiB |",
         f"| answers that wait on all connections | {sending.MAX_BACKLOG_BYTES // MIB} MiB |",
         f"| to complete the HTTP/2 handshake, TLS included | {lifetime.HANDSHAKE_SECONDS:.0f} s, then it is cut off |",
-        f"| without calls | closed when the last one began {lifetime.IDLE_SECONDS:.0f} s ago |",
+        f"| without calls | closed when the last one ended {lifetime.IDLE_SECONDS:.0f} s ago |",
         f"| after {lifetime.KEEPALIVE_SECONDS:.0f} s of silence while calls run |",
         f"| when no answer comes within {lifetime.KEEPALIVE_ANSWER_SECONDS:.0f} s |",
         f"when fewer than {lifetime.STALL_BYTES:,} bytes go out in {lifetime.STALL_SECONDS:.0f} s |",

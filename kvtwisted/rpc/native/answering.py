@@ -79,6 +79,11 @@ class Stream(Outgoing):
         if self.incoming is not None and self.incoming.paused and self.open and self.last is None:
             self.incoming.go_on()
 
+    @property
+    def backlogged(self) -> bool:
+        """See `Answering.backlogged`."""
+        return self._answering.backlogged
+
     def expect(self, size: int) -> None:
         """See `Answering.expect`."""
         self._answering.expect(size)

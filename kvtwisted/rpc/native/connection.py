@@ -120,7 +120,10 @@ class Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is gone, and with it all calls."""
         self.control.failed = True
+        # The transport has no socket any more, and calls that end below may leave something to send.
+        self._closed, self._write_now = True, None
         self._streams.drop_all()
+        self._streams.sender.resume()
         self._rest = b""
         self._owner.closed(self)
         self._owner.flush()
@@ -133,7 +136,7 @@ class Connection(Protocol):
 
     def resumeProducing(self) -> None:
         """It has caught up."""
-        self._streams.sender.paused = False
+        self._streams.sender.resume()
         self.control.moved()
         self._streams.consider()
         self.transport.resumeProducing()
@@ -180,6 +183,8 @@ class Connection(Protocol):
         if self._write_now is not None:
             # At once, not in the reactor's next turn: that saves a turn, and a wait for it.
             self._write_now()
+        if self._streams.sender.paused:
+            self._streams.sender.keep(len(data))
 
     def _fail(self, code: ErrorCode, sentence: str) -> None:
         self.control.fail(code, sentence)
@@ -237,7 +242,8 @@ class Connection(Protocol):
                 and flags == END_STREAM
                 and stream_id in opened
                 and after <= end
-                and word >> 8 >= _PREFIX
+                and streams.quick  # which calls before it in this chunk may have changed
+                and _PREFIX <= word >> 8 <= frames.DEFAULT_FRAME_SIZE
                 and data[payload] == 0
                 and read_word(data, payload + 1)[0] == (word >> 8) - _PREFIX
                 and (opened[stream_id].length < 0 or opened[stream_id].length == word >> 8)

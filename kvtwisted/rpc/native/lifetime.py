@@ -10,7 +10,7 @@ from .streams import MAX_STREAMS, Streams
 
 #: Seconds for the client's first SETTINGS to come.
 HANDSHAKE_SECONDS = 10.0
-#: Seconds without a call after which the connection is closed.
+#: Seconds after the end of the last call when the connection is closed.
 IDLE_SECONDS = 600.0
 #: Seconds of silence while calls run after which the peer is asked whether it lives, and those it has to answer.
 KEEPALIVE_SECONDS, KEEPALIVE_ANSWER_SECONDS = 60.0, 20.0
@@ -112,6 +112,7 @@ class Lifetime:
             elif now - self._asked_at > KEEPALIVE_ANSWER_SECONDS:
                 return True
         elif self.streams.count:
+            self._active_at = now
             if now - self._heard_at > KEEPALIVE_SECONDS:
                 self._asked_at = now
                 self._out.append(frames.frame(frames.PING, 0, 0, KEEPALIVE_PING))

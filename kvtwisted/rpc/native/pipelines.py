@@ -5,8 +5,8 @@ for each other: an operation that is not answered at once makes the later ones o
 the Sets before it, whether they went into a group of writes, into a file, or are still in the pool.
 
 Note [When a pipeline is full]: a client that sends faster than it is served, or that does not read its answers, gets no
-more window once MAX_UNANSWERED operations are under way, or answers of so many bytes wait. What its window still held
-waits, and is begun when there is room.
+more window once MAX_UNANSWERED operations or REQUEST_BYTES of them are under way, or answers of so many bytes wait, its
+own or those of its connection. What its window still held waits as it came, and is begun when there is room.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import deque
 from typing import Callable
 
 from .. import pipeline
-from ..errors import CallError, Code
+from ..errors import CallError, Code, call_error
 from ..messages import decompress
 from ..methods import SERVICES
 from ..pipeline import Operation
@@ -29,6 +29,8 @@ from .unary import INLINE_MESSAGE, UnaryCalls
 MAX_UNANSWERED = 256
 #: Bytes of its answers that wait to be read, and of those that are being made in the pool, at most.
 QUEUED_BYTES, EXPECTED_BYTES = 4 << 20, 16 << 20
+#: Bytes of its operations that are under way or wait for one on their key, decompressed.
+REQUEST_BYTES = 4 << 20
 
 
 class PipelineService:
@@ -79,8 +81,8 @@ class _Pipeline:
         #: For each key that an operation is under way on, those that wait for it.
         self._busy: dict[str, deque[Operation]] = {}
         #: Those that wait because the pipeline is full.
-        self._waiting: deque[Operation] = deque()
-        self._unanswered = 0
+        self._waiting: deque[Message] = deque()
+        self._unanswered = self._bytes = 0
         self._paused = False
         self._expected = 0
         #: Why no more operations are taken, if that is so: None is the client's own end.
@@ -93,6 +95,15 @@ class _Pipeline:
         """Begin one operation, or let it wait."""
         if self._ended:
             return
+        if self._waiting or self._full:
+            # As it came: decompressed it may have a thousand times the bytes.
+            self._waiting.append(message)
+            self._paused = True
+            self._stream.pause()
+        else:
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
         data, compressed = message
         if compressed:
             data = decompress(data, pipeline.MESSAGE_BYTES)
@@ -102,12 +113,14 @@ class _Pipeline:
         if isinstance(operation, bytes):
             self._stream.send_message(operation)
             return
-        if self._waiting or self._full:
-            self._waiting.append(operation)
-            self._paused = True
-            self._stream.pause()
-        else:
-            self._take(operation)
+        self._unanswered += 1
+        self._bytes += operation[2].ByteSize()
+        if self._busy:
+            others = self._busy.get(operation[2].key)
+            if others is not None:
+                others.append(operation)
+                return
+        self._begin(operation)
 
     def half_closed(self) -> None:
         """The client has no more operations."""
@@ -139,18 +152,12 @@ class _Pipeline:
     def _full(self) -> bool:
         return (
             self._unanswered >= MAX_UNANSWERED
+            or self._bytes >= REQUEST_BYTES
             or self._stream.queued >= QUEUED_BYTES
             or self._expected >= EXPECTED_BYTES
+            # Only while it has answers of its own on the way: their going out is what makes it go on.
+            or ((self._stream.queued or self._expected) > 0 and self._stream.backlogged)
         )
-
-    def _take(self, operation: Operation) -> None:
-        self._unanswered += 1
-        if self._busy:
-            others = self._busy.get(operation[2].key)
-            if others is not None:
-                others.append(operation)
-                return
-        self._begin(operation)
 
     def _begin(self, operation: Operation) -> None:
         self._number += 1
@@ -166,8 +173,11 @@ class _Pipeline:
 
     def _end(self, number: int) -> Operation | None:
         """An operation is to be answered now; None if nobody waits for that. `_go_on` comes after."""
-        self._unanswered -= 1
-        return self._begun.pop(number, None) or self._beginning
+        operation = self._begun.pop(number, None) or self._beginning
+        if operation is not None:
+            self._unanswered -= 1
+            self._bytes -= operation[2].ByteSize()
+        return operation
 
     def _release(self, key: str) -> None:
         """An operation on this key that others may wait for has been answered."""
@@ -180,8 +190,13 @@ class _Pipeline:
             self._go_on()
 
     def _go_on(self) -> None:
-        while self._waiting and not self._full:
-            self._take(self._waiting.popleft())
+        try:
+            while self._waiting and not self._full:
+                self._take(self._waiting.popleft())
+        except Exception as error:
+            self._waiting.clear()
+            self._stream.finish(call_error(error, pipeline.NAME))
+            return
         if self._paused and not self._waiting:
             self._paused = False
             self._stream.go_on()

@@ -119,7 +119,7 @@ class Incoming:
     """The messages of one stream. `credit` is called with the bytes of window to give the peer."""
 
     __slots__ = (
-        "_asking", "_budget", "_buffer", "_credit", "_limit", "_need",
+        "_asking", "_budget", "_buffer", "_credit", "_kept", "_limit", "_need",
         "held", "lost", "paused", "promised", "share", "window",
     )  # fmt: skip
 
@@ -140,6 +140,7 @@ class Incoming:
         self._buffer = bytearray()
         self._need = MESSAGE_PREFIX.size
         self._asking = False
+        self._kept = 0
         #: While set, the peer gets no more window.
         self.paused = False
         #: Bytes that the peer may still send.
@@ -197,11 +198,18 @@ class Incoming:
         self.paused = False
         self._replenish()
 
+    def keep(self, size: int) -> None:
+        """Count a whole message that waits for the end of its stream. Raises CallError when there are too many."""
+        self._budget.hold(self.share, size)
+        self._kept = size
+
     def close(self) -> None:
         """Nothing more is wanted of the stream."""
         self._asking = False
         self._buffer.clear()
         self._release()
+        self._budget.free(self.share, self._kept)
+        self._kept = 0
 
     def _length(self) -> int:
         length = MESSAGE_PREFIX.unpack_from(self._buffer)[1]
@@ -223,7 +231,7 @@ class Incoming:
     @property
     def counted(self) -> int:
         """Bytes that the budget counts."""
-        return self.held if self._asking else self.held + self.promised
+        return self.held + self._kept + (0 if self._asking else self.promised)
 
     @property
     def came(self) -> int:

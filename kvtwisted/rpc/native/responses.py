@@ -92,7 +92,7 @@ def status_block(code: Code | int, sentence: str, *, first: bool, more: Headers 
 
 def percent_encoded(sentence: str) -> bytes:
     """A status sentence as gRPC sends it: UTF-8, percent-encoded but for printable ASCII."""
-    text = sentence.encode("utf-8", "replace")[:_LONGEST_SENTENCE]
+    text = sentence.encode("utf-8", "replace")[:_LONGEST_SENTENCE].decode("utf-8", "ignore").encode()
     return b"".join([bytes((byte,)) if byte in _PLAIN else b"%%%02X" % byte for byte in text])
 
 

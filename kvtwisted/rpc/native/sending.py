@@ -70,6 +70,8 @@ class Sender:
         self.ended: list[Outgoing] = []
         #: While the transport's own buffer is full.
         self.paused = False
+        #: Bytes given to the transport since it is paused, which it may still hold; counted like what waits here.
+        self._kept = 0
         self._ready: deque[Outgoing] = deque()
 
     def send(self, stream: Outgoing, data: bytes) -> None:
@@ -81,6 +83,19 @@ class Sender:
             self.queued += len(data)
             self._backlog.bytes += len(data)
         self._queue(stream)
+
+    def keep(self, size: int) -> None:
+        """So many bytes were given to a transport whose buffer is full."""
+        self._kept += size
+        self.queued += size
+        self._backlog.bytes += size
+
+    def resume(self) -> None:
+        """The transport's buffer is empty, or gone."""
+        self.paused = False
+        self.queued -= self._kept
+        self._backlog.bytes -= self._kept
+        self._kept = 0
 
     def end(self, stream: Outgoing, last: bytes) -> None:
         """Send `last`, whole frames, after all DATA of the stream."""

@@ -165,9 +165,13 @@ class NativeGrpcServer(Factory):
             except Exception:
                 _log.failure("a gRPC connection could not be looked after")
                 connection.abort()
-        self.budget.look(now)
-        self._relieve()
-        self.flush()
+        try:
+            self.budget.look(now)
+            self._relieve()
+            self.flush()
+        except Exception:
+            # The next look is to come all the same: all deadlines hang on it.
+            _log.failure("gRPC connections could not be looked after")
 
     def _relieve(self) -> None:
         """When far too many answers wait, cut those connections off that have not got on for the longest."""
@@ -199,4 +203,9 @@ class NativeGrpcServer(Factory):
         while self._touched:
             touched, self._touched = self._touched, []
             for connection in touched:
-                connection.flush()
+                try:
+                    connection.flush()
+                except Exception:
+                    # It must not keep the others from being flushed.
+                    _log.failure("a gRPC connection could not be flushed")
+                    connection.abort()

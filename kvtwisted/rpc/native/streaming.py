@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
 
 from ...core.health import Health
 from ...core.operations import Operations
@@ -49,14 +50,17 @@ class HealthService:
         self._reactor = reactor
         self._operations = operations
         self._flush = flush
-        self._known = known
+        self._health = known
         self._status: int = NOT_SERVING
         self._watches: set[_Watch] = set()
         self._stopping = False
+        #: Checks that the next read of the storage answers, and whether one is under way.
+        self._asking: list[tuple[Streams, int]] = []
+        self._reading = False
 
     def start(self) -> None:
         """Begin to follow the health."""
-        self._known.watch(self._follow)
+        self._health.watch(self._follow)
 
     def stop(self) -> None:
         """Tell all watchers NOT_SERVING, and end their streams."""
@@ -84,20 +88,36 @@ class HealthService:
             streams.fail(stream_id, call_error(error, "health check"))
             return
         streams.promise(stream_id)
+        self._asking.append((streams, stream_id))
+        if not self._reading:
+            self._read()
+
+    def _read(self) -> None:
+        """Read the storage for all who have asked: however many they are, one thread is busy with them."""
+        asking, self._asking = self._asking, []
+        self._reading = True
         # Not refused under load, and not by the pool of requests: a server that is busy is not ill.
         done = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._operations.health)
-        done.addCallbacks(partial(self._checked, streams, stream_id), partial(self._broke, streams, stream_id))
+        done.addCallbacks(partial(self._checked, asking), partial(self._broke, asking))
+        done.addCallback(self._have_read)
 
-    def _checked(self, streams: Streams, stream_id: int, reason: str | None) -> None:
-        if streams.awaited(stream_id):
-            streams.answer(stream_id, encoded(SERVING if reason is None else NOT_SERVING))
-            self._flush()
+    def _have_read(self, _: object) -> None:
+        self._reading = False
+        if self._asking:
+            self._read()
+        self._flush()
 
-    def _broke(self, streams: Streams, stream_id: int, failure: object) -> None:
-        if streams.awaited(stream_id):
-            error = getattr(failure, "value", None)
-            streams.fail(stream_id, call_error(error or RuntimeError("no answer"), "health check"))
-            self._flush()
+    def _checked(self, asking: list[tuple[Streams, int]], reason: str | None) -> None:
+        answer = encoded(SERVING if reason is None else NOT_SERVING)
+        for streams, stream_id in asking:
+            if streams.awaited(stream_id):
+                streams.answer(stream_id, answer)
+
+    def _broke(self, asking: list[tuple[Streams, int]], failure: Failure) -> None:
+        error = call_error(failure.value or RuntimeError("no answer"), "health check")
+        for streams, stream_id in asking:
+            if streams.awaited(stream_id):
+                streams.fail(stream_id, error)
 
     def _follow(self, reason: str | None) -> None:
         # On whatever thread changed it, and under its lock.
@@ -207,14 +227,14 @@ class _ReflectionStream:
 
     def received(self, message: Message) -> None:
         if self.stream.queued > MESSAGE_BYTES:
-            raise CallError(Code.RESOURCE_EXHAUSTED, "the answers are not being read")
+            self.stream.pause()
         self.stream.send_message(self._answers.answer(_expand(message)))
 
     def half_closed(self) -> None:
         self.stream.finish()
 
     def drained(self) -> None:
-        """Nothing to do: a client asks again when it likes."""
+        self.stream.go_on()
 
     def gone(self) -> None:
         self._open.discard(self)

@@ -102,7 +102,7 @@ class Streams(Answering):
         settings, route = self._settings, head.route
         assert route is not None  # noqa: S101 - or it would have been refused
         stream = self._stream(stream_id)
-        stream.head, stream.open = head, True
+        stream.head, stream.open = head, not end_stream
         stream.incoming = Incoming(
             settings.budget,
             self._share,
@@ -146,6 +146,8 @@ class Streams(Answering):
             try:
                 for message in stream.incoming.feed(data, size):
                     self._received(stream, message)
+                    if stream.message is not None and not end_stream:
+                        stream.incoming.keep(len(message[0]))
             except CallError as error:
                 self.finish(stream, error)
         if end_stream and stream_id in self.streams:

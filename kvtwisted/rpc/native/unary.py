@@ -280,8 +280,8 @@ class UnaryCalls:
             if compressed:
                 message = decompress(message, self._message_limit)
             return self._calls.run(method, message, deadline)
-        except CallError as error:
-            return error
+        except Exception as error:
+            return call_error(error, method.name)
         finally:
             self._admission.leave()
 
@@ -297,6 +297,6 @@ class UnaryCalls:
         self._flush()
 
     def _broke(self, jobs: list[Job], failure: Any) -> None:
-        """The pool has ended, or `_run` is broken: nothing was answered."""
+        """The job itself broke: nothing was answered."""
         error = call_error(failure.value, "pool")
         self._ran(jobs, [error] * len(jobs))

@@ -118,7 +118,7 @@ class Link:
         assert control._block is None or len(control._block) <= 32_768
         assert not streams.opened or control.failed
         sender = streams.sender
-        assert sender.queued == sum(stream.queued for stream in streams.streams.values()) >= 0
+        assert sender.queued - sender._kept == sum(stream.queued for stream in streams.streams.values()) >= 0
         assert not sender.ended
         assert not sender.drained
         # What has ended stays there until the peer reads on; till then nothing else comes.
@@ -182,9 +182,9 @@ class Simulation:
             if stream.incoming is not None
         ]
         parked = [len(message[0]) for link in self.links for _, message, _ in link.connection._streams.parked.values()]
-        assert self.server.budget.used == sum(held)
+        assert self.server.budget.used == sum(held) + sum(parked)
         waiting = sum(link.connection._streams.sender.queued + link.connection._streams.expected for link in self.links)
-        assert self.server.backlog.bytes == waiting + sum(parked)
+        assert self.server.backlog.bytes == waiting
         assert self.server.backlog.bytes >= sum(link.connection._streams.sender.queued for link in self.links)
 
     def end(self) -> None:
