@@ -16,6 +16,7 @@ from tests.support.reactors import on
 
 from ..support import MIB, World, logged
 from ..test_pipeline import get, set_
+from ..test_statuses import failures
 from .bystander import Attacked, eventually
 from .floods import half_open
 from .peer import Peer, enveloped, raw, request_fields
@@ -149,7 +150,7 @@ def test_a_connection_lost_while_it_waits(world: World) -> None:
             assert native.budget.waiting
         eventually(lambda: native.connections == 0)
         assert world.client.call("Set", key="a", value="v" * MIB).success
-    assert [event for event in events if event.get("log_failure")] == []
+    assert failures(events) == []
     assert native.budget.used == 0
 
 
