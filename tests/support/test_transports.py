@@ -54,6 +54,20 @@ def test_manual_transport_pauses_its_producer_while_much_waits(eager: bool) -> N
     assert written == [b"0123456789", b"x"]
 
 
+def test_manual_transport_takes_what_the_peer_accepts() -> None:
+    """Past the buffer goes what the peer takes; whether anything is in the buffer can be seen."""
+    transport = ManualTransport(ManualReactor().callLater)
+    written: list[bytes] = []
+    transport.written = written.append
+    transport.connect(_Noting())
+    transport.accepts = 4
+    assert transport.writeSomeData(b"0123456789") == 4
+    assert written == [b"0123"]
+    assert not transport.dataBuffer
+    transport.write(b"456789")
+    assert transport.dataBuffer
+
+
 def test_manual_transport_ends_in_the_next_turn() -> None:
     """An aborted connection is lost then, once, and its producer stopped."""
     noting, reactor = _Noting(), ManualReactor()

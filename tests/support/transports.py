@@ -18,7 +18,8 @@ class ManualTransport:
     """What a protocol sees of Twisted's TCP connections: a bounded buffer, a producer to pause, a peer who may wait.
 
     `write` gathers in a buffer; `carry` lets the peer take of it as many bytes as it `accepts`. Above `capacity` the
-    producer is paused, and resumed when all has gone. With `eager`, the transport has the `doWrite` of a real one.
+    producer is paused, and resumed when all has gone. With `eager`, the transport has the `doWrite` of a real one, and
+    what goes with it.
     """
 
     def __init__(self, later: Callable[..., object], *, capacity: int = 65_536, eager: bool = False) -> None:
@@ -83,6 +84,22 @@ class ManualTransport:
         if self.producer is not None and self.buffered > self._capacity:
             self.producer_paused = True
             self.producer.pauseProducing()
+
+    @property
+    def dataBuffer(self) -> bytes:
+        """See FileDescriptor: what was written and has not gone out; here only whether there is any."""
+        return b"some" if self.buffered else b""
+
+    def writeSomeData(self, data: bytes) -> int:
+        """See FileDescriptor: what the peer takes of `data` goes to it, past the buffer."""
+        assert not self.buffered
+        assert type(data) is bytes
+        if not self.connected or self.aborting or self.write_closed:
+            return len(data)
+        taken = int(min(self.accepts, len(data)))
+        self.accepts -= taken
+        self.written(data[:taken])
+        return taken
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """See IConsumer."""

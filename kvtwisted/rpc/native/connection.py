@@ -179,6 +179,14 @@ class Connection(Protocol):
             self._close()
 
     def _write(self, data: bytes) -> None:
+        if self._write_now is not None and not self.transport.dataBuffer:
+            # Past the transport's buffer, which is empty: telling the reactor of something to write, and then that
+            # there is nothing, would be two more system calls.
+            sent = self.transport.writeSomeData(data)
+            if sent == len(data):
+                return
+            if not isinstance(sent, Exception):
+                data = data[sent:]
         self.transport.write(data)
         if self._write_now is not None:
             # At once, not in the reactor's next turn: that saves a turn, and a wait for it.
