@@ -166,6 +166,7 @@ class Server(Service):
             idle_timeout=settings.http.idle_timeout,
             metrics_path=settings.monitoring.metrics_path,
             health_path=settings.monitoring.health_path,
+            fast_lane=settings.http.fast_lane,
         )
         return make_site(
             facade,
@@ -248,7 +249,9 @@ class Server(Service):
         grpc_server: GrpcServer,
     ) -> None:
         metrics.watch("kv_in_flight_requests", "Requests being worked on or waiting.", lambda: admission.in_flight)
-        metrics.watch("kv_pool_queue_depth", "Work of requests that waits for a storage thread.", lambda: facade.queue_depth)
+        metrics.watch(
+            "kv_pool_queue_depth", "Work of requests that waits for a storage thread.", lambda: facade.queue_depth
+        )
         metrics.watch("kv_connections", "Open connections.", lambda: site.connections, transport="http")
         if grpc_server.connections is not None:
             metrics.watch("kv_connections", "Open connections.", grpc_server.connections, transport="grpc")
