@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import Request
 
 from .channel import KvChannel
+from .direct_send import send_now
 from .fast_answers import closing
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class TwoLaneChannel(KvChannel):
         if self._out:
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
-            self.transport.write(data)
+            send_now(self.transport, data)
 
     # The fast lane.
 
