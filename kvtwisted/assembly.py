@@ -166,6 +166,7 @@ class Server(Service):
             idle_timeout=settings.http.idle_timeout,
             metrics_path=settings.monitoring.metrics_path,
             health_path=settings.monitoring.health_path,
+            fast_lane=settings.http.fast_lane,
         )
         return make_site(
             facade,

@@ -82,6 +82,9 @@ class HttpSettings:
         4 * MIB, "Bytes of keys and values in one answer at most.", low=2 * MIB, high=1 * GIB, live=True
     )
     idle_timeout: int = option(60, "Seconds without traffic after which a connection is closed.", low=1, high=3600)
+    fast_lane: bool = option(
+        True, "Answer plain requests for single keys, mset and mget without Klein, many times as fast."
+    )
 
 
 @dataclass(frozen=True)

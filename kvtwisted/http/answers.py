@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import NamedTuple
 
 from ..core.batch_reads import Page
 from ..core.records import Found, as_text
 
 JSON = "application/json"
+#: What the header Server says.
+SERVER = b"kvtwisted"
 
 
 class Answer(NamedTuple):
@@ -19,6 +22,11 @@ class Answer(NamedTuple):
     body: bytes
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
+
+
+def phrase(status: int) -> bytes:
+    """The words behind a status."""
+    return HTTPStatus(status).phrase.encode("ascii")
 
 
 def to_json(document: Mapping[str, object]) -> bytes:

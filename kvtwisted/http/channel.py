@@ -8,7 +8,6 @@ LINGER_TIMEOUT seconds. Nothing that came behind the refused request is ever loo
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,13 @@ from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.server import Request
 
 from . import errors
-from .answers import Answer
+from .answers import SERVER, Answer, phrase
 
 if TYPE_CHECKING:
     from .site import KvSite
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
-
-_SERVER = b"kvtwisted"
 
 
 class KvRequest(Request):
@@ -57,7 +54,7 @@ class KvRequest(Request):
     def process(self) -> None:
         """Hand the request to the application, its path undecoded."""
         self.site = self.channel.site
-        self.setHeader(b"Server", _SERVER)
+        self.setHeader(b"Server", SERVER)
         self.setHeader(b"Date", datetimeToString())
         self.prepath = []
         self.postpath = _segments(self.path)
@@ -68,7 +65,7 @@ class KvRequest(Request):
 
     def begin(self, answer: Answer) -> bytes:
         """Set the status and headers of `answer`; returns the body, for the caller to write."""
-        self.setResponseCode(answer.status, _phrase(answer.status))
+        self.setResponseCode(answer.status, phrase(answer.status))
         self.setHeader("Content-Type", answer.content_type)
         self.setHeader("Content-Length", str(len(answer.body)))
         for name, value in answer.headers:
@@ -159,8 +156,8 @@ class KvChannel(HTTPChannel):
         if self._closing:
             return
         head = (
-            f"HTTP/1.1 {answer.status} {_phrase(answer.status).decode()}\r\n"
-            f"Server: {_SERVER.decode()}\r\nDate: {datetimeToString().decode()}\r\n"
+            f"HTTP/1.1 {answer.status} {phrase(answer.status).decode()}\r\n"
+            f"Server: {SERVER.decode()}\r\nDate: {datetimeToString().decode()}\r\n"
             f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + answer.body)
@@ -186,10 +183,6 @@ class KvChannel(HTTPChannel):
             self.abort()
         else:
             self.loseConnection()
-
-
-def _phrase(status: int) -> bytes:
-    return HTTPStatus(status).phrase.encode("ascii")
 
 
 def _segments(path: bytes) -> list[bytes]:

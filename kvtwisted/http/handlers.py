@@ -145,8 +145,13 @@ def _always(_: object, done: Answer) -> Answer:
     return done
 
 
+def overdue() -> DeadlineExceeded:
+    """What is answered when the last resort is reached."""
+    return DeadlineExceeded("the storage did not answer in the request's time; a write may still be applied")
+
+
 def _given_up(_: object, seconds: float) -> NoReturn:
-    raise DeadlineExceeded("the storage did not answer in the request's time; a write may still be applied")
+    raise overdue()
 
 
 def _no_health(_: object, seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
@@ -15,7 +16,9 @@ from ..threaded.administration import Administration
 from ..threaded.facade import AsyncOperations
 from .admin import AdminHandlers
 from .channel import KvChannel, KvRequest
+from .fast_lane import FastLane
 from .handlers import Handlers
+from .lanes import TwoLaneChannel
 from .routes import MetricsText, make_app, make_routes
 
 
@@ -29,6 +32,8 @@ class HttpOptions:
     idle_timeout: float = 60
     metrics_path: str = "/metrics"
     health_path: str = "/api/v1/health"
+    #: Whether plain requests of the hot routes are answered without twisted.web and Klein.
+    fast_lane: bool = True
 
 
 class KvSite(Site):
@@ -39,8 +44,11 @@ class KvSite(Site):
     requestFactory = KvRequest
     noisy = False
 
-    def __init__(self, resource: IResource, reactor: Any, options: HttpOptions) -> None:
+    def __init__(self, resource: IResource, reactor: Any, options: HttpOptions, lane: FastLane | None = None) -> None:
+        """Without `lane` every request goes to twisted.web and `resource`."""
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
+        if lane is not None:
+            self.protocol = partial(TwoLaneChannel, lane)  # type: ignore[assignment]  # any factory does
         self.max_body_bytes = options.max_body_bytes
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
@@ -117,4 +125,7 @@ def make_site(
     handlers = Handlers(operations, reactor, max_response_bytes, request_timeout)
     admin = AdminHandlers(administration)
     routes = make_routes(handlers, admin, options.metrics_path, options.health_path, metrics_text)
-    return KvSite(make_app(routes).resource(), reactor, options)
+    lane = None
+    if options.fast_lane:
+        lane = FastLane(operations.direct, handlers, reactor, request_timeout, options.max_body_bytes)
+    return KvSite(make_app(routes).resource(), reactor, options, lane)

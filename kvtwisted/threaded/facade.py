@@ -19,6 +19,7 @@ from ..core.batch_reads import Page
 from ..core.errors import KvError
 from ..core.operations import Operations, Pending
 from ..core.records import Found
+from .direct import Direct
 from .work import Work
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ class AsyncOperations:
         self._admission = admission
         #: What does it, for whoever counts its calls in by itself.
         self.work = Work(reactor, pool, operations, admission)
+        #: The same without Deferreds.
+        self.direct = Direct(operations, self.work, admission)
 
     @property
     def queue_depth(self) -> int:

@@ -1,10 +1,11 @@
-"""The HTTP interface on a real port, with real threads."""
+"""Every test of the HTTP interface runs twice, with and without the fast lane; and a site on a real port."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.python.threadpool import ThreadPool
@@ -12,15 +13,31 @@ from twisted.python.threadpool import ThreadPool
 from kvtwisted.config.manager import ConfigManager
 
 from .live import LiveSite
+from .support import World
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Both lanes, but for properties: pytest-twisted wraps those anew each time, and cannot do it twice."""
+    if "lane" in metafunc.fixturenames:
+        once = hasattr(metafunc.function, "hypothesis") or hasattr(metafunc.module, "COMPARES_LANES")
+        metafunc.parametrize("lane", ["fast"] if once else ["fast", "klein"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who answers plain requests: the fast lane or Klein."""
+    name: str = request.param
+    monkeypatch.setattr(World, "fast_lane", name == "fast")
+    return name
 
 
 @pytest_twisted.async_yield_fixture
-async def live(tmp_path: Path) -> Any:
+async def live(tmp_path: Path, lane: str) -> Any:
     """A site that listens on a free port of 127.0.0.1."""
     pool = ThreadPool(minthreads=0, maxthreads=4, name="test")
     pool.start()
     configuration = ConfigManager.load(None, {}, {}, str(tmp_path / "runtime.json"))
-    site = LiveSite(reactor, pool, configuration)
+    site = LiveSite(reactor, pool, configuration, fast_lane=lane == "fast")
     yield site
     await site.stop()
     pool.stop()

@@ -76,7 +76,7 @@ class Client(Protocol):
 class LiveSite:
     """A site with everything behind it, listening."""
 
-    def __init__(self, reactor: Any, pool: ThreadPool, configuration: Configuration) -> None:
+    def __init__(self, reactor: Any, pool: ThreadPool, configuration: Configuration, *, fast_lane: bool) -> None:
         self._reactor = reactor
         self.storage = Storage()
         self.engine = self.storage.engine
@@ -88,7 +88,7 @@ class LiveSite:
             AsyncOperations(reactor, pool, operations, self.admission),
             Administration(reactor, pool, backups=tasks, plan_eviction=tasks.plan, collect_orphans=tasks.collect),
             reactor=reactor,
-            options=HttpOptions(max_body_bytes=MAX_BODY_BYTES),
+            options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),
             metrics_text=lambda: METRICS,
             max_response_bytes=lambda: 16 * 1_048_576,
             request_timeout=lambda: 30.0,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock as FakeClock
@@ -152,6 +152,9 @@ def request_bytes(method: str, target: str, body: bytes | None = None, **headers
 class World:
     """A site with everything behind it. While `held`, nothing runs in the threads."""
 
+    #: Whether new ones have a fast lane; the fixture `lane` says so for each test.
+    fast_lane: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
@@ -187,7 +190,7 @@ class World:
             AsyncOperations(self.reactor, self.pool, operations, self.admission),
             self.administration,
             reactor=self.reactor,
-            options=HttpOptions(**options),
+            options=HttpOptions(**{"fast_lane": self.fast_lane, **options}),
             metrics_text=metrics_text,
             max_response_bytes=lambda: self.max_response_bytes,
             request_timeout=lambda: self.request_timeout,

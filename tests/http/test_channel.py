@@ -13,8 +13,8 @@ from kvtwisted.http.channel import LINGER_TIMEOUT
 from .support import Wire, World, problem, request_bytes
 
 SET = b'{"key":"k","value":"v"}'
-GET = b"GET /api/v1/get/k HTTP/1.1\r\n\r\n"
-POST_HEAD = b"POST /api/v1/set HTTP/1.1\r\nContent-Type: application/json\r\n"
+GET = b"GET /api/v1/get/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST_HEAD = b"POST /api/v1/set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def chunk(data: bytes) -> bytes:

@@ -15,7 +15,7 @@ from kvtwisted.http.channel import LINGER_TIMEOUT
 from .live import CLIENT_ENVIRONMENT, MAX_BODY_BYTES, LiveSite
 from .support import Wire, World, parse_replies, problem, request_bytes
 
-GET = b"GET /api/v1/get/k HTTP/1.1\r\n\r\n"
+GET = b"GET /api/v1/get/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SET = request_bytes("POST", "/api/v1/set", b'{"key":"k","value":"v"}')
 
 

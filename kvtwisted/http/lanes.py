@@ -1,0 +1,206 @@
+"""Two lanes on one connection: plain requests are answered here, all others by twisted.web and Klein.
+
+Note [Who has the stream]: at any time the bytes of a connection belong to one lane. They belong to the fast one from
+the start, and it takes whole plain requests off their front. At a request that is not plain, all that has come and all
+that comes belongs to twisted.web, from that request's first byte on, until it has answered a request; what it has not
+looked at by then belongs to the fast lane again. A promised answer keeps either lane from looking at what comes behind
+it. So answers go out in the order of the requests, and no byte is taken by both lanes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import Request
+
+from .channel import KvChannel
+from .direct_send import send_now
+from .fast_answers import closing
+
+if TYPE_CHECKING:
+    from .fast_lane import FastLane
+
+#: Bytes of answers that are given to the transport at once; then it is asked whether it wants more.
+BURST = 262_144
+#: Bytes that may come in behind an unanswered request; as many as twisted.web lets in.
+EAGER = 16_384
+
+
+class TwoLaneChannel(KvChannel):
+    """One connection. Reactor thread."""
+
+    def __init__(self, lane: FastLane) -> None:
+        super().__init__()
+        #: What a promised answer waits for, if that can be cancelled.
+        self.running: Deferred[Any] | None = None
+        self._lane = lane
+        # What has come in and belongs to the fast lane, and how long it must be to be worth looking at.
+        self._held = b""
+        self._needed = 0
+        # Answers that wait for the end of what is being done.
+        self._out: list[bytes] = []
+        self._is_twisted = False
+        self._is_promised = False
+        self._promises = 0
+        self._is_busy = False
+        self._is_last = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the client, for the lane that has the stream."""
+        if self._closing:
+            return
+        if self._is_twisted:
+            self._give_to_twisted(data)
+            self._go_on()
+            return
+        # Also when twisted.web gives back what came behind a request that it has answered.
+        self._held = self._held + data if self._held else data
+        if self._is_busy:
+            return
+        self.resetTimeout()
+        if self._is_promised or self._waitingForTransport:
+            self._limit_held()
+        elif len(self._held) >= self._needed:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Let the lanes take turns until one has to wait."""
+        if self._is_busy:
+            return
+        self._is_busy = True
+        try:
+            while self._held and not (
+                self._is_twisted or self._is_promised or self._waitingForTransport or self._closing
+            ):
+                if not self._take():
+                    break
+            self._flush()
+        finally:
+            self._is_busy = False
+        if self._is_promised:
+            self._limit_held()
+
+    def _take(self) -> bool:
+        """Answer plain requests in a row; False when the next one is plain but not complete."""
+        data, self._held, self._needed = self._held, b"", 0
+        at, end, size, answer = 0, len(data), 0, self._lane.answer
+        read = self._lane.read
+        while at < end:
+            request = None if self.site.draining else read(data, at)
+            if request is None:
+                self._flush()
+                self._is_twisted = True
+                self._give_to_twisted(data[at:] if at else data)
+                return True
+            body, last = request[3], request[4]
+            if last > end:
+                self._needed = last - at
+                self._held = data[at:] if at else data
+                return False
+            at = last
+            reply = answer(self, request, data[body:last])
+            if reply is not None:
+                self._is_promised = False
+                self._out.append(reply)
+                size += len(reply)
+                if size >= BURST:
+                    size = 0
+                    self._flush()
+            if self._is_promised or self._waitingForTransport or self._closing:
+                break
+        self._held = data[at:]
+        return True
+
+    def _limit_held(self) -> None:
+        if len(self._held) > EAGER and not self._waitingForTransport:
+            self._networkProducer.pauseProducing()
+
+    def _flush(self) -> None:
+        if self._out:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            send_now(self.transport, data)
+
+    # The fast lane.
+
+    def promise(self) -> int:
+        """See `fast_lane.Waiter`."""
+        self._is_promised = True
+        self._promises += 1
+        return self._promises
+
+    def answered(self, promise: int, answer: bytes) -> None:
+        """See `fast_lane.Waiter`."""
+        if promise != self._promises or not self._is_promised:
+            return
+        self._is_promised = False
+        self.running = None
+        self._out.append(closing(answer) if self._is_last else answer)
+        if self._is_busy:
+            return
+        if self._is_last:
+            self._flush()
+            self.loseConnection()
+            return
+        # The time of the server's own work is no idleness.
+        self.resetTimeout()
+        if len(self._held) > EAGER and not self._waitingForTransport:
+            self._networkProducer.resumeProducing()
+        self._go_on()
+
+    # Twisted's lane.
+
+    def _give_to_twisted(self, data: bytes) -> None:
+        """Let twisted.web read, without the fast lane's coming in before it is done with that."""
+        was_busy, self._is_busy = self._is_busy, True
+        try:
+            super().dataReceived(data)
+        finally:
+            self._is_busy = was_busy
+
+    def requestDone(self, request: Request) -> None:
+        """Twisted.web has answered a request; what it holds behind that belongs to the fast lane."""
+        self._is_twisted = False
+        was_busy, self._is_busy = self._is_busy, True
+        try:
+            super().requestDone(request)
+        finally:
+            self._is_busy = was_busy
+        self._held += self.clearLineBuffer()
+        self._go_on()
+
+    # Both.
+
+    def resumeProducing(self) -> None:
+        """The client reads again."""
+        super().resumeProducing()
+        self._go_on()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone, and what was promised to it is not waited for."""
+        self._is_promised = False
+        self._held = b""
+        self._lane.forget(self)
+        running, self.running = self.running, None
+        super().connectionLost(reason)
+        if running is not None:
+            running.cancel()
+
+    def drain(self) -> None:
+        """Close as soon as the request under way, if any, is answered."""
+        if self._is_promised:
+            self._is_last = True
+            return
+        # The site is draining, which is why twisted.web gets it all.
+        self._go_on()
+        super().drain()
+
+    def timeoutConnection(self) -> None:
+        """The idle timeout, which rests while the server works on a request."""
+        if self._is_promised and not self._closing:
+            self.setTimeout(self.site.timeOut)
+        else:
+            super().timeoutConnection()

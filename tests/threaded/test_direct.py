@@ -1,0 +1,68 @@
+"""Get and writes without Deferreds: counted in and out like all others."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from kvtwisted.core.admission import Admission
+from kvtwisted.core.errors import InvalidKey, Overloaded, Unavailable
+from kvtwisted.core.health import Health
+from kvtwisted.core.operations import Operations
+from kvtwisted.core.records import Found
+from kvtwisted.threaded.facade import AsyncOperations
+
+from ..support.configuration import FakeConfiguration
+from ..support.pools import ImmediateReactor, ManualPool
+from ..support.recorders import CountingRecorder
+from ..support.storage import Storage
+
+
+class Scene:
+    """The direct operations over a store in memory."""
+
+    def __init__(self, capacity: int = 2) -> None:
+        self.reactor = ImmediateReactor()
+        self.storage = Storage()
+        self.admission = Admission(capacity)
+        operations = Operations(self.storage.store, FakeConfiguration({}), CountingRecorder(), Health())
+        self.direct = AsyncOperations(self.reactor, ManualPool(), operations, self.admission).direct  # type: ignore[arg-type]  # what is used of a pool is there
+        self.told: list[BaseException | None] = []
+
+    def set(self, key: bytes) -> None:
+        """Begin a set."""
+        self.direct.write(partial(self.direct.begin_set, key, b"v"), self.told.append)
+
+
+def test_a_write_is_told_of_when_it_is_settled() -> None:
+    """It counts until then."""
+    scene = Scene()
+    scene.set(b"k")
+    assert (scene.told, scene.admission.in_flight) == ([], 1)
+    scene.reactor.turn()
+    assert (scene.told, scene.admission.in_flight) == ([None], 0)
+    assert scene.direct.get_now(b"k") == (True, Found(b"v", 0))
+
+
+def test_a_bad_write_is_raised_and_counted_out() -> None:
+    """Nobody is told later."""
+    scene = Scene()
+    with pytest.raises(InvalidKey):
+        scene.set(b"")
+    scene.reactor.turn()
+    assert (scene.told, scene.admission.in_flight) == ([], 0)
+
+
+def test_capacity_and_end() -> None:
+    """Over capacity everything is refused, and so it is when the server stops."""
+    scene = Scene(capacity=1)
+    scene.set(b"k")
+    with pytest.raises(Overloaded):
+        scene.set(b"k")
+    with pytest.raises(Overloaded):
+        scene.direct.get_now(b"k")
+    scene.reactor.turn()
+    scene.admission.close()
+    with pytest.raises(Unavailable):
+        scene.direct.get_now(b"k")
