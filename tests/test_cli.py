@@ -35,7 +35,8 @@ async def live(tmp_path: Path) -> Any:
     """A server with a disk that is only told of."""
     pool = ThreadPool(minthreads=0, maxthreads=4, name="test")
     pool.start()
-    site = LiveSite(reactor, pool, ConfigManager.load(None, {}, {}, str(tmp_path / "runtime.json")))
+    configuration = ConfigManager.load(None, {}, {}, str(tmp_path / "runtime.json"))
+    site = LiveSite(reactor, pool, configuration, fast_lane=False)
     yield site
     await site.stop()
     pool.stop()
