@@ -47,6 +47,7 @@ from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
+from .threaded.work import Work
 
 #: Threads of the background tasks, one for each: the log's fsync must not wait for a long compaction.
 BACKGROUND_THREADS = 5
@@ -117,15 +118,16 @@ class Server(Service):
         push("storage", storage.close)
         admission = Admission(self._settings.limits.max_in_flight)
         push("admission", admission.close)
-        facade = AsyncOperations(self._reactor, requests, storage.operations, admission)
+        work = Work(self._reactor, requests, storage.operations, admission)
+        facade = AsyncOperations(storage.operations, work, admission)
         administration = self._make_administration(storage)
         site = self._make_site(facade, administration, metrics)
-        grpc_server = self._make_grpc_server(storage, facade, admission)
+        grpc_server = self._make_grpc_server(storage, work, admission)
         self.addresses = self._start_transports(site, grpc_server)
         self._start_tickers(storage.make_tickers(self._reactor, partial(deferToThreadPool, self._reactor, background)))
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
-        self._watch(metrics, engine, admission, facade, site, grpc_server)
+        self._watch(metrics, engine, admission, work, site, grpc_server)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
         self._announce(engine, self.addresses)
 
@@ -178,7 +180,7 @@ class Server(Service):
             request_timeout=lambda: self._settings.limits.request_timeout,
         )
 
-    def _make_grpc_server(self, storage: Storage, facade: AsyncOperations, admission: Admission) -> GrpcServer:
+    def _make_grpc_server(self, storage: Storage, work: Work, admission: Admission) -> GrpcServer:
         settings = self._settings
         options = GrpcOptions(
             host=settings.grpc.host,
@@ -195,7 +197,7 @@ class Server(Service):
         }
         if settings.grpc.transport == "native":
             native = NativeGrpcServer(
-                self._reactor, storage.operations, facade.work, admission, storage.health, options, **limits
+                self._reactor, storage.operations, work, admission, storage.health, options, **limits
             )
             return GrpcServer(native.start, native.stop, lambda: native.connections)
         threaded = ThreadedGrpcServer(storage.operations, admission, storage.health, options, **limits)
@@ -244,13 +246,13 @@ class Server(Service):
         metrics: Metrics,
         engine: Engine,
         admission: Admission,
-        facade: AsyncOperations,
+        work: Work,
         site: KvSite,
         grpc_server: GrpcServer,
     ) -> None:
         metrics.watch("kv_in_flight_requests", "Requests being worked on or waiting.", lambda: admission.in_flight)
         metrics.watch(
-            "kv_pool_queue_depth", "Work of requests that waits for a storage thread.", lambda: facade.queue_depth
+            "kv_pool_queue_depth", "Work of requests that waits for a storage thread.", lambda: work.queue_depth
         )
         metrics.watch("kv_connections", "Open connections.", lambda: site.connections, transport="http")
         if grpc_server.connections is not None:

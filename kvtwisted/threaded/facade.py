@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Callable, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.python.threadpool import ThreadPool
 
 from ..core.admission import Admission
 from ..core.batch_reads import Page
@@ -32,18 +31,12 @@ class AsyncOperations:
     A call over the admission's capacity fails at once with Overloaded; while stopping, with Unavailable.
     """
 
-    def __init__(self, reactor: Any, pool: ThreadPool, operations: Operations, admission: Admission) -> None:
+    def __init__(self, operations: Operations, work: Work, admission: Admission) -> None:
         self._operations = operations
+        self._work = work
         self._admission = admission
-        #: What does it, for whoever counts its calls in by itself.
-        self.work = Work(reactor, pool, operations, admission)
         #: The same without Deferreds.
-        self.direct = Direct(operations, self.work, admission)
-
-    @property
-    def queue_depth(self) -> int:
-        """Admitted calls that wait for a thread."""
-        return self.work.queue_depth
+        self.direct = Direct(operations, work, admission)
 
     def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.set`."""
@@ -111,7 +104,7 @@ class AsyncOperations:
 
     def health(self) -> Deferred[str | None]:
         """See `Operations.health`. Not refused under load: a server that is busy is not ill."""
-        return self.work.run(self._operations.health)
+        return self._work.run(self._operations.health)
 
     def _admitted(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
         try:
@@ -121,7 +114,7 @@ class AsyncOperations:
         return self._queue(call, *args, **kwargs)
 
     def _queue(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
-        return self.work.run(partial(self._leaving, partial(call, *args, **kwargs)))
+        return self._work.run(partial(self._leaving, partial(call, *args, **kwargs)))
 
     def _write(self, begin: Callable[[], Pending]) -> Deferred[None]:
         """Admit a write, check it, and let it go in. A cancelled Deferred fires at once, but the write goes in."""
@@ -135,7 +128,7 @@ class AsyncOperations:
             self._admission.leave()
             return fail()
         written: Deferred[None] = Deferred()
-        self.work.submit(pending, lambda error: written.callback(None) if error is None else written.errback(error))
+        self._work.submit(pending, lambda error: written.callback(None) if error is None else written.errback(error))
         return written
 
     def _leaving(self, call: Callable[[], T]) -> T:

@@ -17,6 +17,7 @@ from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.work import Work
 
 from ..support.administration import FakeTasks
 from ..support.recorders import CountingRecorder
@@ -85,7 +86,7 @@ class LiveSite:
         tasks = FakeTasks()
         operations = Operations(self.storage.store, configuration, CountingRecorder(), Health())
         self.site = make_site(
-            AsyncOperations(reactor, pool, operations, self.admission),
+            AsyncOperations(operations, Work(reactor, pool, operations, self.admission), self.admission),
             Administration(reactor, pool, backups=tasks, plan_eviction=tasks.plan, collect_orphans=tasks.collect),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),

@@ -20,6 +20,7 @@ from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.work import Work
 
 from ..support.administration import FakeTasks
 from ..support.configuration import FakeConfiguration
@@ -187,7 +188,7 @@ class World:
         )
         operations = Operations(self.storage.store, configuration or small_configuration(), self.recorder, self.health)
         self.site = make_site(
-            AsyncOperations(self.reactor, self.pool, operations, self.admission),
+            AsyncOperations(operations, Work(self.reactor, self.pool, operations, self.admission), self.admission),
             self.administration,
             reactor=self.reactor,
             options=HttpOptions(**{"fast_lane": self.fast_lane, **options}),

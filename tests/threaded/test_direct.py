@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
 from kvtwisted.core.records import Found
 from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.work import Work
 
 from ..support.configuration import FakeConfiguration
 from ..support.pools import ImmediateReactor, ManualPool
@@ -27,7 +29,9 @@ class Scene:
         self.storage = Storage()
         self.admission = Admission(capacity)
         operations = Operations(self.storage.store, FakeConfiguration({}), CountingRecorder(), Health())
-        self.direct = AsyncOperations(self.reactor, ManualPool(), operations, self.admission).direct  # type: ignore[arg-type]  # what is used of a pool is there
+        pool: Any = ManualPool()  # what is used of a pool is there
+        work = Work(self.reactor, pool, operations, self.admission)
+        self.direct = AsyncOperations(operations, work, self.admission).direct
         self.told: list[BaseException | None] = []
 
     def set(self, key: bytes) -> None:

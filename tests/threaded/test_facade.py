@@ -17,6 +17,7 @@ from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
 from kvtwisted.core.records import Found
 from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.work import Work
 
 from ..support.configuration import FakeConfiguration
 from ..support.pools import ImmediateReactor, ManualPool
@@ -38,7 +39,8 @@ class Scene:
         operations = Operations(self.storage.store, configuration, self.recorder, self.health)
         self.admission = Admission(capacity)
         self.reactor = ImmediateReactor()
-        self.facade = AsyncOperations(self.reactor, self.pool, operations, self.admission)
+        self.work = Work(self.reactor, self.pool, operations, self.admission)
+        self.facade = AsyncOperations(operations, self.work, self.admission)
 
     @staticmethod
     def now() -> float:
@@ -47,7 +49,7 @@ class Scene:
 
     def run(self) -> None:
         """Let the reactor have its turn, and the threads their work, until nothing waits."""
-        while self.facade.queue_depth:
+        while self.work.queue_depth:
             self.reactor.turn()
             self.pool.run_all()
 
@@ -153,12 +155,12 @@ def test_failures_are_those_of_the_operation(scene: Scene) -> None:
 def test_nothing_runs_before_a_thread_takes_it_up(scene: Scene) -> None:
     """A call is in flight and queued, then done."""
     deferred = scene.facade.set(b"k", b"v")
-    assert (scene.admission.in_flight, scene.facade.queue_depth, scene.pool.waiting) == (1, 1, 0)
+    assert (scene.admission.in_flight, scene.work.queue_depth, scene.pool.waiting) == (1, 1, 0)
     scene.reactor.turn()
     assert (scene.admission.in_flight, scene.pool.waiting) == (1, 1)
     assert scene.storage.data() == {}
     assert scene.result(deferred) is None
-    assert (scene.admission.in_flight, scene.facade.queue_depth) == (0, 0)
+    assert (scene.admission.in_flight, scene.work.queue_depth) == (0, 0)
     assert scene.storage.data() == {b"k": b"v"}
 
 
@@ -168,9 +170,9 @@ def test_overload_is_refused_before_it_is_queued() -> None:
     admitted = [scene.facade.set(b"a", b""), scene.facade.get(b"a")]
     with pytest.raises(Overloaded, match=r"limits\.max_in_flight is 2"):
         _outcome(scene.facade.set(b"b", b""))
-    assert (scene.pool.waiting, scene.facade.queue_depth) == (1, 2)
+    assert (scene.pool.waiting, scene.work.queue_depth) == (1, 2)
     scene.pool.run_one()
-    assert scene.facade.queue_depth == 1
+    assert scene.work.queue_depth == 1
     admitted.append(scene.facade.set(b"c", b""))
     scene.run()
     assert [_outcome(deferred) for deferred in admitted] == [None, None, None]
@@ -222,7 +224,7 @@ def test_cancelled_call_counts_until_it_is_done(scene: Scene) -> None:
     deferred.cancel()
     with pytest.raises(CancelledError):
         _outcome(deferred)
-    assert (scene.admission.in_flight, scene.facade.queue_depth) == (1, 1)
+    assert (scene.admission.in_flight, scene.work.queue_depth) == (1, 1)
     scene.run()
-    assert (scene.admission.in_flight, scene.facade.queue_depth) == (0, 0)
+    assert (scene.admission.in_flight, scene.work.queue_depth) == (0, 0)
     assert scene.storage.data() == {b"k": b"v"}

@@ -44,7 +44,7 @@ def test_one_turn_is_one_batch(quick: Scene) -> None:
         quick.facade.delete(b"a"),
         quick.facade.set(b"d", b"4", 10),
     ]
-    assert quick.facade.queue_depth == 4
+    assert quick.work.queue_depth == 4
     quick.reactor.turn()
     second = quick.facade.mdelete([b"b"])
     quick.reactor.turn()
@@ -52,7 +52,7 @@ def test_one_turn_is_one_batch(quick: Scene) -> None:
     assert writes(quick) == [1 + 2 + 1 + 2, 1]
     assert set(quick.storage.data()) == {b"c", b"d"}
     assert quick.pool.waiting == 0
-    assert (quick.admission.in_flight, quick.facade.queue_depth) == (0, 0)
+    assert (quick.admission.in_flight, quick.work.queue_depth) == (0, 0)
     assert [(name, keys) for name, keys, _ in quick.recorder.operations] == [
         ("set", 1), ("set", 2), ("delete", 1), ("set", 1), ("delete", 1),
     ]  # fmt: skip
@@ -79,10 +79,10 @@ def test_durable_writes_gather_while_one_group_waits() -> None:
     assert scene.pool.waiting == 1
     later = [scene.facade.set(b"later %d" % n, b"v") for n in range(5)]
     scene.reactor.turn()
-    assert (scene.pool.waiting, scene.facade.queue_depth) == (1, 5)
+    assert (scene.pool.waiting, scene.work.queue_depth) == (1, 5)
     scene.pool.run_one()
     assert outcomes(first) == [None] * 3
-    assert (scene.pool.waiting, scene.facade.queue_depth, scene.admission.in_flight) == (1, 0, 5)
+    assert (scene.pool.waiting, scene.work.queue_depth, scene.admission.in_flight) == (1, 0, 5)
     scene.pool.run_one()
     assert outcomes(later) == [None] * 5
     assert writes(scene) == [3, 5]

@@ -18,6 +18,7 @@ from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
 from kvtwisted.core.records import Found
 from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.work import Work
 
 from ..support.configuration import FakeConfiguration
 from ..support.recorders import CountingRecorder
@@ -33,7 +34,8 @@ class Scene:
         self.storage.engine.slow = True
         self.admission = Admission(4)
         operations = Operations(self.storage.store, FakeConfiguration({}), CountingRecorder(), Health())
-        self.facade = AsyncOperations(reactor, self.pool, operations, self.admission)
+        self.work = Work(reactor, self.pool, operations, self.admission)
+        self.facade = AsyncOperations(operations, self.work, self.admission)
 
 
 @pytest.fixture
@@ -114,13 +116,13 @@ async def test_queue_depth_counts_those_without_a_thread(scene: Scene) -> None:
     assert all(gate.reached.wait(60) for gate in gates)
 
     waiting = [scene.facade.get(b"b"), scene.facade.get(b"c")]
-    assert (scene.facade.queue_depth, scene.admission.in_flight) == (2, 4)
+    assert (scene.work.queue_depth, scene.admission.in_flight) == (2, 4)
     with pytest.raises(Overloaded):
         await scene.facade.get(b"d")
     for gate in gates:
         gate.opened.set()
     await gatherResults([*busy, *waiting])
-    assert (scene.facade.queue_depth, scene.admission.in_flight) == (0, 0)
+    assert (scene.work.queue_depth, scene.admission.in_flight) == (0, 0)
 
 
 @pytest_twisted.ensureDeferred
@@ -129,4 +131,4 @@ async def test_many_calls(scene: Scene) -> None:
     for n in range(0, 400, 4):
         await gatherResults([scene.facade.set(b"%03d" % k, b"v") for k in range(n, n + 4)])
     assert len(scene.storage.data()) == 400
-    assert (scene.facade.queue_depth, scene.admission.in_flight) == (0, 0)
+    assert (scene.work.queue_depth, scene.admission.in_flight) == (0, 0)

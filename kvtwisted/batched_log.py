@@ -1,0 +1,78 @@
+"""A log of many lines: they are gathered in memory, and written by the batch on a thread that may wait for the disk.
+
+The access log and the audit log are such logs. A line that was added and not written yet is lost when the process is
+killed: up to INTERVAL seconds of them.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from twisted.logger import Logger
+from twisted.python.logfile import LogFile
+
+from .config.settings import LoggingSettings
+
+#: Seconds between two batches.
+INTERVAL = 1.0
+#: Lines that wait at most. More are dropped and counted, so that a disk that hangs does not cost the server its memory.
+MAX_WAITING = 100_000
+
+_log = Logger(namespace="kvtwisted")
+
+
+class BatchedLog:
+    """One file, rotated by size as the others are, from `open` to `close`."""
+
+    def __init__(self, name: str, settings: LoggingSettings) -> None:
+        """The file is `name`.log in the folder of `settings`, which must exist when `open` is called."""
+        self.name = name
+        self._settings = settings
+        self._file: LogFile | None = None
+        self._waiting: list[bytes] = []
+        self._lock = threading.Lock()
+        self._failed = False
+        #: Lines that were not written.
+        self.dropped = 0
+
+    def open(self) -> None:
+        """Append to the file from now on. Raises OSError."""
+        settings = self._settings
+        self._file = LogFile(
+            f"{self.name}.log", settings.directory, rotateLength=settings.max_bytes, maxRotatedFiles=settings.max_files
+        )
+
+    def add(self, line: bytes) -> None:
+        """Have `line`, which ends in a line feed, written soon. Any thread; a tenth of a microsecond."""
+        waiting = self._waiting
+        if len(waiting) < MAX_WAITING:
+            waiting.append(line)
+        else:
+            self.dropped += 1
+
+    def write(self) -> None:
+        """Write what waits. Blocks; any thread. A disk that takes it not is told of once in a row of failures."""
+        with self._lock:
+            # Cut off the front instead of changing the list: another thread may be about to append to this one.
+            count = len(self._waiting)
+            lines = self._waiting[:count]
+            del self._waiting[:count]
+            if not lines or self._file is None:
+                return
+            try:
+                self._file.write(b"".join(lines))
+            except OSError as error:
+                self.dropped += count
+                if not self._failed:
+                    _log.error("{name}.log cannot be written: {reason}", name=self.name, reason=error.strerror)
+                self._failed = True
+            else:
+                self._failed = False
+
+    def close(self) -> None:
+        """Write what waits, and no more. Blocks for that."""
+        self.write()
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
