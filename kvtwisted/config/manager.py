@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ..core.errors import InvalidConfig, InvalidRequest, StorageError, StorageFull
+from ..core.author import ANONYMOUS, Author
+from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied, StorageError, StorageFull
 from ..core.strict_json import loads
 from .durable import replace_file
 from .schema import KEYS, build, flatten, to_document
@@ -34,6 +35,8 @@ from .sources import (
 
 #: Called with the running settings before and after an update.
 Listener = Callable[[Settings, Settings], None]
+#: Called with what happened ("config_changed" or "config_refused"), who did it, and what is to be said of it.
+Auditor = Callable[[str, str, Mapping[str, object]], None]
 
 #: Where updates at run time are kept when there is no configuration file to stand beside.
 DEFAULT_RUNTIME_FILE = "kvtwisted.runtime.json"
@@ -73,6 +76,8 @@ class ConfigManager:
         self._runtime_path = runtime_path
         self._state = _State(runtime, settings, settings)
         self._listeners: list[Listener] = []
+        #: Told of each update, accepted or refused, on the updating thread. Must not raise.
+        self.audit: Auditor = lambda event, who, facts: None
         self._lock = threading.RLock()
         self._notifying = False
 
@@ -125,23 +130,33 @@ class ConfigManager:
         with self._lock:
             self._listeners.append(listener)
 
-    def update_text(self, text: str) -> list[str]:
+    def update_text(self, text: str, author: Author = ANONYMOUS) -> list[str]:
         """`update` with a JSON object given as text."""
         try:
             document = loads(text, MAX_DEPTH)
         except InvalidRequest as error:
-            raise InvalidConfig(f"the configuration: {error}") from error
-        return self.update(document)
+            refusal = InvalidConfig(f"the configuration: {error}")
+            self.audit("config_refused", author.name, {"reason": str(refusal)})
+            raise refusal from error
+        return self.update(document, author)
 
-    def update(self, document: object) -> list[str]:
+    def update(self, document: object, author: Author = ANONYMOUS) -> list[str]:
         """Change the keys that a whole or partial nested document holds; all of them or, on any error, none.
 
         The change is on disk before it takes effect. Returns, sorted, every key whose configured value needs a restart
         to be the running one. Blocks for the fsyncs and the listeners; any thread may call it.
 
         Raises `InvalidConfig` when a key is unknown, a value is refused, or the environment or the command line has set
-        a key to another value; `StorageFull` or `StorageError` when the change cannot be saved.
+        a key to another value; `PermissionDenied` when a guarded key would change and `author` does not administer the
+        server; `StorageFull` or `StorageError` when the change cannot be saved.
         """
+        try:
+            return self._update(document, author)
+        except KvError as error:
+            self.audit("config_refused", author.name, {"reason": str(error)})
+            raise
+
+    def _update(self, document: object, author: Author) -> list[str]:
         changes = check_document(document)
         with self._lock:
             if self._notifying:
@@ -149,10 +164,13 @@ class ConfigManager:
             before = self._state
             runtime = self._runtime_with(changes)
             settings = self._layers.settings(runtime)
+            changed = _changed(before.settings, settings)
+            _check_guarded(changed, author)
             after = _State(runtime, settings, _with_live_keys(before.running, settings))
             if runtime != before.runtime:
                 self._save(runtime)
             self._state = after
+            self.audit("config_changed", author.name, {"changes": changed})
             self._notify(before.running, after.running)
             return _differing(after.settings, after.running)
 
@@ -198,8 +216,19 @@ def _with_live_keys(running: Settings, settings: Settings) -> Settings:
 
 
 def _differing(settings: Settings, running: Settings) -> list[str]:
-    configured, current = flatten(to_document(settings)), flatten(to_document(running))
-    return sorted(name for name in KEYS if configured[name] != current[name])
+    return sorted(_changed(running, settings))
+
+
+def _changed(old: Settings, new: Settings) -> dict[str, list[object]]:
+    """The keys that differ, each with its old and new value. No key's value is a secret: secrets are in files."""
+    before, after = flatten(to_document(old)), flatten(to_document(new))
+    return {name: [before[name], after[name]] for name in KEYS if before[name] != after[name]}
+
+
+def _check_guarded(changed: Mapping[str, object], author: Author) -> None:
+    guarded = [name for name in changed if KEYS[name].guarded]
+    if guarded and not author.administers:
+        raise PermissionDenied(f"{guarded[0]} is changed by those alone whose token has the operation admin")
 
 
 def _nested(flat: Flat) -> dict[str, Any]:

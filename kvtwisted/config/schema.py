@@ -35,7 +35,7 @@ _SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Key:
-    """One configuration key. `low` and `high` are inclusive; `live` keys take effect without a restart."""
+    """One configuration key. `low` and `high` are inclusive; see `core.options.option` for `live` and `guarded`."""
 
     name: str
     section: str
@@ -45,6 +45,7 @@ class Key:
     high: int | None
     choices: tuple[str, ...]
     live: bool
+    guarded: bool
     help: str
 
     @property

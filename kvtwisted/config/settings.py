@@ -15,7 +15,7 @@ from ..core.options import GIB, KIB, MIB, EngineOptions, option
 class RocksdbSettings:
     """Section `rocksdb`."""
 
-    path: str = option("./data", "Folder of the RocksDB database; made when missing.")
+    path: str = option("./data", "Folder of the RocksDB database; made when missing.", guarded=True)
     options: EngineOptions = field(default_factory=EngineOptions)
 
 
@@ -25,7 +25,7 @@ class StorageSettings:
 
     engine: str = option(
         "auto", "RocksDB binding: auto takes rocksdict, else lbry. memory keeps nothing and is for trials.",
-        choices=("auto", "rocksdict", "lbry", "memory"),
+        choices=("auto", "rocksdict", "lbry", "memory"), guarded=True,
     )  # fmt: skip
     threads: int = option(8, "Threads that do storage work for the reactor.", low=1, high=256)
     wal_sync_interval_ms: int = option(
@@ -57,16 +57,18 @@ class CacheSettings:
 class GrpcSettings:
     """Section `grpc`."""
 
-    host: str = option("127.0.0.1", "Address the gRPC server listens on.")
-    port: int = option(50051, "TCP port of the gRPC server; 0 takes any free one.", low=0, high=65535)
+    host: str = option("127.0.0.1", "Address the gRPC server listens on.", guarded=True)
+    port: int = option(50051, "TCP port of the gRPC server; 0 takes any free one.", low=0, high=65535, guarded=True)
     transport: str = option(
         "native",
         "gRPC server: native runs on the reactor and is many times as fast; threaded is grpcio's.",
         choices=("native", "threaded"),
     )
     threads: int = option(16, "Threads that run gRPC calls; for the threaded transport.", low=1, high=256)
-    tls_certificate: str = option("", "PEM file of the gRPC server's certificate and its chain; empty: no TLS.")
-    tls_private_key: str = option("", "PEM file of that certificate's private key.")
+    tls_certificate: str = option(
+        "", "PEM file of the gRPC server's certificate and its chain; empty: no TLS.", guarded=True
+    )
+    tls_private_key: str = option("", "PEM file of that certificate's private key.", guarded=True)
     max_response_bytes: int = option(
         4 * MIB, "Bytes of one answer at most; clients accept 4 MiB by default.", low=2 * MIB, high=1 * GIB, live=True
     )
@@ -76,8 +78,8 @@ class GrpcSettings:
 class HttpSettings:
     """Section `http`."""
 
-    host: str = option("127.0.0.1", "Address the HTTP server listens on.")
-    port: int = option(8080, "TCP port of the HTTP server; 0 takes any free one.", low=0, high=65535)
+    host: str = option("127.0.0.1", "Address the HTTP server listens on.", guarded=True)
+    port: int = option(8080, "TCP port of the HTTP server; 0 takes any free one.", low=0, high=65535, guarded=True)
     max_response_bytes: int = option(
         4 * MIB, "Bytes of keys and values in one answer at most.", low=2 * MIB, high=1 * GIB, live=True
     )
@@ -94,14 +96,14 @@ class ValueSettings:
     disk_threshold: int = option(
         1 * MIB, "Bytes from which a value is stored in a file of its own.", low=1 * KIB, high=1 * GIB, live=True
     )
-    disk_path: str = option("./value_data", "Folder of large values; made when missing.")
+    disk_path: str = option("./value_data", "Folder of large values; made when missing.", guarded=True)
 
 
 @dataclass(frozen=True)
 class BackupSettings:
     """Section `backup`."""
 
-    path: str = option("./backups", "Folder of backups; made at the first one.")
+    path: str = option("./backups", "Folder of backups; made at the first one.", guarded=True)
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class LimitSettings:
 class LoggingSettings:
     """Section `logging`."""
 
-    directory: str = option("./logs", "Folder of running.log, error.log and performance.log; empty writes none.")
+    directory: str = option("./logs", "Folder of the log files; empty writes none.", guarded=True)
     format: str = option("text", "Form of the log files.", choices=("text", "json"))
     level: str = option("info", "Least level in running.log.", choices=("debug", "info", "warn", "error"), live=True)
     max_bytes: int = option(10 * MIB, "Bytes of a log file before it is rotated.", low=64 * KIB, high=1 * GIB)

@@ -76,6 +76,12 @@ class Unavailable(KvError):
     code = "unavailable"
 
 
+class PermissionDenied(KvError):
+    """The principal may not do this; nothing was looked at or done. Says nothing of what is stored."""
+
+    code = "permission_denied"
+
+
 class StorageError(KvError):
     """The engine or its file system failed; what was asked for may not have happened."""
 

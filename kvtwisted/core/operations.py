@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Callable, Protocol, TypeVar
 
+from .author import ANONYMOUS, Author
 from .batch_reads import Page
 from .counter import Counter
 from .errors import DeadlineExceeded, KvError, NearlyFull, StorageError
@@ -64,10 +65,13 @@ class Configuration(Protocol):
     def show(self) -> str:
         """The whole configuration as JSON text, secrets redacted."""
 
-    def update(self, document: Mapping[str, object]) -> list[str]:
-        """Apply and persist a change; returns the keys that need a restart. Raises InvalidConfig or StorageError."""
+    def update(self, document: Mapping[str, object], author: Author) -> list[str]:
+        """Apply and persist a change; returns the keys that need a restart.
 
-    def update_text(self, text: str) -> list[str]:
+        Raises InvalidConfig, PermissionDenied or StorageError.
+        """
+
+    def update_text(self, text: str, author: Author) -> list[str]:
         """The same for JSON text."""
 
 
@@ -207,15 +211,15 @@ class Operations:
         """The configuration as JSON text, secrets redacted."""
         return self._configuration.show()
 
-    def update_config(self, document: Mapping[str, object]) -> list[str]:
+    def update_config(self, document: Mapping[str, object], author: Author = ANONYMOUS) -> list[str]:
         """Change the configuration; returns the keys that need a restart."""
-        restart_required = self._configuration.update(document)
+        restart_required = self._configuration.update(document, author)
         self._recorder.config_update()
         return restart_required
 
-    def update_config_text(self, text: str) -> list[str]:
+    def update_config_text(self, text: str, author: Author = ANONYMOUS) -> list[str]:
         """Change the configuration by JSON text; returns the keys that need a restart."""
-        restart_required = self._configuration.update_text(text)
+        restart_required = self._configuration.update_text(text, author)
         self._recorder.config_update()
         return restart_required
 

@@ -23,14 +23,17 @@ def option(
     high: int | None = None,
     choices: tuple[str, ...] = (),
     live: bool = False,
+    guarded: bool = False,
 ) -> Any:
     """Declare one option: its default, what it means (with its unit), its range or choices, and whether it is live.
 
-    A live option takes effect on the running server at once; any other needs a restart. `low` and `high` are inclusive.
+    A live option takes effect on the running server at once; any other needs a restart. A guarded one decides where
+    data lies or who reaches the server, and is changed at run time by those alone who may administer it. `low` and
+    `high` are inclusive.
     """
     return field(
         default=default,
-        metadata={"help": help, "low": low, "high": high, "choices": choices, "live": live},
+        metadata={"help": help, "low": low, "high": high, "choices": choices, "live": live, "guarded": guarded},
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from kvtwisted.core import limits
+from kvtwisted.core.author import ANONYMOUS, Author
 from kvtwisted.core.errors import KvError, Overloaded, StorageError, StorageFull
 from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import urls
@@ -72,7 +73,7 @@ class FailingConfiguration(FakeConfiguration):
             raise self._error
         return super().show()
 
-    def update(self, document: Mapping[str, object]) -> list[str]:
+    def update(self, document: Mapping[str, object], author: Author = ANONYMOUS) -> list[str]:
         """Fails."""
         raise self._error
 
