@@ -26,6 +26,7 @@ import twisted
 from . import __version__
 from .background.performance import NAMESPACE
 from .background.ticker import Ticker
+from .batched_log import INTERVAL, BatchedLogs
 from .config.manager import ConfigManager
 from .config.settings import Settings
 from .core.admission import Admission
@@ -43,6 +44,7 @@ from .rpc.listening import joined
 from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
 from .rpc.threaded_server import ThreadedGrpcServer
+from .security.audit import Audit
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
@@ -50,7 +52,7 @@ from .threaded.facade import AsyncOperations
 from .threaded.work import Work
 
 #: Threads of the background tasks, one for each: the log's fsync must not wait for a long compaction.
-BACKGROUND_THREADS = 5
+BACKGROUND_THREADS = 6
 
 _log = Logger(namespace="kvtwisted")
 
@@ -108,13 +110,16 @@ class Server(Service):
         logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE)
         push("logs", logs.close)
         logs.open()
+        batched = BatchedLogs(self._settings.logging)
+        push("batched logs", batched.close)
+        audit = Audit(batched.open("audit").add)
         engine = self._open_engine()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
         requests = self._start_pool("requests", self._settings.storage.threads)
 
         metrics = Metrics(CollectorRegistry())
-        storage = Storage(engine, lambda: self._settings, self._config, metrics)
+        storage = Storage(engine, lambda: self._settings, self._config, metrics, audit)
         push("storage", storage.close)
         admission = Admission(self._settings.limits.max_in_flight)
         push("admission", admission.close)
@@ -124,11 +129,14 @@ class Server(Service):
         site = self._make_site(facade, administration, metrics)
         grpc_server = self._make_grpc_server(storage, work, admission)
         self.addresses = self._start_transports(site, grpc_server)
-        self._start_tickers(storage.make_tickers(self._reactor, partial(deferToThreadPool, self._reactor, background)))
+        defer = partial(deferToThreadPool, self._reactor, background)
+        write_logs = Ticker("log batches", self._reactor, lambda: INTERVAL, partial(defer, batched.write))
+        self._start_tickers([*storage.make_tickers(self._reactor, defer), write_logs])
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
-        self._watch(metrics, engine, admission, work, site, grpc_server)
+        self._watch(metrics, engine, admission, work, batched, site, grpc_server)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
+        self._config.audit = lambda event, who, facts: audit.record(event, who, **facts)
         self._announce(engine, self.addresses)
 
     def _open_engine(self) -> Engine:
@@ -247,6 +255,7 @@ class Server(Service):
         engine: Engine,
         admission: Admission,
         work: Work,
+        batched: BatchedLogs,
         site: KvSite,
         grpc_server: GrpcServer,
     ) -> None:
@@ -257,6 +266,9 @@ class Server(Service):
         metrics.watch("kv_connections", "Open connections.", lambda: site.connections, transport="http")
         if grpc_server.connections is not None:
             metrics.watch("kv_connections", "Open connections.", grpc_server.connections, transport="grpc")
+        metrics.watch_total(
+            "kv_log_lines_dropped", "Lines that the batched logs could not take.", lambda: batched.dropped
+        )
         metrics.build_info(
             version=__version__,
             engine=engine.version,

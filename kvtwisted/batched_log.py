@@ -43,8 +43,13 @@ class BatchedLog:
         )
 
     def add(self, line: bytes) -> None:
-        """Have `line`, which ends in a line feed, written soon. Any thread; a tenth of a microsecond."""
+        """Have `line`, which ends in a line feed, written soon. Any thread; a tenth of a microsecond.
+
+        While the log is not open nothing is kept.
+        """
         waiting = self._waiting
+        if self._file is None:
+            return
         if len(waiting) < MAX_WAITING:
             waiting.append(line)
         else:
@@ -76,3 +81,34 @@ class BatchedLog:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+
+class BatchedLogs:
+    """All logs of this kind. Without a folder in the settings they are never open."""
+
+    def __init__(self, settings: LoggingSettings) -> None:
+        self._settings = settings
+        self._logs: list[BatchedLog] = []
+
+    def open(self, name: str) -> BatchedLog:
+        """One more. Raises OSError."""
+        log = BatchedLog(name, self._settings)
+        if self._settings.directory:
+            log.open()
+        self._logs.append(log)
+        return log
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written."""
+        return sum([log.dropped for log in self._logs])
+
+    def write(self) -> None:
+        """See `BatchedLog.write`."""
+        for log in self._logs:
+            log.write()
+
+    def close(self) -> None:
+        """See `BatchedLog.close`."""
+        for log in self._logs:
+            log.close()

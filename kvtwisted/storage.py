@@ -35,6 +35,7 @@ from .core.victims import OLDEST
 from .core.writer import Writer
 from .lifecycle import make_folder
 from .metrics import Metrics
+from .security.audit import Audit
 
 #: Runs a function in a background thread.
 Defer = Callable[[Callable[[], Any]], "Deferred[Any]"]
@@ -47,7 +48,12 @@ class Storage:
     """Everything that stands on an engine. `settings` gives those in force; nothing here is started."""
 
     def __init__(
-        self, engine: Engine, settings: Callable[[], Settings], configuration: Configuration, metrics: Metrics
+        self,
+        engine: Engine,
+        settings: Callable[[], Settings],
+        configuration: Configuration,
+        metrics: Metrics,
+        audit: Audit,
     ) -> None:
         now = settings()
         clock, recency = Clock(), Recency()
@@ -101,7 +107,7 @@ class Storage:
             clock,
             lambda key: key in recency or key in self._writer.cache.entries,
             ages,
-            lambda batch: report_batch(metrics, batch),
+            lambda batch: report_batch(metrics, audit, batch),
             collect_orphans=self._writer.collect_orphans,
         )
         self._watch()

@@ -35,6 +35,18 @@ def test_lines_are_written_in_order_when_told_to(tmp_path: Path) -> None:
     assert log.dropped == 0
 
 
+def test_a_log_that_is_not_open_keeps_nothing(tmp_path: Path) -> None:
+    """Neither before it is opened nor after it was closed."""
+    log = BatchedLog("access", LoggingSettings(directory=str(tmp_path)))
+    log.add(b"early\n")
+    log.open()
+    log.close()
+    log.add(b"late\n")
+    log.write()
+    assert (tmp_path / "access.log").read_bytes() == b""
+    assert log.dropped == 0
+
+
 def test_rotation(tmp_path: Path) -> None:
     """The file is rotated by size, and so many old ones are kept."""
     log = _log(tmp_path, max_bytes=1000, max_files=2)

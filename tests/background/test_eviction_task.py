@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from twisted.logger import LogEvent, capturedLogs
 
@@ -10,6 +12,7 @@ from kvtwisted.core.ages import WriteAges
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import StorageError
 from kvtwisted.core.eviction import Batch, Disk, EvictionRules, Evictor, Plan
+from kvtwisted.security.audit import Audit
 
 from ..support.storage import Storage
 from .tasks import Counted, at_once, lines
@@ -23,6 +26,7 @@ class Scene:
         self.storage.store.mset({b"%02d" % n: b"v" * 98 for n in range(10)})
         self.storage.restart()
         self.counted = Counted()
+        self.audited: list[bytes] = []
         self.rules = EvictionRules(80, 3, "lru")
         self.enabled = True
         self.wanted_free = 0
@@ -36,7 +40,7 @@ class Scene:
             self.storage.clock,
             self.storage.recency.__contains__,
             WriteAges(),
-            lambda batch: report_batch(self.counted.metrics, batch),
+            lambda batch: report_batch(self.counted.metrics, Audit(self.audited.append), batch),
         )
         self.task = EvictionTask(
             evictor,
@@ -208,11 +212,15 @@ def test_one_turn_at_a_time(scene: Scene) -> None:
 
 
 def test_orphans_are_logged_and_counted() -> None:
-    """As files, under their own reason."""
+    """As files, under their own reason; the audit log has them too."""
     counted = Counted()
+    audited: list[bytes] = []
     with capturedLogs() as events:
-        report_batch(counted.metrics, Batch("orphan", 2, 8192))
+        report_batch(counted.metrics, Audit(audited.append), Batch("orphan", 2, 8192))
     assert lines(events) == ["info: removed 2 orphaned files, 8192 bytes"]
+    (line,) = map(json.loads, audited)
+    del line["time"]
+    assert line == {"event": "eviction", "who": "server", "reason": "orphan", "keys": 2, "bytes": 8192}
     assert counted.value("kv_evictions_total", reason="orphan") == 2
     assert counted.value("kv_evicted_bytes_total", reason="orphan") == 8192
 

@@ -72,7 +72,8 @@ def test_what_decides_who_reaches_the_server_is_guarded() -> None:
     words = ("path", "directory", "host", "port", "hosts", "tokens", "certificate", "key", "ca", "origins")
     sensitive = {
         name for name in KEYS
-        if name.rpartition(".")[2].rpartition("_")[2] in words and not name.startswith(("monitoring.", "rocksdb.options."))
+        if name.rpartition(".")[2].rpartition("_")[2] in words
+        and not name.startswith(("monitoring.", "rocksdb.options."))
     }  # fmt: skip
     assert sensitive >= {"rocksdb.path", "http.host", "grpc.tls_private_key", "logging.directory"}
     assert [name for name in sensitive if not KEYS[name].guarded] == []

@@ -15,6 +15,7 @@ from kvtwisted.config.schema import KEYS
 from kvtwisted.core.eviction import Batch
 from kvtwisted.logs import as_json, as_text
 from kvtwisted.metrics import Metrics
+from kvtwisted.security.audit import Audit
 from tests.e2e.harness import FREE_PORTS, Server, engine, eventually, run_twistd
 
 from .pages import ROOT, blocks, prose, tables
@@ -62,7 +63,8 @@ def test_log_lines_look_as_shown() -> None:
     (example,) = blocks(PAGE, "json")
     shown = json.loads(example)
     with capturedLogs() as events:
-        report_batch(Metrics(CollectorRegistry()), Batch(shown["reason"], shown["keys"], shown["freed"]))
+        batch = Batch(shown["reason"], shown["keys"], shown["freed"])
+        report_batch(Metrics(CollectorRegistry()), Audit(lambda line: None), batch)
     (event,) = events
     event["log_time"] = datetime.fromisoformat(shown["time"]).timestamp()
     assert as_json(event) == example.rstrip("\n")
