@@ -76,6 +76,23 @@ class Unavailable(KvError):
     code = "unavailable"
 
 
+class Unauthenticated(KvError):
+    """Who is there has shown nothing, or nothing that is valid now. The message never says which part was wrong."""
+
+    code = "unauthenticated"
+
+
+class RateLimited(KvError):
+    """More was asked for than the principal or the address may ask for; nothing was done."""
+
+    code = "rate_limited"
+
+    def __init__(self, sentence: str, retry_after: float = 1.0) -> None:
+        """`retry_after` is in seconds."""
+        super().__init__(sentence)
+        self.retry_after = retry_after
+
+
 class PermissionDenied(KvError):
     """The principal may not do this; nothing was looked at or done. Says nothing of what is stored."""
 

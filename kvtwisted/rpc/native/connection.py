@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ...security.gate import Visitor
 from . import frames
 from .control import Control
 from .frames import (
@@ -62,7 +63,8 @@ class Connection(Protocol):
     #: A TCP or TLS transport of Twisted's; no interface names all that both have.
     transport: Any
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, address: str = "") -> None:
+        """`address` is the peer's."""
         self._owner = owner
         self._rest = b""
         self._out: list[bytes] = []
@@ -73,6 +75,7 @@ class Connection(Protocol):
         self._write_now: Callable[[], object] | None = None
         self.control = Control(owner, self._out, self._touch)
         self._streams = self.control.streams
+        self._streams.visitor = Visitor(address)
 
     # The transport's side.
 
@@ -289,6 +292,10 @@ class Connection(Protocol):
             self.abort()
         elif self._out or self._streams.parked:  # other connections may have made room
             self.flush()
+
+    def forget(self) -> None:
+        """Look again who calls, from the next header block on."""
+        self._streams.blocks.remembered.clear()
 
     def drain(self) -> None:
         """Take no new calls, and close when those that run have ended."""

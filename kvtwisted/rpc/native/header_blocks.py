@@ -71,12 +71,20 @@ class HeaderBlocks(Generic[T]):
     `remembered.get(block)` is the short way to what `meaning(block)` has given before.
     """
 
-    def __init__(self, read: Callable[[Headers], T], spend: Callable[[int], None] = lambda tokens: None) -> None:
-        """`read` makes something immutable of a well-formed request's headers. `spend` is told of those that are many:
-        a byte of a block can stand for a whole header, which takes a thousand times as long to read as to send.
+    def __init__(
+        self,
+        read: Callable[[Headers], T],
+        spend: Callable[[int], None] = lambda tokens: None,
+        lasts: Callable[[T], bool] = lambda meaning: True,
+    ) -> None:
+        """`read` makes something immutable of a well-formed request's headers; it is remembered if it `lasts`.
+
+        `spend` is told of headers that are many: a byte of a block can stand for a whole header, which takes a thousand
+        times as long to read as to send.
         """
         self._read = read
         self._spend = spend
+        self._lasts = lasts
         self._decoder = Decoder(_DECODE_BYTES)
         self._table = _WatchedTable()
         self._decoder.header_table = self._table
@@ -91,7 +99,7 @@ class HeaderBlocks(Generic[T]):
         headers = self.decode(block)
         check_request(headers)
         meaning = self._read(headers)
-        if not self._table.changed and len(block) <= _REMEMBERED_BYTES:
+        if self._lasts(meaning) and not self._table.changed and len(block) <= _REMEMBERED_BYTES:
             if len(self.remembered) >= _REMEMBERED:
                 self.remembered.clear()
             self.remembered[block] = meaning

@@ -12,6 +12,7 @@ own or those of its connection. What its window still held waits as it came, and
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import Callable
 
 from .. import pipeline
@@ -36,15 +37,13 @@ REQUEST_BYTES = 4 << 20
 class PipelineService:
     """All open pipelines. Reactor thread."""
 
-    def __init__(self, calls: UnaryCalls) -> None:
-        """`calls` answers the operations."""
-        self._calls = calls
+    def __init__(self) -> None:
         self._open: set[_Pipeline] = set()
         self._stopping = False
 
-    def routes(self) -> list[Route]:
-        """The one method, under each name of the service."""
-        return [Route(f"/{service}/{pipeline.NAME}", streaming=self._begin) for service in SERVICES]
+    def routes(self, calls: UnaryCalls) -> list[Route]:
+        """The one method, under each name of the service; `calls` answers the operations."""
+        return [Route(f"/{service}/{pipeline.NAME}", streaming=partial(self._begin, calls)) for service in SERVICES]
 
     def stop(self) -> None:
         """Take no more operations; each pipeline ends when those that it has are answered."""
@@ -52,12 +51,18 @@ class PipelineService:
         for open_pipeline in tuple(self._open):
             open_pipeline.stop()
 
-    def _begin(self, stream: Stream) -> _Pipeline:
+    def revoke(self, calls: UnaryCalls) -> None:
+        """End now the pipelines whose operations `calls` answers. What has begun is done, and answered to nobody."""
+        for open_pipeline in tuple(self._open):
+            if open_pipeline.calls is calls:
+                open_pipeline.revoke()
+
+    def _begin(self, calls: UnaryCalls, stream: Stream) -> _Pipeline:
         if self._stopping:
             raise _stopping()
         if len(self._open) >= pipeline.MAX_STREAMS:
             raise CallError(Code.RESOURCE_EXHAUSTED, f"too many pipelines: {pipeline.MAX_STREAMS} are open already")
-        opened = _Pipeline(stream, self._calls, self._open.discard)
+        opened = _Pipeline(stream, calls, self._open.discard)
         self._open.add(opened)
         return opened
 
@@ -71,7 +76,7 @@ class _Pipeline:
 
     def __init__(self, stream: Stream, calls: UnaryCalls, closed: Callable[[_Pipeline], None]) -> None:
         self._stream = stream
-        self._calls = calls
+        self.calls = calls
         self._writes = {"set": calls.writes["Set"], "delete": calls.writes["Delete"]}
         self._closed = closed
         self._number = 0
@@ -146,6 +151,10 @@ class _Pipeline:
             self._ended, self._error = True, _stopping()
             self._go_on()
 
+    def revoke(self) -> None:
+        """End it."""
+        self._stream.finish(CallError(Code.UNAUTHENTICATED, "the token holds no longer"))
+
     # One operation after the other.
 
     @property
@@ -164,11 +173,11 @@ class _Pipeline:
         self._beginning = operation
         _, field, request = operation
         if field == "get":
-            self._calls.get(self, self._number, request, None)
+            self.calls.get(self, self._number, request, None)
         elif request.ByteSize() > INLINE_MESSAGE:
-            self._calls.pooled(self._writes[field].method, False, self, self._number, request.SerializeToString(), None)
+            self.calls.pooled(self._writes[field].method, False, self, self._number, request.SerializeToString(), None)
         else:
-            self._calls.write(self._writes[field], self, self._number, request, None)
+            self.calls.write(self._writes[field], self, self._number, request, None)
         self._beginning = None
 
     def _end(self, number: int) -> Operation | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
-from ..errors import Code
+from ..errors import CallError, Code
 from .frames import ErrorCode, StreamFault
 from .header_blocks import MAX_LIST_BYTES, Headers, list_bytes
 
@@ -51,20 +51,35 @@ class Refusal(NamedTuple):
 class Head:
     """What a request's headers say. Immutable: one serves all requests whose header blocks are the same."""
 
-    __slots__ = ("length", "refusal", "route", "timeout", "unary")
+    __slots__ = ("lasts", "length", "refusal", "route", "timeout", "unary")
 
-    def __init__(self, route: Route | None, refusal: Refusal | None, timeout: float | None, length: int) -> None:
+    def __init__(
+        self, route: Route | None, refusal: Refusal | None, timeout: float | None, length: int, *, lasts: bool = True
+    ) -> None:
         self.route = route
         self.refusal = refusal
         #: Seconds that the client gives the call, or None.
         self.timeout = timeout
         #: The body's length if it was told, else -1.
         self.length = length
+        #: Whether the next block with the same bytes means the same.
+        self.lasts = lasts
         #: What answers the call, if it is a unary one that is to be served.
         self.unary = route.unary if route is not None and refusal is None else None
 
 
-def read_head(routes: Mapping[bytes, Route], headers: Headers) -> Head:
+class Entry(NamedTuple):
+    """The routes that a request finds, and the answer on all other paths: None is UNIMPLEMENTED."""
+
+    routes: Mapping[bytes, Route]
+    elsewhere: CallError | None = None
+
+
+#: What a request finds that has these values of the header `authorization`. Raises CallError.
+Enter = Callable[["tuple[bytes, ...]"], Entry]
+
+
+def read_head(enter: Enter, headers: Headers) -> Head:
     """Read a well-formed request's headers. Raises StreamFault when they contradict themselves."""
     if list_bytes(headers) > MAX_LIST_BYTES:
         return Head(None, _status(Code.RESOURCE_EXHAUSTED, f"the headers are over {MAX_LIST_BYTES} bytes"), None, -1)
@@ -76,7 +91,14 @@ def read_head(routes: Mapping[bytes, Route], headers: Headers) -> Head:
     refusal = _not_grpc(fields)
     if refusal is not None:
         return Head(None, refusal, None, length)
-    route = routes.get(fields[b":path"])
+    try:
+        entry = enter(tuple([value for name, value in headers if name == b"authorization"]))
+    except CallError as error:
+        # Each attempt counts, so that the next one with the same headers must come here too.
+        return Head(None, _status(error.code, str(error)), None, length, lasts=False)
+    route = entry.routes.get(fields[b":path"])
+    if route is None and entry.elsewhere is not None:
+        return Head(None, _status(entry.elsewhere.code, str(entry.elsewhere)), None, length)
     if route is None:
         path = fields[b":path"].decode("ascii", "replace")[:200]
         return Head(None, _status(UNIMPLEMENTED, f"there is no method {path}"), None, length)

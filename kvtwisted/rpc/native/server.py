@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Callable
 
@@ -16,16 +15,17 @@ from twisted.logger import Logger
 from ...core.admission import Admission
 from ...core.health import Health
 from ...core.operations import Operations
+from ...security.gate import Gate, OpenGate, Visitor
 from ...threaded.work import Work
 from ..calls import Calls
 from ..listening import cannot_listen, check_address
 from ..messages import message_limit
-from ..methods import SERVICES
 from ..options import GrpcOptions
 from .connection import Connection
+from .interfaces import Interfaces
 from .pipelines import PipelineService
 from .receiving import Budget
-from .requests import Route
+from .requests import Entry
 from .sending import MAX_BACKLOG_BYTES, Backlog
 from .streaming import HealthService, ReflectionService
 from .tls import over_tls
@@ -61,7 +61,9 @@ class NativeGrpcServer(Factory):
         *,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
+        gate: Gate | None = None,
     ) -> None:
+        """Without `gate` everybody may do everything."""
         self._reactor = reactor
         self._options = options
         self.request_timeout = request_timeout
@@ -70,22 +72,19 @@ class NativeGrpcServer(Factory):
         self.backlog = Backlog()
         self._health = HealthService(reactor, operations, health, self.flush)
         self._reflection = ReflectionService(self.seconds)
-        calls = Calls(operations, admission, max_response_bytes=max_response_bytes, request_timeout=request_timeout)
-        unary = UnaryCalls(
-            reactor, operations, work, admission, calls,
-            message_limit=self.message_limit, max_response_bytes=max_response_bytes, flush=self.flush,
+
+        def make_calls(granted: Operations) -> UnaryCalls:
+            calls = Calls(granted, admission, max_response_bytes=max_response_bytes, request_timeout=request_timeout)
+            return UnaryCalls(
+                reactor, granted, work, admission, calls,
+                message_limit=self.message_limit, max_response_bytes=max_response_bytes, flush=self.flush,
+            )  # fmt: skip
+
+        self._pipelines = PipelineService()
+        self._interfaces = Interfaces(
+            gate or OpenGate(operations), make_calls, self._pipelines,
+            self._health.routes(), self._reflection.routes(), self._forget,
         )  # fmt: skip
-        methods = unary.methods()
-        self._pipelines = PipelineService(unary)
-        self.routes: Mapping[bytes, Route] = {
-            route.path.encode(): route
-            for route in (
-                *(Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in methods.items()),
-                *self._pipelines.routes(),
-                *self._health.routes(),
-                *self._reflection.routes(),
-            )
-        }
         self._connections: set[Connection] = set()
         self._touched: list[Connection] = []
         self._port: Any = None
@@ -143,6 +142,10 @@ class NativeGrpcServer(Factory):
 
         return stopped.addCallback(lambda _: listening).addCallback(ended)
 
+    def _forget(self) -> None:
+        for connection in self._connections:
+            connection.forget()
+
     def _abort(self) -> None:
         for connection in tuple(self._connections):
             connection.abort()
@@ -155,7 +158,7 @@ class NativeGrpcServer(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
         """A new connection; none once the server stops, for those that were still in the kernel's queue."""
-        return Connection(self) if self._port is not None else None
+        return Connection(self, getattr(addr, "host", "")) if self._port is not None else None
 
     def _look(self) -> None:
         now = self.seconds()
@@ -193,6 +196,10 @@ class NativeGrpcServer(Factory):
         """One less."""
         self._connections.discard(connection)
         self._check_stopped()
+
+    def enter(self, visitor: Visitor) -> Entry:
+        """What the visitor finds. Raises CallError."""
+        return self._interfaces.of(visitor)
 
     def touched(self, connection: Connection) -> None:
         """It has something to send, which `flush` sends."""

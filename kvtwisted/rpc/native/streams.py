@@ -6,17 +6,17 @@ nothing is remembered of them, but for their number if the answer comes later. T
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Callable, Protocol
 
+from ...security.gate import Visitor
 from ..errors import CallError, Code, call_error
 from .answering import Answering, Stream
 from .frames import DEFAULT_WINDOW, ConnectionFault, ErrorCode, StreamFault, window_update
 from .guard import TOKENS_PER_CALL, Guard
 from .header_blocks import HeaderBlocks, check_trailers
 from .receiving import Budget, Incoming, Message, Share
-from .requests import Head, Route, read_head
+from .requests import Entry, Head, Route, read_head
 from .sending import Backlog
 
 #: Streams that a peer may have open; one more is refused.
@@ -32,12 +32,14 @@ _LINGER_SECONDS = 1.0
 class Settings(Protocol):
     """What streams need of the server they belong to."""
 
-    routes: Mapping[bytes, Route]
     budget: Budget
     backlog: Backlog
     message_limit: int
     seconds: Callable[[], float]
     request_timeout: Callable[[], float]
+
+    def enter(self, visitor: Visitor) -> Entry:
+        """What the visitor finds. Raises CallError."""
 
 
 class Streams(Answering):
@@ -48,7 +50,11 @@ class Streams(Answering):
         self._settings = settings
         self._guard = guard
         self._share = Share()
-        self.blocks: HeaderBlocks[Head] = HeaderBlocks(partial(read_head, settings.routes), guard.spend)
+        #: Who the connection says is there; `Connection` knows.
+        self.visitor = Visitor("")
+        self.blocks: HeaderBlocks[Head] = HeaderBlocks(
+            partial(read_head, self._enter), guard.spend, lambda head: head.lasts
+        )
         self.last_id = 0
         #: Unary calls whose HEADERS came in the chunk that is being looked at, and nothing else yet.
         self.opened: dict[int, Head] = {}
@@ -59,6 +65,9 @@ class Streams(Answering):
         #: Streams that may be open. Calls that were reset while they ran count as open until somebody looks again: some
         #: still run, and a peer that resets its calls (CVE-2023-44487) is not to have more running than one that waits.
         self.allowed = MAX_STREAMS
+
+    def _enter(self, authorization: tuple[bytes, ...]) -> Entry:
+        return self._settings.enter(self.visitor._replace(authorization=authorization))
 
     def begin(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         """A whole header block has come."""
