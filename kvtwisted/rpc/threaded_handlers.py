@@ -29,6 +29,7 @@ from .health import Watches
 from .messages import decompress, is_compressed
 from .methods import METHODS, SERVICES, Method
 from .reflection import Reflection
+from .threaded_access import Access
 from .watchdog import Watchdog
 
 #: Threads for health and reflection: its streams, and as many for what comes and goes.
@@ -49,7 +50,8 @@ class Handlers(grpc.GenericRpcHandler):
 
     def __init__(
         self,
-        calls: Calls,
+        access: Access,
+        request_timeout: Callable[[], float],
         operations: Operations,
         watches: Watches,
         watchdog: Watchdog,
@@ -57,7 +59,8 @@ class Handlers(grpc.GenericRpcHandler):
         message_limit: int,
         max_pipelines: int,
     ) -> None:
-        self._calls = calls
+        self._access = access
+        self._request_timeout = request_timeout
         self._operations = operations
         self._watches = watches
         self._watchdog = watchdog
@@ -122,10 +125,11 @@ class Handlers(grpc.GenericRpcHandler):
         return marked
 
     def _answer(self, method: Method, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
-        message = self._receive(arrived + self._calls.request_timeout(), messages, context)
+        calls = self._admit(context)
+        message = self._receive(arrived + self._request_timeout(), messages, context)
         try:
             expanded = self._expand(message)
-            return self._calls.answer(method, expanded, arrived=arrived, time_left=context.time_remaining())
+            return calls.answer(method, expanded, arrived=arrived, time_left=context.time_remaining())
         except CallError as error:
             _abort(context, error)
 
@@ -150,6 +154,7 @@ class Handlers(grpc.GenericRpcHandler):
             _abort(context, call_error(error, "health watch"))
 
     def _answer_reflection(self, arrived: float, messages: Messages, context: grpc.ServicerContext) -> Iterator[bytes]:
+        self._admit(context)
         with self._streams_lock:
             if len(self._streams) >= reflection.MAX_STREAMS:
                 _abort(context, CallError(Code.RESOURCE_EXHAUSTED, "too many reflection streams at once; try again"))
@@ -164,6 +169,7 @@ class Handlers(grpc.GenericRpcHandler):
 
     def _answer_pipeline(self, messages: Messages, context: grpc.ServicerContext) -> Iterator[bytes]:
         """One operation after the other, since a stream has one thread here."""
+        self._admit(context)
         with self._streams_lock:
             if len(self._pipelines) >= self._max_pipelines:
                 sentence = f"too many pipelines: {self._max_pipelines} are open already, half of grpc.threads"
@@ -183,11 +189,12 @@ class Handlers(grpc.GenericRpcHandler):
             _abort(context, error)
         if isinstance(operation, bytes):
             return operation
+        calls = self._admit(context)
         operation_id, field, request = operation
         method, encoded = pipeline.METHODS_BY_FIELD[field], request.SerializeToString()
         try:
             now, left = time.monotonic(), context.time_remaining()
-            answer = self._calls.answer(method, encoded, arrived=now, time_left=left)
+            answer = calls.answer(method, encoded, arrived=now, time_left=left)
         except CallError as error:
             return pipeline.failed(operation_id, error)
         return pipeline.answered(operation_id, field, answer)
@@ -197,6 +204,12 @@ class Handlers(grpc.GenericRpcHandler):
             return self._reflection.answer(self._expand(message))
         except Exception as error:
             _abort(context, call_error(error, "reflection"))
+
+    def _admit(self, context: grpc.ServicerContext) -> Calls:
+        try:
+            return self._access.calls(context)
+        except CallError as error:
+            _abort(context, error)
 
     def _receive(self, give_up_at: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
         """The call's one message. When the client cancels, grpcio raises an RpcError of its own, to be left alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Callable
 
 import grpc
@@ -12,6 +13,7 @@ from twisted.logger import Logger
 from ..core.admission import Admission
 from ..core.health import Health
 from ..core.operations import Operations
+from ..security.gate import Gate, OpenGate
 from . import pipeline
 from .calls import Calls
 from .health import Watches
@@ -19,6 +21,7 @@ from .listening import cannot_listen, check_address, joined
 from .messages import message_limit
 from .options import GrpcOptions
 from .pem import read_pair
+from .threaded_access import Access
 from .threaded_handlers import SIDE_THREADS, Handlers
 from .watchdog import Watchdog
 
@@ -44,19 +47,23 @@ class ThreadedGrpcServer:
         *,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
+        gate: Gate | None = None,
     ) -> None:
+        """Without `gate` everybody may do everything."""
         self._operations = operations
         self._health = health
         self._options = options
-        self._calls = Calls(
-            operations, admission, max_response_bytes=max_response_bytes, request_timeout=request_timeout
+        self._request_timeout = request_timeout
+        self._access = Access(
+            gate or OpenGate(operations),
+            partial(Calls, admission=admission, max_response_bytes=max_response_bytes, request_timeout=request_timeout),
         )
         self._running: _Running | None = None
 
     def start(self) -> int:
         """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
         check_address(self._options.host, self._options.port)
-        self._running = _Running(self._calls, self._operations, self._health, self._options)
+        self._running = _Running(self._access, self._request_timeout, self._operations, self._health, self._options)
         return self._running.port
 
     def stop(self, grace: float) -> None:
@@ -72,7 +79,14 @@ class ThreadedGrpcServer:
 class _Running:
     """Everything that exists while the server runs."""
 
-    def __init__(self, calls: Calls, operations: Operations, health: Health, options: GrpcOptions) -> None:
+    def __init__(
+        self,
+        access: Access,
+        request_timeout: Callable[[], float],
+        operations: Operations,
+        health: Health,
+        options: GrpcOptions,
+    ) -> None:
         _redirect_logging()
         self._watchdog = Watchdog()
         self._watches = Watches(health, self._watchdog)
@@ -81,7 +95,7 @@ class _Running:
         limit = message_limit(options.max_request_bytes)
         pipelines = min(options.threads // 2, pipeline.MAX_STREAMS)
         self._handlers = Handlers(
-            calls, operations, self._watches, self._watchdog, self._side_threads, limit, pipelines
+            access, request_timeout, operations, self._watches, self._watchdog, self._side_threads, limit, pipelines
         )
         self._server = grpc.server(
             self._threads,

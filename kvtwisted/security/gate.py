@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple, Protocol
 
+from ..core.errors import Unauthenticated
 from ..core.operations import Operations
 
 
@@ -38,6 +39,11 @@ class Pass:
         self.check = check
         #: False for a visitor who shows nothing: only what is public is open to them.
         self.is_known = is_known
+
+
+def nothing_shown() -> Unauthenticated:
+    """What somebody is told who shows nothing and wants what is not public."""
+    return Unauthenticated("a token is needed: send the header Authorization: Bearer <token>")
 
 
 #: Called, on the reactor thread, with the passes that hold no longer.

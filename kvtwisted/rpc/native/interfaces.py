@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Callable
 
-from ...core.errors import KvError, Unauthenticated
+from ...core.errors import KvError
 from ...core.operations import Operations
-from ...security.gate import Gate, Pass, Visitor
+from ...security.gate import Gate, Pass, Visitor, nothing_shown
 from ..errors import call_error
 from ..methods import SERVICES
 from .pipelines import PipelineService
@@ -44,8 +44,7 @@ class Interfaces:
         self._known = list(known)
         self._forget = forget
         self._entries: dict[Pass, tuple[Entry, UnaryCalls]] = {}
-        sentence = "this method needs a token: send the header authorization: Bearer <token>"
-        self._nobody = Entry(_by_path(self._public), call_error(Unauthenticated(sentence), "authentication"))
+        self._nobody = Entry(_by_path(self._public), call_error(nothing_shown(), "authentication"))
         gate.watch(self._withdrawn)
 
     def of(self, visitor: Visitor) -> Entry:

@@ -1,0 +1,56 @@
+"""Who makes a call of the threaded transport, and what runs it for them. Any thread."""
+
+from __future__ import annotations
+
+from typing import Callable
+from urllib.parse import unquote
+
+import grpc
+
+from ..core.errors import KvError
+from ..core.operations import Operations
+from ..security.gate import Gate, Pass, Visitor, nothing_shown
+from .calls import Calls
+from .errors import call_error
+
+
+class Access:
+    """The gate for calls as grpcio gives them."""
+
+    def __init__(self, gate: Gate, make_calls: Callable[[Operations], Calls]) -> None:
+        """`make_calls` makes what runs the calls of one principal."""
+        self._gate = gate
+        self._make_calls = make_calls
+        self._calls: dict[Pass, Calls] = {}
+        gate.watch(self._withdrawn)
+
+    def calls(self, context: grpc.ServicerContext) -> Calls:
+        """What runs this call. Raises CallError when nobody known makes it."""
+        try:
+            admitted = self._gate.admit(_visitor(context))
+            if not admitted.is_known:
+                raise nothing_shown()
+        except KvError as error:
+            raise call_error(error, "authentication") from None
+        calls = self._calls.get(admitted)
+        if calls is None:
+            # Two threads may both make one; either does.
+            calls = self._calls[admitted] = self._make_calls(admitted.operations)
+        return calls
+
+    def _withdrawn(self, passes: frozenset[Pass]) -> None:
+        for withdrawn in passes:
+            self._calls.pop(withdrawn, None)
+
+
+def _visitor(context: grpc.ServicerContext) -> Visitor:
+    authorization = [value for name, value in context.invocation_metadata() or () if name == "authorization"]
+    return Visitor(
+        _address(context.peer()),
+        tuple([value if isinstance(value, bytes) else value.encode("utf-8", "replace") for value in authorization]),
+    )
+
+
+def _address(peer: str) -> str:
+    """The IP address in what grpcio calls a peer: "ipv4:127.0.0.1:4711" or "ipv6:%5B::1%5D:4711"."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
