@@ -45,6 +45,7 @@ from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
 from .rpc.threaded_server import ThreadedGrpcServer
 from .security.audit import Audit
+from .security.gate import Gate, OpenGate
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
@@ -124,10 +125,10 @@ class Server(Service):
         admission = Admission(self._settings.limits.max_in_flight)
         push("admission", admission.close)
         work = Work(self._reactor, requests, storage.operations, admission)
-        facade = AsyncOperations(storage.operations, work, admission)
+        gate = OpenGate(storage.operations)
         administration = self._make_administration(storage)
-        site = self._make_site(facade, administration, metrics)
-        grpc_server = self._make_grpc_server(storage, work, admission)
+        site = self._make_site(gate, work, admission, administration, metrics)
+        grpc_server = self._make_grpc_server(gate, storage, work, admission)
         self.addresses = self._start_transports(site, grpc_server)
         defer = partial(deferToThreadPool, self._reactor, background)
         write_logs = Ticker("log batches", self._reactor, lambda: INTERVAL, partial(defer, batched.write))
@@ -169,7 +170,9 @@ class Server(Service):
             on_disk=self._settings.storage.engine != "memory",
         )
 
-    def _make_site(self, facade: AsyncOperations, administration: Administration, metrics: Metrics) -> KvSite:
+    def _make_site(
+        self, gate: Gate, work: Work, admission: Admission, administration: Administration, metrics: Metrics
+    ) -> KvSite:
         settings = self._settings
         options = HttpOptions(
             max_body_bytes=body_limit(settings.limits.max_request_bytes),
@@ -179,7 +182,8 @@ class Server(Service):
             fast_lane=settings.http.fast_lane,
         )
         return make_site(
-            facade,
+            gate,
+            lambda granted: AsyncOperations(granted, work, admission),
             administration,
             reactor=self._reactor,
             options=options,
@@ -188,7 +192,7 @@ class Server(Service):
             request_timeout=lambda: self._settings.limits.request_timeout,
         )
 
-    def _make_grpc_server(self, storage: Storage, work: Work, admission: Admission) -> GrpcServer:
+    def _make_grpc_server(self, gate: Gate, storage: Storage, work: Work, admission: Admission) -> GrpcServer:
         settings = self._settings
         options = GrpcOptions(
             host=settings.grpc.host,
@@ -202,6 +206,7 @@ class Server(Service):
         limits: dict[str, Any] = {
             "max_response_bytes": lambda: self._settings.grpc.max_response_bytes,
             "request_timeout": lambda: self._settings.limits.request_timeout,
+            "gate": gate,
         }
         if settings.grpc.transport == "native":
             native = NativeGrpcServer(

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.server import Request
 
+from ..security.gate import Visitor
 from . import errors
 from .answers import SERVER, Answer, phrase
 
@@ -89,11 +90,14 @@ class KvChannel(HTTPChannel):
     requestFactory = KvRequest
     site: KvSite
     transport: Any
+    #: Who the connection says is there.
+    visitor = Visitor("")
     _closing = False
 
     def connectionMade(self) -> None:
         """The connection is open."""
         super().connectionMade()
+        self.visitor = Visitor(getattr(self.transport.getPeer(), "host", ""))
         self.site.channels.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -146,6 +150,9 @@ class KvChannel(HTTPChannel):
         # An answer is written in one go, so that this one has not been begun.
         self.persistent = False
         self.requests[-1].setHeader(b"Connection", b"close")
+
+    def forget(self) -> None:
+        """Look again who is there, from the next request on. Here each request is looked at anyway."""
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""

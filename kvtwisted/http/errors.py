@@ -6,6 +6,7 @@ nearest class above it that has one.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from twisted.python.failure import Failure
@@ -49,6 +50,9 @@ TABLE: dict[type[BaseException], Row] = {
     errors.ResponseTooLarge: Row(400),
     errors.TooLarge: Row(413),
     UnsupportedMediaType: Row(415),
+    errors.Unauthenticated: Row(401),
+    errors.PermissionDenied: Row(403),
+    errors.RateLimited: Row(429),
     errors.Overloaded: Row(429, retry_after=RETRY_AFTER),
     errors.WriteStalled: Row(429, "RocksDB accepts no writes just now; nothing was written, try again", RETRY_AFTER),
     # 504 is for gateways; here the server itself was too slow.
@@ -72,10 +76,15 @@ def answer(failure: Failure, doing: str) -> Answer:
     sentence = row.sentence or str(error)
     if row.status == 500:
         return problem(500, code, sentence, incident=incidents.report(failure, doing))
-    result = problem(row.status, code, sentence)
-    if row.retry_after is not None:
-        return result._replace(headers=(("Retry-After", str(row.retry_after)),))
-    return result
+    return problem(row.status, code, sentence)._replace(headers=_headers(row, error))
+
+
+def _headers(row: Row, error: BaseException | None) -> tuple[tuple[str, str], ...]:
+    if row.status == 401:
+        return (("WWW-Authenticate", "Bearer"),)  # RFC 6750, section 3
+    if isinstance(error, errors.RateLimited):
+        return (("Retry-After", str(max(1, math.ceil(error.retry_after)))),)
+    return () if row.retry_after is None else (("Retry-After", str(row.retry_after)),)
 
 
 def not_found() -> Answer:

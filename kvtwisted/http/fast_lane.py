@@ -19,7 +19,7 @@ from ..threaded.direct import Direct
 from . import bodies, errors, fast_bodies, urls
 from .answers import KEY_DELETED, KEY_SET, Answer
 from .fast_answers import Encoder
-from .fast_requests import DELETE, GET, Request, RequestReader
+from .fast_requests import DELETE, GET, Request
 from .handlers import LAST_RESORT, Handler, Handlers, Received, overdue, respond
 
 #: Bytes of a body that is waited for here; a longer one is read by twisted.web from its first byte on.
@@ -40,7 +40,7 @@ class Waiter(Protocol):
 
 
 class FastLane:
-    """Reads and answers plain requests, for all connections of a site. Reactor thread."""
+    """Answers the plain requests of one principal, on all connections of a site. Reactor thread."""
 
     def __init__(
         self,
@@ -48,9 +48,7 @@ class FastLane:
         handlers: Handlers,
         clock: IReactorTime,
         request_timeout: Callable[[], float],
-        max_body_bytes: int,
     ) -> None:
-        self.read = RequestReader(min(max_body_bytes, MAX_BODY)).read
         self._get_now = direct.get_now
         self._direct = direct
         self._handlers = handlers
@@ -63,7 +61,7 @@ class FastLane:
 
     def answer(self, waiter: Waiter, request: Request, body: bytes) -> bytes | None:
         """The answer to a request, or None when it has been promised."""
-        kind, target, content_type, _, _ = request
+        kind, target, content_type, _, _, _ = request
         if kind == GET:
             return self._get(waiter, target)
         if kind == DELETE:

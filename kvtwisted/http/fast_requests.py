@@ -36,7 +36,7 @@ _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([!-~](?:[ -~\t]*[!-
 _HOST = re.compile(rb"[0-9A-Za-z.\-_:\[\]]+")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,8}")
 #: Headers that may be there once.
-_ONCE = frozenset((b"host", b"content-length", b"content-type", b"connection"))
+_ONCE = frozenset((b"host", b"content-length", b"content-type", b"connection", b"authorization"))
 #: Headers that change how a request or its connection is read.
 _NOT_PLAIN = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"))
 
@@ -46,11 +46,13 @@ class _Block(NamedTuple):
 
     length: int | None
     content_type: str | None
+    authorization: bytes | None
 
 
-#: Method and route (GET, POST or DELETE), the key's URL or the route's last word, Content-Type, and where in the data
-#: the body begins and the request ends, which may be behind the data's own end.
-Request = tuple[int, bytes, Optional[str], int, int]
+#: Method and route (GET, POST or DELETE), the key's URL or the route's last word, Content-Type, where in the data the
+#: body begins and the request ends, which may be behind the data's own end, and Authorization: the same object as long
+#: as the header block is the same.
+Request = tuple[int, bytes, Optional[str], int, int, Optional[bytes]]
 
 
 class RequestReader:
@@ -74,7 +76,7 @@ class RequestReader:
         if block is None:
             return None
         kind: int = line.lastindex  # type: ignore[assignment]  # each way to match has its group
-        length, content_type = block
+        length, content_type, authorization = block
         if kind == POST:
             if length is None or length > self._max_body_bytes:
                 return None
@@ -82,7 +84,7 @@ class RequestReader:
             return None
         else:
             length = 0
-        return kind, line[kind], content_type, body, body + length
+        return kind, line[kind], content_type, body, body + length, authorization
 
     def _meaning(self, block: bytes) -> _Block | None:
         meaning = _read_block(block)
@@ -113,5 +115,7 @@ def _read_block(block: bytes) -> _Block | None:
     if length is not None and not _LENGTH.fullmatch(length):
         return None
     return _Block(
-        None if length is None else int(length), None if content_type is None else content_type.decode("ascii")
+        None if length is None else int(length),
+        None if content_type is None else content_type.decode("ascii"),
+        once.get(b"authorization"),
     )

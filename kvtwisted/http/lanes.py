@@ -9,19 +9,21 @@ it. So answers go out in the order of the requests, and no byte is taken by both
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import Request
+from twisted.web import http
 
 from .channel import KvChannel
 from .direct_send import send_now
 from .fast_answers import closing
 
 if TYPE_CHECKING:
+    from .entrance import Entrance
     from .fast_lane import FastLane
+    from .fast_requests import Request
 
 #: Bytes of answers that are given to the transport at once; then it is asked whether it wants more.
 BURST = 262_144
@@ -32,11 +34,16 @@ EAGER = 16_384
 class TwoLaneChannel(KvChannel):
     """One connection. Reactor thread."""
 
-    def __init__(self, lane: FastLane) -> None:
+    def __init__(self, entrance: Entrance, read: Callable[[bytes, int], Request | None]) -> None:
+        """`read` is `RequestReader.read`."""
         super().__init__()
         #: What a promised answer waits for, if that can be cancelled.
         self.running: Deferred[Any] | None = None
-        self._lane = lane
+        self._entrance = entrance
+        self._read = read
+        # What answers the plain requests of whoever has shown this Authorization last.
+        self._lane: FastLane | None = None
+        self._authorization: bytes | None = None
         # What has come in and belongs to the fast lane, and how long it must be to be worth looking at.
         self._held = b""
         self._needed = 0
@@ -86,11 +93,14 @@ class TwoLaneChannel(KvChannel):
     def _take(self) -> bool:
         """Answer plain requests in a row; False when the next one is plain but not complete."""
         data, self._held, self._needed = self._held, b"", 0
-        at, end, size, answer = 0, len(data), 0, self._lane.answer
-        read = self._lane.read
+        at, end, size = 0, len(data), 0
+        read = self._read
         while at < end:
             request = None if self.site.draining else read(data, at)
-            if request is None:
+            lane = self._lane
+            if request is not None and (lane is None or request[5] is not self._authorization):
+                lane = self._enter(request[5])
+            if request is None or lane is None:
                 self._flush()
                 self._is_twisted = True
                 self._give_to_twisted(data[at:] if at else data)
@@ -101,7 +111,7 @@ class TwoLaneChannel(KvChannel):
                 self._held = data[at:] if at else data
                 return False
             at = last
-            reply = answer(self, request, data[body:last])
+            reply = lane.answer(self, request, data[body:last])
             if reply is not None:
                 self._is_promised = False
                 self._out.append(reply)
@@ -113,6 +123,16 @@ class TwoLaneChannel(KvChannel):
                 break
         self._held = data[at:]
         return True
+
+    def _enter(self, authorization: bytes | None) -> FastLane | None:
+        shown = () if authorization is None else (authorization,)
+        self._authorization = authorization
+        self._lane = self._entrance.lane(self.visitor._replace(authorization=shown))
+        return self._lane
+
+    def forget(self) -> None:
+        """Look again who is there, from the next request on."""
+        self._lane = None
 
     def _limit_held(self) -> None:
         if len(self._held) > EAGER and not self._waitingForTransport:
@@ -161,7 +181,7 @@ class TwoLaneChannel(KvChannel):
         finally:
             self._is_busy = was_busy
 
-    def requestDone(self, request: Request) -> None:
+    def requestDone(self, request: http.Request) -> None:
         """Twisted.web has answered a request; what it holds behind that belongs to the fast lane."""
         self._is_twisted = False
         was_busy, self._is_busy = self._is_busy, True
@@ -183,7 +203,8 @@ class TwoLaneChannel(KvChannel):
         """The connection is gone, and what was promised to it is not waited for."""
         self._is_promised = False
         self._held = b""
-        self._lane.forget(self)
+        if self._lane is not None:
+            self._lane.forget(self)
         running, self.running = self.running, None
         super().connectionLost(reason)
         if running is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Callable, NamedTuple
 
 from klein import Klein
@@ -11,6 +12,7 @@ from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
+from ..security.gate import Visitor
 from . import errors
 from .admin import AdminHandlers
 from .answers import Answer
@@ -28,7 +30,6 @@ class Route(NamedTuple):
     name: str
     method: str
     path: str
-    handler: Handler
 
 
 class _Tail(BaseConverter):
@@ -39,54 +40,83 @@ class _Tail(BaseConverter):
     weight = 200
 
 
-def make_routes(
-    handlers: Handlers, admin: AdminHandlers, metrics_path: str, health_path: str, metrics_text: MetricsText | None
-) -> list[Route]:
-    """All routes; without `metrics_text` there is no metrics path."""
+def make_routes(metrics_path: str | None, health_path: str) -> list[Route]:
+    """All routes; without `metrics_path` there is no such one."""
     routes = [
-        Route("set", "POST", "/api/v1/set", handlers.set),
-        Route("get", "GET", "/api/v1/get/<tail:tail>", handlers.get),
-        Route("delete", "DELETE", "/api/v1/delete/<tail:tail>", handlers.delete),
-        Route("scan", "GET", "/api/v1/scan", handlers.scan),
-        Route("mset", "POST", "/api/v1/mset", handlers.mset),
-        Route("mget", "POST", "/api/v1/mget", handlers.mget),
-        Route("mdelete", "POST", "/api/v1/mdelete", handlers.mdelete),
-        Route("get_config", "GET", "/api/v1/config", handlers.get_config),
-        Route("update_config", "POST", "/api/v1/config", handlers.update_config),
-        Route("admin_backup", "POST", "/api/v1/admin/backup", admin.backup),
-        Route("admin_backups", "GET", "/api/v1/admin/backups", admin.backups),
-        Route("admin_eviction", "GET", "/api/v1/admin/eviction", admin.eviction),
-        Route("admin_orphans", "POST", "/api/v1/admin/orphans", admin.orphans),
-        Route("openapi", "GET", "/api/v1/openapi.json", lambda _: succeed(Answer(200, OPENAPI))),
-        Route("health", "GET", health_path, handlers.health),
+        Route("set", "POST", "/api/v1/set"),
+        Route("get", "GET", "/api/v1/get/<tail:tail>"),
+        Route("delete", "DELETE", "/api/v1/delete/<tail:tail>"),
+        Route("scan", "GET", "/api/v1/scan"),
+        Route("mset", "POST", "/api/v1/mset"),
+        Route("mget", "POST", "/api/v1/mget"),
+        Route("mdelete", "POST", "/api/v1/mdelete"),
+        Route("get_config", "GET", "/api/v1/config"),
+        Route("update_config", "POST", "/api/v1/config"),
+        Route("admin_backup", "POST", "/api/v1/admin/backup"),
+        Route("admin_backups", "GET", "/api/v1/admin/backups"),
+        Route("admin_eviction", "GET", "/api/v1/admin/eviction"),
+        Route("admin_orphans", "POST", "/api/v1/admin/orphans"),
+        Route("openapi", "GET", "/api/v1/openapi.json"),
+        Route("health", "GET", health_path),
     ]
-    if metrics_text is not None:
-        routes.append(Route("metrics", "GET", metrics_path, _metrics_handler(metrics_text)))
+    if metrics_path is not None:
+        routes.append(Route("metrics", "GET", metrics_path))
     return routes
 
 
-def make_app(routes: Sequence[Route]) -> Klein:
-    """The routes as a Klein application. HEAD is answered wherever GET is."""
+def make_handlers(handlers: Handlers, admin: AdminHandlers, metrics_text: MetricsText | None) -> dict[str, Handler]:
+    """What answers each route, by its name; without `metrics_text` nothing answers that one."""
+    by_name: dict[str, Handler] = {
+        "set": handlers.set,
+        "get": handlers.get,
+        "delete": handlers.delete,
+        "scan": handlers.scan,
+        "mset": handlers.mset,
+        "mget": handlers.mget,
+        "mdelete": handlers.mdelete,
+        "get_config": handlers.get_config,
+        "update_config": handlers.update_config,
+        "admin_backup": admin.backup,
+        "admin_backups": admin.backups,
+        "admin_eviction": admin.eviction,
+        "admin_orphans": admin.orphans,
+        "openapi": lambda _: succeed(Answer(200, OPENAPI)),
+        "health": handlers.health,
+    }
+    if metrics_text is not None:
+        by_name["metrics"] = _metrics_handler(metrics_text)
+    return by_name
+
+
+#: What answers a request: the route's name, the visitor, what came.
+Serve = Callable[[str, Visitor, Received], "Deferred[Answer]"]
+
+
+def make_app(routes: Sequence[Route], serve: Serve) -> Klein:
+    """The routes as a Klein application that `serve` answers for. HEAD is answered wherever GET is."""
     app = Klein()
     app.url_map.converters["tail"] = _Tail
     # A key may hold any slashes, and no path is ever answered with a redirect.
     app.url_map.merge_slashes = False
     for route in routes:
-        app.route(route.path, methods=[route.method], endpoint=route.name)(_serving(route))
+        app.route(route.path, methods=[route.method], endpoint=route.name)(_serving(route.name, serve))
     app.handle_errors(HTTPException)(_unrouted)  # type: ignore[arg-type]  # the requests are the site's own
     return app
 
 
-def _serving(route: Route) -> Callable[..., Deferred[bytes]]:
-    def serve(request: KvRequest, tail: str = "") -> Deferred[bytes]:
+def _serving(name: str, serve: Serve) -> Callable[..., Deferred[bytes]]:
+    def handle(request: KvRequest, tail: str = "") -> Deferred[bytes]:
         _, _, query = request.uri.partition(b"?")
         content_type = request.getHeader(b"Content-Type")
         # Any byte may come; as Latin-1 none fails to decode.
         named = None if content_type is None else content_type.decode("latin-1")
         received = Received(tail.encode(), query, named, request.content.getvalue())
-        return respond(route.name, route.handler, received).addCallback(request.begin)
+        visitor = request.channel.visitor._replace(
+            authorization=tuple(request.requestHeaders.getRawHeaders(b"authorization", ()))
+        )
+        return respond(name, partial(serve, name, visitor), received).addCallback(request.begin)
 
-    return serve
+    return handle
 
 
 def _unrouted(request: KvRequest, failure: Failure) -> bytes:

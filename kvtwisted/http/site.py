@@ -12,14 +12,18 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from ..core.operations import Operations
+from ..security.gate import Gate
 from ..threaded.administration import Administration
 from ..threaded.facade import AsyncOperations
 from .admin import AdminHandlers
 from .channel import KvChannel, KvRequest
-from .fast_lane import FastLane
+from .entrance import Entrance, Interface
+from .fast_lane import MAX_BODY, FastLane
+from .fast_requests import RequestReader
 from .handlers import Handlers
 from .lanes import TwoLaneChannel
-from .routes import MetricsText, make_app, make_routes
+from .routes import MetricsText, make_app, make_handlers, make_routes
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,13 @@ class KvSite(Site):
     requestFactory = KvRequest
     noisy = False
 
-    def __init__(self, resource: IResource, reactor: Any, options: HttpOptions, lane: FastLane | None = None) -> None:
-        """Without `lane` every request goes to twisted.web and `resource`."""
+    def __init__(self, resource: IResource, reactor: Any, options: HttpOptions, entrance: Entrance) -> None:
+        """`resource` is what answers all but plain requests."""
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
-        if lane is not None:
-            self.protocol = partial(TwoLaneChannel, lane)  # type: ignore[assignment]  # any factory does
+        if options.fast_lane:
+            read = RequestReader(min(options.max_body_bytes, MAX_BODY)).read
+            self.protocol = partial(TwoLaneChannel, entrance, read)  # type: ignore[assignment]  # any factory does
+            entrance.watch(self._forget)
         self.max_body_bytes = options.max_body_bytes
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
@@ -80,6 +86,10 @@ class KvSite(Site):
         self.channels.discard(channel)
         self._check_drained()
 
+    def _forget(self, withdrawn: object) -> None:
+        for channel in self.channels:
+            channel.forget()
+
     def _abort(self) -> None:
         for channel in list(self.channels):
             channel.abort()
@@ -107,7 +117,8 @@ class KvSite(Site):
 
 
 def make_site(
-    operations: AsyncOperations,
+    gate: Gate,
+    make_facade: Callable[[Operations], AsyncOperations],
     administration: Administration,
     *,
     reactor: Any,
@@ -116,16 +127,21 @@ def make_site(
     max_response_bytes: Callable[[], int],
     request_timeout: Callable[[], float],
 ) -> KvSite:
-    """The HTTP interface over `operations` and `administration`, ready to be listened with.
+    """The HTTP interface, ready to be listened with.
 
+    Visitors whom `gate` admits find `administration`, and `make_facade` of the operations that are granted to them.
     `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None when monitoring
     is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are asked anew for
     each request.
     """
-    handlers = Handlers(operations, reactor, max_response_bytes, request_timeout)
     admin = AdminHandlers(administration)
-    routes = make_routes(handlers, admin, options.metrics_path, options.health_path, metrics_text)
-    lane = None
-    if options.fast_lane:
-        lane = FastLane(operations.direct, handlers, reactor, request_timeout, options.max_body_bytes)
-    return KvSite(make_app(routes).resource(), reactor, options, lane)
+
+    def make(operations: Operations) -> Interface:
+        facade = make_facade(operations)
+        handlers = Handlers(facade, reactor, max_response_bytes, request_timeout)
+        lane = FastLane(facade.direct, handlers, reactor, request_timeout)
+        return Interface(make_handlers(handlers, admin, metrics_text), lane)
+
+    entrance = Entrance(gate, make)
+    routes = make_routes(options.metrics_path if metrics_text else None, options.health_path)
+    return KvSite(make_app(routes, entrance.handle).resource(), reactor, options, entrance)

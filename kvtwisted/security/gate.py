@@ -32,7 +32,7 @@ class Pass:
     def __init__(
         self, who: str, operations: Operations, check: Callable[[str], None], *, is_known: bool = True
     ) -> None:
-        """`check` raises Unauthenticated or PermissionDenied for an operation (`grants`) that has no key."""
+        """`check` raises PermissionDenied for an operation that is granted on no key at all."""
         #: The principal, as the audit log names it.
         self.who = who
         self.operations = operations

@@ -15,6 +15,7 @@ from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.site import HttpOptions, make_site
+from kvtwisted.security.gate import OpenGate
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
 from kvtwisted.threaded.work import Work
@@ -85,8 +86,10 @@ class LiveSite:
         self.admission = Admission(1024)
         tasks = FakeTasks()
         operations = Operations(self.storage.store, configuration, CountingRecorder(), Health())
+        work = Work(reactor, pool, operations, self.admission)
         self.site = make_site(
-            AsyncOperations(operations, Work(reactor, pool, operations, self.admission), self.admission),
+            OpenGate(operations),
+            lambda granted: AsyncOperations(granted, work, self.admission),
             Administration(reactor, pool, backups=tasks, plan_eviction=tasks.plan, collect_orphans=tasks.collect),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),

@@ -18,6 +18,7 @@ from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
+from kvtwisted.security.gate import Gate, OpenGate
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
 from kvtwisted.threaded.work import Work
@@ -163,6 +164,7 @@ class World:
         configuration: Configuration | None = None,
         on_disk: bool = True,
         metrics_text: MetricsText | None = lambda: METRICS,
+        gate: Gate | None = None,
         **options: Any,
     ) -> None:
         self.held = False
@@ -187,8 +189,10 @@ class World:
             on_disk=on_disk,
         )
         operations = Operations(self.storage.store, configuration or small_configuration(), self.recorder, self.health)
+        work = Work(self.reactor, self.pool, operations, self.admission)
         self.site = make_site(
-            AsyncOperations(operations, Work(self.reactor, self.pool, operations, self.admission), self.admission),
+            gate or OpenGate(operations),
+            lambda granted: AsyncOperations(granted, work, self.admission),
             self.administration,
             reactor=self.reactor,
             options=HttpOptions(**{"fast_lane": self.fast_lane, **options}),

@@ -33,12 +33,12 @@ def test_what_is_read() -> None:
     """Method and route, the key or the route's word, Content-Type, and the places of body and end."""
     read = RequestReader(100).read
     head = len(SET_K) - 23
-    assert read(SET_K, 0) == (POST, b"set", "application/json", head, len(SET_K))
-    assert read(b"xx" + GET_K, 2) == (GET, b"k", None, 2 + len(GET_K), 2 + len(GET_K))
+    assert read(SET_K, 0) == (POST, b"set", "application/json", head, len(SET_K), None)
+    assert read(b"xx" + GET_K, 2) == (GET, b"k", None, 2 + len(GET_K), 2 + len(GET_K), None)
     delete = request_bytes("DELETE", "/api/v1/delete/a/b%20c")
-    assert read(delete, 0) == (DELETE, b"a/b%20c", None, len(delete), len(delete))
+    assert read(delete, 0) == (DELETE, b"a/b%20c", None, len(delete), len(delete), None)
     # The body need not be there.
-    assert read(SET_K[:head], 0) == (POST, b"set", "application/json", head, len(SET_K))
+    assert read(SET_K[:head], 0) == (POST, b"set", "application/json", head, len(SET_K), None)
 
 
 def test_what_is_too_large_is_left() -> None:

@@ -12,20 +12,31 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from kvtwisted.core import limits
 from kvtwisted.core.author import ANONYMOUS, Author
-from kvtwisted.core.errors import KvError, Overloaded, StorageError, StorageFull
+from kvtwisted.core.errors import (
+    KvError,
+    Overloaded,
+    PermissionDenied,
+    RateLimited,
+    StorageError,
+    StorageFull,
+    Unauthenticated,
+)
 from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import urls
 from kvtwisted.http.admin import AdminHandlers
 from kvtwisted.http.errors import TABLE
 from kvtwisted.http.handlers import Handlers
 from kvtwisted.http.openapi import OPENAPI
-from kvtwisted.http.routes import make_app, make_routes
+from kvtwisted.http.routes import make_app, make_handlers, make_routes
+from kvtwisted.security.gate import OpenGate, Pass, Visitor
 
 from ..support.configuration import FakeConfiguration
 from .support import METRICS, Reply, World
 
 DOCUMENT = json.loads(OPENAPI)
 
+#: Routes that everybody may use.
+PUBLIC = {"GET/api/v1/openapi.json", "GET/api/v1/health"}
 #: Codes of errors that are no KvError.
 OTHER_CODES = {"not_found", "key_not_found", "method_not_allowed", "malformed_request"}
 
@@ -128,6 +139,47 @@ def busy() -> World:
     return world
 
 
+class Refusing:
+    """Operations that are granted to nobody."""
+
+    def __init__(self, error: KvError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return self._refuse
+
+    def _refuse(self, *args: object, **more: object) -> None:
+        raise self._error
+
+
+class RefusingGate(OpenGate):
+    """A gate that admits nobody who wants more than what is public, or nobody to any operation."""
+
+    def __init__(self, error: KvError) -> None:
+        nothing: Any = None
+        super().__init__(nothing)
+        self._error = error
+
+    def admit(self, visitor: Visitor) -> Pass:
+        """Raises the error, if that is for the gate to raise."""
+        if not visitor.authorization:
+            return super().admit(visitor)
+        if isinstance(self._error, PermissionDenied):
+            refusing: Any = Refusing(self._error)
+            return Pass("somebody", refusing, self._refuse)
+        raise self._error
+
+    def _refuse(self, operation: str) -> None:
+        raise self._error
+
+
+def refusals(method: str, sample: Sample) -> Iterator[Reply]:
+    """What the gate refuses."""
+    body = None if sample.body is None else sample.body.encode()
+    for error in (Unauthenticated("x"), PermissionDenied("x"), RateLimited("x", 3)):
+        yield World(gate=RefusingGate(error)).request(method, sample.target, body, authorization="Bearer x")
+
+
 def stopping() -> World:
     """A world that takes no more requests."""
     world = World()
@@ -154,6 +206,8 @@ def replies_to(method: str, sample: Sample) -> Iterator[Reply]:
     full = failing(StorageFull("x"), "write")
     for world in (busy(), stopping(), broken, full, *([World(on_disk=False)] if "/admin/" in sample.target else [])):
         yield world.request(method, sample.target, body)
+    if method + sample.target not in PUBLIC:
+        yield from refusals(method, sample)
 
 
 def test_the_document_is_valid() -> None:
@@ -167,11 +221,19 @@ def test_the_document_is_served() -> None:
     assert (reply.status, reply.headers["content-type"], reply.body) == (200, "application/json", OPENAPI)
 
 
+def test_every_route_has_its_handler() -> None:
+    """And every handler its route."""
+    nothing: Any = None
+    handlers = Handlers(nothing, nothing, nothing, nothing)
+    by_name = make_handlers(handlers, AdminHandlers(nothing), lambda: METRICS)
+    assert list(by_name) == [route.name for route in make_routes("/metrics", "/api/v1/health")]
+
+
 def test_the_document_has_the_routes_of_the_server() -> None:
     """Each path and method of Klein's map, under the same name, and no other; HEAD goes with GET."""
     nothing: Any = None
-    handlers = Handlers(nothing, nothing, nothing, nothing)
-    app = make_app(make_routes(handlers, AdminHandlers(nothing), "/metrics", "/api/v1/health", lambda: METRICS))
+    routes = make_routes("/metrics", "/api/v1/health")
+    app = make_app(routes, nothing)
     served = {
         (rule.rule.replace("<tail:tail>", "{key}"), method, rule.endpoint)
         for rule in app.url_map.iter_rules()

@@ -1,0 +1,73 @@
+"""What each visitor finds: the same routes for all, over the operations that are granted to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Callable, NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from ..core.errors import KvError
+from ..core.operations import Operations
+from ..security.gate import Gate, Pass, Visitor, Watcher, nothing_shown
+from ..security.policy import ROUTES
+from .answers import Answer
+from .handlers import Handler, Received
+
+if TYPE_CHECKING:
+    from .fast_lane import FastLane
+
+
+class Interface(NamedTuple):
+    """What answers the routes by their names, and the plain requests among them."""
+
+    handlers: Mapping[str, Handler]
+    lane: FastLane
+
+
+class Entrance:
+    """Looks at who comes, and lets them to an interface of their own. Reactor thread."""
+
+    def __init__(self, gate: Gate, make: Callable[[Operations], Interface]) -> None:
+        self._gate = gate
+        self._make = make
+        self._made: dict[Pass, Interface] = {}
+        gate.watch(self._withdrawn)
+
+    def watch(self, watcher: Watcher) -> None:
+        """See `Gate.watch`."""
+        self._gate.watch(watcher)
+
+    def handle(self, name: str, visitor: Visitor, received: Received) -> Deferred[Answer]:
+        """What the route called `name` answers.
+
+        Fails, at once or by its Deferred, with Unauthenticated or PermissionDenied, or with what the handler fails.
+        """
+        operation = ROUTES[name]
+        if operation is None:
+            # What is public is answered whatever is shown.
+            admitted = self._gate.admit(Visitor(visitor.address))
+        else:
+            admitted = self._gate.admit(visitor)
+            if not admitted.is_known:
+                raise nothing_shown()
+            admitted.check(operation)
+        return self._interface(admitted).handlers[name](received)
+
+    def lane(self, visitor: Visitor) -> FastLane | None:
+        """What answers the plain requests of somebody known; None for anybody else, whom `handle` tells more."""
+        try:
+            admitted = self._gate.admit(visitor)
+        except KvError:
+            return None
+        return self._interface(admitted).lane if admitted.is_known else None
+
+    def _interface(self, admitted: Pass) -> Interface:
+        made = self._made.get(admitted)
+        if made is None:
+            made = self._made[admitted] = self._make(admitted.operations)
+        return made
+
+    def _withdrawn(self, passes: frozenset[Pass]) -> None:
+        for withdrawn in passes:
+            self._made.pop(withdrawn, None)
