@@ -114,6 +114,7 @@ class Server(Service):
         batched = BatchedLogs(self._settings.logging)
         push("batched logs", batched.close)
         audit = Audit(batched.open("audit").add)
+        access_log = batched.open("access").add if self._settings.logging.access else None
         engine = self._open_engine()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
@@ -127,7 +128,7 @@ class Server(Service):
         work = Work(self._reactor, requests, storage.operations, admission)
         gate = OpenGate(storage.operations)
         administration = self._make_administration(storage)
-        site = self._make_site(gate, work, admission, administration, metrics)
+        site = self._make_site(gate, work, admission, administration, metrics, access_log)
         grpc_server = self._make_grpc_server(gate, storage, work, admission)
         self.addresses = self._start_transports(site, grpc_server)
         defer = partial(deferToThreadPool, self._reactor, background)
@@ -171,7 +172,13 @@ class Server(Service):
         )
 
     def _make_site(
-        self, gate: Gate, work: Work, admission: Admission, administration: Administration, metrics: Metrics
+        self,
+        gate: Gate,
+        work: Work,
+        admission: Admission,
+        administration: Administration,
+        metrics: Metrics,
+        access_log: Callable[[bytes], None] | None,
     ) -> KvSite:
         settings = self._settings
         options = HttpOptions(
@@ -180,6 +187,7 @@ class Server(Service):
             metrics_path=settings.monitoring.metrics_path,
             health_path=settings.monitoring.health_path,
             fast_lane=settings.http.fast_lane,
+            access_log=access_log,
         )
         return make_site(
             gate,

@@ -169,6 +169,7 @@ class LoggingSettings:
     directory: str = option("./logs", "Folder of the log files; empty writes none.", guarded=True)
     format: str = option("text", "Form of the log files.", choices=("text", "json"))
     level: str = option("info", "Least level in running.log.", choices=("debug", "info", "warn", "error"), live=True)
+    access: bool = option(False, "Write access.log, a line of JSON for each HTTP request.")
     max_bytes: int = option(10 * MIB, "Bytes of a log file before it is rotated.", low=64 * KIB, high=1 * GIB)
     max_files: int = option(5, "Rotated files kept of each log.", low=1, high=1000)
     performance_interval: int = option(

@@ -9,6 +9,7 @@ LINGER_TIMEOUT seconds. Nothing that came behind the refused request is ever loo
 from __future__ import annotations
 
 from io import BytesIO
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import connectionDone
@@ -18,6 +19,7 @@ from twisted.web.server import Request
 
 from ..security.gate import Visitor
 from . import errors
+from .access_log import peer_text
 from .answers import SERVER, Answer, phrase
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class KvRequest(Request):
 
     channel: KvChannel
     content: BytesIO
+    #: When it was complete (`time.monotonic`).
+    received_at: float
 
     def gotLength(self, length: int | None) -> None:
         """The head is complete. Twisted would put a long body into a file."""
@@ -47,6 +51,7 @@ class KvRequest(Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The request is complete. Twisted would read forms out of its body and query."""
+        self.received_at = monotonic()
         self.method, self.uri, self.clientproto = command, path, version
         self.path = path.partition(b"?")[0]
         self.args = {}
@@ -92,12 +97,16 @@ class KvChannel(HTTPChannel):
     transport: Any
     #: Who the connection says is there.
     visitor = Visitor("")
+    #: Their address and port, for the access log.
+    peer = b""
     _closing = False
 
     def connectionMade(self) -> None:
         """The connection is open."""
         super().connectionMade()
-        self.visitor = Visitor(getattr(self.transport.getPeer(), "host", ""))
+        peer = self.transport.getPeer()
+        self.visitor = Visitor(getattr(peer, "host", ""))
+        self.peer = peer_text(self.visitor.address, getattr(peer, "port", 0))
         self.site.channels.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -168,6 +177,8 @@ class KvChannel(HTTPChannel):
             f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + answer.body)
+        if self.site.access_log is not None:
+            self.site.access_log.other(self.peer, b"", b"", answer.status, len(answer.body), 0.0)
         self._closing = True
         self.paused = True
         self.transport.unregisterProducer()

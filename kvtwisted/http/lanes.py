@@ -9,6 +9,7 @@ it. So answers go out in the order of the requests, and no byte is taken by both
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Callable
 
 from twisted.internet.defer import Deferred
@@ -21,6 +22,7 @@ from .direct_send import send_now
 from .fast_answers import closing
 
 if TYPE_CHECKING:
+    from .access_log import AccessLog
     from .entrance import Entrance
     from .fast_lane import FastLane
     from .fast_requests import Request
@@ -44,6 +46,8 @@ class TwoLaneChannel(KvChannel):
         # What answers the plain requests of whoever has shown this Authorization last.
         self._lane: FastLane | None = None
         self._authorization: bytes | None = None
+        # For the access log: the request that is being answered, and when it came (`time.monotonic`).
+        self._asked: tuple[Request, float]
         # What has come in and belongs to the fast lane, and how long it must be to be worth looking at.
         self._held = b""
         self._needed = 0
@@ -94,7 +98,7 @@ class TwoLaneChannel(KvChannel):
         """Answer plain requests in a row; False when the next one is plain but not complete."""
         data, self._held, self._needed = self._held, b"", 0
         at, end, size = 0, len(data), 0
-        read = self._read
+        read, log = self._read, self.site.access_log
         while at < end:
             request = None if self.site.draining else read(data, at)
             lane = self._lane
@@ -111,9 +115,13 @@ class TwoLaneChannel(KvChannel):
                 self._held = data[at:] if at else data
                 return False
             at = last
+            if log is not None:
+                self._asked = request, monotonic()
             reply = lane.answer(self, request, data[body:last])
             if reply is not None:
                 self._is_promised = False
+                if log is not None:
+                    self._log_answer(log, reply)
                 self._out.append(reply)
                 size += len(reply)
                 if size >= BURST:
@@ -123,6 +131,10 @@ class TwoLaneChannel(KvChannel):
                 break
         self._held = data[at:]
         return True
+
+    def _log_answer(self, log: AccessLog, answer: bytes) -> None:
+        request, asked_at = self._asked
+        log.plain(self.peer, request, answer, monotonic() - asked_at)
 
     def _enter(self, authorization: bytes | None) -> FastLane | None:
         shown = () if authorization is None else (authorization,)
@@ -158,6 +170,8 @@ class TwoLaneChannel(KvChannel):
             return
         self._is_promised = False
         self.running = None
+        if self.site.access_log is not None:
+            self._log_answer(self.site.access_log, answer)
         self._out.append(closing(answer) if self._is_last else answer)
         if self._is_busy:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
@@ -16,6 +17,7 @@ from ..core.operations import Operations
 from ..security.gate import Gate
 from ..threaded.administration import Administration
 from ..threaded.facade import AsyncOperations
+from .access_log import AccessLog
 from .admin import AdminHandlers
 from .channel import KvChannel, KvRequest
 from .entrance import Entrance, Interface
@@ -38,6 +40,8 @@ class HttpOptions:
     health_path: str = "/api/v1/health"
     #: Whether plain requests of the hot routes are answered without twisted.web and Klein.
     fast_lane: bool = True
+    #: What takes the lines of the access log; None: there is none.
+    access_log: Callable[[bytes], None] | None = None
 
 
 class KvSite(Site):
@@ -56,6 +60,7 @@ class KvSite(Site):
             self.protocol = partial(TwoLaneChannel, entrance, read)  # type: ignore[assignment]  # any factory does
             entrance.watch(self._forget)
         self.max_body_bytes = options.max_body_bytes
+        self.access_log = None if options.access_log is None else AccessLog(options.access_log)
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
         #: Whether `drain` has been called.
@@ -107,7 +112,12 @@ class KvSite(Site):
         return None if self.draining else super().buildProtocol(addr)
 
     def log(self, request: Request) -> None:
-        """No access log: metrics count, and errors have their own log."""
+        """Twisted has answered a request."""
+        if self.access_log is not None and isinstance(request, KvRequest):
+            self.access_log.other(
+                request.channel.peer, request.method, request.uri, request.code, request.sentLength,
+                monotonic() - request.received_at,
+            )  # fmt: skip
 
     def startFactory(self) -> None:
         """Nothing to prepare: Twisted's own would keep a clock for the access log."""
