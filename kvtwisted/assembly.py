@@ -36,6 +36,7 @@ from .core.errors import Unavailable
 from .core.space import fitted, lowered
 from .engines import open_engine
 from .http.bodies import body_limit
+from .http.hosts import Hosts, words
 from .http.site import HttpOptions, KvSite, make_site
 from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
@@ -188,6 +189,7 @@ class Server(Service):
             health_path=settings.monitoring.health_path,
             fast_lane=settings.http.fast_lane,
             access_log=access_log,
+            hosts=Hosts([settings.http.host, *words(settings.http.allowed_hosts)]),
         )
         return make_site(
             gate,

@@ -27,8 +27,6 @@ _BOOLEAN_WORDS = {
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 _INTEGER_TEXT = re.compile(r"-?[0-9]{1,20}")
-#: Strings that may be empty. Elsewhere an empty one is refused: as a host it would listen on every address.
-_MAY_BE_EMPTY = frozenset({"grpc.tls_certificate", "grpc.tls_private_key", "logging.directory"})
 _MAX_STRING = 4096
 _SHOWN_CHARACTERS = 60
 
@@ -59,6 +57,14 @@ class Key:
         return flag_name(self.name)
 
     @property
+    def may_be_empty(self) -> bool:
+        """Whether a string may be: where that is the default, and for a log that is not written.
+
+        Elsewhere an empty one is refused: as a host it would listen on every address.
+        """
+        return self.default == "" or self.name == "logging.directory"
+
+    @property
     def allowed(self) -> str:
         """What it may be, for messages: "an integer from 0 to 65535"."""
         if self.choices:
@@ -67,7 +73,7 @@ class Key:
             return f"an integer from {self.low} to {self.high}"
         if self.type == "boolean":
             return "true or false"
-        emptiness = "" if self.name in _MAY_BE_EMPTY else "non-empty "
+        emptiness = "" if self.may_be_empty else "non-empty "
         return f"a {emptiness}string of at most {_MAX_STRING} characters without NUL"
 
 
@@ -150,7 +156,7 @@ def _is_text(value: str, key: Key) -> bool:
         value.encode("utf-8")
     except UnicodeEncodeError:  # a lone surrogate, for example from an environment variable that is not UTF-8
         return False
-    return len(value) <= _MAX_STRING and "\0" not in value and (value != "" or key.name in _MAY_BE_EMPTY)
+    return len(value) <= _MAX_STRING and "\0" not in value and (value != "" or key.may_be_empty)
 
 
 def parse_text(name: str, text: str) -> object:

@@ -83,6 +83,11 @@ class HttpSettings:
     max_response_bytes: int = option(
         4 * MIB, "Bytes of keys and values in one answer at most.", low=2 * MIB, high=1 * GIB, live=True
     )
+    allowed_hosts: str = option(
+        "",
+        "Names, with commas between, that HTTP requests may call the server by while it asks for no authentication.",
+        guarded=True,
+    )
     idle_timeout: int = option(60, "Seconds without traffic after which a connection is closed.", low=1, high=3600)
     fast_lane: bool = option(
         False, "Answer plain requests for single keys, mset and mget without Klein, many times as fast."

@@ -13,6 +13,8 @@ from ..core.records import Found, as_text
 JSON = "application/json"
 #: What the header Server says.
 SERVER = b"kvtwisted"
+#: Keeps browsers from taking an answer for something else than what its Content-Type says.
+NOSNIFF = (b"X-Content-Type-Options", b"nosniff")
 
 
 class Answer(NamedTuple):

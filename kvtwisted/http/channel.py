@@ -20,7 +20,7 @@ from twisted.web.server import Request
 from ..security.gate import Visitor
 from . import errors
 from .access_log import peer_text
-from .answers import SERVER, Answer, phrase
+from .answers import NOSNIFF, SERVER, Answer, phrase
 
 if TYPE_CHECKING:
     from .site import KvSite
@@ -61,6 +61,7 @@ class KvRequest(Request):
         """Hand the request to the application, its path undecoded."""
         self.site = self.channel.site
         self.setHeader(b"Server", SERVER)
+        self.setHeader(*NOSNIFF)
         self.setHeader(b"Date", datetimeToString())
         self.prepath = []
         self.postpath = _segments(self.path)
@@ -132,8 +133,12 @@ class KvChannel(HTTPChannel):
             return False
 
     def allHeadersReceived(self) -> None:
-        """Refuse a body that is announced as too long, before `100 Continue` asks for it."""
-        limit = self.site.max_body_bytes
+        """Refuse an unknown host, and a body that is announced as too long, before `100 Continue` asks for it."""
+        limit, hosts = self.site.max_body_bytes, self.site.hosts
+        names = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
+        if hosts is not None and not all(map(hosts.allow, names)):
+            self.refuse(errors.unknown_host())
+            return
         if self.length is not None and self.length > limit:
             self.refuse(errors.body_too_large(limit, self.length))
         else:
@@ -173,7 +178,8 @@ class KvChannel(HTTPChannel):
             return
         head = (
             f"HTTP/1.1 {answer.status} {phrase(answer.status).decode()}\r\n"
-            f"Server: {SERVER.decode()}\r\nDate: {datetimeToString().decode()}\r\n"
+            f"Server: {SERVER.decode()}\r\n{NOSNIFF[0].decode()}: {NOSNIFF[1].decode()}\r\n"
+            f"Date: {datetimeToString().decode()}\r\n"
             f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + answer.body)

@@ -104,6 +104,12 @@ def malformed() -> Answer:
     return problem(400, "malformed_request", "the request is not well-formed HTTP/1.1, or its headers are too large")
 
 
+def unknown_host() -> Answer:
+    """The request is for a server of another name."""
+    sentence = "Host: this server does not go by that name; http.allowed_hosts lists those that it does"
+    return problem(421, "unknown_host", sentence)
+
+
 def body_too_large(limit: int, announced: int | None) -> Answer:
     """The body is over `limit` bytes, by its `announced` length or (None) by what came in so far."""
     sent = f"more than {limit}" if announced is None else str(announced)

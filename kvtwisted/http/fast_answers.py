@@ -12,9 +12,10 @@ from typing import Callable
 from twisted.web.http import datetimeToString
 
 from ..core.records import Found
-from .answers import JSON, KEY_DELETED, KEY_NOT_FOUND, KEY_SET, SERVER, Answer, found, phrase
+from .answers import JSON, KEY_DELETED, KEY_NOT_FOUND, KEY_SET, NOSNIFF, SERVER, Answer, found, phrase
 from .urls import path_key
 
+_SERVER = b"%b\r\n%b: %b" % (SERVER, *NOSNIFF)
 #: Bytes that JSON text has to escape.
 _ESCAPED = bytes(range(0x20)) + b'"\\'
 _CONSTANT = (KEY_SET, KEY_DELETED, KEY_NOT_FOUND)
@@ -43,7 +44,7 @@ class Encoder:
             self._renew()
         more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers]).encode("ascii")
         return b"HTTP/1.1 %d %b\r\nServer: %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (
-            answer.status, phrase(answer.status), SERVER, self._date,
+            answer.status, phrase(answer.status), _SERVER, self._date,
             answer.content_type.encode("ascii"), len(answer.body), more, answer.body,
         )  # fmt: skip
 
@@ -72,7 +73,7 @@ class Encoder:
         self._second = int(now)
         self._date = datetimeToString(now)
         self._head = b"HTTP/1.1 200 OK\r\nServer: %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: " % (
-            SERVER, self._date, JSON.encode("ascii"),
+            _SERVER, self._date, JSON.encode("ascii"),
         )  # fmt: skip
         self._constant = {id(answer): self.encode(answer) for answer in _CONSTANT}
 

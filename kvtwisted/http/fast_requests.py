@@ -16,6 +16,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Optional
 
+from .hosts import Hosts
+
 #: Bytes of a head at most.
 MAX_HEAD = 8192
 
@@ -58,9 +60,10 @@ Request = tuple[int, bytes, Optional[str], int, int, Optional[bytes]]
 class RequestReader:
     """Reads plain requests. One for all connections of a site; what it remembers depends on nothing but the bytes."""
 
-    def __init__(self, max_body_bytes: int) -> None:
-        """Requests with longer bodies are not plain."""
+    def __init__(self, max_body_bytes: int, hosts: Hosts | None = None) -> None:
+        """Requests with longer bodies, or for hosts other than `hosts`, are not plain."""
         self._max_body_bytes = max_body_bytes
+        self._hosts = hosts
         self._remembered: dict[bytes, _Block] = {}
 
     def read(self, data: bytes, start: int) -> Request | None:
@@ -87,7 +90,7 @@ class RequestReader:
         return kind, line[kind], content_type, body, body + length, authorization
 
     def _meaning(self, block: bytes) -> _Block | None:
-        meaning = _read_block(block)
+        meaning = _read_block(block, self._hosts)
         if meaning is not None and len(block) <= _REMEMBERED_BYTES:
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
@@ -95,7 +98,7 @@ class RequestReader:
         return meaning
 
 
-def _read_block(block: bytes) -> _Block | None:
+def _read_block(block: bytes, hosts: Hosts | None) -> _Block | None:
     once: dict[bytes, bytes] = {}
     # The block ends in CR LF, so that what follows the last one is empty.
     for line in block.split(b"\r\n")[:-1]:
@@ -107,7 +110,8 @@ def _read_block(block: bytes) -> _Block | None:
             return None
         if name in _ONCE:
             once[name] = field[2] or b""
-    if not _HOST.fullmatch(once.get(b"host", b"")):
+    host = once.get(b"host", b"")
+    if not _HOST.fullmatch(host) or (hosts is not None and not hosts.allow(host)):
         return None
     if once.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None

@@ -24,6 +24,7 @@ from .entrance import Entrance, Interface
 from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
 from .handlers import Handlers
+from .hosts import Hosts
 from .lanes import TwoLaneChannel
 from .routes import MetricsText, make_app, make_handlers, make_routes
 
@@ -40,6 +41,8 @@ class HttpOptions:
     health_path: str = "/api/v1/health"
     #: Whether plain requests of the hot routes are answered without twisted.web and Klein.
     fast_lane: bool = True
+    #: The names that the server goes by; None: any.
+    hosts: Hosts | None = None
     #: What takes the lines of the access log; None: there is none.
     access_log: Callable[[bytes], None] | None = None
 
@@ -56,10 +59,11 @@ class KvSite(Site):
         """`resource` is what answers all but plain requests."""
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         if options.fast_lane:
-            read = RequestReader(min(options.max_body_bytes, MAX_BODY)).read
+            read = RequestReader(min(options.max_body_bytes, MAX_BODY), options.hosts).read
             self.protocol = partial(TwoLaneChannel, entrance, read)  # type: ignore[assignment]  # any factory does
             entrance.watch(self._forget)
         self.max_body_bytes = options.max_body_bytes
+        self.hosts = options.hosts
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()

@@ -38,7 +38,7 @@ DOCUMENT = json.loads(OPENAPI)
 #: Routes that everybody may use.
 PUBLIC = {"GET/api/v1/openapi.json", "GET/api/v1/health"}
 #: Codes of errors that are no KvError.
-OTHER_CODES = {"not_found", "key_not_found", "method_not_allowed", "malformed_request"}
+OTHER_CODES = {"not_found", "key_not_found", "method_not_allowed", "malformed_request", "unknown_host"}
 
 
 class Sample(NamedTuple):
