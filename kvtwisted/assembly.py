@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger, globalLogPublisher
@@ -47,9 +47,11 @@ from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
+from .tls.listening import over_tls
+from .tls.renewal import LOOK_SECONDS, ListenerCertificates
 
 #: Threads of the background tasks, one for each: the log's fsync must not wait for a long compaction.
-BACKGROUND_THREADS = 5
+BACKGROUND_THREADS = 6
 
 _log = Logger(namespace="kvtwisted")
 
@@ -80,6 +82,7 @@ class Server(Service):
         self._config = config
         self._unwinding = Unwinding()
         self._tickers: list[Ticker] = []
+        self._reload_certificates: Callable[[], Deferred[bool]] | None = None
         #: None until started.
         self.addresses: Addresses | None = None
 
@@ -102,11 +105,16 @@ class Server(Service):
         super().stopService()
         return ensureDeferred(self._unwinding.unwind())
 
+    def reload_certificates(self) -> Deferred[bool]:
+        """Read the certificates' files anew, for new connections. False: one is no good, and the old one stays."""
+        return succeed(False) if self._reload_certificates is None else self._reload_certificates()
+
     def _start(self) -> None:
         push = self._unwinding.push
         logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE)
         push("logs", logs.close)
         logs.open()
+        self._tls = ListenerCertificates(grpc=self._settings.grpc, http=self._settings.http)
         engine = self._open_engine()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
@@ -122,7 +130,8 @@ class Server(Service):
         site = self._make_site(facade, administration, metrics)
         grpc_server = self._make_grpc_server(storage, facade, admission)
         self.addresses = self._start_transports(site, grpc_server)
-        self._start_tickers(storage.make_tickers(self._reactor, partial(deferToThreadPool, self._reactor, background)))
+        defer = partial(deferToThreadPool, self._reactor, background)
+        self._start_tickers(storage.make_tickers(self._reactor, defer) + self._tls_tickers(defer))
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         self._watch(metrics, engine, admission, facade, site, grpc_server)
@@ -186,8 +195,7 @@ class Server(Service):
             threads=settings.grpc.threads,
             max_in_flight=settings.limits.max_in_flight,
             max_request_bytes=settings.limits.max_request_bytes,
-            certificate=settings.grpc.tls_certificate,
-            private_key=settings.grpc.tls_private_key,
+            certificates=self._tls.grpc,
         )
         limits: dict[str, Any] = {
             "max_response_bytes": lambda: self._settings.grpc.max_response_bytes,
@@ -205,7 +213,8 @@ class Server(Service):
     def _start_transports(self, site: KvSite, grpc_server: GrpcServer) -> Addresses:
         host = self._settings.http.host
         try:
-            port = self._reactor.listenTCP(self._settings.http.port, site, interface=host)
+            factory = over_tls(self._reactor, self._tls.http, site)
+            port = self._reactor.listenTCP(self._settings.http.port, factory, interface=host)
         except CannotListenError as error:
             raise Unavailable(f"http: cannot listen on {host}:{error.port}: {error.socketError.strerror}") from None
         try:
@@ -223,6 +232,12 @@ class Server(Service):
         return gatherResults([http_stopped, site.drain(grace), grpc_stopped], consumeErrors=True)
 
     # The periodic tasks, and what follows the configuration.
+
+    def _tls_tickers(self, defer: Callable[..., Deferred[Any]]) -> list[Ticker]:
+        self._reload_certificates = lambda: defer(self._tls.reload)
+        if not self._tls.all:
+            return []
+        return [Ticker("certificates", self._reactor, lambda: LOOK_SECONDS, lambda: defer(self._tls.look))]
 
     def _start_tickers(self, tickers: list[Ticker]) -> None:
         self._tickers = tickers
@@ -255,6 +270,13 @@ class Server(Service):
         metrics.watch("kv_connections", "Open connections.", lambda: site.connections, transport="http")
         if grpc_server.connections is not None:
             metrics.watch("kv_connections", "Open connections.", grpc_server.connections, transport="grpc")
+        for certificates in self._tls.all:
+            metrics.watch(
+                "kv_tls_certificate_expiry_seconds",
+                "When the certificate in force expires, in seconds since 1970.",
+                partial(getattr, certificates, "expiry"),
+                listener=certificates.files.listener,
+            )
         metrics.build_info(
             version=__version__,
             engine=engine.version,
@@ -271,5 +293,7 @@ class Server(Service):
             "kvtwisted {version} with {engine}, data in {path}",
             version=__version__, engine=engine.version, path=os.path.abspath(self._settings.rocksdb.path),
         )  # fmt: skip
-        _log.info("HTTP on http://{address}", address=joined(*addresses.http))
-        _log.info("gRPC on {address}", address=joined(*addresses.grpc))
+        scheme = "https" if self._tls.http else "http"
+        _log.info("HTTP on {scheme}://{address}", scheme=scheme, address=joined(*addresses.http))
+        over = " over TLS" if self._tls.grpc else ""
+        _log.info("gRPC on {address}{over}", address=joined(*addresses.grpc), over=over)

@@ -67,6 +67,9 @@ class GrpcSettings:
     threads: int = option(16, "Threads that run gRPC calls; for the threaded transport.", low=1, high=256)
     tls_certificate: str = option("", "PEM file of the gRPC server's certificate and its chain; empty: no TLS.")
     tls_private_key: str = option("", "PEM file of that certificate's private key.")
+    tls_client_ca: str = option(
+        "", "PEM file of the authorities whose certificates gRPC clients must present; empty: none is asked for."
+    )
     max_response_bytes: int = option(
         4 * MIB, "Bytes of one answer at most; clients accept 4 MiB by default.", low=2 * MIB, high=1 * GIB, live=True
     )
@@ -78,6 +81,11 @@ class HttpSettings:
 
     host: str = option("127.0.0.1", "Address the HTTP server listens on.")
     port: int = option(8080, "TCP port of the HTTP server; 0 takes any free one.", low=0, high=65535)
+    tls_certificate: str = option("", "PEM file of the HTTP server's certificate and its chain; empty: no TLS.")
+    tls_private_key: str = option("", "PEM file of that certificate's private key.")
+    tls_client_ca: str = option(
+        "", "PEM file of the authorities whose certificates HTTP clients must present; empty: none is asked for."
+    )
     max_response_bytes: int = option(
         4 * MIB, "Bytes of keys and values in one answer at most.", low=2 * MIB, high=1 * GIB, live=True
     )

@@ -17,6 +17,7 @@ from ...core.admission import Admission
 from ...core.health import Health
 from ...core.operations import Operations
 from ...threaded.work import Work
+from ...tls.listening import over_tls
 from ..calls import Calls
 from ..listening import cannot_listen, check_address
 from ..messages import message_limit
@@ -28,7 +29,6 @@ from .receiving import Budget
 from .requests import Route
 from .sending import MAX_BACKLOG_BYTES, Backlog
 from .streaming import HealthService, ReflectionService
-from .tls import over_tls
 from .unary import UnaryCalls
 
 #: Seconds between two looks at what takes too long.
@@ -108,9 +108,7 @@ class NativeGrpcServer(Factory):
         options = self._options
         check_address(options.host, options.port)
         try:
-            factory: Factory = self
-            if options.certificate:
-                factory = over_tls(self._reactor, self, options.certificate, options.private_key)
+            factory = over_tls(self._reactor, options.certificates, self)
             self._port = self._reactor.listenTCP(options.port, factory, _BACKLOG, options.host)
         except CannotListenError as error:
             raise cannot_listen(options.host, options.port, str(error.socketError)) from None
