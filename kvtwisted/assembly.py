@@ -39,7 +39,7 @@ from .http.site import HttpOptions, KvSite, make_site
 from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import CONTENT_TYPE, Metrics
-from .rpc.listening import joined
+from .rpc.listening import BACKLOG, joined
 from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
 from .rpc.threaded_server import ThreadedGrpcServer
@@ -214,7 +214,7 @@ class Server(Service):
         host = self._settings.http.host
         try:
             factory = over_tls(self._reactor, self._tls.http, site)
-            port = self._reactor.listenTCP(self._settings.http.port, factory, interface=host)
+            port = self._reactor.listenTCP(self._settings.http.port, factory, BACKLOG, host)
         except CannotListenError as error:
             raise Unavailable(f"http: cannot listen on {host}:{error.port}: {error.socketError.strerror}") from None
         try:

@@ -94,7 +94,7 @@ class _Running:
         address = joined(options.host, options.port)
         try:
             if options.certificates is not None:
-                self.port = self._server.add_secure_port(address, _credentials(options.certificates))
+                self.port = self._server.add_secure_port(address, server_credentials(options.certificates))
             else:
                 self.port = self._server.add_insecure_port(address)
         except RuntimeError:
@@ -140,7 +140,7 @@ def channel_options(limit: int) -> list[tuple[str, int]]:
     ]
 
 
-def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+def server_credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """What each handshake is to use; grpcio asks before every one, on a thread of its own."""
     given = certificates.identity
 

@@ -117,17 +117,12 @@ class TlsFactory(TLSMemoryBIOFactory):
     """For `listenTCP`: the connections of another factory, over TLS. Not for `listenSSL`, which does the same later."""
 
     protocol = TlsConnection
+    #: See HANDSHAKE_SECONDS.
+    handshake_seconds = HANDSHAKE_SECONDS
 
-    def __init__(
-        self,
-        reactor: Any,
-        certificates: Certificates,
-        wrapped: IProtocolFactory,
-        handshake_seconds: float = HANDSHAKE_SECONDS,
-    ) -> None:
+    def __init__(self, reactor: Any, certificates: Certificates, wrapped: IProtocolFactory) -> None:
         super().__init__(_Creator(certificates), False, wrapped, clock=reactor)
         self.reactor = reactor
-        self.handshake_seconds = handshake_seconds
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """None when the other factory wants no more; Twisted would wrap that too."""

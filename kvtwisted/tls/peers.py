@@ -13,8 +13,9 @@ from ..security.peer_names import name_of, name_of_pem
 def peer_name(transport: Any) -> str | None:
     """The name of the client at the other end of one of Twisted's transports; None: no TLS, no certificate, no name.
 
-    Reactor thread, after the handshake (from the first byte that the protocol gets) and while it is connected. A certificate is only ever there
-    when a client CA is configured, and then it is verified. It costs some ten microseconds: ask once per connection.
+    Reactor thread, after the handshake (from the first byte that the protocol gets) and while it is connected. There
+    is only ever a certificate when a client CA is configured, and then it is verified. Ask once for each connection: it
+    is parsed each time.
     """
     if not ISSLTransport.providedBy(transport) or cast(Any, transport).getHandle() is None:
         return None

@@ -19,7 +19,7 @@ from ...core.operations import Operations
 from ...threaded.work import Work
 from ...tls.listening import over_tls
 from ..calls import Calls
-from ..listening import cannot_listen, check_address
+from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..methods import SERVICES
 from ..options import GrpcOptions
@@ -33,8 +33,6 @@ from .unary import UnaryCalls
 
 #: Seconds between two looks at what takes too long.
 LOOK_SECONDS = 0.25
-#: Connections that the kernel keeps until they are accepted.
-_BACKLOG = 1024
 #: Unfinished requests are promised the memory of so many of the largest.
 _LARGE_REQUESTS = 8
 
@@ -109,7 +107,7 @@ class NativeGrpcServer(Factory):
         check_address(options.host, options.port)
         try:
             factory = over_tls(self._reactor, options.certificates, self)
-            self._port = self._reactor.listenTCP(options.port, factory, _BACKLOG, options.host)
+            self._port = self._reactor.listenTCP(options.port, factory, BACKLOG, options.host)
         except CannotListenError as error:
             raise cannot_listen(options.host, options.port, str(error.socketError)) from None
         self._health.start()
