@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from ast import literal_eval
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,7 +109,7 @@ def start_twisted(site: Site, certificates: Certificates, version: ssl.TLSVersio
             raise Refused from error
         if not said:
             raise Refused
-        return None if said == b"None" else str(eval(said))
+        return None if said == b"None" else str(literal_eval(said.decode()))
 
     return ask
 
@@ -132,12 +133,12 @@ def start_grpcio(site: Site, certificates: Certificates, stops: list[Any]) -> As
         credentials = grpc.ssl_channel_credentials(site.server.chain, key, chain)
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
         with grpc.secure_channel(f"localhost:{port}", credentials, options=options) as channel:
-            try:
-                said: bytes = channel.unary_unary("/who/AmI")(b"", timeout=PATIENCE)
-            except grpc.RpcError as error:
-                assert error.code() is grpc.StatusCode.UNAVAILABLE
-                raise Refused from error
-        return None if said == b"None" else str(eval(said))
+            call = channel.unary_unary("/who/AmI").future(b"", timeout=PATIENCE)
+            failure = call.exception()
+            if failure is not None:
+                raise Refused if failure.code() is grpc.StatusCode.UNAVAILABLE else failure
+            said: bytes = call.result()
+        return None if said == b"None" else str(literal_eval(said.decode()))
 
     return ask
 
