@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger, globalLogPublisher
@@ -41,7 +41,7 @@ from .http.site import HttpOptions, KvSite, make_site
 from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import CONTENT_TYPE, Metrics
-from .rpc.listening import joined
+from .rpc.listening import BACKLOG, joined
 from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
 from .rpc.threaded_server import ThreadedGrpcServer
@@ -52,6 +52,8 @@ from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
 from .threaded.work import Work
+from .tls.listening import over_tls
+from .tls.renewal import LOOK_SECONDS, ListenerCertificates
 
 #: Threads of the background tasks, one for each: the log's fsync must not wait for a long compaction.
 BACKGROUND_THREADS = 6
@@ -85,6 +87,7 @@ class Server(Service):
         self._config = config
         self._unwinding = Unwinding()
         self._tickers: list[Ticker] = []
+        self._reload_certificates: Callable[[], Deferred[bool]] | None = None
         #: None until started.
         self.addresses: Addresses | None = None
 
@@ -107,6 +110,10 @@ class Server(Service):
         super().stopService()
         return ensureDeferred(self._unwinding.unwind())
 
+    def reload_certificates(self) -> Deferred[bool]:
+        """Read the certificates' files anew, for new connections. False: one is no good, and the old one stays."""
+        return succeed(False) if self._reload_certificates is None else self._reload_certificates()
+
     def _start(self) -> None:
         push = self._unwinding.push
         logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE)
@@ -116,6 +123,7 @@ class Server(Service):
         push("batched logs", batched.close)
         audit = Audit(batched.open("audit").add)
         access_log = batched.open("access").add if self._settings.logging.access else None
+        self._tls = ListenerCertificates(grpc=self._settings.grpc, http=self._settings.http)
         engine = self._open_engine()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
@@ -134,7 +142,7 @@ class Server(Service):
         self.addresses = self._start_transports(site, grpc_server)
         defer = partial(deferToThreadPool, self._reactor, background)
         write_logs = Ticker("log batches", self._reactor, lambda: INTERVAL, partial(defer, batched.write))
-        self._start_tickers([*storage.make_tickers(self._reactor, defer), write_logs])
+        self._start_tickers([*storage.make_tickers(self._reactor, defer), *self._tls_tickers(defer), write_logs])
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         self._watch(metrics, engine, admission, work, batched, site, grpc_server)
@@ -210,8 +218,7 @@ class Server(Service):
             threads=settings.grpc.threads,
             max_in_flight=settings.limits.max_in_flight,
             max_request_bytes=settings.limits.max_request_bytes,
-            certificate=settings.grpc.tls_certificate,
-            private_key=settings.grpc.tls_private_key,
+            certificates=self._tls.grpc,
         )
         limits: dict[str, Any] = {
             "max_response_bytes": lambda: self._settings.grpc.max_response_bytes,
@@ -230,7 +237,8 @@ class Server(Service):
     def _start_transports(self, site: KvSite, grpc_server: GrpcServer) -> Addresses:
         host = self._settings.http.host
         try:
-            port = self._reactor.listenTCP(self._settings.http.port, site, interface=host)
+            factory = over_tls(self._reactor, self._tls.http, site)
+            port = self._reactor.listenTCP(self._settings.http.port, factory, BACKLOG, host)
         except CannotListenError as error:
             raise Unavailable(f"http: cannot listen on {host}:{error.port}: {error.socketError.strerror}") from None
         try:
@@ -248,6 +256,12 @@ class Server(Service):
         return gatherResults([http_stopped, site.drain(grace), grpc_stopped], consumeErrors=True)
 
     # The periodic tasks, and what follows the configuration.
+
+    def _tls_tickers(self, defer: Callable[..., Deferred[Any]]) -> list[Ticker]:
+        self._reload_certificates = lambda: defer(self._tls.reload)
+        if not self._tls.all:
+            return []
+        return [Ticker("certificates", self._reactor, lambda: LOOK_SECONDS, lambda: defer(self._tls.look))]
 
     def _start_tickers(self, tickers: list[Ticker]) -> None:
         self._tickers = tickers
@@ -284,6 +298,13 @@ class Server(Service):
         metrics.watch_total(
             "kv_log_lines_dropped", "Lines that the batched logs could not take.", lambda: batched.dropped
         )
+        for certificates in self._tls.all:
+            metrics.watch(
+                "kv_tls_certificate_expiry_seconds",
+                "When the certificate in force expires, in seconds since 1970.",
+                partial(getattr, certificates, "expiry"),
+                listener=certificates.files.listener,
+            )
         metrics.build_info(
             version=__version__,
             engine=engine.version,
@@ -300,5 +321,7 @@ class Server(Service):
             "kvtwisted {version} with {engine}, data in {path}",
             version=__version__, engine=engine.version, path=os.path.abspath(self._settings.rocksdb.path),
         )  # fmt: skip
-        _log.info("HTTP on http://{address}", address=joined(*addresses.http))
-        _log.info("gRPC on {address}", address=joined(*addresses.grpc))
+        scheme = "https" if self._tls.http else "http"
+        _log.info("HTTP on {scheme}://{address}", scheme=scheme, address=joined(*addresses.http))
+        over = " over TLS" if self._tls.grpc else ""
+        _log.info("gRPC on {address}{over}", address=joined(*addresses.grpc), over=over)

@@ -13,12 +13,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
+from OpenSSL import SSL, crypto
+from service_identity import VerificationError
 from treq.client import HTTPClient
+from twisted.internet import ssl
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.error import ConnectError, DNSLookupError, TimeoutError
+from twisted.internet.error import ConnectError, DNSLookupError, TimeoutError, VerifyError
 from twisted.internet.task import react
 from twisted.python import usage
+from twisted.python.failure import Failure
 from twisted.web.client import Agent, ResponseFailed
+from twisted.web.iweb import IPolicyForHTTPS
+from zope.interface import implementer
 
 from . import __version__
 
@@ -39,7 +47,12 @@ class _Command(usage.Options):
 
     method: ClassVar[str] = "GET"
     path: ClassVar[str]
-    optParameters: ClassVar[list[list[Any]]] = [["url", None, DEFAULT_URL, "Where the server listens for HTTP."]]
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["url", None, DEFAULT_URL, "Where the server listens for HTTP."],
+        ["ca", None, None, "PEM file of the authorities to trust with https; by default those of the system."],
+        ["cert", None, None, "PEM file of the certificate to show the server, and the chain above it."],
+        ["key", None, None, "PEM file of its private key; by default it is in the same file."],
+    ]
     optFlags: ClassVar[list[list[Any]]] = [["json", None, "Print the server's answer as it is."]]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -60,6 +73,11 @@ class _Command(usage.Options):
             good = False
         if not good or parts.query or parts.fragment:
             raise usage.UsageError(f"--url: must be like {DEFAULT_URL}, not {self['url']!r}")
+        if self["key"] and not self["cert"]:
+            raise usage.UsageError("--key: goes with --cert")
+        given = [f"--{name}" for name in ("ca", "cert") if self[name]]
+        if given and parts.scheme != "https":
+            raise usage.UsageError(f"{given[0]}: is for https, and --url is {self['url']!r}")
 
     def document(self) -> Document | None:
         """What is sent, if anything."""
@@ -166,9 +184,68 @@ class Options(usage.Options):
             raise usage.UsageError("a command is missing; `kvtwisted --help` lists them")
 
 
-async def ask(reactor: Any, url: str, method: str, path: str, document: Document | None) -> Document:
+@implementer(IPolicyForHTTPS)
+class Trust:
+    """Whom to trust when asking over https, and as whom to ask."""
+
+    def __init__(self, ca: str | None = None, certificate: str | None = None, key: str | None = None) -> None:
+        """Paths of PEM files, as the options have them. Raises Refusal, naming the option and the file."""
+        self._facts: dict[str, Any] = {}
+        if ca:
+            authorities = map(ssl.Certificate, _certificates("--ca", ca))
+            self._facts["trustRoot"] = ssl.trustRootFromCertificates(list(authorities))
+        if certificate:
+            first, *above = _certificates("--cert", certificate)
+            option, path = ("--key", key) if key else ("--cert", certificate)
+            try:
+                private = crypto.PKey.from_cryptography_key(
+                    load_pem_private_key(_read_file(option, path), None)  # type: ignore[arg-type]
+                )
+                own = ssl.PrivateCertificate.fromCertificateAndKeyPair(ssl.Certificate(first), ssl.KeyPair(private))
+                self._facts["clientCertificate"] = own
+                self._facts["extraCertificateOptions"] = {"extraCertChain": above}
+                self.creatorForNetloc(b"localhost", 0)  # which fails when they do not fit
+            except (ValueError, TypeError, SSL.Error, VerifyError):
+                said = "has no private key of that certificate, or one with a passphrase"
+                raise Refusal(f"{option}: {path} {said}") from None
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
+        """For one server; its certificate must have that name."""
+        creator: Any = ssl.optionsForClientTLS(hostname.decode("ascii"), **self._facts)
+        return creator
+
+
+def _certificates(option: str, path: str) -> list[crypto.X509]:
+    try:
+        return [crypto.X509.from_cryptography(found) for found in load_pem_x509_certificates(_read_file(option, path))]
+    except ValueError:
+        raise Refusal(f"{option}: {path} has no certificate in it") from None
+
+
+def _read_file(option: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise Refusal(f"{option}: {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _why(reason: Failure) -> str:
+    """Why there was no answer."""
+    error = reason.value
+    if isinstance(error, SSL.Error):
+        said = error.args[0][-1][2] if error.args and error.args[0] else "it ended"
+        return f"TLS: {said}" + ("; its authority is named by --ca" if "verify" in said else "")
+    if isinstance(error, VerificationError):
+        return "TLS: its certificate is another server's"
+    return str(error)
+
+
+async def ask(
+    reactor: Any, url: str, method: str, path: str, document: Document | None, trust: Trust | None = None
+) -> Document:
     """The server's answer. Raises Refusal when it is an error, or there is none."""
-    client = HTTPClient(Agent(reactor, connectTimeout=CONNECT_TIMEOUT))
+    client = HTTPClient(Agent(reactor, trust or Trust(), connectTimeout=CONNECT_TIMEOUT))
     body: dict[str, Any] = {} if document is None else {"json": document}
     try:
         response = await client.request(method, url.rstrip("/") + path, allow_redirects=False, **body)
@@ -176,7 +253,7 @@ async def ask(reactor: Any, url: str, method: str, path: str, document: Document
     except (ConnectError, DNSLookupError, TimeoutError, OSError) as error:
         raise Refusal(f"cannot reach {url}: {error}") from None
     except ResponseFailed as error:
-        reasons = "; ".join(str(reason.value) for reason in error.reasons if reason is not None)
+        reasons = "; ".join(_why(reason) for reason in error.reasons if reason is not None)
         raise Refusal(f"{url} gave no answer: {reasons}") from None
     return _read(url, response.code, content)
 
@@ -184,7 +261,8 @@ async def ask(reactor: Any, url: str, method: str, path: str, document: Document
 async def run(reactor: Any, command: _Command, write: Callable[[str], object]) -> int:
     """Carry out a command and return its exit status; what it has to say goes to `write`, failures to stderr."""
     try:
-        answer = await ask(reactor, command["url"], command.method, command.path, command.document())
+        trust = Trust(command["ca"], command["cert"], command["key"])
+        answer = await ask(reactor, command["url"], command.method, command.path, command.document(), trust)
         try:
             said = json.dumps(answer, ensure_ascii=False, indent=2) if command["json"] else command.told(answer)
         except (KeyError, TypeError, ValueError, AttributeError):

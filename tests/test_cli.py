@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from cryptography.x509 import DNSName
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python import usage
@@ -22,10 +23,13 @@ from twisted.web.server import Site
 from kvtwisted import __version__, cli
 from kvtwisted.config.manager import ConfigManager
 from kvtwisted.config.settings import HttpSettings
+from kvtwisted.security.certificates import CertificateFiles
+from kvtwisted.tls.renewal import Certificates
 
 from .docs.pages import ROOT, prose, tables
 from .e2e.harness import PATIENCE, REPOSITORY, environment
 from .http.live import LiveSite
+from .support.certificates import LOCALHOST, Pair, authority
 
 BACKUP = "monday: 7 files, 12345 bytes, begun 2026-11-22T23:06:21Z, in /srv/kv/backups/monday"
 
@@ -75,8 +79,13 @@ def parsed(*arguments: str) -> Any:
 
 async def run(port: int, *arguments: str) -> tuple[int, str]:
     """Status and output of a command that asks the server on `port`."""
+    return await carry_out(*arguments, "--url", f"http://127.0.0.1:{port}")
+
+
+async def carry_out(*arguments: str) -> tuple[int, str]:
+    """Status and output of a command."""
     said: list[str] = []
-    command = parsed(*arguments, "--url", f"http://127.0.0.1:{port}")
+    command = parsed(*arguments)
     return await cli.run(reactor, command, said.append), "\n".join(said)
 
 
@@ -186,6 +195,9 @@ async def test_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
         ["backup", "--url", "http://x:y"],
         ["backup", "--url", "http://[::1"],
         ["backup", "--url", "http://x/?y"],
+        ["backup", "--ca", "ca.pem"],
+        ["backup", "--cert", "ann.pem"],
+        ["backup", "--url", "https://x", "--key", "ann-key.pem"],
     ],
 )
 def test_bad_command_lines(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,3 +272,87 @@ def test_commands_and_statuses_are_documented() -> None:
     page = ROOT / "docs" / "backup.md"
     assert [row[0] for row in tables(page, "exit status")] == ["0", "1", "2"]
     assert f"`{cli.DEFAULT_URL}`" in prose(page)
+
+
+def tls_pair(tmp_path: Path, *, names: Any = LOCALHOST) -> tuple[Pair, Pair]:
+    """A server's pair and the authority that has signed it."""
+    signer = authority(tmp_path)
+    return Pair(tmp_path, issuer=signer, authority=False, names=names), signer
+
+
+@pytest_twisted.async_yield_fixture
+async def secure(tmp_path: Path) -> Any:
+    """Starts servers that speak https, with a pair and perhaps an authority for clients."""
+    pool = ThreadPool(minthreads=0, maxthreads=4, name="test")
+    pool.start()
+    sites: list[LiveSite] = []
+
+    def start(pair: Pair, client_ca: str = "") -> int:
+        files = CertificateFiles("http", pair.certificate, pair.private_key, client_ca)
+        configuration = ConfigManager.load(None, {}, {}, str(tmp_path / "runtime.json"))
+        certificates = Certificates(files, b"http/1.1")
+        sites.append(LiveSite(reactor, pool, configuration, fast_lane=False, certificates=certificates))
+        return sites[-1].port
+
+    yield start
+    for site in sites:
+        await site.stop()
+    pool.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_https(secure: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the authority that is to be trusted; without, one line says what is missing."""
+    pair, signer = tls_pair(tmp_path)
+    port = secure(pair)
+    for host in ("localhost", "127.0.0.1"):
+        asked = ("backups", "--url", f"https://{host}:{port}")
+        assert await carry_out(*asked, "--ca", signer.certificate) == (0, "no backups")
+        assert await carry_out(*asked) == (1, "")
+        assert capsys.readouterr().err == (
+            f"kvtwisted: https://{host}:{port} gave no answer: "
+            "TLS: certificate verify failed; its authority is named by --ca\n"
+        )
+
+
+@pytest_twisted.ensureDeferred
+async def test_https_with_another_name(secure: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A certificate that is trusted, but not this server's."""
+    pair, signer = tls_pair(tmp_path, names=[DNSName("elsewhere.example")])
+    url = f"https://localhost:{secure(pair)}"
+    assert await carry_out("backups", "--url", url, "--ca", signer.certificate) == (1, "")
+    said = capsys.readouterr().err
+    assert said == f"kvtwisted: {url} gave no answer: TLS: its certificate is another server's\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_clients_certificates(secure: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shown where they are asked for: in one file, in two, and with a certificate in the middle."""
+    pair, signer = tls_pair(tmp_path)
+    url = f"https://localhost:{secure(pair, signer.certificate)}"
+    asked = ("backups", "--url", url, "--ca", signer.certificate)
+    middle = Pair(tmp_path, "middle", common_names=("the middle",), names=(), issuer=signer)
+    ann = Pair(tmp_path, "ann", common_names=("ann",), names=(), authority=False, issuer=middle)
+    Path(ann.certificate).write_bytes(ann.chain + middle.chain)
+    assert await carry_out(*asked, "--cert", ann.certificate, "--key", ann.private_key) == (0, "no backups")
+    both = tmp_path / "both.pem"
+    both.write_bytes(ann.key_pem + ann.chain + middle.chain)
+    assert await carry_out(*asked, "--cert", str(both)) == (0, "no backups")
+    assert await carry_out(*asked) == (1, "")
+    assert capsys.readouterr().err.startswith(f"kvtwisted: {url} gave no answer: TLS: ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_files_for_https(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no good is named, with its option; nobody is asked."""
+    pair, other = Pair(tmp_path), Pair(tmp_path, "other")
+    no_key = "has no private key of that certificate, or one with a passphrase"
+    for arguments, said in (
+        (("--ca", "/no/file"), "--ca: /no/file: No such file or directory"),
+        (("--ca", pair.private_key), f"--ca: {pair.private_key} has no certificate in it"),
+        (("--cert", pair.private_key), f"--cert: {pair.private_key} has no certificate in it"),
+        (("--cert", pair.certificate), f"--cert: {pair.certificate} {no_key}"),
+        (("--cert", pair.certificate, "--key", other.private_key), f"--key: {other.private_key} {no_key}"),
+    ):
+        assert await carry_out("backups", "--url", "https://localhost:1", *arguments) == (1, "")
+        assert capsys.readouterr().err == f"kvtwisted: {said}\n"

@@ -72,9 +72,11 @@ def _check_folders(settings: Settings) -> None:
 
 def _check_tls(settings: Settings) -> None:
     """One without the other would be a server without TLS that its operator believes to have it."""
-    grpc = settings.grpc
-    if bool(grpc.tls_certificate) != bool(grpc.tls_private_key):
-        raise InvalidConfig("grpc.tls_certificate and grpc.tls_private_key must be given together")
+    for name, listener in (("grpc", settings.grpc), ("http", settings.http)):
+        if bool(listener.tls_certificate) != bool(listener.tls_private_key):
+            raise InvalidConfig(f"{name}.tls_certificate and {name}.tls_private_key must be given together")
+        if listener.tls_client_ca and not listener.tls_certificate:
+            raise InvalidConfig(f"{name}.tls_client_ca needs {name}.tls_certificate and {name}.tls_private_key")
 
 
 def _check_http_paths(settings: Settings) -> None:

@@ -69,6 +69,10 @@ class GrpcSettings:
         "", "PEM file of the gRPC server's certificate and its chain; empty: no TLS.", guarded=True
     )
     tls_private_key: str = option("", "PEM file of that certificate's private key.", guarded=True)
+    tls_client_ca: str = option(
+        "", "PEM file of the authorities whose certificates gRPC clients must present; empty: none is asked for.",
+        guarded=True,
+    )  # fmt: skip
     max_response_bytes: int = option(
         4 * MIB, "Bytes of one answer at most; clients accept 4 MiB by default.", low=2 * MIB, high=1 * GIB, live=True
     )
@@ -80,6 +84,14 @@ class HttpSettings:
 
     host: str = option("127.0.0.1", "Address the HTTP server listens on.", guarded=True)
     port: int = option(8080, "TCP port of the HTTP server; 0 takes any free one.", low=0, high=65535, guarded=True)
+    tls_certificate: str = option(
+        "", "PEM file of the HTTP server's certificate and its chain; empty: no TLS.", guarded=True
+    )
+    tls_private_key: str = option("", "PEM file of that certificate's private key.", guarded=True)
+    tls_client_ca: str = option(
+        "", "PEM file of the authorities whose certificates HTTP clients must present; empty: none is asked for.",
+        guarded=True,
+    )  # fmt: skip
     max_response_bytes: int = option(
         4 * MIB, "Bytes of keys and values in one answer at most.", low=2 * MIB, high=1 * GIB, live=True
     )

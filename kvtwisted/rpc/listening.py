@@ -8,6 +8,9 @@ import socket
 
 from ..core.errors import Unavailable
 
+#: Connections that the kernel keeps until they are accepted: enough for a flood not to shut others out at once.
+BACKLOG = 1024
+
 
 def joined(host: str, port: int) -> str:
     """`host:port`, with an IPv6 host in brackets."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..tls.renewal import Certificates
+
 
 @dataclass(frozen=True)
 class GrpcOptions:
     """Where to listen (port 0: any free one) and how much to take on.
 
     `threads` run the calls of the threaded transport; `max_in_flight` calls may run or wait; keys and values of one
-    request have at most `max_request_bytes`. `certificate` and `private_key` are the paths of PEM files; empty: no TLS.
+    request have at most `max_request_bytes`. Without `certificates` there is no TLS.
     """
 
     host: str
@@ -18,5 +20,4 @@ class GrpcOptions:
     threads: int
     max_in_flight: int
     max_request_bytes: int
-    certificate: str = ""
-    private_key: str = ""
+    certificates: Certificates | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Callable
+from typing import Callable, cast
 
 import grpc
 from twisted.logger import Logger
@@ -13,14 +13,15 @@ from twisted.logger import Logger
 from ..core.admission import Admission
 from ..core.health import Health
 from ..core.operations import Operations
+from ..security.certificates import Identity
 from ..security.gate import Gate, OpenGate
+from ..tls.renewal import Certificates
 from . import pipeline
 from .calls import Calls
 from .health import Watches
 from .listening import cannot_listen, check_address, joined
 from .messages import message_limit
 from .options import GrpcOptions
-from .pem import read_pair
 from .threaded_access import Access
 from .threaded_handlers import SIDE_THREADS, Handlers
 from .watchdog import Watchdog
@@ -106,10 +107,8 @@ class _Running:
         )
         address = joined(options.host, options.port)
         try:
-            if options.certificate:
-                chain, key = read_pair(options.certificate, options.private_key)
-                credentials = grpc.ssl_server_credentials([(key, chain)])
-                self.port = self._server.add_secure_port(address, credentials)
+            if options.certificates is not None:
+                self.port = self._server.add_secure_port(address, server_credentials(options.certificates))
             else:
                 self.port = self._server.add_insecure_port(address)
         except RuntimeError:
@@ -153,6 +152,27 @@ def channel_options(limit: int) -> list[tuple[str, int]]:
         # One connection cannot take everything.
         ("grpc.max_concurrent_streams", 1000),
     ]
+
+
+def server_credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """What each handshake is to use; grpcio asks before every one, on a thread of its own."""
+    given = certificates.identity
+
+    def made(identity: Identity) -> grpc.ServerCertificateConfiguration:
+        pairs = [(identity.private_key, identity.chain)]
+        return grpc.ssl_server_certificate_configuration(pairs, identity.client_ca or None)
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        identity = certificates.identity
+        if identity is given:
+            return None
+        given = identity
+        return made(identity)
+
+    # Its types do not say what its documentation does: None means that nothing has changed.
+    fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", renewed)
+    return grpc.dynamic_ssl_server_credentials(made(given), fetch, bool(given.client_ca))
 
 
 class _ToTwisted(logging.Handler):

@@ -16,7 +16,11 @@ from kvtwisted.core.errors import InvalidConfig
 from .sites import INTERVAL, PORT, Site
 
 #: These are changed together, or refused.
-TLS_PAIR = ("grpc.tls_certificate", "grpc.tls_private_key")
+TLS_FILES = {
+    f"{listener}.tls_{name}": [f"{listener}.tls_certificate", f"{listener}.tls_private_key"]
+    for listener in ("grpc", "http")
+    for name in ("certificate", "private_key", "client_ca")
+}
 
 
 def another_value(name: str) -> object:
@@ -52,7 +56,7 @@ def test_other_keys_await_a_restart(site: Site) -> None:
 def test_every_key_can_be_changed(site: Site, name: str) -> None:
     """A changed key is shown and persisted; a live one runs, any other is named; it is there after a restart."""
     key, value = KEYS[name], another_value(name)
-    changes = {name: value, **(dict.fromkeys(TLS_PAIR, value) if name in TLS_PAIR else {})}
+    changes = {name: value, **dict.fromkeys(TLS_FILES.get(name, ()), value)}
     manager = site.load()
     assert manager.update(changes) == ([] if key.live else sorted(changes))
     assert flatten(json.loads(manager.show()))[name] == value

@@ -35,6 +35,10 @@ REFUSED = [
     ({"logging.directory": "./value_data"}, "value.disk_path and logging.directory must be different folders"),
     ({"grpc.tls_certificate": "a.pem"}, "grpc.tls_certificate and grpc.tls_private_key must be given together"),
     ({"grpc.tls_private_key": "a.pem"}, "grpc.tls_certificate and grpc.tls_private_key must be given together"),
+    ({"http.tls_certificate": "a.pem"}, "http.tls_certificate and http.tls_private_key must be given together"),
+    ({"http.tls_private_key": "a.pem"}, "http.tls_certificate and http.tls_private_key must be given together"),
+    ({"grpc.tls_client_ca": "a.pem"}, "grpc.tls_client_ca needs grpc.tls_certificate and grpc.tls_private_key"),
+    ({"http.tls_client_ca": "a.pem"}, "http.tls_client_ca needs http.tls_certificate and http.tls_private_key"),
     ({METRICS: "metrics"}, f"{METRICS} must start with / and have only letters"),
     ({METRICS: "/me trics"}, f"{METRICS} must start with / and have only letters"),
     ({METRICS: "/a?b"}, f"{METRICS} must start with / and have only letters"),
@@ -59,6 +63,7 @@ ALLOWED = [
     {"logging.directory": ""},
     {"rocksdb.path": "/srv/kv", "value.disk_path": "/srv/kv/values"},
     {"grpc.tls_certificate": "a.pem", "grpc.tls_private_key": "a.pem"},
+    {"http.tls_certificate": "a.pem", "http.tls_private_key": "a.pem", "http.tls_client_ca": "b.pem"},
     {METRICS: "/", HEALTH: "/-/healthy.json"},
     {METRICS: "/api/v10/metrics", HEALTH: "/api/v1/health"},
 ]

@@ -19,6 +19,8 @@ from kvtwisted.security.gate import OpenGate
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
 from kvtwisted.threaded.work import Work
+from kvtwisted.tls.listening import over_tls
+from kvtwisted.tls.renewal import Certificates
 
 from ..support.administration import FakeTasks
 from ..support.recorders import CountingRecorder
@@ -78,7 +80,15 @@ class Client(Protocol):
 class LiveSite:
     """A site with everything behind it, listening."""
 
-    def __init__(self, reactor: Any, pool: ThreadPool, configuration: Configuration, *, fast_lane: bool) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        pool: ThreadPool,
+        configuration: Configuration,
+        *,
+        fast_lane: bool,
+        certificates: Certificates | None = None,
+    ) -> None:
         self._reactor = reactor
         self.storage = Storage()
         self.engine = self.storage.engine
@@ -97,7 +107,7 @@ class LiveSite:
             max_response_bytes=lambda: 16 * 1_048_576,
             request_timeout=lambda: 30.0,
         )
-        self._listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        self._listening = reactor.listenTCP(0, over_tls(reactor, certificates, self.site), interface="127.0.0.1")
         self.port: int = self._listening.getHost().port
         self._drained: Deferred[None] | None = None
 

@@ -22,7 +22,9 @@ from kvtwisted.rpc.generated import keyvalue_pb2
 from kvtwisted.rpc.native.server import NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
+from kvtwisted.security.certificates import CertificateFiles
 from kvtwisted.threaded.work import Work
+from kvtwisted.tls.renewal import Certificates
 from tests.support.clocks import ManualClock
 from tests.support.configuration import FakeConfiguration
 from tests.support.engines import memory_engine
@@ -144,6 +146,7 @@ class World:
         transport: str = "threaded",
         certificate: str = "",
         private_key: str = "",
+        client_ca: str = "",
     ) -> None:
         self.engine = memory_engine()
         self.engine.slow = transport == "native, by the pool"
@@ -158,7 +161,11 @@ class World:
         store = Store(self.engine, Writer(self.engine), self.time.clock(), limits=limits)
         self.operations = Operations(store, self.configuration, self.recorder, self.health)
         self._holds: list[Hold] = []
-        options = GrpcOptions(host, port, threads, max_in_flight, max_request_bytes, certificate, private_key)
+        #: None without TLS.
+        self.certificates = (
+            Certificates(CertificateFiles("grpc", certificate, private_key, client_ca), b"h2") if certificate else None
+        )
+        options = GrpcOptions(host, port, threads, max_in_flight, max_request_bytes, self.certificates)
         limits: Any = {
             "max_response_bytes": lambda: self.max_response_bytes,
             "request_timeout": lambda: self.request_timeout,

@@ -207,11 +207,8 @@ class Connection(Protocol):
         self.control.closing()
         self._write_now = None
         self.transport.unregisterProducer()
-        if ISSLTransport.providedBy(self.transport):
-            self.transport.loseConnection()
-        else:
-            # What the peer has sent and nobody has read would make a close a reset, and take away what is on its way.
-            self.transport.loseWriteConnection()
+        # What the peer has sent and nobody has read would make a close a reset, and take away what is on its way.
+        self.transport.loseWriteConnection()
 
     def abort(self) -> None:
         """End it at once."""

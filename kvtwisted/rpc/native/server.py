@@ -17,8 +17,9 @@ from ...core.health import Health
 from ...core.operations import Operations
 from ...security.gate import Gate, OpenGate, Visitor
 from ...threaded.work import Work
+from ...tls.listening import over_tls
 from ..calls import Calls
-from ..listening import cannot_listen, check_address
+from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..options import GrpcOptions
 from .connection import Connection
@@ -28,13 +29,10 @@ from .receiving import Budget
 from .requests import Entry
 from .sending import MAX_BACKLOG_BYTES, Backlog
 from .streaming import HealthService, ReflectionService
-from .tls import over_tls
 from .unary import UnaryCalls
 
 #: Seconds between two looks at what takes too long.
 LOOK_SECONDS = 0.25
-#: Connections that the kernel keeps until they are accepted.
-_BACKLOG = 1024
 #: Unfinished requests are promised the memory of so many of the largest.
 _LARGE_REQUESTS = 8
 
@@ -107,10 +105,8 @@ class NativeGrpcServer(Factory):
         options = self._options
         check_address(options.host, options.port)
         try:
-            factory: Factory = self
-            if options.certificate:
-                factory = over_tls(self._reactor, self, options.certificate, options.private_key)
-            self._port = self._reactor.listenTCP(options.port, factory, _BACKLOG, options.host)
+            factory = over_tls(self._reactor, options.certificates, self)
+            self._port = self._reactor.listenTCP(options.port, factory, BACKLOG, options.host)
         except CannotListenError as error:
             raise cannot_listen(options.host, options.port, str(error.socketError)) from None
         self._health.start()

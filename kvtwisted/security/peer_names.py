@@ -1,0 +1,57 @@
+"""The name in a client's certificate, by which the table of rights knows the client.
+
+The first subjectAltName of type URI or DNS is the name; without one, the subject's common name (CN), if it has just
+one. A name is refused, and no other one of the same certificate is taken in its place, when it is empty, has more than
+255 characters, begins or ends with a space, or holds anything that cannot be printed: NUL, line ends, and marks that
+turn the direction of writing are how names are made to look like others (RFC 6125, section 7; RFC 9525, section 6.3).
+Whoever accepts a certificate from an authority accepts every name that the authority writes into it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+#: Characters of a name at most.
+MAX_NAME = 255
+
+
+def name_of(certificate: Certificate) -> str | None:
+    """The name in a verified certificate; None if there is none that may be used. Never raises. Any thread."""
+    try:
+        name = _found(certificate)
+    except Exception:
+        # What cannot be read names nobody. cryptography has no common class for these errors.
+        return None
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
+        return None
+    return name
+
+
+@lru_cache(maxsize=1024)
+def name_of_pem(pem: bytes) -> str | None:
+    """`name_of` a certificate in PEM, remembered: grpcio gives it with every call."""
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        certificate = load_pem_x509_certificate(pem)
+    except Exception:  # see name_of
+        return None
+    return name_of(certificate)
+
+
+def _found(certificate: Certificate) -> object:
+    from cryptography import x509
+
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = None
+    for name in names or ():
+        if isinstance(name, (x509.UniformResourceIdentifier, x509.DNSName)):
+            return name.value
+    common_names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return common_names[0].value if len(common_names) == 1 else None

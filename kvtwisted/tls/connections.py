@@ -1,0 +1,130 @@
+"""TLS connections: Twisted's, with a deadline for the handshake, and with ends as TCP has them.
+
+Note [The end of TLS]: Twisted sends its closing alert and then waits for the peer's, for as long as that takes: a
+client that has pooled its connection and does not look at it would hold up a shutdown. Neither side has to wait (RFC
+8446, section 6.1). So `loseConnection` closes as it does without TLS, once all is sent. `loseWriteConnection`, which
+Twisted's TLS does not have, sends the alert, closes our side of the TCP connection, and still reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IPushProducer,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .renewal import Certificates
+
+#: Seconds from the acceptance of a connection to the end of its handshake.
+HANDSHAKE_SECONDS = 10.0
+
+
+# Twisted's connection provides one interface of the socket's at random; twisted.web looks for this one.
+@implementer(IPushProducer)
+class TlsConnection(TLSMemoryBIOProtocol):
+    """One connection. Reactor thread. Writes go out at once; twisted.web and our HTTP/2 gather them themselves."""
+
+    factory: TlsFactory
+    transport: Any
+    _deadline: IDelayedCall | None = None
+    _write_closed = False
+
+    def makeConnection(self, transport: Any) -> None:
+        """The connection is accepted; what remains is the handshake."""
+        self._deadline = self.factory.reactor.callLater(self.factory.handshake_seconds, self._too_late)
+        super().makeConnection(transport)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self.abortConnection()
+
+    def _no_deadline(self) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.cancel()
+
+    def _checkHandshakeStatus(self) -> None:
+        super()._checkHandshakeStatus()
+        if self._handshakeDone:
+            self._no_deadline()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is gone."""
+        self._no_deadline()
+        super().connectionLost(reason)
+
+    # The end: see Note [The end of TLS].
+
+    def write(self, data: bytes) -> None:
+        """Send. What comes after the end of our side is dropped, as TCP does it."""
+        if not self._write_closed:
+            super().write(data)
+
+    def loseWriteConnection(self) -> None:
+        """Send no more, and go on reading until the peer closes. Before the end of the handshake it is an abort."""
+        if self._write_closed or self.disconnecting:
+            return
+        if not self._handshakeDone:
+            self.abortConnection()
+            return
+        self._write_closed = True
+        self._shutdownTLS()
+        self.transport.loseWriteConnection()
+
+    def _shutdownTLS(self) -> None:
+        super()._shutdownTLS()
+        if self.disconnecting and not self._aborted:
+            self.transport.loseConnection()
+
+    # What HTTP asks for when a client sends too much.
+
+    def pauseProducing(self) -> None:
+        """Read no more from the socket."""
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """As the interface has it: close."""
+        self.loseConnection()
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class _Creator:
+    """Makes each connection's OpenSSL object from what is in force then."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        self._certificates = certificates
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        """For one connection."""
+        return SSL.Connection(self._certificates.context)
+
+
+class TlsFactory(TLSMemoryBIOFactory):
+    """For `listenTCP`: the connections of another factory, over TLS. Not for `listenSSL`, which does the same later."""
+
+    protocol = TlsConnection
+    #: See HANDSHAKE_SECONDS.
+    handshake_seconds = HANDSHAKE_SECONDS
+
+    def __init__(self, reactor: Any, certificates: Certificates, wrapped: IProtocolFactory) -> None:
+        super().__init__(_Creator(certificates), False, wrapped, clock=reactor)
+        self.reactor = reactor
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """None when the other factory wants no more; Twisted would wrap that too."""
+        inner = self.wrappedFactory.buildProtocol(addr)
+        return None if inner is None else self.protocol(self, inner)
