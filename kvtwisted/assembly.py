@@ -11,12 +11,11 @@ import os
 import platform
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred, succeed
-from twisted.internet.error import CannotListenError
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
@@ -32,50 +31,24 @@ from .config.settings import Settings
 from .core.admission import Admission
 from .core.disk import disk_usage
 from .core.engine import Engine
-from .core.errors import Unavailable
 from .core.space import fitted, lowered
 from .engines import open_engine
-from .http.bodies import body_limit
-from .http.hosts import Hosts, words
-from .http.site import HttpOptions, KvSite, make_site
 from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
-from .metrics import CONTENT_TYPE, Metrics
-from .rpc.listening import BACKLOG, joined
-from .rpc.native.server import NativeGrpcServer
-from .rpc.options import GrpcOptions
-from .rpc.threaded_server import ThreadedGrpcServer
+from .metrics import Metrics
 from .security.audit import Audit
-from .security.gate import Gate, OpenGate
+from .security.gate import OpenGate
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
-from .threaded.facade import AsyncOperations
 from .threaded.work import Work
-from .tls.listening import over_tls
 from .tls.renewal import LOOK_SECONDS, ListenerCertificates
+from .transports import Addresses, Behind, Transports
 
 #: Threads of the background tasks, one for each: the log's fsync must not wait for a long compaction.
 BACKGROUND_THREADS = 6
 
 _log = Logger(namespace="kvtwisted")
-
-
-class Addresses(NamedTuple):
-    """Where a started server listens: host and port of each interface."""
-
-    http: tuple[str, int]
-    grpc: tuple[str, int]
-
-
-class GrpcServer(NamedTuple):
-    """A gRPC server of either transport: what starts it and returns the port, what stops it within a grace in seconds,
-    and what counts its connections, if it can.
-    """
-
-    start: Callable[[], int]
-    stop: Callable[[float], Deferred[Any]]
-    connections: Callable[[], int] | None = None
 
 
 class Server(Service):
@@ -137,18 +110,22 @@ class Server(Service):
         work = Work(self._reactor, requests, storage.operations, admission)
         gate = OpenGate(storage.operations)
         administration = self._make_administration(storage)
-        site = self._make_site(gate, work, admission, administration, metrics, access_log)
-        grpc_server = self._make_grpc_server(gate, storage, work, admission)
-        self.addresses = self._start_transports(site, grpc_server)
+        behind = Behind(
+            storage.operations, storage.health, work, admission, administration, metrics, gate, self._tls, access_log
+        )
+        transports = Transports(self._reactor, lambda: self._settings, behind)
+        self._announce(engine)
+        self.addresses = transports.start()
+        push("transports", transports.drain)
         defer = partial(deferToThreadPool, self._reactor, background)
         write_logs = Ticker("log batches", self._reactor, lambda: INTERVAL, partial(defer, batched.write))
         self._start_tickers([*storage.make_tickers(self._reactor, defer), *self._tls_tickers(defer), write_logs])
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
-        self._watch(metrics, engine, admission, work, batched, site, grpc_server)
+        transports.watch(metrics)
+        self._watch(metrics, engine, admission, work, batched)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
         self._config.audit = lambda event, who, facts: audit.record(event, who, **facts)
-        self._announce(engine, self.addresses)
 
     def _open_engine(self) -> Engine:
         settings = self._settings
@@ -168,8 +145,6 @@ class Server(Service):
         self._unwinding.push(f"{name} pool", pool.stop)
         return pool
 
-    # The transports.
-
     def _make_administration(self, storage: Storage) -> Administration:
         return Administration(
             self._reactor,
@@ -179,81 +154,6 @@ class Server(Service):
             collect_orphans=storage.collect_orphans,
             on_disk=self._settings.storage.engine != "memory",
         )
-
-    def _make_site(
-        self,
-        gate: Gate,
-        work: Work,
-        admission: Admission,
-        administration: Administration,
-        metrics: Metrics,
-        access_log: Callable[[bytes], None] | None,
-    ) -> KvSite:
-        settings = self._settings
-        options = HttpOptions(
-            max_body_bytes=body_limit(settings.limits.max_request_bytes),
-            idle_timeout=settings.http.idle_timeout,
-            metrics_path=settings.monitoring.metrics_path,
-            health_path=settings.monitoring.health_path,
-            fast_lane=settings.http.fast_lane,
-            access_log=access_log,
-            hosts=Hosts([settings.http.host, *words(settings.http.allowed_hosts)]),
-        )
-        return make_site(
-            gate,
-            lambda granted: AsyncOperations(granted, work, admission),
-            administration,
-            reactor=self._reactor,
-            options=options,
-            metrics_text=(lambda: (CONTENT_TYPE, metrics.text())) if settings.monitoring.enabled else None,
-            max_response_bytes=lambda: self._settings.http.max_response_bytes,
-            request_timeout=lambda: self._settings.limits.request_timeout,
-        )
-
-    def _make_grpc_server(self, gate: Gate, storage: Storage, work: Work, admission: Admission) -> GrpcServer:
-        settings = self._settings
-        options = GrpcOptions(
-            host=settings.grpc.host,
-            port=settings.grpc.port,
-            threads=settings.grpc.threads,
-            max_in_flight=settings.limits.max_in_flight,
-            max_request_bytes=settings.limits.max_request_bytes,
-            certificates=self._tls.grpc,
-        )
-        limits: dict[str, Any] = {
-            "max_response_bytes": lambda: self._settings.grpc.max_response_bytes,
-            "request_timeout": lambda: self._settings.limits.request_timeout,
-            "gate": gate,
-        }
-        if settings.grpc.transport == "native":
-            native = NativeGrpcServer(
-                self._reactor, storage.operations, work, admission, storage.health, options, **limits
-            )
-            return GrpcServer(native.start, native.stop, lambda: native.connections)
-        threaded = ThreadedGrpcServer(storage.operations, admission, storage.health, options, **limits)
-        threads = self._reactor.getThreadPool()
-        return GrpcServer(threaded.start, lambda grace: deferToThreadPool(self._reactor, threads, threaded.stop, grace))
-
-    def _start_transports(self, site: KvSite, grpc_server: GrpcServer) -> Addresses:
-        host = self._settings.http.host
-        try:
-            factory = over_tls(self._reactor, self._tls.http, site)
-            port = self._reactor.listenTCP(self._settings.http.port, factory, BACKLOG, host)
-        except CannotListenError as error:
-            raise Unavailable(f"http: cannot listen on {host}:{error.port}: {error.socketError.strerror}") from None
-        try:
-            grpc_port = grpc_server.start()
-        except BaseException:
-            port.stopListening()  # at once: nothing has been accepted before the reactor runs
-            raise
-        self._unwinding.push("transports", lambda: self._drain(port, site, grpc_server))
-        return Addresses((host, port.getHost().port), (self._settings.grpc.host, grpc_port))
-
-    def _drain(self, port: Any, site: KvSite, grpc_server: GrpcServer) -> Deferred[Any]:
-        grace = self._settings.limits.shutdown_grace
-        grpc_stopped = grpc_server.stop(grace)
-        http_stopped: Deferred[Any] = maybeDeferred(port.stopListening)
-        return gatherResults([http_stopped, site.drain(grace), grpc_stopped], consumeErrors=True)
 
     # The periodic tasks, and what follows the configuration.
 
@@ -285,26 +185,14 @@ class Server(Service):
         admission: Admission,
         work: Work,
         batched: BatchedLogs,
-        site: KvSite,
-        grpc_server: GrpcServer,
     ) -> None:
         metrics.watch("kv_in_flight_requests", "Requests being worked on or waiting.", lambda: admission.in_flight)
         metrics.watch(
             "kv_pool_queue_depth", "Work of requests that waits for a storage thread.", lambda: work.queue_depth
         )
-        metrics.watch("kv_connections", "Open connections.", lambda: site.connections, transport="http")
-        if grpc_server.connections is not None:
-            metrics.watch("kv_connections", "Open connections.", grpc_server.connections, transport="grpc")
         metrics.watch_total(
             "kv_log_lines_dropped", "Lines that the batched logs could not take.", lambda: batched.dropped
         )
-        for certificates in self._tls.all:
-            metrics.watch(
-                "kv_tls_certificate_expiry_seconds",
-                "When the certificate in force expires, in seconds since 1970.",
-                partial(getattr, certificates, "expiry"),
-                listener=certificates.files.listener,
-            )
         metrics.build_info(
             version=__version__,
             engine=engine.version,
@@ -313,7 +201,7 @@ class Server(Service):
             grpcio=version("grpcio"),
         )
 
-    def _announce(self, engine: Engine, addresses: Addresses) -> None:
+    def _announce(self, engine: Engine) -> None:
         _log.info("rocksdb.options in force: {options}", options=json.dumps(engine.effective_options()))
         if self._settings.storage.engine == "memory":
             _log.warn("storage.engine is memory: nothing is written to disk, all is lost when the server stops")
@@ -321,7 +209,3 @@ class Server(Service):
             "kvtwisted {version} with {engine}, data in {path}",
             version=__version__, engine=engine.version, path=os.path.abspath(self._settings.rocksdb.path),
         )  # fmt: skip
-        scheme = "https" if self._tls.http else "http"
-        _log.info("HTTP on {scheme}://{address}", scheme=scheme, address=joined(*addresses.http))
-        over = " over TLS" if self._tls.grpc else ""
-        _log.info("gRPC on {address}{over}", address=joined(*addresses.grpc), over=over)

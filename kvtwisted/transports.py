@@ -1,0 +1,168 @@
+"""The two listeners of the assembly: HTTP and gRPC over the same operations, started and drained together."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Callable, NamedTuple
+
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from .config.settings import Settings
+from .core.admission import Admission
+from .core.errors import Unavailable
+from .core.health import Health
+from .core.operations import Operations
+from .http.bodies import body_limit
+from .http.hosts import Hosts, words
+from .http.site import HttpOptions, KvSite, make_site
+from .metrics import CONTENT_TYPE, Metrics
+from .rpc.listening import BACKLOG, joined
+from .rpc.native.server import NativeGrpcServer
+from .rpc.options import GrpcOptions
+from .rpc.threaded_server import ThreadedGrpcServer
+from .security.gate import Gate
+from .threaded.administration import Administration
+from .threaded.facade import AsyncOperations
+from .threaded.work import Work
+from .tls.listening import over_tls
+from .tls.renewal import ListenerCertificates
+
+_log = Logger(namespace="kvtwisted")
+
+
+class Addresses(NamedTuple):
+    """Where a started server listens: host and port of each interface."""
+
+    http: tuple[str, int]
+    grpc: tuple[str, int]
+
+
+class Behind(NamedTuple):
+    """What the transports stand on."""
+
+    operations: Operations
+    health: Health
+    work: Work
+    admission: Admission
+    administration: Administration
+    metrics: Metrics
+    gate: Gate
+    certificates: ListenerCertificates
+    #: What takes the lines of the access log, if there is one.
+    access_log: Callable[[bytes], None] | None
+
+
+class _GrpcServer(NamedTuple):
+    """A gRPC server of either transport: what starts it and returns the port, what stops it within a grace in seconds,
+    and what counts its connections, if it can.
+    """
+
+    start: Callable[[], int]
+    stop: Callable[[float], Deferred[Any]]
+    connections: Callable[[], int] | None = None
+
+
+class Transports:
+    """Both. Reactor thread. Construction opens nothing."""
+
+    def __init__(self, reactor: Any, settings: Callable[[], Settings], behind: Behind) -> None:
+        """`settings` gives those in force."""
+        self._reactor = reactor
+        self._settings = settings
+        self._behind = behind
+        self._site = self._make_site()
+        self._grpc = self._make_grpc()
+        self._port: Any = None
+
+    def start(self) -> Addresses:
+        """Listen. Raises Unavailable, naming host and port; then nothing listens."""
+        http, certificates = self._settings().http, self._behind.certificates
+        try:
+            factory = over_tls(self._reactor, certificates.http, self._site)
+            port = self._reactor.listenTCP(http.port, factory, BACKLOG, http.host)
+        except CannotListenError as error:
+            reason = error.socketError.strerror
+            raise Unavailable(f"http: cannot listen on {http.host}:{error.port}: {reason}") from None
+        try:
+            grpc_port = self._grpc.start()
+        except BaseException:
+            port.stopListening()  # at once: nothing has been accepted before the reactor runs
+            raise
+        self._port = port
+        addresses = Addresses((http.host, port.getHost().port), (self._settings().grpc.host, grpc_port))
+        scheme = "https" if certificates.http else "http"
+        _log.info("HTTP on {scheme}://{address}", scheme=scheme, address=joined(*addresses.http))
+        over = " over TLS" if certificates.grpc else ""
+        _log.info("gRPC on {address}{over}", address=joined(*addresses.grpc), over=over)
+        return addresses
+
+    def drain(self) -> Deferred[Any]:
+        """Stop listening; running requests get `limits.shutdown_grace` seconds. Fires when no connection is left."""
+        grace = self._settings().limits.shutdown_grace
+        grpc_stopped = self._grpc.stop(grace)
+        http_stopped: Deferred[Any] = maybeDeferred(self._port.stopListening)
+        return gatherResults([http_stopped, self._site.drain(grace), grpc_stopped], consumeErrors=True)
+
+    def watch(self, metrics: Metrics) -> None:
+        """Have the connections and certificates shown."""
+        metrics.watch("kv_connections", "Open connections.", lambda: self._site.connections, transport="http")
+        if self._grpc.connections is not None:
+            metrics.watch("kv_connections", "Open connections.", self._grpc.connections, transport="grpc")
+        for certificates in self._behind.certificates.all:
+            metrics.watch(
+                "kv_tls_certificate_expiry_seconds",
+                "When the certificate in force expires, in seconds since 1970.",
+                partial(getattr, certificates, "expiry"),
+                listener=certificates.files.listener,
+            )
+
+    def _make_site(self) -> KvSite:
+        settings, behind = self._settings(), self._behind
+        options = HttpOptions(
+            max_body_bytes=body_limit(settings.limits.max_request_bytes),
+            idle_timeout=settings.http.idle_timeout,
+            metrics_path=settings.monitoring.metrics_path,
+            health_path=settings.monitoring.health_path,
+            fast_lane=settings.http.fast_lane,
+            hosts=Hosts([settings.http.host, *words(settings.http.allowed_hosts)]),
+            access_log=behind.access_log,
+        )
+        monitored = settings.monitoring.enabled
+        return make_site(
+            behind.gate,
+            lambda granted: AsyncOperations(granted, behind.work, behind.admission),
+            behind.administration,
+            reactor=self._reactor,
+            options=options,
+            metrics_text=(lambda: (CONTENT_TYPE, behind.metrics.text())) if monitored else None,
+            max_response_bytes=lambda: self._settings().http.max_response_bytes,
+            request_timeout=lambda: self._settings().limits.request_timeout,
+        )
+
+    def _make_grpc(self) -> _GrpcServer:
+        settings, behind = self._settings(), self._behind
+        options = GrpcOptions(
+            host=settings.grpc.host,
+            port=settings.grpc.port,
+            threads=settings.grpc.threads,
+            max_in_flight=settings.limits.max_in_flight,
+            max_request_bytes=settings.limits.max_request_bytes,
+            certificates=behind.certificates.grpc,
+        )
+        more: dict[str, Any] = {
+            "max_response_bytes": lambda: self._settings().grpc.max_response_bytes,
+            "request_timeout": lambda: self._settings().limits.request_timeout,
+            "gate": behind.gate,
+        }
+        operations, admission, health = behind.operations, behind.admission, behind.health
+        if settings.grpc.transport == "native":
+            native = NativeGrpcServer(self._reactor, operations, behind.work, admission, health, options, **more)
+            return _GrpcServer(native.start, native.stop, lambda: native.connections)
+        threaded = ThreadedGrpcServer(operations, admission, health, options, **more)
+        reactor = self._reactor
+        return _GrpcServer(
+            threaded.start, lambda grace: deferToThreadPool(reactor, reactor.getThreadPool(), threaded.stop, grace)
+        )
