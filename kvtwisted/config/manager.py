@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from ..core.durable import replace_file
 from ..core.errors import InvalidConfig, InvalidRequest, StorageError, StorageFull
 from ..core.strict_json import loads
-from .durable import replace_file
 from .schema import KEYS, build, flatten, to_document
 from .settings import Settings
 from .sources import (

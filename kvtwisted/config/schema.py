@@ -28,7 +28,7 @@ _BOOLEAN_WORDS = {
 }
 _INTEGER_TEXT = re.compile(r"-?[0-9]{1,20}")
 #: Strings that may be empty. Elsewhere an empty one is refused: as a host it would listen on every address.
-_MAY_BE_EMPTY = frozenset({"grpc.tls_certificate", "grpc.tls_private_key", "logging.directory"})
+_MAY_BE_EMPTY = frozenset({"grpc.tls_certificate", "grpc.tls_private_key", "logging.directory", "security.tokens"})
 _MAX_STRING = 4096
 _SHOWN_CHARACTERS = 60
 

@@ -24,9 +24,11 @@ class Code(IntEnum):
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 class CallError(Exception):
@@ -56,6 +58,9 @@ TABLE: dict[type[BaseException], Row] = {
     # These two are answered IN_MESSAGE where the response has an `error` field.
     errors.InvalidRequest: Row(Code.INVALID_ARGUMENT),
     errors.ResponseTooLarge: _BUSY,
+    errors.Unauthenticated: Row(Code.UNAUTHENTICATED),
+    errors.PermissionDenied: Row(Code.PERMISSION_DENIED),
+    errors.RateLimited: _BUSY,
     errors.Overloaded: _BUSY,
     errors.WriteStalled: _BUSY,
     errors.DeadlineExceeded: Row(Code.DEADLINE_EXCEEDED),
