@@ -1,16 +1,17 @@
 """`kvtwisted`: the operator's command. It asks a running server over HTTP and does nothing by itself.
 
+But for `kvtwisted token`, which works on the file of tokens: see `kvtwisted.token_cli`, which alone knows of rooms.
+
 Exit status 0: done. 1: the server refused, failed or could not be reached, told in one line on standard error. 2: the
 command line is wrong.
 """
 
 from __future__ import annotations
 
-import getopt
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -29,6 +30,10 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from . import __version__
+from .command_line import AnywhereOptions
+
+if TYPE_CHECKING:
+    from .token_cli import TokenOptions
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 #: Seconds to connect. For the answer there is no limit: a backup takes as long as it takes.
@@ -42,7 +47,7 @@ class Refusal(Exception):
     """Why the command was not carried out, in one line."""
 
 
-class _Command(usage.Options):
+class _Command(AnywhereOptions):
     """One subcommand: what it asks for, and how the answer is told."""
 
     method: ClassVar[str] = "GET"
@@ -54,15 +59,6 @@ class _Command(usage.Options):
         ["key", None, None, "PEM file of its private key; by default it is in the same file."],
     ]
     optFlags: ClassVar[list[list[Any]]] = [["json", None, "Print the server's answer as it is."]]
-
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Take options before and after the arguments; Twisted by itself takes them before only."""
-        try:
-            found, arguments = getopt.gnu_getopt(list(options or ()), self.shortOpt, self.longOpt)
-        except getopt.error as error:
-            raise usage.UsageError(str(error)) from None
-        ahead = [f"{name}={value}" if f"{name[2:]}=" in self.longOpt else name for name, value in found]
-        super().parseOptions([*ahead, "--", *arguments])
 
     def postOptions(self) -> None:
         """Refuse a URL that cannot be one."""
@@ -155,22 +151,30 @@ class _Orphans(_Command):
         return f"removed {answer['files']} files, {answer['bytes']} bytes"
 
 
+def _token() -> usage.Options:
+    # Here, so that the other commands need no room.
+    from .token_cli import TokenOptions
+
+    return TokenOptions()
+
+
 class Options(usage.Options):
     """The command line. `command` is the subcommand, once parsed."""
 
     synopsis = "COMMAND [options]"
-    longdesc = "Asks a running kvtwisted server. The server itself is started by `twistd kvtwisted`."
+    longdesc = "Asks a running kvtwisted server, which is started by `twistd kvtwisted`. `token` works on a file."
     subCommands: ClassVar[list[Any]] = [
         (name, None, command, command.__doc__)
         for name, command in (
             ("backup", _Backup), ("backups", _Backups), ("eviction", _Eviction), ("orphans", _Orphans),
         )
     ]  # fmt: skip
+    subCommands.append(("token", None, _token, "Make, list and revoke tokens, in their file."))
 
     @property
-    def command(self) -> _Command:
+    def command(self) -> _Command | TokenOptions:
         """What is to be done."""
-        found: _Command = self.subOptions
+        found: _Command | TokenOptions = self.subOptions
         return found
 
     def opt_version(self) -> None:
@@ -283,8 +287,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"kvtwisted: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
+    command = options.command
+    if not isinstance(command, _Command):
+        raise SystemExit(command.run(print))
+
     async def carry_out(reactor: Any) -> None:
-        raise SystemExit(await run(reactor, options.command, print))
+        raise SystemExit(await run(reactor, command, print))
 
     react(lambda reactor: ensureDeferred(carry_out(reactor)))
     raise AssertionError("react does not return")

@@ -9,7 +9,7 @@ from typing import Any, Callable
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
-from .config.durable import sync_entry
+from .core.durable import sync_entry
 from .core.errors import KvError, Unavailable
 
 _log = Logger(namespace="kvtwisted")

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from ..core.author import ANONYMOUS, Author
+from ..core.durable import replace_file
 from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied, StorageError, StorageFull
 from ..core.strict_json import loads
-from .durable import replace_file
 from .schema import KEYS, build, flatten, to_document
 from .settings import Settings
 from .sources import (

@@ -180,6 +180,31 @@ class LimitSettings:
 
 
 @dataclass(frozen=True)
+class SecuritySettings:
+    """Section `security`."""
+
+    tokens: str = option("", "File of the tokens that clients must send; empty: none, and nobody is asked for one.")
+    failed_logins: int = option(
+        30, "Failed logins of one address in a minute; more are answered with 429; 0: no limit.",
+        low=0, high=1_000_000, live=True,
+    )  # fmt: skip
+    address_operations: int = option(
+        0, "Operations per second of one address; 0: no limit.", low=0, high=1_000_000_000, live=True
+    )
+    address_bytes: int = option(
+        0, "Bytes per second of one address, sent and received; 0: no limit.", low=0, high=1_000_000_000_000, live=True
+    )
+    token_operations: int = option(
+        0, "Operations per second of one token that has no rate of its own; 0: no limit.",
+        low=0, high=1_000_000_000, live=True,
+    )  # fmt: skip
+    token_bytes: int = option(
+        0, "Bytes per second of one token that has no rate of its own, sent and received; 0: no limit.",
+        low=0, high=1_000_000_000_000, live=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class LoggingSettings:
     """Section `logging`."""
 
@@ -208,4 +233,5 @@ class Settings:
     eviction: EvictionSettings = field(default_factory=EvictionSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    security: SecuritySettings = field(default_factory=SecuritySettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)

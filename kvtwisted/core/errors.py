@@ -52,6 +52,31 @@ class TooLarge(InvalidRequest):
     code = "too_large"
 
 
+class Unauthenticated(KvError):
+    """No token was sent, or none that is valid; which of the reasons it is, is not told. Nothing was started."""
+
+    code = "unauthenticated"
+
+
+class PermissionDenied(KvError):
+    """Who asks is known, and may not do this. Nothing was looked at: the answer does not tell what exists."""
+
+    code = "permission_denied"
+
+
+class RateLimited(KvError):
+    """Who asks has used up what is allowed for a while. Nothing was started.
+
+    `retry_after` is the number of seconds after which the same request would not be refused for this reason.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, sentence: str, retry_after: float = 1.0) -> None:
+        super().__init__(sentence)
+        self.retry_after = retry_after
+
+
 class ResponseTooLarge(KvError):
     """The answer would exceed the transport's response limit; the message says how to ask for less."""
 
@@ -74,29 +99,6 @@ class Unavailable(KvError):
     """The server is starting or stopping, or its storage is closed."""
 
     code = "unavailable"
-
-
-class Unauthenticated(KvError):
-    """Who is there has shown nothing, or nothing that is valid now. The message never says which part was wrong."""
-
-    code = "unauthenticated"
-
-
-class RateLimited(KvError):
-    """More was asked for than the principal or the address may ask for; nothing was done."""
-
-    code = "rate_limited"
-
-    def __init__(self, sentence: str, retry_after: float = 1.0) -> None:
-        """`retry_after` is in seconds."""
-        super().__init__(sentence)
-        self.retry_after = retry_after
-
-
-class PermissionDenied(KvError):
-    """The principal may not do this; nothing was looked at or done. Says nothing of what is stored."""
-
-    code = "permission_denied"
 
 
 class StorageError(KvError):

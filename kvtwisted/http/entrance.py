@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 from twisted.internet.defer import Deferred
 
 from ..core.errors import KvError
-from ..core.operations import Operations
-from ..security.gate import Gate, Pass, Visitor, Watcher, nothing_shown
-from ..security.policy import ROUTES
+from ..core.service import Service
+from ..security.gate import Gate, Pass, Visitor, Watcher
+from ..security.policy import PUBLIC, route_requirement
 from .answers import Answer
 from .handlers import Handler, Received
 
@@ -28,7 +28,7 @@ class Interface(NamedTuple):
 class Entrance:
     """Looks at who comes, and lets them to an interface of their own. Reactor thread."""
 
-    def __init__(self, gate: Gate, make: Callable[[Operations], Interface]) -> None:
+    def __init__(self, gate: Gate, make: Callable[[Service], Interface]) -> None:
         self._gate = gate
         self._make = make
         self._made: dict[Pass, Interface] = {}
@@ -43,15 +43,13 @@ class Entrance:
 
         Fails, at once or by its Deferred, with Unauthenticated or PermissionDenied, or with what the handler fails.
         """
-        operation = ROUTES[name]
-        if operation is None:
+        requirement = route_requirement(name)
+        if requirement == PUBLIC:
             # What is public is answered whatever is shown.
             admitted = self._gate.admit(Visitor(visitor.address))
         else:
             admitted = self._gate.admit(visitor)
-            if not admitted.is_known:
-                raise nothing_shown()
-            admitted.check(operation)
+            admitted.require(requirement)
         return self._interface(admitted).handlers[name](received)
 
     def lane(self, visitor: Visitor) -> FastLane | None:

@@ -29,12 +29,13 @@ class Row(NamedTuple):
     """How one class of errors is answered.
 
     `sentence` replaces the error's own where that may tell of the server's inside. Status 500 is always logged as an
-    incident, whose id the client is given.
+    incident, whose id the client is given. `retry_after` is in seconds; an error's own goes before it.
     """
 
     status: int
     sentence: str | None = None
     retry_after: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 _FAILED = Row(500, "the server failed; its log tells more under this incident's id")
@@ -50,9 +51,10 @@ TABLE: dict[type[BaseException], Row] = {
     errors.ResponseTooLarge: Row(400),
     errors.TooLarge: Row(413),
     UnsupportedMediaType: Row(415),
-    errors.Unauthenticated: Row(401),
+    # RFC 6750 section 3: the scheme comes with a parameter at least.
+    errors.Unauthenticated: Row(401, headers=(("WWW-Authenticate", 'Bearer realm="kvtwisted"'),)),
     errors.PermissionDenied: Row(403),
-    errors.RateLimited: Row(429),
+    errors.RateLimited: Row(429, retry_after=RETRY_AFTER),
     errors.Overloaded: Row(429, retry_after=RETRY_AFTER),
     errors.WriteStalled: Row(429, "RocksDB accepts no writes just now; nothing was written, try again", RETRY_AFTER),
     # 504 is for gateways; here the server itself was too slow.
@@ -76,15 +78,11 @@ def answer(failure: Failure, doing: str) -> Answer:
     sentence = row.sentence or str(error)
     if row.status == 500:
         return problem(500, code, sentence, incident=incidents.report(failure, doing))
-    return problem(row.status, code, sentence)._replace(headers=_headers(row, error))
-
-
-def _headers(row: Row, error: BaseException | None) -> tuple[tuple[str, str], ...]:
-    if row.status == 401:
-        return (("WWW-Authenticate", "Bearer"),)  # RFC 6750, section 3
-    if isinstance(error, errors.RateLimited):
-        return (("Retry-After", str(max(1, math.ceil(error.retry_after)))),)
-    return () if row.retry_after is None else (("Retry-After", str(row.retry_after)),)
+    headers = row.headers
+    if row.retry_after is not None:
+        seconds = math.ceil(error.retry_after) if isinstance(error, errors.RateLimited) else row.retry_after
+        headers += (("Retry-After", str(max(seconds, 1))),)
+    return problem(row.status, code, sentence)._replace(headers=headers)
 
 
 def not_found() -> Answer:

@@ -13,7 +13,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from ..core.operations import Operations
+from ..core.service import Service
 from ..security.gate import Gate
 from ..threaded.administration import Administration
 from ..threaded.facade import AsyncOperations
@@ -132,7 +132,7 @@ class KvSite(Site):
 
 def make_site(
     gate: Gate,
-    make_facade: Callable[[Operations], AsyncOperations],
+    make_facade: Callable[[Service], AsyncOperations],
     administration: Administration,
     *,
     reactor: Any,
@@ -150,7 +150,7 @@ def make_site(
     """
     admin = AdminHandlers(administration)
 
-    def make(operations: Operations) -> Interface:
+    def make(operations: Service) -> Interface:
         facade = make_facade(operations)
         handlers = Handlers(facade, reactor, max_response_bytes, request_timeout)
         lane = FastLane(facade.direct, handlers, reactor, request_timeout)

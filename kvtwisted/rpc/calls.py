@@ -7,7 +7,7 @@ from typing import Callable
 
 from ..core.admission import Admission
 from ..core.errors import DeadlineExceeded
-from ..core.operations import Operations
+from ..core.service import Service
 from .errors import IN_MESSAGE, call_error
 from .messages import parse
 from .methods import Call, Method
@@ -21,7 +21,7 @@ class Calls:
 
     def __init__(
         self,
-        operations: Operations,
+        operations: Service,
         admission: Admission,
         *,
         max_response_bytes: Callable[[], int],

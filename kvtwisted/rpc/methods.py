@@ -11,8 +11,8 @@ from google.protobuf.message import Message
 
 from ..core.batch_reads import Page
 from ..core.limits import MAX_KEY_BYTES
-from ..core.operations import Operations
 from ..core.records import Found, as_text
+from ..core.service import Service
 from .generated import keyvalue_pb2 as kv
 
 #: The names that the service answers under: its own, and the one of clients whose proto text names no package.
@@ -46,15 +46,15 @@ class Method(NamedTuple):
     name: str
     request: type[Message]
     response: Callable[..., Message]
-    run: Callable[[Operations, Any, Call], Message]
+    run: Callable[[Service, Any, Call], Message]
 
 
-def _set(operations: Operations, request: kv.SetRequest, call: Call) -> kv.SetResponse:
+def _set(operations: Service, request: kv.SetRequest, call: Call) -> kv.SetResponse:
     operations.set(request.key.encode(), request.value.encode(), request.ttl, deadline=call.deadline)
     return kv.SetResponse(success=True)
 
 
-def _get(operations: Operations, request: kv.GetRequest, call: Call) -> kv.GetResponse:
+def _get(operations: Service, request: kv.GetRequest, call: Call) -> kv.GetResponse:
     return get_response(operations.get(request.key.encode(), deadline=call.deadline))
 
 
@@ -95,48 +95,48 @@ def varint(number: int) -> bytes:
 _SMALL = [bytes((number,)) for number in range(128)]
 
 
-def _delete(operations: Operations, request: kv.DeleteRequest, call: Call) -> kv.DeleteResponse:
+def _delete(operations: Service, request: kv.DeleteRequest, call: Call) -> kv.DeleteResponse:
     operations.delete(request.key.encode(), deadline=call.deadline)
     return kv.DeleteResponse(success=True)
 
 
-def _scan_keys(operations: Operations, request: kv.ScanRequest, call: Call) -> kv.ScanKeysResponse:
+def _scan_keys(operations: Service, request: kv.ScanRequest, call: Call) -> kv.ScanKeysResponse:
     page = _page(operations, request, call, keys_only=True)
     return kv.ScanKeysResponse(keys=[as_text(key) for key, _ in page.items], next_cursor=as_text(page.next_cursor))
 
 
-def _scan_key_values(operations: Operations, request: kv.ScanRequest, call: Call) -> kv.ScanKeyValuesResponse:
+def _scan_key_values(operations: Service, request: kv.ScanRequest, call: Call) -> kv.ScanKeyValuesResponse:
     page = _page(operations, request, call, keys_only=False)
     pairs = {as_text(key): as_text(value) for key, value in page.items}
     return kv.ScanKeyValuesResponse(key_values=pairs, next_cursor=as_text(page.next_cursor))
 
 
-def _mset(operations: Operations, request: kv.MSetRequest, call: Call) -> kv.MSetResponse:
+def _mset(operations: Service, request: kv.MSetRequest, call: Call) -> kv.MSetResponse:
     pairs = {key.encode(): value.encode() for key, value in request.key_values.items()}
     operations.mset(pairs, request.ttl, deadline=call.deadline)
     return kv.MSetResponse(success=True)
 
 
-def _mget(operations: Operations, request: kv.MGetRequest, call: Call) -> kv.MGetResponse:
+def _mget(operations: Service, request: kv.MGetRequest, call: Call) -> kv.MGetResponse:
     found = operations.mget([key.encode() for key in request.keys], budget=call.budget, deadline=call.deadline)
     return kv.MGetResponse(key_values={as_text(key): as_text(value) for key, value in found.items()})
 
 
-def _mdelete(operations: Operations, request: kv.MDeleteRequest, call: Call) -> kv.MDeleteResponse:
+def _mdelete(operations: Service, request: kv.MDeleteRequest, call: Call) -> kv.MDeleteResponse:
     operations.mdelete([key.encode() for key in request.keys], deadline=call.deadline)
     return kv.MDeleteResponse(success=True)
 
 
-def _get_config(operations: Operations, request: kv.GetConfigRequest, call: Call) -> kv.GetConfigResponse:
+def _get_config(operations: Service, request: kv.GetConfigRequest, call: Call) -> kv.GetConfigResponse:
     return kv.GetConfigResponse(config=operations.get_config())
 
 
-def _update_config(operations: Operations, request: kv.UpdateConfigRequest, call: Call) -> kv.UpdateConfigResponse:
+def _update_config(operations: Service, request: kv.UpdateConfigRequest, call: Call) -> kv.UpdateConfigResponse:
     operations.update_config_text(request.config)
     return kv.UpdateConfigResponse(success=True)
 
 
-def _page(operations: Operations, request: kv.ScanRequest, call: Call, *, keys_only: bool) -> Page:
+def _page(operations: Service, request: kv.ScanRequest, call: Call, *, keys_only: bool) -> Page:
     return operations.scan(
         request.prefix.encode(),
         cursor=request.cursor.encode(),

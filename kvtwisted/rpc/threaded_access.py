@@ -8,8 +8,9 @@ from urllib.parse import unquote
 import grpc
 
 from ..core.errors import KvError
-from ..core.operations import Operations
-from ..security.gate import Gate, Pass, Visitor, nothing_shown
+from ..core.service import Service
+from ..security.gate import Gate, Pass, Visitor
+from ..security.policy import AUTHENTICATED
 from .calls import Calls
 from .errors import call_error
 
@@ -17,7 +18,7 @@ from .errors import call_error
 class Access:
     """The gate for calls as grpcio gives them."""
 
-    def __init__(self, gate: Gate, make_calls: Callable[[Operations], Calls]) -> None:
+    def __init__(self, gate: Gate, make_calls: Callable[[Service], Calls]) -> None:
         """`make_calls` makes what runs the calls of one principal."""
         self._gate = gate
         self._make_calls = make_calls
@@ -28,8 +29,7 @@ class Access:
         """What runs this call. Raises CallError when nobody known makes it."""
         try:
             admitted = self._gate.admit(_visitor(context))
-            if not admitted.is_known:
-                raise nothing_shown()
+            admitted.require(AUTHENTICATED)
         except KvError as error:
             raise call_error(error, "authentication") from None
         calls = self._calls.get(admitted)

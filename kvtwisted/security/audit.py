@@ -11,18 +11,17 @@ from datetime import datetime, timezone
 from time import time
 from typing import Callable
 
-#: Who did what the server did by itself.
-SERVER = "server"
+#: Who did what the server did by itself, and who showed nothing of who they are.
+SERVER, ANONYMOUS = "server", "anonymous"
 
 
 class Audit:
     """Makes lines and gives them to `add`, which must be quick and safe from any thread. So is this."""
 
-    def __init__(self, add: Callable[[bytes], None], *, writes: bool = False, now: Callable[[], float] = time) -> None:
-        """With `writes` each write is told of too. `now` is in seconds since 1970."""
+    def __init__(self, add: Callable[[bytes], None], now: Callable[[], float] = time) -> None:
+        """`now` is in seconds since 1970."""
         self._add = add
         self._now = now
-        self.writes = writes
 
     def record(self, event: str, who: str, **facts: object) -> None:
         """Something happened; `facts` must be fit for JSON."""

@@ -6,10 +6,25 @@ why it then listens on loopback alone (`kvtwisted.config.rules`).
 
 from __future__ import annotations
 
+from time import time
 from typing import Callable, NamedTuple, Protocol
 
 from ..core.errors import Unauthenticated
 from ..core.operations import Operations
+from ..core.service import Service
+from . import policy
+from .access import Access, Written
+from .audit import ANONYMOUS, Audit
+from .authority import Authority
+from .buckets import network_of
+from .grants import OPERATIONS, Grant, Principal
+
+#: What a name in a client's certificate begins with in the audit log.
+CERTIFICATE = "cert:"
+#: Principals of certificates that are remembered; the one that came first is forgotten for a new one.
+_MAX_CERTIFIED = 4096
+
+_EVERYTHING = (Grant(frozenset(OPERATIONS)),)
 
 
 class Visitor(NamedTuple):
@@ -26,24 +41,30 @@ class Visitor(NamedTuple):
 class Pass:
     """What a visitor may do until the gate says otherwise. One for each principal: the same object as long as it holds.
 
-    `operations` are those of the server, as far as they are granted.
+    `operations` are those of the server, as far as they are granted. Any thread.
     """
 
-    def __init__(
-        self, who: str, operations: Operations, check: Callable[[str], None], *, is_known: bool = True
-    ) -> None:
-        """`check` raises PermissionDenied for an operation that is granted on no key at all."""
-        #: The principal, as the audit log names it.
-        self.who = who
+    def __init__(self, operations: Service, principal: Principal | None, denied: Callable[[str, str], object]) -> None:
+        """Without `principal` it is for visitors who show nothing: only what is public is open to them.
+
+        `denied` is told who was refused what.
+        """
         self.operations = operations
-        self.check = check
-        #: False for a visitor who shows nothing: only what is public is open to them.
-        self.is_known = is_known
+        self.principal = principal
+        self._denied = denied
 
+    @property
+    def is_known(self) -> bool:
+        """Whether somebody has shown who they are, or need not."""
+        return self.principal is not None
 
-def nothing_shown() -> Unauthenticated:
-    """What somebody is told who shows nothing and wants what is not public."""
-    return Unauthenticated("a token is needed: send the header Authorization: Bearer <token>")
+    def require(self, requirement: str) -> None:
+        """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met."""
+        try:
+            policy.admit(requirement, self.principal)
+        except Exception:
+            self._denied(ANONYMOUS if self.principal is None else self.principal.name, requirement)
+            raise
 
 
 #: Called, on the reactor thread, with the passes that hold no longer.
@@ -51,20 +72,21 @@ Watcher = Callable[["frozenset[Pass]"], None]
 
 
 class Gate(Protocol):
-    """Thread-safe."""
+    """Any thread may ask to be admitted."""
 
     def admit(self, visitor: Visitor) -> Pass:
         """Who it is. Raises Unauthenticated when what is shown is not valid, RateLimited after too many attempts."""
 
     def watch(self, watcher: Watcher) -> None:
-        """Call `watcher` whenever passes are withdrawn, before any later request is admitted."""
+        """Call `watcher` whenever passes are withdrawn."""
 
 
 class OpenGate:
     """The gate of a server without authentication."""
 
-    def __init__(self, operations: Operations) -> None:
-        self._pass = Pass("anonymous", operations, lambda operation: None)
+    def __init__(self, operations: Service) -> None:
+        """Everybody may do everything that `operations` do."""
+        self._pass = Pass(operations, Principal(ANONYMOUS, _EVERYTHING), lambda who, what: None)
 
     def admit(self, visitor: Visitor) -> Pass:
         """Everybody; what they show is not looked at."""
@@ -72,3 +94,95 @@ class OpenGate:
 
     def watch(self, watcher: Watcher) -> None:
         """The one pass is never withdrawn."""
+
+
+def audited(operations: Operations, written: Written | None) -> Service:
+    """The operations for an open gate: all of them, with who changes the configuration, and told of to `written`."""
+    return Access(operations, Principal(ANONYMOUS, _EVERYTHING), written=written)
+
+
+class ClosedGate:
+    """The gate of a server with tokens, client certificates, or both.
+
+    A certificate counts only for a visitor who sends no token. Where there are tokens, those of their entries that name
+    it say what it may do; where there are none, whoever has a certificate of the configured authority may do
+    everything.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        authority: Authority | None,
+        audit: Audit,
+        *,
+        written: Written | None = None,
+        wall: Callable[[], float] = time,
+    ) -> None:
+        """`written` is told of each write that was let in; None: nobody is. `wall` is Unix time, in seconds."""
+        self._operations = operations
+        self._authority = authority
+        self._audit = audit
+        self._written = written
+        self._wall = wall
+        self._watchers: list[Watcher] = []
+        self._passes: dict[Principal, Pass] = {}
+        self._certified: dict[str, Principal] = {}
+        nobody = Principal(ANONYMOUS, ())
+        self._nobody = Pass(Access(operations, nobody, denied=self._denied), None, self._refused)
+
+    def admit(self, visitor: Visitor) -> Pass:
+        """See `Gate.admit`."""
+        if visitor.authorization:
+            principal = self._log_in(visitor)
+        elif visitor.certificate is not None:
+            found = self._of_certificate(visitor.certificate)
+            if found is None:
+                return self._nobody
+            principal = found
+        else:
+            return self._nobody
+        admitted = self._passes.get(principal)
+        if admitted is None:
+            access = Access(self._operations, principal, denied=self._denied, written=self._written)
+            # Two threads may both make one; the first is everybody's.
+            admitted = self._passes.setdefault(principal, Pass(access, principal, self._refused))
+        return admitted
+
+    def watch(self, watcher: Watcher) -> None:
+        """See `Gate.watch`."""
+        self._watchers.append(watcher)
+
+    def look(self) -> None:
+        """Withdraw the passes of tokens that were revoked, changed or have expired. Reactor thread; every second."""
+        now = self._wall()
+        gone = [principal for principal in tuple(self._passes) if now >= principal.valid_until]
+        withdrawn = frozenset([self._passes.pop(principal) for principal in gone])
+        if withdrawn:
+            for watcher in self._watchers:
+                watcher(withdrawn)
+
+    def _log_in(self, visitor: Visitor) -> Principal:
+        if self._authority is None:
+            raise Unauthenticated("there are no tokens on this server; it goes by client certificates")
+        try:
+            return self._authority.principal(visitor.authorization, network_of(visitor.address))
+        except Unauthenticated as error:
+            self._audit.record("login_failed", ANONYMOUS, address=visitor.address, reason=str(error))
+            raise
+
+    def _of_certificate(self, name: str) -> Principal | None:
+        if self._authority is not None:
+            return self._authority.of_certificate(name)
+        principal = self._certified.get(name)
+        if principal is None:
+            if len(self._certified) >= _MAX_CERTIFIED:
+                # Forgotten as principals, they are made anew when they come again.
+                self._certified.pop(next(iter(self._certified))).revoke()
+            principal = self._certified[name] = Principal(CERTIFICATE + name, _EVERYTHING)
+        return principal
+
+    def _denied(self, principal: Principal, operation: str) -> None:
+        self._refused(principal.name, operation)
+
+    def _refused(self, who: str, operation: str) -> None:
+        self._audit.record("denied", who, operation=operation)

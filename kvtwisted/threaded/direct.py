@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Callable
 
 from ..core.admission import Admission
-from ..core.operations import Operations, Pending
+from ..core.operations import Pending
 from ..core.records import Found
+from ..core.service import Service
 from .group_commit import Done
 from .work import Work
 
@@ -17,7 +18,7 @@ from .work import Work
 class Direct:
     """What can be answered here and now, and writes that tell a callback. Reactor thread."""
 
-    def __init__(self, operations: Operations, work: Work, admission: Admission) -> None:
+    def __init__(self, operations: Service, work: Work, admission: Admission) -> None:
         self._get_now = operations.get_now
         self._work = work
         self._admission = admission

@@ -16,8 +16,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from ..core.admission import Admission
 from ..core.batch_reads import Page
 from ..core.errors import KvError
-from ..core.operations import Operations, Pending
+from ..core.operations import Pending
 from ..core.records import Found
+from ..core.service import Service
 from .direct import Direct
 from .work import Work
 
@@ -31,7 +32,7 @@ class AsyncOperations:
     A call over the admission's capacity fails at once with Overloaded; while stopping, with Unavailable.
     """
 
-    def __init__(self, operations: Operations, work: Work, admission: Admission) -> None:
+    def __init__(self, operations: Service, work: Work, admission: Admission) -> None:
         self._operations = operations
         self._work = work
         self._admission = admission

@@ -74,6 +74,14 @@ def test_each_class_has_its_status_and_code(name: str, status: int, shown: bool)
     assert ("/var/data: the very words" in document["error"]) is shown
     assert ("incident" in document) is (status == 500)
     assert dict(result.headers).get("Retry-After") == ("1" if status == 429 else None)
+    # RFC 9110 section 11.6.1: a 401 names how to authenticate, and nothing else does.
+    assert dict(result.headers).get("WWW-Authenticate") == ('Bearer realm="kvtwisted"' if status == 401 else None)
+
+
+@pytest.mark.parametrize(("seconds", "sent"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (59.3, "60")])
+def test_retry_after_is_the_limits_own(seconds: float, sent: str) -> None:
+    """In whole seconds, rounded up, and never 0: who comes back then is not refused again."""
+    assert dict(answer(core_errors.RateLimited("x", seconds)).headers)["Retry-After"] == sent
 
 
 def test_a_class_without_a_row_is_answered_like_the_nearest_above() -> None:

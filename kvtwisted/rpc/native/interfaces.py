@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from typing import Callable
 
 from ...core.errors import KvError
-from ...core.operations import Operations
-from ...security.gate import Gate, Pass, Visitor, nothing_shown
-from ..errors import call_error
+from ...core.service import Service
+from ...security.gate import Gate, Pass, Visitor
+from ...security.policy import NO_TOKEN
+from ..errors import CallError, Code, call_error
 from ..methods import SERVICES
 from .pipelines import PipelineService
 from .requests import Entry, Route
@@ -27,7 +28,7 @@ class Interfaces:
     def __init__(
         self,
         gate: Gate,
-        make_calls: Callable[[Operations], UnaryCalls],
+        make_calls: Callable[[Service], UnaryCalls],
         pipelines: PipelineService,
         public: Iterable[Route],
         known: Iterable[Route],
@@ -44,7 +45,7 @@ class Interfaces:
         self._known = list(known)
         self._forget = forget
         self._entries: dict[Pass, tuple[Entry, UnaryCalls]] = {}
-        self._nobody = Entry(_by_path(self._public), call_error(nothing_shown(), "authentication"))
+        self._nobody = Entry(_by_path(self._public), CallError(Code.UNAUTHENTICATED, NO_TOKEN))
         gate.watch(self._withdrawn)
 
     def of(self, visitor: Visitor) -> Entry:

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from ...core.admission import Admission
 from ...core.health import Health
 from ...core.operations import Operations
+from ...core.service import Service
 from ...security.gate import Gate, OpenGate, Visitor
 from ...threaded.work import Work
 from ...tls.listening import over_tls
@@ -71,7 +72,7 @@ class NativeGrpcServer(Factory):
         self._health = HealthService(reactor, operations, health, self.flush)
         self._reflection = ReflectionService(self.seconds)
 
-        def make_calls(granted: Operations) -> UnaryCalls:
+        def make_calls(granted: Service) -> UnaryCalls:
             calls = Calls(granted, admission, max_response_bytes=max_response_bytes, request_timeout=request_timeout)
             return UnaryCalls(
                 reactor, granted, work, admission, calls,

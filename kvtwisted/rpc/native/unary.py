@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from ...core.admission import Admission
 from ...core.errors import DeadlineExceeded
-from ...core.operations import Operations, Pending
+from ...core.operations import Pending
+from ...core.service import Service
 from ...threaded import incidents
 from ...threaded.work import Work
 from ..calls import Calls
@@ -75,7 +76,7 @@ class UnaryCalls:
     def __init__(
         self,
         reactor: IReactorTime,
-        operations: Operations,
+        operations: Service,
         work: Work,
         admission: Admission,
         calls: Calls,

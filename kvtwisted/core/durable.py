@@ -13,8 +13,9 @@ _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 def replace_file(path: str, data: bytes) -> None:
     """Put `data` at `path` and return once it would survive a power loss. Blocks for two or more fsyncs.
 
-    Raises `OSError`; then the old content is (still or again) in place and the temporary file is gone. Not to be called
-    for one path from two threads at once.
+    The new file is for its owner alone (mode 0600), who is that of the old one where root replaces it: a command that
+    root runs does not take the file away from the server. Raises `OSError`; then the old content is (still or again) in
+    place and the temporary file is gone. Not to be called for one path from two threads at once.
     """
     previous = _content(path)
     _rename_over(path, data)
@@ -41,7 +42,11 @@ def _rename_over(path: str, data: bytes) -> None:
     # One fixed name: what a crash leaves behind is overwritten next time instead of piling up.
     temporary = path + ".tmp"
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        # A new file, always: one that stands there already could be a link, or readable by others.
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            keep_owner(file.fileno(), path)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -50,6 +55,21 @@ def _rename_over(path: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def keep_owner(descriptor: int, path: str) -> None:
+    """Give an open file to the owner of `path`, or of its folder while there is none. Does nothing unless run by root.
+
+    Raises `OSError`.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        of = os.lstat(path)
+    except FileNotFoundError:
+        of = os.stat(os.path.dirname(path) or ".")
+    if of.st_uid != 0:
+        os.fchown(descriptor, of.st_uid, of.st_gid)
 
 
 def sync_entry(path: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kvtwisted.config.durable import replace_file
+from kvtwisted.core.durable import replace_file
 
 DISK_FAULT = OSError(errno.EIO, os.strerror(errno.EIO))
 

@@ -1,0 +1,186 @@
+"""Who asks: from the `Authorization` header of a request to a principal.
+
+Note [Good tokens are never locked out]: failed logins of an address are limited, but a token is looked at first. That
+costs two microseconds, less than refusing does, and 256 bits cannot be guessed at any rate. If it were the other way
+round, one client with an old token would shut out all others behind the same proxy or router. So the limit turns the
+flood of refusals into cheaper ones, which nobody need write down, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic, time
+from typing import Callable
+
+from ..core.errors import KvError, RateLimited, Unauthenticated
+from . import tokens
+from .buckets import Addresses, Limiter, Rate
+from .entries import TokenEntry
+from .grants import Principal
+from .policy import NO_TOKEN
+
+#: Seconds in which an address may fail as often as `failed_logins` says.
+FAILURE_SECONDS = 60.0
+
+#: The same for every reason: malformed, unknown, wrong, revoked, expired, sent twice.
+NOT_VALID = "the token is not valid"
+
+
+class _Known:
+    """A principal and what it was made of."""
+
+    __slots__ = ("digest", "entry", "principal")
+
+    def __init__(self, entry: TokenEntry, principal: Principal) -> None:
+        self.entry = entry
+        self.digest = entry.digest
+        self.principal = principal
+
+
+class Authority:
+    """The tokens that are valid now. `principal` and `Login` may be used on any thread; so may the rest.
+
+    `wall` is the time that `not_after` is compared with, in Unix seconds; `seconds` a monotonic one.
+    """
+
+    def __init__(
+        self,
+        *,
+        default_rate: Rate = Rate(),  # noqa: B008 - immutable
+        failed_logins: int = 0,
+        wall: Callable[[], float] = time,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
+        """`default_rate` is for tokens without their own; `failed_logins` per address and minute, 0: no limit."""
+        self.wall = wall
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._default_rate = default_rate
+        self._known: Mapping[str, _Known] = {}
+        self._certified: Mapping[str, _Known] = {}
+        # Whom an unknown id is compared with, so that it takes as long as a wrong secret.
+        self._nobody = _Known(TokenEntry("nobody", bytes(32), ()), Principal("nobody", (), valid_until=-math.inf))
+        self._failures = Addresses(Rate(failed_logins / FAILURE_SECONDS), burst=FAILURE_SECONDS)
+        #: How often the tokens have changed: who keeps more than a principal can tell by it whether to look again.
+        self.generation = 0
+
+    @property
+    def tokens(self) -> int:
+        """How many there are, expired ones included."""
+        return len(self._known)
+
+    def replace(self, entries: Iterable[TokenEntry]) -> None:
+        """Go by these tokens from now on. Principals of unchanged ones go on, rates included; others are revoked."""
+        with self._lock:
+            old = self._known
+            new = {}
+            for entry in entries:
+                known = old.get(entry.id)
+                if known is None or known.entry != entry:
+                    known = _Known(entry, self._principal(entry))
+                new[entry.id] = known
+            changed = [known for token_id, known in old.items() if new.get(token_id) is not known]
+            if changed or len(new) != len(old):
+                self._take(new)
+                for known in changed:
+                    known.principal.revoke()
+                self.generation += 1
+
+    def retune(self, *, default_rate: Rate, failed_logins: int) -> None:
+        """Go by other rates from now on. What is as it was goes on as it does."""
+        with self._lock:
+            if default_rate != self._default_rate:
+                self._default_rate = default_rate
+                old, new = self._known, {}
+                for token_id, known in old.items():
+                    own = known.entry.rate
+                    follows = own is None or own.operations is None or own.bytes is None
+                    new[token_id] = _Known(known.entry, self._principal(known.entry)) if follows else known
+                self._take(new)
+                for token_id, known in old.items():
+                    if new[token_id] is not known:
+                        known.principal.revoke()
+                self.generation += 1
+        rate = Rate(failed_logins / FAILURE_SECONDS)
+        if rate != self._failures.rate:
+            self._failures.retune(rate, FAILURE_SECONDS)
+
+    def principal(self, authorization: Sequence[bytes], network: str) -> Principal:
+        """Who sent these `Authorization` headers (their values; none: an empty sequence) from this network.
+
+        `network` is what `buckets.network_of` says of the peer's address. Raises Unauthenticated, with one sentence
+        when there is no token and one for everything that is wrong with it; RateLimited when there were too many such.
+        """
+        if not authorization:
+            raise Unauthenticated(NO_TOKEN)
+        token = tokens.read(authorization)
+        if token is not None:
+            known = self._known.get(token.id, self._nobody)
+            if tokens.same(known.digest, token.digest) and self.wall() < known.principal.valid_until:
+                return known.principal
+        raise self._failed(network)
+
+    def of_certificate(self, name: str) -> Principal | None:
+        """The principal whose entry names this client certificate, if there is one that is valid now."""
+        known = self._certified.get(name)
+        return known.principal if known is not None and self.wall() < known.principal.valid_until else None
+
+    def _failed(self, network: str) -> KvError:
+        if self._failures.limited:
+            wait = self._failures.take(network, 1, 0, self._seconds())
+            if wait:
+                return RateLimited(f"too many failed logins; try again in {max(wait, 0.001):.3f} s", wait)
+        return Unauthenticated(NOT_VALID)
+
+    def _take(self, known: Mapping[str, _Known]) -> None:
+        self._known = known
+        self._certified = {
+            each.entry.certificate: each for each in known.values() if each.entry.certificate is not None
+        }
+
+    def _principal(self, entry: TokenEntry) -> Principal:
+        own, default = entry.rate, self._default_rate
+        operations = default.operations if own is None or own.operations is None else own.operations
+        size = default.bytes if own is None or own.bytes is None else own.bytes
+        rate = Rate(operations, size)
+        return Principal(
+            entry.id,
+            entry.grants,
+            valid_until=math.inf if entry.not_after is None else entry.not_after,
+            limiter=Limiter(rate) if rate.limited else None,
+        )
+
+
+class Login:
+    """What one connection has shown of itself last: a header that is sent again is compared, and not read again.
+
+    One for each connection; not for several threads at once.
+    """
+
+    __slots__ = ("_authority", "_network", "_principal", "_sent")
+
+    def __init__(self, authority: Authority, network: str) -> None:
+        """`network` is what `buckets.network_of` says of the peer's address."""
+        self._authority = authority
+        self._network = network
+        self._sent = b""
+        self._principal: Principal | None = None
+
+    def principal(self, authorization: Sequence[bytes]) -> Principal:
+        """See `Authority.principal`. What was revoked or has expired meanwhile is refused."""
+        known = self._principal
+        if (
+            known is not None
+            and len(authorization) == 1
+            # Behind a proxy one connection carries the requests of many.
+            and hmac.compare_digest(authorization[0], self._sent)
+            and self._authority.wall() < known.valid_until
+        ):
+            return known
+        self._principal = None
+        self._principal = found = self._authority.principal(authorization, self._network)
+        self._sent = authorization[0]
+        return found

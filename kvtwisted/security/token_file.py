@@ -1,0 +1,201 @@
+"""The token file: read with care, changed by one at a time, followed by a running server.
+
+Note [Whose file it is]: whoever can write the file can give himself every right, and whoever can read it knows which
+tokens there are. So a file is refused that anybody else may read or write, that belongs to anybody else but root, or
+that is not a plain file under its own name: a link could be turned to another file between two looks.
+
+All functions block, on a small file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Callable
+
+from ..core.durable import keep_owner, replace_file
+from .entries import InvalidTokens, TokenEntry, read_entries, write_entries
+
+MAX_FILE_BYTES = 1 << 20
+#: Seconds that a change waits for another one to end.
+LOCK_SECONDS = 10.0
+_LOCK_PAUSE = 0.02
+
+#: What tells one state of a file from another: a write, a rename or a chmod changes it.
+Signature = tuple[int, int, int, int, int]
+
+
+def load(path: str, *, any_owner: bool = False) -> list[TokenEntry]:
+    """The entries of the file. `any_owner` is for a command of root's, which may mend anybody's file.
+
+    Raises InvalidTokens, which names the file and says what to do.
+    """
+    return _load(path, any_owner)[0]
+
+
+def edit(path: str, change: Callable[[list[TokenEntry]], list[TokenEntry]], *, create: bool = False) -> None:
+    """Replace the entries by what `change` makes of them, durably, while nobody else changes the file.
+
+    With `create` a missing file is an empty one. Raises InvalidTokens, also what `change` raises of it; then the file
+    is as it was.
+    """
+    with _locked(path, create):
+        missing = create and not os.path.lexists(path)
+        entries = [] if missing else load(path, any_owner=os.geteuid() == 0)
+        data = write_entries(change(entries))
+        if len(data) > MAX_FILE_BYTES:
+            raise InvalidTokens(f"token file {path}: it would have {len(data)} bytes, and may have {MAX_FILE_BYTES}")
+        # What could not be read again is never written.
+        read_entries(data)
+        try:
+            replace_file(path, data)
+        except OSError as error:
+            raise InvalidTokens(f"token file {path}: it cannot be written: {error.strerror}") from None
+
+
+class TokenFile:
+    """The file as a running server follows it. Any thread; what it blocks for is one `stat` while nothing changes.
+
+    `changed` is told the entries whenever they were read anew, `failed` why they could not be; the same reason is told
+    once, and what was read last stays valid. Both are called on the thread of `load` or `refresh`, which is one at a
+    time.
+    """
+
+    def __init__(
+        self, path: str, changed: Callable[[list[TokenEntry]], object], failed: Callable[[str], object]
+    ) -> None:
+        self.path = path
+        self._changed = changed
+        self._failed = failed
+        self._lock = threading.Lock()
+        self._signature: Signature | None = None
+        self._reason: str | None = None
+
+    def load(self) -> None:
+        """The first time: raises InvalidTokens."""
+        with self._lock:
+            entries, self._signature = _load(self.path, False)
+            self._reason = None
+            self._changed(entries)
+
+    def refresh(self, *, force: bool = False) -> bool:
+        """Read the file if it has changed since, or in any case with `force`; whether it was read well."""
+        with self._lock:
+            if not force and self._reason is None and self._current() == self._signature:
+                return False
+            try:
+                entries, signature = _load(self.path, False)
+            except InvalidTokens as error:
+                reason = str(error)
+                if force or reason != self._reason:
+                    self._reason = reason
+                    self._failed(reason)
+                return False
+            if not force and self._reason is None and signature == self._signature:
+                return False
+            self._signature, self._reason = signature, None
+            self._changed(entries)
+            return True
+
+    def _current(self) -> Signature | None:
+        try:
+            return _signature(os.lstat(self.path))
+        except OSError:
+            return None
+
+
+def _load(path: str, any_owner: bool) -> tuple[list[TokenEntry], Signature]:
+    try:
+        data, signature = _read(path, any_owner)
+        return read_entries(data), signature
+    except InvalidTokens as error:
+        raise InvalidTokens(f"token file {path}: {error}") from None
+
+
+def _read(path: str, any_owner: bool) -> tuple[bytes, Signature]:
+    try:
+        # Not to wait for a writer, should it be a pipe; not to follow a link.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise InvalidTokens("there is no such file; `kvtwisted token create` makes it") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InvalidTokens("it is a symbolic link; name the file itself") from None
+        raise InvalidTokens(f"it cannot be read: {error.strerror}") from None
+    with open(descriptor, "rb") as file:
+        # Before it is read: what is written to it meanwhile is a change.
+        status = os.fstat(descriptor)
+        _check(status, any_owner)
+        try:
+            data = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise InvalidTokens(f"it cannot be read: {error.strerror}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise InvalidTokens(f"it has more than {MAX_FILE_BYTES} bytes")
+    return data, _signature(status)
+
+
+def _check(status: os.stat_result, any_owner: bool) -> None:
+    """Raise InvalidTokens unless nobody else can have a hand in it: Note [Whose file it is]."""
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidTokens("it is not a regular file")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        raise InvalidTokens(f"its mode is {mode:04o}, and others must have no rights; chmod 600 mends it")
+    user = os.geteuid()
+    if not any_owner and status.st_uid not in (0, user):
+        raise InvalidTokens(f"it belongs to user {status.st_uid}; it must be user {user}'s, or root's")
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@contextmanager
+def _locked(path: str, create: bool) -> Iterator[None]:
+    """Hold the lock of a token file, which is a file beside it that stays. Raises InvalidTokens when others hold it."""
+    if not create and not os.path.lexists(path):
+        raise InvalidTokens(f"token file {path}: there is no such file; `kvtwisted token create` makes it")
+    descriptor = _open_lock(path)
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise InvalidTokens(
+                        f"token file {path}: another command has been changing it for {LOCK_SECONDS:.0f} s"
+                    ) from None
+            except OSError as error:
+                raise InvalidTokens(f"token file {path}: its lock cannot be taken: {error.strerror}") from None
+            time.sleep(_LOCK_PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock_name(path: str) -> str:
+    return path + ".lock"
+
+
+def _open_lock(path: str) -> int:
+    name, flags = _lock_name(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        try:
+            descriptor = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(name, flags)
+        # Only of a file that is new: who else may make files there could have put another file under this name.
+        with suppress(OSError):  # this command still works, only the next one of the owner's may not
+            keep_owner(descriptor, path)
+        return descriptor
+    except OSError as error:
+        raise InvalidTokens(f"token file {path}: {name} cannot be opened: {error.strerror}") from None
