@@ -15,7 +15,7 @@ from typing import Any, Callable
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
@@ -23,6 +23,7 @@ from twisted.python.threadpool import ThreadPool
 import twisted
 
 from . import __version__
+from .authentication import Authentication
 from .background.performance import NAMESPACE
 from .background.ticker import Ticker
 from .batched_log import INTERVAL, BatchedLogs
@@ -37,7 +38,6 @@ from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import Metrics
 from .security.audit import Audit
-from .security.gate import OpenGate
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
@@ -60,6 +60,7 @@ class Server(Service):
         self._config = config
         self._unwinding = Unwinding()
         self._tickers: list[Ticker] = []
+        self._authentication: Authentication | None = None
         self._reload_certificates: Callable[[], Deferred[bool]] | None = None
         #: None until started.
         self.addresses: Addresses | None = None
@@ -83,9 +84,14 @@ class Server(Service):
         super().stopService()
         return ensureDeferred(self._unwinding.unwind())
 
-    def reload_certificates(self) -> Deferred[bool]:
-        """Read the certificates' files anew, for new connections. False: one is no good, and the old one stays."""
-        return succeed(False) if self._reload_certificates is None else self._reload_certificates()
+    def reload(self) -> Deferred[Any]:
+        """Read tokens and certificates anew. What is no good is logged, and what there was stays."""
+        if self._authentication is None or self._reload_certificates is None:
+            return succeed(None)  # not started
+        reloaded: Deferred[Any] = gatherResults(
+            [self._authentication.reload(), self._reload_certificates()], consumeErrors=True
+        )
+        return reloaded
 
     def _start(self) -> None:
         push = self._unwinding.push
@@ -108,18 +114,36 @@ class Server(Service):
         admission = Admission(self._settings.limits.max_in_flight)
         push("admission", admission.close)
         work = Work(self._reactor, requests, storage.operations, admission)
-        gate = OpenGate(storage.operations)
+        defer = partial(deferToThreadPool, self._reactor, background)
+        authentication = self._authentication = Authentication(
+            self._reactor, lambda: self._settings, storage.operations, audit, defer
+        )
         administration = self._make_administration(storage)
         behind = Behind(
-            storage.operations, storage.health, work, admission, administration, metrics, gate, self._tls, access_log
+            storage.operations,
+            storage.health,
+            work,
+            admission,
+            administration,
+            metrics,
+            authentication.gate,
+            authentication.is_open,
+            self._tls,
+            access_log,
         )
         transports = Transports(self._reactor, lambda: self._settings, behind)
         self._announce(engine)
         self.addresses = transports.start()
         push("transports", transports.drain)
-        defer = partial(deferToThreadPool, self._reactor, background)
         write_logs = Ticker("log batches", self._reactor, lambda: INTERVAL, partial(defer, batched.write))
-        self._start_tickers([*storage.make_tickers(self._reactor, defer), *self._tls_tickers(defer), write_logs])
+        self._start_tickers(
+            [
+                *storage.make_tickers(self._reactor, defer),
+                *self._tls_tickers(defer),
+                *authentication.tickers(),
+                write_logs,
+            ]
+        )
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         transports.watch(metrics)
@@ -172,6 +196,8 @@ class Server(Service):
     def _apply(self, new: Settings, storage: Storage) -> None:
         """A change was accepted; called on the thread that made it."""
         storage.apply(new)
+        if self._authentication is not None:
+            self._authentication.apply(new)
         self._reactor.callFromThread(self._retune)
 
     def _retune(self) -> None:

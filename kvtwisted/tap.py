@@ -68,6 +68,7 @@ class _Command(MultiService):
         """`twistd` is its options, to which it adds while it starts."""
         super().__init__()
         self._reactor = reactor
+        self._server = server
         server.setServiceParent(self)
         self._twistd = twistd
 
@@ -82,7 +83,10 @@ class _Command(MultiService):
         self._reactor.callWhenRunning(self._take_signals)
 
     def _take_signals(self) -> None:
-        """Let the first signal stop the reactor, and no other: Twisted shows a traceback for a second one."""
+        """Let the first signal stop the reactor, and no other: Twisted shows a traceback for a second one.
+
+        SIGHUP reads tokens and certificates anew.
+        """
         stops = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         came: list[int] = []
 
@@ -94,6 +98,7 @@ class _Command(MultiService):
 
         for number in stops:
             signal.signal(number, stop_once)
+        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
 
     def _clean_up(self, message: str) -> None:
         """What twistd does only after ordinary exceptions, which it shows with a traceback."""

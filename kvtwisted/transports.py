@@ -50,6 +50,8 @@ class Behind(NamedTuple):
     administration: Administration
     metrics: Metrics
     gate: Gate
+    #: Whether that lets everybody in.
+    is_open: bool
     certificates: ListenerCertificates
     #: What takes the lines of the access log, if there is one.
     access_log: Callable[[bytes], None] | None
@@ -127,7 +129,7 @@ class Transports:
             metrics_path=settings.monitoring.metrics_path,
             health_path=settings.monitoring.health_path,
             fast_lane=settings.http.fast_lane,
-            hosts=Hosts([settings.http.host, *words(settings.http.allowed_hosts)]),
+            hosts=Hosts([settings.http.host, *words(settings.http.allowed_hosts)]) if behind.is_open else None,
             access_log=behind.access_log,
         )
         monitored = settings.monitoring.enabled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 
@@ -22,6 +23,7 @@ def check_together(settings: Settings) -> None:
     _check_folders(settings)
     _check_http_paths(settings)
     _check_tls(settings)
+    _check_reach(settings)
 
 
 def _check_level0(settings: Settings) -> None:
@@ -77,6 +79,25 @@ def _check_tls(settings: Settings) -> None:
             raise InvalidConfig(f"{name}.tls_certificate and {name}.tls_private_key must be given together")
         if listener.tls_client_ca and not listener.tls_certificate:
             raise InvalidConfig(f"{name}.tls_client_ca needs {name}.tls_certificate and {name}.tls_private_key")
+
+
+def _check_reach(settings: Settings) -> None:
+    """Who can be reached from elsewhere has to ask who is there."""
+    for name, listener in (("grpc", settings.grpc), ("http", settings.http)):
+        if not (_is_loopback(listener.host) or settings.security.tokens or listener.tls_client_ca):
+            raise InvalidConfig(
+                f"{name}.host is {listener.host}, which others can reach, and nobody would be asked who they are: set "
+                f"security.tokens, or {name}.tls_client_ca, or listen on 127.0.0.1"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, which may lead anywhere
 
 
 def _check_http_paths(settings: Settings) -> None:

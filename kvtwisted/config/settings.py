@@ -183,25 +183,29 @@ class LimitSettings:
 class SecuritySettings:
     """Section `security`."""
 
-    tokens: str = option("", "File of the tokens that clients must send; empty: none, and nobody is asked for one.")
+    tokens: str = option(
+        "", "File of the tokens that clients must send; empty: none, and nobody is asked for one.", guarded=True
+    )
     failed_logins: int = option(
         30, "Failed logins of one address in a minute; more are answered with 429; 0: no limit.",
-        low=0, high=1_000_000, live=True,
+        low=0, high=1_000_000, live=True, guarded=True,
     )  # fmt: skip
     address_operations: int = option(
-        0, "Operations per second of one address; 0: no limit.", low=0, high=1_000_000_000, live=True
+        0, "Operations per second of one address; 0: no limit.", low=0, high=1_000_000_000, live=True, guarded=True
     )
     address_bytes: int = option(
-        0, "Bytes per second of one address, sent and received; 0: no limit.", low=0, high=1_000_000_000_000, live=True
-    )
+        0, "Bytes per second of one address, sent and received; 0: no limit.",
+        low=0, high=1_000_000_000_000, live=True, guarded=True,
+    )  # fmt: skip
     token_operations: int = option(
         0, "Operations per second of one token that has no rate of its own; 0: no limit.",
-        low=0, high=1_000_000_000, live=True,
+        low=0, high=1_000_000_000, live=True, guarded=True,
     )  # fmt: skip
     token_bytes: int = option(
         0, "Bytes per second of one token that has no rate of its own, sent and received; 0: no limit.",
-        low=0, high=1_000_000_000_000, live=True,
+        low=0, high=1_000_000_000_000, live=True, guarded=True,
     )  # fmt: skip
+    audit_writes: bool = option(False, "Write a line to audit.log for each write, with its first key.", guarded=True)
 
 
 @dataclass(frozen=True)

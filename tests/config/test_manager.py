@@ -30,6 +30,8 @@ def another_value(name: str) -> object:
         return not key.default
     if key.type == "integer":
         return key.default + 1 if key.default != key.high else key.low
+    if name.endswith(".host"):
+        return "localhost"  # others may reach it anywhere else, which needs authentication
     return next((choice for choice in key.choices if choice != key.default), "/another")
 
 

@@ -81,3 +81,20 @@ def test_values_that_do_not_go_together(flat: dict[str, object], message: str) -
 def test_values_that_go_together(flat: dict[str, object]) -> None:
     """The rules refuse no more than they must."""
     build(flat)
+
+
+@pytest.mark.parametrize("listener", ["grpc", "http"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "store.example", "169.254.0.1", "::ffff:192.0.2.1"])
+def test_an_open_server_is_reached_from_loopback_alone(listener: str, host: str) -> None:
+    """Elsewhere it has to ask who is there; the refusal names the two settings that would have it do so."""
+    with pytest.raises(InvalidConfig, match=rf"{listener}\.host is .*security\.tokens, or {listener}\.tls_client_ca"):
+        build({f"{listener}.host": host})
+    assert build({f"{listener}.host": host, "security.tokens": "t.json"})
+    tls = dict.fromkeys(("tls_certificate", "tls_private_key", "tls_client_ca"), "x.pem")
+    assert build({f"{listener}.host": host, **{f"{listener}.{name}": path for name, path in tls.items()}})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_needs_nothing(host: str) -> None:
+    """Whoever is on the machine may do everything."""
+    assert build({"grpc.host": host, "http.host": host})

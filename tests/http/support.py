@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, Callable, ClassVar, NamedTuple
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock as FakeClock
@@ -164,7 +164,7 @@ class World:
         configuration: Configuration | None = None,
         on_disk: bool = True,
         metrics_text: MetricsText | None = lambda: METRICS,
-        gate: Gate | None = None,
+        make_gate: Callable[[Operations], Gate] = OpenGate,
         **options: Any,
     ) -> None:
         self.held = False
@@ -191,7 +191,7 @@ class World:
         operations = Operations(self.storage.store, configuration or small_configuration(), self.recorder, self.health)
         work = Work(self.reactor, self.pool, operations, self.admission)
         self.site = make_site(
-            gate or OpenGate(operations),
+            make_gate(operations),
             lambda granted: AsyncOperations(granted, work, self.admission),
             self.administration,
             reactor=self.reactor,

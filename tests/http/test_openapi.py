@@ -15,12 +15,10 @@ from kvtwisted.core.author import ANONYMOUS, Author
 from kvtwisted.core.errors import (
     KvError,
     Overloaded,
-    PermissionDenied,
-    RateLimited,
     StorageError,
     StorageFull,
-    Unauthenticated,
 )
+from kvtwisted.core.operations import Operations
 from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import urls
 from kvtwisted.http.admin import AdminHandlers
@@ -28,7 +26,12 @@ from kvtwisted.http.errors import TABLE
 from kvtwisted.http.handlers import Handlers
 from kvtwisted.http.openapi import OPENAPI
 from kvtwisted.http.routes import make_app, make_handlers, make_routes
-from kvtwisted.security.gate import OpenGate, Pass, Visitor
+from kvtwisted.security import tokens
+from kvtwisted.security.audit import Audit
+from kvtwisted.security.authority import Authority
+from kvtwisted.security.entries import TokenEntry
+from kvtwisted.security.gate import ClosedGate
+from kvtwisted.security.grants import Grant
 
 from ..support.configuration import FakeConfiguration
 from .support import METRICS, Reply, World
@@ -36,7 +39,7 @@ from .support import METRICS, Reply, World
 DOCUMENT = json.loads(OPENAPI)
 
 #: Routes that everybody may use.
-PUBLIC = {"GET/api/v1/openapi.json", "GET/api/v1/health"}
+PUBLIC = {"GET/api/v1/health"}
 #: Codes of errors that are no KvError.
 OTHER_CODES = {"not_found", "key_not_found", "method_not_allowed", "malformed_request", "unknown_host"}
 
@@ -139,45 +142,23 @@ def busy() -> World:
     return world
 
 
-class Refusing:
-    """Operations that are granted to nobody."""
-
-    def __init__(self, error: KvError) -> None:
-        self._error = error
-
-    def __getattr__(self, name: str) -> Any:
-        return self._refuse
-
-    def _refuse(self, *args: object, **more: object) -> None:
-        raise self._error
+TOKEN, DIGEST = tokens.make("elsewhere")
 
 
-class RefusingGate(OpenGate):
-    """A gate that admits nobody who wants more than what is public, or nobody to any operation."""
-
-    def __init__(self, error: KvError) -> None:
-        nothing: Any = None
-        super().__init__(nothing)
-        self._error = error
-
-    def admit(self, visitor: Visitor) -> Pass:
-        """Raises the error, if that is for the gate to raise."""
-        if not visitor.authorization:
-            return super().admit(visitor)
-        if isinstance(self._error, PermissionDenied):
-            refusing: Any = Refusing(self._error)
-            return Pass("somebody", refusing, self._refuse)
-        raise self._error
-
-    def _refuse(self, operation: str) -> None:
-        raise self._error
+def closed(operations: Operations) -> ClosedGate:
+    """A gate that knows one token, which may do little, and allows one failed login."""
+    authority = Authority(failed_logins=1)
+    grants = (Grant(frozenset(("get", "set", "delete", "scan")), b"elsewhere/"),)
+    authority.replace([TokenEntry("elsewhere", DIGEST, grants)])
+    return ClosedGate(operations, authority, Audit(lambda line: None))
 
 
 def refusals(method: str, sample: Sample) -> Iterator[Reply]:
-    """What the gate refuses."""
+    """What the gate and the grants refuse: no token, no rights, a wrong token, and one more of those."""
     body = None if sample.body is None else sample.body.encode()
-    for error in (Unauthenticated("x"), PermissionDenied("x"), RateLimited("x", 3)):
-        yield World(gate=RefusingGate(error)).request(method, sample.target, body, authorization="Bearer x")
+    world = World(make_gate=closed)
+    for headers in ({}, {"authorization": f"Bearer {TOKEN}"}, *[{"authorization": "Bearer x"}] * 2):
+        yield world.request(method, sample.target, body, **headers)
 
 
 def stopping() -> World:
