@@ -132,7 +132,6 @@ class Server(Service):
             access_log,
         )
         transports = Transports(self._reactor, lambda: self._settings, behind)
-        self._announce(engine)
         self.addresses = transports.start()
         push("transports", transports.drain)
         write_logs = Ticker("log batches", self._reactor, lambda: INTERVAL, partial(defer, batched.write))
@@ -150,6 +149,8 @@ class Server(Service):
         self._watch(metrics, engine, admission, work, batched)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
         self._config.audit = lambda event, who, facts: audit.record(event, who, **facts)
+        self._announce(engine)
+        transports.announce(self.addresses)
 
     def _open_engine(self) -> Engine:
         settings = self._settings

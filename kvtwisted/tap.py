@@ -73,7 +73,9 @@ class _Command(MultiService):
         self._twistd = twistd
 
     def startService(self) -> None:
-        """Start the server, or end the process."""
+        """Start the server, or end the process. From now on SIGHUP reads tokens and certificates anew."""
+        # Before anybody can know that the server runs: left alone, this signal ends the process.
+        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
         try:
             super().startService()
         except (KvError, OSError) as error:
@@ -83,10 +85,7 @@ class _Command(MultiService):
         self._reactor.callWhenRunning(self._take_signals)
 
     def _take_signals(self) -> None:
-        """Let the first signal stop the reactor, and no other: Twisted shows a traceback for a second one.
-
-        SIGHUP reads tokens and certificates anew.
-        """
+        """Let the first signal stop the reactor, and no other: Twisted shows a traceback for a second one."""
         stops = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         came: list[int] = []
 
@@ -98,7 +97,6 @@ class _Command(MultiService):
 
         for number in stops:
             signal.signal(number, stop_once)
-        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
 
     def _clean_up(self, message: str) -> None:
         """What twistd does only after ordinary exceptions, which it shows with a traceback."""

@@ -58,6 +58,12 @@ class _Create(_TokenCommand):
     longdesc = "Makes the file if there is none. ID names the token in lists and logs. Only its SHA-256 is kept."
     optParameters: ClassVar[list[list[Any]]] = [
         ["not-after", None, None, "When it ends: a time in UTC like 2027-01-01T00:00:00Z. By default never."],
+        [
+            "certificate",
+            None,
+            None,
+            "The name in a client certificate, in place of a secret: none is made.",
+        ],
         ["rate-operations", None, None, "Operations per second; 0: no limit. By default the server's."],
         ["rate-bytes", None, None, "Bytes per second; 0: no limit. By default the server's."],
     ]
@@ -106,7 +112,10 @@ class _Create(_TokenCommand):
     def carry_out(self, write: Write) -> None:
         """Print the token when it is on the disk."""
         token, digest = make(self.id)
-        entry = TokenEntry(self.id, digest, tuple(self.grants), self.not_after, self.rate)
+        certificate = self["certificate"]
+        if certificate is not None:
+            token, digest = f"created {self.id}", b""
+        entry = TokenEntry(self.id, digest, tuple(self.grants), self.not_after, self.rate, certificate)
 
         def add(entries: list[TokenEntry]) -> list[TokenEntry]:
             if any(other.id == self.id for other in entries):

@@ -94,12 +94,15 @@ class Transports:
             port.stopListening()  # at once: nothing has been accepted before the reactor runs
             raise
         self._port = port
-        addresses = Addresses((http.host, port.getHost().port), (self._settings().grpc.host, grpc_port))
+        return Addresses((http.host, port.getHost().port), (self._settings().grpc.host, grpc_port))
+
+    def announce(self, addresses: Addresses) -> None:
+        """Log where they listen."""
+        certificates = self._behind.certificates
         scheme = "https" if certificates.http else "http"
         _log.info("HTTP on {scheme}://{address}", scheme=scheme, address=joined(*addresses.http))
         over = " over TLS" if certificates.grpc else ""
         _log.info("gRPC on {address}{over}", address=joined(*addresses.grpc), over=over)
-        return addresses
 
     def drain(self) -> Deferred[Any]:
         """Stop listening; running requests get `limits.shutdown_grace` seconds. Fires when no connection is left."""

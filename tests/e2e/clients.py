@@ -28,8 +28,10 @@ class Answer(NamedTuple):
 class Http:
     """One keep-alive connection. A context manager, not for several threads."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, token: str | None = None) -> None:
         self.address = address
+        #: What is sent in Authorization.
+        self.token = token
         self._connection = http.client.HTTPConnection(address, timeout=TIMEOUT)
 
     def __enter__(self) -> Http:
@@ -65,6 +67,8 @@ class Http:
     def call(self, method: str, path: str, body: bytes | None = None, content_type: str = "application/json") -> Answer:
         """Any request."""
         headers = {"Content-Type": content_type} if body is not None else {}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
         self._connection.request(method, path, body, headers)
         answer = self._connection.getresponse()
         text = answer.read().decode("utf-8")
@@ -76,7 +80,8 @@ class Http:
 class Grpc:
     """One channel with default options. A context manager; for any thread."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, token: str | None = None) -> None:
+        self._metadata = None if token is None else (("authorization", f"Bearer {token}"),)
         self.channel = grpc.insecure_channel(address)
         self._methods = {
             method.name: self.channel.unary_unary(
@@ -98,8 +103,9 @@ class Grpc:
 
     def call(self, method: str, **fields: Any) -> Any:
         """The answer to a method by its name, such as `call("Set", key="a", value="b")`."""
-        return self._methods[method](self._requests[method](**fields), timeout=TIMEOUT)
+        return self._methods[method](self._requests[method](**fields), timeout=TIMEOUT, metadata=self._metadata)
 
     def start(self, method: str, **fields: Any) -> Any:
         """The same as a future."""
-        return self._methods[method].future(self._requests[method](**fields), timeout=TIMEOUT)
+        request = self._requests[method](**fields)
+        return self._methods[method].future(request, timeout=TIMEOUT, metadata=self._metadata)

@@ -21,6 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0
 #: What the console script `twistd` does, without the help of PATH.
 TWISTD = (sys.executable, "-c", "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()")
+#: What the console script `kvtwisted` does.
+CLI = (sys.executable, "-c", "from kvtwisted.cli import main; main()")
 #: The options of `twistd kvtwisted` that let tests run beside anything else.
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0")
 
@@ -114,13 +116,13 @@ class Server:
         """host:port of the gRPC interface; waits until it listens."""
         return self.wait_for(r"gRPC on (\S+)")[1]
 
-    def http(self) -> Http:
+    def http(self, token: str | None = None) -> Http:
         """A new HTTP client."""
-        return Http(self.http_address)
+        return Http(self.http_address, token)
 
-    def grpc(self) -> Grpc:
+    def grpc(self, token: str | None = None) -> Grpc:
         """A new gRPC client."""
-        return Grpc(self.grpc_address)
+        return Grpc(self.grpc_address, token)
 
     def log(self, name: str) -> str:
         """The content of one of the server's own log files."""

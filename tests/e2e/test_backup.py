@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .harness import PATIENCE, Launcher, Server, environment, eventually
+from .harness import CLI, PATIENCE, Launcher, Server, environment, eventually
 from .history import LARGE, Entry, Keys
 from .ledger import Apply, Ledger, check_files, end, start_writers
 
@@ -27,7 +26,6 @@ WRITES = 100
 MANY = 2000
 
 _SPILL = ("--value-disk-threshold", str(LARGE))
-_CLI = (sys.executable, "-c", "from kvtwisted.cli import main; main()")
 
 
 class History(Ledger):
@@ -53,7 +51,7 @@ class History(Ledger):
 def kvtwisted(server: Server, *arguments: str) -> Any:
     """Run the command to its end against `server`."""
     return subprocess.run(
-        [*_CLI, *arguments, "--url", f"http://{server.http_address}"],
+        [*CLI, *arguments, "--url", f"http://{server.http_address}"],
         env=environment(),
         capture_output=True,
         text=True,
@@ -165,7 +163,7 @@ def _slow(launch: Launcher) -> tuple[Server, Path]:
 def _start_backup(server: Server, unfinished: Path) -> Any:
     """The command as a running process, once it has got as far as linking values."""
     command = subprocess.Popen(
-        [*_CLI, "backup", "monday", "--url", f"http://{server.http_address}"],
+        [*CLI, "backup", "monday", "--url", f"http://{server.http_address}"],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
