@@ -17,6 +17,7 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IPushProducer,
+    ITCPTransport,
 )
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -44,6 +45,10 @@ class TlsConnection(TLSMemoryBIOProtocol):
 
     def makeConnection(self, transport: Any) -> None:
         """The connection is accepted; what remains is the handshake."""
+        if ITCPTransport.providedBy(transport):
+            # What is small is not to wait for the peer's word on what went before; twisted.web does not get to see that
+            # there is TCP below.
+            transport.setTcpNoDelay(True)
         self._deadline = self.factory.reactor.callLater(self.factory.handshake_seconds, self._too_late)
         super().makeConnection(transport)
 
