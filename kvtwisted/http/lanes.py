@@ -17,8 +17,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 
+from ..tls.direct_send import send_now
 from .channel import KvChannel
-from .direct_send import send_now
 from .fast_answers import closing
 
 if TYPE_CHECKING:

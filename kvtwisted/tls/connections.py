@@ -17,16 +17,20 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IPushProducer,
+    ITCPTransport,
 )
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .direct_send import send_now
 from .renewal import Certificates
 
 #: Seconds from the acceptance of a connection to the end of its handshake.
 HANDSHAKE_SECONDS = 10.0
+#: Bytes taken from OpenSSL at once.
+_READ_BYTES = 65_536
 
 
 # Twisted's connection provides one interface of the socket's at random; twisted.web looks for this one.
@@ -41,6 +45,10 @@ class TlsConnection(TLSMemoryBIOProtocol):
 
     def makeConnection(self, transport: Any) -> None:
         """The connection is accepted; what remains is the handshake."""
+        if ITCPTransport.providedBy(transport):
+            # What is small is not to wait for the peer's word on what went before; twisted.web does not get to see that
+            # there is TCP below.
+            transport.setTcpNoDelay(True)
         self._deadline = self.factory.reactor.callLater(self.factory.handshake_seconds, self._too_late)
         super().makeConnection(transport)
 
@@ -57,6 +65,17 @@ class TlsConnection(TLSMemoryBIOProtocol):
         super()._checkHandshakeStatus()
         if self._handshakeDone:
             self._no_deadline()
+
+    def _flushSendBIO(self) -> None:
+        # Twisted's takes 32 KiB once, which a long chain of certificates does not fit into.
+        while True:
+            try:
+                data = self._tlsConnection.bio_read(_READ_BYTES)
+            except SSL.WantReadError:
+                return
+            send_now(self.transport, data)
+            if len(data) < _READ_BYTES:
+                return
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is gone."""

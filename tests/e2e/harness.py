@@ -109,7 +109,7 @@ class Server:
     @property
     def http_address(self) -> str:
         """host:port of the HTTP interface; waits until it listens."""
-        return self.wait_for(r"HTTP on http://(\S+)")[1]
+        return self.wait_for(r"HTTP on https?://(\S+)")[1]
 
     @property
     def grpc_address(self) -> str:

@@ -340,8 +340,11 @@ async def test_drain_does_not_wait_for_idle_clients(secure: LiveSite, pair: Pair
     silent = [open_socket(secure) for _ in range(2)]
     silent[1].sendall(b"\x16\x03\x01\x02\x00\x01")
     with connected_later(secure, pair) as (start, connections):
-        await in_thread(start)
-        await in_thread(start)
+        for _ in range(2):
+            await in_thread(start)
+            # An answer says that the handshake has ended on the server's side too.
+            await in_thread(connections[-1].sendall, request_bytes("GET", "/api/v1/health"))
+            await in_thread(read_answers, connections[-1], 1)
         await until(lambda: secure.site.connections == 4)
         await secure.drain(LONG)
         assert secure.site.connections == 0

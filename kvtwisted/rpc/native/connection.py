@@ -92,7 +92,8 @@ class Connection(Protocol):
         """TLS is agreed on, and HTTP/2 should be (RFC 9113, section 3.2)."""
         self._greet()
         if self.transport.negotiatedProtocol != b"h2":
-            self._fail(ErrorCode.PROTOCOL_ERROR, "this is a gRPC server: ask for h2 by ALPN")
+            # With a line end, for people and programs that look with `openssl s_client`.
+            self._fail(ErrorCode.PROTOCOL_ERROR, "this is a gRPC server: ask for h2 by ALPN\n")
             self.flush()
 
     def _greet(self) -> None:
