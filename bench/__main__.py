@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--keys", type=_positive, default=usual.keys)
     parser.add_argument("--value-bytes", type=_positive, default=usual.value_bytes)
     parser.add_argument("--rounds", type=_positive, default=usual.rounds)
-    parser.add_argument("--seconds", type=float, default=usual.seconds, help="of load in one turn; wrk rounds them")
+    parser.add_argument("--seconds", type=_seconds, default=usual.seconds, help="of load in one turn; wrk rounds them")
     parser.add_argument("--idle", type=_positive, default=usual.idle, help="idle connections")
     parser.add_argument("--active", type=_positive, default=usual.active, help="active connections")
     parser.add_argument(
@@ -54,6 +55,14 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
     return number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    # nan is not more than 0 either.
+    if not 0 < seconds <= 600:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 and at most 600")
+    return seconds
 
 
 def chosen_cases(group: Group, only: Sequence[str]) -> list[str]:
@@ -85,9 +94,11 @@ def measure(plan: Plan, only: Sequence[str]) -> list[Result]:
             continue
         with ExitStack() as stack:
             say(f"{group.name}: starting")
+            started = time.monotonic()
             probes = group.open(stack, plan, cases)
             if probes:
                 results += run_rounds(probes, plan.rounds)
+        say(f"{group.name}: {time.monotonic() - started:.0f} s")
     return results
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -30,7 +31,7 @@ class Plan(NamedTuple):
     idle: int = 2000
     active: int = 1000
     #: Bytes of values in the cold cases; the caches have 8 MiB each there.
-    cold_bytes: int = 256 << 20
+    cold_bytes: int = 128 << 20
     #: What was not measured, and why; the report prints it.
     left_out: list[str] = []  # noqa: RUF012 - each plan is given its own
 
@@ -77,14 +78,14 @@ def start_servers(
 ) -> dict[tuple[str, str], Server]:
     """A filled server for each form (its options are given) and tree, by their names."""
     servers: dict[tuple[str, str], Server] = {}
+
+    def add(form: str, options: Sequence[str], tree: Tree) -> None:
+        server = start_server(stack, plan, tree, f"{group}-{form}", options)
+        server.fill(plan.keys, lambda _: plan.value)
+        servers[form, tree.name] = server
+
     for form, options in forms.items():
-
-        def start(tree: Tree, form: str = form, options: Sequence[str] = options) -> None:
-            server = start_server(stack, plan, tree, f"{group}-{form}", options)
-            server.fill(plan.keys, lambda _: plan.value)
-            servers[form, tree.name] = server
-
-        each_tree(plan, f"{group}, {form}", start)
+        each_tree(plan, f"{group}, {form}", partial(add, form, options))
     return servers
 
 

@@ -103,23 +103,21 @@ def results_table(results: Sequence[Result]) -> str:
                 probe.group,
                 probe.case,
                 probe.form,
-                number(figures.median),
                 probe.unit,
+                number(figures.median),
                 interval(figures.low, figures.high),
-                *[
-                    "" if one is None else number(one)
-                    for one in (_latency(result, "p50"), _latency(result, "p99"))
-                ],
+                _latency(result, "p50"),
+                _latency(result, "p99"),
                 ratio(ratios(result.figures, other.figures)) if other else "",
             )
         )  # fmt: skip
-    head = ("group", "case", "form", "median", "unit", "lowest to highest", "p50 us", "p99 us", "ratio")
-    return table(head, rows, 3)
+    head = ("group", "case", "form", "unit", "median", "lowest to highest", "p50 us", "p99 us", "ratio")
+    return table(head, rows, 4)
 
 
-def _latency(result: Result, name: str) -> float | None:
+def _latency(result: Result, name: str) -> str:
     found = [value for sample in result.samples if (value := getattr(sample, name)) is not None]
-    return summary(found).median if found else None
+    return number(summary(found).median) if found else ""
 
 
 def comparison_table(results: Sequence[Result]) -> str:
@@ -137,13 +135,13 @@ def comparison_table(results: Sequence[Result]) -> str:
                 probe.case,
                 probe.form,
                 verdict(now, before, probe.more_is_better),
+                probe.unit,
                 number(summary(before).median),
                 number(summary(now).median),
-                probe.unit,
                 ratio(ratios(now, before)),
             )
         )
-    return table(("group", "case", "form", "verdict", "base", "now", "unit", "now / base"), rows, 4)
+    return table(("group", "case", "form", "verdict", "unit", "base", "now", "now / base"), rows, 5)
 
 
 def asides(results: Sequence[Result]) -> list[str]:

@@ -14,11 +14,21 @@ from typing import NamedTuple
 
 #: The repository that this harness is part of.
 HERE = Path(__file__).resolve().parents[1]
+#: What a process prints, before the reason, when the tree has not got what it is to measure.
+UNABLE = "unable: "
 # The tree first, for kvtwisted; then this harness, in place of the tree's own.
-_START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); import kvtwisted; sys.path[0] = sys.argv[2]; "
-    "import runpy; module = sys.argv[3]; del sys.argv[1:4]; runpy.run_module(module, run_name='__main__')"
-)
+_START = f"""
+import runpy, sys
+tree, harness, module = sys.argv[1:4]
+del sys.argv[1:4]
+sys.path.insert(0, tree)
+import kvtwisted
+sys.path[0] = harness
+try:
+    runpy.run_module(module, run_name="__main__")
+except ImportError as error:
+    print(f"{UNABLE}{{error}}", flush=True)
+"""
 
 
 class NotInTree(Exception):

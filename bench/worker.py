@@ -13,10 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Callable
 
-from .trees import NotInTree, Tree
-
-#: What the process prints, before the reason, when the tree has not got what is to be measured.
-_UNABLE = "unable: "
+from .rounds import Sample
+from .trees import UNABLE, NotInTree, Tree
 
 
 class Worker:
@@ -37,16 +35,16 @@ class Worker:
             text=True,
         )
         line = self._line()
-        if line.startswith(_UNABLE):
+        if line.startswith(UNABLE):
             self._end()
-            raise NotInTree(line[len(_UNABLE) :])
+            raise NotInTree(line[len(UNABLE) :])
 
-    def run(self, name: str) -> float:
-        """The figure of one run."""
+    def sample(self, name: str) -> Sample:
+        """One run."""
         assert self._process.stdin is not None  # noqa: S101 - Popen was told to make a pipe
         self._process.stdin.write(name + "\n")
         self._process.stdin.flush()
-        return float(self._line())
+        return Sample(float(self._line()))
 
     def _line(self) -> str:
         assert self._process.stdout is not None  # noqa: S101 - Popen was told to make a pipe
@@ -73,8 +71,8 @@ def serve(make: Callable[[], Mapping[str, Callable[[], float]]]) -> None:
     """The process's end: make the runs by name, then do as told until standard input ends."""
     try:
         runs = make()
-    except (ImportError, AttributeError, TypeError) as error:
-        print(f"{_UNABLE}{type(error).__name__}: {error}".replace("\n", " "), flush=True)
+    except (AttributeError, TypeError) as error:
+        print(f"{UNABLE}{type(error).__name__}: {error}".replace("\n", " "), flush=True)
         return
     print("ready", flush=True)
     for line in sys.stdin:

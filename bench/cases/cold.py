@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from .. import wrk
@@ -40,23 +41,26 @@ def random_values(seed: int) -> str:
     return "".join(source.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-", k=1 << 20))
 
 
-def drop_page_cache(folder: Path) -> int:
-    """Throw the files below a folder out of the kernel's page cache; returns how many bytes they have.
+def set_page_cache(folder: Path, keep: bool) -> int:
+    """Read the files below a folder into the kernel's page cache, or throw them out of it; returns their bytes.
 
-    What is not on the disk yet is written first, since it could not be dropped.
+    What is not on the disk yet is written first, since it could not be thrown out.
     """
     total = 0
-    for file in folder.rglob("*"):
+    for file in folder.rglob("*.sst"):
         try:
             descriptor = os.open(file, os.O_RDONLY)
-        except OSError:
-            # A compaction has removed it, or it is a socket.
+        except FileNotFoundError:
+            # A compaction has removed it.
             continue
         try:
-            if file.is_file():
+            if keep:
+                while os.read(descriptor, 1 << 20):
+                    pass
+            else:
                 os.fdatasync(descriptor)
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-                total += os.fstat(descriptor).st_size
+            total += os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)
     return total
@@ -65,14 +69,13 @@ def drop_page_cache(folder: Path) -> int:
 class Load(http.Load):
     """GETs that read files, and how much of it came from the disk."""
 
-    def __init__(self, server: Server, keys: int, seconds: int, dropped: bool) -> None:
+    def __init__(self, server: Server, keys: int, seconds: int, kept: bool) -> None:
         super().__init__(server, http.get(), keys, CONNECTIONS, seconds)
-        self._dropped = dropped
+        self._kept = kept
 
     def run(self) -> Sample:
         """One turn."""
-        if self._dropped:
-            drop_page_cache(self._server.folder / "data")
+        set_page_cache(self._server.folder / "data", self._kept)
         read, from_disk = self._server.bytes_read()
         outcome = self.load(self._seconds)
         read_now, from_disk_now = self._server.bytes_read()
@@ -89,19 +92,19 @@ def open_cold(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Probe]
     keys = max(1, plan.cold_bytes // VALUE_BYTES)
     text = random_values(1)
     probes: list[Probe] = []
+
+    def add(form: str, options: Sequence[str], tree: Tree) -> None:
+        server = start_server(stack, plan, tree, f"cold-{form}", (*options, *_OPTIONS))
+        # Places in the text that are never the same for two keys that share a block.
+        server.fill(keys, lambda key: text[key * 7919 % (len(text) - VALUE_BYTES) :][:VALUE_BYTES])
+        stored = set_page_cache(server.folder / "data", keep=True)
+        say(f"cold, {form}: {keys:,} keys, {stored / 2**20:,.0f} MiB of files")
+        for case in cases:
+            load = Load(server, keys, plan.whole_seconds, case == KEPT)
+            probes.append(http.probe("cold", case, (form, tree.name), load))
+
     for form, options in LANES.items():
-
-        def add(tree: Tree, form: str = form, options: Sequence[str] = options) -> None:
-            server = start_server(stack, plan, tree, f"cold-{form}", (*options, *_OPTIONS))
-            # Places in the text that are never the same for two keys that share a block.
-            server.fill(keys, lambda key: text[key * 7919 % (len(text) - VALUE_BYTES) :][:VALUE_BYTES])
-            stored = drop_page_cache(server.folder / "data")
-            say(f"cold, {form}: {keys:,} keys, {stored / 2**20:,.0f} MiB of files")
-            for case in cases:
-                load = Load(server, keys, plan.whole_seconds, dropped=case == DROPPED)
-                probes.append(http.probe("cold", case, (form, tree.name), load))
-
-        each_tree(plan, f"cold, {form}", add)
+        each_tree(plan, f"cold, {form}", partial(add, form, options))
     return probes
 
 

@@ -113,18 +113,19 @@ def open_idle(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Probe]
             address, begin = (server.http, get_once) if case == "HTTP" else (server.grpc, greet)
             return Sample(kib_each(server, address, plan.idle, begin))
 
+    def add(case: str, form: str, options: Sequence[str], against: str, tree: Tree) -> None:
+        with ExitStack() as own:
+            # Whether it can be started at all.
+            start_server(own, plan, tree, f"idle-{next(numbers)}", options)
+        other = None if form == against else against
+        run = partial(turn, case, options, tree)
+        probes.append(Probe("idle", case, form, tree.name, lambda: None, run, "KiB", False, other))
+
     for case in cases:
-        against = list(LANES if case == "HTTP" else TRANSPORTS)[1]
-        for form, options in (LANES if case == "HTTP" else TRANSPORTS).items():
-
-            def add(tree: Tree, case: str = case, form: str = form, options: Sequence[str] = options) -> None:
-                with ExitStack() as own:
-                    start_server(own, plan, tree, f"idle-{next(numbers)}", options)
-                run = partial(turn, case, options, tree)
-                other = None if form == against else against
-                probes.append(Probe("idle", case, form, tree.name, lambda: None, run, "KiB", False, other))
-
-            each_tree(plan, f"idle, {form}", add)
+        forms = LANES if case == "HTTP" else TRANSPORTS
+        against = list(forms)[1]
+        for form, options in forms.items():
+            each_tree(plan, f"idle, {form}", partial(add, case, form, options, against))
     return probes
 
 

@@ -55,7 +55,7 @@ def make_call(case: Case, keys: int, value: str) -> h2load.Call:
 def check(address: str, call: h2load.Call) -> None:
     """Make one call with another client. Raises LoadError, or grpc.RpcError, unless the answer is the call's own."""
     with grpc.insecure_channel(address) as channel:
-        answer = channel.unary_unary(call.path)(call.message, timeout=PATIENCE)
+        answer: bytes = channel.unary_unary(call.path, bytes, bytes)(call.message, timeout=PATIENCE)
     if answer != call.answer:
         raise LoadError(f"{call.path} answers {answer!r} and not {call.answer!r}")
 
@@ -68,7 +68,7 @@ class Load:
         self._server = server
         self._call = call
         self._seconds = seconds
-        self._calls = _FIRST_CALLS
+        self._calls = max(_FIRST_CALLS, 10 * call.connections)
         #: What metrics call the operation.
         self._operation = call.path.rsplit("/", 1)[1].lower()
         self._folder = Path(server.folder)

@@ -1,8 +1,8 @@
 """What each layer adds to one call, in nanoseconds.
 
 The same keys go through an empty loop, the binding, the engine, the store and the operations, in turn and in short runs
-of few keys, so that all they touch is in the processor's caches. A figure is the fastest of the short runs of its round,
-since whatever else the machine does can only add to it. A layer's own cost is the difference to the line above.
+of few keys, so that all they touch is in the processor's caches. A figure is the fastest of the short runs of its
+round, since whatever else the machine does can only add to it. A layer's own cost is the difference to the line above.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from ..plan import Group, Plan, each_tree
-from ..rounds import Probe, Sample
+from ..rounds import Probe
 from ..trees import Tree
 from ..worker import Worker
 
@@ -37,10 +37,8 @@ def open_layers(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Prob
         )
         for call in cases:
             for layer in CALLS[call]:
-                run = partial(worker.run, f"{call}/{layer}")
-                probes.append(
-                    Probe("layers", call, layer, tree.name, run, lambda run=run: Sample(run()), "ns", False)
-                )  # fmt: skip
+                run = partial(worker.sample, f"{call}/{layer}")
+                probes.append(Probe("layers", call, layer, tree.name, run, run, "ns", more_is_better=False))
 
     each_tree(plan, "layers", add)
     return probes

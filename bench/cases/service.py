@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from ..plan import Group, Plan, each_tree
-from ..rounds import Probe, Sample
+from ..rounds import Probe
 from ..trees import Tree
 from ..worker import Worker
 
@@ -42,13 +42,9 @@ def open_service(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Pro
         )
         for case in cases:
             for form in (OURS, BARE):
-                run = partial(worker.run, f"{case}/{form}")
-                probes.append(
-                    Probe(
-                        "service", case, form, tree.name, run, lambda run=run: Sample(run()), "keys/s",
-                        against=None if form == BARE else BARE,
-                    )
-                )  # fmt: skip
+                run = partial(worker.sample, f"{case}/{form}")
+                against = None if form == BARE else BARE
+                probes.append(Probe("service", case, form, tree.name, run, run, "keys/s", against=against))
 
     each_tree(plan, "service layer", add)
     return probes
