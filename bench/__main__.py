@@ -19,7 +19,7 @@ from .load import LoadError
 from .plan import Group, Plan
 from .report import as_json, as_markdown, comparison_table, put_into, results_table
 from .rounds import Result, run_rounds, say
-from .trees import NOW
+from .trees import NOW, NotInTree
 
 #: Where the programs come from.
 _PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client"}
@@ -111,6 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if not any(chosen_cases(group, chosen.only) for group in GROUPS):
         parser.error(f"no case contains {' or '.join(map(repr, chosen.only))}; --list names them")
+    if chosen.into:
+        try:
+            put_into(chosen.into.read_text("utf-8"), "")
+        except (OSError, ValueError) as error:
+            parser.error(f"--into {chosen.into}: {error}")
     # So that servers and folders go with us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     with ExitStack() as stack:
@@ -123,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 chosen.idle, chosen.active, chosen.cold_mib << 20, [],
             )  # fmt: skip
             results = measure(plan, chosen.only)
-        except (LoadError, NoSuchRevision) as error:
+        except (LoadError, NoSuchRevision, NotInTree) as error:
             sys.exit(f"bench: {error}")
         report = as_markdown(results, plan, comparison_table(results) if chosen.base else results_table(results))
         print(report)

@@ -26,7 +26,7 @@ class Plan(NamedTuple):
     value_bytes: int = 100
     rounds: int = 5
     #: How long a load lasts in one round; wrk takes whole seconds, and at least one.
-    seconds: float = 1.5
+    seconds: float = 1.0
     #: Idle connections whose memory is measured, and those that are active at once.
     idle: int = 2000
     active: int = 1000

@@ -72,9 +72,19 @@ def interval(low: float, high: float) -> str:
     return f"{number(low)} to {number(high)}"
 
 
-def ratio(value: Summary) -> str:
-    """A ratio with the interval of its rounds."""
-    return f"{value.median:.2f} ({value.low:.2f} to {value.high:.2f})"
+def compared(result: Result, other: Result | None) -> Summary | None:
+    """The ratio of the rounds to those of another result; None without one, or when it has figures of 0 or less.
+
+    Few idle connections can be found to cost nothing.
+    """
+    if other is None or min(other.figures) <= 0:
+        return None
+    return ratios(result.figures, other.figures)
+
+
+def ratio(value: Summary | None) -> str:
+    """A ratio with the interval of its rounds; empty without one."""
+    return "" if value is None else f"{value.median:.2f} ({value.low:.2f} to {value.high:.2f})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
@@ -108,7 +118,7 @@ def results_table(results: Sequence[Result]) -> str:
                 interval(figures.low, figures.high),
                 _latency(result, "p50"),
                 _latency(result, "p99"),
-                ratio(ratios(result.figures, other.figures)) if other else "",
+                ratio(compared(result, other)),
             )
         )  # fmt: skip
     head = ("group", "case", "form", "unit", "median", "lowest to highest", "p50 us", "p99 us", "ratio")
@@ -138,7 +148,7 @@ def comparison_table(results: Sequence[Result]) -> str:
                 probe.unit,
                 number(summary(before).median),
                 number(summary(now).median),
-                ratio(ratios(now, before)),
+                ratio(compared(result, base)),
             )
         )
     return table(("group", "case", "form", "verdict", "unit", "base", "now", "now / base"), rows, 5)
@@ -184,12 +194,13 @@ def as_json(results: Sequence[Result], plan: Plan) -> dict[str, Any]:
             "more_is_better": probe.more_is_better, **summary(result.figures)._asdict(),
             "samples": [sample._asdict() for sample in result.samples],
         }  # fmt: skip
-        if probe.against and (other := find(results, result, probe.against, probe.tree)):
-            line["ratio"] = {"to": probe.against, **ratios(result.figures, other.figures)._asdict()}
+        if probe.against and (times := compared(result, find(results, result, probe.against, probe.tree))):
+            line["ratio"] = {"to": probe.against, **times._asdict()}
         base = find(results, result, probe.form, "base") if probe.tree == "now" else None
         if base:
+            times = compared(result, base)
             line["compared"] = {
-                **ratios(result.figures, base.figures)._asdict(),
+                **(times._asdict() if times else {}),
                 "verdict": verdict(result.figures, base.figures, probe.more_is_better),
             }
         lines.append(line)

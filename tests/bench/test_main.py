@@ -130,6 +130,8 @@ def test_missing_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (("--only", "nothing"), "no case contains 'nothing'; --list names them"),
+        (("--into", "README.md"), "README.md: there are no lines <!-- make bench: begin -->"),
+        (("--into", "no-such.md"), "--into no-such.md: "),
         (("--rounds", "0"), "0 is not 1 or more"),
         (("--seconds", "0"), "0 is not more than 0"),
         (("--base", "no-such", "--only", "layers"), "there is no revision 'no-such'"),

@@ -63,6 +63,13 @@ def test_comparison_table() -> None:
     assert comparison_table(RESULTS[:1]).splitlines()[2:] == []
 
 
+def test_no_ratio_to_nothing() -> None:
+    """Connections that were found to cost nothing are no measure; the line stays."""
+    found = [result("native", "now", [1, 2], "threaded"), result("threaded", "now", [0, 1])]
+    assert cells(results_table(found).splitlines()[2])[-1] == ""
+    assert "ratio" not in as_json(found, Plan([NOW], Path()))["results"][0]
+
+
 def test_json() -> None:
     """Everything is there, down to the samples."""
     plan = Plan([BASE, NOW], Path(), left_out=["this"])
