@@ -3,19 +3,20 @@
 # The interpreter that makes the environment, and the folder of the environment.
 PYTHON ?= python3
 VENV ?= .venv
-# More arguments of the server, and of pytest.
+# More arguments of the server or the measurements, and of pytest; the revision that measurements compare with.
 ARGS ?=
 PYTEST_ARGS ?=
+BASE ?=
 
 BIN := $(VENV)/bin
 PACKAGE := setup.cfg pyproject.toml kvtwisted/__init__.py
 
-.PHONY: help run test lint pytest tools bench bench-grpc proto dist clean
+.PHONY: help run test lint pytest tools bench bench-compare proto dist clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
-	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) ARGS=... (server) PYTEST_ARGS=... (pytest)'
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) ARGS=... (server, bench) PYTEST_ARGS=... (pytest)'
 
 # A change of the package's description reinstalls it; a change of code does not, since the installation is editable.
 $(VENV)/.run-installed: $(PACKAGE)
@@ -48,11 +49,13 @@ pytest: $(VENV)/.test-installed tools ## The tests alone.
 tools: ## Install or name the programs that the tests run.
 	@scripts/test-tools
 
-bench: $(VENV)/.test-installed ## Measure the service layer: make bench ARGS="--only set".
-	$(BIN)/python -m bench.service $(ARGS)
+# What needs wrk or h2load is left out with a line where they are not installed.
+bench: $(VENV)/.test-installed ## Measure everything, in under 5 minutes: make bench ARGS="--only grpc".
+	@$(BIN)/python -m bench $(ARGS)
 
-bench-grpc: $(VENV)/.test-installed tools ## Measure gRPC under load, both transports: make bench-grpc ARGS="--only Get".
-	$(BIN)/python -m bench.grpc $(ARGS)
+bench-compare: $(VENV)/.test-installed ## Compare with another revision: make bench-compare BASE=HEAD~1.
+	@$(if $(BASE),,echo 'Say which revision: make bench-compare BASE=HEAD~1' >&2; exit 2)
+	@$(BIN)/python -m bench --base '$(BASE)' $(ARGS)
 
 proto: ## Generate kvtwisted/rpc/generated from proto/keyvalue.proto.
 	scripts/generate-proto $(PYTHON) .venv-proto

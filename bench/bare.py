@@ -82,5 +82,7 @@ def open_bare(engine: str, folder: str) -> Bare:
     """The binding that `storage.engine` means: rocksdict, lbry, or auto."""
     if engine == "auto":
         engine = "rocksdict" if importlib.util.find_spec("rocksdict") else "lbry"
-    bare: type[BareRocksdict] | type[BareLbry] = {"rocksdict": BareRocksdict, "lbry": BareLbry}[engine]
-    return bare(folder)
+    # Any, since the bindings' own methods are taken as they are.
+    binding: Any = BareRocksdict if engine == "rocksdict" else BareLbry
+    bare: Bare = binding(folder)
+    return bare

@@ -1,0 +1,10 @@
+"""A module for each group of cases; GROUPS has them in the order in which they are measured."""
+
+from __future__ import annotations
+
+from ..plan import Group
+from . import cold, connections, grpc, http, layers, service
+
+GROUPS: tuple[Group, ...] = (
+    service.GROUP, layers.GROUP, grpc.GROUP, http.GROUP, connections.IDLE, connections.ACTIVE, cold.GROUP,
+)  # fmt: skip

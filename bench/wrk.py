@@ -1,0 +1,73 @@
+"""HTTP load with wrk (https://github.com/wg/wrk): keep-alive connections, each with one request at a time.
+
+wrk runs a Lua script of ours. It makes every request before the clock starts, sends them in random order, and prints
+one line at the end with what wrk has counted, in plain units.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from .load import LoadError, Outcome
+from .server import PATIENCE
+
+PROGRAM = "wrk"
+_SCRIPT = """
+local requests = {{}}
+function init(arguments)
+  math.randomseed(os.time())
+  local headers = {{}}
+  if {body} ~= "" then headers["Content-Type"] = "application/json" end
+  for number = 0, {keys} - 1 do
+    local key = string.format("key%08d", number)
+    local body = {body} ~= "" and string.gsub({body}, "KEY", key) or nil
+    requests[number + 1] = wrk.format({method}, (string.gsub({path}, "KEY", key)), headers, body)
+  end
+end
+function request()
+  return requests[math.random({keys})]
+end
+function done(summary, latency, _)
+  local errors = summary.errors
+  io.write(string.format("counted %d %d %d %d %d %d %d %d %d\\n", summary.requests, summary.duration,
+    errors.connect, errors.read, errors.write, errors.timeout, errors.status,
+    latency:percentile(50), latency:percentile(99)))
+end
+"""
+_ERRORS = ("connect", "read", "write", "timeout", "status")
+
+
+def script(method: str, path: str, body: str, keys: int) -> str:
+    """The Lua script that sends requests on random ones of so many keys; KEY stands for the key in path and body."""
+    # JSON's strings are Lua's, for what is asked here: printable ASCII.
+    text = {"method": json.dumps(method), "path": json.dumps(path), "body": json.dumps(body)}
+    return _SCRIPT.format(keys=keys, **text)
+
+
+def run(address: str, file: Path, connections: int, seconds: int) -> Outcome:
+    """Send the requests of the script in `file`. Raises LoadError unless each had an answer below 400."""
+    command = [PROGRAM, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(file)]
+    done = subprocess.run(  # noqa: S603 - built here
+        [*command, f"http://{address}"], capture_output=True, text=True, check=False, timeout=PATIENCE + 2 * seconds
+    )
+    if done.returncode:
+        raise LoadError(f"wrk: {done.stderr.strip() or done.stdout.strip()}")
+    return parse(done.stdout)
+
+
+def parse(output: str) -> Outcome:
+    """What wrk and the script have printed. Raises LoadError when any request failed, or none was made."""
+    line = re.search(r"^counted ([\d ]+)$", output, re.MULTILINE)
+    if line is None:
+        raise LoadError(f"wrk did not print what it counted:\n{output}")
+    requests, duration, *errors, p50, p99 = [int(word) for word in line[1].split()]
+    failed = [f"{number} x {kind}" for kind, number in zip(_ERRORS, errors) if number]
+    # wrk's own lines, should it ever count what the script does not print.
+    if failed or "Socket errors" in output or "Non-2xx" in output:
+        raise LoadError(f"wrk counted errors ({', '.join(failed)}):\n{output}")
+    if requests == 0:
+        raise LoadError(f"wrk had no answer at all:\n{output}")
+    return Outcome(requests, requests / duration * 1e6, p50, p99)
