@@ -120,7 +120,7 @@ def test_strings_are_strict(name: str, value: object) -> None:
 
 def test_few_strings_may_be_empty() -> None:
     """An empty host would listen on every address, most empty paths mean nothing: they are refused."""
-    may_be_empty = {"logging.directory", "grpc.tls_certificate", "grpc.tls_private_key"}
+    may_be_empty = {"logging.directory", "grpc.tls_certificate", "grpc.tls_private_key", "security.tokens"}
     for name in may_be_empty:
         assert check(name, "") == ""
     for name in set(STRINGS) - may_be_empty:
