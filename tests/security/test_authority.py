@@ -55,7 +55,17 @@ def test_one_sentence_for_everything_that_is_wrong(scene: Scene) -> None:
     other, _ = made("app")
     unknown, _ = made("unknown")
     scene.authority.replace([entry, expired])
-    for headers in ([other], [unknown], [old], [b""], [b"x"], [header, header], [header[:-1]], [header.lower()], [b"x" * 10**6]):
+    for headers in (
+        [other],
+        [unknown],
+        [old],
+        [b""],
+        [b"x"],
+        [header, header],
+        [header[:-1]],
+        [header.lower()],
+        [b"x" * 10**6],
+    ):
         assert scene.refusal(*headers) == NOT_VALID
     assert scene.authority.principal([header], PEER).name == "app"
 
