@@ -95,10 +95,8 @@ def test_lists_as_json(path: str) -> None:
 
 def test_lists_of_what_is_over_and_of_strange_prefixes(path: str) -> None:
     """Expired ones are marked; nothing reaches the terminal that would move its cursor."""
-    entries = [
-        made("old", not_after=1)[1],
-        made("odd", Grant(frozenset({"get"}), b"\x1b[2J"), rate=OwnRate(None, 5))[1],
-    ]
+    strange = Grant(frozenset({"get"}), b"\x1b[2J")
+    entries = [made("old", not_after=1)[1], made("odd", strange, rate=OwnRate(None, 5))[1]]
     edit(path, lambda _: entries, create=True)
     _, old, odd = run("list", "--file", path)[1].splitlines()
     assert "1970-01-01T00:00:01Z (expired)" in old

@@ -115,7 +115,7 @@ def test_keyless_methods(scene: Scene, name: str) -> None:
     needed, call = KEYLESS_CALLS[name]
     others = Grant(frozenset(OPERATIONS) - {needed})
     for access in (scene.access(), scene.access(others)):
-        with pytest.raises(PermissionDenied, match="^the token does not allow this$"):
+        with pytest.raises(PermissionDenied, match=r"^the token does not allow this$"):
             call(access)
     assert json.loads(scene.configuration.show()) == {"a": 1}
     call(scene.access(Grant(frozenset([needed]))))

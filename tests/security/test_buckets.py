@@ -79,11 +79,20 @@ def test_more_than_a_bucket_holds() -> None:
 def test_what_is_known_afterwards_is_owed() -> None:
     """An answer's bytes are taken, also more than there are; the next request waits for them."""
     limiter = Limiter(Rate(0, 100))
-    assert limiter.wait(0.0) == 0
     limiter.spend(0, 300, 0.0)
-    assert limiter.wait(0.0) == pytest.approx(2)
+    assert limiter.take(1, 0, 0.0) == pytest.approx(2)
     assert limiter.take(1, 0, 1.0) == pytest.approx(1)
     assert limiter.take(1, 0, 2.0) == 0
+    assert Limiter(Rate(5)).take(5, 0, 0.0) == 0
+
+
+def test_giving_back() -> None:
+    """What was taken for nothing is there again, and no more than that."""
+    limiter = Limiter(Rate(2, 16))
+    for _ in range(10):
+        assert limiter.take(1, 8, 0.0) == 0
+        limiter.spend(-1, -8, 0.0)
+    assert [limiter.take(1, 8, 0.0) for _ in range(3)] == [0, 0, 0.5]
 
 
 def test_no_limit() -> None:

@@ -148,7 +148,7 @@ def test_a_change_that_is_refused_changes_nothing(path: Path) -> None:
     def refused(_: list[TokenEntry]) -> list[TokenEntry]:
         raise InvalidTokens("no")
 
-    with pytest.raises(InvalidTokens, match="^no$"):
+    with pytest.raises(InvalidTokens, match=r"^no$"):
         edit(str(path), refused)
     with pytest.raises(InvalidTokens, match="is the id of"):
         edit(str(path), add("app"))

@@ -25,7 +25,7 @@ def test_the_documented_form() -> None:
 
 
 def test_secrets_differ_and_use_all_their_bits() -> None:
-    """256 random bits: no two are alike, and every digit takes many values, but the first: 62 ** 43 is 1.06 * 2 ** 256."""
+    """256 random bits: no two are alike, and every digit takes nearly all its values."""
     secrets = {tokens.make("a")[0].rpartition("_")[2] for _ in range(2000)}
     assert len(secrets) == 2000
     for place in range(tokens.SECRET_LENGTH):
