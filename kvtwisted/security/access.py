@@ -98,15 +98,22 @@ class Access:
     def get_now(self, key: bytes) -> tuple[bool, Found | None]:
         """See `Operations.get_now`. Only what it answers is taken from the rate: else `get` comes next."""
         limiter = self._limiter
-        if limiter is not None:
-            buckets.admit(limiter.wait(self._seconds()), "the token")
+        if limiter is None:
+            if not key.startswith(self._get_prefixes):
+                raise self._refusal(GET)
+            return self._operations.get_now(key)
+        now = self._seconds()
+        wait = limiter.take(1, len(key), now)
+        if wait:
+            buckets.admit(wait, "the token")
         if not key.startswith(self._get_prefixes):
             raise self._refusal(GET)
-        answer = self._operations.get_now(key)
-        if limiter is not None and answer[0]:
-            found = answer[1]
-            limiter.spend(1, len(key) + (0 if found is None else len(found.value)), self._seconds())
-        return answer
+        known, found = self._operations.get_now(key)
+        if not known:
+            limiter.spend(-1, -len(key), now)
+        elif found is not None:
+            limiter.spend(0, len(found.value), now)
+        return known, found
 
     def mget(self, keys: Sequence[bytes], *, budget: int, deadline: float = math.inf) -> dict[bytes, bytes]:
         """See `Operations.mget`."""

@@ -10,6 +10,7 @@ after which it would. One that costs more than the bucket holds at all needs a f
 from __future__ import annotations
 
 import ipaddress
+from collections import OrderedDict
 from threading import Lock
 from typing import NamedTuple
 
@@ -68,17 +69,16 @@ class Limiter:
         return 0.0
 
     def spend(self, operations: int, size: int, now: float) -> None:
-        """Take that much whether it is there or not: for what is known only afterwards, such as an answer's bytes."""
-        with self._lock:
-            self._operations_full = max(self._operations_full, now) + operations * self._operation_seconds
-            self._bytes_full = max(self._bytes_full, now) + size * self._byte_seconds
+        """Take that much whether it is there or not: for what is known only afterwards, such as an answer's bytes.
 
-    def wait(self, now: float) -> float:
-        """The seconds until one operation is possible, and anything is left of the bytes; 0 if it is now."""
-        latest = now + self._burst
-        cost = min(self._operation_seconds, self._burst)
-        wait = max(max(self._operations_full, now) + cost, self._bytes_full) - latest
-        return wait if wait > 0 else 0.0
+        Less than 0 gives back what `take` took.
+        """
+        if not operations and not self._byte_seconds:
+            return
+        with self._lock:
+            full, bytes_full = self._operations_full, self._bytes_full
+            self._operations_full = (full if full > now else now) + operations * self._operation_seconds
+            self._bytes_full = (bytes_full if bytes_full > now else now) + size * self._byte_seconds
 
 
 class Addresses:
@@ -91,8 +91,8 @@ class Addresses:
     def __init__(self, rate: Rate, *, burst: float = BURST_SECONDS, capacity: int = MAX_ADDRESSES) -> None:
         self._lock = Lock()
         self._capacity = capacity
-        # In the order of last use.
-        self._limiters: dict[str, Limiter] = {}
+        # In the order of last use. Of a plain dict the first entry is slow to find when many before it were deleted.
+        self._limiters: OrderedDict[str, Limiter] = OrderedDict()
         self.retune(rate, burst)
 
     def __len__(self) -> int:
@@ -108,7 +108,7 @@ class Addresses:
         """Go by another rate from now on. All buckets are full again."""
         with self._lock:
             self.rate, self._burst = rate, burst
-            self._limiters = {}
+            self._limiters = OrderedDict()
 
     def take(self, network: str, operations: int, size: int, now: float) -> float:
         """See `Limiter.take`. `network` is what `network_of` says."""
@@ -120,12 +120,13 @@ class Addresses:
 
     def _limiter(self, network: str) -> Limiter:
         with self._lock:
-            limiter = self._limiters.pop(network, None)
+            limiter = self._limiters.get(network)
             if limiter is None:
-                limiter = Limiter(self.rate, self._burst)
-                if len(self._limiters) >= self._capacity:
-                    del self._limiters[next(iter(self._limiters))]
-            self._limiters[network] = limiter
+                limiter = self._limiters[network] = Limiter(self.rate, self._burst)
+                if len(self._limiters) > self._capacity:
+                    self._limiters.popitem(last=False)
+            else:
+                self._limiters.move_to_end(network)
         return limiter
 
 

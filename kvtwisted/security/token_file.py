@@ -128,14 +128,16 @@ def _read(path: str, any_owner: bool) -> tuple[bytes, Signature]:
         if error.errno == errno.ELOOP:
             raise InvalidTokens("it is a symbolic link; name the file itself") from None
         raise InvalidTokens(f"it cannot be read: {error.strerror}") from None
-    with open(descriptor, "rb") as file:
+    try:
         # Before it is read: what is written to it meanwhile is a change.
         status = os.fstat(descriptor)
         _check(status, any_owner)
-        try:
+        with open(descriptor, "rb", closefd=False) as file:
             data = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise InvalidTokens(f"it cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise InvalidTokens(f"it cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
     if len(data) > MAX_FILE_BYTES:
         raise InvalidTokens(f"it has more than {MAX_FILE_BYTES} bytes")
     return data, _signature(status)

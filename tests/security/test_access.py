@@ -1,0 +1,339 @@
+"""Access control beneath the transports: nothing unlisted, nothing half, nothing told."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvtwisted.core.errors import InvalidKey, PermissionDenied, RateLimited
+from kvtwisted.core.health import Health
+from kvtwisted.core.operations import Operations
+from kvtwisted.core.service import Service
+from kvtwisted.security.access import METHODS, Access, Accesses
+from kvtwisted.security.buckets import Limiter, Rate
+from kvtwisted.security.grants import ADMIN, METRICS, OPERATIONS, Grant, Principal
+
+from ..support.configuration import FakeConfiguration
+from ..support.recorders import CountingRecorder
+from ..support.storage import PLENTY, Storage
+from .support import EVERYTHING, ManualTime, grant
+
+#: What is done for many requests at once, or tells of the server: no principal's business.
+NOT_FOR_PRINCIPALS = {"hot_gets", "recovery", "needs_files", "settle", "settle_now"}
+
+#: One call of each method, by the key or prefix that it is about.
+CALLS: dict[str, Callable[[Any, bytes], Any]] = {
+    "get": lambda access, key: access.get(key),
+    "get_now": lambda access, key: access.get_now(key),
+    "mget": lambda access, key: access.mget([key], budget=PLENTY),
+    "set": lambda access, key: access.set(key, b"v"),
+    "begin_set": lambda access, key: access.begin_set(key, b"v"),
+    "mset": lambda access, key: access.mset({key: b"v"}),
+    "begin_mset": lambda access, key: access.begin_mset({key: b"v"}),
+    "delete": lambda access, key: access.delete(key),
+    "begin_delete": lambda access, key: access.begin_delete(key),
+    "mdelete": lambda access, key: access.mdelete([key]),
+    "begin_mdelete": lambda access, key: access.begin_mdelete([key]),
+    "scan": lambda access, key: access.scan(key, budget=PLENTY),
+}
+#: The same for those that are about no key, with what they require.
+KEYLESS_CALLS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "get_config": ("config_read", lambda access: access.get_config()),
+    "update_config": ("config_write", lambda access: access.update_config({"a": 2})),
+    "update_config_text": ("config_write", lambda access: access.update_config_text('{"a": 2}')),
+}
+
+
+class Scene:
+    """Operations over a store in memory, with three keys."""
+
+    def __init__(self) -> None:
+        self.storage = Storage(cache_bytes=1 << 20)
+        self.recorder = CountingRecorder()
+        self.configuration = FakeConfiguration({"a": 1})
+        self.operations = Operations(self.storage.store, self.configuration, self.recorder, Health())
+        for key in (b"a/1", b"ab", b"b/1"):
+            self.operations.set(key, b"old")
+        self.recorder.operations.clear()
+
+    def access(self, *grants: Grant, **options: Any) -> Access:
+        """For a principal with these grants."""
+        return Access(self.operations, Principal("p", grants), **options)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """A new one."""
+    return Scene()
+
+
+def public(of: type) -> set[str]:
+    """Names of methods and properties."""
+    return {name for name in dir(of) if not name.startswith("_")}
+
+
+def test_every_method_of_operations_is_decided() -> None:
+    """It is offered with a check, or it is known not to be for principals. A new one fails here."""
+    members = public(Operations) | {"recovery"}
+    assert public(Access) - {"require"} == members - NOT_FOR_PRINCIPALS
+    assert public(Service) == members - NOT_FOR_PRINCIPALS
+    assert METHODS.keys() | KEYLESS_CALLS.keys() | {"health"} == public(Service)
+    assert CALLS.keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(public(Service)))
+def test_signatures_are_those_of_operations(name: str) -> None:
+    """So that either may stand where the other does."""
+    assert inspect.signature(getattr(Access, name)) == inspect.signature(getattr(Operations, name))
+
+
+@pytest.mark.parametrize("name", sorted(NOT_FOR_PRINCIPALS))
+def test_what_is_not_listed_is_not_there(scene: Scene, name: str) -> None:
+    """Not even for whoever may do everything."""
+    with pytest.raises(AttributeError):
+        getattr(scene.access(EVERYTHING), name)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nobody_may_do_anything(scene: Scene, name: str) -> None:
+    """Without a grant every method on keys is refused; nothing is written, nothing counted."""
+    before = scene.storage.data()
+    for key in (b"a/1", b"missing", b"", b"x" * 5000):
+        with pytest.raises(PermissionDenied):
+            CALLS[name](scene.access(), key)
+    assert (scene.storage.data(), scene.recorder.operations) == (before, [])
+
+
+@pytest.mark.parametrize("name", KEYLESS_CALLS)
+def test_keyless_methods(scene: Scene, name: str) -> None:
+    """Each takes its own right, and all the others together do not make up for it."""
+    needed, call = KEYLESS_CALLS[name]
+    others = Grant(frozenset(OPERATIONS) - {needed})
+    for access in (scene.access(), scene.access(others)):
+        with pytest.raises(PermissionDenied, match=r"^the token does not allow this$"):
+            call(access)
+    assert json.loads(scene.configuration.show()) == {"a": 1}
+    call(scene.access(Grant(frozenset([needed]))))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_method_takes_its_right(scene: Scene, name: str) -> None:
+    """With it and the prefix it works; with any other right, or beside the prefix, it does not."""
+    right = METHODS[name]
+    CALLS[name](scene.access(grant(right, b"a/")), b"a/1")
+    CALLS[name](scene.access(grant(right)), b"b/1")
+    for key in (b"ab", b"a", b"b/1", b"A/1"):
+        with pytest.raises(PermissionDenied):
+            CALLS[name](scene.access(grant(right, b"a/")), key)
+    with pytest.raises(PermissionDenied):
+        CALLS[name](scene.access(Grant(frozenset(OPERATIONS) - {right})), b"a/1")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_prefix_a_covers_key_ab(scene: Scene, name: str) -> None:
+    """Prefixes are bytes."""
+    CALLS[name](scene.access(grant(METHODS[name], b"a")), b"ab")
+
+
+def test_a_batch_with_one_forbidden_key(scene: Scene) -> None:
+    """It is refused whole: nothing is written, nothing read, and the key is not named."""
+    access = scene.access(grant("get,set,delete", b"a"))
+    before = scene.storage.data()
+    for call in (
+        lambda: access.mset({b"a/1": b"new", b"secret-key": b"x", b"ab": b"new"}),
+        lambda: access.begin_mset({b"a/1": b"new", b"secret-key": b"x"}),
+        lambda: access.mdelete([b"a/1", b"secret-key"]),
+        lambda: access.begin_mdelete([b"secret-key", b"a/1"]),
+        lambda: access.mget([b"a/1", b"secret-key"], budget=PLENTY),
+    ):
+        with pytest.raises(PermissionDenied) as refused:
+            call()
+        assert "secret" not in str(refused.value)
+        assert "a/1" not in str(refused.value)
+    assert scene.storage.data() == before
+    access.mset({b"a/1": b"new", b"ab": b"new"})
+    assert access.mget([b"a/1", b"ab"], budget=PLENTY) == {b"a/1": b"new", b"ab": b"new"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_refusals_tell_nothing(scene: Scene, name: str) -> None:
+    """The same words for a key that exists and one that does not, neither of them looked at."""
+    sentences = set()
+    for key in (b"b/1", b"b/2"):
+        with pytest.raises(PermissionDenied) as refused:
+            CALLS[name](scene.access(grant(METHODS[name], b"a/")), key)
+        sentences.add(str(refused.value))
+    assert len(sentences) == 1
+
+
+def test_scans_across_the_border(scene: Scene) -> None:
+    """A scan lies inside a grant; one that would reach beyond is refused and not cut."""
+    access = scene.access(grant("scan", b"a/"), grant("scan", b"b/"))
+    assert [key for key, _ in access.scan(b"a/", budget=PLENTY).items] == [b"a/1"]
+    assert access.scan(b"a/2", budget=PLENTY).items == []
+    for prefix in (b"", b"a", b"ab", b"b"):
+        with pytest.raises(PermissionDenied):
+            access.scan(prefix, budget=PLENTY)
+    # A cursor cannot lead out of the prefix.
+    assert access.scan(b"a/", cursor=b"a/1", budget=PLENTY).items == []
+    assert access.scan(b"a/", cursor=b"b", budget=PLENTY).items == []
+    assert [key for key, _ in access.scan(b"b/", cursor=b"a", budget=PLENTY).items] == [b"b/1"]
+
+
+def test_arguments_are_passed_on(scene: Scene) -> None:
+    """All of them, also where there is something to check."""
+    access = scene.access(grant("get,set,delete,scan", b"a"))
+    access.set(b"a", b"1", 5, deadline=1e18)
+    found = access.get(b"a", deadline=1e18)
+    assert found is not None
+    assert (found.value, found.ttl) == (b"1", 5)
+    pending = access.begin_mset({b"a2": b"2"}, 7, deadline=1e18)
+    assert scene.operations.settle_now([pending])
+    assert access.get_now(b"a2")[1] == (b"2", 7)
+    page = access.scan(b"a", cursor=b"a", limit=1, keys_only=True, budget=PLENTY, deadline=1e18)
+    assert (page.items, page.next_cursor) == ([(b"a/1", b"")], b"a/1")
+    with pytest.raises(InvalidKey):
+        scene.access(grant("get")).get(b"")
+
+
+@given(
+    st.lists(st.sampled_from([b"", b"a", b"a/", b"b"]), max_size=3),
+    st.lists(st.sampled_from([b"a", b"ab", b"a/1", b"b", b"c"]), min_size=1, max_size=4, unique=True),
+)
+def test_batches_are_allowed_key_by_key(prefixes: list[bytes], keys: list[bytes]) -> None:
+    """Exactly when each key by itself is."""
+    scene = Scene()
+    access = scene.access(*[grant("set", prefix) for prefix in prefixes])
+    naive = all(any(key[: len(prefix)] == prefix for prefix in prefixes) for key in keys)
+    before = scene.storage.data()
+    try:
+        access.mset(dict.fromkeys(keys, b"new"))
+    except PermissionDenied:
+        assert not naive
+        assert scene.storage.data() == before
+    else:
+        assert naive
+        assert all(scene.storage.value(key) == b"new" for key in keys)
+
+
+def test_full_rights_cost_nothing(scene: Scene) -> None:
+    """What needs no check is the method of Operations itself."""
+    access = scene.access(grant("get,set"), grant("delete", b"a"))
+    for name in ("get", "get_now", "mget", "set", "begin_set", "mset", "begin_mset"):
+        assert getattr(access, name) == getattr(scene.operations, name)
+    for name in ("delete", "mdelete", "scan", "get_config"):
+        assert getattr(access, name) != getattr(scene.operations, name)
+
+
+def test_health_is_for_everybody(scene: Scene) -> None:
+    """It is asked by those who have no token."""
+    assert scene.access().health() is None
+
+
+def test_require(scene: Scene) -> None:
+    """For what is no operation of the store."""
+    access = scene.access(grant("metrics"))
+    access.require(METRICS)
+    with pytest.raises(PermissionDenied):
+        access.require(ADMIN)
+
+
+def test_refusals_are_told(scene: Scene) -> None:
+    """Each once, with who and what, so that it can be written down."""
+    told: list[tuple[str, str]] = []
+    access = scene.access(grant("set", b"a"), denied=lambda who, what: told.append((who.name, what)))
+    for call in (lambda: access.get(b"a"), lambda: access.mset({b"b": b"", b"c": b""}), access.get_config):
+        with pytest.raises(PermissionDenied):
+            call()
+    access.set(b"a", b"")
+    assert told == [("p", "get"), ("p", "set"), ("p", "config_read")]
+
+
+class Limited:
+    """An access with a rate, and its time."""
+
+    def __init__(self, scene: Scene, rate: Rate, *grants: Grant) -> None:
+        self.time = ManualTime()
+        principal = Principal("p", grants or (EVERYTHING,), limiter=Limiter(rate))
+        self.access = Access(scene.operations, principal, seconds=self.time)
+
+
+@pytest.mark.parametrize("name", [*CALLS, *KEYLESS_CALLS])
+def test_every_method_takes_from_the_rate(scene: Scene, name: str) -> None:
+    """One operation for each call of one key; over the rate nothing is done, and the error says when to come back."""
+    limited = Limited(scene, Rate(2))
+
+    def call() -> Any:
+        if name in CALLS:
+            return CALLS[name](limited.access, b"a/1")
+        return KEYLESS_CALLS[name][1](limited.access)
+
+    call()
+    call()
+    before, counted = scene.storage.data(), len(scene.recorder.operations)
+    with pytest.raises(RateLimited) as refused:
+        call()
+    assert refused.value.retry_after == pytest.approx(0.5)
+    assert (scene.storage.data(), len(scene.recorder.operations)) == (before, counted)
+    limited.time.now += 0.5
+    call()
+
+
+def test_batches_take_as_many_as_they_have_keys(scene: Scene) -> None:
+    """An empty one takes one."""
+    limited = Limited(scene, Rate(10))
+    limited.access.mget([b"a/1"] * 9, budget=PLENTY)
+    limited.access.mget([], budget=PLENTY)
+    with pytest.raises(RateLimited):
+        limited.access.mget([], budget=PLENTY)
+
+
+def test_bytes_are_counted_both_ways(scene: Scene) -> None:
+    """Of keys and values in requests, and of values, and scanned keys, in answers."""
+    limited = Limited(scene, Rate(0, 1000))
+    scene.operations.set(b"a/big", b"x" * 5000)
+    reads: list[tuple[Callable[[], Any], int]] = [
+        (lambda: limited.access.get(b"a/big"), 5005),
+        (lambda: limited.access.get_now(b"a/big"), 5005),
+        (lambda: limited.access.mget([b"a/big"], budget=PLENTY), 5005),
+        (lambda: limited.access.scan(b"a/b", budget=PLENTY), 5008),
+        (lambda: limited.access.set(b"k", b"x" * 5000), 5001),
+        (lambda: limited.access.mset({b"k": b"x" * 5000, b"l": b""}), 5002),
+        (lambda: limited.access.delete(b"a" * 1000), 1000),
+    ]
+    for read, size in reads:
+        limited.time.now += 1000
+        read()
+        with pytest.raises(RateLimited) as refused:
+            limited.access.set(b"k", b"x" * 999)
+        # The bucket holds 1000 bytes: it is owed the rest, and needs 1000 more.
+        assert refused.value.retry_after == pytest.approx(size / 1000)
+
+
+def test_a_get_that_memory_cannot_answer_counts_once(scene: Scene) -> None:
+    """`get_now` that does not know takes nothing; the `get` that follows does."""
+    scene.storage.engine.slow = True
+    limited = Limited(scene, Rate(1))
+    assert limited.access.get_now(b"cold") == (False, None)
+    assert limited.access.get(b"cold") is None
+    with pytest.raises(RateLimited):
+        limited.access.get_now(b"cold")
+
+
+def test_one_access_for_each_principal(scene: Scene) -> None:
+    """It is made once, and forgotten some time after the principal was revoked."""
+    accesses = Accesses(scene.operations)
+    first, second = Principal("p", [EVERYTHING]), Principal("p", [])
+    assert accesses.of(first) is accesses.of(first)
+    assert accesses.of(first) is not accesses.of(second)
+    for _ in range(1000):
+        passing = Principal("q", [])
+        accesses.of(passing)
+        passing.revoke()
+    assert len(accesses._by_principal) < 200
+    assert accesses.of(first) is accesses.of(first)
