@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
 from ..core.operations import Operations
+from ..security.policy import NOBODY, rpc_requirement
 from . import health, pipeline, reflection
 from .calls import Calls
 from .errors import CallError, Code, call_error
@@ -82,6 +83,9 @@ class Handlers(grpc.GenericRpcHandler):
             self._handlers[f"/{service}/{pipeline.NAME}"] = self._pipeline
         for name in reflection.NAMES:
             self._handlers[f"/{name}/ServerReflectionInfo"] = self._reflection_stream
+        # What the table of rights does not know is served to nobody.
+        for path in [path for path in self._handlers if rpc_requirement(path) == NOBODY]:
+            del self._handlers[path]
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler | None:
         """The handler of one call, which knows when the call arrived; None makes grpcio answer UNIMPLEMENTED."""

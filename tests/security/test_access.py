@@ -14,7 +14,7 @@ from kvtwisted.core.errors import InvalidKey, PermissionDenied, RateLimited
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
 from kvtwisted.core.service import Service
-from kvtwisted.security.access import METHODS, Access, Accesses
+from kvtwisted.security.access import METHODS, Access
 from kvtwisted.security.buckets import Limiter, Rate
 from kvtwisted.security.grants import ADMIN, METRICS, OPERATIONS, Grant, Principal
 
@@ -88,8 +88,9 @@ def test_every_method_of_operations_is_decided() -> None:
 
 @pytest.mark.parametrize("name", sorted(public(Service)))
 def test_signatures_are_those_of_operations(name: str) -> None:
-    """So that either may stand where the other does."""
-    assert inspect.signature(getattr(Access, name)) == inspect.signature(getattr(Operations, name))
+    """So that either may stand where the other does. Who changes the configuration is for Access to say."""
+    ours, theirs = [inspect.signature(getattr(owner, name)).parameters for owner in (Access, Operations)]
+    assert list(ours.values()) == [parameter for parameter in theirs.values() if parameter.name != "author"]
 
 
 @pytest.mark.parametrize("name", sorted(NOT_FOR_PRINCIPALS))
@@ -323,17 +324,3 @@ def test_a_get_that_memory_cannot_answer_counts_once(scene: Scene) -> None:
     assert limited.access.get(b"cold") is None
     with pytest.raises(RateLimited):
         limited.access.get_now(b"cold")
-
-
-def test_one_access_for_each_principal(scene: Scene) -> None:
-    """It is made once, and forgotten some time after the principal was revoked."""
-    accesses = Accesses(scene.operations)
-    first, second = Principal("p", [EVERYTHING]), Principal("p", [])
-    assert accesses.of(first) is accesses.of(first)
-    assert accesses.of(first) is not accesses.of(second)
-    for _ in range(1000):
-        passing = Principal("q", [])
-        accesses.of(passing)
-        passing.revoke()
-    assert len(accesses._by_principal) < 200
-    assert accesses.of(first) is accesses.of(first)

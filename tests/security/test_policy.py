@@ -13,14 +13,13 @@ from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import PermissionDenied, Unauthenticated
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
-from kvtwisted.http.admin import AdminHandlers
-from kvtwisted.http.handlers import Handlers
 from kvtwisted.http.routes import make_routes
 from kvtwisted.rpc import pipeline
 from kvtwisted.rpc.native.server import NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security import policy
+from kvtwisted.security.gate import Visitor
 from kvtwisted.security.grants import OPERATIONS, Principal
 from kvtwisted.threaded.work import Work
 
@@ -40,9 +39,7 @@ def parts() -> tuple[Operations, Admission, Health, dict[str, Any]]:
     return operations, Admission(10), health, limits
 
 
-OPTIONS = GrpcOptions(
-    host="127.0.0.1", port=0, threads=2, max_in_flight=10, max_request_bytes=1 << 23, certificate="", private_key=""
-)
+OPTIONS = GrpcOptions(host="127.0.0.1", port=0, threads=2, max_in_flight=10, max_request_bytes=1 << 23)
 
 
 def test_every_rpc_of_the_native_server(parts: Any) -> None:
@@ -50,7 +47,7 @@ def test_every_rpc_of_the_native_server(parts: Any) -> None:
     operations, admission, health, limits = parts
     work = Work(reactor, ThreadPool(0, 1), operations, admission)
     server = NativeGrpcServer(reactor, operations, work, admission, health, OPTIONS, **limits)
-    assert {path.decode() for path in server.routes} == policy.RPCS.keys()
+    assert {path.decode() for path in server.enter(Visitor("")).routes} == policy.RPCS.keys()
 
 
 def test_every_rpc_of_the_threaded_server(parts: Any) -> None:
@@ -74,8 +71,7 @@ def test_every_operation_of_pipelines() -> None:
 
 def test_every_route() -> None:
     """All routes by name, with metrics and without."""
-    handlers, admin = Handlers.__new__(Handlers), AdminHandlers.__new__(AdminHandlers)
-    routes = make_routes(handlers, admin, "/metrics", "/api/v1/health", lambda: ("", b""))
+    routes = make_routes("/metrics", "/api/v1/health")
     assert {route.name for route in routes} == policy.ROUTES.keys()
 
 

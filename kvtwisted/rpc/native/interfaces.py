@@ -14,7 +14,7 @@ from typing import Callable
 from ...core.errors import KvError
 from ...core.service import Service
 from ...security.gate import Gate, Pass, Visitor
-from ...security.policy import NO_TOKEN
+from ...security.policy import NO_TOKEN, NOBODY, PUBLIC, rpc_requirement
 from ..errors import CallError, Code, call_error
 from ..methods import SERVICES
 from .pipelines import PipelineService
@@ -30,22 +30,21 @@ class Interfaces:
         gate: Gate,
         make_calls: Callable[[Service], UnaryCalls],
         pipelines: PipelineService,
-        public: Iterable[Route],
-        known: Iterable[Route],
+        others: Iterable[Route],
         forget: Callable[[], None],
     ) -> None:
-        """`public` routes are for everybody, `known` ones for all principals; the key-value service depends on them.
+        """`make_calls` makes what answers the key-value service, `others` are the same for everybody.
 
         `forget` makes connections forget what header blocks meant.
         """
         self._gate = gate
         self._make_calls = make_calls
         self._pipelines = pipelines
-        self._public = list(public)
-        self._known = list(known)
+        self._others = list(others)
         self._forget = forget
         self._entries: dict[Pass, tuple[Entry, UnaryCalls]] = {}
-        self._nobody = Entry(_by_path(self._public), CallError(Code.UNAUTHENTICATED, NO_TOKEN))
+        public = [route for route in self._others if rpc_requirement(route.path) == PUBLIC]
+        self._nobody = Entry(_by_path(public), CallError(Code.UNAUTHENTICATED, NO_TOKEN))
         gate.watch(self._withdrawn)
 
     def of(self, visitor: Visitor) -> Entry:
@@ -64,7 +63,7 @@ class Interfaces:
     def _make(self, admitted: Pass) -> tuple[Entry, UnaryCalls]:
         calls = self._make_calls(admitted.operations)
         methods = [Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in calls.methods().items()]
-        return Entry(_by_path([*methods, *self._pipelines.routes(calls), *self._public, *self._known])), calls
+        return Entry(_by_path([*methods, *self._pipelines.routes(calls), *self._others])), calls
 
     def _withdrawn(self, passes: frozenset[Pass]) -> None:
         self._forget()
@@ -75,4 +74,5 @@ class Interfaces:
 
 
 def _by_path(routes: Iterable[Route]) -> dict[bytes, Route]:
-    return {route.path.encode(): route for route in routes}
+    """Without those that the table of rights does not know."""
+    return {route.path.encode(): route for route in routes if rpc_requirement(route.path) != NOBODY}

@@ -82,7 +82,7 @@ class NativeGrpcServer(Factory):
         self._pipelines = PipelineService()
         self._interfaces = Interfaces(
             gate or OpenGate(operations), make_calls, self._pipelines,
-            self._health.routes(), self._reflection.routes(), self._forget,
+            [*self._health.routes(), *self._reflection.routes()], self._forget,
         )  # fmt: skip
         self._connections: set[Connection] = set()
         self._touched: list[Connection] = []
