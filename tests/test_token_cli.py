@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +18,15 @@ from twisted.python import usage
 from kvtwisted import cli, token_cli
 from kvtwisted.security import tokens
 from kvtwisted.security.authority import Authority
-from kvtwisted.security.entries import OwnRate, TokenEntry
+from kvtwisted.security.buckets import MAX_ADDRESSES
+from kvtwisted.security.entries import MAX_GRANTS, MAX_TOKENS, OwnRate, TokenEntry, read_entries
 from kvtwisted.security.grants import OPERATIONS, Grant
-from kvtwisted.security.token_file import edit, load
-from tests.docs.pages import ROOT, prose, tables
+from kvtwisted.security.token_file import MAX_FILE_BYTES, edit, load
+from tests.docs.pages import ROOT, blocks, prose, session, tables
 from tests.e2e.harness import PATIENCE, environment
 from tests.security.support import PEER, made
+
+PAGE = ROOT / "docs" / "security.md"
 
 
 @pytest.fixture(autouse=True)
@@ -194,15 +199,39 @@ def test_commands_at_once(path: str) -> None:
         assert authority.principal([f"Bearer {token}".encode()], PEER).name == name
 
 
+def test_the_session_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It prints what the page shows, but for the secret."""
+    monkeypatch.chdir(tmp_path)
+    secret = re.compile(r"(kv1_app_)[0-9A-Za-z]{43}$", re.MULTILINE)
+    steps = session(PAGE)
+    assert len(steps) == 3
+    for step in steps:
+        program, *arguments = shlex.split(step.command)
+        assert (program, arguments.pop(0)) == ("kvtwisted", "token")
+        status, said = run(*arguments)
+        assert status == 0
+        assert secret.sub(r"\1", said + "\n") == secret.sub(r"\1", step.output)
+
+
+def test_the_file_on_the_page() -> None:
+    """It is a good one, and its limits are the real ones."""
+    (example,) = blocks(PAGE, "json")
+    (entry,) = read_entries(example.encode())
+    assert (entry.id, entry.rate) == ("app", OwnRate(1000, 1 << 20))
+    said = " ".join(prose(PAGE).split())
+    assert f"at most {MAX_TOKENS:,} tokens of {MAX_GRANTS} grants each, and {MAX_FILE_BYTES >> 20} MiB" in said
+    assert f"1 to {tokens.MAX_ID_LENGTH} of `a-z 0-9 -`" in said
+    assert f"{MAX_ADDRESSES:,} addresses are remembered" in said
+
+
 def test_help_and_page_have_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     """docs/security.md names each, and each command and operation."""
     with pytest.raises(SystemExit):
         cli.main(["token", "create", "--help"])
     said = capsys.readouterr().out
-    page = ROOT / "docs" / "security.md"
     for option in ("--file", "--grant", "--not-after", "--rate-operations", "--rate-bytes"):
         assert f"{option}=" in said
-        assert f"`{option}" in prose(page)
+        assert f"`{option}" in prose(PAGE)
     for name, _, _, _ in token_cli.TokenOptions.subCommands:
-        assert f"`kvtwisted token {name}" in prose(page)
-    assert [row[0].strip("`") for row in tables(page, "operation")] == list(OPERATIONS)
+        assert f"`kvtwisted token {name}" in prose(PAGE)
+    assert [row[0].strip("`") for row in tables(PAGE, "operation")] == list(OPERATIONS)
