@@ -14,10 +14,12 @@ from twisted.internet import reactor
 from kvtwisted import assembly
 from kvtwisted.assembly import Server
 from kvtwisted.config.manager import ConfigManager
+from kvtwisted.core.errors import Unavailable
 from kvtwisted.core.health import Health
 from kvtwisted.core.writer import Writer
 from kvtwisted.engines import open_engine
 
+from .support.certificates import Pair
 from .support.engines import FaultyEngine
 
 
@@ -80,3 +82,37 @@ def test_says_that_it_stops_before_anything_ends(
         assert server.addresses is not None
         yield server.stopService()
     assert reasons == ["the server is stopping"]
+
+
+@pytest_twisted.inlineCallbacks
+def test_certificates_are_reloaded(tmp_path: Path) -> Generator[Any, Any, None]:
+    """On request, without a restart; False when one is no good, and before the server has started."""
+    pair, other = Pair(tmp_path), Pair(tmp_path, "other")
+    flags = {"--storage-engine": "memory", "--http-port": "0", "--grpc-port": "0", "--logging-directory": ""}
+    for listener in ("grpc", "http"):
+        flags[f"--{listener}-tls-certificate"] = pair.certificate
+        flags[f"--{listener}-tls-private-key"] = pair.private_key
+    server = Server(reactor, ConfigManager.load(None, {}, flags, str(tmp_path / "runtime.json")))
+    assert not (yield server.reload_certificates())
+    server.startService()
+    try:
+        Path(pair.certificate).write_bytes(other.chain)
+        assert not (yield server.reload_certificates())
+        Path(pair.private_key).write_bytes(other.key_pem)
+        assert (yield server.reload_certificates())
+    finally:
+        yield server.stopService()
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_bad_certificate_stops_the_start(tmp_path: Path) -> Generator[Any, Any, None]:
+    """Before anything else is opened."""
+    pair = Pair(tmp_path)
+    flags = {"--storage-engine": "memory", "--http-port": "0", "--grpc-port": "0", "--logging-directory": ""}
+    flags |= {"--http-tls-certificate": pair.certificate, "--http-tls-private-key": "/no/file"}
+    server = Server(reactor, ConfigManager.load(None, {}, flags, str(tmp_path / "runtime.json")))
+    with mock.patch.object(assembly, "open_engine") as opening, pytest.raises(Unavailable) as refused:
+        server.startService()
+    assert str(refused.value) == "http.tls_private_key: /no/file: No such file or directory"
+    assert not opening.called
+    yield server.stopService()

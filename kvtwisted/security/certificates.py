@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 #: Bytes of one file at most.
 MAX_FILE_BYTES = 1_048_576
-#: Bits of an RSA key at least, and of an elliptic curve's; what OpenSSL's security level 2 asks for.
-MIN_RSA_BITS, MIN_CURVE_BITS = 2048, 224
+#: Bits of an RSA key at least, as OpenSSL's security level 2 asks for.
+MIN_RSA_BITS = 2048
+#: Kinds of keys that clients take. BoringSSL does not take the last two, and grpcio's clients are built on it.
+KINDS = ("P-256", "P-384", "RSA", "P-521", "Ed25519")
+_NOT_FOR_GRPCIO = KINDS[3:]
 
 _KEY_BLOCK = re.compile(
     rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----\s.*?-----END \1-----", re.DOTALL
@@ -78,7 +81,11 @@ def read_identity(files: CertificateFiles) -> Identity:
     """
     chain = _certificates(files, "certificate")
     key_block, warnings = _read_key(files)
-    _check_key(files, _load_key(files, key_block), chain[0])
+    key = _load_key(files, key_block)
+    _check_key(files, key, chain[0])
+    if files.listener == "grpc" and (kind := _kind(key)) in _NOT_FOR_GRPCIO:
+        sentence = f"{files.private_key} is an {kind} key" if kind == "Ed25519" else f"{files.private_key} is on {kind}"
+        warnings += (f"{files.setting('private_key')}: {sentence}, which grpcio's clients do not take",)
     client_ca: list[Certificate] = []
     if files.client_ca:
         client_ca = _certificates(files, "client_ca")
@@ -162,25 +169,32 @@ def _load_key(files: CertificateFiles, block: bytes) -> Any:
 
 
 def _check_key(files: CertificateFiles, key: Any, certificate: Certificate) -> None:
-    from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    if isinstance(key, rsa.RSAPrivateKey):
-        bits, least = key.key_size, MIN_RSA_BITS
-    elif isinstance(key, ec.EllipticCurvePrivateKey):
-        bits, least = key.key_size, MIN_CURVE_BITS
-    elif isinstance(key, (ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)):
-        bits = least = MIN_CURVE_BITS
-    else:
-        raise files.refused("private_key", " is not of a kind that TLS uses: RSA, an elliptic curve, Ed25519 or Ed448")
-    if bits < least:
-        raise files.refused("private_key", f" is too weak: {bits} bits, and at least {least} are needed")
+    kind = _kind(key)
+    if kind not in KINDS:
+        raise files.refused("private_key", f" is of a kind that TLS clients do not take; good ones: {', '.join(KINDS)}")
+    if kind == "RSA" and key.key_size < MIN_RSA_BITS:
+        sentence = f" is too weak: {key.key_size} bits, and at least {MIN_RSA_BITS} are needed"
+        raise files.refused("private_key", sentence)
     mine, theirs = (
         public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         for public in (key.public_key(), certificate.public_key())
     )
     if mine != theirs:
         raise files.refused("private_key", f" is not the key of the first certificate in {files.certificate}")
+
+
+def _kind(key: Any) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    if isinstance(key, rsa.RSAPrivateKey):
+        return "RSA"
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return "Ed25519"
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}.get(key.curve.name, key.curve.name)
+    return type(key).__name__
 
 
 def _check_authority(files: CertificateFiles, certificate: Certificate) -> None:

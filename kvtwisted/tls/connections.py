@@ -8,6 +8,7 @@ Twisted's TLS does not have, sends the alert, closes our side of the TCP connect
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
@@ -29,8 +30,8 @@ from .renewal import Certificates
 
 #: Seconds from the acceptance of a connection to the end of its handshake.
 HANDSHAKE_SECONDS = 10.0
-#: Bytes taken from OpenSSL at once.
-_READ_BYTES = 65_536
+#: Bytes taken from OpenSSL at once: at first, and when there are more.
+_FEW_BYTES, _MANY_BYTES = 4096, 65_536
 
 
 # Twisted's connection provides one interface of the socket's at random; twisted.web looks for this one.
@@ -67,15 +68,20 @@ class TlsConnection(TLSMemoryBIOProtocol):
             self._no_deadline()
 
     def _flushSendBIO(self) -> None:
-        # Twisted's takes 32 KiB once, which a long chain of certificates does not fit into.
-        while True:
-            try:
-                data = self._tlsConnection.bio_read(_READ_BYTES)
-            except SSL.WantReadError:
-                return
-            send_now(self.transport, data)
-            if len(data) < _READ_BYTES:
-                return
+        # Twisted's takes 32 KiB once. Making room for that costs more than a small answer, and a long chain of
+        # certificates would not fit.
+        read = self._tlsConnection.bio_read
+        try:
+            data = read(_FEW_BYTES)
+            if len(data) == _FEW_BYTES:
+                more = [data]
+                with suppress(SSL.WantReadError):
+                    while True:
+                        more.append(read(_MANY_BYTES))
+                data = b"".join(more)
+        except SSL.WantReadError:
+            return
+        send_now(self.transport, data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is gone."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from kvtwisted.config.schema import build
 from kvtwisted.core.errors import KvError
@@ -64,6 +64,12 @@ def a_weak_key(folder: Path) -> None:
     read()
 
 
+def an_odd_key(folder: Path) -> None:
+    """On a curve of another trade."""
+    Pair(folder, "kv", key=ec.generate_private_key(ec.SECP256K1()))
+    read()
+
+
 def a_clients_certificate(folder: Path) -> None:
     """In the place of its authority's."""
     Pair(folder, "kv")
@@ -82,8 +88,8 @@ def an_authority_alone(folder: Path) -> None:
 
 
 CASES = [
-    missing, no_certificate, no_key, a_passphrase, another_key, a_weak_key, a_clients_certificate, half_a_pair,
-    an_authority_alone,
+    missing, no_certificate, no_key, a_passphrase, another_key, a_weak_key, an_odd_key, a_clients_certificate,
+    half_a_pair, an_authority_alone,
 ]  # fmt: skip
 
 

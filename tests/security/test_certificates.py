@@ -14,6 +14,8 @@ from kvtwisted.core.errors import Unavailable
 from kvtwisted.security.certificates import MAX_FILE_BYTES, CertificateFiles, Identity, read_identity
 from tests.support.certificates import Pair, authority
 
+_KINDS = "is of a kind that TLS clients do not take; good ones: P-256, P-384, RSA, P-521, Ed25519"
+
 
 def files_of(pair: Pair, client_ca: str = "") -> CertificateFiles:
     """The files of an HTTP listener."""
@@ -33,8 +35,8 @@ def refusal(files: CertificateFiles) -> str:
         lambda: rsa.generate_private_key(65537, 2048),
         lambda: ec.generate_private_key(ec.SECP256R1()),
         lambda: ec.generate_private_key(ec.SECP384R1()),
+        lambda: ec.generate_private_key(ec.SECP521R1()),
         ed25519.Ed25519PrivateKey.generate,
-        ed448.Ed448PrivateKey.generate,
     ],
 )
 def test_good_pairs(tmp_path: Path, make: Any) -> None:
@@ -152,18 +154,33 @@ def test_the_key_of_another(tmp_path: Path) -> None:
     ("key", "sentence"),
     [
         (rsa.generate_private_key(65537, 1024), "is too weak: 1024 bits, and at least 2048 are needed"),
-        (ec.generate_private_key(ec.SECP192R1()), "is too weak: 192 bits, and at least 224 are needed"),
-        (
-            dsa.generate_private_key(1024),
-            "is not of a kind that TLS uses: RSA, an elliptic curve, Ed25519 or Ed448",
-        ),
+        (ec.generate_private_key(ec.SECP224R1()), _KINDS),
+        (ec.generate_private_key(ec.SECP256K1()), _KINDS),
+        (ed448.Ed448PrivateKey.generate(), _KINDS),
+        (dsa.generate_private_key(2048), _KINDS),
     ],
-    ids=["RSA", "curve", "DSA"],
+    ids=["RSA", "P-224", "secp256k1", "Ed448", "DSA"],
 )
 def test_weak_keys(tmp_path: Path, key: Any, sentence: str) -> None:
     """The limit is named."""
     pair = Pair(tmp_path, key=key)
     assert refusal(files_of(pair)) == f"http.tls_private_key: {pair.private_key} {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (ec.generate_private_key(ec.SECP521R1()), "is on P-521, which grpcio's clients do not take"),
+        (ed25519.Ed25519PrivateKey.generate(), "is an Ed25519 key, which grpcio's clients do not take"),
+        (ec.generate_private_key(ec.SECP384R1()), ""),
+    ],
+)
+def test_keys_that_some_grpc_clients_refuse(tmp_path: Path, key: Any, said: str) -> None:
+    """They are used, with a warning where gRPC clients come."""
+    pair = Pair(tmp_path, key=key)
+    assert read_identity(files_of(pair)).warnings == ()
+    warnings = read_identity(CertificateFiles("grpc", pair.certificate, pair.private_key)).warnings
+    assert warnings == ((f"grpc.tls_private_key: {pair.private_key} {said}",) if said else ())
 
 
 def test_an_authority_that_is_none(tmp_path: Path) -> None:
