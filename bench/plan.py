@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     #: How long a load lasts in one round; wrk takes whole seconds, and at least one.
     seconds: float = 1.0
     #: Idle connections whose memory is measured, and those that are active at once.
-    idle: int = 2000
+    idle: int = 1000
     active: int = 1000
     #: Bytes of values in the cold cases; the caches have 8 MiB each there.
     cold_bytes: int = 128 << 20

@@ -12,19 +12,20 @@ import subprocess
 from pathlib import Path
 
 from .load import LoadError, Outcome
-from .server import PATIENCE
+from .server import PATIENCE, name
 
 PROGRAM = "wrk"
 _SCRIPT = """
 local requests = {{}}
 function init(arguments)
   math.randomseed(os.time())
-  local headers = {{}}
-  if {body} ~= "" then headers["Content-Type"] = "application/json" end
+  local headers, body, mark = {{}}, {body}, "{mark}"
+  if body ~= "" then headers["Content-Type"] = "application/json" else body = nil end
+  local text = wrk.format({method}, {path}, headers, body)
+  local first, last = string.find(text, mark, 1, true)
+  local before, after = string.sub(text, 1, first - 1), string.sub(text, last + 1)
   for number = 0, {keys} - 1 do
-    local key = string.format("key%08d", number)
-    local body = {body} ~= "" and string.gsub({body}, "KEY", key) or nil
-    requests[number + 1] = wrk.format({method}, (string.gsub({path}, "KEY", key)), headers, body)
+    requests[number + 1] = before .. string.format("key%08d", number) .. after
   end
 end
 function request()
@@ -41,10 +42,12 @@ _ERRORS = ("connect", "read", "write", "timeout", "status")
 
 
 def script(method: str, path: str, body: str, keys: int) -> str:
-    """The Lua script that sends requests on random ones of so many keys; KEY stands for the key in path and body."""
+    """The Lua script that sends requests on random ones of so many keys; KEY in path or body is the key."""
     # JSON's strings are Lua's, for what is asked here: printable ASCII.
-    text = {"method": json.dumps(method), "path": json.dumps(path), "body": json.dumps(body)}
-    return _SCRIPT.format(keys=keys, **text)
+    # The mark is as long as a key, so that a body keeps its length.
+    mark = name(0).replace("0", "*")
+    text = {"method": method, "path": path.replace("KEY", mark), "body": body.replace("KEY", mark)}
+    return _SCRIPT.format(keys=keys, mark=mark, **{word: json.dumps(value) for word, value in text.items()})
 
 
 def run(address: str, file: Path, connections: int, seconds: int) -> Outcome:
