@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Callable, NamedTuple
@@ -32,9 +33,11 @@ from .core.admission import Admission
 from .core.disk import disk_usage
 from .core.engine import Engine
 from .core.errors import Unavailable
+from .core.options import EngineOptions
 from .core.space import fitted, lowered
 from .engines import open_engine
 from .http.bodies import body_limit
+from .http.deadlines import Patience
 from .http.site import HttpOptions, KvSite, make_site
 from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
@@ -43,6 +46,7 @@ from .rpc.listening import joined
 from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
 from .rpc.threaded_server import ThreadedGrpcServer
+from .security.connections import Connections, descriptors, room, table_files
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
@@ -119,8 +123,9 @@ class Server(Service):
         push("admission", admission.close)
         facade = AsyncOperations(self._reactor, requests, storage.operations, admission)
         administration = self._make_administration(storage)
-        site = self._make_site(facade, administration, metrics)
-        grpc_server = self._make_grpc_server(storage, facade, admission)
+        connections = self._make_connections(metrics)
+        site = self._make_site(facade, administration, metrics, connections)
+        grpc_server = self._make_grpc_server(storage, facade, admission, connections)
         self.addresses = self._start_transports(site, grpc_server)
         self._start_tickers(storage.make_tickers(self._reactor, partial(deferToThreadPool, self._reactor, background)))
         push("administration", administration.stop)
@@ -136,6 +141,7 @@ class Server(Service):
             options = fitted(settings.rocksdb.options, disk_usage(settings.rocksdb.path).total)
             if lower := lowered(settings.rocksdb.options, options):
                 _log.info("rocksdb.options lowered to what the disk can bear: {lower}", lower=json.dumps(lower))
+            options = self._with_descriptors(options)
         else:
             options = settings.rocksdb.options
         return open_engine(settings.storage.engine, settings.rocksdb.path, options)
@@ -146,6 +152,33 @@ class Server(Service):
         # Waits for the jobs that run: RocksDB cannot be closed under them.
         self._unwinding.push(f"{name} pool", pool.stop)
         return pool
+
+    # The limits.
+
+    def _with_descriptors(self, options: EngineOptions) -> EngineOptions:
+        limit = descriptors()
+        files = table_files(options.max_open_files, limit)
+        if files == options.max_open_files:
+            return options
+        _log.info("rocksdb.options.max_open_files lowered to {files}: {limit} descriptors", files=files, limit=limit)
+        return replace(options, max_open_files=files)
+
+    def _make_connections(self, metrics: Metrics) -> Connections:
+        settings = self._settings
+        limit = descriptors()
+        free = room(settings.rocksdb.options.max_open_files, limit)
+        if settings.limits.max_connections > free:
+            _log.warn(
+                "limits.max_connections is {configured}, but of {limit} file descriptors (ulimit -n) only {free} are "
+                "left for connections: without any RocksDB cannot write",
+                configured=settings.limits.max_connections, limit=limit, free=free,
+            )  # fmt: skip
+        return Connections(
+            lambda: self._settings.limits.max_connections,
+            lambda: self._settings.limits.max_connections_per_address,
+            free,
+            metrics.connection_refused,
+        )
 
     # The transports.
 
@@ -159,11 +192,14 @@ class Server(Service):
             on_disk=self._settings.storage.engine != "memory",
         )
 
-    def _make_site(self, facade: AsyncOperations, administration: Administration, metrics: Metrics) -> KvSite:
+    def _make_site(
+        self, facade: AsyncOperations, administration: Administration, metrics: Metrics, connections: Connections
+    ) -> KvSite:
         settings = self._settings
         options = HttpOptions(
             max_body_bytes=body_limit(settings.limits.max_request_bytes),
             idle_timeout=settings.http.idle_timeout,
+            patience=Patience(settings.http.header_timeout, settings.http.body_timeout, settings.http.send_timeout),
             metrics_path=settings.monitoring.metrics_path,
             health_path=settings.monitoring.health_path,
             fast_lane=settings.http.fast_lane,
@@ -176,9 +212,12 @@ class Server(Service):
             metrics_text=(lambda: (CONTENT_TYPE, metrics.text())) if settings.monitoring.enabled else None,
             max_response_bytes=lambda: self._settings.http.max_response_bytes,
             request_timeout=lambda: self._settings.limits.request_timeout,
+            connections=connections,
         )
 
-    def _make_grpc_server(self, storage: Storage, facade: AsyncOperations, admission: Admission) -> GrpcServer:
+    def _make_grpc_server(
+        self, storage: Storage, facade: AsyncOperations, admission: Admission, connections: Connections
+    ) -> GrpcServer:
         settings = self._settings
         options = GrpcOptions(
             host=settings.grpc.host,
@@ -195,8 +234,9 @@ class Server(Service):
         }
         if settings.grpc.transport == "native":
             native = NativeGrpcServer(
-                self._reactor, storage.operations, facade.work, admission, storage.health, options, **limits
-            )
+                self._reactor, storage.operations, facade.work, admission, storage.health, options, **limits,
+                connections=connections,
+            )  # fmt: skip
             return GrpcServer(native.start, native.stop, lambda: native.connections)
         threaded = ThreadedGrpcServer(storage.operations, admission, storage.health, options, **limits)
         threads = self._reactor.getThreadPool()

@@ -99,6 +99,7 @@ class TwoLaneChannel(KvChannel):
             if last > end:
                 self._needed = last - at
                 self._held = data[at:] if at else data
+                self.await_body()
                 return False
             at = last
             reply = answer(self, request, data[body:last])
@@ -173,6 +174,12 @@ class TwoLaneChannel(KvChannel):
         self._go_on()
 
     # Both.
+
+    def body_under_way(self) -> int | None:
+        """Bytes that have come of the body that is waited for; None when it is complete."""
+        if self._is_twisted:
+            return super().body_under_way()
+        return len(self._held) if self._needed else None
 
     def resumeProducing(self) -> None:
         """The client reads again."""

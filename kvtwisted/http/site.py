@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable
 
@@ -12,13 +13,17 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from ..security.connections import Connections
 from ..threaded.administration import Administration
 from ..threaded.facade import AsyncOperations
+from . import errors
 from .admin import AdminHandlers
 from .channel import KvChannel, KvRequest
+from .deadlines import Deadlines, Patience
 from .fast_lane import FastLane
 from .handlers import Handlers
 from .lanes import TwoLaneChannel
+from .refusing import Refusal, Refusals
 from .routes import MetricsText, make_app, make_routes
 
 
@@ -30,6 +35,8 @@ class HttpOptions:
     max_body_bytes: int = 16 * 1_048_576
     #: Seconds without traffic after which a connection is closed.
     idle_timeout: float = 60
+    #: Seconds for the parts of a request to come, and for answers to go.
+    patience: Patience = field(default_factory=Patience)
     metrics_path: str = "/metrics"
     health_path: str = "/api/v1/health"
     #: Whether plain requests of the hot routes are answered without twisted.web and Klein.
@@ -44,14 +51,26 @@ class KvSite(Site):
     requestFactory = KvRequest
     noisy = False
 
-    def __init__(self, resource: IResource, reactor: Any, options: HttpOptions, lane: FastLane | None = None) -> None:
-        """Without `lane` every request goes to twisted.web and `resource`."""
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: Any,
+        options: HttpOptions,
+        lane: FastLane | None = None,
+        *,
+        connections: Connections | None = None,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Without `lane` every request goes to twisted.web and `resource`; without `connections` there is no limit."""
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         if lane is not None:
             self.protocol = partial(TwoLaneChannel, lane)  # type: ignore[assignment]  # any factory does
         self.max_body_bytes = options.max_body_bytes
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
+        self.deadlines = Deadlines(reactor, seconds, options.patience)
+        self._counted = connections
+        self._refusals = Refusals(reactor, errors.too_many_connections())
         #: Whether `drain` has been called.
         self.draining = False
         self._drained: Deferred[None] = Deferred()
@@ -69,6 +88,7 @@ class KvSite(Site):
         connection is left.
         """
         self.draining = True
+        self._refusals.abort()
         self._end_of_grace = self.reactor.callLater(grace, self._abort)
         for channel in list(self.channels):
             channel.drain()
@@ -77,6 +97,8 @@ class KvSite(Site):
 
     def closed(self, channel: KvChannel) -> None:
         """`channel` has lost its connection."""
+        if self._counted is not None and channel in self.channels:
+            self._counted.leave(channel.address)
         self.channels.discard(channel)
         self._check_drained()
 
@@ -93,8 +115,15 @@ class KvSite(Site):
             self._drained.callback(None)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Refuse connections that were still in the kernel's queue when `drain` was called."""
-        return None if self.draining else super().buildProtocol(addr)
+        """A new connection, or what refuses it; none for those that the kernel still had when `drain` was called."""
+        if self.draining:
+            return None
+        address = getattr(addr, "host", "")
+        if self._counted is not None and self._counted.enter("http", address) is not None:
+            return self._refusals.refuse()
+        channel: Any = super().buildProtocol(addr)
+        channel.address = address
+        return channel
 
     def log(self, request: Request) -> None:
         """No access log: metrics count, and errors have their own log."""
@@ -115,12 +144,14 @@ def make_site(
     metrics_text: MetricsText | None,
     max_response_bytes: Callable[[], int],
     request_timeout: Callable[[], float],
+    connections: Connections | None = None,
+    seconds: Callable[[], float] = time.monotonic,
 ) -> KvSite:
     """The HTTP interface over `operations` and `administration`, ready to be listened with.
 
     `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None when monitoring
     is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are asked anew for
-    each request.
+    each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines.
     """
     handlers = Handlers(operations, reactor, max_response_bytes, request_timeout)
     admin = AdminHandlers(administration)
@@ -128,4 +159,6 @@ def make_site(
     lane = None
     if options.fast_lane:
         lane = FastLane(operations.direct, handlers, reactor, request_timeout, options.max_body_bytes)
-    return KvSite(make_app(routes).resource(), reactor, options, lane)
+    return KvSite(
+        make_app(routes).resource(), reactor, options, lane, connections=connections, seconds=seconds
+    )

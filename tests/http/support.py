@@ -18,6 +18,7 @@ from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
+from kvtwisted.security.connections import Connections
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
 
@@ -162,6 +163,7 @@ class World:
         configuration: Configuration | None = None,
         on_disk: bool = True,
         metrics_text: MetricsText | None = lambda: METRICS,
+        connections: Connections | None = None,
         **options: Any,
     ) -> None:
         self.held = False
@@ -194,6 +196,8 @@ class World:
             metrics_text=metrics_text,
             max_response_bytes=lambda: self.max_response_bytes,
             request_timeout=lambda: self.request_timeout,
+            connections=connections,
+            seconds=self.reactor.seconds,
         )
 
     def work(self) -> None:

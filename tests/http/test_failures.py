@@ -13,7 +13,7 @@ def test_overload_is_429() -> None:
     """A request over capacity is refused at once and says when to come back."""
     world = World(capacity=1)
     world.held = True
-    world.wire().send(b"GET /api/v1/get/a HTTP/1.1\r\n\r\n")
+    world.wire().send(b"GET /api/v1/get/a HTTP/1.1\r\nHost: a\r\n\r\n")
     reply = world.request("GET", "/api/v1/get/b")
     assert problem(reply)[:2] == (429, "overloaded")
     assert reply.headers["retry-after"] == "1"
@@ -131,7 +131,7 @@ def test_unhealthy_by_silence() -> None:
     world = World()
     world.held = True
     wire = world.wire()
-    wire.send(b"GET /api/v1/health HTTP/1.1\r\n\r\n")
+    wire.send(b"GET /api/v1/health HTTP/1.1\r\nHost: a\r\n\r\n")
     world.reactor.advance(4.9)
     assert wire.replies() == []
     world.reactor.advance(0.1)

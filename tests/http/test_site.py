@@ -103,7 +103,7 @@ def test_drain_lets_a_refused_client_read_its_refusal() -> None:
     """No longer than it would without."""
     world = World(max_body_bytes=100)
     wire = world.wire()
-    wire.send(b"POST /api/v1/set HTTP/1.1\r\nContent-Length: 101\r\n\r\n")
+    wire.send(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n")
     done = drain(world, 10)
     assert wire.open
     world.reactor.advance(LINGER_TIMEOUT)

@@ -61,6 +61,8 @@ class Connection(Protocol):
 
     #: A TCP or TLS transport of Twisted's; no interface names all that both have.
     transport: Any
+    #: The client's, as connections are counted by it.
+    address = ""
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner

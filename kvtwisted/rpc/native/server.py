@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from ...core.admission import Admission
 from ...core.health import Health
 from ...core.operations import Operations
+from ...security.connections import Connections
 from ...threaded.work import Work
 from ..calls import Calls
 from ..listening import cannot_listen, check_address
@@ -61,7 +62,9 @@ class NativeGrpcServer(Factory):
         *,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
+        connections: Connections | None = None,
     ) -> None:
+        """Without `connections` there is no limit to how many are open."""
         self._reactor = reactor
         self._options = options
         self.request_timeout = request_timeout
@@ -86,6 +89,7 @@ class NativeGrpcServer(Factory):
                 *self._reflection.routes(),
             )
         }
+        self._counted = connections
         self._connections: set[Connection] = set()
         self._touched: list[Connection] = []
         self._port: Any = None
@@ -154,8 +158,15 @@ class NativeGrpcServer(Factory):
             stopped.callback(None)
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        """A new connection; none once the server stops, for those that were still in the kernel's queue."""
-        return Connection(self) if self._port is not None else None
+        """A new connection, or none when there are too many, or once the server stops: then it is closed at once."""
+        if self._port is None:
+            return None
+        address = getattr(addr, "host", "")
+        if self._counted is not None and self._counted.enter("grpc", address) is not None:
+            return None
+        connection = Connection(self)
+        connection.address = address
+        return connection
 
     def _look(self) -> None:
         now = self.seconds()
@@ -191,6 +202,8 @@ class NativeGrpcServer(Factory):
 
     def closed(self, connection: Connection) -> None:
         """One less."""
+        if self._counted is not None and connection in self._connections:
+            self._counted.leave(connection.address)
         self._connections.discard(connection)
         self._check_stopped()
 

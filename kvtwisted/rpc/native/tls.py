@@ -30,5 +30,13 @@ def over_tls(reactor: Any, factory: Factory, certificate: str, private_key: str)
         # `read_pair` has tried the pair with Python's own OpenSSL; this is another one, and may take less.
         reason = error.args[0][0][2] if error.args and error.args[0] else "not PEM"
         raise Unavailable(f"grpc.tls_certificate and grpc.tls_private_key do not make a pair: {reason}") from None
+
+    class RefusingFactory(TLSMemoryBIOFactory):
+        """Refuses a connection that the inner factory refuses; Twisted's own fails, and leaves it open for ever."""
+
+        def buildProtocol(self, addr: Any) -> Any:
+            inner = factory.buildProtocol(addr)
+            return None if inner is None else self.protocol(self, inner)
+
     # `listenSSL` would let small writes wait for the global reactor's next turn, whichever one this is.
-    return TLSMemoryBIOFactory(options, False, factory, clock=reactor)
+    return RefusingFactory(options, False, factory, clock=reactor)
