@@ -108,9 +108,11 @@ class WireTransport(StringTransportWithDisconnection):
 class Wire:
     """One connection to the world's site, seen from the client."""
 
-    def __init__(self, world: World) -> None:
+    transport: WireTransport
+
+    def __init__(self, world: World, transport: WireTransport | None = None) -> None:
         self._world = world
-        self.transport = WireTransport()
+        self.transport = transport or WireTransport()
         self.channel = world.site.buildProtocol(None)
         self.transport.protocol = self.channel
         self.channel.makeConnection(self.transport)

@@ -70,7 +70,7 @@ def test_a_stuck_thread_does_not_hold_the_client_for_ever() -> None:
     world.held = True
     wire = world.wire()
     body = b'{"key":"k","value":"v"}'
-    wire.send(b"POST /api/v1/set HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n" + body)
+    wire.send(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n" + body)
     world.reactor.advance(3.9)
     assert wire.replies() == []
     world.reactor.advance(0.1)
@@ -153,6 +153,6 @@ def test_content_type_that_is_not_text() -> None:
     """Any byte in the header is a wrong type, not a failure of the server."""
     world = World()
     wire = world.wire()
-    wire.send(b"POST /api/v1/set HTTP/1.1\r\nContent-Type: \xff\r\nContent-Length: 2\r\n\r\n{}")
+    wire.send(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Type: \xff\r\nContent-Length: 2\r\n\r\n{}")
     (reply,) = wire.replies()
     assert problem(reply)[:2] == (415, "unsupported_media_type")

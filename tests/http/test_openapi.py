@@ -26,7 +26,10 @@ from .support import METRICS, Reply, World
 DOCUMENT = json.loads(OPENAPI)
 
 #: Codes of errors that are no KvError.
-OTHER_CODES = {"not_found", "key_not_found", "method_not_allowed", "malformed_request"}
+OTHER_CODES = {
+    *("not_found", "key_not_found", "method_not_allowed", "malformed_request", "request_timeout"),
+    "too_many_connections",
+}
 
 
 class Sample(NamedTuple):
