@@ -4,11 +4,6 @@ Note [Refusing a request before it is read]: closing a TCP connection while the 
 answer with a reset, on which the client may drop the answer that explains the refusal. So after a refusal only our side
 is closed, what still comes is thrown away, and the connection is aborted if the client has not closed it in
 LINGER_TIMEOUT seconds. Nothing that came behind the refused request is ever looked at.
-
-Note [One answer at a time]: Twisted stops reading from a client that does not take its answers, but not while a request
-is being worked on, and it goes on with requests that have come in already. A client that pipelines requests for large
-values and reads nothing would make the server hold all the answers. So here neither is a byte read nor a request begun
-while an answer waits.
 """
 
 from __future__ import annotations
@@ -19,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, datetimeToString
+from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from . import errors
 from .answers import SERVER, Answer, phrase
-from .deadlines import MIN_BODY_RATE, STALL_BYTES, unsent_bytes
+from .deadlines import unsent_bytes
+from .watching import WatchedChannel
 
 if TYPE_CHECKING:
     from .site import KvSite
@@ -35,12 +31,10 @@ LINGER_TIMEOUT = 5.0
 #: below that costs work without a limit: chunks of one byte, each with an extension.
 MAX_FRAMING = 65_536
 
-#: Host: a name, an IPv4 address or an IPv6 address in brackets, and a port (RFC 9110, section 7.2). Empty is allowed, for
+#: Host: a name, an IPv4 address or an IPv6 address in brackets, and a port (RFC 9110, section 7.2). It may be empty, for
 #: targets without an authority. Of the characters of RFC 3986 those that no name has are left out.
 _HOST = re.compile(rb"(?:[0-9A-Za-z.\-_~%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-# What of a request is missing.
-_NOTHING, _HEAD, _BODY = range(3)
 
 
 class KvRequest(Request):
@@ -100,7 +94,7 @@ class KvRequest(Request):
         return b"localhost"
 
 
-class KvChannel(HTTPChannel):
+class KvChannel(WatchedChannel):
     """One connection. Requests on it are answered one after the other, as Twisted does it."""
 
     requestFactory = KvRequest
@@ -108,14 +102,6 @@ class KvChannel(HTTPChannel):
     transport: Any
     #: What the connection is counted by in `security.connections`.
     address = ""
-    #: When answers that wait got on last.
-    moved_at = 0.0
-    _closing = False
-    _refused = False
-    # What of a request is missing, and since when; what the look at its answers has seen last.
-    _missing = _NOTHING
-    _missing_since = 0.0
-    _unsent: int | None = None
     # Bytes of a chunked body as they came, framing included.
     _chunked = 0
 
@@ -135,8 +121,6 @@ class KvChannel(HTTPChannel):
         if self._closing:
             return
         super().dataReceived(data)
-        if not self._busyReceiving and not self._closing:
-            self._note_what_is_missing()
 
     def rawDataReceived(self, data: bytes) -> None:
         """A part of a body, or what follows a request that is being worked on."""
@@ -173,7 +157,7 @@ class KvChannel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """Refuse a body that is announced as too long, before `100 Continue` asks for it."""
-        self._missing = _NOTHING
+        self._nothing_missing()
         self._chunked = 0
         limit = self.site.max_body_bytes
         if self._closing:
@@ -195,7 +179,7 @@ class KvChannel(HTTPChannel):
     def allContentReceived(self) -> None:
         """A request is complete; one that was refused meanwhile is not carried out."""
         if not self._closing:
-            self._missing = _NOTHING
+            self._nothing_missing()
             super().allContentReceived()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
@@ -239,6 +223,7 @@ class KvChannel(HTTPChannel):
         self._closing = True
         self.setTimeout(self.site.timeOut)
         super().loseConnection()
+        self._restart_sending()
         self._watch_sending()
 
     def timeoutConnection(self) -> None:
@@ -251,99 +236,6 @@ class KvChannel(HTTPChannel):
             self.abort()
         else:
             self.loseConnection()
-
-    # What takes too long: see Note [Absolute deadlines] in `deadlines`.
-
-    def _note_what_is_missing(self) -> None:
-        """Bytes came in, and all that can be done with them is done: is it in the middle of a request?"""
-        if self._handlingRequest:
-            return
-        if self.requests:
-            missing = _HEAD if self.line_mode else _BODY
-        else:
-            missing = _HEAD if self._buffer else _NOTHING
-        if missing != self._missing:
-            self._await(missing)
-
-    def _await(self, missing: int) -> None:
-        self._missing = missing
-        if missing != _NOTHING:
-            deadlines = self.site.deadlines
-            self._missing_since = deadlines.seconds()
-            deadlines.watch(self, self._unsent or 0)
-
-    def await_body(self) -> None:
-        """The head of a request is complete, its body is not. For lanes that read by themselves."""
-        self._await(_BODY)
-
-    def body_under_way(self) -> int | None:
-        """Bytes that have come of the body that is waited for; None when it is complete."""
-        return self.requests[-1].content.tell() if self.requests and not self._handlingRequest else None
-
-    def look(self, now: float) -> int | None:
-        """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to watch."""
-        unsent = self._look_at_sending(now)
-        if self._closing:
-            return unsent or None
-        if self._waitingForTransport:
-            # What it sends is not read; that is no fault of its own.
-            self._missing_since = now
-            return unsent
-        return unsent or (0 if self._look_at_request(now) else None)
-
-    def _look_at_request(self, now: float) -> bool:
-        """Whether something of a request is missing that may still come."""
-        patience = self.site.deadlines.patience
-        waited = now - self._missing_since
-        if self._missing == _HEAD:
-            if waited > patience.head:
-                self.refuse(errors.too_slow("head", patience.head))
-        elif self._missing == _BODY:
-            received = self.body_under_way()
-            if received is None:
-                self._missing = _NOTHING
-            elif waited > patience.body + received / MIN_BODY_RATE:
-                self.refuse(errors.too_slow("body", patience.body))
-        return self._missing != _NOTHING and not self._closing
-
-    def _look_at_sending(self, now: float) -> int:
-        """Cut off a client that does not read. Bytes that wait to be sent."""
-        unsent = unsent_bytes(self.transport)
-        before = self._unsent
-        if not unsent:
-            self._unsent = None
-        elif before is None or unsent <= before - STALL_BYTES:
-            self._unsent, self.moved_at = unsent, now
-        else:
-            self._unsent = max(before, unsent)
-            stuck = self._waitingForTransport or (self._closing and not self._refused)
-            if stuck and now - self.moved_at > self.site.deadlines.patience.sending:
-                self.abort()
-                return 0
-        return unsent
-
-    def _watch_sending(self) -> None:
-        unsent = unsent_bytes(self.transport)
-        if unsent:
-            self.site.deadlines.watch(self, unsent)
-
-    def pauseProducing(self) -> None:
-        """The client does not take its answers. See Note [One answer at a time]."""
-        super().pauseProducing()
-        self._networkProducer.pauseProducing()
-        self.paused = True
-        # All that waited before has gone.
-        self._unsent, self.moved_at = None, self.site.deadlines.seconds()
-        self.site.deadlines.watch(self, unsent_bytes(self.transport))
-
-    def resumeProducing(self) -> None:
-        """The client has taken all."""
-        if self._closing:
-            return
-        self.paused = False
-        super().resumeProducing()
-        # What has come in meanwhile.
-        self.dataReceived(b"")
 
 
 def whole(answer: Answer) -> bytes:

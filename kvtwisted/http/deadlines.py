@@ -1,7 +1,7 @@
 """What takes too long on connections: requests that do not get complete, and answers that are not read.
 
-Note [Absolute deadlines]: a timeout that each byte restarts lets a client hold a connection for ever with a byte now and
-then. So the deadlines here are absolute: a head must be complete in so many seconds from its first byte, a body in so
+Note [Absolute deadlines]: a timeout that each byte restarts lets a client hold a connection for ever with a byte now
+and then. So the deadlines here are absolute: a head must be complete in so many seconds from its first byte, a body in so
 many from the end of its head. A large body over a slow line is no attack, so that each MIN_BODY_RATE bytes of it that
 have come give one second more (as in Apache's mod_reqtimeout): what is asked is an average, not a pause without end.
 Of an answer that waits, STALL_BYTES or all that is left must go out in so many seconds.
@@ -70,10 +70,14 @@ class Deadlines:
         """Bytes of answers that wait for clients that do not read, as far as looked at."""
         return self._unsent
 
-    def watch(self, connection: Watched, unsent: int = 0) -> None:
-        """Look at `connection` from now on; `unsent` bytes wait there. When all have too many, some are cut off."""
-        self._unsent += unsent - self._watched.get(connection, 0)
-        self._watched[connection] = unsent
+    def watch(self, connection: Watched, unsent: int | None = None) -> None:
+        """Look at `connection` from now on; `unsent` bytes wait there, or (None) as many as before.
+
+        When too many wait on all connections together, some are cut off.
+        """
+        before = self._watched.get(connection, 0)
+        self._watched[connection] = after = before if unsent is None else unsent
+        self._unsent += after - before
         if self._next is None:
             self._next = self._clock.callLater(LOOK_SECONDS, self._look)
         if self._unsent > MAX_UNSENT_BYTES:

@@ -23,7 +23,7 @@ from .deadlines import Deadlines, Patience
 from .fast_lane import FastLane
 from .handlers import Handlers
 from .lanes import TwoLaneChannel
-from .refusing import Refusal, Refusals
+from .refusing import Refusals
 from .routes import MetricsText, make_app, make_routes
 
 
@@ -159,6 +159,4 @@ def make_site(
     lane = None
     if options.fast_lane:
         lane = FastLane(operations.direct, handlers, reactor, request_timeout, options.max_body_bytes)
-    return KvSite(
-        make_app(routes).resource(), reactor, options, lane, connections=connections, seconds=seconds
-    )
+    return KvSite(make_app(routes).resource(), reactor, options, lane, connections=connections, seconds=seconds)

@@ -95,7 +95,7 @@ class Connections:
         return self._max_per_address() or max(1, self.limit * 3 // 4)
 
     def enter(self, transport: str, address: str) -> str | None:
-        """Count a connection in, or say why it is refused. One that is counted in must `leave` with the same address."""
+        """Count a connection in, or say why it is refused. One that is counted in must `leave`, with that address."""
         reason = self._reason(address)
         if reason is not None:
             self._refused(transport, reason)

@@ -9,7 +9,6 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.web.resource import Resource
 
 from kvtwisted.http.channel import LINGER_TIMEOUT
-
 from kvtwisted.http.deadlines import Patience
 
 from .support import Wire, World, problem, request_bytes

@@ -215,7 +215,10 @@ def test_endless_bodies(piece: bytes, status: int) -> None:
 def test_small_chunks_are_no_attack() -> None:
     """A body in chunks of five bytes, and a small one in chunks of one, each with an extension."""
     world = World()
-    for body, size, extension in ((b'{"key":"k","value":"v"}'.ljust(200_000), 5, b""), (SET[-23:], 1, b";a=" + b"b" * 500)):
+    for body, size, extension in (
+        (b'{"key":"k","value":"v"}'.ljust(200_000), 5, b""),
+        (SET[-23:], 1, b";a=" + b"b" * 500),
+    ):
         parts = [body[at : at + size] for at in range(0, len(body), size)]
         wire = world.wire()
         wire.send(CHUNKED + b"".join(b"%x%s\r\n%s\r\n" % (len(part), extension, part) for part in parts))

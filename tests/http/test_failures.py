@@ -70,7 +70,9 @@ def test_a_stuck_thread_does_not_hold_the_client_for_ever() -> None:
     world.held = True
     wire = world.wire()
     body = b'{"key":"k","value":"v"}'
-    wire.send(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n" + body)
+    wire.send(
+        b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n" + body
+    )
     world.reactor.advance(3.9)
     assert wire.replies() == []
     world.reactor.advance(0.1)

@@ -138,7 +138,9 @@ async def test_a_client_that_is_still_sending_gets_its_refusal(live: LiveSite) -
         (b"Transfer-Encoding: chunked", part * (MAX_BODY_BYTES // 65_536 + 8)),
     ]:
         client = await live.connect()
-        client.send(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n" + framing + b"\r\n\r\n" + body)
+        client.send(
+            b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n" + framing + b"\r\n\r\n" + body
+        )
         await client.closed()
         (reply,) = parse_replies(client.received)
         assert problem(reply)[:2] == (413, "too_large")

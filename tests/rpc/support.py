@@ -22,6 +22,8 @@ from kvtwisted.rpc.generated import keyvalue_pb2
 from kvtwisted.rpc.native.server import NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
+from kvtwisted.security.connections import Connections
+from kvtwisted.security.connections import Connections
 from kvtwisted.threaded.work import Work
 from tests.support.clocks import ManualClock
 from tests.support.configuration import FakeConfiguration
@@ -144,6 +146,7 @@ class World:
         transport: str = "threaded",
         certificate: str = "",
         private_key: str = "",
+        connections: Connections | None = None,
     ) -> None:
         self.engine = memory_engine()
         self.engine.slow = transport == "native, by the pool"
@@ -167,6 +170,7 @@ class World:
         if transport == "threaded":
             self.server = ThreadedGrpcServer(self.operations, self.admission, self.health, options, **limits)
         else:
+            limits["connections"] = connections
             self.server = NativeServer(self.operations, self.admission, self.health, options, **limits)
         self.host = f"[{host}]" if ":" in host else host
 
