@@ -35,7 +35,10 @@ class Counted(World):
         """Wait until so many connections are open."""
         deadline = time.monotonic() + PATIENCE
         native = self.server.native  # type: ignore[union-attr]  # it is the native one
-        while (is_open := on(self.server.reactor, lambda: (native.connections, self.connections.open))) != (count, count):
+        while (is_open := on(self.server.reactor, lambda: (native.connections, self.connections.open))) != (
+            count,
+            count,
+        ):
             assert time.monotonic() < deadline, is_open
             time.sleep(0.01)
 
