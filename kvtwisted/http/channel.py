@@ -31,8 +31,8 @@ LINGER_TIMEOUT = 5.0
 #: below that costs work without a limit: chunks of one byte, each with an extension.
 MAX_FRAMING = 65_536
 
-#: Host: a name, an IPv4 address or an IPv6 address in brackets, and a port (RFC 9110, section 7.2). It may be empty, for
-#: targets without an authority. Of the characters of RFC 3986 those that no name has are left out.
+#: Host: a name, an IPv4 address or an IPv6 address in brackets, and a port (RFC 9110, section 7.2). It may be empty,
+#: for targets without an authority. Of the characters of RFC 3986 those that no name has are left out.
 _HOST = re.compile(rb"(?:[0-9A-Za-z.\-_~%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 

@@ -1,8 +1,8 @@
 """What takes too long on connections: requests that do not get complete, and answers that are not read.
 
 Note [Absolute deadlines]: a timeout that each byte restarts lets a client hold a connection for ever with a byte now
-and then. So the deadlines here are absolute: a head must be complete in so many seconds from its first byte, a body in so
-many from the end of its head. A large body over a slow line is no attack, so that each MIN_BODY_RATE bytes of it that
+and then. So the deadlines here are absolute: a head must be complete in so many seconds from its first byte, a body
+in so many from the end of its head. A large body over a slow line is no attack, so that each MIN_BODY_RATE bytes of it that
 have come give one second more (as in Apache's mod_reqtimeout): what is asked is an average, not a pause without end.
 Of an answer that waits, STALL_BYTES or all that is left must go out in so many seconds.
 

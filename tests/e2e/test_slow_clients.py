@@ -116,7 +116,7 @@ def test_slow_requests(launch: Launcher, lane: tuple[str, str], begin: bytes) ->
         slow = [stack.enter_context(connect(server.http_address)) for _ in range(100)]
         for connection in slow:
             connection.sendall(begin)
-        answers: dict[socket.socket, bytes] = {connection: b"" for connection in slow}
+        answers: dict[socket.socket, bytes] = dict.fromkeys(slow, b"")
 
         def all_are_closed() -> bool:
             for connection in select.select([*answers], [], [], 0.2)[0]:

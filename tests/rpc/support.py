@@ -23,7 +23,6 @@ from kvtwisted.rpc.native.server import NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security.connections import Connections
-from kvtwisted.security.connections import Connections
 from kvtwisted.threaded.work import Work
 from tests.support.clocks import ManualClock
 from tests.support.configuration import FakeConfiguration
