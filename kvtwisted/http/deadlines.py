@@ -2,9 +2,9 @@
 
 Note [Absolute deadlines]: a timeout that each byte restarts lets a client hold a connection for ever with a byte now
 and then. So the deadlines here are absolute: a head must be complete in so many seconds from its first byte, a body
-in so many from the end of its head. A large body over a slow line is no attack, so that each MIN_BODY_RATE bytes of it that
-have come give one second more (as in Apache's mod_reqtimeout): what is asked is an average, not a pause without end.
-Of an answer that waits, STALL_BYTES or all that is left must go out in so many seconds.
+in so many from the end of its head. A large body over a slow line is no attack, so that each MIN_BODY_RATE bytes of it
+that have come give one second more (as in Apache's mod_reqtimeout): what is asked is an average, not a pause without
+end. Of an answer that waits, STALL_BYTES or all that is left must go out in so many seconds.
 
 No timer is armed for any of this. A request that comes whole is never heard of here; a connection which something is
 missing from is put on a list that is looked through every LOOK_SECONDS while there is anything on it.
