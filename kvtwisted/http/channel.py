@@ -50,10 +50,13 @@ class KvRequest(Request):
     def handleContentChunk(self, data: bytes) -> None:
         """A part of the body; the first one over the limit ends the connection."""
         limit = self.channel.site.max_body_bytes
+        if self.channel.closing:
+            return
         if self.content.tell() + len(data) > limit:
             self.channel.refuse(errors.body_too_large(limit, None))
         else:
             self.content.write(data)
+            self.channel.hold(len(data))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The request is complete. Twisted would read forms out of its body and query."""
@@ -113,8 +116,14 @@ class KvChannel(WatchedChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone; so is the interest in the answer to a request under way."""
         super().connectionLost(reason)
+        self._let_go()
         self.site.deadlines.forget(self)
         self.site.closed(self)
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing that comes in is looked at any more."""
+        return self._closing
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, which are of no interest once we are closing."""
@@ -209,6 +218,9 @@ class KvChannel(WatchedChannel):
             return
         self.transport.write(whole(answer))
         self._closing = self._refused = True
+        self._let_go()
+        if self.requests:
+            self.requests[-1].content = BytesIO()
         self.paused = True
         self.transport.unregisterProducer()
         self.setTimeout(LINGER_TIMEOUT)

@@ -26,6 +26,9 @@ MIN_BODY_RATE = 16_384
 STALL_BYTES = 65_536
 #: Bytes that may wait on all connections that do not read; then those are cut off that have not read for the longest.
 MAX_UNSENT_BYTES = 256 << 20
+#: Bytes that bodies may have together which are not complete; then those are refused that came most slowly. Bodies of
+#: SMALL_BODY bytes are not: how many there can be is up to the number of connections.
+MAX_UNFINISHED_BYTES, SMALL_BODY = 256 << 20, 65_536
 
 _log = Logger(namespace="kvtwisted.http")
 
@@ -48,6 +51,15 @@ class Watched(Protocol):
     def look(self, now: float) -> int | None:
         """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to watch."""
 
+    def body_under_way(self) -> int | None:
+        """Bytes that have come of the body that is waited for; None when it is complete."""
+
+    def body_rate(self, now: float) -> float:
+        """Bytes a second in which it came."""
+
+    def make_room(self) -> None:
+        """Give up the body that is waited for."""
+
     def abort(self) -> None:
         """Close at once."""
 
@@ -63,12 +75,24 @@ class Deadlines:
         # Each with the bytes that it had waiting when it was looked at last.
         self._watched: dict[Watched, int] = {}
         self._unsent = 0
+        self._unfinished = 0
         self._next: IDelayedCall | None = None
 
     @property
     def unsent(self) -> int:
         """Bytes of answers that wait for clients that do not read, as far as looked at."""
         return self._unsent
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of bodies that are not complete."""
+        return self._unfinished
+
+    def received(self, count: int) -> None:
+        """So many bytes more of a body have come, or (negative) are not held any more."""
+        self._unfinished += count
+        if self._unfinished > MAX_UNFINISHED_BYTES:
+            self._make_room()
 
     def watch(self, connection: Watched, unsent: int | None = None) -> None:
         """Look at `connection` from now on; `unsent` bytes wait there, or (None) as many as before.
@@ -124,6 +148,15 @@ class Deadlines:
                 break
             self.forget(connection)
             connection.abort()
+
+    def _make_room(self) -> None:
+        """Refuse what came most slowly, until a quarter is free."""
+        now = self.seconds()
+        large = [connection for connection in self._watched if (connection.body_under_way() or 0) > SMALL_BODY]
+        for connection in sorted(large, key=lambda connection: connection.body_rate(now)):
+            if self._unfinished <= MAX_UNFINISHED_BYTES * 3 // 4:
+                break
+            connection.make_room()
 
 
 def unsent_bytes(transport: Any) -> int:

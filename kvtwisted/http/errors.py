@@ -113,7 +113,16 @@ def too_slow(part: str, seconds: float) -> Answer:
     return problem(408, "request_timeout", f"the request's {part} came too slowly: {key} is {seconds:g} s")
 
 
+def too_much_unfinished() -> Answer:
+    """A body that came slowly while others waited for its memory."""
+    sentence = "too many large requests at once, and this one came slowly; try again"
+    return _retry(problem(429, errors.Overloaded.code, sentence))
+
+
 def too_many_connections() -> Answer:
     """There are as many connections as there may be."""
-    result = problem(503, "too_many_connections", "too many connections, in all or from this address; try again")
-    return result._replace(headers=(("Retry-After", str(RETRY_AFTER)),))
+    return _retry(problem(503, "too_many_connections", "too many connections, in all or from this address; try again"))
+
+
+def _retry(answer: Answer) -> Answer:
+    return answer._replace(headers=(("Retry-After", str(RETRY_AFTER)),))

@@ -37,6 +37,8 @@ class WatchedChannel(HTTPChannel):
     _missing = _NOTHING
     _missing_since = 0.0
     _unsent: int | None = None
+    # Bytes of an unfinished body that `deadlines` has been told of.
+    _holding = 0
 
     def refuse(self, answer: Answer) -> None:
         """Answer in place of a request that is not complete, and close."""
@@ -56,6 +58,17 @@ class WatchedChannel(HTTPChannel):
 
     def _nothing_missing(self) -> None:
         self._missing = _NOTHING
+        self._let_go()
+
+    def hold(self, count: int) -> None:
+        """So many bytes more of a body have come."""
+        self._holding += count
+        self.site.deadlines.received(count)
+
+    def _let_go(self) -> None:
+        if self._holding:
+            holding, self._holding = self._holding, 0
+            self.site.deadlines.received(-holding)
 
     def _note_what_is_missing(self) -> None:
         """Bytes came in, and all that can be done with them is done: is it in the middle of a request?"""
@@ -81,6 +94,15 @@ class WatchedChannel(HTTPChannel):
     def body_under_way(self) -> int | None:
         """Bytes that have come of the body that is waited for; None when it is complete."""
         return self.requests[-1].content.tell() if self.requests and not self._handlingRequest else None
+
+    def body_rate(self, now: float) -> float:
+        """Bytes a second in which the body came that is waited for. One that has just begun is as quick as can be."""
+        waited = now - self._missing_since
+        return (self.body_under_way() or 0) / waited if waited > 1 else float("inf")
+
+    def make_room(self) -> None:
+        """Give up the body that is waited for, for others come more quickly and there is too much of all."""
+        self.refuse(errors.too_much_unfinished())
 
     # Both.
 

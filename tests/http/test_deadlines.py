@@ -328,6 +328,45 @@ def test_all_together_hold_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 4 <= sum(still) <= 9
 
 
+# Many large bodies.
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_all_unfinished_bodies_together(monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
+    """When they take too much, those that came most slowly are refused; quick ones and small ones are not."""
+    monkeypatch.setattr(deadlines, "MAX_UNFINISHED_BYTES", 1_000_000)
+    world = world_of()
+    small, slow, quick = world.wire(), [world.wire() for _ in range(8)], world.wire()
+    head = CHUNKED if chunked else POST_HEAD + b"Content-Length: 200000\r\n\r\n"
+
+    def part(size: int) -> bytes:
+        data = b" " * size
+        return b"%x\r\n%s\r\n" % (size, data) if chunked else data
+
+    small.send(head + part(1000))
+    for wire in slow:
+        wire.send(head + part(100_000))
+    pass_time(world, 5)
+    quick.send(head + part(199_000))
+    assert world.site.deadlines.unfinished == 1_000_000
+    assert not any(wire.transport.half_closed for wire in slow)
+    quick.send(part(977))
+    gone = [wire for wire in slow if wire.transport.half_closed]
+    assert len(gone) == 3
+    for wire in gone:
+        assert refused(wire, 429) == "overloaded"
+        # What it still sends is not kept.
+        wire.send(part(50_000))
+    assert world.site.deadlines.unfinished == 700_977
+    quick.send(part(23)[:-25] + b'{"key":"k","value":"v"}' + (b"\r\n0\r\n\r\n" if chunked else b""))
+    assert [reply.status for reply in quick.replies()] == [200]
+    for wire in slow:
+        wire.transport.disconnect()
+    assert world.site.deadlines.unfinished == 1000
+    small.transport.disconnect()
+    assert world.site.deadlines.unfinished == 0
+
+
 # The list.
 
 
@@ -347,6 +386,17 @@ class Item:
         if self.unsent == -1:
             raise ZeroDivisionError
         return self.unsent
+
+    def body_under_way(self) -> int | None:
+        """There is none."""
+        return None
+
+    def body_rate(self, now: float) -> float:
+        """There is none."""
+        return 0
+
+    def make_room(self) -> None:
+        """There is nothing to give up."""
 
     def abort(self) -> None:
         """Remember."""
