@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Callable
@@ -32,12 +33,14 @@ from .config.settings import Settings
 from .core.admission import Admission
 from .core.disk import disk_usage
 from .core.engine import Engine
+from .core.options import EngineOptions
 from .core.space import fitted, lowered
 from .engines import open_engine
 from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import Metrics
 from .security.audit import Audit
+from .security.connections import Connections, descriptors, room, table_files
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
@@ -128,6 +131,7 @@ class Server(Service):
             metrics,
             authentication.gate,
             authentication.is_open,
+            self._make_connections(metrics),
             self._tls,
             access_log,
         )
@@ -159,6 +163,7 @@ class Server(Service):
             options = fitted(settings.rocksdb.options, disk_usage(settings.rocksdb.path).total)
             if lower := lowered(settings.rocksdb.options, options):
                 _log.info("rocksdb.options lowered to what the disk can bear: {lower}", lower=json.dumps(lower))
+            options = self._with_descriptors(options)
         else:
             options = settings.rocksdb.options
         return open_engine(settings.storage.engine, settings.rocksdb.path, options)
@@ -169,6 +174,33 @@ class Server(Service):
         # Waits for the jobs that run: RocksDB cannot be closed under them.
         self._unwinding.push(f"{name} pool", pool.stop)
         return pool
+
+    # The limits.
+
+    def _with_descriptors(self, options: EngineOptions) -> EngineOptions:
+        limit = descriptors()
+        files = table_files(options.max_open_files, limit)
+        if files == options.max_open_files:
+            return options
+        _log.info("rocksdb.options.max_open_files lowered to {files}: {limit} descriptors", files=files, limit=limit)
+        return replace(options, max_open_files=files)
+
+    def _make_connections(self, metrics: Metrics) -> Connections:
+        settings = self._settings
+        limit = descriptors()
+        free = room(settings.rocksdb.options.max_open_files, limit)
+        if settings.limits.max_connections > free:
+            _log.warn(
+                "limits.max_connections is {configured}, but of {limit} file descriptors (ulimit -n) only {free} are "
+                "left for connections: without any RocksDB cannot write",
+                configured=settings.limits.max_connections, limit=limit, free=free,
+            )  # fmt: skip
+        return Connections(
+            lambda: self._settings.limits.max_connections,
+            lambda: self._settings.limits.max_connections_per_address,
+            free,
+            metrics.connection_refused,
+        )
 
     def _make_administration(self, storage: Storage) -> Administration:
         return Administration(

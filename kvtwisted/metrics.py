@@ -116,6 +116,9 @@ class Metrics:
             "kv_evictions_futile_total", "Looks at a full disk on which evicting everything would not have helped."
         )
         self._expirations = self._counter("kv_expirations_total", "Expired keys deleted by the sweeper.")
+        self._connections_refused = self._counter(
+            "kv_connections_refused_total", "Connections refused because there were too many.", "transport", "reason"
+        )
         self._sample = StorageSample()
         registry.register(_SampleCollector(lambda: self._sample))
 
@@ -145,6 +148,10 @@ class Metrics:
         """A health check took `seconds`."""
         self._health_checks.inc()
         self._health_latency.observe(seconds)
+
+    def connection_refused(self, transport: str, reason: str) -> None:
+        """A connection was one too many, in all or from its address."""
+        self._connections_refused.labels(transport, reason).inc()
 
     # What the background tasks report.
 

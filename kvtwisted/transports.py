@@ -16,6 +16,7 @@ from .core.errors import Unavailable
 from .core.health import Health
 from .core.operations import Operations
 from .http.bodies import body_limit
+from .http.deadlines import Patience
 from .http.hosts import Hosts, words
 from .http.site import HttpOptions, KvSite, make_site
 from .metrics import CONTENT_TYPE, Metrics
@@ -23,6 +24,7 @@ from .rpc.listening import BACKLOG, joined
 from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
 from .rpc.threaded_server import ThreadedGrpcServer
+from .security.connections import Connections
 from .security.gate import Gate
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
@@ -52,6 +54,7 @@ class Behind(NamedTuple):
     gate: Gate
     #: Whether that lets everybody in.
     is_open: bool
+    connections: Connections
     certificates: ListenerCertificates
     #: What takes the lines of the access log, if there is one.
     access_log: Callable[[bytes], None] | None
@@ -129,6 +132,7 @@ class Transports:
         options = HttpOptions(
             max_body_bytes=body_limit(settings.limits.max_request_bytes),
             idle_timeout=settings.http.idle_timeout,
+            patience=Patience(settings.http.header_timeout, settings.http.body_timeout, settings.http.send_timeout),
             metrics_path=settings.monitoring.metrics_path,
             health_path=settings.monitoring.health_path,
             fast_lane=settings.http.fast_lane,
@@ -145,6 +149,7 @@ class Transports:
             metrics_text=(lambda: (CONTENT_TYPE, behind.metrics.text())) if monitored else None,
             max_response_bytes=lambda: self._settings().http.max_response_bytes,
             request_timeout=lambda: self._settings().limits.request_timeout,
+            connections=behind.connections,
         )
 
     def _make_grpc(self) -> _GrpcServer:
@@ -164,7 +169,10 @@ class Transports:
         }
         operations, admission, health = behind.operations, behind.admission, behind.health
         if settings.grpc.transport == "native":
-            native = NativeGrpcServer(self._reactor, operations, behind.work, admission, health, options, **more)
+            native = NativeGrpcServer(
+                self._reactor, operations, behind.work, admission, health, options, **more,
+                connections=behind.connections,
+            )  # fmt: skip
             return _GrpcServer(native.start, native.stop, lambda: native.connections)
         threaded = ThreadedGrpcServer(operations, admission, health, options, **more)
         reactor = self._reactor

@@ -101,6 +101,18 @@ class HttpSettings:
         guarded=True,
     )
     idle_timeout: int = option(60, "Seconds without traffic after which a connection is closed.", low=1, high=3600)
+    header_timeout: int = option(
+        20, "Seconds from a request's first byte within which its head must be complete.", low=1, high=3600
+    )
+    body_timeout: int = option(
+        30,
+        "Seconds from the end of its head within which its body must be complete; each 16 KiB received add one.",
+        low=1,
+        high=3600,
+    )
+    send_timeout: int = option(
+        60, "Seconds within which a client must take 64 KiB of an answer, or all that is left.", low=1, high=3600
+    )
     fast_lane: bool = option(
         False, "Answer plain requests for single keys, mset and mget without Klein, many times as fast."
     )
@@ -171,6 +183,16 @@ class LimitSettings:
     max_in_flight: int = option(
         1024, "Requests being worked on or waiting; one more is refused as overloaded.", low=1, high=100_000
     )
+    max_connections: int = option(
+        0,
+        "Connections to HTTP and native gRPC together; 0: as many as there are file descriptors for.",
+        low=0, high=1_000_000, live=True,
+    )  # fmt: skip
+    max_connections_per_address: int = option(
+        0,
+        "Of those, connections from one address (IPv6: from one /64); 0: three quarters of all.",
+        low=0, high=1_000_000, live=True,
+    )  # fmt: skip
     request_timeout: int = option(
         30, "Seconds a request may wait and run before it is given up.", low=1, high=3600, live=True
     )

@@ -8,25 +8,36 @@ LINGER_TIMEOUT seconds. Nothing that came behind the refused request is ever loo
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, datetimeToString
+from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from ..security.gate import Visitor
 from . import errors
 from .access_log import peer_text
 from .answers import NOSNIFF, SERVER, Answer, phrase
+from .deadlines import unsent_bytes
+from .watching import WatchedChannel
 
 if TYPE_CHECKING:
     from .site import KvSite
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
+#: Bytes of chunk sizes, extensions and trailers that a chunked body may have besides as many as it has content. What is
+#: below that costs work without a limit: chunks of one byte, each with an extension.
+MAX_FRAMING = 65_536
+
+#: Host: a name, an IPv4 address or an IPv6 address in brackets, and a port (RFC 9110, section 7.2). It may be empty,
+#: for targets without an authority. Of the characters of RFC 3986 those that no name has are left out.
+_HOST = re.compile(rb"(?:[0-9A-Za-z.\-_~%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class KvRequest(Request):
@@ -44,10 +55,13 @@ class KvRequest(Request):
     def handleContentChunk(self, data: bytes) -> None:
         """A part of the body; the first one over the limit ends the connection."""
         limit = self.channel.site.max_body_bytes
+        if self.channel.closing:
+            return
         if self.content.tell() + len(data) > limit:
             self.channel.refuse(errors.body_too_large(limit, None))
         else:
             self.content.write(data)
+            self.channel.hold(len(data))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The request is complete. Twisted would read forms out of its body and query."""
@@ -90,7 +104,7 @@ class KvRequest(Request):
         return b"localhost"
 
 
-class KvChannel(HTTPChannel):
+class KvChannel(WatchedChannel):
     """One connection. Requests on it are answered one after the other, as Twisted does it."""
 
     requestFactory = KvRequest
@@ -100,7 +114,10 @@ class KvChannel(HTTPChannel):
     visitor = Visitor("")
     #: Their address and port, for the access log.
     peer = b""
-    _closing = False
+    #: What the connection is counted by in `security.connections`.
+    address = ""
+    # Bytes of a chunked body as they came, framing included.
+    _chunked = 0
 
     def connectionMade(self) -> None:
         """The connection is open."""
@@ -113,12 +130,37 @@ class KvChannel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone; so is the interest in the answer to a request under way."""
         super().connectionLost(reason)
+        self._let_go()
+        self.site.deadlines.forget(self)
         self.site.closed(self)
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing that comes in is looked at any more."""
+        return self._closing
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, which are of no interest once we are closing."""
-        if not self._closing:
-            super().dataReceived(data)
+        if self._closing:
+            return
+        super().dataReceived(data)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """A part of a body, or what follows a request that is being worked on."""
+        super().rawDataReceived(data)
+        # While a chunked body comes in there is no length.
+        if self.length is None and not self._closing and not self._handlingRequest:
+            self._chunked += len(data)
+            content = self.requests[-1].content.tell()
+            if self._chunked > MAX_FRAMING + 2 * content:
+                self.refuse(errors.malformed())
+
+    def lineReceived(self, line: bytes) -> None:
+        """The request line, or a header. Twisted would put folded ones together (RFC 9112, section 5.2)."""
+        if line.startswith((b" ", b"\t")):
+            self.refuse(errors.malformed())
+        else:
+            super().lineReceived(line)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A request line or header of more than 16 KiB."""
@@ -126,6 +168,10 @@ class KvChannel(HTTPChannel):
 
     def headerReceived(self, line: bytes) -> bool:
         """One header is complete. Twisted fails on a Content-Length of more digits than Python reads."""
+        # No space before the colon (RFC 9112, section 5.1), whatever the release of Twisted says.
+        if not _TOKEN.fullmatch(line.partition(b":")[0]):
+            self.refuse(errors.malformed())
+            return False
         try:
             return bool(super().headerReceived(line))
         except ValueError:
@@ -134,19 +180,32 @@ class KvChannel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """Refuse an unknown host, and a body that is announced as too long, before `100 Continue` asks for it."""
+        self._nothing_missing()
+        self._chunked = 0
         limit, hosts = self.site.max_body_bytes, self.site.hosts
         names = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
-        if hosts is not None and not all(map(hosts.allow, names)):
-            self.refuse(errors.unknown_host())
+        if self._closing:
             return
-        if self.length is not None and self.length > limit:
+        if not self._has_good_host():
+            self.refuse(errors.bad_host())
+        elif hosts is not None and not all(map(hosts.allow, names)):
+            self.refuse(errors.unknown_host())
+        elif self.length is not None and self.length > limit:
             self.refuse(errors.body_too_large(limit, self.length))
         else:
             super().allHeadersReceived()
 
+    def _has_good_host(self) -> bool:
+        """One valid Host, or none in HTTP/1.0 (RFC 9112, section 3.2)."""
+        hosts = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
+        if len(hosts) == 1:
+            return _HOST.fullmatch(hosts[0]) is not None
+        return not hosts and self._version == b"HTTP/1.0"
+
     def allContentReceived(self) -> None:
         """A request is complete; one that was refused meanwhile is not carried out."""
         if not self._closing:
+            self._nothing_missing()
             super().allContentReceived()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
@@ -170,22 +229,20 @@ class KvChannel(HTTPChannel):
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""
+        self._closing = True
         self.transport.abortConnection()
 
     def refuse(self, answer: Answer) -> None:
         """Answer in place of a request that is not complete, and close. See Note [Refusing ...] above."""
         if self._closing:
             return
-        head = (
-            f"HTTP/1.1 {answer.status} {phrase(answer.status).decode()}\r\n"
-            f"Server: {SERVER.decode()}\r\n{NOSNIFF[0].decode()}: {NOSNIFF[1].decode()}\r\n"
-            f"Date: {datetimeToString().decode()}\r\n"
-            f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\nConnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode("ascii") + answer.body)
+        self.transport.write(whole(answer))
         if self.site.access_log is not None:
             self.site.access_log.other(self.peer, b"", b"", answer.status, len(answer.body), 0.0)
-        self._closing = True
+        self._closing = self._refused = True
+        self._let_go()
+        if self.requests:
+            self.requests[-1].content = BytesIO()
         self.paused = True
         self.transport.unregisterProducer()
         self.setTimeout(LINGER_TIMEOUT)
@@ -200,13 +257,34 @@ class KvChannel(HTTPChannel):
         self._closing = True
         self.setTimeout(self.site.timeOut)
         super().loseConnection()
+        self._restart_sending()
+        self._watch_sending()
 
     def timeoutConnection(self) -> None:
         """The idle timeout, or the end of patience with a client while closing."""
-        if self._closing:
+        if not self._refused and (self._waitingForTransport or self._closing) and unsent_bytes(self.transport):
+            # It reads what it was sent, slowly; how slowly it may is seen to by `look`.
+            self._watch_sending()
+            self.setTimeout(self.site.timeOut)
+        elif self._closing:
             self.abort()
         else:
             self.loseConnection()
+
+
+def whole(answer: Answer) -> bytes:
+    """An answer with its head, after which the connection is closed."""
+    lines = [
+        f"HTTP/1.1 {answer.status} {phrase(answer.status).decode()}",
+        f"Server: {SERVER.decode()}",
+        f"{NOSNIFF[0].decode()}: {NOSNIFF[1].decode()}",
+        f"Date: {datetimeToString().decode()}",
+        f"Content-Type: {answer.content_type}",
+        f"Content-Length: {len(answer.body)}",
+        *(f"{name}: {value}" for name, value in answer.headers),
+        "Connection: close",
+    ]
+    return "\r\n".join([*lines, "\r\n"]).encode("ascii") + answer.body
 
 
 def _segments(path: bytes) -> list[bytes]:

@@ -113,3 +113,29 @@ def body_too_large(limit: int, announced: int | None) -> Answer:
     sent = f"more than {limit}" if announced is None else str(announced)
     sentence = f"body: too large: {sent} bytes were sent, limits.max_request_bytes is {limit} bytes"
     return problem(413, errors.TooLarge.code, sentence)
+
+
+def bad_host() -> Answer:
+    """No Host, several, or one that is none."""
+    return problem(400, "malformed_request", "Host: one is needed, a name or address with or without a port")
+
+
+def too_slow(part: str, seconds: float) -> Answer:
+    """The head or body of a request (`part`) is not complete after `seconds`."""
+    key = "http.header_timeout" if part == "head" else "http.body_timeout"
+    return problem(408, "request_timeout", f"the request's {part} came too slowly: {key} is {seconds:g} s")
+
+
+def too_much_unfinished() -> Answer:
+    """A body that came slowly while others waited for its memory."""
+    sentence = "too many large requests at once, and this one came slowly; try again"
+    return _retry(problem(429, errors.Overloaded.code, sentence))
+
+
+def too_many_connections() -> Answer:
+    """There are as many connections as there may be."""
+    return _retry(problem(503, "too_many_connections", "too many connections, in all or from this address; try again"))
+
+
+def _retry(answer: Answer) -> Answer:
+    return answer._replace(headers=(("Retry-After", str(RETRY_AFTER)),))

@@ -35,7 +35,7 @@ _LINE = re.compile(
     rb" HTTP/1\.1\r\n"
 )
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([!-~](?:[ -~\t]*[!-~])?)?[ \t]*")
-_HOST = re.compile(rb"[0-9A-Za-z.\-_:\[\]]+")
+_HOST = re.compile(rb"(?:[0-9A-Za-z.\-_]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,8}")
 #: Headers that may be there once.
 _ONCE = frozenset((b"host", b"content-length", b"content-type", b"connection", b"authorization"))

@@ -113,6 +113,7 @@ class TwoLaneChannel(KvChannel):
             if last > end:
                 self._needed = last - at
                 self._held = data[at:] if at else data
+                self.await_body()
                 return False
             at = last
             if log is not None:
@@ -207,6 +208,12 @@ class TwoLaneChannel(KvChannel):
         self._go_on()
 
     # Both.
+
+    def body_under_way(self) -> int | None:
+        """Bytes that have come of the body that is waited for; None when it is complete."""
+        if self._is_twisted:
+            return super().body_under_way()
+        return len(self._held) if self._needed else None
 
     def resumeProducing(self) -> None:
         """The client reads again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any, Callable
@@ -14,18 +14,22 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from ..core.service import Service
+from ..security.connections import Connections
 from ..security.gate import Gate
 from ..threaded.administration import Administration
 from ..threaded.facade import AsyncOperations
+from . import errors
 from .access_log import AccessLog
 from .admin import AdminHandlers
 from .channel import KvChannel, KvRequest
+from .deadlines import Deadlines, Patience
 from .entrance import Entrance, Interface
 from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
 from .handlers import Handlers
 from .hosts import Hosts
 from .lanes import TwoLaneChannel
+from .refusing import Refusals
 from .routes import MetricsText, make_app, make_handlers, make_routes
 
 
@@ -37,6 +41,8 @@ class HttpOptions:
     max_body_bytes: int = 16 * 1_048_576
     #: Seconds without traffic after which a connection is closed.
     idle_timeout: float = 60
+    #: Seconds for the parts of a request to come, and for answers to go.
+    patience: Patience = field(default_factory=Patience)
     metrics_path: str = "/metrics"
     health_path: str = "/api/v1/health"
     #: Whether plain requests of the hot routes are answered without twisted.web and Klein.
@@ -55,8 +61,17 @@ class KvSite(Site):
     requestFactory = KvRequest
     noisy = False
 
-    def __init__(self, resource: IResource, reactor: Any, options: HttpOptions, entrance: Entrance) -> None:
-        """`resource` is what answers all but plain requests."""
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: Any,
+        options: HttpOptions,
+        entrance: Entrance,
+        *,
+        connections: Connections | None = None,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
+        """`resource` is what answers all but plain requests; without `connections` there is no limit to them."""
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         if options.fast_lane:
             read = RequestReader(min(options.max_body_bytes, MAX_BODY), options.hosts).read
@@ -67,6 +82,9 @@ class KvSite(Site):
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
+        self.deadlines = Deadlines(reactor, seconds, options.patience)
+        self._counted = connections
+        self._refusals = Refusals(reactor, errors.too_many_connections())
         #: Whether `drain` has been called.
         self.draining = False
         self._drained: Deferred[None] = Deferred()
@@ -84,6 +102,7 @@ class KvSite(Site):
         connection is left.
         """
         self.draining = True
+        self._refusals.abort()
         self._end_of_grace = self.reactor.callLater(grace, self._abort)
         for channel in list(self.channels):
             channel.drain()
@@ -92,6 +111,8 @@ class KvSite(Site):
 
     def closed(self, channel: KvChannel) -> None:
         """`channel` has lost its connection."""
+        if self._counted is not None and channel in self.channels:
+            self._counted.leave(channel.address)
         self.channels.discard(channel)
         self._check_drained()
 
@@ -112,8 +133,15 @@ class KvSite(Site):
             self._drained.callback(None)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Refuse connections that were still in the kernel's queue when `drain` was called."""
-        return None if self.draining else super().buildProtocol(addr)
+        """A new connection, or what refuses it; none for those that the kernel still had when `drain` was called."""
+        if self.draining:
+            return None
+        address = getattr(addr, "host", "")
+        if self._counted is not None and self._counted.enter("http", address) is not None:
+            return self._refusals.refuse()
+        channel: Any = super().buildProtocol(addr)
+        channel.address = address
+        return channel
 
     def log(self, request: Request) -> None:
         """Twisted has answered a request."""
@@ -140,13 +168,15 @@ def make_site(
     metrics_text: MetricsText | None,
     max_response_bytes: Callable[[], int],
     request_timeout: Callable[[], float],
+    connections: Connections | None = None,
+    seconds: Callable[[], float] = monotonic,
 ) -> KvSite:
     """The HTTP interface, ready to be listened with.
 
     Visitors whom `gate` admits find `administration`, and `make_facade` of the operations that are granted to them.
     `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None when monitoring
     is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are asked anew for
-    each request.
+    each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines.
     """
     admin = AdminHandlers(administration)
 
@@ -158,4 +188,11 @@ def make_site(
 
     entrance = Entrance(gate, make)
     routes = make_routes(options.metrics_path if metrics_text else None, options.health_path)
-    return KvSite(make_app(routes, entrance.handle).resource(), reactor, options, entrance)
+    return KvSite(
+        make_app(routes, entrance.handle).resource(),
+        reactor,
+        options,
+        entrance,
+        connections=connections,
+        seconds=seconds,
+    )

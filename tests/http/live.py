@@ -116,7 +116,7 @@ class LiveSite:
         before = self.site.connections
         client: Client = await connectProtocol(TCP4ClientEndpoint(self._reactor, "127.0.0.1", self.port), Client())
         # The server's side is made when the kernel says so; an answer is the proof.
-        client.send(b"HEAD /nowhere HTTP/1.1\r\n\r\n")
+        client.send(b"HEAD /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
         await client.until(b"\r\n\r\n")
         client.received = b""
         assert self.site.connections == before + 1

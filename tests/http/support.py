@@ -18,6 +18,7 @@ from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
+from kvtwisted.security.connections import Connections
 from kvtwisted.security.gate import Gate, OpenGate
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
@@ -109,9 +110,11 @@ class WireTransport(StringTransportWithDisconnection):
 class Wire:
     """One connection to the world's site, seen from the client."""
 
-    def __init__(self, world: World) -> None:
+    transport: WireTransport
+
+    def __init__(self, world: World, transport: WireTransport | None = None) -> None:
         self._world = world
-        self.transport = WireTransport()
+        self.transport = transport or WireTransport()
         self.channel = world.site.buildProtocol(None)
         self.transport.protocol = self.channel
         self.channel.makeConnection(self.transport)
@@ -165,6 +168,7 @@ class World:
         on_disk: bool = True,
         metrics_text: MetricsText | None = lambda: METRICS,
         make_gate: Callable[[Operations], Gate] = OpenGate,
+        connections: Connections | None = None,
         **options: Any,
     ) -> None:
         self.held = False
@@ -199,6 +203,8 @@ class World:
             metrics_text=metrics_text,
             max_response_bytes=lambda: self.max_response_bytes,
             request_timeout=lambda: self.request_timeout,
+            connections=connections,
+            seconds=self.reactor.seconds,
         )
 
     def work(self) -> None:

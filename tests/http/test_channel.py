@@ -9,6 +9,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.web.resource import Resource
 
 from kvtwisted.http.channel import LINGER_TIMEOUT
+from kvtwisted.http.deadlines import Patience
 
 from .support import Wire, World, problem, request_bytes
 
@@ -131,7 +132,7 @@ def test_forms_are_not_parsed() -> None:
     form = "application/x-www-form-urlencoded"
     wire.send(request_bytes("POST", "/api/v1/config?a=b", b"c=d", content_type=form))
     assert [problem(reply)[1] for reply in wire.replies()] == ["unsupported_media_type"]
-    wire.send(b"GET /api/v1/get/k?a=b HTTP/1.1\r\n\r\n")
+    wire.send(b"GET /api/v1/get/k?a=b HTTP/1.1\r\nHost: a\r\n\r\n")
     assert [problem(reply)[1] for reply in wire.replies()] == ["invalid_key"]
 
 
@@ -143,8 +144,8 @@ def test_forms_are_not_parsed() -> None:
     [
         b"hello\r\n",
         b"GET /api/v1/get/k HTTP/2.0\r\n\r\n",
-        b"GET /api/v1/get/\xc3\xa4 HTTP/1.1\r\n\r\n",
-        b"GET /api/v1/get/a b HTTP/1.1\r\n\r\n",
+        b"GET /api/v1/get/\xc3\xa4 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /api/v1/get/a b HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n" + GET,
         b"GET / HTTP/1.1\r\nBad\x00Name: x\r\nMore: y\r\n\r\n" + GET,
         POST_HEAD + b"Content-Length: x\r\n\r\n" + GET,
@@ -153,7 +154,7 @@ def test_forms_are_not_parsed() -> None:
         POST_HEAD + b"Content-Length: 23\r\nTransfer-Encoding: chunked\r\n\r\n" + SET,
         POST_HEAD + b"Transfer-Encoding: gzip\r\n\r\n" + SET,
         POST_HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + GET,
-        b"GET /" + b"k" * 20_000 + b" HTTP/1.1\r\n\r\n" + GET,
+        b"GET /" + b"k" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n" + GET,
         b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 600 + b"\r\n" + GET,
         b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 15_000 + b"\r\nY: " + b"y" * 5_000 + b"\r\n\r\n" + GET,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n",
@@ -171,7 +172,7 @@ def test_malformed_requests(data: bytes) -> None:
 def test_a_path_that_is_not_ascii() -> None:
     """Twisted lets some such bytes through; no path of ours has them."""
     wire = World().wire()
-    wire.send(b"GET /api/v1/get/\x80 HTTP/1.1\r\n\r\n")
+    wire.send(b"GET /api/v1/get/\x80 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert [problem(reply)[:2] for reply in wire.replies()] == [(404, "not_found")]
 
 
@@ -212,7 +213,7 @@ def test_a_request_byte_by_byte() -> None:
     assert [reply.status for reply in wire.replies()] == [200]
 
 
-@pytest.mark.parametrize("head", [b"HTTP/1.1\r\nConnection: close\r\n\r\n", b"HTTP/1.0\r\n\r\n"])
+@pytest.mark.parametrize("head", [b"HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"HTTP/1.0\r\n\r\n"])
 def test_connections_that_are_not_kept(head: bytes) -> None:
     """They end after the first answer, and a second request is ignored."""
     wire = World().wire()
@@ -238,8 +239,8 @@ def test_idle_connections_are_closed() -> None:
 
 
 def test_a_half_sent_request_is_not_waited_for_for_ever() -> None:
-    """The idle timeout holds within a request."""
-    world = World(idle_timeout=60)
+    """The idle timeout holds within a request, also when that may take longer."""
+    world = World(idle_timeout=60, patience=Patience(body=100))
     wire = world.wire()
     wire.send(POST_HEAD + b"Content-Length: 23\r\n\r\n" + SET[:-1])
     world.reactor.advance(60)
@@ -258,7 +259,7 @@ def test_the_server_taking_its_time_is_not_idleness() -> None:
     assert [reply.status for reply in wire.replies()] == [404]
 
 
-@pytest.mark.parametrize("head", [b"HTTP/1.1\r\n\r\n", b"HTTP/1.1\r\nConnection: close\r\n\r\n"])
+@pytest.mark.parametrize("head", [b"HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"])
 def test_a_client_that_does_not_read_is_cut_off(head: bytes) -> None:
     """One idle timeout to read, one more to take the rest when closing."""
     world = World(idle_timeout=60)
@@ -303,7 +304,7 @@ def test_an_answer_without_a_client_is_dropped(target: str) -> None:
     world = World()
     world.held = True
     wire = world.wire()
-    wire.send(f"GET {target} HTTP/1.1\r\n\r\n".encode())
+    wire.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     wire.transport.disconnect()
     world.work()
     assert wire.transport.value() == b""

@@ -13,7 +13,7 @@ def test_overload_is_429() -> None:
     """A request over capacity is refused at once and says when to come back."""
     world = World(capacity=1)
     world.held = True
-    world.wire().send(b"GET /api/v1/get/a HTTP/1.1\r\n\r\n")
+    world.wire().send(b"GET /api/v1/get/a HTTP/1.1\r\nHost: a\r\n\r\n")
     reply = world.request("GET", "/api/v1/get/b")
     assert problem(reply)[:2] == (429, "overloaded")
     assert reply.headers["retry-after"] == "1"
@@ -70,7 +70,9 @@ def test_a_stuck_thread_does_not_hold_the_client_for_ever() -> None:
     world.held = True
     wire = world.wire()
     body = b'{"key":"k","value":"v"}'
-    wire.send(b"POST /api/v1/set HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n" + body)
+    wire.send(
+        b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n" + body
+    )
     world.reactor.advance(3.9)
     assert wire.replies() == []
     world.reactor.advance(0.1)
@@ -131,7 +133,7 @@ def test_unhealthy_by_silence() -> None:
     world = World()
     world.held = True
     wire = world.wire()
-    wire.send(b"GET /api/v1/health HTTP/1.1\r\n\r\n")
+    wire.send(b"GET /api/v1/health HTTP/1.1\r\nHost: a\r\n\r\n")
     world.reactor.advance(4.9)
     assert wire.replies() == []
     world.reactor.advance(0.1)
@@ -153,6 +155,6 @@ def test_content_type_that_is_not_text() -> None:
     """Any byte in the header is a wrong type, not a failure of the server."""
     world = World()
     wire = world.wire()
-    wire.send(b"POST /api/v1/set HTTP/1.1\r\nContent-Type: \xff\r\nContent-Length: 2\r\n\r\n{}")
+    wire.send(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Type: \xff\r\nContent-Length: 2\r\n\r\n{}")
     (reply,) = wire.replies()
     assert problem(reply)[:2] == (415, "unsupported_media_type")

@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 
 from kvtwisted.core.errors import KvError
 from kvtwisted.http import bodies, fast_bodies, fast_requests
+from kvtwisted.http.deadlines import Patience
 from kvtwisted.http.fast_requests import DELETE, GET, POST, RequestReader
 from kvtwisted.http.handlers import LAST_RESORT
 from kvtwisted.http.lanes import BURST, EAGER
@@ -156,11 +157,11 @@ def test_each_stuck_write_has_its_time() -> None:
 
 
 def test_a_half_sent_body_is_waited_for() -> None:
-    """By either lane, for the idle timeout; and then it is carried out."""
-    world = World(idle_timeout=60)
+    """By either lane, until its deadline; and then it is carried out."""
+    world = World(patience=Patience(body=50))
     wire = world.wire()
     wire.send(SET_K[:-1])
-    world.reactor.advance(59)
+    world.reactor.advance(49)
     wire.send(SET_K[-1:] + GET_K)
     assert [reply.status for reply in wire.replies()] == [200, 200]
 

@@ -41,7 +41,10 @@ DOCUMENT = json.loads(OPENAPI)
 #: Routes that everybody may use.
 PUBLIC = {"GET/api/v1/health"}
 #: Codes of errors that are no KvError.
-OTHER_CODES = {"not_found", "key_not_found", "method_not_allowed", "malformed_request", "unknown_host"}
+OTHER_CODES = {
+    *("not_found", "key_not_found", "method_not_allowed", "malformed_request", "request_timeout"),
+    *("too_many_connections", "unknown_host"),
+}
 
 
 class Sample(NamedTuple):

@@ -103,7 +103,7 @@ def test_drain_lets_a_refused_client_read_its_refusal() -> None:
     """No longer than it would without."""
     world = World(max_body_bytes=100)
     wire = world.wire()
-    wire.send(b"POST /api/v1/set HTTP/1.1\r\nContent-Length: 101\r\n\r\n")
+    wire.send(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n")
     done = drain(world, 10)
     assert wire.open
     world.reactor.advance(LINGER_TIMEOUT)
@@ -138,7 +138,9 @@ async def test_a_client_that_is_still_sending_gets_its_refusal(live: LiveSite) -
         (b"Transfer-Encoding: chunked", part * (MAX_BODY_BYTES // 65_536 + 8)),
     ]:
         client = await live.connect()
-        client.send(b"POST /api/v1/set HTTP/1.1\r\nContent-Type: application/json\r\n" + framing + b"\r\n\r\n" + body)
+        client.send(
+            b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n" + framing + b"\r\n\r\n" + body
+        )
         await client.closed()
         (reply,) = parse_replies(client.received)
         assert problem(reply)[:2] == (413, "too_large")

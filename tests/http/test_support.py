@@ -33,7 +33,7 @@ def test_a_held_world_answers_later() -> None:
     world = World()
     world.held = True
     wire = world.wire()
-    wire.send(b"GET /api/v1/get/k HTTP/1.1\r\n\r\n")
+    wire.send(b"GET /api/v1/get/k HTTP/1.1\r\nHost: a\r\n\r\n")
     assert wire.replies() == []
     world.pool.run_all()
     assert [reply.status for reply in wire.replies()] == [404]

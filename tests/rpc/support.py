@@ -23,6 +23,7 @@ from kvtwisted.rpc.native.server import NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security.certificates import CertificateFiles
+from kvtwisted.security.connections import Connections
 from kvtwisted.threaded.work import Work
 from kvtwisted.tls.renewal import Certificates
 from tests.support.clocks import ManualClock
@@ -147,6 +148,7 @@ class World:
         certificate: str = "",
         private_key: str = "",
         client_ca: str = "",
+        connections: Connections | None = None,
     ) -> None:
         self.engine = memory_engine()
         self.engine.slow = transport == "native, by the pool"
@@ -174,6 +176,7 @@ class World:
         if transport == "threaded":
             self.server = ThreadedGrpcServer(self.operations, self.admission, self.health, options, **limits)
         else:
+            limits["connections"] = connections
             self.server = NativeServer(self.operations, self.admission, self.health, options, **limits)
         self.host = f"[{host}]" if ":" in host else host
 

@@ -126,7 +126,10 @@ def grant_with(**members: Any) -> dict[str, Any]:
         (token_with(certificate="web"), "tokens[0]: must have either sha256 or certificate"),
         (token_with(sha256=..., certificate=""), "tokens[0].certificate: must have 1 to 255 characters, not 0"),
         (token_with(sha256=..., certificate=7), "tokens[0].certificate: must be a string, not 7"),
-        (token_with(scopes=[]), 'tokens[0]: unknown field "scopes"; there are id, grants, sha256, certificate, not_after, rate'),
+        (
+            token_with(scopes=[]),
+            'tokens[0]: unknown field "scopes"; there are id, grants, sha256, certificate, not_after, rate',
+        ),
         (token_with(id=7), "tokens[0].id: must be a string, not 7"),
         (token_with(id="App"), f'{BAD_ID}"App"'),
         (token_with(id="x" * 33), f"{BAD_ID}a string of 33 characters"),

@@ -76,6 +76,7 @@ class Connection(Protocol):
         self.control = Control(owner, self._out, self._touch)
         self._streams = self.control.streams
         self._streams.visitor = Visitor(address)
+        self.address = address
 
     # The transport's side.
 

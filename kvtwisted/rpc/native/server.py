@@ -16,6 +16,7 @@ from ...core.admission import Admission
 from ...core.health import Health
 from ...core.operations import Operations
 from ...core.service import Service
+from ...security.connections import Connections
 from ...security.gate import Gate, OpenGate, Visitor
 from ...threaded.work import Work
 from ...tls.listening import over_tls
@@ -61,8 +62,9 @@ class NativeGrpcServer(Factory):
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
         gate: Gate | None = None,
+        connections: Connections | None = None,
     ) -> None:
-        """Without `gate` everybody may do everything."""
+        """Without `gate` everybody may do everything, without `connections` any number may be open."""
         self._reactor = reactor
         self._options = options
         self.request_timeout = request_timeout
@@ -84,6 +86,7 @@ class NativeGrpcServer(Factory):
             gate or OpenGate(operations), make_calls, self._pipelines,
             [*self._health.routes(), *self._reflection.routes()], self._forget,
         )  # fmt: skip
+        self._counted = connections
         self._connections: set[Connection] = set()
         self._touched: list[Connection] = []
         self._port: Any = None
@@ -154,8 +157,13 @@ class NativeGrpcServer(Factory):
             stopped.callback(None)
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        """A new connection; none once the server stops, for those that were still in the kernel's queue."""
-        return Connection(self, getattr(addr, "host", "")) if self._port is not None else None
+        """A new connection, or none when there are too many, or once the server stops: then it is closed at once."""
+        if self._port is None:
+            return None
+        address = getattr(addr, "host", "")
+        if self._counted is not None and self._counted.enter("grpc", address) is not None:
+            return None
+        return Connection(self, address)
 
     def _look(self) -> None:
         now = self.seconds()
@@ -191,6 +199,8 @@ class NativeGrpcServer(Factory):
 
     def closed(self, connection: Connection) -> None:
         """One less."""
+        if self._counted is not None and connection in self._connections:
+            self._counted.leave(connection.address)
         self._connections.discard(connection)
         self._check_stopped()
 
