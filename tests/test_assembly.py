@@ -86,20 +86,20 @@ def test_says_that_it_stops_before_anything_ends(
 
 @pytest_twisted.inlineCallbacks
 def test_certificates_are_reloaded(tmp_path: Path) -> Generator[Any, Any, None]:
-    """On request, without a restart; False when one is no good, and before the server has started."""
+    """On request, without a restart; one that is no good is left, and before the start nothing is read."""
     pair, other = Pair(tmp_path), Pair(tmp_path, "other")
     flags = {"--storage-engine": "memory", "--http-port": "0", "--grpc-port": "0", "--logging-directory": ""}
     for listener in ("grpc", "http"):
         flags[f"--{listener}-tls-certificate"] = pair.certificate
         flags[f"--{listener}-tls-private-key"] = pair.private_key
     server = Server(reactor, ConfigManager.load(None, {}, flags, str(tmp_path / "runtime.json")))
-    assert not (yield server.reload_certificates())
+    assert (yield server.reload()) is None
     server.startService()
     try:
         Path(pair.certificate).write_bytes(other.chain)
-        assert not (yield server.reload_certificates())
+        assert (yield server.reload())[-1] is False
         Path(pair.private_key).write_bytes(other.key_pem)
-        assert (yield server.reload_certificates())
+        assert (yield server.reload())[-1] is True
     finally:
         yield server.stopService()
 

@@ -117,7 +117,8 @@ class Access:
 
     def mget(self, keys: Sequence[bytes], *, budget: int, deadline: float = math.inf) -> dict[bytes, bytes]:
         """See `Operations.mget`."""
-        self._take(len(keys), sum(map(len, keys)))
+        if self._limiter is not None:
+            self._take(len(keys), sum(map(len, keys)))
         self._check(GET, keys, self._get_prefixes)
         found = self._operations.mget(keys, budget=budget, deadline=deadline)
         if self._limiter is not None:
@@ -229,7 +230,8 @@ class Access:
             self._written(self.principal, SET, pairs.keys())
 
     def _admit_delete(self, keys: Sequence[bytes]) -> None:
-        self._take(len(keys), sum(map(len, keys)))
+        if self._limiter is not None:
+            self._take(len(keys), sum(map(len, keys)))
         self._check(DELETE, keys, self._delete_prefixes)
         if self._written is not None:
             self._written(self.principal, DELETE, keys)

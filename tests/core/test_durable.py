@@ -63,10 +63,35 @@ def test_content_is_replaced(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_owner_stays(path: Path) -> None:
+    """Also when root replaces the file; a new one belongs to the owner of its folder."""
+    os.chown(path, 12345, 12346)
+    replace_file(str(path), b"new")
+    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12346)
+    path.unlink()
+    os.chown(path.parent, 12347, 12348)
+    replace_file(str(path), b"new")
+    assert (path.stat().st_uid, path.stat().st_gid) == (12347, 12348)
+
+
 def test_a_missing_file_is_made(tmp_path: Path) -> None:
     """The first content makes the file."""
     replace_file(str(tmp_path / "first"), b"1")
     assert (tmp_path / "first").read_bytes() == b"1"
+
+
+def test_what_stands_in_the_way_is_not_used(path: Path, tmp_path: Path) -> None:
+    """Where the temporary file goes, others may have put a link to another file: that is not written to."""
+    other = tmp_path / "other"
+    other.write_bytes(b"precious")
+    temporary = tmp_path / "state.json.tmp"
+    for link in (os.symlink, os.link):
+        link(other, temporary)
+        replace_file(str(path), b"new")
+        assert other.read_bytes() == b"precious"
+        assert (path.is_symlink(), path.read_bytes()) == (False, b"new")
+        assert path.stat().st_ino != other.stat().st_ino
 
 
 def test_a_name_without_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

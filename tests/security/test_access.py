@@ -110,6 +110,14 @@ def test_nobody_may_do_anything(scene: Scene, name: str) -> None:
     assert (scene.storage.data(), scene.recorder.operations) == (before, [])
 
 
+def test_nobody_may_do_nothing_either(scene: Scene) -> None:
+    """A batch without keys takes the right as well."""
+    nobody = scene.access()
+    for call in (lambda: nobody.mget([], budget=PLENTY), lambda: nobody.mset({}), lambda: nobody.mdelete([])):
+        with pytest.raises(PermissionDenied):
+            call()
+
+
 @pytest.mark.parametrize("name", KEYLESS_CALLS)
 def test_keyless_methods(scene: Scene, name: str) -> None:
     """Each takes its own right, and all the others together do not make up for it."""

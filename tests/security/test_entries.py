@@ -59,10 +59,19 @@ ENTRIES = st.builds(
         st.none() | st.integers(0, MAX_RATE_OPERATIONS),
         st.none() | st.integers(0, MAX_RATE_BYTES),
     ),
+    st.none(),
+) | st.builds(
+    TokenEntry,
+    st.from_regex("[a-z0-9][a-z0-9-]{0,31}", fullmatch=True),
+    st.just(b""),
+    st.lists(GRANTS, min_size=1, max_size=3).map(tuple),
+    st.none(),
+    st.none(),
+    st.text(min_size=1, max_size=20),
 )
 
 
-@given(st.lists(ENTRIES, max_size=4, unique_by=lambda entry: entry.id))
+@given(st.lists(ENTRIES, max_size=4, unique_by=(lambda entry: entry.id, lambda entry: entry.certificate or entry.id)))
 def test_what_was_written_is_read(entries: list[TokenEntry]) -> None:
     """All of it."""
     assert read_entries(write_entries(entries)) == entries

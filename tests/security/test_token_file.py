@@ -290,6 +290,17 @@ def test_the_old_tokens_stay_on_any_error(path: Path) -> None:
     assert (follower.ids, len(follower.failures)) == (["new"], 5)
 
 
+def test_a_mode_that_changes_alone_is_seen(path: Path) -> None:
+    """The content is as it was, but others may read it now."""
+    follower = Follower(path)
+    path.chmod(0o644)
+    assert not follower.file.refresh()
+    assert "chmod 600" in follower.failures[0]
+    path.chmod(0o600)
+    assert follower.file.refresh()
+    assert follower.ids == ["app"]
+
+
 def test_the_very_same_file_again(path: Path) -> None:
     """Moved away and back: it is good again, and the next fault is told."""
     follower = Follower(path)
