@@ -68,6 +68,8 @@ class TlsConnection(TLSMemoryBIOProtocol):
             self._no_deadline()
 
     def _flushSendBIO(self) -> None:
+        if self._tlsConnection is None:
+            return  # it is gone: once our side is closed, TCP's end comes from within `loseConnection`
         # Twisted's takes 32 KiB once. Making room for that costs more than a small answer, and a long chain of
         # certificates would not fit.
         read = self._tlsConnection.bio_read
@@ -107,6 +109,8 @@ class TlsConnection(TLSMemoryBIOProtocol):
         self.transport.loseWriteConnection()
 
     def _shutdownTLS(self) -> None:
+        if self._tlsConnection is None:
+            return
         super()._shutdownTLS()
         if self.disconnecting and not self._aborted:
             self.transport.loseConnection()

@@ -265,6 +265,23 @@ async def test_a_refusal_is_read(secure: LiveSite, pair: Pair) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_refused_client_says_goodbye(secure: LiveSite, pair: Pair) -> None:
+    """It answers the server's closing alert with its own, before it closes; nothing is logged."""
+
+    def client() -> None:
+        with open_socket(secure) as plain:
+            connection = context(pair).wrap_socket(plain, server_hostname="localhost")
+            connection.sendall(b"nonsense\r\n\r\n")
+            assert [reply.status for reply in parse_replies(read_to_end(connection))] == [400]
+            with contextlib.suppress(OSError):
+                connection.unwrap().close()
+
+    with no_errors():
+        await in_thread(client)
+        await until(lambda: secure.site.connections == 0)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_client_that_does_not_read(secure: LiveSite, pair: Pair) -> None:
     """Its requests wait, instead of their answers; once it reads, it gets all of them."""
     count, value = 100, "v" * (1 << 20)

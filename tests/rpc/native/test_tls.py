@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable
 
@@ -159,6 +159,19 @@ def test_without_alpn(native: World, pair: Pair) -> None:
     """A client that asks for no protocol is told what to ask for, and the connection is closed."""
     with open_socket(native) as plain, context(pair).wrap_socket(plain, server_hostname="localhost") as connection:
         assert b"ask for h2 by ALPN" in read_to_end(connection)
+
+
+def test_goodbyes(native: World, pair: Pair) -> None:
+    """A client that answers the server's closing alert with its own before it closes: nothing is logged."""
+    with logged() as events:
+        with open_socket(native) as plain:
+            connection = context(pair).wrap_socket(plain, server_hostname="localhost")
+            assert read_to_end(connection)
+            with suppress(OSError):
+                connection.unwrap().close()
+        while on(native.server.reactor, lambda: native.server.native.connections > 0):  # type: ignore[union-attr]
+            pass
+    assert not [event for event in events if event.get("isError") or "log_failure" in event]
 
 
 def test_other_protocols(native: World, pair: Pair) -> None:
