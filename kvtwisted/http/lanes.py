@@ -16,6 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 
+from ..threaded import incidents
 from .channel import KvChannel
 from .direct_send import send_now
 from .fast_answers import closing
@@ -78,6 +79,11 @@ class TwoLaneChannel(KvChannel):
                 if not self._take():
                     break
             self._flush()
+        except Exception:
+            # A defect, after which nobody knows where this stream stands. The caller has other connections to serve.
+            incidents.report(Failure(), "http")
+            self._closing, self._is_promised = True, False
+            self.abort()
         finally:
             self._is_busy = False
         if self._is_promised:
@@ -101,7 +107,11 @@ class TwoLaneChannel(KvChannel):
                 self._held = data[at:] if at else data
                 return False
             at = last
-            reply = answer(self, request, data[body:last])
+            try:
+                reply = answer(self, request, data[body:last])
+            except Exception:
+                # A defect. Where the next request begins is known all the same.
+                reply = self._lane.failed("http")
             if reply is not None:
                 self._is_promised = False
                 self._out.append(reply)
