@@ -24,8 +24,9 @@ from .fast_answers import closing
 if TYPE_CHECKING:
     from .fast_lane import FastLane
 
-#: Bytes of answers that are given to the transport at once; then it is asked whether it wants more.
-BURST = 262_144
+#: Requests answered, and bytes of answers given to the transport, before others have their turn. A packet holds 1,700
+#: requests, so that a hundred connections that pipeline would take a second for each turn of the reactor.
+TURN, BURST = 64, 262_144
 #: Bytes that may come in behind an unanswered request; as many as twisted.web lets in.
 EAGER = 16_384
 
@@ -92,8 +93,8 @@ class TwoLaneChannel(KvChannel):
     def _take(self) -> bool:
         """Answer plain requests in a row; False when the next one is plain but not complete."""
         data, self._held, self._needed = self._held, b"", 0
-        at, end, size, answer = 0, len(data), 0, self._lane.answer
-        read = self._lane.read
+        at, end, size, left = 0, len(data), 0, TURN
+        read, answer = self._lane.read, self._lane.answer
         while at < end:
             request = None if self.site.draining else read(data, at)
             if request is None:
@@ -116,10 +117,14 @@ class TwoLaneChannel(KvChannel):
                 self._is_promised = False
                 self._out.append(reply)
                 size += len(reply)
-                if size >= BURST:
-                    size = 0
-                    self._flush()
-            if self._is_promised or self._waitingForTransport or self._closing:
+            if self._is_promised or self._closing:
+                break
+            left -= 1
+            if not left or size >= BURST:
+                # When the transport wants no more it says when to go on. Otherwise that is in the next turn.
+                self._flush()
+                if at < end and not self._waitingForTransport:
+                    self.site.reactor.callLater(0, self.answered, self.promise(), b"")
                 break
         self._held = data[at:]
         return True
@@ -143,12 +148,13 @@ class TwoLaneChannel(KvChannel):
         return self._promises
 
     def answered(self, promise: int, answer: bytes) -> None:
-        """See `fast_lane.Waiter`."""
+        """See `fast_lane.Waiter`. No bytes are the answer to nothing but the end of others' turn."""
         if promise != self._promises or not self._is_promised:
             return
         self._is_promised = False
         self.running = None
-        self._out.append(closing(answer) if self._is_last else answer)
+        if answer:
+            self._out.append(closing(answer) if self._is_last else answer)
         if self._is_busy:
             return
         if self._is_last:

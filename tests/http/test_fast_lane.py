@@ -18,7 +18,7 @@ from kvtwisted.http import bodies, fast_bodies, fast_requests
 from kvtwisted.http.answers import Answer
 from kvtwisted.http.fast_requests import DELETE, GET, POST, RequestReader
 from kvtwisted.http.handlers import LAST_RESORT
-from kvtwisted.http.lanes import BURST, EAGER
+from kvtwisted.http.lanes import BURST, EAGER, TURN
 
 from ..support.properties import repeatable
 from .live import LiveSite
@@ -345,7 +345,62 @@ def test_a_client_that_does_not_read_is_not_answered() -> None:
         assert len(wire.transport.value()) == sent
     wire.transport.__class__ = WireTransport
     wire.channel.resumeProducing()
+    world.reactor.advance(0)
     assert [reply.status for reply in wire.replies()] == [200] * 101
+
+
+def test_connections_take_turns() -> None:
+    """One that pipelines is answered some requests of, then others are served; all are answered, in order."""
+    world = World(fast_lane=True)
+    world.engine.slow = False
+    wire = world.wire()
+    gets = b"".join([request_bytes("GET", f"/api/v1/get/{number}") for number in range(3 * TURN)])
+    answered: list[int] = []
+
+    def look() -> None:
+        answered.append(wire.transport.value().count(b"HTTP/1.1 "))
+        if len(answered) < 5:
+            world.reactor.callLater(0, look)
+
+    wire.channel.dataReceived(SET_K + GET_K + gets + SET_K + SCAN)
+    look()
+    world.reactor.advance(0)
+    assert answered[:5] == [0, 1 + TURN, 1 + 2 * TURN, 1 + 3 * TURN, 2 + 3 * TURN]
+    wire.send(GET_K)
+    world.work()
+    statuses = [reply.status for reply in wire.replies()]
+    assert statuses == [200, 200, *[404] * (3 * TURN), 200, 200, 200]
+
+
+def test_bytes_that_come_while_others_have_their_turn_are_bounded() -> None:
+    """No more are read while many wait."""
+    world = World(fast_lane=True)
+    world.engine.slow = False
+    wire = world.wire()
+    count = TURN + EAGER // len(GET_K) + 1
+    wire.channel.dataReceived(GET_K * count)
+    assert wire.transport.producerState == "paused"
+    wire.send(GET_K)
+    assert wire.transport.producerState == "producing"
+    while world.reactor.getDelayedCalls()[0].getTime() <= world.reactor.seconds():
+        world.reactor.advance(0)
+    assert len(wire.replies()) == count + 1
+
+
+@pytest.mark.parametrize("disconnect", [True, False])
+def test_the_end_while_others_have_their_turn(disconnect: bool) -> None:
+    """When the server drains, or the client goes: what has not been begun is not begun."""
+    world = World(fast_lane=True)
+    world.engine.slow = False
+    wire = world.wire()
+    wire.channel.dataReceived(GET_K * (TURN + 1))
+    if disconnect:
+        wire.transport.disconnect()
+    world.site.drain(10)
+    world.reactor.advance(0)
+    assert not wire.open
+    assert len(wire.replies()) == TURN
+    assert world.reactor.getDelayedCalls() == []
 
 
 @pytest_twisted.ensureDeferred
