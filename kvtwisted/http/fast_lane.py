@@ -58,6 +58,7 @@ class FastLane:
         # Connections whose writes are under way, the oldest first: the promise, and when it is the last resort's turn.
         self._writing: dict[Waiter, tuple[int, str, float]] = {}
         self._last_resort: Any = None
+        self._last_resort_at = 0.0
 
     def answer(self, waiter: Waiter, request: Request, body: bytes) -> bytes | None:
         """The answer to a request, or None when it has been promised."""
@@ -71,6 +72,10 @@ class FastLane:
         handler = self._handlers.mset if target == b"mset" else self._handlers.mget
         self._handle(waiter, target.decode(), handler, Received(b"", b"", content_type, body))
         return None
+
+    def failed(self, name: str, error: BaseException | None = None) -> bytes:
+        """The answer to what failed with `error`, or with what is being handled, while doing `name`."""
+        return self._encoder.encode(errors.answer(Failure(error), name))
 
     def forget(self, waiter: Waiter) -> None:
         """The connection is gone."""
@@ -86,7 +91,7 @@ class FastLane:
             if known:
                 return self._encoder.found(result, target)
         except Exception:
-            return self._failed("get")
+            return self.failed("get")
         self._handle(waiter, "get", self._handlers.get, Received(target))
         return None
 
@@ -95,14 +100,14 @@ class FastLane:
             bodies.check_content_type(content_type)
             key, value, ttl = fast_bodies.set_arguments(body)
         except Exception:
-            return self._failed("set")
+            return self.failed("set")
         return self._write(waiter, "set", KEY_SET, self._direct.begin_set, key, value, ttl)
 
     def _delete(self, waiter: Waiter, target: bytes) -> bytes | None:
         try:
             key = urls.path_key(target, b"").encode()
         except Exception:
-            return self._failed("delete")
+            return self.failed("delete")
         return self._write(waiter, "delete", KEY_DELETED, self._direct.begin_delete, key)
 
     def _write(
@@ -116,17 +121,19 @@ class FastLane:
                 partial(self._written, waiter, promise, name, good),
             )
         except Exception:
-            return self._failed(name)
-        self._writing[waiter] = promise, name, self._clock.seconds() + timeout + LAST_RESORT
-        if self._last_resort is None:
-            self._last_resort = self._clock.callLater(timeout + LAST_RESORT, self._give_up)
+            return self.failed(name)
+        until = self._clock.seconds() + timeout + LAST_RESORT
+        self._writing[waiter] = promise, name, until
+        # The time that requests get can be changed while the server runs.
+        if self._last_resort is None or until < self._last_resort_at:
+            self._await_last_resort(until)
         return None
 
     def _written(self, waiter: Waiter, promise: int, name: str, good: Answer, error: BaseException | None) -> None:
         writing = self._writing.get(waiter)
         if writing is not None and writing[0] == promise:
             del self._writing[waiter]
-        answer = self._encoder.constant(good) if error is None else self._failed(name, error)
+        answer = self._encoder.constant(good) if error is None else self.failed(name, error)
         waiter.answered(promise, answer)
 
     def _give_up(self) -> None:
@@ -136,19 +143,24 @@ class FastLane:
         for waiter, (promise, name, until) in list(self._writing.items()):
             if until <= now:
                 del self._writing[waiter]
-                waiter.answered(promise, self._failed(name, overdue()))
+                waiter.answered(promise, self.failed(name, overdue()))
         if self._writing:
-            next_one = min([until for _, _, until in self._writing.values()])
-            self._last_resort = self._clock.callLater(max(0.0, next_one - now), self._give_up)
+            self._await_last_resort(min([until for _, _, until in self._writing.values()]))
+
+    def _await_last_resort(self, at: float) -> None:
+        # There is one already when a client that was given up has gone on with another write.
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+        self._last_resort = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._give_up)
+        self._last_resort_at = at
 
     def _handle(self, waiter: Waiter, name: str, handler: Handler, received: Received) -> None:
         promise = waiter.promise()
         running = respond(name, handler, received)
         waiter.running = running
         running.addCallbacks(lambda answer: waiter.answered(promise, self._encoder.encode(answer)), _cancelled)
-
-    def _failed(self, name: str, error: BaseException | None = None) -> bytes:
-        return self._encoder.encode(errors.answer(Failure(error), name))
+        # Whatever happens, a connection is not left waiting.
+        running.addErrback(lambda failure: waiter.answered(promise, self.failed(name, failure.value)))
 
 
 def _cancelled(failure: Failure) -> None:

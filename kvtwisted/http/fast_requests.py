@@ -21,6 +21,9 @@ from .hosts import Hosts
 #: Bytes of a head at most.
 MAX_HEAD = 8192
 
+#: Headers at most; twisted.web takes more, but not any number.
+MAX_FIELDS = 100
+
 #: Remembered header blocks, for all connections, and bytes of one.
 _REMEMBERED, _REMEMBERED_BYTES = 1024, 1024
 
@@ -34,7 +37,9 @@ _LINE = re.compile(
     rb"(?:GET /api/v1/get/(" + _TARGET + rb")|POST /api/v1/(set|mset|mget)|DELETE /api/v1/delete/(" + _TARGET + rb"))"
     rb" HTTP/1\.1\r\n"
 )
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([!-~](?:[ -~\t]*[!-~])?)?[ \t]*")
+# Spaces around the value are cut off afterwards: as a part of this they could be matched in a number of ways that grows
+# with the square of their own, for one header as long as a second.
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([ -~\t]*)")
 _HOST = re.compile(rb"(?:[0-9A-Za-z.\-_]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,8}")
 #: Headers that may be there once.
@@ -99,6 +104,8 @@ class RequestReader:
 
 
 def _read_block(block: bytes, hosts: Hosts | None) -> _Block | None:
+    if block.count(b"\r\n") > MAX_FIELDS:
+        return None
     once: dict[bytes, bytes] = {}
     # The block ends in CR LF, so that what follows the last one is empty.
     for line in block.split(b"\r\n")[:-1]:
@@ -109,7 +116,7 @@ def _read_block(block: bytes, hosts: Hosts | None) -> _Block | None:
         if name in _NOT_PLAIN or name in once:
             return None
         if name in _ONCE:
-            once[name] = field[2] or b""
+            once[name] = field[2].strip(b" \t")
     host = once.get(b"host", b"")
     if not _HOST.fullmatch(host) or (hosts is not None and not hosts.allow(host)):
         return None

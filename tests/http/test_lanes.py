@@ -182,8 +182,8 @@ class Outcome:
         sent = re.sub(rb"\r\nDate: [^\r]*GMT\r\n", b"\r\nDate: -\r\n", wire.transport.value())
         self.sent = re.sub(rb'"incident":"[0-9a-f]{16}"', b'"incident":"-"', sent)
         self.rest = (
-            wire.open, wire.transport.half_closed, wire.transport.aborted, world.stored(), world.recorder.operations,
-            world.admission.in_flight,
+            wire.open, wire.transport.half_closed, wire.transport.aborted, world.stored(),
+            tuple(world.recorder.operations), world.admission.in_flight,
         )  # fmt: skip
 
 
