@@ -198,8 +198,13 @@ def test_a_flood_of_unfinished_handshakes(launch: Launcher, tmp_path: Path, tran
         with channel(server, pair.chain) as calls:
             assert not get(calls, "missing").found
 
+    def resident() -> int:
+        """Bytes of memory."""
+        (line,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
+        return int(line) << 10
+
     ask()
-    before = eventually(descriptors)
+    before, memory = eventually(descriptors), resident()
     stopped = threading.Event()
     opened = [0]
 
@@ -233,6 +238,7 @@ def test_a_flood_of_unfinished_handshakes(launch: Launcher, tmp_path: Path, tran
             ask()
         # Cut off by the server: the attackers still hold on.
         eventually(lambda: descriptors() <= before + 10)
+        eventually(lambda: resident() < memory + (24 << 20))
     finally:
         stopped.set()
         for attacker in attackers:
