@@ -9,6 +9,7 @@ LINGER_TIMEOUT seconds. Nothing that came behind the refused request is ever loo
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from ..security.gate import Visitor
+from ..tls.peers import peer_name
 from . import errors
 from .access_log import peer_text
 from .answers import NOSNIFF, SERVER, Answer, phrase
@@ -110,8 +112,6 @@ class KvChannel(WatchedChannel):
     requestFactory = KvRequest
     site: KvSite
     transport: Any
-    #: Who the connection says is there.
-    visitor = Visitor("")
     #: Their address and port, for the access log.
     peer = b""
     #: What the connection is counted by in `security.connections`.
@@ -123,8 +123,7 @@ class KvChannel(WatchedChannel):
         """The connection is open."""
         super().connectionMade()
         peer = self.transport.getPeer()
-        self.visitor = Visitor(getattr(peer, "host", ""))
-        self.peer = peer_text(self.visitor.address, getattr(peer, "port", 0))
+        self.peer = peer_text(getattr(peer, "host", ""), getattr(peer, "port", 0))
         self.site.channels.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -133,6 +132,11 @@ class KvChannel(WatchedChannel):
         self._let_go()
         self.site.deadlines.forget(self)
         self.site.closed(self)
+
+    @cached_property
+    def visitor(self) -> Visitor:
+        """Who the connection says is there. To be asked once something has come: by then TLS knows the certificate."""
+        return Visitor(self.address, (), peer_name(self.transport))
 
     @property
     def closing(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable, cast
 from urllib.parse import unquote
 
 import grpc
@@ -11,6 +11,7 @@ from ..core.errors import KvError
 from ..core.service import Service
 from ..security.gate import Gate, Pass, Visitor
 from ..security.policy import AUTHENTICATED
+from ..tls.peers import rpc_peer_name
 from .calls import Calls
 from .errors import call_error
 
@@ -48,6 +49,8 @@ def _visitor(context: grpc.ServicerContext) -> Visitor:
     return Visitor(
         _address(context.peer()),
         tuple([value if isinstance(value, bytes) else value.encode("utf-8", "replace") for value in authorization]),
+        # What the stubs call bytes is several of them.
+        rpc_peer_name(cast(Any, context.auth_context())),
     )
 
 

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...security.gate import Visitor
+from ...tls.peers import peer_name
 from . import frames
 from .control import Control
 from .frames import (
@@ -91,6 +92,7 @@ class Connection(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is agreed on, and HTTP/2 should be (RFC 9113, section 3.2)."""
+        self._streams.visitor = Visitor(self.address, (), peer_name(self.transport))
         self._greet()
         if self.transport.negotiatedProtocol != b"h2":
             # With a line end, for people and programs that look with `openssl s_client`.
