@@ -15,9 +15,9 @@ from .core.operations import Operations
 from .security.access import Written
 from .security.audit import SERVER, Audit
 from .security.authority import Authority
-from .security.buckets import Rate
+from .security.buckets import Addresses, Rate
 from .security.entries import InvalidTokens, TokenEntry
-from .security.gate import ClosedGate, Gate, OpenGate, audited
+from .security.gate import ClosedGate, Gate, OpenGate
 from .security.grants import Principal
 from .security.token_file import TokenFile
 
@@ -45,36 +45,32 @@ class Authentication:
         self._defer = defer
         self._known: dict[str, TokenEntry] = {}
         self._authority: Authority | None = None
+        self._addresses = Addresses(Rate())
+        self._anew = False
+        #: Whether nobody is asked for anything.
+        self.is_open = True
         self._file: TokenFile | None = None
         now = settings()
         if now.security.tokens:
             self._authority = Authority()
-            self._retune(now)
             self._file = TokenFile(now.security.tokens, self._changed, self._failed)
             try:
                 self._file.load()
             except InvalidTokens as error:
                 raise Unavailable(f"security.tokens: {error}") from None
+        self._retune(now)
         written = self._written if now.security.audit_writes else None
         self.gate = self._make_gate(operations, written)
 
     def _make_gate(self, operations: Operations, written: Written | None) -> Gate:
         now = self._settings()
-        self._closed: ClosedGate | None = None
         if self._authority is None and not (now.http.tls_client_ca or now.grpc.tls_client_ca):
-            return OpenGate(audited(operations, written))
-        self._closed = ClosedGate(operations, self._authority, self._audit, written=written)
-        return self._closed
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody is asked for anything."""
-        return self._closed is None
+            return OpenGate(operations, self._addresses, written)
+        self.is_open = False
+        return ClosedGate(operations, self._authority, self._audit, addresses=self._addresses, written=written)
 
     def tickers(self) -> list[Ticker]:
         """What keeps the gate current, not yet started."""
-        if self._closed is None:
-            return []
         return [Ticker("tokens", self._reactor, lambda: LOOK_SECONDS, self._look)]
 
     def reload(self) -> Deferred[Any]:
@@ -94,14 +90,19 @@ class Authentication:
         return read.addCallback(lambda _: self._let_go())
 
     def _let_go(self) -> None:
-        if self._closed is not None:
-            self._closed.look()
+        # A change of the rates is for everybody, also for those who are here already.
+        anew, self._anew = self._anew, False
+        self.gate.look(anew=anew)
 
     def _retune(self, now: Settings) -> None:
+        security = now.security
         if self._authority is not None:
-            security = now.security
             rate = Rate(security.token_operations, security.token_bytes)
             self._authority.retune(default_rate=rate, failed_logins=security.failed_logins)
+        of_addresses = Rate(security.address_operations, security.address_bytes)
+        if of_addresses != self._addresses.rate:
+            self._addresses.retune(of_addresses)
+            self._anew = True
 
     # On the thread that reads the file.
 

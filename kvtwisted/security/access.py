@@ -51,12 +51,14 @@ _SENTENCES = {
     SCAN: "the token does not allow to scan every key under this prefix",
 }
 _OTHER = "the token does not allow this"
+#: Who may be over a rate.
+WHOSE = "the token or the address"
 
 
 class Access:
     """`Operations` for one principal; any thread, as there. A method that is not here is not allowed.
 
-    Each raises PermissionDenied, or RateLimited if the principal has a limiter, beside what it raises there. A method
+    Each raises PermissionDenied, or RateLimited if there is a limiter, beside what it raises there. A method
     that the principal may use on every key, and as often as it likes, is the one of `Operations` itself, and so costs
     nothing.
     """
@@ -68,20 +70,22 @@ class Access:
         *,
         denied: Denied | None = None,
         written: Written | None = None,
+        limiter: buckets.Budget | None = None,
         seconds: Callable[[], float] = monotonic,
     ) -> None:
         self.principal = principal
         self._author = Author(principal.name, principal.allows(ADMIN))
         self._written = written
         self._operations = operations
-        self._limiter = principal.limiter
+        # Given, it has the principal's own in it.
+        self._limiter = principal.limiter if limiter is None else limiter
         self._denied = denied
         self._seconds = seconds
         self._get_prefixes = principal.prefixes(GET)
         self._set_prefixes = principal.prefixes(SET)
         self._delete_prefixes = principal.prefixes(DELETE)
         self._scan_prefixes = principal.prefixes(SCAN)
-        if principal.limiter is None:
+        if self._limiter is None:
             for name, operation in METHODS.items():
                 if principal.unrestricted(operation) and (written is None or operation not in (SET, DELETE)):
                     setattr(self, name, getattr(operations, name))
@@ -105,7 +109,7 @@ class Access:
         now = self._seconds()
         wait = limiter.take(1, len(key), now)
         if wait:
-            buckets.admit(wait, "the token")
+            buckets.admit(wait, WHOSE)
         if not key.startswith(self._get_prefixes):
             raise self._refusal(GET)
         known, found = self._operations.get_now(key)
@@ -247,7 +251,7 @@ class Access:
         limiter = self._limiter
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
-            buckets.admit(limiter.take(operations or 1, size, self._seconds()), "the token")
+            buckets.admit(limiter.take(operations or 1, size, self._seconds()), WHOSE)
 
     def _spent(self, found: Found | None) -> Found | None:
         if self._limiter is not None and found is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..core.errors import RateLimited
 
@@ -79,6 +79,59 @@ class Limiter:
             full, bytes_full = self._operations_full, self._bytes_full
             self._operations_full = (full if full > now else now) + operations * self._operation_seconds
             self._bytes_full = (bytes_full if bytes_full > now else now) + size * self._byte_seconds
+
+
+class Budget(Protocol):
+    """What operations and bytes are taken from: see `Limiter`, which is one."""
+
+    def take(self, operations: int, size: int, now: float) -> float:
+        """Take all or nothing."""
+
+    def spend(self, operations: int, size: int, now: float) -> None:
+        """Take in any case."""
+
+
+class Both:
+    """Two budgets that are taken from together or not at all."""
+
+    __slots__ = ("_first", "_second")
+
+    def __init__(self, first: Budget, second: Budget) -> None:
+        self._first = first
+        self._second = second
+
+    def take(self, operations: int, size: int, now: float) -> float:
+        """See `Limiter.take`."""
+        wait = self._first.take(operations, size, now)
+        if not wait:
+            wait = self._second.take(operations, size, now)
+            if wait:
+                self._first.spend(-operations, -size, now)
+        return wait
+
+    def spend(self, operations: int, size: int, now: float) -> None:
+        """See `Limiter.spend`."""
+        self._first.spend(operations, size, now)
+        self._second.spend(operations, size, now)
+
+
+class OfAddress:
+    """The budget of one address, among those of `Addresses`."""
+
+    __slots__ = ("_addresses", "_network")
+
+    def __init__(self, addresses: Addresses, network: str) -> None:
+        """`network` is what `network_of` says."""
+        self._addresses = addresses
+        self._network = network
+
+    def take(self, operations: int, size: int, now: float) -> float:
+        """See `Limiter.take`."""
+        return self._addresses.take(self._network, operations, size, now)
+
+    def spend(self, operations: int, size: int, now: float) -> None:
+        """See `Limiter.spend`."""
+        self._addresses.spend(self._network, operations, size, now)
 
 
 class Addresses:

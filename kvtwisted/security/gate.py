@@ -13,16 +13,19 @@ from ..core.errors import Unauthenticated
 from ..core.operations import Operations
 from ..core.service import Service
 from . import policy
-from .access import Access, Written
+from .access import Access, Denied, Written
 from .audit import ANONYMOUS, Audit
 from .authority import Authority
-from .buckets import network_of
+from .buckets import Addresses, Both, Budget, OfAddress, Rate, network_of
 from .grants import OPERATIONS, Grant, Principal
 
 #: What a name in a client's certificate begins with in the audit log.
 CERTIFICATE = "cert:"
 #: Principals of certificates that are remembered; the one that came first is forgotten for a new one.
 _MAX_CERTIFIED = 4096
+
+#: Passes that are given; of more the oldest are withdrawn at the next look.
+MAX_PASSES = 4096
 
 _EVERYTHING = (Grant(frozenset(OPERATIONS)),)
 
@@ -80,25 +83,81 @@ class Gate(Protocol):
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher` whenever passes are withdrawn."""
 
+    def look(self, *, anew: bool = False) -> None:
+        """Withdraw the passes that hold no longer; `anew`: all. Reactor thread; every second."""
+
+
+class _Passes:
+    """The passes that have been given. Any thread, but `withdraw`."""
+
+    def __init__(self, operations: Operations, addresses: Addresses, denied: Denied, written: Written | None) -> None:
+        self._operations = operations
+        self._addresses = addresses
+        self._denied = denied
+        self._written = written
+        # Where addresses have rates, a principal has a pass for each address that it comes from.
+        self._given: dict[tuple[Principal, str], Pass] = {}
+
+    def of(self, principal: Principal, address: str) -> Pass:
+        """The principal's."""
+        network = network_of(address) if self._addresses.limited else ""
+        found = self._given.get((principal, network))
+        if found is None:
+            access = Access(
+                self._operations,
+                principal,
+                denied=self._denied,
+                written=self._written,
+                limiter=self._limiter(principal, network),
+            )
+            # Two threads may both make one; the first is everybody's.
+            found = self._given.setdefault((principal, network), Pass(access, principal, self._refused))
+        return found
+
+    def withdraw(self, gone: Callable[[Principal], bool]) -> frozenset[Pass]:
+        """Take back those of the principals who are `gone`, and the oldest if there are too many."""
+        given = tuple(self._given)
+        withdrawn = [key for key in given if gone(key[0])]
+        withdrawn += given[: max(0, len(given) - MAX_PASSES)]
+        return frozenset([found for key in withdrawn if (found := self._given.pop(key, None)) is not None])
+
+    def _limiter(self, principal: Principal, network: str) -> Budget | None:
+        if not self._addresses.limited:
+            return principal.limiter
+        of_address = OfAddress(self._addresses, network)
+        return of_address if principal.limiter is None else Both(principal.limiter, of_address)
+
+    def _refused(self, who: str, operation: str) -> None:
+        self._denied(Principal(who, ()), operation)
+
 
 class OpenGate:
-    """The gate of a server without authentication."""
+    """The gate of a server without authentication: everybody may do everything, at the rate of an address."""
 
-    def __init__(self, operations: Service) -> None:
-        """Everybody may do everything that `operations` do."""
-        self._pass = Pass(operations, Principal(ANONYMOUS, _EVERYTHING), lambda who, what: None)
+    def __init__(
+        self,
+        operations: Operations,
+        addresses: Addresses | None = None,
+        written: Written | None = None,
+    ) -> None:
+        """`written` is told of each write."""
+        self._everybody = Principal(ANONYMOUS, _EVERYTHING)
+        self._passes = _Passes(
+            operations, Addresses(Rate()) if addresses is None else addresses, lambda who, what: None, written
+        )
+        self._watchers: list[Watcher] = []
 
     def admit(self, visitor: Visitor) -> Pass:
         """Everybody; what they show is not looked at."""
-        return self._pass
+        return self._passes.of(self._everybody, visitor.address)
 
     def watch(self, watcher: Watcher) -> None:
-        """The one pass is never withdrawn."""
+        """See `Gate.watch`."""
+        self._watchers.append(watcher)
 
-
-def audited(operations: Operations, written: Written | None) -> Service:
-    """The operations for an open gate: all of them, with who changes the configuration, and told of to `written`."""
-    return Access(operations, Principal(ANONYMOUS, _EVERYTHING), written=written)
+    def look(self, *, anew: bool = False) -> None:
+        """See `ClosedGate.look`."""
+        _tell(self._watchers, self._passes.withdraw(lambda _: anew))
 
 
 class ClosedGate:
@@ -115,51 +174,40 @@ class ClosedGate:
         authority: Authority | None,
         audit: Audit,
         *,
+        addresses: Addresses | None = None,
         written: Written | None = None,
         wall: Callable[[], float] = time,
     ) -> None:
         """`written` is told of each write that was let in; None: nobody is. `wall` is Unix time, in seconds."""
-        self._operations = operations
         self._authority = authority
         self._audit = audit
-        self._written = written
         self._wall = wall
         self._watchers: list[Watcher] = []
-        self._passes: dict[Principal, Pass] = {}
+        self._passes = _Passes(operations, Addresses(Rate()) if addresses is None else addresses, self._denied, written)
         self._certified: dict[str, Principal] = {}
-        nobody = Principal(ANONYMOUS, ())
-        self._nobody = Pass(Access(operations, nobody, denied=self._denied), None, self._refused)
+        nobody = Access(operations, Principal(ANONYMOUS, ()), denied=self._denied)
+        self._nobody = Pass(nobody, None, lambda who, what: self._audit.record("denied", who, operation=what))
 
     def admit(self, visitor: Visitor) -> Pass:
         """See `Gate.admit`."""
         if visitor.authorization:
-            principal = self._log_in(visitor)
-        elif visitor.certificate is not None:
+            return self._passes.of(self._log_in(visitor), visitor.address)
+        if visitor.certificate is not None:
             found = self._of_certificate(visitor.certificate)
-            if found is None:
-                return self._nobody
-            principal = found
-        else:
-            return self._nobody
-        admitted = self._passes.get(principal)
-        if admitted is None:
-            access = Access(self._operations, principal, denied=self._denied, written=self._written)
-            # Two threads may both make one; the first is everybody's.
-            admitted = self._passes.setdefault(principal, Pass(access, principal, self._refused))
-        return admitted
+            if found is not None:
+                return self._passes.of(found, visitor.address)
+        return self._nobody
 
     def watch(self, watcher: Watcher) -> None:
         """See `Gate.watch`."""
         self._watchers.append(watcher)
 
-    def look(self) -> None:
-        """Withdraw the passes of tokens that were revoked, changed or have expired. Reactor thread; every second."""
+    def look(self, *, anew: bool = False) -> None:
+        """Withdraw the passes of tokens that were revoked, changed or have expired; `anew`: all. Reactor thread; every
+        second.
+        """
         now = self._wall()
-        gone = [principal for principal in tuple(self._passes) if now >= principal.valid_until]
-        withdrawn = frozenset([self._passes.pop(principal) for principal in gone])
-        if withdrawn:
-            for watcher in self._watchers:
-                watcher(withdrawn)
+        _tell(self._watchers, self._passes.withdraw(lambda principal: anew or now >= principal.valid_until))
 
     def _log_in(self, visitor: Visitor) -> Principal:
         if self._authority is None:
@@ -182,7 +230,10 @@ class ClosedGate:
         return principal
 
     def _denied(self, principal: Principal, operation: str) -> None:
-        self._refused(principal.name, operation)
+        self._audit.record("denied", principal.name, operation=operation)
 
-    def _refused(self, who: str, operation: str) -> None:
-        self._audit.record("denied", who, operation=operation)
+
+def _tell(watchers: list[Watcher], withdrawn: frozenset[Pass]) -> None:
+    if withdrawn:
+        for watcher in watchers:
+            watcher(withdrawn)

@@ -14,7 +14,7 @@ import pytest
 from kvtwisted.core.errors import Unauthenticated
 from kvtwisted.security.policy import NO_TOKEN
 
-from .clients import Grpc
+from .clients import Grpc, Http
 from .harness import CLI, FREE_PORTS, PATIENCE, Launcher, Server, environment, eventually, run_twistd
 
 _ALL = "get,set,delete,scan,config_read,config_write,metrics,admin"
@@ -210,3 +210,38 @@ def test_the_answer_says_how(start: Any, tokens: Tokens) -> None:
     tokens.create("app", "get")
     with start().http() as http:
         assert http.get("/api/v1/get/a").body["error"] == NO_TOKEN
+
+
+def test_rates_of_tokens_and_addresses(start: Any, tokens: Tokens) -> None:
+    """Over them requests are refused on both interfaces, with when to come back; a change takes effect at once."""
+    slow = tokens.run("create", "slow", "--grant=get,set", "--rate-operations=5")
+    root = tokens.create("root", _ALL)
+    server = start()
+
+    def refused(http: Http) -> Any:
+        answers = [http.get("/api/v1/get/a") for _ in range(50)]
+        return next((answer for answer in answers if answer.status == 429), None)
+
+    with server.http(slow) as http, server.http(root) as admin, server.grpc(slow) as client:
+        answer = refused(http)
+        assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (429, "rate_limited", "1")
+        codes = {eventually(lambda: _refusal(client)) for _ in range(3)}
+        assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert refused(admin) is None
+        assert admin.post("/api/v1/config", {"security": {"address_operations": 5}}).status == 200
+        assert eventually(lambda: refused(admin)).headers["retry-after"] == "1"
+
+        def lift() -> bool:
+            return admin.post("/api/v1/config", {"security": {"address_operations": 0}}).status == 200
+
+        eventually(lift)
+        eventually(lambda: refused(admin) is None)
+
+
+def _refusal(client: Grpc) -> grpc.StatusCode | None:
+    try:
+        client.call("Get", key="a")
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code
+    return None
