@@ -83,7 +83,7 @@ class HttpSettings:
     )
     idle_timeout: int = option(60, "Seconds without traffic after which a connection is closed.", low=1, high=3600)
     fast_lane: bool = option(
-        False, "Answer plain requests for single keys, mset and mget without Klein, many times as fast."
+        True, "Answer plain requests for single keys, mset and mget without Klein, many times as fast."
     )
 
 
