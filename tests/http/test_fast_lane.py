@@ -220,6 +220,20 @@ def test_a_shorter_time_holds_for_the_next_write() -> None:
     assert len(first.replies()) == 1
 
 
+@pytest.mark.parametrize("request_", [GET_K, request_bytes("POST", "/api/v1/mget", b'{"keys":["k"]}'), SCAN])
+def test_a_client_that_has_gone_is_not_waited_for(request_: bytes) -> None:
+    """No timer runs for it, though the thread has still to do the work."""
+    world = World()
+    world.held = True
+    wire = world.wire()
+    wire.send(request_)
+    wire.transport.disconnect()
+    assert world.reactor.getDelayedCalls() == []
+    assert world.admission.in_flight == 1
+    world.work()
+    assert world.admission.in_flight == 0
+
+
 # Defects.
 
 
