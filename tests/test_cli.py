@@ -40,7 +40,7 @@ async def live(tmp_path: Path) -> Any:
     pool = ThreadPool(minthreads=0, maxthreads=4, name="test")
     pool.start()
     configuration = ConfigManager.load(None, {}, {}, str(tmp_path / "runtime.json"))
-    site = LiveSite(reactor, pool, configuration, fast_lane=False)
+    site = LiveSite(reactor, pool, configuration, fast_lane=True)
     yield site
     await site.stop()
     pool.stop()

@@ -114,7 +114,7 @@ class HttpSettings:
         60, "Seconds within which a client must take 64 KiB of an answer, or all that is left.", low=1, high=3600
     )
     fast_lane: bool = option(
-        False, "Answer plain requests for single keys, mset and mget without Klein, many times as fast."
+        True, "Answer plain requests for single keys, mset and mget without Klein, many times as fast."
     )
 
 
