@@ -51,9 +51,13 @@ from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
+from .threaded.memory import give_back
 
 #: Threads of the background tasks, one for each: the log's fsync must not wait for a long compaction.
 BACKGROUND_THREADS = 5
+#: Connections that the kernel keeps until they are accepted. With Twisted's 50 a crowd that comes at once makes others
+#: wait for seconds, until they try again.
+BACKLOG = 1024
 
 _log = Logger(namespace="kvtwisted")
 
@@ -213,6 +217,7 @@ class Server(Service):
             max_response_bytes=lambda: self._settings.http.max_response_bytes,
             request_timeout=lambda: self._settings.limits.request_timeout,
             connections=connections,
+            give_back=lambda: self._reactor.callInThread(give_back),
         )
 
     def _make_grpc_server(
@@ -245,7 +250,7 @@ class Server(Service):
     def _start_transports(self, site: KvSite, grpc_server: GrpcServer) -> Addresses:
         host = self._settings.http.host
         try:
-            port = self._reactor.listenTCP(self._settings.http.port, site, interface=host)
+            port = self._reactor.listenTCP(self._settings.http.port, site, BACKLOG, host)
         except CannotListenError as error:
             raise Unavailable(f"http: cannot listen on {host}:{error.port}: {error.socketError.strerror}") from None
         try:

@@ -60,6 +60,7 @@ class KvSite(Site):
         *,
         connections: Connections | None = None,
         seconds: Callable[[], float] = time.monotonic,
+        give_back: Callable[[], object] = lambda: None,
     ) -> None:
         """Without `lane` every request goes to twisted.web and `resource`; without `connections` there is no limit."""
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
@@ -68,7 +69,7 @@ class KvSite(Site):
         self.max_body_bytes = options.max_body_bytes
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
-        self.deadlines = Deadlines(reactor, seconds, options.patience)
+        self.deadlines = Deadlines(reactor, seconds, options.patience, give_back)
         self._counted = connections
         self._refusals = Refusals(reactor, errors.too_many_connections())
         #: Whether `drain` has been called.
@@ -146,12 +147,14 @@ def make_site(
     request_timeout: Callable[[], float],
     connections: Connections | None = None,
     seconds: Callable[[], float] = time.monotonic,
+    give_back: Callable[[], object] = lambda: None,
 ) -> KvSite:
     """The HTTP interface over `operations` and `administration`, ready to be listened with.
 
     `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None when monitoring
     is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are asked anew for
-    each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines.
+    each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines;
+    `give_back` is called when much memory was freed.
     """
     handlers = Handlers(operations, reactor, max_response_bytes, request_timeout)
     admin = AdminHandlers(administration)
@@ -159,4 +162,12 @@ def make_site(
     lane = None
     if options.fast_lane:
         lane = FastLane(operations.direct, handlers, reactor, request_timeout, options.max_body_bytes)
-    return KvSite(make_app(routes).resource(), reactor, options, lane, connections=connections, seconds=seconds)
+    return KvSite(
+        make_app(routes).resource(),
+        reactor,
+        options,
+        lane,
+        connections=connections,
+        seconds=seconds,
+        give_back=give_back,
+    )
