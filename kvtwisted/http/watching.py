@@ -49,7 +49,9 @@ class WatchedChannel(HTTPChannel):
         raise NotImplementedError
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the client; what is left of them may be the beginning of a request."""
+        """Bytes from the client, which are of no interest once we are closing. They may end amid a request."""
+        if self._closing:
+            return
         super().dataReceived(data)
         if not self._busyReceiving and not self._closing:
             self._note_what_is_missing()
@@ -58,7 +60,8 @@ class WatchedChannel(HTTPChannel):
 
     def _nothing_missing(self) -> None:
         self._missing = _NOTHING
-        self._let_go()
+        if self._holding:
+            self._let_go()
 
     def hold(self, count: int) -> None:
         """So many bytes more of a body have come."""
@@ -66,9 +69,8 @@ class WatchedChannel(HTTPChannel):
         self.site.deadlines.received(count)
 
     def _let_go(self) -> None:
-        if self._holding:
-            holding, self._holding = self._holding, 0
-            self.site.deadlines.received(-holding)
+        holding, self._holding = self._holding, 0
+        self.site.deadlines.received(-holding)
 
     def _note_what_is_missing(self) -> None:
         """Bytes came in, and all that can be done with them is done: is it in the middle of a request?"""

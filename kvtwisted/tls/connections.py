@@ -8,8 +8,6 @@ Twisted's TLS does not have, sends the alert, closes our side of the TCP connect
 
 from __future__ import annotations
 
-import ctypes
-from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
@@ -26,6 +24,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..core.memory import give_back
 from .direct_send import send_now
 from .renewal import Certificates
 
@@ -179,7 +178,7 @@ class TlsFactory(TLSMemoryBIOFactory):
     def _give_back(self) -> None:
         self._giving_back = None
         self._most = len(self.protocols)
-        self.reactor.callInThread(give_back_memory)
+        self.reactor.callInThread(give_back)
 
     def doStop(self) -> None:
         """Nothing listens with it any more."""
@@ -187,12 +186,3 @@ class TlsFactory(TLSMemoryBIOFactory):
         if giving_back is not None:
             giving_back.cancel()
         super().doStop()
-
-
-def give_back_memory() -> None:
-    """Let the C library return free memory to the system; glibc does it by itself only at the heap's end. Any thread.
-
-    Takes some 25 ms for 250 MB. Other C libraries than glibc have no such function; then nothing is done.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
