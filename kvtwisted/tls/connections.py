@@ -8,6 +8,7 @@ Twisted's TLS does not have, sends the alert, closes our side of the TCP connect
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
