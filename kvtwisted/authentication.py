@@ -37,12 +37,17 @@ class Authentication:
         operations: Operations,
         audit: Audit,
         defer: Callable[..., Deferred[Any]],
+        count: Callable[[str], object],
     ) -> None:
-        """Read the tokens, if the settings name a file. Raises Unavailable. `defer` runs a function in a thread."""
+        """Read the tokens, if the settings name a file. Raises Unavailable.
+
+        `defer` runs a function in a thread; `count` is told why each refused request was refused.
+        """
         self._reactor = reactor
         self._settings = settings
         self._audit = audit
         self._defer = defer
+        self._count = count
         self._known: dict[str, TokenEntry] = {}
         self._authority: Authority | None = None
         self._file: TokenFile | None = None
@@ -63,7 +68,7 @@ class Authentication:
         self._closed: ClosedGate | None = None
         if self._authority is None and not (now.http.tls_client_ca or now.grpc.tls_client_ca):
             return OpenGate(audited(operations, written))
-        self._closed = ClosedGate(operations, self._authority, self._audit, written=written)
+        self._closed = ClosedGate(operations, self._authority, self._audit, written=written, count=self._count)
         return self._closed
 
     @property
@@ -71,11 +76,20 @@ class Authentication:
         """Whether nobody is asked for anything."""
         return self._closed is None
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens are known. Any thread."""
+        return 0 if self._authority is None else self._authority.tokens
+
     def tickers(self) -> list[Ticker]:
         """What keeps the gate current, not yet started."""
         if self._closed is None:
             return []
-        return [Ticker("tokens", self._reactor, lambda: LOOK_SECONDS, self._look)]
+        return [
+            Ticker("tokens", self._reactor, lambda: LOOK_SECONDS, self._look),
+            # By itself: a token ends also while the file's disk hangs.
+            Ticker("passes", self._reactor, lambda: LOOK_SECONDS, self._let_go),
+        ]
 
     def reload(self) -> Deferred[Any]:
         """Read the tokens now, whether or not the file seems to have changed. What is no good is logged."""

@@ -6,15 +6,16 @@ why it then listens on loopback alone (`kvtwisted.config.rules`).
 
 from __future__ import annotations
 
-from time import time
+from threading import Lock
+from time import monotonic, time
 from typing import Callable, NamedTuple, Protocol
 
-from ..core.errors import Unauthenticated
+from ..core.errors import KvError, PermissionDenied, RateLimited, Unauthenticated
 from ..core.operations import Operations
 from ..core.service import Service
 from . import policy
 from .access import Access, Written
-from .audit import ANONYMOUS, Audit
+from .audit import ANONYMOUS, Audit, Refusals
 from .authority import Authority
 from .buckets import network_of
 from .grants import OPERATIONS, Grant, Principal
@@ -37,6 +38,14 @@ class Visitor(NamedTuple):
     #: The name in the client's certificate, which TLS has verified.
     certificate: str | None = None
 
+    def __repr__(self) -> str:
+        """Without the secret that it may hold."""
+        return f"<Visitor {self.address} {self.certificate!a} {len(self.authorization)} authorization>"
+
+
+#: Told who (with the address of somebody anonymous) was refused what, and why.
+Refused = Callable[[str, str, str, KvError], object]
+
 
 class Pass:
     """What a visitor may do until the gate says otherwise. One for each principal: the same object as long as it holds.
@@ -44,26 +53,29 @@ class Pass:
     `operations` are those of the server, as far as they are granted. Any thread.
     """
 
-    def __init__(self, operations: Service, principal: Principal | None, denied: Callable[[str, str], object]) -> None:
-        """Without `principal` it is for visitors who show nothing: only what is public is open to them.
-
-        `denied` is told who was refused what.
-        """
+    def __init__(self, operations: Service, principal: Principal | None, refused: Refused) -> None:
+        """Without `principal` it is for visitors who show nothing: only what is public is open to them."""
         self.operations = operations
         self.principal = principal
-        self._denied = denied
+        self._refused = refused
 
     @property
     def is_known(self) -> bool:
         """Whether somebody has shown who they are, or need not."""
         return self.principal is not None
 
-    def require(self, requirement: str) -> None:
-        """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met."""
+    def require(self, requirement: str, address: str) -> None:
+        """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
+
+        `address` is where the request comes from, for the audit log.
+        """
         try:
             policy.admit(requirement, self.principal)
-        except Exception:
-            self._denied(ANONYMOUS if self.principal is None else self.principal.name, requirement)
+        except KvError as error:
+            if self.principal is None:
+                self._refused(ANONYMOUS, address, requirement, error)
+            else:
+                self._refused(self.principal.name, "", requirement, error)
             raise
 
 
@@ -77,6 +89,9 @@ class Gate(Protocol):
     def admit(self, visitor: Visitor) -> Pass:
         """Who it is. Raises Unauthenticated when what is shown is not valid, RateLimited after too many attempts."""
 
+    def find(self, visitor: Visitor) -> Pass | None:
+        """The same if it is somebody known, else None, which is no attempt: whoever asks comes to `admit` next."""
+
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher` whenever passes are withdrawn."""
 
@@ -86,10 +101,14 @@ class OpenGate:
 
     def __init__(self, operations: Service) -> None:
         """Everybody may do everything that `operations` do."""
-        self._pass = Pass(operations, Principal(ANONYMOUS, _EVERYTHING), lambda who, what: None)
+        self._pass = Pass(operations, Principal(ANONYMOUS, _EVERYTHING), lambda who, address, what, error: None)
 
     def admit(self, visitor: Visitor) -> Pass:
         """Everybody; what they show is not looked at."""
+        return self._pass
+
+    def find(self, visitor: Visitor) -> Pass | None:
+        """The same."""
         return self._pass
 
     def watch(self, watcher: Watcher) -> None:
@@ -116,37 +135,44 @@ class ClosedGate:
         audit: Audit,
         *,
         written: Written | None = None,
+        count: Callable[[str], object] = lambda reason: None,
         wall: Callable[[], float] = time,
+        seconds: Callable[[], float] = monotonic,
     ) -> None:
-        """`written` is told of each write that was let in; None: nobody is. `wall` is Unix time, in seconds."""
+        """`written` is told of each write that was let in; None: nobody is. `count` is told the code of each refusal.
+
+        `wall` is Unix time, in seconds; `seconds` a monotonic one.
+        """
         self._operations = operations
         self._authority = authority
-        self._audit = audit
+        self._refusals = Refusals(audit, seconds)
         self._written = written
+        self._count = count
         self._wall = wall
+        self._seconds = seconds
         self._watchers: list[Watcher] = []
         self._passes: dict[Principal, Pass] = {}
+        self._lock = Lock()
         self._certified: dict[str, Principal] = {}
         nobody = Principal(ANONYMOUS, ())
         self._nobody = Pass(Access(operations, nobody, denied=self._denied), None, self._refused)
 
     def admit(self, visitor: Visitor) -> Pass:
         """See `Gate.admit`."""
+        found = self.find(visitor)
+        if found is not None:
+            return found
+        return self._pass_of(self._log_in(visitor)) if visitor.authorization else self._nobody
+
+    def find(self, visitor: Visitor) -> Pass | None:
+        """See `Gate.find`."""
+        principal = None
         if visitor.authorization:
-            principal = self._log_in(visitor)
+            if self._authority is not None:
+                principal = self._authority.find(visitor.authorization)
         elif visitor.certificate is not None:
-            found = self._of_certificate(visitor.certificate)
-            if found is None:
-                return self._nobody
-            principal = found
-        else:
-            return self._nobody
-        admitted = self._passes.get(principal)
-        if admitted is None:
-            access = Access(self._operations, principal, denied=self._denied, written=self._written)
-            # Two threads may both make one; the first is everybody's.
-            admitted = self._passes.setdefault(principal, Pass(access, principal, self._refused))
-        return admitted
+            principal = self._of_certificate(visitor.certificate)
+        return None if principal is None else self._pass_of(principal)
 
     def watch(self, watcher: Watcher) -> None:
         """See `Gate.watch`."""
@@ -161,13 +187,30 @@ class ClosedGate:
             for watcher in self._watchers:
                 watcher(withdrawn)
 
+    def _pass_of(self, principal: Principal) -> Pass:
+        admitted = self._passes.get(principal)
+        if admitted is None:
+            access = Access(
+                self._operations,
+                principal,
+                denied=self._denied,
+                limited=lambda: self._count(RateLimited.code),
+                written=self._written,
+                seconds=self._seconds,
+            )
+            # Two threads may both make one; the first is everybody's.
+            admitted = self._passes.setdefault(principal, Pass(access, principal, self._refused))
+        return admitted
+
     def _log_in(self, visitor: Visitor) -> Principal:
-        if self._authority is None:
-            raise Unauthenticated("there are no tokens on this server; it goes by client certificates")
         try:
+            if self._authority is None:
+                raise Unauthenticated("there are no tokens on this server; it goes by client certificates")
             return self._authority.principal(visitor.authorization, network_of(visitor.address))
-        except Unauthenticated as error:
-            self._audit.record("login_failed", ANONYMOUS, address=visitor.address, reason=str(error))
+        except KvError as error:
+            self._count(error.code)
+            if isinstance(error, Unauthenticated):
+                self._refusals.record("login_failed", ANONYMOUS, visitor.address, reason=str(error))
             raise
 
     def _of_certificate(self, name: str) -> Principal | None:
@@ -175,14 +218,19 @@ class ClosedGate:
             return self._authority.of_certificate(name)
         principal = self._certified.get(name)
         if principal is None:
-            if len(self._certified) >= _MAX_CERTIFIED:
-                # Forgotten as principals, they are made anew when they come again.
-                self._certified.pop(next(iter(self._certified))).revoke()
-            principal = self._certified[name] = Principal(CERTIFICATE + name, _EVERYTHING)
+            with self._lock:
+                principal = self._certified.get(name)
+                if principal is None:
+                    if len(self._certified) >= _MAX_CERTIFIED:
+                        # Forgotten as principals, they are made anew when they come again.
+                        self._certified.pop(next(iter(self._certified))).revoke()
+                    principal = self._certified[name] = Principal(CERTIFICATE + name, _EVERYTHING)
         return principal
 
     def _denied(self, principal: Principal, operation: str) -> None:
-        self._refused(principal.name, operation)
+        self._count(PermissionDenied.code)
+        self._refusals.record("denied", principal.name, operation=operation)
 
-    def _refused(self, who: str, operation: str) -> None:
-        self._audit.record("denied", who, operation=operation)
+    def _refused(self, who: str, address: str, operation: str, error: KvError) -> None:
+        self._count(error.code)
+        self._refusals.record("denied", who, address, operation=operation)

@@ -9,6 +9,7 @@ calls first.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Callable
 from typing import Protocol as Interface
 
@@ -294,9 +295,10 @@ class Connection(Protocol):
         elif self._out or self._streams.parked:  # other connections may have made room
             self.flush()
 
-    def forget(self) -> None:
-        """Look again who calls, from the next header block on."""
+    def revoke(self, routes: Collection[int]) -> None:
+        """Look again who calls, from the next header block on, and see `Streams.revoke`."""
         self._streams.blocks.remembered.clear()
+        self._streams.revoke(routes)
 
     def drain(self) -> None:
         """Take no new calls, and close when those that run have ended."""
