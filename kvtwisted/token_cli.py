@@ -14,6 +14,7 @@ from typing import Any, Callable, ClassVar
 from twisted.python import usage
 
 from .command_line import AnywhereOptions
+from .security.audit import ANONYMOUS, SERVER
 from .security.entries import (
     MAX_RATE_BYTES,
     MAX_RATE_OPERATIONS,
@@ -80,6 +81,8 @@ class _Create(_TokenCommand):
         """The id."""
         if not valid_id(token_id):
             raise usage.UsageError(f"ID: must be 1 to {MAX_ID_LENGTH} of a-z 0-9 - and not begin with -")
+        if token_id in (SERVER, ANONYMOUS):
+            raise usage.UsageError(f"ID: {token_id} is what the audit log calls others")
         self.id = token_id
 
     def postOptions(self) -> None:

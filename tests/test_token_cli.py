@@ -153,6 +153,7 @@ def test_refusals(path: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["nonsense"], "Unknown command"),
         (["create"], "ID: must be 1 to 32"),
         (["create", "App", "--grant", "get"], "ID: must be 1 to 32"),
+        (["create", "server", "--grant", "get"], "ID: server is what the audit log calls others"),
         (["create", "a", "b", "--grant", "get"], "Wrong number of arguments"),
         (["create", "a"], "--grant: a token without one could do nothing"),
         (["create", "a", "--grant", ""], "unknown operation ''"),

@@ -86,7 +86,7 @@ class Authority:
             if changed or len(new) != len(old):
                 self._take(new)
                 for known in changed:
-                    known.principal.revoke()
+                    known.principal.revoke(is_replaced=known.entry.id in new)
                 self.generation += 1
 
     def retune(self, *, default_rate: Rate, failed_logins: int) -> None:
@@ -102,7 +102,7 @@ class Authority:
                 self._take(new)
                 for token_id, known in old.items():
                     if new[token_id] is not known:
-                        known.principal.revoke()
+                        known.principal.revoke(is_replaced=True)
                 self.generation += 1
         rate = Rate(failed_logins / FAILURE_SECONDS)
         if rate != self._failures.rate:

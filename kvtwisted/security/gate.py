@@ -13,12 +13,12 @@ from typing import Callable, NamedTuple, Protocol
 from ..core.errors import KvError, PermissionDenied, RateLimited, Unauthenticated
 from ..core.operations import Operations
 from ..core.service import Service
-from . import policy
+from . import buckets, policy
 from .access import Access, Written
 from .audit import ANONYMOUS, Audit, Refusals
 from .authority import Authority
 from .buckets import network_of
-from .grants import OPERATIONS, Grant, Principal
+from .grants import ADMIN, METRICS, OPERATIONS, Grant, Principal
 
 #: What a name in a client's certificate begins with in the audit log.
 CERTIFICATE = "cert:"
@@ -53,8 +53,15 @@ class Pass:
     `operations` are those of the server, as far as they are granted. Any thread.
     """
 
-    def __init__(self, operations: Service, principal: Principal | None, refused: Refused) -> None:
+    def __init__(
+        self,
+        operations: Service,
+        principal: Principal | None,
+        refused: Refused,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
         """Without `principal` it is for visitors who show nothing: only what is public is open to them."""
+        self._seconds = seconds
         self.operations = operations
         self.principal = principal
         self._refused = refused
@@ -67,16 +74,31 @@ class Pass:
     def require(self, requirement: str, address: str) -> None:
         """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
 
+        RateLimited, if it is for what `operations` do not see, and over the principal's rate.
+
         `address` is where the request comes from, for the audit log.
         """
         try:
             policy.admit(requirement, self.principal)
+            if requirement in (METRICS, ADMIN):
+                self._take()
         except KvError as error:
             if self.principal is None:
                 self._refused(ANONYMOUS, address, requirement, error)
             else:
                 self._refused(self.principal.name, "", requirement, error)
             raise
+
+    def _take(self) -> None:
+        """Take one from the rate, for what `operations` do not see."""
+        limiter = None if self.principal is None else self.principal.limiter
+        if limiter is not None:
+            buckets.admit(limiter.take(1, 0, self._seconds()), "the token")
+
+    @property
+    def is_replaced(self) -> bool:
+        """Of one that was withdrawn: whether who showed it only has to show it again."""
+        return self.principal is not None and self.principal.is_replaced
 
 
 #: Called, on the reactor thread, with the passes that hold no longer.
@@ -199,7 +221,7 @@ class ClosedGate:
                 seconds=self._seconds,
             )
             # Two threads may both make one; the first is everybody's.
-            admitted = self._passes.setdefault(principal, Pass(access, principal, self._refused))
+            admitted = self._passes.setdefault(principal, Pass(access, principal, self._refused, self._seconds))
         return admitted
 
     def _log_in(self, visitor: Visitor) -> Principal:
@@ -223,7 +245,7 @@ class ClosedGate:
                 if principal is None:
                     if len(self._certified) >= _MAX_CERTIFIED:
                         # Forgotten as principals, they are made anew when they come again.
-                        self._certified.pop(next(iter(self._certified))).revoke()
+                        self._certified.pop(next(iter(self._certified))).revoke(is_replaced=True)
                     principal = self._certified[name] = Principal(CERTIFICATE + name, _EVERYTHING)
         return principal
 
@@ -233,4 +255,5 @@ class ClosedGate:
 
     def _refused(self, who: str, address: str, operation: str, error: KvError) -> None:
         self._count(error.code)
-        self._refusals.record("denied", who, address, operation=operation)
+        if not isinstance(error, RateLimited):
+            self._refusals.record("denied", who, address, operation=operation)

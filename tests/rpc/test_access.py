@@ -230,6 +230,27 @@ def test_revocation_in_the_middle_of_a_stream(guarded: Guarded, path: str) -> No
     assert "a/2" not in guarded.world.stored()
 
 
+def test_other_rights_in_the_middle_of_a_stream(guarded: Guarded, transport: str) -> None:
+    """They hold from the next operation on; a native pipeline ends so that clients open it again."""
+    talk = Talk(guarded, PIPELINE, APP)
+    assert talk.ask(set_(1, "a/1", "v").SerializeToString())
+    guarded.replace(_ROOT, _APP._replace(grants=(grant("get,set", b"b/"),)))
+    if transport == "threaded":
+        answer = kv.PipelineResponse.FromString(talk.ask(set_(2, "a/2", "v").SerializeToString()))
+        assert answer.code == StatusCode.PERMISSION_DENIED.value[0]
+    else:
+        with pytest.raises(grpc.RpcError) as ended:
+            talk.ask(set_(2, "a/2", "v").SerializeToString())
+        assert ended.value.code() is StatusCode.UNAVAILABLE
+    talk.end()
+    again = Talk(guarded, PIPELINE, APP)
+    for key, code in (("b/1", 0), ("a/3", StatusCode.PERMISSION_DENIED.value[0])):
+        answer = kv.PipelineResponse.FromString(again.ask(set_(3, key, "v").SerializeToString()))
+        assert answer.code == code
+    again.end()
+    assert set(guarded.world.stored()) == {"a/1", "b/1"}
+
+
 def test_an_unfinished_request_of_a_revoked_token(guarded: Guarded, transport: str) -> None:
     """Its headers came before, its message afterwards: it is not carried out."""
     path, message = f"/{SERVICES[0]}/Set", enveloped(kv.SetRequest(key="a/1", value="v").SerializeToString())

@@ -156,10 +156,23 @@ def test_what_is_over_a_rate_is_counted() -> None:
     world = Fixture(entry)
     operations = world.gate.admit(visitor(shown)).operations
     operations.get(b"k")
-    for attempt in (lambda: operations.get(b"k"), lambda: operations.get_now(b"k"), operations.get_config):
+    admitted = world.gate.admit(visitor(shown))
+    for attempt in (
+        lambda: operations.get(b"k"),
+        lambda: operations.get_now(b"k"),
+        operations.get_config,
+        # What the operations know nothing of.
+        lambda: admitted.require("metrics", PEER),
+        lambda: admitted.require("admin", PEER),
+    ):
         with pytest.raises(RateLimited):
             attempt()
-    assert world.counted == ["rate_limited"] * 3
+    assert world.counted == ["rate_limited"] * 5
+    assert world.lines == []
+    world.seconds.now += 1
+    admitted.require("metrics", PEER)
+    with pytest.raises(RateLimited):
+        operations.get(b"k")
 
 
 def test_a_revoked_pass_is_withdrawn_once() -> None:
@@ -176,6 +189,7 @@ def test_a_revoked_pass_is_withdrawn_once() -> None:
     for _ in range(2):
         world.gate.look()
     assert world.withdrawn == [frozenset([gone])]
+    assert not gone.is_replaced
     assert world.gate.find(visitor(a)) is None
     assert world.gate.admit(visitor(b)) is stays
 
@@ -319,6 +333,7 @@ def test_other_rates_do_not_change_who_is_who() -> None:
     world.authority.retune(default_rate=Rate(1), failed_logins=0)
     world.gate.look()
     assert world.withdrawn == [frozenset([old])]
+    assert old.is_replaced
     new = world.gate.admit(visitor(shown)).operations
     new.get(b"k")
     with pytest.raises(RateLimited):

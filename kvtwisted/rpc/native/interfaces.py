@@ -8,18 +8,22 @@ read, and what those principals have begun and not finished ends: their requests
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Callable
 
 from ...core.errors import KvError
 from ...core.service import Service
 from ...security.gate import Gate, Pass, Visitor
 from ...security.policy import AUTHENTICATED, NOBODY, PUBLIC, rpc_requirement
-from ..errors import call_error
+from ..errors import CallError, Code, call_error
 from ..methods import SERVICES
 from .pipelines import PipelineService
 from .requests import Entry, Route
 from .unary import UnaryCalls
+
+_REVOKED = CallError(Code.UNAUTHENTICATED, "the token or certificate holds no longer")
+#: Clients open their streams again on this one.
+_REPLACED = CallError(Code.UNAVAILABLE, "what the token may do has changed: call again")
 
 
 class Interfaces:
@@ -31,12 +35,12 @@ class Interfaces:
         make_calls: Callable[[Service], UnaryCalls],
         pipelines: PipelineService,
         others: Iterable[Route],
-        revoke: Callable[[Collection[int]], None],
+        revoke: Callable[[Mapping[int, CallError]], None],
     ) -> None:
         """`make_calls` makes what answers the key-value service, `others` are the same for everybody.
 
-        `revoke` makes connections forget what header blocks meant, and end what they have not answered of the routes
-        with these ids (as `id` gives them: each pass has routes of its own, which may be equal).
+        `revoke` makes connections forget what header blocks meant, and end what has not begun of the routes with these
+        ids (as `id` gives them: each pass has routes of its own, which may be equal), with those errors.
         """
         self._gate = gate
         self._make_calls = make_calls
@@ -70,5 +74,7 @@ class Interfaces:
         return {route.path.encode(): route for route in routes if rpc_requirement(route.path) != NOBODY}
 
     def _withdrawn(self, passes: frozenset[Pass]) -> None:
-        gone = [self._entries.pop(withdrawn, {}) for withdrawn in passes]
-        self._revoke({id(route) for entry in gone for route in entry.values()})
+        gone = [
+            (self._entries.pop(withdrawn, {}), _REPLACED if withdrawn.is_replaced else _REVOKED) for withdrawn in passes
+        ]
+        self._revoke({id(route): error for entry, error in gone for route in entry.values()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Callable
 
@@ -22,6 +22,7 @@ from ...security.gate import Gate, OpenGate, Visitor
 from ...threaded.work import Work
 from ...tls.listening import over_tls
 from ..calls import Calls
+from ..errors import CallError
 from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..options import GrpcOptions
@@ -143,7 +144,7 @@ class NativeGrpcServer(Factory):
 
         return stopped.addCallback(lambda _: listening).addCallback(ended)
 
-    def _revoke(self, routes: Collection[int]) -> None:
+    def _revoke(self, routes: Mapping[int, CallError]) -> None:
         for connection in tuple(self._connections):
             try:
                 connection.revoke(routes)

@@ -6,7 +6,7 @@ nothing is remembered of them, but for their number if the answer comes later. T
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from functools import partial
 from typing import Callable, Protocol
 
@@ -314,15 +314,13 @@ class Streams(Answering):
                 sentence += " before its request had come in"
             self.finish(stream, CallError(Code.DEADLINE_EXCEEDED, sentence))
 
-    def revoke(self, routes: Collection[int]) -> None:
+    def revoke(self, routes: Mapping[int, CallError]) -> None:
         """End what has been asked of the routes with these ids and has not begun, and their streams of messages."""
-        error = CallError(Code.UNAUTHENTICATED, "the token or certificate holds no longer")
         for stream_id in [stream_id for stream_id, parked in self.parked.items() if id(parked[0]) in routes]:
-            self._take_parked(stream_id)
-            self.fail(stream_id, error)
+            self.fail(stream_id, routes[id(self._take_parked(stream_id)[0])])
         for stream in tuple(self.streams.values()):
-            head = stream.head
-            if head is not None and id(head.route) in routes and (stream.handler or stream.open):
+            error = None if stream.head is None else routes.get(id(stream.head.route))
+            if error is not None and (stream.handler or stream.open):
                 self.finish(stream, error)
 
     def _lost(self, stream_id: int, error: CallError) -> None:
