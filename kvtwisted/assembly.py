@@ -119,7 +119,7 @@ class Server(Service):
         work = Work(self._reactor, requests, storage.operations, admission)
         defer = partial(deferToThreadPool, self._reactor, background)
         authentication = self._authentication = Authentication(
-            self._reactor, lambda: self._settings, storage.operations, audit, defer
+            self._reactor, lambda: self._settings, storage.operations, audit, defer, metrics.denied
         )
         administration = self._make_administration(storage)
         behind = Behind(
@@ -150,6 +150,7 @@ class Server(Service):
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         transports.watch(metrics)
+        metrics.watch("kv_tokens", "Tokens and certificates that are known.", lambda: authentication.tokens)
         self._watch(metrics, engine, admission, work, batched)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
         self._config.audit = lambda event, who, facts: audit.record(event, who, **facts)

@@ -37,12 +37,17 @@ class Authentication:
         operations: Operations,
         audit: Audit,
         defer: Callable[..., Deferred[Any]],
+        count: Callable[[str], object],
     ) -> None:
-        """Read the tokens, if the settings name a file. Raises Unavailable. `defer` runs a function in a thread."""
+        """Read the tokens, if the settings name a file. Raises Unavailable.
+
+        `defer` runs a function in a thread; `count` is told why each refused request was refused.
+        """
         self._reactor = reactor
         self._settings = settings
         self._audit = audit
         self._defer = defer
+        self._count = count
         self._known: dict[str, TokenEntry] = {}
         self._authority: Authority | None = None
         self._addresses = Addresses(Rate())
@@ -65,13 +70,24 @@ class Authentication:
     def _make_gate(self, operations: Operations, written: Written | None) -> Gate:
         now = self._settings()
         if self._authority is None and not (now.http.tls_client_ca or now.grpc.tls_client_ca):
-            return OpenGate(operations, self._addresses, written)
+            return OpenGate(operations, self._addresses, written=written, count=self._count)
         self.is_open = False
-        return ClosedGate(operations, self._authority, self._audit, addresses=self._addresses, written=written)
+        return ClosedGate(
+            operations, self._authority, self._audit, addresses=self._addresses, written=written, count=self._count
+        )
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are known. Any thread."""
+        return 0 if self._authority is None else self._authority.tokens
 
     def tickers(self) -> list[Ticker]:
         """What keeps the gate current, not yet started."""
-        return [Ticker("tokens", self._reactor, lambda: LOOK_SECONDS, self._look)]
+        return [
+            Ticker("tokens", self._reactor, lambda: LOOK_SECONDS, self._look),
+            # By itself: a token ends also while the file's disk hangs.
+            Ticker("passes", self._reactor, lambda: LOOK_SECONDS, self._let_go),
+        ]
 
     def reload(self) -> Deferred[Any]:
         """Read the tokens now, whether or not the file seems to have changed. What is no good is logged."""

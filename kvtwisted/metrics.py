@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from .core.disk import DiskUsage
+from .core.errors import PermissionDenied, RateLimited, Unauthenticated
 from .core.operations import DELETE, GET, OPERATIONS, SCAN, SET
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -119,6 +120,9 @@ class Metrics:
         self._connections_refused = self._counter(
             "kv_connections_refused_total", "Connections refused because there were too many.", "transport", "reason"
         )
+        self._denied = self._counter("kv_denied_total", "Requests turned away for who sent them.", "reason")
+        for reason in (Unauthenticated.code, PermissionDenied.code, RateLimited.code):
+            self._denied.labels(reason)
         self._sample = StorageSample()
         registry.register(_SampleCollector(lambda: self._sample))
 
@@ -152,6 +156,10 @@ class Metrics:
     def connection_refused(self, transport: str, reason: str) -> None:
         """A connection was one too many, in all or from its address."""
         self._connections_refused.labels(transport, reason).inc()
+
+    def denied(self, reason: str) -> None:
+        """The gate refused a request; `reason` is the error's code."""
+        self._denied.labels(reason).inc()
 
     # What the background tasks report.
 

@@ -14,6 +14,7 @@ from typing import Any, Callable, ClassVar
 from twisted.python import usage
 
 from .command_line import AnywhereOptions
+from .security.audit import ANONYMOUS, SERVER
 from .security.entries import (
     MAX_RATE_BYTES,
     MAX_RATE_OPERATIONS,
@@ -26,6 +27,7 @@ from .security.entries import (
     write_time,
 )
 from .security.grants import OPERATIONS, Grant
+from .security.peer_names import MAX_NAME, usable
 from .security.token_file import edit, load
 from .security.tokens import MAX_ID_LENGTH, make, valid_id
 
@@ -58,12 +60,7 @@ class _Create(_TokenCommand):
     longdesc = "Makes the file if there is none. ID names the token in lists and logs. Only its SHA-256 is kept."
     optParameters: ClassVar[list[list[Any]]] = [
         ["not-after", None, None, "When it ends: a time in UTC like 2027-01-01T00:00:00Z. By default never."],
-        [
-            "certificate",
-            None,
-            None,
-            "The name in a client certificate, in place of a secret: none is made.",
-        ],
+        ["certificate", None, None, "The name in a client certificate, in place of a secret: none is made."],
         ["rate-operations", None, None, "Operations per second; 0: no limit. By default the server's."],
         ["rate-bytes", None, None, "Bytes per second; 0: no limit. By default the server's."],
     ]
@@ -84,6 +81,8 @@ class _Create(_TokenCommand):
         """The id."""
         if not valid_id(token_id):
             raise usage.UsageError(f"ID: must be 1 to {MAX_ID_LENGTH} of a-z 0-9 - and not begin with -")
+        if token_id in (SERVER, ANONYMOUS):
+            raise usage.UsageError(f"ID: {token_id} is what the audit log calls others")
         self.id = token_id
 
     def postOptions(self) -> None:
@@ -97,6 +96,11 @@ class _Create(_TokenCommand):
             raise usage.UsageError(f"--not-after: {error}") from None
         if self.not_after is not None and self.not_after <= time.time():
             raise usage.UsageError(f"--not-after: {self['not-after']} is over")
+        certificate = self["certificate"]
+        if certificate is not None and not usable(certificate):
+            raise usage.UsageError(
+                f"--certificate: must have 1 to {MAX_NAME} printable characters and no space at either end"
+            )
         operations = self._rate("rate-operations", MAX_RATE_OPERATIONS)
         size = self._rate("rate-bytes", MAX_RATE_BYTES)
         self.rate = None if operations is None and size is None else OwnRate(operations, size)
@@ -204,6 +208,8 @@ def _row(entry: TokenEntry, now: float) -> tuple[str, str, str, str]:
     grants = [
         ",".join(grant["operations"]) + (f":{grant['prefix']}" if grant["prefix"] else "") for grant in shown["grants"]
     ]
+    if entry.certificate is not None:
+        grants.append(f"(certificate {entry.certificate})")
     # A prefix may hold control characters, which would do things to a terminal.
     told = "  ".join(grants)
     printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in told)

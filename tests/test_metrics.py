@@ -142,7 +142,7 @@ def test_sample(scraped: Scraped) -> None:
     assert scraped.metrics.sample() is sample
     figures = {sample.name: sample.value for sample in scraped.samples()}
     assert {name: figures[name] for name in figures if name.startswith(("kv_d", "kv_v", "kv_k", "kv_r"))} == {
-        **{name: value for name, value in figures.items() if name.startswith("kv_delete")},
+        **{name: value for name, value in figures.items() if name.startswith(("kv_delete", "kv_denied"))},
         "kv_data_bytes": 11,
         "kv_value_bytes": 22,
         "kv_disk_used_bytes": 300,
@@ -153,6 +153,13 @@ def test_sample(scraped: Scraped) -> None:
         "kv_rocksdb_block_cache_usage": 55,
     }
     assert {scraped.types()[name] for name in ("kv_data_bytes", "kv_keys", "kv_rocksdb_block_cache_usage")} == {"gauge"}
+
+
+def test_refusals_by_reason(scraped: Scraped) -> None:
+    """Each reason that there is shows from the start."""
+    scraped.metrics.denied("permission_denied")
+    shown = {sample.labels["reason"]: sample.value for sample in scraped.samples() if sample.name == "kv_denied_total"}
+    assert shown == {"unauthenticated": 0, "permission_denied": 1, "rate_limited": 0}
 
 
 def test_before_the_first_sample(scraped: Scraped) -> None:

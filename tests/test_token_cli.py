@@ -78,6 +78,26 @@ def test_a_token_is_made_listed_used_and_revoked(path: str) -> None:
     assert load(path) == []
 
 
+def test_a_certificate_in_place_of_a_secret(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is printed that would have to be kept secret; each name may be there once."""
+    create = ("--file", path, "--certificate", "web.example.com", "--grant", "get:app/")
+    assert run("create", "web", *create) == (0, "created web")
+    grants = (Grant(frozenset({"get"}), b"app/"),)
+    assert load(path) == [TokenEntry("web", b"", grants, certificate="web.example.com")]
+    assert run("list", "--file", path)[1].splitlines()[1].endswith("get:app/  (certificate web.example.com)")
+    (shown,) = json.loads(run("list", "--json", "--file", path)[1])["tokens"]
+    assert shown["certificate"] == "web.example.com"
+    assert run("create", "other", *create) == (1, "")
+    assert "two have the same certificate" in capsys.readouterr().err
+    assert len(load(path)) == 1
+    authority = Authority()
+    authority.replace(load(path))
+    found = authority.of_certificate("web.example.com")
+    assert found is not None
+    assert found.name == "web"
+    assert run("revoke", "web", "--file", path) == (0, "revoked web")
+
+
 def test_lists_never_have_secrets_or_digests(path: str) -> None:
     """Nor has the file the secret."""
     _, token = run("create", "app", "--file", path, "--grant", "get")
@@ -133,6 +153,7 @@ def test_refusals(path: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["nonsense"], "Unknown command"),
         (["create"], "ID: must be 1 to 32"),
         (["create", "App", "--grant", "get"], "ID: must be 1 to 32"),
+        (["create", "server", "--grant", "get"], "ID: server is what the audit log calls others"),
         (["create", "a", "b", "--grant", "get"], "Wrong number of arguments"),
         (["create", "a"], "--grant: a token without one could do nothing"),
         (["create", "a", "--grant", ""], "unknown operation ''"),
@@ -146,6 +167,9 @@ def test_refusals(path: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["create", "a", "--grant", "get", "--rate-operations", "²"], "--rate-operations: must be an integer"),
         (["create", "a", "--grant", "get", "--rate-bytes", "1e9"], "--rate-bytes: must be an integer"),
         (["create", "a", "--grant", "get", "--rate-bytes", "9" * 5000], "--rate-bytes: must be an integer"),
+        (["create", "a", "--grant", "get", "--certificate", ""], "--certificate: must have 1 to 255 printable"),
+        (["create", "a", "--grant", "get", "--certificate", "a\x1b[2J"], "--certificate: must have 1 to 255 printable"),
+        (["create", "a", "--grant", "get", "--certificate", "x" * 256], "--certificate: must have 1 to 255 printable"),
         (["list", "x"], "Wrong number of arguments"),
         (["revoke"], "ID: the token's id is missing"),
     ],
@@ -204,7 +228,7 @@ def test_the_session_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     secret = re.compile(r"(kv1_app_)[0-9A-Za-z]{43}$", re.MULTILINE)
     steps = session(PAGE)
-    assert len(steps) == 3
+    assert len(steps) == 5
     for step in steps:
         program, *arguments = shlex.split(step.command)
         assert (program, arguments.pop(0)) == ("kvtwisted", "token")
@@ -229,7 +253,7 @@ def test_help_and_page_have_every_option(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         cli.main(["token", "create", "--help"])
     said = capsys.readouterr().out
-    for option in ("--file", "--grant", "--not-after", "--rate-operations", "--rate-bytes"):
+    for option in ("--file", "--grant", "--certificate", "--not-after", "--rate-operations", "--rate-bytes"):
         assert f"{option}=" in said
         assert f"`{option}" in prose(PAGE)
     for name, _, _, _ in token_cli.TokenOptions.subCommands:

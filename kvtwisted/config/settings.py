@@ -238,8 +238,10 @@ class LoggingSettings:
     format: str = option("text", "Form of the log files.", choices=("text", "json"))
     level: str = option("info", "Least level in running.log.", choices=("debug", "info", "warn", "error"), live=True)
     access: bool = option(False, "Write access.log, a line of JSON for each HTTP request.")
-    max_bytes: int = option(10 * MIB, "Bytes of a log file before it is rotated.", low=64 * KIB, high=1 * GIB)
-    max_files: int = option(5, "Rotated files kept of each log.", low=1, high=1000)
+    max_bytes: int = option(
+        10 * MIB, "Bytes of a log file before it is rotated.", low=64 * KIB, high=1 * GIB, guarded=True
+    )
+    max_files: int = option(5, "Rotated files kept of each log.", low=1, high=1000, guarded=True)
     performance_interval: int = option(
         60, "Seconds between two lines of the performance log.", low=1, high=86400, live=True
     )

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
+#: Bytes of a body that is read before it is known who sends it.
+UNKNOWN_BODY = 65_536
 #: Bytes of chunk sizes, extensions and trailers that a chunked body may have besides as many as it has content. What is
 #: below that costs work without a limit: chunks of one byte, each with an extension.
 MAX_FRAMING = 65_536
@@ -48,6 +50,12 @@ class KvRequest(Request):
     content: BytesIO
     #: When it was complete (`time.monotonic`).
     received_at: float
+
+    @property
+    def visitor(self) -> Visitor:
+        """Who the request says is there."""
+        authorization = self.requestHeaders.getRawHeaders(b"authorization", ())
+        return self.channel.visitor._replace(authorization=tuple(authorization))
 
     def gotLength(self, length: int | None) -> None:
         """The head is complete. Twisted would put a long body into a file."""
@@ -187,8 +195,13 @@ class KvChannel(WatchedChannel):
             self.refuse(errors.unknown_host())
         elif self.length is not None and self.length > limit:
             self.refuse(errors.body_too_large(limit, self.length))
+        elif (self.length is None or self.length > UNKNOWN_BODY) and (refusal := self._refusal()) is not None:
+            self.refuse(refusal)
         else:
             super().allHeadersReceived()
+
+    def _refusal(self) -> Answer | None:
+        return self.site.entrance.refusal(self.requests[-1].visitor)
 
     def _has_good_host(self) -> bool:
         """One valid Host, or none in HTTP/1.0 (RFC 9112, section 3.2)."""

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from ..core.errors import KvError
 from ..core.service import Service
-from ..security.gate import Gate, Pass, Visitor, Watcher
-from ..security.policy import PUBLIC, route_requirement
+from ..security.gate import Gate, Visitor, Watcher
+from ..security.passes import Pass
+from ..security.policy import AUTHENTICATED, PUBLIC, route_requirement
+from . import errors
 from .answers import Answer
 from .handlers import Handler, Received
 
@@ -49,16 +52,23 @@ class Entrance:
             admitted = self._gate.admit(Visitor(visitor.address))
         else:
             admitted = self._gate.admit(visitor)
-            admitted.require(requirement)
+            admitted.require(requirement, visitor.address)
         return self._interface(admitted).handlers[name](received)
 
     def lane(self, visitor: Visitor) -> FastLane | None:
         """What answers the plain requests of somebody known; None for anybody else, whom `handle` tells more."""
-        try:
-            admitted = self._gate.admit(visitor)
-        except KvError:
+        admitted = self._gate.find(visitor)
+        return None if admitted is None else self._interface(admitted).lane
+
+    def refusal(self, visitor: Visitor) -> Answer | None:
+        """What to answer at once to a visitor who is not known and announces much; None if they are known."""
+        if self._gate.find(visitor) is not None:
             return None
-        return self._interface(admitted).lane if admitted.is_known else None
+        try:
+            self._gate.admit(visitor).require(AUTHENTICATED, visitor.address)
+        except KvError as error:
+            return errors.answer(Failure(error), "authentication")
+        return None
 
     def _interface(self, admitted: Pass) -> Interface:
         made = self._made.get(admitted)

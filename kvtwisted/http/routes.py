@@ -111,10 +111,7 @@ def _serving(name: str, serve: Serve) -> Callable[..., Deferred[bytes]]:
         # Any byte may come; as Latin-1 none fails to decode.
         named = None if content_type is None else content_type.decode("latin-1")
         received = Received(tail.encode(), query, named, request.content.getvalue())
-        visitor = request.channel.visitor._replace(
-            authorization=tuple(request.requestHeaders.getRawHeaders(b"authorization", ()))
-        )
-        return respond(name, partial(serve, name, visitor), received).addCallback(request.begin)
+        return respond(name, partial(serve, name, request.visitor), received).addCallback(request.begin)
 
     return handle
 

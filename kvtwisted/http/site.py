@@ -78,6 +78,8 @@ class KvSite(Site):
             read = RequestReader(min(options.max_body_bytes, MAX_BODY), options.hosts).read
             self.protocol = partial(TwoLaneChannel, entrance, read)  # type: ignore[assignment]  # any factory does
             entrance.watch(self._forget)
+        #: Who may do what.
+        self.entrance = entrance
         self.max_body_bytes = options.max_body_bytes
         self.hosts = options.hosts
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Callable, cast
 from urllib.parse import unquote
+from weakref import WeakKeyDictionary
 
 import grpc
 
 from ..core.errors import KvError
 from ..core.service import Service
-from ..security.gate import Gate, Pass, Visitor
+from ..security.gate import Gate, Visitor
+from ..security.passes import Pass
 from ..security.policy import AUTHENTICATED
 from ..tls.peers import rpc_peer_name
 from .calls import Calls
@@ -23,14 +25,15 @@ class Access:
         """`make_calls` makes what runs the calls of one principal."""
         self._gate = gate
         self._make_calls = make_calls
-        self._calls: dict[Pass, Calls] = {}
-        gate.watch(self._withdrawn)
+        # The gate keeps those that hold; one that a thread adds after it was withdrawn is forgotten all the same.
+        self._calls: WeakKeyDictionary[Pass, Calls] = WeakKeyDictionary()
 
     def calls(self, context: grpc.ServicerContext) -> Calls:
         """What runs this call. Raises CallError when nobody known makes it."""
         try:
-            admitted = self._gate.admit(_visitor(context))
-            admitted.require(AUTHENTICATED)
+            visitor = _visitor(context)
+            admitted = self._gate.admit(visitor)
+            admitted.require(AUTHENTICATED, visitor.address)
         except KvError as error:
             raise call_error(error, "authentication") from None
         calls = self._calls.get(admitted)
@@ -38,10 +41,6 @@ class Access:
             # Two threads may both make one; either does.
             calls = self._calls[admitted] = self._make_calls(admitted.operations)
         return calls
-
-    def _withdrawn(self, passes: frozenset[Pass]) -> None:
-        for withdrawn in passes:
-            self._calls.pop(withdrawn, None)
 
 
 def _visitor(context: grpc.ServicerContext) -> Visitor:

@@ -129,8 +129,10 @@ class Handlers(grpc.GenericRpcHandler):
         return marked
 
     def _answer(self, method: Method, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
-        calls = self._admit(context)
+        self._admit(context)
         message = self._receive(arrived + self._request_timeout(), messages, context)
+        # The message may have taken its time.
+        calls = self._admit(context)
         try:
             expanded = self._expand(message)
             return calls.answer(method, expanded, arrived=arrived, time_left=context.time_remaining())
@@ -166,6 +168,7 @@ class Handlers(grpc.GenericRpcHandler):
         try:
             with self._watchdog.limit(arrived + reflection.STREAM_SECONDS, context.cancel):
                 for message in messages:
+                    self._admit(context)
                     yield self._reflect(message, context)
         finally:
             with self._streams_lock:

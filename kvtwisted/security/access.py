@@ -25,6 +25,9 @@ from .grants import ADMIN, CONFIG_READ, CONFIG_WRITE, DELETE, GET, SCAN, SET, Pr
 #: Told of each refusal: who, and what operation. Any thread; must not block or raise.
 Denied = Callable[[Principal, str], object]
 
+#: Told of each request that is over the principal's rate. Any thread; must not block or raise.
+Limited = Callable[[], object]
+
 #: Told of each write that was let in: who, what operation, which keys. Any thread; must not block or raise.
 Written = Callable[[Principal, str, Collection[bytes]], object]
 
@@ -69,6 +72,7 @@ class Access:
         principal: Principal,
         *,
         denied: Denied | None = None,
+        limited: Limited | None = None,
         written: Written | None = None,
         limiter: buckets.Budget | None = None,
         seconds: Callable[[], float] = monotonic,
@@ -80,6 +84,7 @@ class Access:
         # Given, it has the principal's own in it.
         self._limiter = principal.limiter if limiter is None else limiter
         self._denied = denied
+        self._limited = limited
         self._seconds = seconds
         self._get_prefixes = principal.prefixes(GET)
         self._set_prefixes = principal.prefixes(SET)
@@ -107,9 +112,7 @@ class Access:
                 raise self._refusal(GET)
             return self._operations.get_now(key)
         now = self._seconds()
-        wait = limiter.take(1, len(key), now)
-        if wait:
-            buckets.admit(wait, WHOSE)
+        self._admit(limiter.take(1, len(key), now))
         if not key.startswith(self._get_prefixes):
             raise self._refusal(GET)
         known, found = self._operations.get_now(key)
@@ -251,7 +254,13 @@ class Access:
         limiter = self._limiter
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
-            buckets.admit(limiter.take(operations or 1, size, self._seconds()), WHOSE)
+            self._admit(limiter.take(operations or 1, size, self._seconds()))
+
+    def _admit(self, wait: float) -> None:
+        if wait:
+            if self._limited is not None:
+                self._limited()
+            buckets.admit(wait, WHOSE)
 
     def _spent(self, found: Found | None) -> Found | None:
         if self._limiter is not None and found is not None:

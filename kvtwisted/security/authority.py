@@ -86,7 +86,7 @@ class Authority:
             if changed or len(new) != len(old):
                 self._take(new)
                 for known in changed:
-                    known.principal.revoke()
+                    known.principal.revoke(is_replaced=known.entry.id in new)
                 self.generation += 1
 
     def retune(self, *, default_rate: Rate, failed_logins: int) -> None:
@@ -102,7 +102,7 @@ class Authority:
                 self._take(new)
                 for token_id, known in old.items():
                     if new[token_id] is not known:
-                        known.principal.revoke()
+                        known.principal.revoke(is_replaced=True)
                 self.generation += 1
         rate = Rate(failed_logins / FAILURE_SECONDS)
         if rate != self._failures.rate:
@@ -116,12 +116,19 @@ class Authority:
         """
         if not authorization:
             raise Unauthenticated(NO_TOKEN)
+        found = self.find(authorization)
+        if found is None:
+            raise self._failed(network)
+        return found
+
+    def find(self, authorization: Sequence[bytes]) -> Principal | None:
+        """The same, but None for nobody, which does not count as a failed login."""
         token = tokens.read(authorization)
         if token is not None:
             known = self._known.get(token.id, self._nobody)
             if tokens.same(known.digest, token.digest) and self.wall() < known.principal.valid_until:
                 return known.principal
-        raise self._failed(network)
+        return None
 
     def of_certificate(self, name: str) -> Principal | None:
         """The principal whose entry names this client certificate, if there is one that is valid now."""

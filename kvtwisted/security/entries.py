@@ -16,7 +16,7 @@ from ..core.errors import InvalidConfig, InvalidRequest
 from ..core.limits import MAX_KEY_BYTES
 from ..core.strict_json import loads
 from .grants import OPERATIONS, Grant, check_grant
-from .peer_names import MAX_NAME
+from .peer_names import MAX_NAME, usable
 from .tokens import MAX_ID_LENGTH, valid_id
 
 #: The form's version, which the file names.
@@ -159,8 +159,11 @@ def _shows(members: Mapping[str, object], name: str) -> tuple[bytes, str | None]
         raise InvalidTokens(f"{name}: must have either sha256 or certificate")
     if "certificate" in members:
         certificate = _text(members["certificate"], f"{name}.certificate")
-        if not 0 < len(certificate) <= MAX_NAME:
-            raise InvalidTokens(f"{name}.certificate: must have 1 to {MAX_NAME} characters, not {len(certificate)}")
+        if not usable(certificate):
+            raise InvalidTokens(
+                f"{name}.certificate: must have 1 to {MAX_NAME} printable characters and no space at either end, "
+                f"not {_shown(certificate)}"
+            )
         return b"", certificate
     digest = _text(members["sha256"], f"{name}.sha256")
     if not _DIGEST.fullmatch(digest):

@@ -45,12 +45,12 @@ def check_grant(grant: Grant) -> str | None:
 class Principal:
     """Somebody with rights. Any thread may ask.
 
-    Immutable but for `valid_until`, the Unix time (seconds) from which it is nobody any more. It is moved into the past
-    when the token is revoked or changed. So a principal that is kept, with a connection for example, is still good if
-    `now < principal.valid_until`, and nothing else has to be compared.
+    Immutable but for `is_replaced` and `valid_until`, the Unix time (seconds) from which it is nobody any more. It is
+    moved into the past when the token is revoked or changed. So a principal that is kept, with a connection for example,
+    is still good if `now < principal.valid_until`, and nothing else has to be compared.
     """
 
-    __slots__ = ("_prefixes", "grants", "limiter", "name", "valid_until")
+    __slots__ = ("_prefixes", "grants", "is_replaced", "limiter", "name", "valid_until")
 
     def __init__(
         self,
@@ -65,6 +65,8 @@ class Principal:
         self.grants = tuple(grants)
         self.valid_until = valid_until
         self.limiter = limiter
+        #: Whether another one goes on in its place: it was not revoked, but its rights or rates have changed.
+        self.is_replaced = False
         for grant in self.grants:
             reason = check_grant(grant)
             if reason is not None:
@@ -97,6 +99,7 @@ class Principal:
         """Whether there is any key that it may do `operation` on: what can be said before the key is read."""
         return bool(self._prefixes[operation])
 
-    def revoke(self) -> None:
-        """From now on it is nobody."""
+    def revoke(self, *, is_replaced: bool = False) -> None:
+        """From now on it is nobody, or another one is in its place."""
+        self.is_replaced = is_replaced
         self.valid_until = -math.inf

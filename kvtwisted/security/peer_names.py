@@ -26,9 +26,12 @@ def name_of(certificate: Certificate) -> str | None:
     except Exception:
         # What cannot be read names nobody. cryptography has no common class for these errors.
         return None
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
-        return None
-    return name
+    return name if isinstance(name, str) and usable(name) else None
+
+
+def usable(name: str) -> bool:
+    """Whether a client may have this name."""
+    return 0 < len(name) <= MAX_NAME and name.isprintable() and name == name.strip()
 
 
 @lru_cache(maxsize=1024)

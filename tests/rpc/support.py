@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Callable
 
 import grpc
 from google.protobuf.message import Message
@@ -24,6 +24,7 @@ from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security.certificates import CertificateFiles
 from kvtwisted.security.connections import Connections
+from kvtwisted.security.gate import Gate, OpenGate
 from kvtwisted.threaded.work import Work
 from kvtwisted.tls.renewal import Certificates
 from tests.support.clocks import ManualClock
@@ -149,6 +150,7 @@ class World:
         private_key: str = "",
         client_ca: str = "",
         connections: Connections | None = None,
+        make_gate: Callable[[Operations], Gate] = OpenGate,
     ) -> None:
         self.engine = memory_engine()
         self.engine.slow = transport == "native, by the pool"
@@ -171,6 +173,7 @@ class World:
         limits: Any = {
             "max_response_bytes": lambda: self.max_response_bytes,
             "request_timeout": lambda: self.request_timeout,
+            "gate": make_gate(self.operations),
         }
         self.server: ThreadedGrpcServer | NativeServer
         if transport == "threaded":

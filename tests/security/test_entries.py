@@ -25,6 +25,7 @@ from kvtwisted.security.entries import (
     write_time,
 )
 from kvtwisted.security.grants import KEYED, OPERATIONS, Grant
+from kvtwisted.security.peer_names import usable
 
 GOOD: dict[str, Any] = {
     "version": 1,
@@ -39,6 +40,7 @@ GOOD: dict[str, Any] = {
     ],
 }
 
+_LONG = "a string of 256 characters"
 BAD_ID = "tokens[0].id: must be 1 to 32 of a-z 0-9 - and not begin with -, not "
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=5)
@@ -67,7 +69,7 @@ ENTRIES = st.builds(
     st.lists(GRANTS, min_size=1, max_size=3).map(tuple),
     st.none(),
     st.none(),
-    st.text(min_size=1, max_size=20),
+    st.text(min_size=1, max_size=20).filter(usable),
 )
 
 
@@ -133,7 +135,14 @@ def grant_with(**members: Any) -> dict[str, Any]:
         (token_with(sha256=...), "tokens[0]: must have either sha256 or certificate"),
         (token_with(grants=...), "tokens[0]: the field grants is missing"),
         (token_with(certificate="web"), "tokens[0]: must have either sha256 or certificate"),
-        (token_with(sha256=..., certificate=""), "tokens[0].certificate: must have 1 to 255 characters, not 0"),
+        *(
+            (
+                token_with(sha256=..., certificate=name),
+                "tokens[0].certificate: must have 1 to 255 printable characters and no space at either end, "
+                f"not {shown}",
+            )
+            for name, shown in (("", '""'), (" web", '" web"'), ("a\x1b", r'"a\u001b"'), ("x" * 256, _LONG))
+        ),
         (token_with(sha256=..., certificate=7), "tokens[0].certificate: must be a string, not 7"),
         (
             token_with(scopes=[]),

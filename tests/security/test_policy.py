@@ -47,7 +47,7 @@ def test_every_rpc_of_the_native_server(parts: Any) -> None:
     operations, admission, health, limits = parts
     work = Work(reactor, ThreadPool(0, 1), operations, admission)
     server = NativeGrpcServer(reactor, operations, work, admission, health, OPTIONS, **limits)
-    assert {path.decode() for path in server.enter(Visitor("")).routes} == policy.RPCS.keys()
+    assert {path.decode() for path in server.enter(Visitor(""), b"")} == policy.RPCS.keys()
 
 
 def test_every_rpc_of_the_threaded_server(parts: Any) -> None:

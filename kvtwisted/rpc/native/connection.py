@@ -9,6 +9,7 @@ calls first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Callable
 from typing import Protocol as Interface
 
@@ -20,6 +21,7 @@ from zope.interface import implementer
 
 from ...security.gate import Visitor
 from ...tls.peers import peer_name
+from ..errors import CallError
 from . import frames
 from .control import Control
 from .frames import (
@@ -294,9 +296,10 @@ class Connection(Protocol):
         elif self._out or self._streams.parked:  # other connections may have made room
             self.flush()
 
-    def forget(self) -> None:
-        """Look again who calls, from the next header block on."""
+    def revoke(self, routes: Mapping[int, CallError]) -> None:
+        """Look again who calls, from the next header block on, and see `Streams.revoke`."""
         self._streams.blocks.remembered.clear()
+        self._streams.revoke(routes)
 
     def drain(self) -> None:
         """Take no new calls, and close when those that run have ended."""

@@ -51,12 +51,6 @@ class PipelineService:
         for open_pipeline in tuple(self._open):
             open_pipeline.stop()
 
-    def revoke(self, calls: UnaryCalls) -> None:
-        """End now the pipelines whose operations `calls` answers. What has begun is done, and answered to nobody."""
-        for open_pipeline in tuple(self._open):
-            if open_pipeline.calls is calls:
-                open_pipeline.revoke()
-
     def _begin(self, calls: UnaryCalls, stream: Stream) -> _Pipeline:
         if self._stopping:
             raise _stopping()
@@ -76,7 +70,7 @@ class _Pipeline:
 
     def __init__(self, stream: Stream, calls: UnaryCalls, closed: Callable[[_Pipeline], None]) -> None:
         self._stream = stream
-        self.calls = calls
+        self._calls = calls
         self._writes = {"set": calls.writes["Set"], "delete": calls.writes["Delete"]}
         self._closed = closed
         self._number = 0
@@ -151,10 +145,6 @@ class _Pipeline:
             self._ended, self._error = True, _stopping()
             self._go_on()
 
-    def revoke(self) -> None:
-        """End it."""
-        self._stream.finish(CallError(Code.UNAUTHENTICATED, "the token holds no longer"))
-
     # One operation after the other.
 
     @property
@@ -173,11 +163,11 @@ class _Pipeline:
         self._beginning = operation
         _, field, request = operation
         if field == "get":
-            self.calls.get(self, self._number, request, None)
+            self._calls.get(self, self._number, request, None)
         elif request.ByteSize() > INLINE_MESSAGE:
-            self.calls.pooled(self._writes[field].method, False, self, self._number, request.SerializeToString(), None)
+            self._calls.pooled(self._writes[field].method, False, self, self._number, request.SerializeToString(), None)
         else:
-            self.calls.write(self._writes[field], self, self._number, request, None)
+            self._calls.write(self._writes[field], self, self._number, request, None)
         self._beginning = None
 
     def _end(self, number: int) -> Operation | None:

@@ -68,15 +68,11 @@ class Head:
         self.unary = route.unary if route is not None and refusal is None else None
 
 
-class Entry(NamedTuple):
-    """The routes that a request finds, and the answer on all other paths: None is UNIMPLEMENTED."""
+#: The routes that a request finds, by their paths.
+Entry = Mapping[bytes, Route]
 
-    routes: Mapping[bytes, Route]
-    elsewhere: CallError | None = None
-
-
-#: What a request finds that has these values of the header `authorization`. Raises CallError.
-Enter = Callable[["tuple[bytes, ...]"], Entry]
+#: What a request finds that has this path, and these values of the header `authorization`. Raises CallError.
+Enter = Callable[[bytes, "tuple[bytes, ...]"], Entry]
 
 
 def read_head(enter: Enter, headers: Headers) -> Head:
@@ -91,17 +87,16 @@ def read_head(enter: Enter, headers: Headers) -> Head:
     refusal = _not_grpc(fields)
     if refusal is not None:
         return Head(None, refusal, None, length)
+    path = fields[b":path"]
     try:
-        entry = enter(tuple([value for name, value in headers if name == b"authorization"]))
+        entry = enter(path, tuple([value for name, value in headers if name == b"authorization"]))
     except CallError as error:
         # Each attempt counts, so that the next one with the same headers must come here too.
         return Head(None, _status(error.code, str(error)), None, length, lasts=False)
-    route = entry.routes.get(fields[b":path"])
-    if route is None and entry.elsewhere is not None:
-        return Head(None, _status(entry.elsewhere.code, str(entry.elsewhere)), None, length)
+    route = entry.get(path)
     if route is None:
-        path = fields[b":path"].decode("ascii", "replace")[:200]
-        return Head(None, _status(UNIMPLEMENTED, f"there is no method {path}"), None, length)
+        sentence = f"there is no method {path.decode('ascii', 'replace')[:200]}"
+        return Head(None, _status(UNIMPLEMENTED, sentence), None, length)
     timeout, refusal = _timeout(fields.get(b"grpc-timeout"))
     return Head(route, refusal or _unknown_encoding(fields.get(b"grpc-encoding")), timeout, length)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Callable
 
@@ -21,6 +22,7 @@ from ...security.gate import Gate, OpenGate, Visitor
 from ...threaded.work import Work
 from ...tls.listening import over_tls
 from ..calls import Calls
+from ..errors import CallError
 from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..options import GrpcOptions
@@ -84,7 +86,7 @@ class NativeGrpcServer(Factory):
         self._pipelines = PipelineService()
         self._interfaces = Interfaces(
             gate or OpenGate(operations), make_calls, self._pipelines,
-            [*self._health.routes(), *self._reflection.routes()], self._forget,
+            [*self._health.routes(), *self._reflection.routes()], self._revoke,
         )  # fmt: skip
         self._counted = connections
         self._connections: set[Connection] = set()
@@ -142,9 +144,15 @@ class NativeGrpcServer(Factory):
 
         return stopped.addCallback(lambda _: listening).addCallback(ended)
 
-    def _forget(self) -> None:
-        for connection in self._connections:
-            connection.forget()
+    def _revoke(self, routes: Mapping[int, CallError]) -> None:
+        for connection in tuple(self._connections):
+            try:
+                connection.revoke(routes)
+            except Exception:
+                # What is shown on the others must be looked at again all the same.
+                _log.failure("a gRPC connection could not be made to look again who calls")
+                connection.abort()
+        self.flush()
 
     def _abort(self) -> None:
         for connection in tuple(self._connections):
@@ -204,9 +212,9 @@ class NativeGrpcServer(Factory):
         self._connections.discard(connection)
         self._check_stopped()
 
-    def enter(self, visitor: Visitor) -> Entry:
-        """What the visitor finds. Raises CallError."""
-        return self._interfaces.of(visitor)
+    def enter(self, visitor: Visitor, path: bytes) -> Entry:
+        """What the visitor finds who asks for this path. Raises CallError."""
+        return self._interfaces.of(visitor, path)
 
     def touched(self, connection: Connection) -> None:
         """It has something to send, which `flush` sends."""

@@ -6,6 +6,7 @@ nothing is remembered of them, but for their number if the answer comes later. T
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Callable, Protocol
 
@@ -38,8 +39,8 @@ class Settings(Protocol):
     seconds: Callable[[], float]
     request_timeout: Callable[[], float]
 
-    def enter(self, visitor: Visitor) -> Entry:
-        """What the visitor finds. Raises CallError."""
+    def enter(self, visitor: Visitor, path: bytes) -> Entry:
+        """What the visitor finds who asks for this path. Raises CallError."""
 
 
 class Streams(Answering):
@@ -66,8 +67,8 @@ class Streams(Answering):
         #: still run, and a peer that resets its calls (CVE-2023-44487) is not to have more running than one that waits.
         self.allowed = MAX_STREAMS
 
-    def _enter(self, authorization: tuple[bytes, ...]) -> Entry:
-        return self._settings.enter(self.visitor._replace(authorization=authorization))
+    def _enter(self, path: bytes, authorization: tuple[bytes, ...]) -> Entry:
+        return self._settings.enter(self.visitor._replace(authorization=authorization), path)
 
     def begin(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         """A whole header block has come."""
@@ -312,6 +313,15 @@ class Streams(Answering):
             if stream.handler is None:
                 sentence += " before its request had come in"
             self.finish(stream, CallError(Code.DEADLINE_EXCEEDED, sentence))
+
+    def revoke(self, routes: Mapping[int, CallError]) -> None:
+        """End what has been asked of the routes with these ids and has not begun, and their streams of messages."""
+        for stream_id in [stream_id for stream_id, parked in self.parked.items() if id(parked[0]) in routes]:
+            self.fail(stream_id, routes[id(self._take_parked(stream_id)[0])])
+        for stream in tuple(self.streams.values()):
+            error = None if stream.head is None else routes.get(id(stream.head.route))
+            if error is not None and (stream.handler or stream.open):
+                self.finish(stream, error)
 
     def _lost(self, stream_id: int, error: CallError) -> None:
         self.finish(self.streams[stream_id], error)

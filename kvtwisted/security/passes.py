@@ -1,0 +1,147 @@
+"""The passes that a gate gives: who may do what until it says otherwise."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Callable
+
+from ..core.errors import KvError, RateLimited
+from ..core.operations import Operations
+from ..core.service import Service
+from . import buckets, policy
+from .access import WHOSE, Access, Denied, Written
+from .audit import ANONYMOUS
+from .buckets import Addresses, Both, Budget, OfAddress, network_of
+from .grants import ADMIN, METRICS, Principal
+
+#: Passes that are given; of more the oldest are withdrawn at the next look.
+MAX_PASSES = 4096
+
+#: Told who (with the address of somebody anonymous) was refused what, and why.
+Refused = Callable[[str, str, str, KvError], object]
+
+
+class Pass:
+    """What a visitor may do until the gate says otherwise. One for each principal: the same object as long as it holds.
+
+    `operations` are those of the server, as far as they are granted. Any thread.
+    """
+
+    def __init__(
+        self,
+        operations: Service,
+        principal: Principal | None,
+        refused: Refused,
+        limiter: Budget | None = None,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
+        """Without `principal` it is for visitors who show nothing: only what is public is open to them."""
+        self._seconds = seconds
+        self.operations = operations
+        self.principal = principal
+        self._refused = refused
+        self._limiter = limiter
+        #: Of one that was withdrawn: whether the principal only has to come again.
+        self.is_replaced = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether somebody has shown who they are, or need not."""
+        return self.principal is not None
+
+    def require(self, requirement: str, address: str) -> None:
+        """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
+
+        RateLimited, if it is for what `operations` do not see, and over the principal's rate.
+
+        `address` is where the request comes from, for the audit log.
+        """
+        try:
+            policy.admit(requirement, self.principal)
+            if requirement in (METRICS, ADMIN):
+                self._take()
+        except KvError as error:
+            if self.principal is None:
+                self._refused(ANONYMOUS, address, requirement, error)
+            else:
+                self._refused(self.principal.name, "", requirement, error)
+            raise
+
+    def _take(self) -> None:
+        """Take one from the rate, for what `operations` do not see."""
+        if self._limiter is not None:
+            buckets.admit(self._limiter.take(1, 0, self._seconds()), WHOSE)
+
+
+class Passes:
+    """Those that have been given. Any thread, but `withdraw`.
+
+    Where addresses have rates, a principal has a pass for each address that it comes from.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        addresses: Addresses,
+        refused: Refused,
+        *,
+        denied: Denied | None = None,
+        written: Written | None = None,
+        count: Callable[[str], object] = lambda reason: None,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
+        """`count` is told the code of each refusal for a rate; see `Pass` and `Access` for the others."""
+        self._operations = operations
+        self._addresses = addresses
+        self._refused = refused
+        self._denied = denied
+        self._written = written
+        self._count = count
+        self._seconds = seconds
+        self._given: dict[tuple[Principal, str], Pass] = {}
+
+    def __len__(self) -> int:
+        """Those that hold."""
+        return len(self._given)
+
+    def of(self, principal: Principal, address: str) -> Pass:
+        """The principal's."""
+        network = network_of(address) if self._addresses.limited else ""
+        found = self._given.get((principal, network))
+        if found is None:
+            limiter = self._limiter(principal, network)
+            access = Access(
+                self._operations,
+                principal,
+                denied=self._denied,
+                limited=lambda: self._count(RateLimited.code),
+                written=self._written,
+                limiter=limiter,
+                seconds=self._seconds,
+            )
+            # Two threads may both make one; the first is everybody's.
+            made = Pass(access, principal, self._refused, limiter, self._seconds)
+            found = self._given.setdefault((principal, network), made)
+        return found
+
+    def withdraw(self, now: float, *, anew: bool) -> frozenset[Pass]:
+        """Take back those of principals who are nobody any more, and the oldest of too many; `anew`: all.
+
+        `now` is Unix time in seconds.
+        """
+        given = tuple(self._given)
+        keys = [key for key in given if anew or now >= key[0].valid_until]
+        keys += given[: max(0, len(given) - MAX_PASSES)]
+        withdrawn = []
+        for key in keys:
+            found = self._given.pop(key, None)
+            if found is not None:
+                found.is_replaced = key[0].is_replaced or now < key[0].valid_until
+                withdrawn.append(found)
+        return frozenset(withdrawn)
+
+    def _limiter(self, principal: Principal, network: str) -> Budget | None:
+        if not self._addresses.limited:
+            return principal.limiter
+        of_address = OfAddress(self._addresses, network)
+        return of_address if principal.limiter is None else Both(principal.limiter, of_address)
