@@ -70,6 +70,20 @@ def test_a_client_that_goes_on_behind_a_stuck_write() -> None:
     assert world.reactor.getDelayedCalls() == []
 
 
+def test_a_write_that_ends_late_takes_no_time_from_the_next() -> None:
+    """One that was given up is done at last, and the one behind it gets stuck, too."""
+    world = World()
+    world.held = True
+    wire = world.wire()
+    wire.send(SET_K * 2)
+    world.reactor.advance(world.request_timeout + LAST_RESORT)
+    world.pool.run_one()
+    world.reactor.advance(world.request_timeout + LAST_RESORT)
+    assert [problem(reply)[1] for reply in wire.replies()] == ["deadline_exceeded"] * 2
+    world.work()
+    assert (wire.replies(), world.admission.in_flight) == ([], 0)
+
+
 def test_a_shorter_time_holds_for_the_next_write() -> None:
     """Also when it ends before that of one that came earlier."""
     world = World()
