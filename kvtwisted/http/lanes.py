@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: Requests answered, and bytes of answers given to the transport, before others have their turn. A packet holds 1,700
 #: requests, so that a hundred connections that pipeline would take a second for each turn of the reactor.
 TURN, BURST = 64, 262_144
+#: The same for requests that twisted.web answers.
+TWISTED_TURN = 4
 #: Bytes that may come in behind an unanswered request; as many as twisted.web lets in.
 EAGER = 16_384
 
@@ -84,12 +86,16 @@ class TwoLaneChannel(KvChannel):
         if self._is_busy:
             return
         self._is_busy = True
+        left = TWISTED_TURN
         try:
             while self._held and not (
                 self._is_twisted or self._is_promised or self._waitingForTransport or self._closing
             ):
-                if not self._take():
+                if not left:
+                    self._end_turn()
+                elif not self._take():
                     break
+                left -= 1
             self._flush()
         except Exception:
             # A defect, after which nobody knows where this stream stands. The caller has other connections to serve.
@@ -143,10 +149,14 @@ class TwoLaneChannel(KvChannel):
                 # When the transport wants no more it says when to go on. Otherwise that is in the next turn.
                 self._flush()
                 if at < end and not self._waitingForTransport:
-                    self.site.reactor.callLater(0, self.answered, self.promise(), b"")
+                    self._end_turn()
                 break
         self._held = data[at:]
         return True
+
+    def _end_turn(self) -> None:
+        """Go on in the next turn of the reactor: when others have had theirs."""
+        self.site.reactor.callLater(0, self.answered, self.promise(), b"")
 
     def _log_answer(self, log: AccessLog, answer: bytes) -> None:
         request, asked_at = self._asked

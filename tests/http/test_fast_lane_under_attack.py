@@ -12,7 +12,7 @@ from kvtwisted.http.answers import Answer
 from kvtwisted.http.fast_lane import FastLane
 from kvtwisted.http.fast_requests import POST, RequestReader
 from kvtwisted.http.handlers import LAST_RESORT
-from kvtwisted.http.lanes import EAGER, TURN
+from kvtwisted.http.lanes import EAGER, TURN, TWISTED_TURN
 
 from .support import World, parse_replies, problem, request_bytes
 from .test_fast_lane import GET_K, SCAN, SET_K
@@ -68,6 +68,20 @@ def test_a_client_that_goes_on_behind_a_stuck_write() -> None:
         assert len(parse_replies(wire.transport.value())) == answered
     wire.transport.disconnect()
     assert world.reactor.getDelayedCalls() == []
+
+
+def test_a_write_that_ends_late_takes_no_time_from_the_next() -> None:
+    """One that was given up is done at last, and the one behind it gets stuck, too."""
+    world = World()
+    world.held = True
+    wire = world.wire()
+    wire.send(SET_K * 2)
+    world.reactor.advance(world.request_timeout + LAST_RESORT)
+    world.pool.run_one()
+    world.reactor.advance(world.request_timeout + LAST_RESORT)
+    assert [problem(reply)[1] for reply in wire.replies()] == ["deadline_exceeded"] * 2
+    world.work()
+    assert (wire.replies(), world.admission.in_flight) == ([], 0)
 
 
 def test_a_shorter_time_holds_for_the_next_write() -> None:
@@ -138,6 +152,26 @@ def test_connections_take_turns() -> None:
     world.work()
     statuses = [reply.status for reply in wire.replies()]
     assert statuses == [200, 200, *[404] * (3 * TURN), 200, 200, 200]
+
+
+def test_requests_that_take_long_take_fewer_turns() -> None:
+    """Those that twisted.web answers at once."""
+    world = World(fast_lane=True)
+    world.engine.slow = False
+    wire = world.wire()
+    answered: list[int] = []
+
+    def look() -> None:
+        answered.append(wire.transport.value().count(b"HTTP/1.1 "))
+        if len(answered) < 4:
+            world.reactor.callLater(0, look)
+
+    wire.channel.dataReceived(request_bytes("GET", "/nowhere") * (3 * TWISTED_TURN + 1))
+    look()
+    world.reactor.advance(0)
+    assert answered == [TWISTED_TURN, 2 * TWISTED_TURN, 3 * TWISTED_TURN, 3 * TWISTED_TURN + 1]
+    wire.send(GET_K)
+    assert [reply.status for reply in wire.replies()] == [404] * (3 * TWISTED_TURN + 2)
 
 
 def test_bytes_that_come_while_others_have_their_turn_are_bounded() -> None:
