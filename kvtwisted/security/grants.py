@@ -45,9 +45,9 @@ def check_grant(grant: Grant) -> str | None:
 class Principal:
     """Somebody with rights. Any thread may ask.
 
-    Immutable but for `is_replaced` and `valid_until`, the Unix time (seconds) from which it is nobody any more. It is
-    moved into the past when the token is revoked or changed. So a principal that is kept, with a connection for example,
-    is still good if `now < principal.valid_until`, and nothing else has to be compared.
+    Immutable but for `is_replaced` and `valid_until`, the Unix time (seconds) from which it is nobody any more. That is
+    moved into the past when the token is revoked or changed. So a principal that is kept, with a connection for
+    example, is still good if `now < principal.valid_until`, and nothing else has to be compared.
     """
 
     __slots__ = ("_prefixes", "grants", "is_replaced", "limiter", "name", "valid_until")
