@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
-from kvtwisted.background.memory import MANY_ENDED, MemoryTask, give_back_memory
+from kvtwisted.background.memory import MANY_ENDED, MUCH_MORE, PAUSE, MemoryTask, give_back_memory, resident_bytes
 
 from .tasks import at_once
 
@@ -19,7 +20,9 @@ class Scene:
     def __init__(self, defer: Any = at_once) -> None:
         self.ended = 0
         self.given_back = 0
-        self.task = MemoryTask(lambda: self.ended, defer, self.give_back)
+        #: Bytes of memory.
+        self.resident = 100 << 20
+        self.task = MemoryTask(lambda: self.ended, defer, give_back=self.give_back, resident=lambda: self.resident)
 
     def give_back(self) -> None:
         """Count it."""
@@ -59,6 +62,60 @@ def test_a_flood_without_an_end() -> None:
     scene = Scene()
     counts = [scene.run(1000) for _ in range(44)]
     assert counts == [0] * 10 + [1] * 11 + [2] * 11 + [3] * 11 + [4]
+
+
+def looks_until_given_back(scene: Scene, most: int = 50) -> int:
+    """How many looks it takes, if it is not more than `most`."""
+    before = scene.given_back
+    for number in range(1, most + 1):
+        if scene.run() > before:
+            return number
+    raise AssertionError(f"not given back in {most} looks")
+
+
+def test_much_more_memory() -> None:
+    """It is given back once it no longer grows, and when the last time is a while ago; then counted anew."""
+    scene = Scene()
+    scene.run()
+    scene.resident += MUCH_MORE - 1
+    assert [scene.run() for _ in range(10)] == [0] * 10
+    for _ in range(10):
+        scene.resident += 2 << 20
+        assert scene.run() == 0
+    assert looks_until_given_back(scene) == 1
+    # What there is at the next look is the new measure.
+    assert [scene.run() for _ in range(10)] == [1] * 10
+    scene.resident += MUCH_MORE
+    assert [scene.run(), scene.run()] == [1, 2]
+    scene.run()
+    scene.resident += MUCH_MORE
+    assert looks_until_given_back(scene) == PAUSE
+
+
+def test_memory_that_others_gave_back() -> None:
+    """The measure is the least that there was meanwhile."""
+    scene = Scene()
+    scene.run()
+    scene.resident -= 50 << 20
+    scene.run()
+    scene.resident += MUCH_MORE
+    assert looks_until_given_back(scene) <= PAUSE + 1
+
+
+def test_where_memory_is_not_known() -> None:
+    """Connections alone count."""
+    scene = Scene()
+    scene.resident = 0
+    assert [scene.run() for _ in range(10)] == [0] * 10
+    assert [scene.run(MANY_ENDED), scene.run()] == [0, 1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_resident_bytes() -> None:
+    """It grows with what is used."""
+    before = resident_bytes()
+    ballast = b"x" * (64 << 20)
+    assert resident_bytes() > before + len(ballast) // 2 > 1 << 20
 
 
 def test_the_next_look_waits() -> None:
