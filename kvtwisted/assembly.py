@@ -25,6 +25,8 @@ import twisted
 
 from . import __version__
 from .authentication import Authentication
+from .background.memory import INTERVAL as MEMORY_INTERVAL
+from .background.memory import MemoryTask
 from .background.performance import NAMESPACE
 from .background.ticker import Ticker
 from .batched_log import INTERVAL, BatchedLogs
@@ -131,19 +133,21 @@ class Server(Service):
             metrics,
             authentication.gate,
             authentication.is_open,
-            self._make_connections(metrics),
+            connections := self._make_connections(metrics),
             self._tls,
             access_log,
         )
         transports = Transports(self._reactor, lambda: self._settings, behind)
         self.addresses = transports.start()
         push("transports", transports.drain)
+        memory = MemoryTask(lambda: connections.ended, defer)
         write_logs = Ticker("log batches", self._reactor, lambda: INTERVAL, partial(defer, batched.write))
         self._start_tickers(
             [
                 *storage.make_tickers(self._reactor, defer),
                 *self._tls_tickers(defer),
                 *authentication.tickers(),
+                Ticker("memory", self._reactor, lambda: MEMORY_INTERVAL, memory.run),
                 write_logs,
             ]
         )

@@ -14,7 +14,6 @@ from .config.settings import Settings
 from .core.admission import Admission
 from .core.errors import Unavailable
 from .core.health import Health
-from .core.memory import give_back
 from .core.operations import Operations
 from .http.bodies import body_limit
 from .http.deadlines import Patience
@@ -151,7 +150,6 @@ class Transports:
             max_response_bytes=lambda: self._settings().http.max_response_bytes,
             request_timeout=lambda: self._settings().limits.request_timeout,
             connections=behind.connections,
-            give_back=lambda: self._reactor.callInThread(give_back),
         )
 
     def _make_grpc(self) -> _GrpcServer:

@@ -29,8 +29,6 @@ MAX_UNSENT_BYTES = 256 << 20
 #: Bytes that bodies may have together which are not complete; then those are refused that came most slowly. Bodies of
 #: SMALL_BODY bytes are not: how many there can be is up to the number of connections.
 MAX_UNFINISHED_BYTES, SMALL_BODY = 256 << 20, 65_536
-#: Bytes of both whose end is told to whoever gives memory back to the system, and after how many seconds.
-BURST_BYTES, BURST_SECONDS = 32 << 20, 1.0
 
 _log = Logger(namespace="kvtwisted.http")
 
@@ -74,12 +72,8 @@ class Deadlines:
         clock: IReactorTime,
         seconds: Callable[[], float],
         patience: Patience,
-        give_back: Callable[[], object] = lambda: None,
     ) -> None:
-        """`clock` wakes; `seconds` is what deadlines go by, which no step of the wall clock should move.
-
-        `give_back` is called when much memory has been freed.
-        """
+        """`clock` wakes; `seconds` is what deadlines go by, which no step of the wall clock should move."""
         self.seconds = seconds
         self.patience = patience
         self._clock = clock
@@ -87,10 +81,6 @@ class Deadlines:
         self._watched: dict[Watched, int] = {}
         self._unsent = 0
         self._unfinished = 0
-        self._give_back = give_back
-        # The most that was held since memory was given back last, and the call that will do it.
-        self._most = 0
-        self._giving_back: IDelayedCall | None = None
         self._next: IDelayedCall | None = None
 
     @property
@@ -106,7 +96,6 @@ class Deadlines:
     def received(self, count: int) -> None:
         """So many bytes more of a body have come, or (negative) are not held any more."""
         self._unfinished += count
-        self._note_level()
         if self._unfinished > MAX_UNFINISHED_BYTES:
             self._make_room()
 
@@ -118,7 +107,6 @@ class Deadlines:
         before = self._watched.get(connection, 0)
         self._watched[connection] = after = before if unsent is None else unsent
         self._unsent += after - before
-        self._note_level()
         if self._next is None:
             self._next = self._clock.callLater(LOOK_SECONDS, self._look)
         if self._unsent > MAX_UNSENT_BYTES:
@@ -128,7 +116,6 @@ class Deadlines:
     def forget(self, connection: Watched) -> None:
         """The connection is gone, or nothing is missing any more."""
         self._unsent -= self._watched.pop(connection, 0)
-        self._note_level()
         if not self._watched and self._next is not None:
             self._next.cancel()
             self._next = None
@@ -157,19 +144,6 @@ class Deadlines:
                 else:
                     self._unsent += unsent - self._watched[connection]
                     self._watched[connection] = unsent
-        self._note_level()
-
-    def _note_level(self) -> None:
-        level = self._unsent + self._unfinished
-        self._most = max(self._most, level)
-        if self._most - level > BURST_BYTES and self._giving_back is None:
-            # Connections that are cut off are freed in the reactor's next turn.
-            self._giving_back = self._clock.callLater(BURST_SECONDS, self._end_burst)
-
-    def _end_burst(self) -> None:
-        self._giving_back = None
-        self._most = self._unsent + self._unfinished
-        self._give_back()
 
     def _relieve(self) -> None:
         """Cut off those that have not read for the longest, until a quarter is free."""

@@ -70,7 +70,6 @@ class KvSite(Site):
         *,
         connections: Connections | None = None,
         seconds: Callable[[], float] = monotonic,
-        give_back: Callable[[], object] = lambda: None,
     ) -> None:
         """`resource` is what answers all but plain requests; without `connections` there is no limit to them."""
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
@@ -85,7 +84,7 @@ class KvSite(Site):
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
-        self.deadlines = Deadlines(reactor, seconds, options.patience, give_back)
+        self.deadlines = Deadlines(reactor, seconds, options.patience)
         self._counted = connections
         self._refusals = Refusals(reactor, errors.too_many_connections())
         #: Whether `drain` has been called.
@@ -173,15 +172,13 @@ def make_site(
     request_timeout: Callable[[], float],
     connections: Connections | None = None,
     seconds: Callable[[], float] = monotonic,
-    give_back: Callable[[], object] = lambda: None,
 ) -> KvSite:
     """The HTTP interface, ready to be listened with.
 
     Visitors whom `gate` admits find `administration`, and `make_facade` of the operations that are granted to them.
     `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None when monitoring
     is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are asked anew for
-    each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines;
-    `give_back` is called when much memory was freed.
+    each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines.
     """
     admin = AdminHandlers(administration)
 
@@ -200,5 +197,4 @@ def make_site(
         entrance,
         connections=connections,
         seconds=seconds,
-        give_back=give_back,
     )

@@ -61,6 +61,8 @@ class Connections:
         self._room = room
         self._refused = refused
         self._open = 0
+        #: Connections that have left, since the start.
+        self.ended = 0
         self._by_origin: dict[str, int] = {}
 
     @property
@@ -100,6 +102,7 @@ class Connections:
         """Count a connection out."""
         counted = network_of(address)
         self._open -= 1
+        self.ended += 1
         left = self._by_origin[counted] - 1
         if left:
             self._by_origin[counted] = left

@@ -25,14 +25,11 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..core.memory import give_back
 from .direct_send import send_now
 from .renewal import Certificates
 
 #: Seconds from the acceptance of a connection to the end of its handshake.
 HANDSHAKE_SECONDS = 10.0
-#: When so many connections have ended, memory is given back after so many seconds.
-MANY_ENDED, GIVE_BACK_SECONDS = 128, 2.0
 #: Bytes taken from OpenSSL at once: at first, and when there are more.
 _FEW_BYTES, _MANY_BYTES = 4096, 65_536
 
@@ -88,10 +85,18 @@ class TlsConnection(TLSMemoryBIOProtocol):
             return
         send_now(self.transport, data)
 
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        if reason is not None and reason.value is not None:
+            # Its traceback has the caller's frame, which has the failure: a cycle that would keep the connection.
+            reason.tb = reason.value.__traceback__ = None
+        super()._tlsShutdownFinished(reason)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is gone."""
         self._no_deadline()
         super().connectionLost(reason)
+        # Which has the other protocol, which has this: the two would wait for Python's cyclic collector.
+        self._producer = None
 
     # The end: see Note [The end of TLS].
 
@@ -155,35 +160,8 @@ class TlsFactory(TLSMemoryBIOFactory):
     def __init__(self, reactor: Any, certificates: Certificates, wrapped: IProtocolFactory) -> None:
         super().__init__(_Creator(certificates), False, wrapped, clock=reactor)
         self.reactor = reactor
-        self._most = 0
-        self._giving_back: IDelayedCall | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """None when the other factory wants no more; Twisted would wrap that too."""
         inner = self.wrappedFactory.buildProtocol(addr)
         return None if inner is None else self.protocol(self, inner)
-
-    # Some 60 KB of OpenSSL's for each unfinished handshake stay with the allocator after a flood of them.
-
-    def registerProtocol(self, p: TLSMemoryBIOProtocol) -> None:
-        """One more connection."""
-        super().registerProtocol(p)
-        self._most = max(self._most, len(self.protocols))
-
-    def unregisterProtocol(self, p: TLSMemoryBIOProtocol) -> None:
-        """One less."""
-        super().unregisterProtocol(p)
-        if self._giving_back is None and self._most - len(self.protocols) >= MANY_ENDED:
-            self._giving_back = self.reactor.callLater(GIVE_BACK_SECONDS, self._give_back)
-
-    def _give_back(self) -> None:
-        self._giving_back = None
-        self._most = len(self.protocols)
-        self.reactor.callInThread(give_back)
-
-    def doStop(self) -> None:
-        """Nothing listens with it any more."""
-        giving_back, self._giving_back = self._giving_back, None
-        if giving_back is not None:
-            giving_back.cancel()
-        super().doStop()

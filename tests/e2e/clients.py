@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -78,11 +79,11 @@ class Http:
 
 
 class Grpc:
-    """One channel with default options. A context manager; for any thread."""
+    """One channel, with default options unless some are given. A context manager; for any thread."""
 
-    def __init__(self, address: str, token: str | None = None) -> None:
+    def __init__(self, address: str, token: str | None = None, options: Sequence[tuple[str, int]] = ()) -> None:
         self._metadata = None if token is None else (("authorization", f"Bearer {token}"),)
-        self.channel = grpc.insecure_channel(address)
+        self.channel = grpc.insecure_channel(address, list(options))
         self._methods = {
             method.name: self.channel.unary_unary(
                 f"/{_SERVICE.full_name}/{method.name}",

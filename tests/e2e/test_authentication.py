@@ -17,7 +17,7 @@ from kvtwisted.security.policy import NO_TOKEN
 from .clients import Grpc, Http
 from .harness import CLI, FREE_PORTS, PATIENCE, Launcher, Server, environment, eventually, run_twistd
 
-_ALL = "get,set,delete,scan,config_read,config_write,metrics,admin"
+ALL = "get,set,delete,scan,config_read,config_write,metrics,admin"
 
 
 class Tokens:
@@ -64,7 +64,7 @@ def _audit(server: Server) -> list[dict[str, Any]]:
 
 def test_without_a_token_there_is_health_alone(start: Any, tokens: Tokens) -> None:
     """Neither keys nor configuration nor metrics, on either interface; nor with a wrong token."""
-    tokens.create("root", _ALL)
+    tokens.create("root", ALL)
     server = start()
     for token in (None, "kv1_root_" + "0" * 43, "x"):
         with server.http(token) as http, server.grpc(token) as client:
@@ -82,7 +82,7 @@ def test_without_a_token_there_is_health_alone(start: Any, tokens: Tokens) -> No
 
 def test_grants_hold_on_both_interfaces(start: Any, tokens: Tokens) -> None:
     """Inside the prefix all is as without tokens; outside nothing is read, written or told."""
-    root, app = tokens.create("root", _ALL), tokens.create("app", "get,set,delete,scan:a/", "config_read")
+    root, app = tokens.create("root", ALL), tokens.create("app", "get,set,delete,scan:a/", "config_read")
     server = start()
     with server.http(root) as http:
         assert http.post("/api/v1/mset", {"key_values": {"a/1": "1", "ab": "2", "b": "3"}}).status == 200
@@ -160,7 +160,7 @@ def test_a_damaged_file_changes_nothing(start: Any, tokens: Tokens) -> None:
 
 def test_configuration_is_changed_by_those_who_may(start: Any, tokens: Tokens) -> None:
     """Guarded keys by administrators alone; each change and each refusal is audited under its author's name."""
-    root, tuner = tokens.create("root", _ALL), tokens.create("tuner", "config_read,config_write")
+    root, tuner = tokens.create("root", ALL), tokens.create("tuner", "config_read,config_write")
     server = start()
     with server.http(tuner) as http, server.grpc(root) as client:
         assert http.post("/api/v1/config", {"eviction": {"batch_size": 5}}).status == 200
@@ -215,7 +215,7 @@ def test_the_answer_says_how(start: Any, tokens: Tokens) -> None:
 def test_rates_of_tokens_and_addresses(start: Any, tokens: Tokens) -> None:
     """Over them requests are refused on both interfaces, with when to come back; a change takes effect at once."""
     slow = tokens.run("create", "slow", "--grant=get,set", "--rate-operations=5")
-    root = tokens.create("root", _ALL)
+    root = tokens.create("root", ALL)
     server = start()
 
     def refused(http: Http) -> Any:

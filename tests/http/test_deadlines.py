@@ -420,27 +420,6 @@ def test_the_list_is_looked_at_while_there_is_something_on_it() -> None:
     assert (watch.unsent, clock.getDelayedCalls()) == (0, [])
 
 
-def test_memory_is_given_back_after_a_burst() -> None:
-    """Once, a while after much was freed, however it went; not when little was."""
-    clock = Clock()
-    given: list[float] = []
-    watch = Deadlines(clock, clock.seconds, PATIENCE, lambda: given.append(clock.seconds()))
-    large, small = Item(deadlines.BURST_BYTES), Item(10)
-    watch.watch(small, 10)
-    watch.watch(large, deadlines.BURST_BYTES)
-    watch.received(1000)
-    watch.received(-1000)
-    clock.advance(10)
-    watch.forget(small)
-    assert given == []
-    watch.forget(large)
-    watch.received(deadlines.BURST_BYTES + 1)
-    watch.received(-deadlines.BURST_BYTES - 1)
-    clock.pump([deadlines.BURST_SECONDS] * 5)
-    assert len(given) == 1
-    assert clock.getDelayedCalls() == []
-
-
 def test_unsent_bytes() -> None:
     """Of the transport, and with TLS of both layers."""
     inner = SlowTransport()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import re
 import socket
 import ssl
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -441,3 +443,33 @@ async def test_the_deadline_ends_with_the_handshake(
 def test_the_body_limit_is_that_of_the_site() -> None:
     """What `test_a_refusal_is_read` announces is over it."""
     assert MAX_BODY_BYTES < 99_999_999
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_waits_for_the_collector(secure: LiveSite, pair: Pair, lane: str) -> None:
+    """The memory of connections is free once they have ended: no cycle of references holds it.
+
+    Klein's handling of a request is such a cycle; it has the transport, which has let go of OpenSSL's objects.
+    """
+
+    def client() -> None:
+        with connected(secure, context(pair)) as connection:
+            connection.sendall(request_bytes("GET", "/api/v1/get/missing"))
+            read_answers(connection, 1)
+            for channel in tuple(secure.site.channels):
+                lost.append(weakref.ref(channel))
+                lost.append(weakref.ref(channel.transport if lane == "fast" else channel.transport._tlsConnection))
+        with open_socket(secure) as unfinished:
+            unfinished.sendall(b"\x16")
+
+    lost: list[weakref.ref[Any]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            await in_thread(client)
+        await until(lambda: secure.site.connections == 0)
+        await until(lambda: [reference for reference in lost if reference() is not None] == [])
+    finally:
+        gc.enable()
+    assert len(lost) >= 6

@@ -34,8 +34,9 @@ def test_in_all() -> None:
     enter = limits.connections.enter
     assert [enter("http", "10.0.0.1"), enter("grpc", "10.0.0.2"), enter("grpc", "10.0.0.1")] == [None] * 3
     assert (enter("grpc", "10.0.0.3"), enter("http", "10.0.0.1")) == (IN_ALL, IN_ALL)
+    assert limits.connections.ended == 0
     limits.connections.leave("10.0.0.2")
-    assert limits.connections.open == 2
+    assert (limits.connections.open, limits.connections.ended) == (2, 1)
     assert enter("http", "10.0.0.3") is None
     assert limits.refused == [("grpc", IN_ALL), ("http", IN_ALL)]
 

@@ -136,6 +136,7 @@ class Connection(Protocol):
         self._rest = b""
         self._owner.closed(self)
         self._owner.flush()
+        self._streams.let_go()
 
     def pauseProducing(self) -> None:
         """The peer does not read as fast as we write: read nothing either, until it does."""

@@ -10,7 +10,7 @@ Sources: RFC 7541 (HPACK); RFC 9113, section 8.2 and 8.3 (which lists are well-f
 from __future__ import annotations
 
 import re
-from typing import Callable, Generic, TypeVar
+from typing import Callable, Generic, NoReturn, TypeVar
 
 from hpack import Decoder, HPACKError, OversizedHeaderListError
 from hpack.table import HeaderTable
@@ -121,6 +121,14 @@ class HeaderBlocks(Generic[T]):
         if len(headers) > _MANY_HEADERS:
             self._spend((len(headers) - _MANY_HEADERS) // 8)
         return headers
+
+    def let_go(self) -> None:
+        """No more blocks come: forget who reads them."""
+        self._read = _no_reader
+
+
+def _no_reader(headers: Headers) -> NoReturn:
+    raise ConnectionFault(ErrorCode.NO_ERROR, "the connection is gone")
 
 
 def list_bytes(headers: Headers) -> int:

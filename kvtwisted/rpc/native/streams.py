@@ -30,6 +30,10 @@ _SMALL_DATA = 64
 _LINGER_SECONDS = 1.0
 
 
+def _nobody() -> None:
+    """Whom a lost connection's streams tell that there is something to send."""
+
+
 class Settings(Protocol):
     """What streams need of the server they belong to."""
 
@@ -274,6 +278,11 @@ class Streams(Answering):
         for stream_id in list(self.parked):
             self._take_parked(stream_id)
         super().drop_all()
+
+    def let_go(self) -> None:
+        """Nothing comes or goes any more: forget the connection, so that its memory waits for no cyclic collector."""
+        self.touched = _nobody
+        self.blocks.let_go()
 
     def idle(self, stream_id: int) -> bool:
         """Whether the stream was never opened; those with even numbers, a server's, never are."""

@@ -1,0 +1,153 @@
+"""Giving memory back, as a task."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from kvtwisted.background.memory import MANY_ENDED, MUCH_MORE, PAUSE, MemoryTask, give_back_memory, resident_bytes
+
+from .tasks import at_once
+
+
+class Scene:
+    """The task, connections that a test ends, and how often memory was given back."""
+
+    def __init__(self, defer: Any = at_once) -> None:
+        self.ended = 0
+        self.given_back = 0
+        #: Bytes of memory.
+        self.resident = 100 << 20
+        self.task = MemoryTask(lambda: self.ended, defer, give_back=self.give_back, resident=lambda: self.resident)
+
+    def give_back(self) -> None:
+        """Count it."""
+        self.given_back += 1
+
+    def run(self, ended: int = 0) -> int:
+        """So many more connections end, then one look; how often it has been given back by then."""
+        self.ended += ended
+        self.task.run()
+        return self.given_back
+
+
+def test_few_connections() -> None:
+    """Nothing is done for them, nor when none end at all."""
+    scene = Scene()
+    assert [scene.run() for _ in range(3)] == [0, 0, 0]
+    assert scene.run(MANY_ENDED - 1) == 0
+    assert [scene.run() for _ in range(3)] == [0, 0, 0]
+
+
+def test_few_become_many() -> None:
+    """What ends one by one counts together, and is counted anew once it was given back."""
+    scene = Scene()
+    assert [scene.run(1) for _ in range(MANY_ENDED)] == [0] * (MANY_ENDED - 1) + [1]
+    assert [scene.run(1) for _ in range(MANY_ENDED)] == [1] * (MANY_ENDED - 1) + [2]
+
+
+def test_a_flood_is_waited_for() -> None:
+    """While connections end by the hundred it is put off, and done when that is over."""
+    scene = Scene()
+    assert [scene.run(3000), scene.run(3000), scene.run(3000), scene.run(10)] == [0, 0, 0, 1]
+    assert [scene.run() for _ in range(5)] == [1] * 5
+
+
+def test_a_flood_without_an_end() -> None:
+    """Now and then it is done all the same."""
+    scene = Scene()
+    counts = [scene.run(1000) for _ in range(44)]
+    assert counts == [0] * 10 + [1] * 11 + [2] * 11 + [3] * 11 + [4]
+
+
+def looks_until_given_back(scene: Scene, most: int = 50) -> int:
+    """How many looks it takes, if it is not more than `most`."""
+    before = scene.given_back
+    for number in range(1, most + 1):
+        if scene.run() > before:
+            return number
+    raise AssertionError(f"not given back in {most} looks")
+
+
+def test_much_more_memory() -> None:
+    """It is given back once it no longer grows, and when the last time is a while ago; then counted anew."""
+    scene = Scene()
+    scene.run()
+    scene.resident += MUCH_MORE - 1
+    assert [scene.run() for _ in range(10)] == [0] * 10
+    for _ in range(10):
+        scene.resident += 2 << 20
+        assert scene.run() == 0
+    assert looks_until_given_back(scene) == 1
+    # What there is at the next look is the new measure.
+    assert [scene.run() for _ in range(10)] == [1] * 10
+    scene.resident += MUCH_MORE
+    assert [scene.run(), scene.run()] == [1, 2]
+    scene.run()
+    scene.resident += MUCH_MORE
+    assert looks_until_given_back(scene) == PAUSE
+
+
+def test_memory_that_others_gave_back() -> None:
+    """The measure is the least that there was meanwhile."""
+    scene = Scene()
+    scene.run()
+    scene.resident -= 50 << 20
+    scene.run()
+    scene.resident += MUCH_MORE
+    assert looks_until_given_back(scene) <= PAUSE + 1
+
+
+def test_where_memory_is_not_known() -> None:
+    """Connections alone count."""
+    scene = Scene()
+    scene.resident = 0
+    assert [scene.run() for _ in range(10)] == [0] * 10
+    assert [scene.run(MANY_ENDED), scene.run()] == [0, 1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_resident_bytes() -> None:
+    """It grows with what is used."""
+    before = resident_bytes()
+    ballast = b"x" * (64 << 20)
+    assert resident_bytes() > before + len(ballast) // 2 > 1 << 20
+
+
+def test_the_next_look_waits() -> None:
+    """The Ticker is given what fires when the thread has done it; without work there is nothing to wait for."""
+    jobs: list[Any] = []
+    ended: Deferred[None] = Deferred()
+
+    def defer(job: Any) -> Deferred[None]:
+        jobs.append(job)
+        return ended
+
+    scene = Scene(defer)
+    assert scene.task.run() is None
+    scene.ended = MANY_ENDED
+    assert scene.task.run() is None  # put off: they ended just now
+    assert scene.task.run() is ended
+    assert scene.given_back == 0
+    jobs[0]()
+    assert scene.given_back == 1
+
+
+def test_giving_back() -> None:
+    """It can be done wherever this runs."""
+    give_back_memory()
+
+
+@pytest.mark.parametrize("error", [OSError("no such library"), AttributeError("no such function")])
+def test_other_libraries(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Where there is no malloc_trim, nothing happens."""
+
+    def missing(name: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    give_back_memory()

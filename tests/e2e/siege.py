@@ -1,0 +1,195 @@
+"""A server with tokens that is attacked while a client with a good one must be served, and its state afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Callable
+
+import grpc
+
+from .clients import Grpc, Http
+from .harness import Server, eventually
+
+MIB = 1 << 20
+#: Seconds within which memory and descriptors must be back.
+BACK_SECONDS = 10.0
+#: What may stay of either: pieces of memory that others hold parts of; connections of the good client.
+FEW_BYTES, FEW_DESCRIPTORS = 32 * MIB, 8
+
+
+def connect(address: str) -> socket.socket:
+    """A connection without a word said."""
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that the server says until it closes."""
+    data = b""
+    try:
+        while piece := connection.recv(65_536):
+            data += piece
+    except ConnectionError:
+        pass
+    return data
+
+
+def together(attack: Callable[[int], Any], number: int) -> list[Any]:
+    """The results of so many attackers at once. What one of them raises is raised."""
+    results: list[Any] = []
+    failures: list[BaseException] = []
+
+    def run(which: int) -> None:
+        try:
+            results.append(attack(which))
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run, args=(which,)) for which in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return results
+
+
+class GoodClient:
+    """Sets and gets all the time with a good token, on both interfaces, on old connections and on new ones."""
+
+    def __init__(self, server: Server, token: str) -> None:
+        self._server = server
+        self._token = token
+        self._over = threading.Event()
+        self.failures: list[str] = []
+        #: Rounds that went well, of each interface.
+        self.rounds = {"HTTP": 0, "gRPC": 0}
+        self._threads = [
+            threading.Thread(target=self._run, args=("HTTP", self._over_http)),
+            threading.Thread(target=self._run, args=("gRPC", self._over_grpc)),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, interface: str, clients: Callable[[], Iterator[None]]) -> None:
+        try:
+            for _ in clients():
+                self.rounds[interface] += 1
+                if self._over.wait(0.02):
+                    return
+        except (OSError, grpc.RpcError, AssertionError) as failure:
+            self.failures.append(f"{interface}: {failure!r}")
+
+    def _over_http(self) -> Iterator[None]:
+        with self._server.http(self._token) as kept:
+            while True:
+                with self._server.http(self._token) as fresh:
+                    for http in (kept, fresh):
+                        answers = http.post("/api/v1/set", {"key": "good", "value": "v"}), http.get("/api/v1/get/good")
+                        assert [answer.status for answer in answers] == [200, 200], answers
+                yield
+
+    def _over_grpc(self) -> Iterator[None]:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+        with self._server.grpc(self._token) as kept:
+            while True:
+                fresh = Grpc(self._server.grpc_address, self._token, options)
+                with fresh:
+                    for client in (kept, fresh):
+                        assert client.call("Set", key="good", value="v").success
+                        assert client.call("Get", key="good").value == "v"
+                yield
+
+    def goes_on(self) -> None:
+        """Return when both interfaces have served it once more; raise what has failed."""
+        before = dict(self.rounds)
+        eventually(lambda: self.failures or all(self.rounds[name] > before[name] + 1 for name in before))
+        assert self.failures == []
+
+    def end(self) -> None:
+        """Stop, and raise what has failed."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        assert self.failures == []
+        assert all(self.rounds.values())
+
+
+class Siege:
+    """One process that is attacked, again and again."""
+
+    def __init__(self, server: Server, token: str) -> None:
+        self.server = server
+        #: A good one, for everything.
+        self.token = token
+        #: The most memory that was in use during the last attack, beyond what there was before.
+        self.most = 0
+        #: Bytes of memory before the first one.
+        self.first = self.resident
+
+    @property
+    def descriptors(self) -> int:
+        """Files that the process has open."""
+        return len(os.listdir(f"/proc/{self.server.pid}/fd"))
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that the process has."""
+        pages = int(Path(f"/proc/{self.server.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @contextmanager
+    def attack(self) -> Iterator[GoodClient]:
+        """Attack within the block. The good client is served before, meanwhile and after; then all is as it was."""
+        descriptors, resident = self.descriptors, self.resident
+        over = threading.Event()
+        most = [resident]
+
+        def watch() -> None:
+            while not over.wait(0.05):
+                most[0] = max(most[0], self.resident)
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        good = GoodClient(self.server, self.token)
+        try:
+            good.goes_on()
+            yield good
+            good.goes_on()
+        finally:
+            over.set()
+            watching.join()
+            good.end()
+        self.most = most[0] - resident
+        ended = time.monotonic()
+        eventually(lambda: self.descriptors <= descriptors + FEW_DESCRIPTORS, BACK_SECONDS)
+        eventually(lambda: self.resident <= resident + FEW_BYTES, max(ended + BACK_SECONDS - time.monotonic(), 0.1))
+        assert self.server.process.poll() is None
+
+    def http(self) -> Any:
+        """A client with the good token."""
+        return closing(Http(self.server.http_address, self.token))
+
+    def head(self, line: str, *fields: str) -> bytes:
+        """The head of an HTTP request that has the good token."""
+        lines = [line + " HTTP/1.1", "Host: localhost", f"Authorization: Bearer {self.token}", *fields]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def post(self, body: bytes, *fields: str) -> bytes:
+        """A set with this body, on a connection that is closed by the server."""
+        more = ("Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close")
+        return self.head("POST /api/v1/set", *more, *fields) + body
+
+
+def problem(answer: bytes) -> tuple[int, str]:
+    """Status and code of the one answer in `answer`."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1]), json.loads(body)["code"]
