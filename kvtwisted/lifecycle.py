@@ -41,14 +41,14 @@ class Unwinding:
 def make_folder(key: str, path: str) -> None:
     """Make the folder that the configuration names under `key`, so that it survives a power loss.
 
-    Raises Unavailable, naming key and path.
+    A new one is for its owner alone; one that is there stays as it is. Raises Unavailable, naming key and path.
     """
     folder = os.path.abspath(path)
     made = [folder]  # in any case: a run that was killed may have made it and come no further
     while not os.path.isdir(os.path.dirname(made[-1])):
         made.append(os.path.dirname(made[-1]))
     try:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder, 0o700, exist_ok=True)
         for name in made:
             # Without the right to read the folder above there is no way to wait for its fsync.
             with suppress(PermissionError):

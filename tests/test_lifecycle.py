@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any, Callable
 
@@ -129,3 +130,16 @@ def test_step_pushed_while_unwinding_is_undone_too() -> None:
     unwinding.push("server", lambda: unwinding.push("late", lambda: stopped.append("late")))
     assert _unwound(unwinding) == [None]
     assert stopped == ["late", "engine"]
+
+
+def test_new_folders_are_their_owners_alone(tmp_path: Path) -> None:
+    """Whatever the umask; a folder that is there keeps its rights."""
+    before = os.umask(0)
+    try:
+        make_folder("rocksdb.path", str(tmp_path / "a" / "data"))
+        (tmp_path / "shared").mkdir(0o755)
+        make_folder("rocksdb.path", str(tmp_path / "shared"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a" / "data").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o755

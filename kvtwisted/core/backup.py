@@ -199,7 +199,7 @@ class Backups:
         """Within the block nobody else, in this process or another, works in the folder of backups."""
         self._check()
         try:
-            os.makedirs(self._folder, exist_ok=True)
+            os.makedirs(self._folder, 0o700, exist_ok=True)
             with open(os.path.join(self._folder, _LOCK), "w", encoding="ascii") as lock:
                 try:
                     fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -328,6 +328,16 @@ def _fail_each_time(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> i
     raise AssertionError(f"{name} is called again and again")
 
 
+def test_the_folder_is_its_owners_alone(site: Site) -> None:
+    """A backup has all there is in the database."""
+    before = os.umask(0)
+    try:
+        site.backups.create()
+    finally:
+        os.umask(before)
+    assert site.folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_folder_that_cannot_be_made(site: Site) -> None:
     """The error names the path."""
     site.folder.write_text("a file")
