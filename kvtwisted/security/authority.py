@@ -8,7 +8,6 @@ flood of refusals into cheaper ones, which nobody need write down, and nothing e
 
 from __future__ import annotations
 
-import hmac
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +40,7 @@ class _Known:
 
 
 class Authority:
-    """The tokens that are valid now. `principal` and `Login` may be used on any thread; so may the rest.
+    """The tokens that are valid now. All may be used on any thread.
 
     `wall` is the time that `not_after` is compared with, in Unix seconds; `seconds` a monotonic one.
     """
@@ -64,8 +63,6 @@ class Authority:
         # Whom an unknown id is compared with, so that it takes as long as a wrong secret.
         self._nobody = _Known(TokenEntry("nobody", bytes(32), ()), Principal("nobody", (), valid_until=-math.inf))
         self._failures = Addresses(Rate(failed_logins / FAILURE_SECONDS), burst=FAILURE_SECONDS)
-        #: How often the tokens have changed: who keeps more than a principal can tell by it whether to look again.
-        self.generation = 0
 
     @property
     def tokens(self) -> int:
@@ -87,7 +84,6 @@ class Authority:
                 self._take(new)
                 for known in changed:
                     known.principal.revoke(is_replaced=known.entry.id in new)
-                self.generation += 1
 
     def retune(self, *, default_rate: Rate, failed_logins: int) -> None:
         """Go by other rates from now on. What is as it was goes on as it does."""
@@ -103,7 +99,6 @@ class Authority:
                 for token_id, known in old.items():
                     if new[token_id] is not known:
                         known.principal.revoke(is_replaced=True)
-                self.generation += 1
         rate = Rate(failed_logins / FAILURE_SECONDS)
         if rate != self._failures.rate:
             self._failures.retune(rate, FAILURE_SECONDS)
@@ -159,35 +154,3 @@ class Authority:
             valid_until=math.inf if entry.not_after is None else entry.not_after,
             limiter=Limiter(rate) if rate.limited else None,
         )
-
-
-class Login:
-    """What one connection has shown of itself last: a header that is sent again is compared, and not read again.
-
-    One for each connection; not for several threads at once.
-    """
-
-    __slots__ = ("_authority", "_network", "_principal", "_sent")
-
-    def __init__(self, authority: Authority, network: str) -> None:
-        """`network` is what `buckets.network_of` says of the peer's address."""
-        self._authority = authority
-        self._network = network
-        self._sent = b""
-        self._principal: Principal | None = None
-
-    def principal(self, authorization: Sequence[bytes]) -> Principal:
-        """See `Authority.principal`. What was revoked or has expired meanwhile is refused."""
-        known = self._principal
-        if (
-            known is not None
-            and len(authorization) == 1
-            # Behind a proxy one connection carries the requests of many.
-            and hmac.compare_digest(authorization[0], self._sent)
-            and self._authority.wall() < known.valid_until
-        ):
-            return known
-        self._principal = None
-        self._principal = found = self._authority.principal(authorization, self._network)
-        self._sent = authorization[0]
-        return found

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from kvtwisted.core.errors import RateLimited, Unauthenticated
-from kvtwisted.security.authority import FAILURE_SECONDS, NOT_VALID, Authority, Login
+from kvtwisted.security.authority import FAILURE_SECONDS, NOT_VALID, Authority
 from kvtwisted.security.buckets import Rate
 from kvtwisted.security.entries import OwnRate
 from kvtwisted.security.grants import Principal
@@ -101,17 +101,15 @@ def test_expiry_to_the_second(scene: Scene) -> None:
 
 
 def test_revocation_reaches_who_is_in(scene: Scene) -> None:
-    """A principal that somebody keeps is over at once, and the generation tells of it."""
+    """A principal that somebody keeps is over at once."""
     header, entry = made("app")
     kept_header, kept = made("kept")
     scene.authority.replace([entry, kept])
     principal, other = scene.authority.principal([header], PEER), scene.authority.principal([kept_header], PEER)
-    generation = scene.authority.generation
     scene.authority.replace([kept])
     assert not scene.wall() < principal.valid_until
     assert scene.wall() < other.valid_until
     assert scene.authority.principal([kept_header], PEER) is other
-    assert scene.authority.generation == generation + 1
     assert scene.refusal(header) == NOT_VALID
 
 
@@ -132,14 +130,13 @@ def test_a_changed_token_is_another_principal(scene: Scene, change: dict[str, ob
 
 
 def test_the_same_tokens_again_change_nothing(scene: Scene) -> None:
-    """A file that was only touched leaves principals and generation alone, whatever the order."""
+    """A file that was only touched leaves principals alone, whatever the order."""
     header, entry = made("app")
     _, other = made("other")
     scene.authority.replace([entry, other])
-    principal, generation = scene.authority.principal([header], PEER), scene.authority.generation
+    principal = scene.authority.principal([header], PEER)
     scene.authority.replace([other, entry])
     assert scene.authority.principal([header], PEER) is principal
-    assert scene.authority.generation == generation
     assert scene.wall() < principal.valid_until
 
 
@@ -172,9 +169,7 @@ def test_other_default_rates() -> None:
     assert after[0].limiter is not None
     assert after[1] is before[1]
     assert not scene.wall() < before[0].valid_until
-    generation = scene.authority.generation
     scene.authority.retune(default_rate=Rate(1), failed_logins=0)
-    assert scene.authority.generation == generation
 
 
 def flood(scene: Scene, count: int, peer: str = PEER) -> list[type[Exception]]:
@@ -227,53 +222,6 @@ def test_another_limit_of_failed_logins() -> None:
     assert flood(scene, 3) == [Unauthenticated, Unauthenticated, RateLimited]
     scene.authority.retune(default_rate=Rate(), failed_logins=0)
     assert flood(scene, 3) == [Unauthenticated] * 3
-
-
-def test_a_connection_remembers(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same header again is not read again."""
-    header, entry = made("app")
-    scene.authority.replace([entry])
-    login = Login(scene.authority, PEER)
-    principal = login.principal([header])
-    asked: list[object] = []
-    monkeypatch.setattr(scene.authority, "principal", lambda *sent: asked.append(sent))
-    assert login.principal([header]) is principal
-    assert asked == []
-
-
-def test_a_connection_of_several(scene: Scene) -> None:
-    """Each request is who it says, whoever came before: a bad header never has the rights of the last one."""
-    (one, first), (two, second) = made("one"), made("two")
-    scene.authority.replace([first, second])
-    login = Login(scene.authority, PEER)
-    for _ in range(2):
-        assert login.principal([one]).name == "one"
-        assert login.principal([two]).name == "two"
-        for bad in ([], [two, two], [two[:-1]], [b""]):
-            with pytest.raises(Unauthenticated):
-                login.principal(bad)
-            # What failed has left nothing behind that would do.
-            with pytest.raises(Unauthenticated):
-                login.principal(bad)
-
-
-def test_an_open_connection_ends_with_its_token(scene: Scene) -> None:
-    """Revoked, changed or expired: at the next request."""
-    header, entry = made("app", grant("get"), not_after=1_800_000_010)
-    scene.authority.replace([entry])
-    login = Login(scene.authority, PEER)
-    first = login.principal([header])
-    scene.authority.replace([entry._replace(grants=(grant("set"),))])
-    second = login.principal([header])
-    assert (first.allows("get"), second.allows("get"), second.allows("set")) == (True, False, True)
-    scene.wall.now += 10
-    with pytest.raises(Unauthenticated):
-        login.principal([header])
-    scene.wall.now -= 10
-    assert login.principal([header]) is second
-    scene.authority.replace([])
-    with pytest.raises(Unauthenticated):
-        login.principal([header])
 
 
 def test_tokens_change_under_many_threads() -> None:
