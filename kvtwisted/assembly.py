@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -41,7 +42,7 @@ from .engines import open_engine
 from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import Metrics
-from .security.audit import Audit
+from .security.audit import Audit, Refusals
 from .security.connections import Connections, descriptors, room, table_files
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
@@ -157,7 +158,16 @@ class Server(Service):
         metrics.watch("kv_tokens", "Tokens and certificates that are known.", lambda: authentication.tokens)
         self._watch(metrics, engine, admission, work, batched)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
-        self._config.audit = lambda event, who, facts: audit.record(event, who, **facts)
+        refusals = Refusals(audit)
+
+        def audited(event: str, who: str, facts: Mapping[str, object]) -> None:
+            # Of refusals a client can make as many as it likes.
+            if event == "config_refused":
+                refusals.record(event, who, reason=facts["reason"])
+            else:
+                audit.record(event, who, **facts)
+
+        self._config.audit = audited
         self._announce(engine)
         transports.announce(self.addresses)
 
@@ -253,6 +263,9 @@ class Server(Service):
         metrics.watch("kv_in_flight_requests", "Requests being worked on or waiting.", lambda: admission.in_flight)
         metrics.watch(
             "kv_pool_queue_depth", "Work of requests that waits for a storage thread.", lambda: work.queue_depth
+        )
+        metrics.watch_total(
+            "kv_overloaded", "Requests refused since limits.max_in_flight were under way.", lambda: admission.refused
         )
         metrics.watch_total(
             "kv_log_lines_dropped", "Lines that the batched logs could not take.", lambda: batched.dropped

@@ -9,6 +9,7 @@ command line is wrong.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, NoReturn
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from .token_cli import TokenOptions
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+#: Holds the token itself, where no file is named. On the command line it could be seen by others.
+TOKEN_VARIABLE = "KVTWISTED_TOKEN"  # noqa: S105 - no secret
 #: Seconds to connect. For the answer there is no limit: a backup takes as long as it takes.
 CONNECT_TIMEOUT = 10.0
 
@@ -57,6 +60,7 @@ class _Command(AnywhereOptions):
         ["ca", None, None, "PEM file of the authorities to trust with https; by default those of the system."],
         ["cert", None, None, "PEM file of the certificate to show the server, and the chain above it."],
         ["key", None, None, "PEM file of its private key; by default it is in the same file."],
+        ["token-file", None, None, f"File of the token to send; by default ${TOKEN_VARIABLE} is the token."],
     ]
     optFlags: ClassVar[list[list[Any]]] = [["json", None, "Print the server's answer as it is."]]
 
@@ -78,6 +82,19 @@ class _Command(AnywhereOptions):
     def document(self) -> Document | None:
         """What is sent, if anything."""
         return None
+
+    def token(self) -> str | None:
+        """The token to send, if there is one. Raises Refusal."""
+        path = self["token-file"]
+        if path is None:
+            return os.environ.get(TOKEN_VARIABLE)
+        try:
+            token = _read_file("--token-file", path).decode("ascii").strip()
+        except UnicodeDecodeError:
+            token = ""
+        if not token.isprintable() or not token or " " in token:
+            raise Refusal(f"--token-file: {path} has no token in it, or more than one")
+        return token
 
     def told(self, answer: Document) -> str:
         """The answer in words."""
@@ -246,11 +263,19 @@ def _why(reason: Failure) -> str:
 
 
 async def ask(
-    reactor: Any, url: str, method: str, path: str, document: Document | None, trust: Trust | None = None
+    reactor: Any,
+    url: str,
+    method: str,
+    path: str,
+    document: Document | None,
+    trust: Trust | None = None,
+    token: str | None = None,
 ) -> Document:
     """The server's answer. Raises Refusal when it is an error, or there is none."""
     client = HTTPClient(Agent(reactor, trust or Trust(), connectTimeout=CONNECT_TIMEOUT))
     body: dict[str, Any] = {} if document is None else {"json": document}
+    if token:
+        body["headers"] = {"Authorization": f"Bearer {token}"}
     try:
         response = await client.request(method, url.rstrip("/") + path, allow_redirects=False, **body)
         content = await response.content()
@@ -266,7 +291,8 @@ async def run(reactor: Any, command: _Command, write: Callable[[str], object]) -
     """Carry out a command and return its exit status; what it has to say goes to `write`, failures to stderr."""
     try:
         trust = Trust(command["ca"], command["cert"], command["key"])
-        answer = await ask(reactor, command["url"], command.method, command.path, command.document(), trust)
+        url, token = command["url"], command.token()
+        answer = await ask(reactor, url, command.method, command.path, command.document(), trust, token)
         try:
             said = json.dumps(answer, ensure_ascii=False, indent=2) if command["json"] else command.told(answer)
         except (KeyError, TypeError, ValueError, AttributeError):

@@ -119,6 +119,11 @@ class Transports:
         metrics.watch("kv_connections", "Open connections.", lambda: self._site.connections, transport="http")
         if self._grpc.connections is not None:
             metrics.watch("kv_connections", "Open connections.", self._grpc.connections, transport="grpc")
+        metrics.watch_total(
+            "kv_http_refused",
+            "HTTP requests that were refused before they had come whole.",
+            lambda: self._site.refused,
+        )
         for certificates in self._behind.certificates.all:
             metrics.watch(
                 "kv_tls_certificate_expiry_seconds",

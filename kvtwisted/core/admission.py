@@ -15,6 +15,8 @@ class Admission:
         self._lock = threading.Lock()
         self._in_flight = 0
         self._closed = False
+        #: Requests that were refused at capacity. Approximate: it is not counted under the lock.
+        self.refused = 0
 
     @property
     def in_flight(self) -> int:
@@ -33,6 +35,7 @@ class Admission:
         if self._closed:
             raise Unavailable("the server is stopping")
         if self._in_flight >= self._capacity:
+            self.refused += 1
             raise Overloaded(f"too many requests: limits.max_in_flight is {self._capacity}; try again")
 
     def leave(self, requests: int = 1) -> None:

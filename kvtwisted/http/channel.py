@@ -245,6 +245,7 @@ class KvChannel(WatchedChannel):
         if self._closing:
             return
         self.transport.write(whole(answer))
+        self.site.refused += 1
         if self.site.access_log is not None:
             self.site.access_log.other(self.peer, b"", b"", answer.status, len(answer.body), 0.0)
         self._closing = self._refused = True

@@ -15,7 +15,7 @@ from ..core import errors
 from ..threaded import incidents
 from .answers import Answer, problem
 
-#: Seconds that a client should wait after 429.
+#: Seconds that a client should wait after 429 and 503.
 RETRY_AFTER = 1
 
 
@@ -58,8 +58,8 @@ TABLE: dict[type[BaseException], Row] = {
     errors.Overloaded: Row(429, retry_after=RETRY_AFTER),
     errors.WriteStalled: Row(429, "RocksDB accepts no writes just now; nothing was written, try again", RETRY_AFTER),
     # 504 is for gateways; here the server itself was too slow.
-    errors.DeadlineExceeded: Row(503),
-    errors.Unavailable: Row(503),
+    errors.DeadlineExceeded: Row(503, retry_after=RETRY_AFTER),
+    errors.Unavailable: Row(503, retry_after=RETRY_AFTER),
     errors.NearlyFull: Row(507),
     errors.StorageFull: Row(507, "the disk is full; nothing can be written until there is space, reads go on"),
     errors.StorageError: _STORAGE_FAILED,

@@ -81,6 +81,8 @@ class KvSite(Site):
         self.entrance = entrance
         self.max_body_bytes = options.max_body_bytes
         self.hosts = options.hosts
+        #: Requests that were refused before they had come whole.
+        self.refused = 0
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()

@@ -28,12 +28,13 @@ class Access:
         # The gate keeps those that hold; one that a thread adds after it was withdrawn is forgotten all the same.
         self._calls: WeakKeyDictionary[Pass, Calls] = WeakKeyDictionary()
 
-    def calls(self, context: grpc.ServicerContext) -> Calls:
-        """What runs this call. Raises CallError when nobody known makes it."""
+    def calls(self, context: grpc.ServicerContext, requirement: str = AUTHENTICATED) -> Calls:
+        """What runs this call, which has this requirement. Raises CallError when nobody known makes it."""
         try:
             visitor = _visitor(context)
             admitted = self._gate.admit(visitor)
-            admitted.require(AUTHENTICATED, visitor.address)
+            if not admitted.is_known:
+                admitted.require(requirement, visitor.address)
         except KvError as error:
             raise call_error(error, "authentication") from None
         calls = self._calls.get(admitted)

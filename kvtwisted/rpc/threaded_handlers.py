@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
 from ..core.operations import Operations
-from ..security.policy import NOBODY, rpc_requirement
+from ..security.policy import AUTHENTICATED, NOBODY, rpc_requirement
 from . import health, pipeline, reflection
 from .calls import Calls
 from .errors import CallError, Code, call_error
@@ -129,7 +129,7 @@ class Handlers(grpc.GenericRpcHandler):
         return marked
 
     def _answer(self, method: Method, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
-        self._admit(context)
+        self._admit(context, rpc_requirement(f"/{SERVICES[0]}/{method.name}"))
         message = self._receive(arrived + self._request_timeout(), messages, context)
         # The message may have taken its time.
         calls = self._admit(context)
@@ -212,9 +212,9 @@ class Handlers(grpc.GenericRpcHandler):
         except Exception as error:
             _abort(context, call_error(error, "reflection"))
 
-    def _admit(self, context: grpc.ServicerContext) -> Calls:
+    def _admit(self, context: grpc.ServicerContext, requirement: str = AUTHENTICATED) -> Calls:
         try:
-            return self._access.calls(context)
+            return self._access.calls(context, requirement)
         except CallError as error:
             _abort(context, error)
 

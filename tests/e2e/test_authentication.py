@@ -245,3 +245,35 @@ def _refusal(client: Grpc) -> grpc.StatusCode | None:
         code: grpc.StatusCode = error.code()
         return code
     return None
+
+
+def test_the_command_sends_a_token(start: Any, tokens: Tokens, tmp_path: Path) -> None:
+    """From a file, or from the environment; without one it is told that one is needed."""
+    admin = tokens.create("ops", "admin")
+    url = f"http://{start().http_address}"
+    file = tmp_path / "token"
+    file.write_text(f"{admin}\n")
+
+    def run(*options: str, env: dict[str, str] | None = None) -> Any:
+        command = [*CLI, "backups", "--url", url, *options]
+        return subprocess.run(
+            command, env=environment(env), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+    assert "a token is required" in run().stderr
+    assert run("--token-file", str(file)).stdout == "no backups\n"
+    assert run(env={"KVTWISTED_TOKEN": admin}).stdout == "no backups\n"
+    file.write_text("two words")
+    bad = run("--token-file", str(file))
+    assert (bad.returncode, "has no token in it" in bad.stderr) == (1, True)
+
+
+def test_refused_changes_do_not_flood_the_audit_log(start: Any, tokens: Tokens) -> None:
+    """Of many only some are written, and how many were left out."""
+    tuner = tokens.create("tuner", "config_write")
+    server = start()
+    with server.http(tuner) as http:
+        for _ in range(60):
+            assert http.post("/api/v1/config", {"no.such": 1}).status == 400
+    lines = eventually(lambda: [line for line in _audit(server) if line["event"] == "config_refused"])
+    assert 0 < len(lines) < 40

@@ -73,7 +73,7 @@ def test_each_class_has_its_status_and_code(name: str, status: int, shown: bool)
     assert (result.status, document["success"], document["code"]) == (status, False, cls.code)
     assert ("/var/data: the very words" in document["error"]) is shown
     assert ("incident" in document) is (status == 500)
-    assert dict(result.headers).get("Retry-After") == ("1" if status == 429 else None)
+    assert dict(result.headers).get("Retry-After") == ("1" if status in (429, 503) else None)
     # RFC 9110 section 11.6.1: a 401 names how to authenticate, and nothing else does.
     assert dict(result.headers).get("WWW-Authenticate") == ('Bearer realm="kvtwisted"' if status == 401 else None)
 

@@ -15,7 +15,7 @@ from ...core.errors import KvError
 from ...core.service import Service
 from ...security.gate import Gate, Visitor
 from ...security.passes import Pass
-from ...security.policy import AUTHENTICATED, NOBODY, PUBLIC, rpc_requirement
+from ...security.policy import NOBODY, PUBLIC, rpc_requirement
 from ..errors import CallError, Code, call_error
 from ..methods import SERVICES
 from .pipelines import PipelineService
@@ -59,7 +59,8 @@ class Interfaces:
             return self._public
         try:
             admitted = self._gate.admit(visitor)
-            admitted.require(AUTHENTICATED, visitor.address)
+            if not admitted.is_known:
+                admitted.require(rpc_requirement(path.decode("latin-1")), visitor.address)
         except KvError as error:
             raise call_error(error, "authentication") from None
         known = self._entries.get(admitted)
