@@ -2,11 +2,11 @@
 
 Note [Closed, and given back]: what a connection took is freed when it ends. Nothing of it waits for Python's cyclic
 collector, since `connectionLost` breaks the cycles there are; a whole collection would stop the process for 50 ms, 90
-with a full hot cache, whatever there is to collect. What was freed then stays with the C library: glibc gives memory back by itself only
-at the end of its heaps. After 3,000 unfinished TLS handshakes it kept 150 MB, after six compressed messages of 10 MB
-each 45 MB. `malloc_trim` gives that back (man 3 malloc_trim). It is called when many connections have ended, some times
-in a row once there is much more memory than there was, since nobody can see from outside when its cause is over, and
-else once a minute.
+with a full hot cache, whatever there is to collect. What was freed then stays with the C library: glibc gives memory
+back by itself only at the end of its heaps. After 3,000 unfinished TLS handshakes it kept 150 MB, after six compressed
+messages of 10 MB each 45 MB. `malloc_trim` gives that back (man 3 malloc_trim). It is called when many connections have
+ended, some times in a row once there is much more memory than there was, since nobody can see from outside when its
+cause is over, and else once a minute.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ def give_back_memory() -> None:
     """Let the C library return free memory to the system. Any thread; Python's lock is not held meanwhile.
 
     Takes some 25 ms for 250 MB, and less than one when there is little. Nobody waited more than 5 ms for an answer
-    while it gave back 165 MB. Other C libraries than glibc have no such
-    function; then nothing is done.
+    while it gave back 165 MB. Other C libraries than glibc have no such function; then nothing is done.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
