@@ -3,10 +3,9 @@
 Note [Closed, and given back]: what a connection took is freed when it ends. Nothing of it waits for Python's cyclic
 collector, since `connectionLost` breaks the cycles there are; a whole collection would stop the process for 50 ms, 90
 with a full hot cache, whatever there is to collect. What was freed then stays with the C library: glibc gives memory
-back by itself only at the end of its heaps. After 3,000 unfinished TLS handshakes it kept 150 MB, after six compressed
-messages of 10 MB each 45 MB. `malloc_trim` gives that back (man 3 malloc_trim). It is called when many connections have
-ended, some times in a row once there is much more memory than there was, since nobody can see from outside when its
-cause is over, and else once a minute.
+back by itself only at the end of its heaps. After 3,000 unfinished TLS handshakes it kept 150 MB. `malloc_trim` gives
+that back (man 3 malloc_trim). It is called when many connections have ended, some times in a row once there is much
+more memory than there was, since nobody can see from outside when its cause is over, and else once a minute.
 """
 
 from __future__ import annotations
