@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from kvtwisted.background.memory import MANY_ENDED, MUCH_MORE, PAUSE, MemoryTask, give_back_memory, resident_bytes
+from kvtwisted.background.memory import (
+    MANY_ENDED,
+    MUCH_MORE,
+    PAUSE,
+    SELDOM,
+    TIMES,
+    MemoryTask,
+    give_back_memory,
+    resident_bytes,
+)
 
 from .tasks import at_once
 
@@ -17,11 +26,11 @@ from .tasks import at_once
 class Scene:
     """The task, connections that a test ends, and how often memory was given back."""
 
-    def __init__(self, defer: Any = at_once) -> None:
+    def __init__(self, defer: Any = at_once, resident: int = 100 << 20) -> None:
         self.ended = 0
         self.given_back = 0
         #: Bytes of memory.
-        self.resident = 100 << 20
+        self.resident = resident
         self.task = MemoryTask(lambda: self.ended, defer, give_back=self.give_back, resident=lambda: self.resident)
 
     def give_back(self) -> None:
@@ -46,8 +55,9 @@ def test_few_connections() -> None:
 def test_few_become_many() -> None:
     """What ends one by one counts together, and is counted anew once it was given back."""
     scene = Scene()
-    assert [scene.run(1) for _ in range(MANY_ENDED)] == [0] * (MANY_ENDED - 1) + [1]
-    assert [scene.run(1) for _ in range(MANY_ENDED)] == [1] * (MANY_ENDED - 1) + [2]
+    ends = MANY_ENDED // 8
+    assert [scene.run(ends) for _ in range(8)] == [0] * 7 + [1]
+    assert [scene.run(ends) for _ in range(8)] == [1] * 7 + [2]
 
 
 def test_a_flood_is_waited_for() -> None:
@@ -64,7 +74,7 @@ def test_a_flood_without_an_end() -> None:
     assert counts == [0] * 10 + [1] * 11 + [2] * 11 + [3] * 11 + [4]
 
 
-def looks_until_given_back(scene: Scene, most: int = 50) -> int:
+def looks_until_given_back(scene: Scene, most: int = 100) -> int:
     """How many looks it takes, if it is not more than `most`."""
     before = scene.given_back
     for number in range(1, most + 1):
@@ -73,41 +83,38 @@ def looks_until_given_back(scene: Scene, most: int = 50) -> int:
     raise AssertionError(f"not given back in {most} looks")
 
 
-def test_much_more_memory() -> None:
-    """It is given back once it no longer grows, and when the last time is a while ago; then counted anew."""
+def test_without_a_reason() -> None:
+    """Once a minute, also where memory is not known."""
     scene = Scene()
-    scene.run()
     scene.resident += MUCH_MORE - 1
-    assert [scene.run() for _ in range(10)] == [0] * 10
+    assert [looks_until_given_back(scene) for _ in range(3)] == [SELDOM] * 3
+    unknown = Scene(resident=0)
+    assert [looks_until_given_back(unknown) for _ in range(3)] == [SELDOM] * 3
+
+
+def test_much_more_memory() -> None:
+    """It is given back once it no longer grows, and again and again for a while, since its cause may last."""
+    scene = Scene()
     for _ in range(10):
         scene.resident += 2 << 20
         assert scene.run() == 0
     assert looks_until_given_back(scene) == 1
-    # What there is at the next look is the new measure.
-    assert [scene.run() for _ in range(10)] == [1] * 10
+    assert [looks_until_given_back(scene) for _ in range(TIMES)] == [PAUSE] * (TIMES - 1) + [SELDOM]
+
+
+def test_much_more_again() -> None:
+    """What there was at the top of the last growth is the new level, or the least there has been since."""
+    scene = Scene()
     scene.resident += MUCH_MORE
-    assert [scene.run(), scene.run()] == [1, 2]
-    scene.run()
+    assert [looks_until_given_back(scene) for _ in range(TIMES + 1)][-1] == SELDOM
     scene.resident += MUCH_MORE
     assert looks_until_given_back(scene) == PAUSE
-
-
-def test_memory_that_others_gave_back() -> None:
-    """The measure is the least that there was meanwhile."""
-    scene = Scene()
-    scene.run()
+    for _ in range(TIMES):
+        looks_until_given_back(scene)
     scene.resident -= 50 << 20
-    scene.run()
+    assert looks_until_given_back(scene) == SELDOM
     scene.resident += MUCH_MORE
-    assert looks_until_given_back(scene) <= PAUSE + 1
-
-
-def test_where_memory_is_not_known() -> None:
-    """Connections alone count."""
-    scene = Scene()
-    scene.resident = 0
-    assert [scene.run() for _ in range(10)] == [0] * 10
-    assert [scene.run(MANY_ENDED), scene.run()] == [0, 1]
+    assert looks_until_given_back(scene) == PAUSE
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")

@@ -112,24 +112,24 @@ class GoodClient:
         """Return when both interfaces have served it once more; raise what has failed."""
         before = dict(self.rounds)
         eventually(lambda: self.failures or all(self.rounds[name] > before[name] + 1 for name in before))
-        assert self.failures == []
+        assert not self.failures, self.failures
 
     def end(self) -> None:
         """Stop, and raise what has failed."""
         self._over.set()
         for thread in self._threads:
             thread.join()
-        assert self.failures == []
+        assert not self.failures, self.failures
         assert all(self.rounds.values())
 
 
 class Siege:
     """One process that is attacked, again and again."""
 
-    def __init__(self, server: Server, token: str) -> None:
+    def __init__(self, server: Server, token: str, limited: str) -> None:
         self.server = server
-        #: A good one, for everything.
-        self.token = token
+        #: Good ones: for everything without a limit, and for writing at a low rate.
+        self.token, self.limited = token, limited
         #: The most memory that was in use during the last attack, beyond what there was before.
         self.most = 0
         #: Bytes of memory before the first one.

@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hyperframe.frame import DataFrame, RstStreamFrame
+from hyperframe.frame import DataFrame, GoAwayFrame, RstStreamFrame
 
 from tests.rpc.native.peer import PREFACE, Frame, Peer, enveloped, request_fields
 from tests.rpc.support import CLASSES
@@ -40,9 +40,10 @@ def siege(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
     launcher = Launcher(tmp_path_factory.mktemp("siege"))
     tokens = Tokens(launcher.folder / "server")
     token = tokens.create("good", ALL)
+    limited = tokens.run("create", "limited", "--grant=set", "--rate-operations=100")
     try:
         server = launcher("--security-tokens", str(tokens.path), "--grpc-transport", "native", *LIMITS)
-        siege = Siege(server, token)
+        siege = Siege(server, token, limited)
         # What is loaded or made at the first use is no attack's.
         with siege.attack():
             pass
@@ -156,7 +157,7 @@ def test_gzip_bombs(siege: Siege) -> None:
         for body in (small, value):
             assert over_http(body) == (400, "invalid_json")
         assert together(over_grpc, 2) == [[grpc.StatusCode.RESOURCE_EXHAUSTED] * 3] * 2
-    assert siege.most < 128 * MIB
+    assert siege.most < 64 * MIB
     with siege.http() as http:
         assert http.get("/api/v1/get/bomb").status == 404
 
@@ -190,13 +191,16 @@ def test_failed_logins(siege: Siege) -> None:
 
 
 def test_rapid_reset_with_a_token(siege: Siege) -> None:
-    """Calls that would be served, reset as soon as they are sent (CVE-2023-44487): the connection is ended."""
+    """Calls that would be served, reset as soon as they are sent (CVE-2023-44487): the connection is ended.
+
+    The token has a rate. Without one a few connections may have all the requests under way that there may be.
+    """
     message = enveloped(CLASSES["Set"][0](key="reset", value="v").SerializeToString())
 
     def calls(peer: Peer) -> Iterator[Frame]:
         while True:
             stream = peer.next_stream()
-            yield peer.headers(stream, request_fields(SET, ("authorization", f"Bearer {siege.token}")))
+            yield peer.headers(stream, request_fields(SET, ("authorization", f"Bearer {siege.limited}")))
             yield DataFrame(stream, message, flags=["END_STREAM"])
             yield RstStreamFrame(stream, error_code=8)
 
@@ -210,11 +214,14 @@ def test_rapid_reset_with_a_token(siege: Siege) -> None:
                         peer.send(*itertools.islice(frames, 600))
                 except ConnectionError:
                     pass
-                codes.append(peer.goaway().error_code)
+                # Returns when the server has ended the connection. Who goes on sending then may lose what it was told.
+                codes += [frame.error_code for frame in peer.read_all() if isinstance(frame, GoAwayFrame)]
+                assert peer.ended
         return codes
 
     with siege.attack():
-        assert together(attack, 3) == [[ENHANCE_YOUR_CALM] * 4] * 3
+        told = [code for codes in together(attack, 3) for code in codes]
+    assert set(told) == {ENHANCE_YOUR_CALM}
     assert siege.most < 64 * MIB
 
 

@@ -282,7 +282,8 @@ class UnaryCalls:
                 message = decompress(message, self._message_limit)
             return self._calls.run(method, message, deadline)
         except Exception as error:
-            return call_error(error, method.name)
+            # Its traceback has the frames that have the message.
+            return call_error(error, method.name).with_traceback(None)
         finally:
             self._admission.leave()
 

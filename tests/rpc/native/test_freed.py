@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import gc
+import gzip
+import struct
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
+from hyperframe.frame import DataFrame
 
+from kvtwisted.rpc.errors import CallError, Code
 from tests.support.certificates import Pair
 
-from ..support import PATIENCE, World
+from ..support import MIB, PATIENCE, World
 from .bystander import eventually
 from .floods import half_open
-from .peer import Peer
+from .peer import Peer, request_fields
 
 
 @pytest.fixture(params=["plain", "TLS"])
@@ -91,3 +95,19 @@ def test_peers_that_misbehave(world: World, no_collector: None) -> None:
             peer.send(fault)
     assert len(lost) >= 12
     eventually(lambda: is_free(lost))
+
+
+def test_a_refused_bomb(world: World, no_collector: None) -> None:
+    """The refusal of a compressed message does not keep what it was expanded to: no traceback has the frames."""
+    if world.server.native._options.certificates is not None:  # type: ignore[union-attr]
+        pytest.skip("frames go over plain TCP")
+    with Peer(world.address) as peer:
+        for _ in range(3):
+            stream_id = peer.next_stream()
+            bomb = gzip.compress(bytes(8 * MIB))
+            peer.send(
+                peer.headers(stream_id, request_fields("/kv.v1.KeyValueService/Set", ("grpc-encoding", "gzip"))),
+                DataFrame(stream_id, struct.pack(">BI", 1, len(bomb)) + bomb, flags=["END_STREAM"]),
+            )
+            assert peer.answer(stream_id).status == str(int(Code.RESOURCE_EXHAUSTED))
+    assert [found for found in gc.get_objects() if isinstance(found, CallError) and found.__traceback__] == []
