@@ -57,11 +57,11 @@ def path(tmp_path: Path) -> str:
 
 
 def test_without_a_file_the_gate_is_open() -> None:
-    """There is nothing to keep current."""
+    """But for the rates of addresses there is nothing to keep current."""
     world = World("")
     assert world.authentication.is_open
     assert isinstance(world.authentication.gate, OpenGate)
-    assert (world.authentication.tickers(), world.authentication.tokens) == ([], 0)
+    assert world.authentication.tokens == 0
 
 
 def test_a_missing_file(path: str) -> None:

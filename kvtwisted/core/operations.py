@@ -65,13 +65,13 @@ class Configuration(Protocol):
     def show(self) -> str:
         """The whole configuration as JSON text, secrets redacted."""
 
-    def update(self, document: Mapping[str, object], author: Author) -> list[str]:
+    def update(self, document: Mapping[str, object], author: Author = ANONYMOUS) -> list[str]:
         """Apply and persist a change; returns the keys that need a restart.
 
         Raises InvalidConfig, PermissionDenied or StorageError.
         """
 
-    def update_text(self, text: str, author: Author) -> list[str]:
+    def update_text(self, text: str, author: Author = ANONYMOUS) -> list[str]:
         """The same for JSON text."""
 
 
