@@ -18,7 +18,10 @@ from .harness import FREE_PORTS, TWISTD, Launcher, Server, engine, eventually, t
 
 #: Small limits: seconds for head, body and answer.
 SMALL = ("--http-header-timeout", "2", "--http-body-timeout", "2", "--http-send-timeout", "2")
-POST = b'POST /api/v1/set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"key":'
+POST = (
+    b"POST /api/v1/set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    b'{"key":'
+)
 GET = b"GET /api/v1/get/large HTTP/1.1\r\nHost: localhost\r\n\r\n"
 needs_native = pytest.mark.skipif(transport() != "native", reason="the limits are the native transport's")
 
