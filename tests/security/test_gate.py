@@ -293,7 +293,7 @@ def test_many_threads_get_the_same_pass(monkeypatch: pytest.MonkeyPatch) -> None
             start.wait()
             for number in range(64):
                 mine.append(world.gate.admit(visitor(certificate=f"{number}")))
-            for number in range(2000):
+            for number in range(300):
                 world.gate.admit(visitor(certificate=f"{number % 200}"))
         except Exception as error:
             failures.append(error)
