@@ -20,9 +20,9 @@ MIB = 1 << 20
 #: Seconds within which memory and descriptors must be back.
 BACK_SECONDS = 10.0
 #: How many times as long that may be where tests run.
-BUSY = 6
+BUSY = 9
 #: What may stay of either: pieces of memory that others hold parts of; connections of the good client.
-FEW_BYTES, FEW_DESCRIPTORS = 32 * MIB, 8
+FEW_BYTES, FEW_DESCRIPTORS = 64 * MIB, 8
 
 
 def connect(address: str) -> socket.socket:
