@@ -51,7 +51,8 @@ from .threaded.work import Work
 from .tls.renewal import LOOK_SECONDS, ListenerCertificates
 from .transports import Addresses, Behind, Transports
 
-#: Threads of the background tasks, one for each: the log's fsync must not wait for a long compaction.
+#: Threads of the background tasks: one for each of those that may take long (eviction, expiry, sampling, space, the
+#: log's fsync, which must not wait for a compaction), and one for the small ones.
 BACKGROUND_THREADS = 6
 
 _log = Logger(namespace="kvtwisted")
@@ -125,6 +126,7 @@ class Server(Service):
             self._reactor, lambda: self._settings, storage.operations, audit, defer, metrics.denied
         )
         administration = self._make_administration(storage)
+        connections = self._make_connections(metrics)
         behind = Behind(
             storage.operations,
             storage.health,
@@ -134,7 +136,7 @@ class Server(Service):
             metrics,
             authentication.gate,
             authentication.is_open,
-            connections := self._make_connections(metrics),
+            connections,
             self._tls,
             access_log,
         )

@@ -9,6 +9,7 @@ LINGER_TIMEOUT seconds. Nothing that came behind the refused request is ever loo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
 from time import monotonic
@@ -189,7 +190,7 @@ class KvChannel(WatchedChannel):
         names = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
         if self._closing:
             return
-        if not self._has_good_host():
+        if not self._is_good_host(names):
             self.refuse(errors.bad_host())
         elif hosts is not None and not all(map(hosts.allow, names)):
             self.refuse(errors.unknown_host())
@@ -203,12 +204,11 @@ class KvChannel(WatchedChannel):
     def _refusal(self) -> Answer | None:
         return self.site.entrance.refusal(self.requests[-1].visitor)
 
-    def _has_good_host(self) -> bool:
+    def _is_good_host(self, names: Sequence[bytes]) -> bool:
         """One valid Host, or none in HTTP/1.0 (RFC 9112, section 3.2)."""
-        hosts = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
-        if len(hosts) == 1:
-            return _HOST.fullmatch(hosts[0]) is not None
-        return not hosts and self._version == b"HTTP/1.0"
+        if len(names) == 1:
+            return _HOST.fullmatch(names[0]) is not None
+        return not names and self._version == b"HTTP/1.0"
 
     def allContentReceived(self) -> None:
         """A request is complete; one that was refused meanwhile is not carried out."""
