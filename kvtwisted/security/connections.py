@@ -82,19 +82,19 @@ class Connections:
 
     def enter(self, transport: str, address: str) -> str | None:
         """Count a connection in, or say why it is refused. One that is counted in must `leave`, with that address."""
-        reason = self._reason(address)
+        counted = network_of(address)
+        reason = self._reason(counted)
         if reason is not None:
             self._refused(transport, reason)
             return reason
-        counted = network_of(address)
         self._open += 1
         self._by_origin[counted] = self._by_origin.get(counted, 0) + 1
         return None
 
-    def _reason(self, address: str) -> str | None:
+    def _reason(self, counted: str) -> str | None:
         if self._open >= self.limit:
             return IN_ALL
-        if self._by_origin.get(network_of(address), 0) >= self.limit_per_address:
+        if self._by_origin.get(counted, 0) >= self.limit_per_address:
             return PER_ADDRESS
         return None
 
