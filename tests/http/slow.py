@@ -7,7 +7,13 @@ from typing import Any
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from .support import Wire, WireTransport, World
+from kvtwisted.http.deadlines import Patience
+
+from .support import Wire, WireTransport, World, request_bytes
+
+#: Short, to be waited for.
+PATIENCE = Patience(head=5, body=10, sending=20)
+GET = request_bytes("GET", "/api/v1/get/k")
 
 
 class SlowTransport(WireTransport):
@@ -74,3 +80,15 @@ class SlowWire(Wire):
             self.send(b"")
             self._world.work()
         return taken
+
+
+def world_of(**options: Any) -> World:
+    """A site without an idle timeout that would matter."""
+    return World(idle_timeout=1000, patience=PATIENCE, **options)
+
+
+def pass_time(world: World, seconds: float) -> None:
+    """Let time pass in small steps, as it does."""
+    steps = round(seconds / 0.25)
+    for _ in range(steps):
+        world.reactor.advance(seconds / steps)

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from twisted.internet.task import Clock
 
 from kvtwisted.http import deadlines
 from kvtwisted.http.channel import LINGER_TIMEOUT, MAX_FRAMING
-from kvtwisted.http.deadlines import LOOK_SECONDS, MIN_BODY_RATE, STALL_BYTES, Deadlines, Patience, unsent_bytes
+from kvtwisted.http.deadlines import LOOK_SECONDS, MIN_BODY_RATE, Deadlines, unsent_bytes
 
-from .slow import SlowTransport, SlowWire
+from .slow import GET, PATIENCE, SlowTransport, pass_time, world_of
 from .support import Wire, World, problem, request_bytes
 
-PATIENCE = Patience(head=5, body=10, sending=20)
-GET = request_bytes("GET", "/api/v1/get/k")
 SET = request_bytes("POST", "/api/v1/set", b'{"key":"k","value":"v"}')
 HEAD = SET[:-23]
 POST_HEAD = b"POST /api/v1/set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNKED = POST_HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-
-
-def world_of(**options: Any) -> World:
-    """A site without an idle timeout that would matter."""
-    return World(idle_timeout=1000, patience=PATIENCE, **options)
-
-
-def pass_time(world: World, seconds: float) -> None:
-    """Let time pass in small steps, as it does."""
-    steps = round(seconds / 0.25)
-    for _ in range(steps):
-        world.reactor.advance(seconds / steps)
 
 
 def refused(wire: Wire, status: int) -> str:
@@ -224,108 +208,6 @@ def test_small_chunks_are_no_attack() -> None:
         wire.send(CHUNKED + b"".join(b"%x%s\r\n%s\r\n" % (len(part), extension, part) for part in parts))
         wire.send(b"0\r\nTrailer: x\r\n\r\n")
         assert [reply.status for reply in wire.replies()] == [200]
-
-
-# Clients that do not read.
-
-
-def large(world: World, size: int) -> None:
-    """Store a value under `k`."""
-    assert world.post("/api/v1/set", {"key": "k", "value": "x" * size}).status == 200
-
-
-@pytest.mark.parametrize("slow", [False, True], ids=["memory", "pool"])
-@pytest.mark.parametrize("request_", [GET, request_bytes("GET", "/api/v1/scan")], ids=["get", "scan"])
-def test_pipelined_answers_are_not_piled_up(slow: bool, request_: bytes) -> None:
-    """A client that asks for a large value again and again and reads nothing is answered once, or a few times."""
-    world = world_of()
-    large(world, 200_000)
-    world.engine.slow = slow
-    wire = SlowWire(world)
-    wire.send(request_ * 100)
-    assert len(wire.transport.dataBuffer) < 600_000
-    # When it does read, all is there.
-    assert wire.read().count(b"x" * 200_000) == 100
-
-
-@pytest.mark.parametrize("request_", [GET, request_bytes("GET", "/api/v1/scan")], ids=["get", "scan"])
-def test_what_is_sent_meanwhile_is_not_read(request_: bytes) -> None:
-    """While an answer waits, bytes stay where TCP holds the client up."""
-    world = world_of()
-    large(world, 500_000)
-    wire = SlowWire(world)
-    wire.send(request_)
-    assert wire.transport.producerState == "paused"
-    wire.send(b"GET /" + b"x" * 1_000_000)
-    assert len(wire.sent) > 1_000_000
-    pass_time(world, PATIENCE.sending - 1)
-    assert wire.open
-    assert not wire.transport.half_closed
-
-
-def test_a_client_that_reads_nothing_is_cut_off() -> None:
-    """A byte now and then does not help, and neither does it to send something."""
-    world = world_of()
-    large(world, 500_000)
-    wire = SlowWire(world)
-    wire.send(GET)
-    for _ in range(int(PATIENCE.sending) + 1):
-        assert wire.open
-        wire.read(10)
-        wire.send(GET)
-        pass_time(world, 1)
-    assert (wire.open, wire.transport.aborted) == (False, True)
-    assert world.site.deadlines.unsent == 0
-    assert min(call.getTime() for call in world.reactor.getDelayedCalls()) > 900
-
-
-@pytest.mark.parametrize("idle_timeout", [3, 1000])
-@pytest.mark.parametrize("request_", [GET, GET.replace(b"Host", b"Connection: close\r\nHost")], ids=["kept", "closed"])
-def test_a_client_that_reads_slowly_is_served(request_: bytes, idle_timeout: float) -> None:
-    """STALL_BYTES in the time allowed are enough, also when that is longer than the idle timeout, and when closing."""
-    world = World(idle_timeout=idle_timeout, patience=PATIENCE)
-    large(world, 1_000_000)
-    wire = SlowWire(world)
-    wire.send(request_)
-    size = 0
-    while wire.transport.dataBuffer:
-        pass_time(world, PATIENCE.sending - 1)
-        assert wire.open
-        size += len(wire.read(STALL_BYTES))
-    assert size > 1_000_000
-
-
-def test_a_closing_client_that_reads_nothing_is_cut_off() -> None:
-    """The same deadline, after `Connection: close`."""
-    world = world_of()
-    large(world, 1_000_000)
-    wire = SlowWire(world)
-    wire.send(GET.replace(b"Host", b"Connection: close\r\nHost"))
-    pass_time(world, PATIENCE.sending + 1)
-    assert (wire.open, wire.transport.aborted) == (False, True)
-
-
-def test_all_together_hold_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When too much waits on all connections, those are cut off that have not read for the longest."""
-    monkeypatch.setattr(deadlines, "MAX_UNSENT_BYTES", 5_000_000)
-    world = world_of()
-    large(world, 500_000)
-    good = SlowWire(world)
-    good.send(GET)
-    wires = []
-    for _ in range(20):
-        pass_time(world, 0.5)
-        wire = SlowWire(world)
-        wire.send(GET)
-        wires.append(wire)
-        assert world.site.deadlines.unsent <= 5_000_000
-        # This one reads.
-        good.read(STALL_BYTES)
-        good.send(GET)
-    assert good.open
-    still = [wire.open for wire in wires]
-    assert still == sorted(still)
-    assert 4 <= sum(still) <= 9
 
 
 # Many large bodies.
