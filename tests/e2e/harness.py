@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -78,6 +79,17 @@ def run_twistd(*arguments: str, folder: Path, env: Mapping[str, str] | None = No
     )
 
 
+def connect(address: str, receive_buffer: int | None = None) -> socket.socket:
+    """A connection to host:port on which nothing is said, which may take only a little before it is read."""
+    host, _, port = address.rpartition(":")
+    connection = socket.socket()
+    if receive_buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(PATIENCE)
+    connection.connect((host, int(port)))
+    return connection
+
+
 class Server:
     """One process that serves, or was meant to."""
 
@@ -100,6 +112,17 @@ class Server:
     def pid(self) -> int:
         """The process's id."""
         return self.process.pid
+
+    @property
+    def descriptors(self) -> int:
+        """Files that the process has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that the process has."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def output(self) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any, Callable
 
 import grpc
@@ -23,12 +21,6 @@ BACK_SECONDS = 10.0
 BUSY = 9
 #: What may stay of either: pieces of memory that others hold parts of; connections of the good client.
 FEW_BYTES, FEW_DESCRIPTORS = 64 * MIB, 8
-
-
-def connect(address: str) -> socket.socket:
-    """A connection without a word said."""
-    host, _, port = address.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=30)
 
 
 def received(connection: socket.socket) -> bytes:
@@ -134,29 +126,18 @@ class Siege:
         #: The most memory that was in use during the last attack, beyond what there was before.
         self.most = 0
         #: Bytes of memory before the first one.
-        self.first = self.resident
-
-    @property
-    def descriptors(self) -> int:
-        """Files that the process has open."""
-        return len(os.listdir(f"/proc/{self.server.pid}/fd"))
-
-    @property
-    def resident(self) -> int:
-        """Bytes of memory that the process has."""
-        pages = int(Path(f"/proc/{self.server.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        self.first = self.server.resident
 
     @contextmanager
     def attack(self) -> Iterator[GoodClient]:
         """Attack within the block. The good client is served before, meanwhile and after; then all is as it was."""
-        descriptors, resident = self.descriptors, self.resident
+        descriptors, resident = self.server.descriptors, self.server.resident
         over = threading.Event()
         most = [resident]
 
         def watch() -> None:
             while not over.wait(0.05):
-                most[0] = max(most[0], self.resident)
+                most[0] = max(most[0], self.server.resident)
 
         watching = threading.Thread(target=watch)
         watching.start()
@@ -172,8 +153,8 @@ class Siege:
         self.most = most[0] - resident
         # On a machine that is busy with something else all takes longer, the attack's own end too.
         patience = BUSY * BACK_SECONDS
-        eventually(lambda: self.descriptors <= descriptors + FEW_DESCRIPTORS, patience)
-        eventually(lambda: self.resident <= resident + FEW_BYTES, patience)
+        eventually(lambda: self.server.descriptors <= descriptors + FEW_DESCRIPTORS, patience)
+        eventually(lambda: self.server.resident <= resident + FEW_BYTES, patience)
         assert self.server.process.poll() is None
 
     def http(self) -> Any:

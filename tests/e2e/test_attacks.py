@@ -21,8 +21,8 @@ from tests.rpc.native.peer import PREFACE, Frame, Peer, enveloped, request_field
 from tests.rpc.support import CLASSES
 
 from .clients import TIMEOUT, Grpc
-from .harness import Launcher, eventually
-from .siege import FEW_BYTES, MIB, Siege, connect, problem, received, together
+from .harness import Launcher, connect, eventually
+from .siege import FEW_BYTES, MIB, Siege, problem, received, together
 from .test_authentication import ALL, Tokens
 
 #: The smallest limits of a request there are, so that what is over them is quickly made.
@@ -47,7 +47,7 @@ def siege(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
         # What is loaded or made at the first use is no attack's.
         with siege.attack():
             pass
-        siege.first = siege.resident
+        siege.first = siege.server.resident
         yield siege
     finally:
         launcher.end()
@@ -65,13 +65,13 @@ def test_idle_connections(siege: Siege, record_property: Any) -> None:
         (siege.server.grpc_address, PREFACE + SETTINGS),
     ]
     with siege.attack() as good, ExitStack() as stack:
-        before = siege.descriptors
+        before = siege.server.descriptors
         for address, word in itertools.islice(itertools.cycle(first), many):
             connection = stack.enter_context(connect(address))
             if word:
                 connection.sendall(word)
         # But for those that wait to be accepted or were accepted and cut off meanwhile, on a slow machine.
-        eventually(lambda: siege.descriptors > before + many // 2)
+        eventually(lambda: siege.server.descriptors > before + many // 2)
         good.goes_on()
     assert siege.most < 128 * MIB
 
@@ -282,7 +282,7 @@ def test_many_pipelined_requests(siege: Siege) -> None:
 
 def test_what_stays_of_all(siege: Siege) -> None:
     """After all of it the process has what it had, but for some pieces of memory."""
-    assert siege.resident <= siege.first + 2 * FEW_BYTES
+    assert siege.server.resident <= siege.first + 2 * FEW_BYTES
     assert siege.server.process.poll() is None
     assert "Traceback" not in siege.server.output
     with siege.http() as http:

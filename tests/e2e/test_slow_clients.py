@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .clients import Http
-from .harness import FREE_PORTS, TWISTD, Launcher, Server, engine, eventually, transport
+from .harness import FREE_PORTS, TWISTD, Launcher, Server, connect, engine, eventually, transport
 
 #: Small limits: seconds for head, body and answer.
 SMALL = ("--http-header-timeout", "2", "--http-body-timeout", "2", "--http-send-timeout", "2")
@@ -30,28 +30,6 @@ needs_native = pytest.mark.skipif(transport() != "native", reason="the limits ar
 def lane(request: pytest.FixtureRequest) -> tuple[str, str]:
     """The options for one lane or the other."""
     return ("--http-fast-lane", request.param)
-
-
-def connect(address: str, receive_buffer: int | None = None) -> socket.socket:
-    """A connection of this address, which may take only a little before it reads."""
-    host, _, port = address.rpartition(":")
-    connection = socket.socket()
-    if receive_buffer is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    connection.settimeout(30)
-    connection.connect((host, int(port)))
-    return connection
-
-
-def descriptors(server: Server) -> int:
-    """How many files the process has open."""
-    return len(os.listdir(f"/proc/{server.pid}/fd"))
-
-
-def resident(server: Server) -> int:
-    """Bytes of memory that the process has."""
-    pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Good:
@@ -114,7 +92,7 @@ def is_cut(connection: socket.socket, wait: float = 0) -> bool:
 def test_slow_requests(launch: Launcher, lane: tuple[str, str], begin: bytes) -> None:
     """A hundred clients with a byte now and then are told so and closed."""
     server = launch(*lane, *SMALL)
-    base = descriptors(server)
+    base = server.descriptors
     with good_client(server), ExitStack() as stack:
         slow = [stack.enter_context(connect(server.http_address)) for _ in range(100)]
         for connection in slow:
@@ -132,7 +110,7 @@ def test_slow_requests(launch: Launcher, lane: tuple[str, str], begin: bytes) ->
             return not answers
 
         eventually(all_are_closed)
-    eventually(lambda: descriptors(server) <= base + 2)
+    eventually(lambda: server.descriptors <= base + 2)
 
 
 def test_slow_readers(launch: Launcher, lane: tuple[str, str]) -> None:
@@ -140,7 +118,7 @@ def test_slow_readers(launch: Launcher, lane: tuple[str, str]) -> None:
     server = launch(*lane, *SMALL)
     with server.http() as http:
         assert http.post("/api/v1/set", {"key": "large", "value": "x" * 1_000_000}).status == 200
-    base, memory = descriptors(server), resident(server)
+    base, memory = server.descriptors, server.resident
     most = memory
     with good_client(server), ExitStack() as stack:
         slow = [stack.enter_context(connect(server.http_address, 4096)) for _ in range(20)]
@@ -149,7 +127,7 @@ def test_slow_readers(launch: Launcher, lane: tuple[str, str]) -> None:
 
         def all_are_cut() -> bool:
             nonlocal most
-            most = max(most, resident(server))
+            most = max(most, server.resident)
             for connection in list(slow):
                 try:
                     connection.send(b"G")
@@ -162,7 +140,7 @@ def test_slow_readers(launch: Launcher, lane: tuple[str, str]) -> None:
         eventually(all_are_cut)
     # They asked for 6 GB; two answers wait on each at most, and what the kernel holds is not counted.
     assert most - memory < 200 << 20
-    eventually(lambda: descriptors(server) <= base + 2)
+    eventually(lambda: server.descriptors <= base + 2)
 
 
 def test_a_slow_reader_that_goes_on_is_served(launch: Launcher, lane: tuple[str, str]) -> None:
@@ -185,7 +163,7 @@ def test_a_slow_reader_that_goes_on_is_served(launch: Launcher, lane: tuple[str,
 def test_one_address_cannot_take_all(launch: Launcher) -> None:
     """The ones that are too many get 503 over HTTP, and are closed over gRPC; both count together."""
     server = launch("--limits-max-connections", "300", "--limits-max-connections-per-address", "100")
-    base = descriptors(server)
+    base = server.descriptors
     # Another address of this machine.
     with good_client_from(server, "127.0.0.2"), ExitStack() as stack:
         flood = [stack.enter_context(connect(server.http_address)) for _ in range(80)]
@@ -201,7 +179,7 @@ def test_one_address_cannot_take_all(launch: Launcher) -> None:
         with connect(server.grpc_address) as one_more:
             assert is_cut(one_more, 30)
         assert not any(is_cut(connection) for connection in flood[:80])
-    eventually(lambda: descriptors(server) <= base + 2)
+    eventually(lambda: server.descriptors <= base + 2)
     with server.http() as http:
         refused = "kv_connections_refused_total"
         assert http.metric(refused, transport="http", reason="address") == 50
@@ -244,7 +222,7 @@ def test_few_descriptors(launch: Launcher) -> None:
     """With 256 the server keeps some for itself: a flood is refused, writes go on, and it says what it lowered."""
     server = launch_with_few_descriptors(launch, "--limits-max-connections-per-address", "60")
     assert "rocksdb.options.max_open_files lowered to 64: 256 descriptors" in server.output
-    base = descriptors(server)
+    base = server.descriptors
     with good_client_from(server, "127.0.0.2"), good_http(server, "127.0.0.2") as http, ExitStack() as stack:
         # Connected before the flood: in its first moment there may be no descriptor for a new connection.
         assert http.get("/api/v1/health").status == 200
@@ -253,8 +231,8 @@ def test_few_descriptors(launch: Launcher) -> None:
         for number in range(200):
             assert http.post("/api/v1/set", {"key": f"k{number}", "value": "x" * 100_000}).status == 200
         assert http.get("/api/v1/health").body == {"status": "ok"}
-        assert descriptors(server) < 250
-    eventually(lambda: descriptors(server) <= base + 20)
+        assert server.descriptors < 250
+    eventually(lambda: server.descriptors <= base + 20)
 
 
 def test_no_descriptors(launch: Launcher) -> None:
@@ -272,7 +250,7 @@ def test_no_descriptors(launch: Launcher) -> None:
             assert processor_seconds(server) - before < 1
             # Who is connected is served.
             assert http.get("/api/v1/get/k").body["value"] == "v"
-        eventually(lambda: descriptors(server) < 128)
+        eventually(lambda: server.descriptors < 128)
     with server.http() as http:
         assert http.post("/api/v1/set", {"key": "k", "value": "w"}).status == 200
         assert http.get("/api/v1/health").status == 200

@@ -183,9 +183,6 @@ def test_a_flood_of_unfinished_handshakes(launch: Launcher, tmp_path: Path, tran
     addresses = [server.http_address, server.grpc_address]
     trust = ssl.create_default_context(cafile=pair.certificate)
 
-    def descriptors() -> int:
-        return len(os.listdir(f"/proc/{server.pid}/fd"))
-
     def ask() -> None:
         """On new connections: the handshake is part of it."""
         host, _, port = server.http_address.rpartition(":")
@@ -198,13 +195,8 @@ def test_a_flood_of_unfinished_handshakes(launch: Launcher, tmp_path: Path, tran
         with channel(server, pair.chain) as calls:
             assert not get(calls, "missing").found
 
-    def resident() -> int:
-        """Bytes of memory."""
-        (line,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
-        return int(line) << 10
-
     ask()
-    before, memory = eventually(descriptors), resident()
+    before, memory = server.descriptors, server.resident
     stopped = threading.Event()
     opened = [0]
 
@@ -237,8 +229,8 @@ def test_a_flood_of_unfinished_handshakes(launch: Launcher, tmp_path: Path, tran
         for _ in range(10):
             ask()
         # Cut off by the server: the attackers still hold on.
-        eventually(lambda: descriptors() <= before + 10)
-        eventually(lambda: resident() < memory + (24 << 20))
+        eventually(lambda: server.descriptors <= before + 10)
+        eventually(lambda: server.resident < memory + (24 << 20))
     finally:
         stopped.set()
         for attacker in attackers:
