@@ -85,15 +85,18 @@ class _Command(MultiService):
         self._reactor.callWhenRunning(self._take_signals)
 
     def _take_signals(self) -> None:
-        """Let the first signal stop the reactor, and no other: Twisted shows a traceback for a second one."""
-        stops = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Let the first signal stop the reactor, and no other: Twisted shows a traceback for a second one.
+
+        One that is ignored stays so: a shell has its background jobs ignore SIGINT.
+        """
+        handlers = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        stops = {number: stop for number, stop in handlers.items() if callable(stop)}
         came: list[int] = []
 
         def stop_once(number: int, frame: FrameType | None) -> None:
             came.append(number)
-            stop = stops[number]
-            if len(came) == 1 and callable(stop):
-                stop(number, frame)
+            if len(came) == 1:
+                stops[number](number, frame)
 
         for number in stops:
             signal.signal(number, stop_once)

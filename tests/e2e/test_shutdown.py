@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from .harness import PATIENCE, Launcher, Server, eventually
+from .harness import FREE_PORTS, PATIENCE, TWISTD, Launcher, Server, engine, eventually, transport
 from .ledger import Ledger, Refused, start_writers
 
 #: Writes that are acknowledged before the signal.
@@ -138,3 +138,14 @@ def test_idle_clients_do_not_delay_the_stop(launch: Launcher) -> None:
         assert server.wait(PROMPT) == -signal.SIGTERM
         assert time.monotonic() - started < PROMPT
     assert "Traceback" not in server.output
+
+
+def test_a_signal_that_is_ignored_stops_nothing(launch: Launcher) -> None:
+    """A shell has its background jobs ignore SIGINT; one that comes all the same must not use up the SIGTERM."""
+    chosen = ("--storage-engine", engine(), "--grpc-transport", transport())
+    ignoring = ("/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh")
+    server = launch.run([*ignoring, *TWISTD, "-n", "--pidfile=", "kvtwisted", *FREE_PORTS, *chosen])
+    with server.http() as http:
+        server.send(signal.SIGINT)
+        assert http.post("/api/v1/set", {"key": "a", "value": "1"}).status == 200
+    server.stop()
