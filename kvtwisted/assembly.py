@@ -36,6 +36,7 @@ from .config.settings import Settings
 from .core.admission import Admission
 from .core.disk import disk_usage
 from .core.engine import Engine
+from .core.operations import Operations
 from .core.options import EngineOptions
 from .core.space import fitted, lowered
 from .engines import open_engine
@@ -118,12 +119,15 @@ class Server(Service):
         metrics = Metrics(CollectorRegistry())
         storage = Storage(engine, lambda: self._settings, self._config, metrics, audit)
         push("storage", storage.close)
-        admission = Admission(self._settings.limits.max_in_flight)
+        limits = self._settings.limits
+        admission = Admission(
+            limits.max_in_flight, limits.max_bytes_in_flight, share=limits.max_in_flight_per_principal
+        )
         push("admission", admission.close)
-        work = Work(self._reactor, requests, storage.operations, admission)
+        work = Work(self._reactor, requests, storage.operations)
         defer = partial(deferToThreadPool, self._reactor, background)
         authentication = self._authentication = Authentication(
-            self._reactor, lambda: self._settings, storage.operations, audit, defer, metrics.denied
+            self._reactor, lambda: self._settings, storage.operations, admission, audit, defer, metrics.denied
         )
         administration = self._make_administration(storage)
         connections = self._make_connections(metrics)
@@ -131,7 +135,6 @@ class Server(Service):
             storage.operations,
             storage.health,
             work,
-            admission,
             administration,
             metrics,
             authentication.gate,
@@ -158,7 +161,7 @@ class Server(Service):
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         transports.watch(metrics)
         metrics.watch("kv_tokens", "Tokens and certificates that are known.", lambda: authentication.tokens)
-        self._watch(metrics, engine, admission, work, batched)
+        self._watch(metrics, engine, storage.operations, admission, work, batched)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
         refusals = Refusals(audit)
 
@@ -258,6 +261,7 @@ class Server(Service):
         self,
         metrics: Metrics,
         engine: Engine,
+        operations: Operations,
         admission: Admission,
         work: Work,
         batched: BatchedLogs,
@@ -266,9 +270,16 @@ class Server(Service):
         metrics.watch(
             "kv_pool_queue_depth", "Work of requests that waits for a storage thread.", lambda: work.queue_depth
         )
+        metrics.watch("kv_in_flight_bytes", "Bytes of those requests.", lambda: admission.bytes)
         metrics.watch_total(
-            "kv_overloaded", "Requests refused since limits.max_in_flight were under way.", lambda: admission.refused
+            "kv_overloaded",
+            "Requests refused for limits.max_in_flight, max_in_flight_per_principal or max_bytes_in_flight.",
+            lambda: admission.refused,
         )
+        metrics.watch_total(
+            "kv_overdue", "Requests given up in the queue or at work since their time had run out.",
+            lambda: operations.overdue,
+        )  # fmt: skip
         metrics.watch_total(
             "kv_log_lines_dropped", "Lines that the batched logs could not take.", lambda: batched.dropped
         )

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from .background.ticker import Ticker
 from .config.settings import Settings
+from .core.admission import Admission
 from .core.errors import Unavailable
 from .core.operations import Operations
 from .security.access import Written
@@ -35,6 +36,7 @@ class Authentication:
         reactor: Any,
         settings: Callable[[], Settings],
         operations: Operations,
+        admission: Admission,
         audit: Audit,
         defer: Callable[..., Deferred[Any]],
         count: Callable[[str], object],
@@ -65,16 +67,17 @@ class Authentication:
                 raise Unavailable(f"security.tokens: {error}") from None
         self._retune(now)
         written = self._written if now.security.audit_writes else None
-        self.gate = self._make_gate(operations, written)
+        self.gate = self._make_gate(operations, admission, written)
 
-    def _make_gate(self, operations: Operations, written: Written | None) -> Gate:
+    def _make_gate(self, operations: Operations, admission: Admission, written: Written | None) -> Gate:
         now = self._settings()
         if self._authority is None and not (now.http.tls_client_ca or now.grpc.tls_client_ca):
-            return OpenGate(operations, self._addresses, written=written, count=self._count)
+            return OpenGate(operations, admission, self._addresses, written=written, count=self._count)
         self.is_open = False
         return ClosedGate(
-            operations, self._authority, self._audit, addresses=self._addresses, written=written, count=self._count
-        )
+            operations, admission, self._authority, self._audit,
+            addresses=self._addresses, written=written, count=self._count,
+        )  # fmt: skip
 
     @property
     def tokens(self) -> int:

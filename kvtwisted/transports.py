@@ -11,7 +11,6 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from .config.settings import Settings
-from .core.admission import Admission
 from .core.errors import Unavailable
 from .core.health import Health
 from .core.operations import Operations
@@ -48,7 +47,6 @@ class Behind(NamedTuple):
     operations: Operations
     health: Health
     work: Work
-    admission: Admission
     administration: Administration
     metrics: Metrics
     gate: Gate
@@ -147,7 +145,7 @@ class Transports:
         monitored = settings.monitoring.enabled
         return make_site(
             behind.gate,
-            lambda granted: AsyncOperations(granted, behind.work, behind.admission),
+            lambda admitted: AsyncOperations(admitted.operations, behind.work, admitted.admission),
             behind.administration,
             reactor=self._reactor,
             options=options,
@@ -170,16 +168,15 @@ class Transports:
         more: dict[str, Any] = {
             "max_response_bytes": lambda: self._settings().grpc.max_response_bytes,
             "request_timeout": lambda: self._settings().limits.request_timeout,
-            "gate": behind.gate,
         }
-        operations, admission, health = behind.operations, behind.admission, behind.health
+        operations, gate, health = behind.operations, behind.gate, behind.health
         if settings.grpc.transport == "native":
             native = NativeGrpcServer(
-                self._reactor, operations, behind.work, admission, health, options, **more,
+                self._reactor, operations, gate, behind.work, health, options, **more,
                 connections=behind.connections,
             )  # fmt: skip
             return _GrpcServer(native.start, native.stop, lambda: native.connections)
-        threaded = ThreadedGrpcServer(operations, admission, health, options, **more)
+        threaded = ThreadedGrpcServer(operations, gate, health, options, **more)
         reactor = self._reactor
         return _GrpcServer(
             threaded.start, lambda grace: deferToThreadPool(reactor, reactor.getThreadPool(), threaded.stop, grace)

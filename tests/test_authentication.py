@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from kvtwisted.authentication import LOOK_SECONDS, Authentication
 from kvtwisted.config.settings import SecuritySettings, Settings
+from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import Unauthenticated, Unavailable
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
@@ -35,8 +36,9 @@ class World:
         self.hangs = False
         self.counted: list[str] = []
         self.authentication = Authentication(
-            self.reactor, lambda: settings, operations, Audit(lambda line: None), self._defer, self.counted.append
-        )
+            self.reactor, lambda: settings, operations, Admission(8),
+            Audit(lambda line: None), self._defer, self.counted.append,
+        )  # fmt: skip
         self.withdrawn: list[frozenset[Pass]] = []
         self.authentication.gate.watch(self.withdrawn.append)
         for ticker in self.authentication.tickers():

@@ -183,6 +183,15 @@ class LimitSettings:
     max_in_flight: int = option(
         1024, "Requests being worked on or waiting; one more is refused as overloaded.", low=1, high=100_000
     )
+    max_in_flight_per_principal: int = option(
+        0, "Of those, requests of one token or certificate; 0: three quarters.", low=0, high=100_000
+    )
+    max_bytes_in_flight: int = option(
+        256 * MIB,
+        "Bytes that those requests may have; a principal may have as large a part of them as of max_in_flight.",
+        low=8 * MIB,
+        high=1024 * GIB,
+    )
     max_connections: int = option(
         0,
         "Connections to HTTP and native gRPC together; 0: as many as there are file descriptors for.",

@@ -1,21 +1,36 @@
-"""How much work may be under way: bounded before it is queued, counted until the thread that does it has finished."""
+"""How much work may be under way: bounded before it is queued, counted until the thread that does it has finished.
+
+Note [Nobody takes all]: a client with many calls under way would have all others refused. So each principal has a share
+that is less than the whole: whatever one of them does, there is room left for the next.
+"""
 
 from __future__ import annotations
 
+import math
 import threading
 
 from .errors import Overloaded, Unavailable
 
 
 class Admission:
-    """A counter of requests in flight with a capacity. Safe from any thread."""
+    """Counts the requests in flight and their bytes, with a capacity for each. Safe from any thread.
 
-    def __init__(self, capacity: int) -> None:
+    A request with more bytes than that goes in when no other has any.
+    """
+
+    _requests_limit = "limits.max_in_flight is"
+    _bytes_limit = "limits.max_bytes_in_flight is"
+
+    def __init__(self, capacity: int, max_bytes: float = math.inf, *, share: int = 0) -> None:
+        """`share` is the capacity for one principal, who may have as large a part of the bytes; 0: three quarters."""
         self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._share = min(capacity, share or max(1, capacity * 3 // 4))
         self._lock = threading.Lock()
         self._in_flight = 0
+        self._bytes = 0
         self._closed = False
-        #: Requests that were refused at capacity. Approximate: it is not counted under the lock.
+        #: Requests that were refused at a capacity, or at that of a share. Approximate when several threads refuse.
         self.refused = 0
 
     @property
@@ -23,27 +38,92 @@ class Admission:
         """Requests that have entered and not yet left."""
         return self._in_flight
 
-    def enter(self) -> None:
-        """Count one request in. Raises Overloaded at capacity and Unavailable after `close`."""
+    @property
+    def bytes(self) -> int:
+        """What they have."""
+        return self._bytes
+
+    def share(self) -> Share:
+        """For one principal: what enters there has entered here too."""
+        return Share(self, self._share, self._max_bytes * self._share / self._capacity)
+
+    def enter(self, size: int = 0) -> None:
+        """Count in one request of `size` bytes. Raises Overloaded at a capacity and Unavailable after `close`."""
         with self._lock:
-            if self._closed or self._in_flight >= self._capacity:
-                self.check()
+            if self._in_flight >= self._capacity or self._closed or self._bytes + size > self._max_bytes:
+                self._look(size)
             self._in_flight += 1
+            self._bytes += size
 
     def check(self) -> None:
-        """Raise what `enter` would. Enough for a request that ends before anything else can begin."""
-        if self._closed:
-            raise Unavailable("the server is stopping")
-        if self._in_flight >= self._capacity:
-            self.refused += 1
-            raise Overloaded(f"too many requests: limits.max_in_flight is {self._capacity}; try again")
+        """Raise what `enter` would without bytes. Enough for a request that ends before anything else can begin."""
+        if self._in_flight >= self._capacity or self._closed:
+            self._look(0)
 
-    def leave(self, requests: int = 1) -> None:
-        """Count requests out; each `enter` that returned must be counted out once."""
+    def leave(self, requests: int = 1, size: int = 0) -> None:
+        """Count requests out, and their bytes; for each `enter` that returned there must be one."""
         with self._lock:
             self._in_flight -= requests
+            self._bytes -= size
 
     def close(self) -> None:
         """Refuse every later `enter`; what is in flight goes on."""
         with self._lock:
             self._closed = True
+
+    def _look(self, size: int) -> None:
+        """Raise what keeps a request of `size` bytes out, if anything does."""
+        if self._closed:
+            raise Unavailable("the server is stopping")
+        if self._in_flight >= self._capacity:
+            self._refuse(f"too many requests: {self._requests_limit} {self._capacity}; try again")
+        if size and self._bytes and self._bytes + size > self._max_bytes:
+            self._refuse(f"too many bytes in requests: {self._bytes_limit} {self._max_bytes:.0f}; try again")
+
+    def _refuse(self, reason: str) -> None:
+        self.refused += 1
+        raise Overloaded(reason)
+
+
+class Share(Admission):
+    """What one principal may have of the whole; see Note [Nobody takes all]. All have one lock."""
+
+    _requests_limit = "limits.max_in_flight_per_principal is"
+    _bytes_limit = "of limits.max_bytes_in_flight each principal may have"
+
+    def __init__(self, whole: Admission, capacity: int, max_bytes: float) -> None:
+        super().__init__(capacity, max_bytes)
+        self._whole = whole
+        self._lock = whole._lock
+
+    def enter(self, size: int = 0) -> None:
+        """See `Admission.enter`."""
+        whole = self._whole
+        with self._lock:
+            if self._in_flight >= self._capacity or self._bytes + size > self._max_bytes:
+                self._look(size)
+            if whole._in_flight >= whole._capacity or whole._closed or whole._bytes + size > whole._max_bytes:
+                whole._look(size)
+            self._in_flight += 1
+            self._bytes += size
+            whole._in_flight += 1
+            whole._bytes += size
+
+    def check(self) -> None:
+        """See `Admission.check`."""
+        whole = self._whole
+        if self._in_flight >= self._capacity or whole._in_flight >= whole._capacity or whole._closed:
+            whole._look(0)
+            self._look(0)
+
+    def leave(self, requests: int = 1, size: int = 0) -> None:
+        """See `Admission.leave`."""
+        whole = self._whole
+        with self._lock:
+            self._in_flight -= requests
+            self._bytes -= size
+            whole._in_flight -= requests
+            whole._bytes -= size
+
+    def _refuse(self, reason: str) -> None:
+        self._whole._refuse(reason)

@@ -102,9 +102,15 @@ class Operations:
         #: Knows whether writes fail, and tries to get over it.
         self.recovery = Recovery(store.upkeep, health)
         self._hot = store.hot
+        self._overdue = Counter()
         self._hot_gets = Counter()
         self._count_hot = self._hot_gets.advance
         self._set_durations, self._get_durations = recorder.durations(SET), recorder.durations(GET)
+
+    @property
+    def overdue(self) -> int:
+        """Requests that were given up since their time had run out."""
+        return self._overdue.value
 
     @property
     def hot_gets(self) -> int:
@@ -321,6 +327,8 @@ class Operations:
 
     def _failed(self, name: str, keys: int, started: float, error: BaseException) -> None:
         self._recorder.operation(name, keys, monotonic() - started, True)
+        if isinstance(error, DeadlineExceeded):
+            self._overdue.advance()
         if name in _WRITES and isinstance(error, StorageError) and not isinstance(error, NearlyFull):
             self.recovery.write_failed(error)
 

@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..core.errors import KvError
-from ..core.service import Service
 from ..security.gate import Gate, Visitor, Watcher
 from ..security.passes import Pass
 from ..security.policy import AUTHENTICATED, PUBLIC, route_requirement
@@ -31,7 +30,7 @@ class Interface(NamedTuple):
 class Entrance:
     """Looks at who comes, and lets them to an interface of their own. Reactor thread."""
 
-    def __init__(self, gate: Gate, make: Callable[[Service], Interface]) -> None:
+    def __init__(self, gate: Gate, make: Callable[[Pass], Interface]) -> None:
         self._gate = gate
         self._make = make
         self._made: dict[Pass, Interface] = {}
@@ -73,7 +72,7 @@ class Entrance:
     def _interface(self, admitted: Pass) -> Interface:
         made = self._made.get(admitted)
         if made is None:
-            made = self._made[admitted] = self._make(admitted.operations)
+            made = self._made[admitted] = self._make(admitted)
         return made
 
     def _withdrawn(self, passes: frozenset[Pass]) -> None:

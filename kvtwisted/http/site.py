@@ -13,9 +13,9 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from ..core.service import Service
 from ..security.connections import Connections
 from ..security.gate import Gate
+from ..security.passes import Pass
 from ..threaded.administration import Administration
 from ..threaded.facade import AsyncOperations
 from . import errors
@@ -164,7 +164,7 @@ class KvSite(Site):
 
 def make_site(
     gate: Gate,
-    make_facade: Callable[[Service], AsyncOperations],
+    make_facade: Callable[[Pass], AsyncOperations],
     administration: Administration,
     *,
     reactor: Any,
@@ -177,15 +177,15 @@ def make_site(
 ) -> KvSite:
     """The HTTP interface, ready to be listened with.
 
-    Visitors whom `gate` admits find `administration`, and `make_facade` of the operations that are granted to them.
+    Visitors whom `gate` admits find `administration`, and `make_facade` of their pass.
     `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None when monitoring
     is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are asked anew for
     each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines.
     """
     admin = AdminHandlers(administration)
 
-    def make(operations: Service) -> Interface:
-        facade = make_facade(operations)
+    def make(admitted: Pass) -> Interface:
+        facade = make_facade(admitted)
         handlers = Handlers(facade, reactor, max_response_bytes, request_timeout)
         lane = FastLane(facade.direct, handlers, reactor, request_timeout)
         return Interface(make_handlers(handlers, admin, metrics_text), lane)

@@ -42,13 +42,13 @@ class Calls:
             deadline = min(now + time_left, arrived + self.request_timeout())
             if deadline <= now:
                 raise DeadlineExceeded("the call's time ran out before it was started")
-            self._admission.enter()
+            self._admission.enter(len(message))
         except Exception as error:
             raise call_error(error, method.name) from None
         try:
             return self.run(method, message, deadline)
         finally:
-            self._admission.leave()
+            self._admission.leave(1, len(message))
 
     def run(self, method: Method, message: bytes, deadline: float) -> bytes:
         """The same for a call that was admitted already."""

@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 import grpc
 
 from ..core.errors import KvError
-from ..core.service import Service
 from ..security.gate import Gate, Visitor
 from ..security.passes import Pass
 from ..security.policy import AUTHENTICATED
@@ -21,7 +20,7 @@ from .errors import call_error
 class Access:
     """The gate for calls as grpcio gives them."""
 
-    def __init__(self, gate: Gate, make_calls: Callable[[Service], Calls]) -> None:
+    def __init__(self, gate: Gate, make_calls: Callable[[Pass], Calls]) -> None:
         """`make_calls` makes what runs the calls of one principal."""
         self._gate = gate
         self._make_calls = make_calls
@@ -40,7 +39,7 @@ class Access:
         calls = self._calls.get(admitted)
         if calls is None:
             # Two threads may both make one; either does.
-            calls = self._calls[admitted] = self._make_calls(admitted.operations)
+            calls = self._calls[admitted] = self._make_calls(admitted)
         return calls
 
 

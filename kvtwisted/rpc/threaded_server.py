@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Callable, cast
 
 import grpc
 from twisted.logger import Logger
 
-from ..core.admission import Admission
 from ..core.health import Health
 from ..core.operations import Operations
 from ..security.certificates import Identity
-from ..security.gate import Gate, OpenGate
+from ..security.gate import Gate
 from ..tls.renewal import Certificates
 from . import pipeline
 from .calls import Calls
@@ -42,23 +40,24 @@ class ThreadedGrpcServer:
     def __init__(
         self,
         operations: Operations,
-        admission: Admission,
+        gate: Gate,
         health: Health,
         options: GrpcOptions,
         *,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
-        gate: Gate | None = None,
     ) -> None:
-        """Without `gate` everybody may do everything."""
         self._operations = operations
         self._health = health
         self._options = options
         self._request_timeout = request_timeout
         self._access = Access(
-            gate or OpenGate(operations),
-            partial(Calls, admission=admission, max_response_bytes=max_response_bytes, request_timeout=request_timeout),
-        )
+            gate,
+            lambda admitted: Calls(
+                admitted.operations, admitted.admission,
+                max_response_bytes=max_response_bytes, request_timeout=request_timeout,
+            ),
+        )  # fmt: skip
         self._running: _Running | None = None
 
     def start(self) -> int:

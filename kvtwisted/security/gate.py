@@ -10,6 +10,7 @@ from threading import Lock
 from time import monotonic, time
 from typing import Callable, NamedTuple, Protocol
 
+from ..core.admission import Admission
 from ..core.errors import KvError, PermissionDenied, RateLimited, Unauthenticated
 from ..core.operations import Operations
 from .access import Access, Written
@@ -68,16 +69,21 @@ class OpenGate:
     def __init__(
         self,
         operations: Operations,
+        admission: Admission,
         addresses: Addresses | None = None,
         *,
         written: Written | None = None,
         count: Callable[[str], object] = lambda reason: None,
     ) -> None:
-        """`written` is told of each write; `count` the code of each refusal, which can only be for a rate."""
+        """All requests enter `admission`.
+
+        `written` is told of each write; `count` the code of each refusal, which can only be for a rate.
+        """
         self._everybody = Principal(ANONYMOUS, _EVERYTHING)
         self._watchers: list[Watcher] = []
         self._passes = Passes(
             operations,
+            lambda: admission,
             Addresses(Rate()) if addresses is None else addresses,
             lambda who, address, what, error: count(error.code),
             written=written,
@@ -112,6 +118,7 @@ class ClosedGate:
     def __init__(
         self,
         operations: Operations,
+        admission: Admission,
         authority: Authority | None,
         audit: Audit,
         *,
@@ -121,7 +128,9 @@ class ClosedGate:
         wall: Callable[[], float] = time,
         seconds: Callable[[], float] = monotonic,
     ) -> None:
-        """`written` is told of each write that was let in; None: nobody is. `count` is told the code of each refusal.
+        """Each principal's requests enter a share of `admission`.
+
+        `written` is told of each write that was let in; None: nobody is. `count` is told the code of each refusal.
 
         `wall` is Unix time, in seconds; `seconds` a monotonic one.
         """
@@ -134,6 +143,7 @@ class ClosedGate:
         self._certified: dict[str, Principal] = {}
         self._passes = Passes(
             operations,
+            admission.share,
             Addresses(Rate()) if addresses is None else addresses,
             self._refused,
             denied=self._denied,
@@ -142,7 +152,7 @@ class ClosedGate:
             seconds=seconds,
         )
         nobody = Principal(ANONYMOUS, ())
-        self._nobody = Pass(Access(operations, nobody, denied=self._denied), None, self._refused)
+        self._nobody = Pass(Access(operations, nobody, denied=self._denied), None, admission, self._refused)
 
     def admit(self, visitor: Visitor) -> Pass:
         """See `Gate.admit`."""

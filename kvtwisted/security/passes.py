@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from time import monotonic
 from typing import Callable
+from weakref import WeakKeyDictionary
 
+from ..core.admission import Admission
 from ..core.errors import KvError, RateLimited
 from ..core.operations import Operations
 from ..core.service import Service
@@ -24,13 +26,15 @@ Refused = Callable[[str, str, str, KvError], object]
 class Pass:
     """What a visitor may do until the gate says otherwise. One for each principal: the same object as long as it holds.
 
-    `operations` are those of the server, as far as they are granted. Any thread.
+    `operations` are those of the server, as far as they are granted, and `admission` what their requests enter.
+    Any thread.
     """
 
     def __init__(
         self,
         operations: Service,
         principal: Principal | None,
+        admission: Admission,
         refused: Refused,
         limiter: Budget | None = None,
         seconds: Callable[[], float] = monotonic,
@@ -38,6 +42,7 @@ class Pass:
         """Without `principal` it is for visitors who show nothing: only what is public is open to them."""
         self._seconds = seconds
         self.operations = operations
+        self.admission = admission
         self.principal = principal
         self._refused = refused
         self._limiter = limiter
@@ -82,6 +87,7 @@ class Passes:
     def __init__(
         self,
         operations: Operations,
+        admission: Callable[[], Admission],
         addresses: Addresses,
         refused: Refused,
         *,
@@ -90,8 +96,11 @@ class Passes:
         count: Callable[[str], object] = lambda reason: None,
         seconds: Callable[[], float] = monotonic,
     ) -> None:
-        """`count` is told the code of each refusal for a rate; see `Pass` and `Access` for the others."""
+        """`admission` gives what the requests of one principal enter.
+
+        `count` is told the code of each refusal for a rate; see `Pass` and `Access` for the others."""
         self._operations = operations
+        self._admission = admission
         self._addresses = addresses
         self._refused = refused
         self._denied = denied
@@ -99,6 +108,8 @@ class Passes:
         self._count = count
         self._seconds = seconds
         self._given: dict[tuple[Principal, str], Pass] = {}
+        # One for all passes of a principal.
+        self._admissions: WeakKeyDictionary[Principal, Admission] = WeakKeyDictionary()
 
     def __len__(self) -> int:
         """Those that hold."""
@@ -120,7 +131,8 @@ class Passes:
                 seconds=self._seconds,
             )
             # Two threads may both make one; the first is everybody's.
-            made = Pass(access, principal, self._refused, limiter, self._seconds)
+            admission = self._admissions.get(principal) or self._admissions.setdefault(principal, self._admission())
+            made = Pass(access, principal, admission, self._refused, limiter, self._seconds)
             found = self._given.setdefault((principal, network), made)
         return found
 

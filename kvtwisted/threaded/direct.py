@@ -36,10 +36,7 @@ class Direct:
 
         `done` is called later, on the reactor thread, and must not raise.
         """
-        self._admission.enter()
-        try:
-            pending = begin()
-        except BaseException:
-            self._admission.leave()
-            raise
-        self._work.submit(pending, done)
+        self._admission.check()
+        pending = begin()
+        self._admission.enter(pending.size)
+        self._work.submit(pending, done, self._admission)

@@ -46,18 +46,10 @@ class AsyncOperations:
     def get(self, key: bytes, *, deadline: float = math.inf) -> Deferred[Found | None]:
         """See `Operations.get`. What memory has is answered at once."""
         try:
-            self._admission.enter()
-        except KvError:
-            return fail()
-        try:
-            known, found = self._operations.get_now(key)
+            known, found = self.direct.get_now(key)
         except Exception:
-            self._admission.leave()
             return fail()
-        if known:
-            self._admission.leave()
-            return succeed(found)
-        return self._queue(self._operations.get, key, deadline=deadline)
+        return succeed(found) if known else self._admitted(self._operations.get, 0, key, deadline=deadline)
 
     def delete(self, key: bytes, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.delete`."""
@@ -75,7 +67,7 @@ class AsyncOperations:
     ) -> Deferred[Page]:
         """See `Operations.scan`."""
         return self._admitted(
-            self._operations.scan, prefix,
+            self._operations.scan, len(prefix), prefix,
             cursor=cursor, limit=limit, keys_only=keys_only, budget=budget, deadline=deadline,
         )  # fmt: skip
 
@@ -85,7 +77,7 @@ class AsyncOperations:
 
     def mget(self, keys: Sequence[bytes], *, budget: int, deadline: float = math.inf) -> Deferred[dict[bytes, bytes]]:
         """See `Operations.mget`."""
-        return self._admitted(self._operations.mget, keys, budget=budget, deadline=deadline)
+        return self._admitted(self._operations.mget, sum(map(len, keys)), keys, budget=budget, deadline=deadline)
 
     def mdelete(self, keys: Sequence[bytes], *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.mdelete`."""
@@ -93,47 +85,39 @@ class AsyncOperations:
 
     def get_config(self) -> Deferred[str]:
         """See `Operations.get_config`."""
-        return self._admitted(self._operations.get_config)
+        return self._admitted(self._operations.get_config, 0)
 
     def update_config(self, document: Mapping[str, object]) -> Deferred[list[str]]:
         """See `Operations.update_config`."""
-        return self._admitted(self._operations.update_config, document)
+        return self._admitted(self._operations.update_config, 0, document)
 
     def update_config_text(self, text: str) -> Deferred[list[str]]:
         """See `Operations.update_config_text`."""
-        return self._admitted(self._operations.update_config_text, text)
+        return self._admitted(self._operations.update_config_text, len(text), text)
 
     def health(self) -> Deferred[str | None]:
         """See `Operations.health`. Not refused under load: a server that is busy is not ill."""
         return self._work.run(self._operations.health)
 
-    def _admitted(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
+    def _admitted(self, call: Callable[..., T], size: int, *args: Any, **kwargs: Any) -> Deferred[T]:
+        """Let the pool do it. The request has `size` bytes."""
         try:
-            self._admission.enter()
+            self._admission.enter(size)
         except KvError:
             return fail()
-        return self._queue(call, *args, **kwargs)
-
-    def _queue(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
-        return self._work.run(partial(self._leaving, partial(call, *args, **kwargs)))
+        return self._work.run(partial(self._leaving, size, partial(call, *args, **kwargs)))
 
     def _write(self, begin: Callable[[], Pending]) -> Deferred[None]:
         """Admit a write, check it, and let it go in. A cancelled Deferred fires at once, but the write goes in."""
-        try:
-            self._admission.enter()
-        except KvError:
-            return fail()
-        try:
-            pending = begin()
-        except Exception:
-            self._admission.leave()
-            return fail()
         written: Deferred[None] = Deferred()
-        self._work.submit(pending, lambda error: written.callback(None) if error is None else written.errback(error))
+        try:
+            self.direct.write(begin, lambda error: written.callback(None) if error is None else written.errback(error))
+        except Exception:
+            return fail()
         return written
 
-    def _leaving(self, call: Callable[[], T]) -> T:
+    def _leaving(self, size: int, call: Callable[[], T]) -> T:
         try:
             return call()
         finally:
-            self._admission.leave()
+            self._admission.leave(1, size)

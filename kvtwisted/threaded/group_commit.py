@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from ..core.admission import Admission
 from ..core.operations import Operations, Pending
 
 #: What a group may hold to be written on the reactor thread: some milliseconds' work.
@@ -24,8 +25,8 @@ INLINE_KEYS, INLINE_BYTES = 1024, 1_048_576
 Defer = Callable[[Callable[[], None]], "Deferred[None]"]
 #: Told when a write is settled: why it failed, or None.
 Done = Callable[[Optional[BaseException]], None]
-#: Writes, and who waits for them.
-Group = list["tuple[Pending, Done]"]
+#: Writes, who waits for them, and where they are counted out.
+Group = list["tuple[Pending, Done, Admission]"]
 
 
 class GroupCommit:
@@ -34,14 +35,10 @@ class GroupCommit:
     It holds no more than what the caller admits.
     """
 
-    def __init__(
-        self, reactor: IReactorTime, operations: Operations, defer: Defer, leave: Callable[[int], None]
-    ) -> None:
-        """`leave` is told how many writes have been settled, on the thread that settled them."""
+    def __init__(self, reactor: IReactorTime, operations: Operations, defer: Defer) -> None:
         self._reactor = reactor
         self._operations = operations
         self._defer = defer
-        self._leave = leave
         self._gathered: Group = []
         self._busy = False
         #: Called after each group, when all who waited for it have been told.
@@ -52,15 +49,18 @@ class GroupCommit:
         """Writes that nobody has taken up yet."""
         return len(self._gathered)
 
-    def add(self, pending: Pending, done: Done) -> None:
-        """Write it with those of the same turn; `done`, which must not raise, is called on the reactor thread."""
-        self._gathered.append((pending, done))
+    def add(self, pending: Pending, done: Done, admission: Admission) -> None:
+        """Write it with those of the same turn; `done`, which must not raise, is called on the reactor thread.
+
+        It leaves `admission` when it is settled, on the thread that settles it.
+        """
+        self._gathered.append((pending, done, admission))
         if len(self._gathered) == 1 and not self._busy:
             self._reactor.callLater(0, self._commit)
 
     def _commit(self) -> None:
         group, self._gathered = self._gathered, []
-        writes = [pending for pending, _ in group]
+        writes = [pending for pending, _, _ in group]
         quick = (
             sum([pending.keys for pending in writes]) <= INLINE_KEYS
             and sum([pending.size for pending in writes]) <= INLINE_BYTES
@@ -68,24 +68,24 @@ class GroupCommit:
         try:
             settled = quick and self._operations.settle_now(writes)
         except Exception:
-            self._leave(len(writes))
+            _leave(group)
             self._fail(group, Failure())
             return
         if settled:
-            self._leave(len(writes))
+            _leave(group)
             self._tell(group)
             return
         self._busy = True
-        waiting = self._defer(lambda: self._settle(writes))
+        waiting = self._defer(lambda: self._settle(group, writes))
         waiting.addCallbacks(lambda _: self._tell(group), lambda failure: self._fail(group, failure))
         waiting.addBoth(self._go_on)
 
-    def _settle(self, writes: list[Pending]) -> None:
+    def _settle(self, group: Group, writes: list[Pending]) -> None:
         """In a pool thread."""
         try:
             self._operations.settle(writes)
         finally:
-            self._leave(len(writes))
+            _leave(group)
 
     def _go_on(self, _: object) -> None:
         self._busy = False
@@ -93,12 +93,19 @@ class GroupCommit:
             self._commit()
 
     def _tell(self, group: Group) -> None:
-        for pending, done in group:
+        for pending, done, _ in group:
             done(pending.error)
         self.settled()
 
     def _fail(self, group: Group, failure: Failure) -> None:
         """The writing itself broke: nobody knows what was done."""
-        for _, done in group:
+        for _, done, _ in group:
             done(failure.value)
         self.settled()
+
+
+def _leave(group: Group) -> None:
+    # Few principals write in one turn: each is told once.
+    for admission in {admission for _, _, admission in group}:
+        sizes = [pending.size for pending, _, of in group if of is admission]
+        admission.leave(len(sizes), sum(sizes))

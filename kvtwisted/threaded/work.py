@@ -23,13 +23,12 @@ T = TypeVar("T")
 class Work:
     """The pool and the group commit, one of each for all transports. Reactor thread."""
 
-    def __init__(self, reactor: Any, pool: ThreadPool, operations: Operations, admission: Admission) -> None:
+    def __init__(self, reactor: Any, pool: ThreadPool, operations: Operations) -> None:
         self._defer: Callable[..., Deferred[Any]] = partial(deferToThreadPool, reactor, pool)
         self._operations = operations
-        self._admission = admission
         # One mark for each job that no thread has taken up yet: appended here, popped there, both atomic.
         self._queued: deque[None] = deque()
-        self._group = GroupCommit(reactor, operations, self._defer, admission.leave)
+        self._group = GroupCommit(reactor, operations, self._defer)
 
     @property
     def queue_depth(self) -> int:
@@ -41,17 +40,18 @@ class Work:
         self._queued.append(None)
         return self._defer(self._taken_up, job)
 
-    def submit(self, pending: Pending, done: Done) -> None:
+    def submit(self, pending: Pending, done: Done, admission: Admission) -> None:
         """Let a write go in, with its turn's, or by itself when a file has to be written; then call `done`.
 
-        `done` is called on the reactor thread and must not raise. The write is counted out when it is settled.
+        `done` is called on the reactor thread and must not raise. The write, which has entered `admission` with
+        its `size`, leaves it when it is settled.
         """
         if self._operations.needs_files(pending):
-            waiting = self.run(partial(self._settle_alone, pending))
+            waiting = self.run(partial(self._settle_alone, pending, admission))
             waiting.addCallbacks(lambda _: done(pending.error), lambda failure: done(failure.value))
             waiting.addCallback(lambda _: self._group.settled())
         else:
-            self._group.add(pending, done)
+            self._group.add(pending, done, admission)
 
     def on_settled(self, told: Callable[[], None]) -> None:
         """Call `told` whenever writes have been settled and those who waited were told."""
@@ -61,8 +61,8 @@ class Work:
         self._queued.pop()
         return job()
 
-    def _settle_alone(self, pending: Pending) -> None:
+    def _settle_alone(self, pending: Pending, admission: Admission) -> None:
         try:
             self._operations.settle([pending])
         finally:
-            self._admission.leave()
+            admission.leave(1, pending.size)

@@ -94,6 +94,7 @@ def test_limits_are_the_real_ones() -> None:
         f"gRPC {GrpcSettings.max_response_bytes // MIB} MiB (`grpc.max_response_bytes`); scans go on by cursor",
         "one page of a scan over HTTP": f"{DEFAULT_SCAN_LIMIT} entries unless told otherwise, "
         f"at most {MAX_SCAN_LIMIT:,}",
-        "requests at once": f"{limits.max_in_flight:,} (`limits.max_in_flight`)",
+        "requests at once": f"{limits.max_in_flight:,} (`limits.max_in_flight`), "
+        f"with {limits.max_bytes_in_flight // MIB} MiB in all (`limits.max_bytes_in_flight`)",
         "one request": f"{limits.request_timeout} seconds (`limits.request_timeout`)",
     }

@@ -93,13 +93,12 @@ class LiveSite:
         self.storage = Storage()
         self.engine = self.storage.engine
         self.engine.slow = True
-        self.admission = Admission(1024)
         tasks = FakeTasks()
         operations = Operations(self.storage.store, configuration, CountingRecorder(), Health())
-        work = Work(reactor, pool, operations, self.admission)
+        work = Work(reactor, pool, operations)
         self.site = make_site(
-            OpenGate(operations),
-            lambda granted: AsyncOperations(granted, work, self.admission),
+            OpenGate(operations, Admission(1024)),
+            lambda admitted: AsyncOperations(admitted.operations, work, admitted.admission),
             Administration(reactor, pool, backups=tasks, plan_eviction=tasks.plan, collect_orphans=tasks.collect),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),

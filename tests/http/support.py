@@ -167,7 +167,7 @@ class World:
         configuration: Configuration | None = None,
         on_disk: bool = True,
         metrics_text: MetricsText | None = lambda: METRICS,
-        make_gate: Callable[[Operations], Gate] = OpenGate,
+        make_gate: Callable[[Operations, Admission], Gate] = OpenGate,
         connections: Connections | None = None,
         **options: Any,
     ) -> None:
@@ -193,10 +193,10 @@ class World:
             on_disk=on_disk,
         )
         operations = Operations(self.storage.store, configuration or small_configuration(), self.recorder, self.health)
-        work = Work(self.reactor, self.pool, operations, self.admission)
+        work = Work(self.reactor, self.pool, operations)
         self.site = make_site(
-            make_gate(operations),
-            lambda granted: AsyncOperations(granted, work, self.admission),
+            make_gate(operations, self.admission),
+            lambda admitted: AsyncOperations(admitted.operations, work, admitted.admission),
             self.administration,
             reactor=self.reactor,
             options=HttpOptions(**{"fast_lane": self.fast_lane, **options}),

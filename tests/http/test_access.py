@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kvtwisted.core.admission import Admission
 from kvtwisted.core.operations import Operations
 from kvtwisted.http.channel import UNKNOWN_BODY
 from kvtwisted.security.audit import Audit
@@ -37,9 +38,9 @@ class Guarded:
         self.world = World(make_gate=self._close)
         self.world.storage.store.set(b"b", b"secret")
 
-    def _close(self, operations: Operations) -> ClosedGate:
+    def _close(self, operations: Operations, admission: Admission) -> ClosedGate:
         audit = Audit(lambda line: self.lines.append(json.loads(line)))
-        self.gate = ClosedGate(operations, self.authority, audit, count=self.counted.append)
+        self.gate = ClosedGate(operations, admission, self.authority, audit, count=self.counted.append)
         return self.gate
 
     def replace(self, *entries: TokenEntry) -> None:

@@ -11,6 +11,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from kvtwisted.core import limits
+from kvtwisted.core.admission import Admission
 from kvtwisted.core.author import ANONYMOUS, Author
 from kvtwisted.core.errors import (
     KvError,
@@ -148,12 +149,12 @@ def busy() -> World:
 TOKEN, DIGEST = tokens.make("elsewhere")
 
 
-def closed(operations: Operations) -> ClosedGate:
+def closed(operations: Operations, admission: Admission) -> ClosedGate:
     """A gate that knows one token, which may do little, and allows one failed login."""
     authority = Authority(failed_logins=1)
     grants = (Grant(frozenset(("get", "set", "delete", "scan")), b"elsewhere/"),)
     authority.replace([TokenEntry("elsewhere", DIGEST, grants)])
-    return ClosedGate(operations, authority, Audit(lambda line: None))
+    return ClosedGate(operations, admission, authority, Audit(lambda line: None))
 
 
 def refusals(method: str, sample: Sample) -> Iterator[Reply]:

@@ -113,13 +113,11 @@ class Hold:
 class NativeServer:
     """The native server with a reactor in a thread and a pool, with the methods of the threaded one."""
 
-    def __init__(
-        self, operations: Operations, admission: Admission, health: Health, options: GrpcOptions, **limits: Any
-    ) -> None:
+    def __init__(self, operations: Operations, gate: Gate, health: Health, options: GrpcOptions, **limits: Any) -> None:
         self.reactor = background_reactor()
         self._pool = ThreadPool(0, options.threads, name="requests")
-        work = Work(self.reactor, self._pool, operations, admission)
-        self.native = NativeGrpcServer(self.reactor, operations, work, admission, health, options, **limits)
+        work = Work(self.reactor, self._pool, operations)
+        self.native = NativeGrpcServer(self.reactor, operations, gate, work, health, options, **limits)
 
     def start(self) -> int:
         """Listen, and return the port."""
@@ -150,7 +148,7 @@ class World:
         private_key: str = "",
         client_ca: str = "",
         connections: Connections | None = None,
-        make_gate: Callable[[Operations], Gate] = OpenGate,
+        make_gate: Callable[[Operations, Admission], Gate] = OpenGate,
     ) -> None:
         self.engine = memory_engine()
         self.engine.slow = transport == "native, by the pool"
@@ -173,14 +171,14 @@ class World:
         limits: Any = {
             "max_response_bytes": lambda: self.max_response_bytes,
             "request_timeout": lambda: self.request_timeout,
-            "gate": make_gate(self.operations),
         }
+        gate = make_gate(self.operations, self.admission)
         self.server: ThreadedGrpcServer | NativeServer
         if transport == "threaded":
-            self.server = ThreadedGrpcServer(self.operations, self.admission, self.health, options, **limits)
+            self.server = ThreadedGrpcServer(self.operations, gate, self.health, options, **limits)
         else:
             limits["connections"] = connections
-            self.server = NativeServer(self.operations, self.admission, self.health, options, **limits)
+            self.server = NativeServer(self.operations, gate, self.health, options, **limits)
         self.host = f"[{host}]" if ":" in host else host
 
     def start(self) -> None:

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 from hyperframe.frame import DataFrame
 
+from kvtwisted.core.admission import Admission
 from kvtwisted.core.operations import Operations
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.methods import METHODS, SERVICES
@@ -41,15 +42,17 @@ WRONG = made("app")[0]
 class Guarded:
     """A world whose gate is closed."""
 
-    def __init__(self, make_world: Callable[..., World]) -> None:
+    def __init__(self, make_world: Callable[..., World], **options: Any) -> None:
         self.authority = Authority()
         self.authority.replace([_ROOT, _APP])
         self.counted: list[str] = []
-        self.world = make_world(make_gate=self._close)
+        self.world = make_world(make_gate=self._close, **options)
         self.channel = self.world.channel
 
-    def _close(self, operations: Operations) -> ClosedGate:
-        self.gate = ClosedGate(operations, self.authority, Audit(lambda line: None), count=self.counted.append)
+    def _close(self, operations: Operations, admission: Admission) -> ClosedGate:
+        self.gate = ClosedGate(
+            operations, admission, self.authority, Audit(lambda line: None), count=self.counted.append
+        )
         return self.gate
 
     def replace(self, *entries: TokenEntry) -> None:
@@ -341,3 +344,25 @@ def test_an_operation_of_a_pipeline_that_waits_for_its_key(guarded: Guarded, tra
         hold.release()
         assert guarded.call("Set", ROOT, key="a/2", value="later").success
     assert guarded.world.stored() == {"a/1": "first", "a/2": "later"}
+
+
+def test_one_token_cannot_take_all(make_world: Callable[..., World]) -> None:
+    """With its share under way it is refused, in pipelines too, while another token is served."""
+    guarded, share = Guarded(make_world, threads=8, max_in_flight=8), 6
+    hold = guarded.world.hold("write")
+    running = [guarded.start("Set", APP, key=f"a/{number}", value="v") for number in range(share)]
+    hold.reached()
+    while guarded.world.admission.in_flight < share:
+        pass
+    for method in ("Get", "Set"):
+        failure = guarded.start(method, APP, key="a/x").exception()
+        assert failure.code() is StatusCode.RESOURCE_EXHAUSTED
+        assert failure.details() == f"too many requests: limits.max_in_flight_per_principal is {share}; try again"
+    (answer,) = guarded.channel.stream_stream(
+        PIPELINE, kv.PipelineRequest.SerializeToString, kv.PipelineResponse.FromString
+    )(iter([get(1, "a/x")]), timeout=PATIENCE, metadata=metadata(APP))
+    assert (answer.id, answer.code) == (1, StatusCode.RESOURCE_EXHAUSTED.value[0])
+    assert not guarded.call("Get", ROOT, key="a/x").found
+    hold.release()
+    assert [call.result().success for call in running] == [True] * share
+    assert not guarded.call("Get", APP, key="a/x").found

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from kvtwisted.core.errors import PermissionDenied, RateLimited, Unauthenticated
+from kvtwisted.core.admission import Admission
+from kvtwisted.core.errors import Overloaded, PermissionDenied, RateLimited, Unauthenticated
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
 from kvtwisted.security import gate as gates
 from kvtwisted.security.audit import ANONYMOUS, ANONYMOUS_REFUSALS, REFUSAL_BURST, REFUSALS, Audit
 from kvtwisted.security.authority import NOT_VALID, Authority
-from kvtwisted.security.buckets import Rate
+from kvtwisted.security.buckets import Addresses, Rate
 from kvtwisted.security.entries import OwnRate, TokenEntry
 from kvtwisted.security.gate import ClosedGate, OpenGate, Visitor
 from kvtwisted.security.grants import Grant
@@ -35,9 +36,12 @@ def certified(token_id: str, name: str, *grants: Grant) -> TokenEntry:
 class Fixture:
     """A closed gate with everything around it."""
 
-    def __init__(self, *entries: TokenEntry, tokens: bool = True, failed_logins: int = 0) -> None:
+    def __init__(
+        self, *entries: TokenEntry, tokens: bool = True, failed_logins: int = 0, addresses: Addresses | None = None
+    ) -> None:
         configuration = FakeConfiguration({"http": {"port": 1}})
         self.operations = Operations(Storage().store, configuration, CountingRecorder(), Health())
+        self.admission = Admission(8, 800)
         self.wall, self.seconds = ManualTime(), ManualTime()
         self.authority = (
             Authority(failed_logins=failed_logins, wall=self.wall, seconds=self.seconds) if tokens else None
@@ -48,8 +52,10 @@ class Fixture:
         self.counted: list[str] = []
         self.gate = ClosedGate(
             self.operations,
+            self.admission,
             self.authority,
             Audit(self.lines.append),
+            addresses=addresses,
             count=self.counted.append,
             wall=self.wall,
             seconds=self.seconds,
@@ -71,7 +77,7 @@ def visitor(*authorization: bytes, certificate: str | None = None, address: str 
 def test_an_open_gate_lets_everybody_do_everything() -> None:
     """Whatever they show, and always with the same pass."""
     operations = Fixture().operations
-    gate = OpenGate(operations)
+    gate = OpenGate(operations, Admission(8))
     admitted = gate.admit(visitor())
     assert admitted.is_known
     assert admitted.operations.get_now == operations.get_now
@@ -387,3 +393,25 @@ def test_what_is_shown_is_not_written_down() -> None:
     shown, _ = made("a")
     assert shown.decode() not in repr(visitor(shown))
     assert "1 authorization" in repr(visitor(shown, certificate="ann\n"))
+
+
+def test_each_principal_has_a_share_of_what_may_be_under_way() -> None:
+    """One for all addresses that it comes from, and another one than others'; nobody who is not known has any."""
+    (a, entry_a), (b, entry_b) = made("a"), made("b")
+    world = Fixture(entry_a, entry_b, addresses=Addresses(Rate(10, 0)))
+    here, there = world.gate.admit(visitor(a)), world.gate.admit(visitor(a, address="192.0.2.9"))
+    assert here is not there
+    assert here.admission is there.admission is not world.gate.admit(visitor(b)).admission
+    for _ in range(6):
+        here.admission.enter(1)
+    with pytest.raises(Overloaded, match=r"limits\.max_in_flight_per_principal is 6"):
+        there.admission.enter(1)
+    world.gate.admit(visitor(b)).admission.enter(1)
+    assert (world.admission.in_flight, world.admission.bytes) == (7, 7)
+
+
+def test_an_open_gate_has_no_shares() -> None:
+    """Everybody is the same there."""
+    operations, admission = Fixture().operations, Admission(8)
+    gate = OpenGate(operations, admission)
+    assert gate.admit(visitor()).admission is gate.admit(visitor(address="192.0.2.9")).admission is admission

@@ -19,7 +19,7 @@ from kvtwisted.rpc.native.server import NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security import policy
-from kvtwisted.security.gate import Visitor
+from kvtwisted.security.gate import OpenGate, Visitor
 from kvtwisted.security.grants import OPERATIONS, Principal
 from kvtwisted.threaded.work import Work
 
@@ -31,12 +31,12 @@ from .support import grant
 
 
 @pytest.fixture
-def parts() -> tuple[Operations, Admission, Health, dict[str, Any]]:
+def parts() -> tuple[Operations, OpenGate, Health, dict[str, Any]]:
     """What both gRPC servers are made of."""
     health = Health()
     operations = Operations(Storage().store, FakeConfiguration({}), CountingRecorder(), health)
     limits = {"max_response_bytes": lambda: 1 << 22, "request_timeout": lambda: 30.0}
-    return operations, Admission(10), health, limits
+    return operations, OpenGate(operations, Admission(10)), health, limits
 
 
 OPTIONS = GrpcOptions(host="127.0.0.1", port=0, threads=2, max_in_flight=10, max_request_bytes=1 << 23)
@@ -44,16 +44,16 @@ OPTIONS = GrpcOptions(host="127.0.0.1", port=0, threads=2, max_in_flight=10, max
 
 def test_every_rpc_of_the_native_server(parts: Any) -> None:
     """All paths that it routes, and no other."""
-    operations, admission, health, limits = parts
-    work = Work(reactor, ThreadPool(0, 1), operations, admission)
-    server = NativeGrpcServer(reactor, operations, work, admission, health, OPTIONS, **limits)
+    operations, gate, health, limits = parts
+    work = Work(reactor, ThreadPool(0, 1), operations)
+    server = NativeGrpcServer(reactor, operations, gate, work, health, OPTIONS, **limits)
     assert {path.decode() for path in server.enter(Visitor(""), b"")} == policy.RPCS.keys()
 
 
 def test_every_rpc_of_the_threaded_server(parts: Any) -> None:
     """The same."""
-    operations, admission, health, limits = parts
-    server = ThreadedGrpcServer(operations, admission, health, OPTIONS, **limits)
+    operations, gate, health, limits = parts
+    server = ThreadedGrpcServer(operations, gate, health, OPTIONS, **limits)
     server.start()
     try:
         running: Any = server._running

@@ -30,7 +30,7 @@ class Scene:
         self.admission = Admission(capacity)
         operations = Operations(self.storage.store, FakeConfiguration({}), CountingRecorder(), Health())
         pool: Any = ManualPool()  # what is used of a pool is there
-        work = Work(self.reactor, pool, operations, self.admission)
+        work = Work(self.reactor, pool, operations)
         self.direct = AsyncOperations(operations, work, self.admission).direct
         self.told: list[BaseException | None] = []
 

@@ -24,6 +24,9 @@ from ..support.pools import ImmediateReactor, ManualPool
 from ..support.recorders import CountingRecorder, Recorded
 from ..support.storage import PLENTY, Storage
 
+#: Bytes that requests may have together.
+BYTES = 100
+
 
 class Scene:
     """The facade over a real store in memory, on a pool without threads."""
@@ -36,11 +39,11 @@ class Scene:
         self.recorder = CountingRecorder()
         self.health = Health()
         configuration = FakeConfiguration({"a": 1}, restart=("a",))
-        operations = Operations(self.storage.store, configuration, self.recorder, self.health)
-        self.admission = Admission(capacity)
+        self.operations = Operations(self.storage.store, configuration, self.recorder, self.health)
+        self.admission = Admission(capacity, BYTES)
         self.reactor = ImmediateReactor()
-        self.work = Work(self.reactor, self.pool, operations, self.admission)
-        self.facade = AsyncOperations(operations, self.work, self.admission)
+        self.work = Work(self.reactor, self.pool, self.operations)
+        self.facade = AsyncOperations(self.operations, self.work, self.admission)
 
     @staticmethod
     def now() -> float:
@@ -231,3 +234,45 @@ def test_cancelled_call_counts_until_it_is_done(scene: Scene) -> None:
     scene.run()
     assert (scene.admission.in_flight, scene.work.queue_depth) == (0, 0)
     assert scene.storage.data() == {b"k": b"v"}
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize(
+    ("size", "call"),
+    [
+        (4, lambda facade: facade.set(b"k", b"abc")),
+        (5, lambda facade: facade.mset({b"k": b"abc", b"l": b""})),
+        (1, lambda facade: facade.delete(b"k")),
+        (3, lambda facade: facade.mdelete([b"k", b"lm"])),
+        (3, lambda facade: facade.mget([b"k", b"lm"], budget=PLENTY)),
+        (2, lambda facade: facade.scan(b"kl", budget=PLENTY)),
+        (8, lambda facade: facade.update_config_text('{"a": 2}')),
+    ],
+    ids=["set", "mset", "delete", "mdelete", "mget", "scan", "update_config_text"],
+)
+def test_the_bytes_of_requests(size: int, call: Callable[[AsyncOperations], Deferred[Any]], slow: bool) -> None:
+    """Each counts with its keys and values while it is under way, and one that has no room is refused."""
+    scene = Scene(slow=slow)
+    waiting = call(scene.facade)
+    assert (scene.admission.in_flight, scene.admission.bytes) == (1, size)
+    scene.result(waiting)
+    assert (scene.admission.in_flight, scene.admission.bytes) == (0, 0)
+    scene.admission.enter(BYTES)
+    with pytest.raises(Overloaded, match=f"limits.max_bytes_in_flight is {BYTES}"):
+        _outcome(call(scene.facade))
+    assert (scene.admission.in_flight, scene.admission.bytes) == (1, BYTES)
+
+
+def test_a_value_of_many_bytes_and_a_get(scene: Scene) -> None:
+    """A Get has none to speak of, and is not kept out by others'."""
+    scene.admission.enter(BYTES)
+    assert scene.result(scene.facade.get(b"k")) is None
+
+
+def test_overdue_requests_are_counted(scene: Scene) -> None:
+    """Those that were not begun in time; not those that failed otherwise."""
+    late, bad = scene.facade.get(b"k", deadline=scene.now() - 1), scene.facade.set(b"", b"")
+    for waiting in (late, bad):
+        with pytest.raises(KvError):
+            scene.result(waiting)
+    assert scene.operations.overdue == 1

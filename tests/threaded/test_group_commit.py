@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled
 from kvtwisted.core.records import Found
+from kvtwisted.threaded.facade import AsyncOperations
 from kvtwisted.threaded.group_commit import INLINE_KEYS
 
 from .test_facade import Scene, _outcome
@@ -157,3 +158,18 @@ def test_a_bug_fails_each_write_and_lets_them_leave(quick: Scene) -> None:
     again = quick.facade.set(b"a", b"1")
     quick.reactor.turn()
     assert outcomes([again]) == [None]
+
+
+def test_each_write_leaves_where_it_entered(quick: Scene) -> None:
+    """With its bytes, though those of several principals are one batch, here or in a thread, good or broken."""
+    shares = [quick.admission.share() for _ in range(2)]
+    facades = [AsyncOperations(quick.operations, quick.work, share) for share in shares]
+    for durable, cause in ((False, None), (True, None), (False, StorageError("broke"))):
+        quick.storage.writer.durable = durable
+        if cause is not None:
+            quick.storage.engine.fail("write", cause, times=1)
+        waiting = [facades[0].set(b"a", b"123"), facades[1].mset({b"b": b"", b"c": b"45"}), facades[0].delete(b"d")]
+        assert [(share.in_flight, share.bytes) for share in (*shares, quick.admission)] == [(2, 5), (1, 4), (3, 9)]
+        quick.run()
+        assert outcomes(waiting) == [None if cause is None else StorageError] * 3
+        assert [(share.in_flight, share.bytes) for share in (*shares, quick.admission)] == [(0, 0)] * 3

@@ -34,7 +34,7 @@ class Scene:
         self.storage.engine.slow = True
         self.admission = Admission(4)
         operations = Operations(self.storage.store, FakeConfiguration({}), CountingRecorder(), Health())
-        self.work = Work(reactor, self.pool, operations, self.admission)
+        self.work = Work(reactor, self.pool, operations)
         self.facade = AsyncOperations(operations, self.work, self.admission)
 
 

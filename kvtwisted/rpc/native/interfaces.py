@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Callable
 
 from ...core.errors import KvError
-from ...core.service import Service
 from ...security.gate import Gate, Visitor
 from ...security.passes import Pass
 from ...security.policy import NOBODY, PUBLIC, rpc_requirement
@@ -33,7 +32,7 @@ class Interfaces:
     def __init__(
         self,
         gate: Gate,
-        make_calls: Callable[[Service], UnaryCalls],
+        make_calls: Callable[[Pass], UnaryCalls],
         pipelines: PipelineService,
         others: Iterable[Route],
         revoke: Callable[[Mapping[int, CallError]], None],
@@ -69,7 +68,7 @@ class Interfaces:
         return known
 
     def _make(self, admitted: Pass) -> Entry:
-        calls = self._make_calls(admitted.operations)
+        calls = self._make_calls(admitted)
         methods = [Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in calls.methods().items()]
         routes = [*methods, *self._pipelines.routes(calls), *[Route(*route) for route in self._others]]
         # Without those that the table of rights does not know.

@@ -13,12 +13,11 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from ...core.admission import Admission
 from ...core.health import Health
 from ...core.operations import Operations
-from ...core.service import Service
 from ...security.connections import Connections
-from ...security.gate import Gate, OpenGate, Visitor
+from ...security.gate import Gate, Visitor
+from ...security.passes import Pass
 from ...threaded.work import Work
 from ...tls.listening import over_tls
 from ..calls import Calls
@@ -56,17 +55,16 @@ class NativeGrpcServer(Factory):
         self,
         reactor: Any,
         operations: Operations,
+        gate: Gate,
         work: Work,
-        admission: Admission,
         health: Health,
         options: GrpcOptions,
         *,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
-        gate: Gate | None = None,
         connections: Connections | None = None,
     ) -> None:
-        """Without `gate` everybody may do everything, without `connections` any number may be open."""
+        """Without `connections` any number may be open."""
         self._reactor = reactor
         self._options = options
         self.request_timeout = request_timeout
@@ -76,16 +74,19 @@ class NativeGrpcServer(Factory):
         self._health = HealthService(reactor, operations, health, self.flush)
         self._reflection = ReflectionService(self.seconds)
 
-        def make_calls(granted: Service) -> UnaryCalls:
-            calls = Calls(granted, admission, max_response_bytes=max_response_bytes, request_timeout=request_timeout)
+        def make_calls(admitted: Pass) -> UnaryCalls:
+            calls = Calls(
+                admitted.operations, admitted.admission,
+                max_response_bytes=max_response_bytes, request_timeout=request_timeout,
+            )  # fmt: skip
             return UnaryCalls(
-                reactor, granted, work, admission, calls,
+                reactor, admitted.operations, work, admitted.admission, calls,
                 message_limit=self.message_limit, max_response_bytes=max_response_bytes, flush=self.flush,
             )  # fmt: skip
 
         self._pipelines = PipelineService()
         self._interfaces = Interfaces(
-            gate or OpenGate(operations), make_calls, self._pipelines,
+            gate, make_calls, self._pipelines,
             [*self._health.routes(), *self._reflection.routes()], self._revoke,
         )  # fmt: skip
         self._counted = connections

@@ -160,18 +160,14 @@ class UnaryCalls:
     def write(self, way: Way, streams: Caller, stream_id: int, request: Any, timeout: float | None) -> None:
         """Answer a write, once it has gone in with those of its turn."""
         try:
-            deadline = self._deadline(timeout)
-            self._admission.enter()
-            try:
-                pending = way.begin(request, deadline)
-            except BaseException:
-                self._admission.leave()
-                raise
+            self._admission.check()
+            pending = way.begin(request, self._deadline(timeout))
+            self._admission.enter(pending.size)
         except Exception as error:
             self._failed(way.method, streams, stream_id, error)
             return
         streams.promise(stream_id)
-        self._work.submit(pending, partial(self._written, way, streams, stream_id))
+        self._work.submit(pending, partial(self._written, way, streams, stream_id), self._admission)
 
     def _begin_set(self, request: kv.SetRequest, deadline: float) -> Pending:
         return self._operations.begin_set(request.key.encode(), request.value.encode(), request.ttl, deadline=deadline)
@@ -248,7 +244,7 @@ class UnaryCalls:
     ) -> Job | None:
         try:
             deadline = self._deadline(timeout)
-            self._admission.enter()
+            self._admission.enter(len(message))
         except Exception as error:
             self._failed(method, streams, stream_id, error)
             return None
@@ -275,6 +271,7 @@ class UnaryCalls:
         deadline: float,
         _: int,
     ) -> bytes | CallError:
+        size = len(message)
         try:
             if not streams.awaited(stream_id):
                 return b""  # the client has gone
@@ -285,7 +282,7 @@ class UnaryCalls:
             # Its traceback has the frames that have the message.
             return call_error(error, method.name).with_traceback(None)
         finally:
-            self._admission.leave()
+            self._admission.leave(1, size)
 
     def _ran(self, jobs: list[Job], answers: list[bytes | CallError]) -> None:
         for (streams, stream_id, _, _, _, _, answer_bytes), answer in zip(jobs, answers):

@@ -21,6 +21,7 @@ from kvtwisted.core.writer import Writer
 from kvtwisted.rpc.native.connection import Connection
 from kvtwisted.rpc.native.server import LOOK_SECONDS, NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
+from kvtwisted.security.gate import OpenGate
 from kvtwisted.threaded.work import Work
 from tests.support.clocks import ManualClock
 from tests.support.configuration import FakeConfiguration
@@ -141,9 +142,9 @@ class Simulation:
         configuration = FakeConfiguration({"http": {}})
         self.operations = Operations(store, configuration, CountingRecorder(), self.health)
         pool: Any = self.reactor.pool
-        work = Work(self.reactor, pool, self.operations, self.admission)
+        work = Work(self.reactor, pool, self.operations)
         self.server = _Server(
-            self.reactor, self.operations, work, self.admission, self.health,
+            self.reactor, self.operations, OpenGate(self.operations, self.admission), work, self.health,
             GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES),
             max_response_bytes=lambda: 4 << 20, request_timeout=lambda: 60.0,
         )  # fmt: skip
