@@ -193,7 +193,7 @@ def refused_early(method: str, sample: Sample) -> Iterator[Reply]:
     yield from Wire(World(connections=Connections(lambda: 0, lambda: 0, 0))).replies()
     # A defect outside of every handler.
     broken = World(fast_lane=False)
-    broken.site.resource = None  # type: ignore[assignment]
+    broken.site.resource = None  # type: ignore[assignment]  # whoever asks it fails
     yield broken.request(method, sample.target, b"{}" if method == "POST" else None)
 
 
