@@ -10,11 +10,13 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from .config.origins import cors_origins
 from .config.settings import Settings
 from .core.errors import Unavailable
 from .core.health import Health
 from .core.operations import Operations
 from .http.bodies import body_limit
+from .http.cors import Cors
 from .http.deadlines import Patience
 from .http.hosts import Hosts, words
 from .http.site import HttpOptions, KvSite, make_site
@@ -140,6 +142,7 @@ class Transports:
             health_path=settings.monitoring.health_path,
             fast_lane=settings.http.fast_lane,
             hosts=Hosts([settings.http.host, *words(settings.http.allowed_hosts)]) if behind.is_open else None,
+            cors=Cors(cors_origins(settings.http.cors_origins)),
             access_log=behind.access_log,
         )
         monitored = settings.monitoring.enabled

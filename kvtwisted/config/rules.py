@@ -7,6 +7,7 @@ import os
 import re
 
 from ..core.errors import InvalidConfig
+from .origins import ANY, cors_origins
 from .settings import Settings
 
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
@@ -24,6 +25,7 @@ def check_together(settings: Settings) -> None:
     _check_http_paths(settings)
     _check_tls(settings)
     _check_reach(settings)
+    _check_cors(settings)
 
 
 def _check_level0(settings: Settings) -> None:
@@ -89,6 +91,15 @@ def _check_reach(settings: Settings) -> None:
                 f"{name}.host is {listener.host}, which others can reach, and nobody would be asked who they are: set "
                 f"security.tokens, or {name}.tls_client_ca, or listen on 127.0.0.1"
             )
+
+
+def _check_cors(settings: Settings) -> None:
+    """With `*` and without tokens, every page that anybody on the machine looks at could do everything."""
+    if ANY in cors_origins(settings.http.cors_origins) and not settings.security.tokens:
+        raise InvalidConfig(
+            "http.cors_origins is *, and nobody would be asked who they are: any page in a browser could read and "
+            "change everything; set security.tokens, or list the origins"
+        )
 
 
 def _is_loopback(host: str) -> bool:

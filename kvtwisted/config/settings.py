@@ -100,6 +100,11 @@ class HttpSettings:
         "Names, with commas between, that HTTP requests may call the server by while it asks for no authentication.",
         guarded=True,
     )
+    cors_origins: str = option(
+        "",
+        "Origins, with commas between, whose pages browsers may let talk to the server; * is every one; empty: none.",
+        guarded=True,
+    )
     idle_timeout: int = option(60, "Seconds without traffic after which a connection is closed.", low=1, high=3600)
     header_timeout: int = option(
         20, "Seconds from a request's first byte within which its head must be complete.", low=1, high=3600

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from ..security.gate import Visitor
@@ -88,7 +89,14 @@ class KvRequest(Request):
         self.site = self.channel.site
         self.setHeader(b"Server", SERVER)
         self.setHeader(*NOSNIFF)
+        for name, value in self.site.cors.headers(self.requestHeaders):
+            self.setHeader(name, value)
         self.setHeader(b"Date", datetimeToString())
+        preflight = self.site.cors.preflight(self.method, self.requestHeaders)
+        if preflight is not None:
+            self.begin(preflight)
+            self.finish()
+            return
         self.prepath = []
         self.postpath = _segments(self.path)
         try:
@@ -99,8 +107,10 @@ class KvRequest(Request):
     def begin(self, answer: Answer) -> bytes:
         """Set the status and headers of `answer`; returns the body, for the caller to write."""
         self.setResponseCode(answer.status, phrase(answer.status))
-        self.setHeader("Content-Type", answer.content_type)
-        self.setHeader("Content-Length", str(len(answer.body)))
+        # RFC 9110, section 8.6: 204 has neither.
+        if answer.status != 204:
+            self.setHeader("Content-Type", answer.content_type)
+            self.setHeader("Content-Length", str(len(answer.body)))
         for name, value in answer.headers:
             self.setHeader(name, value)
         return answer.body
@@ -244,7 +254,8 @@ class KvChannel(WatchedChannel):
         """Answer in place of a request that is not complete, and close. See Note [Refusing ...] above."""
         if self._closing:
             return
-        self.transport.write(whole(answer))
+        request_headers = self.requests[-1].requestHeaders if self.requests else Headers()
+        self.transport.write(whole(answer, self.site.cors.headers(request_headers)))
         self.site.refused += 1
         if self.site.access_log is not None:
             self.site.access_log.other(self.peer, b"", b"", answer.status, len(answer.body), 0.0)
@@ -281,8 +292,8 @@ class KvChannel(WatchedChannel):
             self.loseConnection()
 
 
-def whole(answer: Answer) -> bytes:
-    """An answer with its head, after which the connection is closed."""
+def whole(answer: Answer, more: Sequence[tuple[str, str]] = ()) -> bytes:
+    """An answer with its head and `more` headers, after which the connection is closed."""
     lines = [
         f"HTTP/1.1 {answer.status} {phrase(answer.status).decode()}",
         f"Server: {SERVER.decode()}",
@@ -290,7 +301,7 @@ def whole(answer: Answer) -> bytes:
         f"Date: {datetimeToString().decode()}",
         f"Content-Type: {answer.content_type}",
         f"Content-Length: {len(answer.body)}",
-        *(f"{name}: {value}" for name, value in answer.headers),
+        *(f"{name}: {value}" for name, value in (*answer.headers, *more)),
         "Connection: close",
     ]
     return "\r\n".join([*lines, "\r\n"]).encode("ascii") + answer.body

@@ -6,6 +6,7 @@ are always the same, are made when the second does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import time
 from typing import Callable
 
@@ -24,9 +25,10 @@ _CONSTANT = (KEY_SET, KEY_DELETED, KEY_NOT_FOUND)
 class Encoder:
     """Makes bytes of answers. Reactor thread."""
 
-    def __init__(self, now: Callable[[], float] = time) -> None:
-        """`now` is in seconds since 1970."""
+    def __init__(self, headers: Sequence[tuple[str, str]] = (), now: Callable[[], float] = time) -> None:
+        """Every answer has `headers`; `now` is in seconds since 1970."""
         self._now = now
+        self._server = b"".join([_SERVER, *[f"\r\n{name}: {value}".encode("ascii") for name, value in headers]])
         self._second = -1
         self._date = b""
         self._head = b""
@@ -44,7 +46,7 @@ class Encoder:
             self._renew()
         more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers]).encode("ascii")
         return b"HTTP/1.1 %d %b\r\nServer: %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (
-            answer.status, phrase(answer.status), _SERVER, self._date,
+            answer.status, phrase(answer.status), self._server, self._date,
             answer.content_type.encode("ascii"), len(answer.body), more, answer.body,
         )  # fmt: skip
 
@@ -73,7 +75,7 @@ class Encoder:
         self._second = int(now)
         self._date = datetimeToString(now)
         self._head = b"HTTP/1.1 200 OK\r\nServer: %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: " % (
-            _SERVER, self._date, JSON.encode("ascii"),
+            self._server, self._date, JSON.encode("ascii"),
         )  # fmt: skip
         self._constant = {id(answer): self.encode(answer) for answer in _CONSTANT}
 

@@ -7,6 +7,7 @@ way there is shorter.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Callable, Protocol
 
@@ -48,13 +49,15 @@ class FastLane:
         handlers: Handlers,
         clock: IReactorTime,
         request_timeout: Callable[[], float],
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
+        """Every answer has `headers`."""
         self._get_now = direct.get_now
         self._direct = direct
         self._handlers = handlers
         self._clock = clock
         self._request_timeout = request_timeout
-        self._encoder = Encoder()
+        self._encoder = Encoder(headers)
         # Connections whose writes are under way, the oldest first: the promise, and when it is the last resort's turn.
         self._writing: dict[Waiter, tuple[int, str, float]] = {}
         self._last_resort: Any = None

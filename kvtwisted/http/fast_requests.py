@@ -65,10 +65,11 @@ Request = tuple[int, bytes, Optional[str], int, int, Optional[bytes]]
 class RequestReader:
     """Reads plain requests. One for all connections of a site; what it remembers depends on nothing but the bytes."""
 
-    def __init__(self, max_body_bytes: int, hosts: Hosts | None = None) -> None:
-        """Requests with longer bodies, or for hosts other than `hosts`, are not plain."""
+    def __init__(self, max_body_bytes: int, hosts: Hosts | None = None, *, takes_origins: bool = True) -> None:
+        """Requests with longer bodies, for hosts other than `hosts`, or with an Origin if it matters, are not plain."""
         self._max_body_bytes = max_body_bytes
         self._hosts = hosts
+        self._not_plain = _NOT_PLAIN if takes_origins else _NOT_PLAIN | {b"origin"}
         self._remembered: dict[bytes, _Block] = {}
 
     def read(self, data: bytes, start: int) -> Request | None:
@@ -95,7 +96,7 @@ class RequestReader:
         return kind, line[kind], content_type, body, body + length, authorization
 
     def _meaning(self, block: bytes) -> _Block | None:
-        meaning = _read_block(block, self._hosts)
+        meaning = _read_block(block, self._hosts, self._not_plain)
         if meaning is not None and len(block) <= _REMEMBERED_BYTES:
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
@@ -103,7 +104,7 @@ class RequestReader:
         return meaning
 
 
-def _read_block(block: bytes, hosts: Hosts | None) -> _Block | None:
+def _read_block(block: bytes, hosts: Hosts | None, not_plain: frozenset[bytes]) -> _Block | None:
     if block.count(b"\r\n") > MAX_FIELDS:
         return None
     once: dict[bytes, bytes] = {}
@@ -113,7 +114,7 @@ def _read_block(block: bytes, hosts: Hosts | None) -> _Block | None:
         if field is None:
             return None
         name = field[1].lower()
-        if name in _NOT_PLAIN or name in once:
+        if name in not_plain or name in once:
             return None
         if name in _ONCE:
             once[name] = field[2].strip(b" \t")

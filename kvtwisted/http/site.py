@@ -22,6 +22,7 @@ from . import errors
 from .access_log import AccessLog
 from .admin import AdminHandlers
 from .channel import KvChannel, KvRequest
+from .cors import Cors
 from .deadlines import Deadlines, Patience
 from .entrance import Entrance, Interface
 from .fast_lane import MAX_BODY, FastLane
@@ -49,6 +50,8 @@ class HttpOptions:
     fast_lane: bool = True
     #: The names that the server goes by; None: any.
     hosts: Hosts | None = None
+    #: The origins whose pages may read answers.
+    cors: Cors = field(default_factory=Cors)
     #: What takes the lines of the access log; None: there is none.
     access_log: Callable[[bytes], None] | None = None
 
@@ -74,13 +77,15 @@ class KvSite(Site):
         """`resource` is what answers all but plain requests; without `connections` there is no limit to them."""
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         if options.fast_lane:
-            read = RequestReader(min(options.max_body_bytes, MAX_BODY), options.hosts).read
+            max_body_bytes = min(options.max_body_bytes, MAX_BODY)
+            read = RequestReader(max_body_bytes, options.hosts, takes_origins=not options.cors).read
             self.protocol = partial(TwoLaneChannel, entrance, read)  # type: ignore[assignment]  # any factory does
             entrance.watch(self._forget)
         #: Who may do what.
         self.entrance = entrance
         self.max_body_bytes = options.max_body_bytes
         self.hosts = options.hosts
+        self.cors = options.cors
         #: Requests that were refused before they had come whole.
         self.refused = 0
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
@@ -187,7 +192,7 @@ def make_site(
     def make(admitted: Pass) -> Interface:
         facade = make_facade(admitted)
         handlers = Handlers(facade, reactor, max_response_bytes, request_timeout)
-        lane = FastLane(facade.direct, handlers, reactor, request_timeout)
+        lane = FastLane(facade.direct, handlers, reactor, request_timeout, options.cors.always)
         return Interface(make_handlers(handlers, admin, metrics_text), lane)
 
     entrance = Entrance(gate, make)

@@ -32,6 +32,8 @@ def another_value(name: str) -> object:
         return key.default + 1 if key.default != key.high else key.low
     if name.endswith(".host"):
         return "localhost"  # others may reach it anywhere else, which needs authentication
+    if name == "http.cors_origins":
+        return "https://app.example.com"
     return next((choice for choice in key.choices if choice != key.default), "/another")
 
 

@@ -94,6 +94,18 @@ def test_an_open_server_is_reached_from_loopback_alone(listener: str, host: str)
     assert build({f"{listener}.host": host, **{f"{listener}.{name}": path for name, path in tls.items()}})
 
 
+def test_every_origin_needs_tokens() -> None:
+    """Without them any page could do everything; the refusal names both keys. A certificate for clients is no token."""
+    tls = {f"http.{name}": "x.pem" for name in ("tls_certificate", "tls_private_key", "tls_client_ca")}
+    for open_server in ({}, tls):
+        with pytest.raises(
+            InvalidConfig, match=r"^http\.cors_origins is \*.*set security\.tokens, or list the origins"
+        ):
+            build({"http.cors_origins": "*", **open_server})
+        assert build({"http.cors_origins": "http://localhost:3000", **open_server})
+        assert build({"http.cors_origins": "*", "security.tokens": "t.json", **open_server})
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_loopback_needs_nothing(host: str) -> None:
     """Whoever is on the machine may do everything."""

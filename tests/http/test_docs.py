@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest_twisted
 from twisted.internet.utils import getProcessOutputAndValue
+from twisted.web.http_headers import Headers
 
 from kvtwisted.http import urls
+from kvtwisted.http.cors import Cors
 from kvtwisted.http.openapi import OPENAPI
 
 from .live import CLIENT_ENVIRONMENT, LiveSite
@@ -62,3 +64,15 @@ def test_the_page_has_every_parameter_of_scan() -> None:
     """In the table of its section."""
     for name in urls.ScanArguments._fields:
         assert f"\n| `{name}` |" in PAGE
+
+
+def test_the_page_has_the_headers_of_cors() -> None:
+    """Of answers and of preflights, with their values."""
+    origin = "https://app.example.com"
+    request = Headers({b"origin": [origin.encode()], b"access-control-request-method": [b"GET"]})
+    cors = Cors([origin])
+    preflight = cors.preflight(b"OPTIONS", request)
+    assert preflight is not None
+    for name, value in (*cors.headers(request), *preflight.headers):
+        shown = "that origin" if value == origin else f"`{value}`"
+        assert f"\n| `{name}` | {shown}" in PAGE

@@ -23,24 +23,32 @@ from kvtwisted.core.operations import Operations
 from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import urls
 from kvtwisted.http.admin import AdminHandlers
+from kvtwisted.http.channel import UNKNOWN_BODY
+from kvtwisted.http.deadlines import LOOK_SECONDS, Patience
 from kvtwisted.http.errors import TABLE
 from kvtwisted.http.handlers import Handlers
+from kvtwisted.http.hosts import Hosts
 from kvtwisted.http.openapi import OPENAPI
 from kvtwisted.http.routes import make_app, make_handlers, make_routes
 from kvtwisted.security import tokens
 from kvtwisted.security.audit import Audit
 from kvtwisted.security.authority import Authority
+from kvtwisted.security.connections import Connections
 from kvtwisted.security.entries import TokenEntry
 from kvtwisted.security.gate import ClosedGate
 from kvtwisted.security.grants import Grant
 
 from ..support.configuration import FakeConfiguration
-from .support import METRICS, Reply, World
+from .support import METRICS, Reply, Wire, World, request_bytes
 
 DOCUMENT = json.loads(OPENAPI)
 
 #: Routes that everybody may use.
 PUBLIC = {"GET/api/v1/health"}
+#: What any request may be answered, whatever its route: before it is whole, before the route is looked at, by a defect.
+ANYWHERE = {"400", "401", "405", "408", "413", "421", "429", "500", "503"}
+#: Statuses that are in no error's row.
+OTHER_STATUSES = {200, 404, 405, 408, 421}
 #: Codes of errors that are no KvError.
 OTHER_CODES = {
     *("not_found", "key_not_found", "method_not_allowed", "malformed_request", "request_timeout"),
@@ -165,6 +173,31 @@ def refusals(method: str, sample: Sample) -> Iterator[Reply]:
         yield world.request(method, sample.target, body, **headers)
 
 
+def refused_early(method: str, sample: Sample) -> Iterator[Reply]:
+    """What a connection answers by itself, whatever the route."""
+    yield World().request(method, sample.target, host="no host")
+    yield World(max_body_bytes=10).request(method, sample.target, content_length="11")
+    yield World(hosts=Hosts([])).request(method, sample.target, host="evil.example")
+    slow = World(patience=Patience(head=1))
+    wire = slow.wire()
+    wire.send(f"{method} {sample.target} HTTP/1.1\r\nHost".encode())
+    slow.reactor.advance(1 + 2 * LOOK_SECONDS)
+    yield from wire.replies()
+    # Somebody unknown announces more than is read of them: no token, a wrong one, and one more of those.
+    world, large = World(make_gate=closed), str(UNKNOWN_BODY + 1)
+    for headers in ({}, *[{"authorization": "Bearer x"}] * 2):
+        yield world.request(method, sample.target, content_length=large, **headers)
+    wire = World().wire()
+    wire.send(request_bytes(method, sample.target, content_length=large))
+    wire.channel.make_room()
+    yield from wire.replies()
+    yield from Wire(World(connections=Connections(lambda: 0, lambda: 0, 0))).replies()
+    # A defect outside of every handler.
+    broken = World(fast_lane=False)
+    broken.site.resource = None  # type: ignore[assignment]  # whoever asks it fails
+    yield broken.request(method, sample.target, b"{}" if method == "POST" else None)
+
+
 def stopping() -> World:
     """A world that takes no more requests."""
     world = World()
@@ -193,6 +226,7 @@ def replies_to(method: str, sample: Sample) -> Iterator[Reply]:
         yield world.request(method, sample.target, body)
     if method + sample.target not in PUBLIC:
         yield from refusals(method, sample)
+    yield from refused_early(method, sample)
 
 
 def test_the_document_is_valid() -> None:
@@ -250,6 +284,16 @@ def test_the_document_has_every_error_code() -> None:
     """Those of the table, and those that are no exceptions."""
     codes = {cls.code for cls in TABLE if issubclass(cls, KvError)} | {InvalidJson.code} | OTHER_CODES
     assert set(DOCUMENT["components"]["schemas"]["Error"]["properties"]["code"]["enum"]) == codes
+
+
+def test_what_any_request_may_be_answered_is_with_every_route() -> None:
+    """And no route has a status that the server never gives."""
+    given = {str(status) for status in OTHER_STATUSES | {row.status for row in TABLE.values()}}
+    for _, _, operation in operations():
+        assert operation["responses"].keys() >= ANYWHERE
+        assert operation["responses"].keys() <= given
+    early = {str(reply.status) for reply in refused_early("GET", Sample("/nowhere"))}
+    assert early == ANYWHERE - {"405"}
 
 
 @pytest.mark.parametrize(
