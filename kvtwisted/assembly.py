@@ -47,6 +47,8 @@ from .security.connections import Connections, descriptors, room, table_files
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
+from .threaded.health_checks import THREADS as HEALTH_THREADS
+from .threaded.health_checks import HealthChecks
 from .threaded.work import Work
 from .tls.renewal import LOOK_SECONDS, ListenerCertificates
 from .transports import Addresses, Behind, Transports
@@ -120,6 +122,7 @@ class Server(Service):
         push("storage", storage.close)
         admission = Admission(self._settings.limits.max_in_flight)
         push("admission", admission.close)
+        checks = self._start_checks(storage)
         work = Work(self._reactor, requests, storage.operations, admission)
         defer = partial(deferToThreadPool, self._reactor, background)
         authentication = self._authentication = Authentication(
@@ -130,6 +133,7 @@ class Server(Service):
         behind = Behind(
             storage.operations,
             storage.health,
+            checks,
             work,
             admission,
             administration,
@@ -191,6 +195,12 @@ class Server(Service):
         # Waits for the jobs that run: RocksDB cannot be closed under them.
         self._unwinding.push(f"{name} pool", pool.stop)
         return pool
+
+    def _start_checks(self, storage: Storage) -> HealthChecks:
+        pool = self._start_pool("health", HEALTH_THREADS)
+        checks = HealthChecks(self._reactor, pool, storage.operations.health)
+        self._unwinding.push("health checks", checks.stop)
+        return checks
 
     # The limits.
 

@@ -28,6 +28,7 @@ from .security.connections import Connections
 from .security.gate import Gate
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
+from .threaded.health_checks import HealthChecks
 from .threaded.work import Work
 from .tls.listening import over_tls
 from .tls.renewal import ListenerCertificates
@@ -47,6 +48,7 @@ class Behind(NamedTuple):
 
     operations: Operations
     health: Health
+    checks: HealthChecks
     work: Work
     admission: Admission
     administration: Administration
@@ -149,6 +151,7 @@ class Transports:
             behind.gate,
             lambda granted: AsyncOperations(granted, behind.work, behind.admission),
             behind.administration,
+            behind.checks,
             reactor=self._reactor,
             options=options,
             metrics_text=(lambda: (CONTENT_TYPE, behind.metrics.text())) if monitored else None,
@@ -171,6 +174,7 @@ class Transports:
             "max_response_bytes": lambda: self._settings().grpc.max_response_bytes,
             "request_timeout": lambda: self._settings().limits.request_timeout,
             "gate": behind.gate,
+            "checks": behind.checks,
         }
         operations, admission, health = behind.operations, behind.admission, behind.health
         if settings.grpc.transport == "native":

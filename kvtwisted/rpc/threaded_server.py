@@ -15,6 +15,7 @@ from ..core.health import Health
 from ..core.operations import Operations
 from ..security.certificates import Identity
 from ..security.gate import Gate, OpenGate
+from ..threaded.health_checks import HealthChecks
 from ..tls.renewal import Certificates
 from . import pipeline
 from .calls import Calls
@@ -46,12 +47,13 @@ class ThreadedGrpcServer:
         health: Health,
         options: GrpcOptions,
         *,
+        checks: HealthChecks,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
         gate: Gate | None = None,
     ) -> None:
         """Without `gate` everybody may do everything."""
-        self._operations = operations
+        self._checks = checks
         self._health = health
         self._options = options
         self._request_timeout = request_timeout
@@ -64,7 +66,7 @@ class ThreadedGrpcServer:
     def start(self) -> int:
         """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
         check_address(self._options.host, self._options.port)
-        self._running = _Running(self._access, self._request_timeout, self._operations, self._health, self._options)
+        self._running = _Running(self._access, self._request_timeout, self._checks, self._health, self._options)
         return self._running.port
 
     def stop(self, grace: float) -> None:
@@ -84,7 +86,7 @@ class _Running:
         self,
         access: Access,
         request_timeout: Callable[[], float],
-        operations: Operations,
+        checks: HealthChecks,
         health: Health,
         options: GrpcOptions,
     ) -> None:
@@ -96,7 +98,7 @@ class _Running:
         limit = message_limit(options.max_request_bytes)
         pipelines = min(options.threads // 2, pipeline.MAX_STREAMS)
         self._handlers = Handlers(
-            access, request_timeout, operations, self._watches, self._watchdog, self._side_threads, limit, pipelines
+            access, request_timeout, checks, self._watches, self._watchdog, self._side_threads, limit, pipelines
         )
         self._server = grpc.server(
             self._threads,

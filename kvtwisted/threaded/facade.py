@@ -103,10 +103,6 @@ class AsyncOperations:
         """See `Operations.update_config_text`."""
         return self._admitted(self._operations.update_config_text, text)
 
-    def health(self) -> Deferred[str | None]:
-        """See `Operations.health`. Not refused under load: a server that is busy is not ill."""
-        return self._work.run(self._operations.health)
-
     def _admitted(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
         try:
             self._admission.enter()

@@ -25,6 +25,7 @@ from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security.certificates import CertificateFiles
 from kvtwisted.security.connections import Connections
 from kvtwisted.security.gate import Gate, OpenGate
+from kvtwisted.threaded.health_checks import HealthChecks
 from kvtwisted.threaded.work import Work
 from kvtwisted.tls.renewal import Certificates
 from tests.support.clocks import ManualClock
@@ -165,6 +166,7 @@ class World:
         store = Store(self.engine, Writer(self.engine), self.time.clock(), limits=limits)
         self.operations = Operations(store, self.configuration, self.recorder, self.health)
         self._holds: list[Hold] = []
+        self._health_pool = ThreadPool(0, 1, name="health")
         #: None without TLS.
         self.certificates = (
             Certificates(CertificateFiles("grpc", certificate, private_key, client_ca), b"h2") if certificate else None
@@ -174,6 +176,7 @@ class World:
             "max_response_bytes": lambda: self.max_response_bytes,
             "request_timeout": lambda: self.request_timeout,
             "gate": make_gate(self.operations),
+            "checks": HealthChecks(background_reactor(), self._health_pool, self.operations.health),
         }
         self.server: ThreadedGrpcServer | NativeServer
         if transport == "threaded":
@@ -185,6 +188,7 @@ class World:
 
     def start(self) -> None:
         """Start the server and connect to it."""
+        self._health_pool.start()
         self.address = f"{self.host}:{self.server.start()}"
         self.channel = self.connect()
         self.client = Client(self.channel)
@@ -195,6 +199,8 @@ class World:
             hold.release()
         self.channel.close()
         self.server.stop(PATIENCE)
+        if self._health_pool.started:
+            self._health_pool.stop()
 
     def connect(self, *options: tuple[str, Any]) -> grpc.Channel:
         """Another channel, with connections of its own."""

@@ -21,6 +21,7 @@ from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security import policy
 from kvtwisted.security.gate import Visitor
 from kvtwisted.security.grants import OPERATIONS, Principal
+from kvtwisted.threaded.health_checks import HealthChecks
 from kvtwisted.threaded.work import Work
 
 from ..docs.pages import ROOT, tables
@@ -35,7 +36,8 @@ def parts() -> tuple[Operations, Admission, Health, dict[str, Any]]:
     """What both gRPC servers are made of."""
     health = Health()
     operations = Operations(Storage().store, FakeConfiguration({}), CountingRecorder(), health)
-    limits = {"max_response_bytes": lambda: 1 << 22, "request_timeout": lambda: 30.0}
+    checks = HealthChecks(reactor, ThreadPool(0, 1), operations.health)
+    limits = {"max_response_bytes": lambda: 1 << 22, "request_timeout": lambda: 30.0, "checks": checks}
     return operations, Admission(10), health, limits
 
 

@@ -19,6 +19,7 @@ from ...core.operations import Operations
 from ...core.service import Service
 from ...security.connections import Connections
 from ...security.gate import Gate, OpenGate, Visitor
+from ...threaded.health_checks import HealthChecks
 from ...threaded.work import Work
 from ...tls.listening import over_tls
 from ..calls import Calls
@@ -61,6 +62,7 @@ class NativeGrpcServer(Factory):
         health: Health,
         options: GrpcOptions,
         *,
+        checks: HealthChecks,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
         gate: Gate | None = None,
@@ -73,7 +75,7 @@ class NativeGrpcServer(Factory):
         self.message_limit = message_limit(options.max_request_bytes)
         self.budget = Budget(_LARGE_REQUESTS * self.message_limit, self.seconds)
         self.backlog = Backlog()
-        self._health = HealthService(reactor, operations, health, self.flush)
+        self._health = HealthService(reactor, checks, health, self.flush)
         self._reflection = ReflectionService(self.seconds)
 
         def make_calls(granted: Service) -> UnaryCalls:
