@@ -6,7 +6,7 @@ from typing import Any
 
 from kvtwisted.core.errors import Overloaded, StorageError, StorageFull
 
-from .support import World, problem
+from .support import World, problem, request_bytes
 
 
 def test_overload_is_429() -> None:

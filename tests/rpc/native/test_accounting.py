@@ -7,8 +7,9 @@ import struct
 from contextlib import ExitStack
 
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
-from hyperframe.frame import DataFrame, GoAwayFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import DataFrame, GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.native import pipelines, sending
@@ -182,6 +183,28 @@ def test_checks_share_a_read(world: World) -> None:
         hold.release()
         assert {peer.answer(stream).status for stream in (first, *others)} == {"0"}
         assert world.recorder.health_checks - before == 2
+
+
+def test_a_check_has_its_own_deadline(world: World) -> None:
+    """While the storage does not answer, who has little time is told NOT_SERVING in it; one that is cancelled, nothing."""
+    with Peer(world.address) as peer:
+        hold = world.hold("get")
+        patient, cancelled = peer.start(CHECK), peer.start(CHECK)
+        hold.reached()
+        hasty = peer.start(CHECK, b"", ("grpc-timeout", "1m"))
+        answer = peer.answer(hasty)
+        assert (answer.status, HealthCheckResponse.FromString(answer.data[5:]).status) == (
+            "0",
+            HealthCheckResponse.NOT_SERVING,
+        )
+        peer.send(RstStreamFrame(cancelled, error_code=8))
+        hold.release()
+        answer = peer.answer(patient)
+        assert (answer.status, HealthCheckResponse.FromString(answer.data[5:]).status) == (
+            "0",
+            HealthCheckResponse.SERVING,
+        )
+        peer.sync()
 
 
 def test_a_frame_that_is_too_large_on_the_short_way(world: World) -> None:
