@@ -60,8 +60,8 @@ class Question:
 class HealthChecks:
     """Note [Checks are shared]. Reactor thread unless said. Construction starts nothing.
 
-    Nothing bounds how many wait, but that each does so for HEALTH_TIMEOUT at most: connections and their streams are
-    bounded where they come in, and a Question takes less than those.
+    Each waits for HEALTH_TIMEOUT at most. How many may wait is bounded where they come in: over HTTP one for each
+    connection, over gRPC by what a question takes, out of the answers' budget.
     """
 
     def __init__(self, reactor: Any, pool: ThreadPool, check: Callable[[], str | None]) -> None:

@@ -24,6 +24,8 @@ from .streams import Streams
 
 #: Bytes of a request to these services, once decompressed.
 MESSAGE_BYTES = 65_536
+#: Bytes that a Check takes while it waits for its answer; counted like answers that are being made.
+_WAITING_BYTES = 512
 
 
 def _expand(message: Message) -> bytes:
@@ -84,6 +86,7 @@ class HealthService:
             streams.fail(stream_id, call_error(error, "health check"))
             return
         streams.promise(stream_id)
+        streams.expect(_WAITING_BYTES)
         # Not the admission's to refuse, nor for the pool of requests: a server that is busy is not ill.
         self._checks.ask(partial(_answer, streams, stream_id), HEALTH_TIMEOUT if timeout is None else timeout)
 
@@ -116,6 +119,7 @@ class HealthService:
 
 
 def _answer(streams: Streams, stream_id: int, reason: str | None) -> None:
+    streams.expect(-_WAITING_BYTES)
     if not streams.awaited(stream_id):
         return
     try:

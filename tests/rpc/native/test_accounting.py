@@ -186,24 +186,22 @@ def test_checks_share_a_read(world: World) -> None:
 
 
 def test_a_check_has_its_own_deadline(world: World) -> None:
-    """While the storage does not answer, who has little time is told NOT_SERVING in it; one that is cancelled, nothing."""
+    """While the storage does not answer, who has little time is told NOT_SERVING in it; who has cancelled, nothing."""
+
+    def answered(stream: int) -> HealthCheckResponse:
+        answer = peer.answer(stream)
+        assert answer.status == "0"
+        return HealthCheckResponse.FromString(*answer.messages)
+
     with Peer(world.address) as peer:
         hold = world.hold("get")
         patient, cancelled = peer.start(CHECK), peer.start(CHECK)
         hold.reached()
         hasty = peer.start(CHECK, b"", ("grpc-timeout", "1m"))
-        answer = peer.answer(hasty)
-        assert (answer.status, HealthCheckResponse.FromString(answer.data[5:]).status) == (
-            "0",
-            HealthCheckResponse.NOT_SERVING,
-        )
+        assert answered(hasty).status == HealthCheckResponse.NOT_SERVING
         peer.send(RstStreamFrame(cancelled, error_code=8))
         hold.release()
-        answer = peer.answer(patient)
-        assert (answer.status, HealthCheckResponse.FromString(answer.data[5:]).status) == (
-            "0",
-            HealthCheckResponse.SERVING,
-        )
+        assert answered(patient).status == HealthCheckResponse.SERVING
         peer.sync()
 
 
