@@ -91,7 +91,7 @@ class HealthChecks:
 
         Never within this call; what is returned is for `forget`.
         """
-        seconds = min(seconds, HEALTH_TIMEOUT)
+        seconds = _bounded(seconds)
         question = Question(told, seconds, self._reactor.seconds() + seconds)
         self._asking[question] = None
         if self._stopped:
@@ -116,11 +116,11 @@ class HealthChecks:
 
     def wait(self, seconds: float | None = None) -> str | None:
         """The same for a thread that may block. Not on the reactor thread."""
-        seconds = HEALTH_TIMEOUT if seconds is None else min(seconds, HEALTH_TIMEOUT)
+        seconds = HEALTH_TIMEOUT if seconds is None else _bounded(seconds)
         answer: SimpleQueue[str | None] = SimpleQueue()
         self._reactor.callFromThread(self.ask, answer.put, seconds)
         try:
-            return answer.get(timeout=max(seconds, 0) + _LAST_RESORT)
+            return answer.get(timeout=seconds + _LAST_RESORT)
         except Empty:
             return _silence(seconds)
 
@@ -178,6 +178,10 @@ class HealthChecks:
                 _log.failure("the answer of a health check could not be given")
         if answers:
             self._all_told()
+
+
+def _bounded(seconds: float) -> float:
+    return max(0.0, min(seconds, HEALTH_TIMEOUT))
 
 
 def _silence(seconds: float) -> str:

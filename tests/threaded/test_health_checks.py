@@ -142,7 +142,7 @@ def test_no_time_at_all(scene: Scene) -> None:
     """Who has no time left is answered, and soon."""
     scene.ask("overdue", seconds=-3.0)
     scene.pass_time(LOOK_SECONDS)
-    assert scene.told == [("overdue", "the storage does not answer: nothing for -3 s")]
+    assert scene.told == [("overdue", "the storage does not answer: nothing for 0 s")]
 
 
 def test_forgotten_questions(scene: Scene) -> None:
