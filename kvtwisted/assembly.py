@@ -48,6 +48,8 @@ from .security.connections import Connections, descriptors, room, table_files
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
+from .threaded.health_checks import THREADS as HEALTH_THREADS
+from .threaded.health_checks import HealthChecks
 from .threaded.work import Work
 from .tls.renewal import LOOK_SECONDS, ListenerCertificates
 from .transports import Addresses, Behind, Transports
@@ -124,6 +126,7 @@ class Server(Service):
             limits.max_in_flight, limits.max_bytes_in_flight, share=limits.max_in_flight_per_principal
         )
         push("admission", admission.close)
+        checks = self._start_checks(storage)
         work = Work(self._reactor, requests, storage.operations)
         defer = partial(deferToThreadPool, self._reactor, background)
         authentication = self._authentication = Authentication(
@@ -132,8 +135,8 @@ class Server(Service):
         administration = self._make_administration(storage)
         connections = self._make_connections(metrics)
         behind = Behind(
-            storage.operations,
             storage.health,
+            checks,
             work,
             administration,
             metrics,
@@ -194,6 +197,12 @@ class Server(Service):
         # Waits for the jobs that run: RocksDB cannot be closed under them.
         self._unwinding.push(f"{name} pool", pool.stop)
         return pool
+
+    def _start_checks(self, storage: Storage) -> HealthChecks:
+        pool = self._start_pool("health", HEALTH_THREADS)
+        checks = HealthChecks(self._reactor, pool, storage.operations.health)
+        self._unwinding.push("health checks", checks.stop)
+        return checks
 
     # The limits.
 

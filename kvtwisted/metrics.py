@@ -105,9 +105,9 @@ class Metrics:
         self._hot_gets: Callable[[], float] = lambda: 0
         registry.register(_OperationsCollector(self._read))
         self._config_updates = self._counter("kv_config_updates_total", "Accepted configuration changes.")
-        self._health_checks = self._counter("kv_health_checks_total", "Health checks answered.")
+        self._health_checks = self._counter("kv_health_checks_total", "Health checks made, each for all who shared it.")
         self._health_latency = Histogram(
-            "kv_health_check_latency_seconds", "Seconds of one health check.", buckets=BUCKETS, registry=registry
+            "kv_health_check_latency_seconds", "Seconds of one health check made.", buckets=BUCKETS, registry=registry
         )
         self._evictions = self._counter("kv_evictions_total", "Keys evicted, by reason.", "reason")
         self._evicted_bytes = self._counter(

@@ -14,7 +14,6 @@ from .config.origins import cors_origins
 from .config.settings import Settings
 from .core.errors import Unavailable
 from .core.health import Health
-from .core.operations import Operations
 from .http.bodies import body_limit
 from .http.cors import Cors
 from .http.deadlines import Patience
@@ -29,6 +28,7 @@ from .security.connections import Connections
 from .security.gate import Gate
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
+from .threaded.health_checks import HealthChecks
 from .threaded.work import Work
 from .tls.listening import over_tls
 from .tls.renewal import ListenerCertificates
@@ -46,8 +46,8 @@ class Addresses(NamedTuple):
 class Behind(NamedTuple):
     """What the transports stand on."""
 
-    operations: Operations
     health: Health
+    checks: HealthChecks
     work: Work
     administration: Administration
     metrics: Metrics
@@ -150,6 +150,7 @@ class Transports:
             behind.gate,
             lambda admitted: AsyncOperations(admitted.operations, behind.work, admitted.admission),
             behind.administration,
+            behind.checks,
             reactor=self._reactor,
             options=options,
             metrics_text=(lambda: (CONTENT_TYPE, behind.metrics.text())) if monitored else None,
@@ -171,15 +172,16 @@ class Transports:
         more: dict[str, Any] = {
             "max_response_bytes": lambda: self._settings().grpc.max_response_bytes,
             "request_timeout": lambda: self._settings().limits.request_timeout,
+            "checks": behind.checks,
         }
-        operations, gate, health = behind.operations, behind.gate, behind.health
+        gate, health = behind.gate, behind.health
         if settings.grpc.transport == "native":
             native = NativeGrpcServer(
-                self._reactor, operations, gate, behind.work, health, options, **more,
+                self._reactor, gate, behind.work, health, options, **more,
                 connections=behind.connections,
             )  # fmt: skip
             return _GrpcServer(native.start, native.stop, lambda: native.connections)
-        threaded = ThreadedGrpcServer(operations, gate, health, options, **more)
+        threaded = ThreadedGrpcServer(gate, health, options, **more)
         reactor = self._reactor
         return _GrpcServer(
             threaded.start, lambda grace: deferToThreadPool(reactor, reactor.getThreadPool(), threaded.stop, grace)

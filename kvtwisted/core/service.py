@@ -59,9 +59,6 @@ class Service(Protocol):
     def update_config_text(self, text: str) -> list[str]:
         """Change the configuration by JSON text."""
 
-    def health(self) -> str | None:
-        """Why the server cannot serve, or None."""
-
     def begin_set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = ...) -> Pending:
         """Check a `set`."""
 

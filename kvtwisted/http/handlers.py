@@ -13,15 +13,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..core.errors import DeadlineExceeded
-from ..threaded import incidents
 from ..threaded.facade import AsyncOperations
+from ..threaded.health_checks import HealthChecks
 from . import answers, bodies, errors, urls
 from .answers import Answer
 
 T = TypeVar("T")
 
-#: Seconds that the storage gets to answer a health check.
-HEALTH_TIMEOUT = 5.0
 #: Seconds past a request's own deadline after which its answer is no longer waited for. Until then the thread that does
 #: the work gives up by itself, and says more exactly why; this is for a thread that is stuck.
 LAST_RESORT = 1.0
@@ -50,12 +48,14 @@ class Handlers:
     def __init__(
         self,
         operations: AsyncOperations,
+        checks: HealthChecks,
         clock: IReactorTime,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
     ) -> None:
         """`max_response_bytes` bounds keys and values of one answer, `request_timeout` (seconds) one request."""
         self._operations = operations
+        self._checks = checks
         self._clock = clock
         self._max_response_bytes = max_response_bytes
         self._request_timeout = request_timeout
@@ -118,9 +118,8 @@ class Handlers:
         return self._bounded(self._operations.update_config(document)).addCallback(answers.config_updated)
 
     def health(self, received: Received) -> Deferred[Answer]:
-        """GET the health path. Never fails: what keeps the check from an answer is the reason for being unavailable."""
-        checked = self._operations.health().addTimeout(HEALTH_TIMEOUT, self._clock, _no_health)
-        return checked.addErrback(_why_unhealthy).addCallback(answers.health)
+        """GET the health path. What keeps the check from an answer is the reason for being unavailable."""
+        return self._checks.result().addCallback(answers.health)
 
     def _call(self, operation: Callable[..., Deferred[T]], *args: Any, **kwargs: Any) -> Deferred[T]:
         deadline = time.monotonic() + self._request_timeout()
@@ -152,13 +151,3 @@ def overdue() -> DeadlineExceeded:
 
 def _given_up(_: object, seconds: float) -> NoReturn:
     raise overdue()
-
-
-def _no_health(_: object, seconds: float) -> str:
-    return f"the storage does not answer: nothing for {seconds:g} s"
-
-
-def _why_unhealthy(failure: Failure) -> str:
-    if isinstance(failure.value, CancelledError):
-        failure.raiseException()
-    return f"the health check failed; incident {incidents.report(failure, 'health')}"

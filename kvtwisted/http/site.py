@@ -18,6 +18,7 @@ from ..security.gate import Gate
 from ..security.passes import Pass
 from ..threaded.administration import Administration
 from ..threaded.facade import AsyncOperations
+from ..threaded.health_checks import HealthChecks
 from . import errors
 from .access_log import AccessLog
 from .admin import AdminHandlers
@@ -171,6 +172,7 @@ def make_site(
     gate: Gate,
     make_facade: Callable[[Pass], AsyncOperations],
     administration: Administration,
+    checks: HealthChecks,
     *,
     reactor: Any,
     options: HttpOptions,
@@ -182,16 +184,16 @@ def make_site(
 ) -> KvSite:
     """The HTTP interface, ready to be listened with.
 
-    Visitors whom `gate` admits find `administration`, and `make_facade` of their pass.
-    `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None when monitoring
-    is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are asked anew for
-    each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines.
+    Visitors whom `gate` admits find `administration`, and `make_facade` of their pass; all find `checks`, which answer
+    the health's. `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None
+    when monitoring is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are
+    asked anew for each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines.
     """
     admin = AdminHandlers(administration)
 
     def make(admitted: Pass) -> Interface:
         facade = make_facade(admitted)
-        handlers = Handlers(facade, reactor, max_response_bytes, request_timeout)
+        handlers = Handlers(facade, checks, reactor, max_response_bytes, request_timeout)
         lane = FastLane(facade.direct, handlers, reactor, request_timeout, options.cors.always)
         return Interface(make_handlers(handlers, admin, metrics_text), lane)
 

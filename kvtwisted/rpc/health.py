@@ -11,7 +11,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from twisted.logger import Logger
 
 from ..core.health import Health
-from ..core.operations import Operations
+from ..threaded.health_checks import Fault, HealthChecks
 from .errors import CallError, Code
 from .messages import parse
 from .methods import SERVICES
@@ -35,15 +35,22 @@ SERVICE_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 _log = Logger(namespace="kvtwisted.rpc")
 
 
-def check(operations: Operations, message: bytes) -> bytes:
-    """Answer Check with a real read of the storage; counted as a health check. Blocks.
+def check(checks: HealthChecks, message: bytes, seconds: float | None) -> bytes:
+    """Answer Check with a real read of the storage, within `seconds`; see `HealthChecks.wait`. Blocks.
 
-    Raises CallError: NOT_FOUND for a service that is not KNOWN.
+    Raises CallError: NOT_FOUND for a service that is not KNOWN, and what `checked` does.
     """
     service = parse(HealthCheckRequest, message).service
     if service not in KNOWN:
         raise unknown_service()
-    return encoded(SERVING if operations.health() is None else NOT_SERVING)
+    return checked(checks.wait(seconds))
+
+
+def checked(reason: str | None) -> bytes:
+    """The answer to Check; `reason` None is healthy. Raises CallError, INTERNAL, when the check itself broke."""
+    if isinstance(reason, Fault):
+        raise CallError(Code.INTERNAL, reason)
+    return encoded(SERVING if reason is None else NOT_SERVING)
 
 
 def unknown_service() -> CallError:

@@ -21,8 +21,8 @@ import grpc
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
-from ..core.operations import Operations
 from ..security.policy import AUTHENTICATED, NOBODY, rpc_requirement
+from ..threaded.health_checks import HealthChecks
 from . import health, pipeline, reflection
 from .calls import Calls
 from .errors import CallError, Code, call_error
@@ -53,7 +53,7 @@ class Handlers(grpc.GenericRpcHandler):
         self,
         access: Access,
         request_timeout: Callable[[], float],
-        operations: Operations,
+        checks: HealthChecks,
         watches: Watches,
         watchdog: Watchdog,
         side_threads: ThreadPoolExecutor,
@@ -62,7 +62,7 @@ class Handlers(grpc.GenericRpcHandler):
     ) -> None:
         self._access = access
         self._request_timeout = request_timeout
-        self._operations = operations
+        self._checks = checks
         self._watches = watches
         self._watchdog = watchdog
         self._side_threads = side_threads
@@ -142,7 +142,7 @@ class Handlers(grpc.GenericRpcHandler):
     def _answer_check(self, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
         message = self._receive(arrived + SIDE_SECONDS, messages, context)
         try:
-            return health.check(self._operations, self._expand(message))
+            return health.check(self._checks, self._expand(message), context.time_remaining())
         except Exception as error:
             _abort(context, call_error(error, "health check"))
 

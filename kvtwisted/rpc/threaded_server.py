@@ -10,9 +10,9 @@ import grpc
 from twisted.logger import Logger
 
 from ..core.health import Health
-from ..core.operations import Operations
 from ..security.certificates import Identity
 from ..security.gate import Gate
+from ..threaded.health_checks import HealthChecks
 from ..tls.renewal import Certificates
 from . import pipeline
 from .calls import Calls
@@ -39,15 +39,15 @@ class ThreadedGrpcServer:
 
     def __init__(
         self,
-        operations: Operations,
         gate: Gate,
         health: Health,
         options: GrpcOptions,
         *,
+        checks: HealthChecks,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
     ) -> None:
-        self._operations = operations
+        self._checks = checks
         self._health = health
         self._options = options
         self._request_timeout = request_timeout
@@ -63,7 +63,7 @@ class ThreadedGrpcServer:
     def start(self) -> int:
         """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
         check_address(self._options.host, self._options.port)
-        self._running = _Running(self._access, self._request_timeout, self._operations, self._health, self._options)
+        self._running = _Running(self._access, self._request_timeout, self._checks, self._health, self._options)
         return self._running.port
 
     def stop(self, grace: float) -> None:
@@ -83,7 +83,7 @@ class _Running:
         self,
         access: Access,
         request_timeout: Callable[[], float],
-        operations: Operations,
+        checks: HealthChecks,
         health: Health,
         options: GrpcOptions,
     ) -> None:
@@ -95,7 +95,7 @@ class _Running:
         limit = message_limit(options.max_request_bytes)
         pipelines = min(options.threads // 2, pipeline.MAX_STREAMS)
         self._handlers = Handlers(
-            access, request_timeout, operations, self._watches, self._watchdog, self._side_threads, limit, pipelines
+            access, request_timeout, checks, self._watches, self._watchdog, self._side_threads, limit, pipelines
         )
         self._server = grpc.server(
             self._threads,

@@ -212,10 +212,6 @@ class Access:
         self.require(CONFIG_WRITE)
         return self._operations.update_config_text(text, self._author)
 
-    def health(self) -> str | None:
-        """See `Operations.health`. For everybody."""
-        return self._operations.health()
-
     def require(self, operation: str) -> None:
         """Take one operation from the rate, and raise unless the principal may do `operation`, which is keyless."""
         self._take(1, 0)

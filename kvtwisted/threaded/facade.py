@@ -95,10 +95,6 @@ class AsyncOperations:
         """See `Operations.update_config_text`."""
         return self._admitted(self._operations.update_config_text, len(text), text)
 
-    def health(self) -> Deferred[str | None]:
-        """See `Operations.health`. Not refused under load: a server that is busy is not ill."""
-        return self._work.run(self._operations.health)
-
     def _admitted(self, call: Callable[..., T], size: int, *args: Any, **kwargs: Any) -> Deferred[T]:
         """Let the pool do it. The request has `size` bytes."""
         try:

@@ -18,6 +18,7 @@ from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.security.gate import OpenGate
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.health_checks import HealthChecks
 from kvtwisted.threaded.work import Work
 from kvtwisted.tls.listening import over_tls
 from kvtwisted.tls.renewal import Certificates
@@ -100,6 +101,7 @@ class LiveSite:
             OpenGate(operations, Admission(1024)),
             lambda admitted: AsyncOperations(admitted.operations, work, admitted.admission),
             Administration(reactor, pool, backups=tasks, plan_eviction=tasks.plan, collect_orphans=tasks.collect),
+            HealthChecks(reactor, pool, operations.health),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),
             metrics_text=lambda: METRICS,

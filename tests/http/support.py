@@ -22,6 +22,7 @@ from kvtwisted.security.connections import Connections
 from kvtwisted.security.gate import Gate, OpenGate
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.health_checks import HealthChecks
 from kvtwisted.threaded.work import Work
 
 from ..support.administration import FakeTasks
@@ -174,6 +175,8 @@ class World:
         self.held = False
         self.reactor = FakeReactor()
         self.pool = ManualPool()
+        #: That of the health checks.
+        self.health_pool = ManualPool()
         self.storage = Storage()
         self.engine = self.storage.engine
         # What memory answers at once needs no thread, and could not be held.
@@ -198,6 +201,7 @@ class World:
             make_gate(operations, self.admission),
             lambda admitted: AsyncOperations(admitted.operations, work, admitted.admission),
             self.administration,
+            HealthChecks(self.reactor, self.health_pool, operations.health),
             reactor=self.reactor,
             options=HttpOptions(**{"fast_lane": self.fast_lane, **options}),
             metrics_text=metrics_text,
@@ -209,8 +213,9 @@ class World:
 
     def work(self) -> None:
         """Let reactor and threads take turns until nothing waits for either."""
-        while self.pool.waiting:
+        while self.pool.waiting or self.health_pool.waiting:
             self.pool.run_all()
+            self.health_pool.run_all()
             self.reactor.advance(0)
 
     def wire(self) -> Wire:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from twisted.web.http_headers import Headers
 
+from kvtwisted.core.admission import Admission
 from kvtwisted.core.operations import Operations
 from kvtwisted.http.channel import UNKNOWN_BODY
 from kvtwisted.http.cors import MAX_AGE, VARY, Cors
@@ -292,11 +293,11 @@ def test_a_preflight_to_another_host() -> None:
 TOKEN, DIGEST = tokens.make("app")
 
 
-def closed(operations: Operations) -> ClosedGate:
+def closed(operations: Operations, admission: Admission) -> ClosedGate:
     """A gate that knows one token."""
     authority = Authority(failed_logins=1)
     authority.replace([TokenEntry("app", DIGEST, (Grant(frozenset(("get", "set")), b"a/"),))])
-    return ClosedGate(operations, authority, Audit(lambda line: None))
+    return ClosedGate(operations, admission, authority, Audit(lambda line: None))
 
 
 def test_with_tokens() -> None:

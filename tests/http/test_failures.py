@@ -6,7 +6,7 @@ from typing import Any
 
 from kvtwisted.core.errors import Overloaded, StorageError, StorageFull
 
-from .support import World, problem
+from .support import World, problem, request_bytes
 
 
 def test_overload_is_429() -> None:
@@ -133,10 +133,10 @@ def test_unhealthy_by_silence() -> None:
     world = World()
     world.held = True
     wire = world.wire()
-    wire.send(b"GET /api/v1/health HTTP/1.1\r\nHost: a\r\n\r\n")
-    world.reactor.advance(4.9)
+    wire.send(request_bytes("GET", "/api/v1/health"))
+    world.reactor.pump([0.25] * 19)
     assert wire.replies() == []
-    world.reactor.advance(0.1)
+    world.reactor.advance(0.25)
     (reply,) = wire.replies()
     reason = "the storage does not answer: nothing for 5 s"
     assert (reply.status, reply.json()) == (503, {"status": "unavailable", "reason": reason})
@@ -149,6 +149,37 @@ def test_health_is_not_refused_under_load() -> None:
     world = World(capacity=0)
     assert world.request("GET", "/api/v1/get/a").status == 429
     assert health(world) == (200, {"status": "ok"})
+
+
+def test_health_does_not_wait_for_requests() -> None:
+    """While the pool of requests gets on with nothing, the check is answered."""
+    world = World()
+    world.held = True
+    waiting = [world.wire() for _ in range(9)]
+    for wire in waiting:
+        wire.send(request_bytes("GET", "/api/v1/scan"))
+    checked = world.wire()
+    checked.send(request_bytes("GET", "/api/v1/health"))
+    world.health_pool.run_all()
+    assert [reply.status for reply in checked.replies()] == [200]
+    assert [wire.replies() for wire in waiting] == [[]] * 9
+    assert (world.pool.waiting, world.admission.in_flight) == (9, 9)
+    world.work()
+    assert [wire.replies()[0].status for wire in waiting] == [200] * 9
+
+
+def test_a_flood_of_checks_makes_few_reads() -> None:
+    """All who ask while one check runs share the next; who goes away harms nobody."""
+    world = World()
+    world.held = True
+    wires = [world.wire() for _ in range(100)]
+    for wire in wires:
+        wire.send(request_bytes("GET", "/api/v1/health"))
+    for wire in wires[::2]:
+        wire.transport.disconnect()
+    world.work()
+    assert [[reply.status for reply in wire.replies()] for wire in wires[1::2]] == [[200]] * 50
+    assert world.recorder.health_checks == 2
 
 
 def test_content_type_that_is_not_text() -> None:

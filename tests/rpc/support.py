@@ -25,6 +25,7 @@ from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security.certificates import CertificateFiles
 from kvtwisted.security.connections import Connections
 from kvtwisted.security.gate import Gate, OpenGate
+from kvtwisted.threaded.health_checks import HealthChecks
 from kvtwisted.threaded.work import Work
 from kvtwisted.tls.renewal import Certificates
 from tests.support.clocks import ManualClock
@@ -117,7 +118,7 @@ class NativeServer:
         self.reactor = background_reactor()
         self._pool = ThreadPool(0, options.threads, name="requests")
         work = Work(self.reactor, self._pool, operations)
-        self.native = NativeGrpcServer(self.reactor, operations, gate, work, health, options, **limits)
+        self.native = NativeGrpcServer(self.reactor, gate, work, health, options, **limits)
 
     def start(self) -> int:
         """Listen, and return the port."""
@@ -163,6 +164,7 @@ class World:
         store = Store(self.engine, Writer(self.engine), self.time.clock(), limits=limits)
         self.operations = Operations(store, self.configuration, self.recorder, self.health)
         self._holds: list[Hold] = []
+        self._health_pool = ThreadPool(0, 1, name="health")
         #: None without TLS.
         self.certificates = (
             Certificates(CertificateFiles("grpc", certificate, private_key, client_ca), b"h2") if certificate else None
@@ -171,11 +173,12 @@ class World:
         limits: Any = {
             "max_response_bytes": lambda: self.max_response_bytes,
             "request_timeout": lambda: self.request_timeout,
+            "checks": HealthChecks(background_reactor(), self._health_pool, self.operations.health),
         }
         gate = make_gate(self.operations, self.admission)
         self.server: ThreadedGrpcServer | NativeServer
         if transport == "threaded":
-            self.server = ThreadedGrpcServer(self.operations, gate, self.health, options, **limits)
+            self.server = ThreadedGrpcServer(gate, self.health, options, **limits)
         else:
             limits["connections"] = connections
             self.server = NativeServer(self.operations, gate, self.health, options, **limits)
@@ -183,6 +186,7 @@ class World:
 
     def start(self) -> None:
         """Start the server and connect to it."""
+        self._health_pool.start()
         self.address = f"{self.host}:{self.server.start()}"
         self.channel = self.connect()
         self.client = Client(self.channel)
@@ -193,6 +197,8 @@ class World:
             hold.release()
         self.channel.close()
         self.server.stop(PATIENCE)
+        if self._health_pool.started:
+            self._health_pool.stop()
 
     def connect(self, *options: tuple[str, Any]) -> grpc.Channel:
         """Another channel, with connections of its own."""

@@ -18,6 +18,7 @@ from kvtwisted.rpc import health as rpc_health
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.health import KNOWN, Watches
 from kvtwisted.rpc.watchdog import Watchdog
+from kvtwisted.threaded import health_checks
 
 from .support import PATIENCE, Hold, World
 
@@ -83,7 +84,7 @@ def test_a_fault_in_a_check(world: World) -> None:
 
 
 def test_check_while_all_threads_are_busy(make_world: Callable[..., World]) -> None:
-    """A server that is busy is not ill: Check has threads of its own."""
+    """A server that is busy is not ill: Check has a thread of its own."""
     world = make_world(threads=1)
     hold = world.hold("write")
     call = world.client.start("Set", key="a", value="1")
@@ -91,6 +92,20 @@ def test_check_while_all_threads_are_busy(make_world: Callable[..., World]) -> N
     assert check(world) == SERVING
     hold.release()
     assert call.result().success
+
+
+def test_a_storage_that_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NOT_SERVING after the time that it gets, for a client without a deadline too; then as before."""
+    monkeypatch.setattr(health_checks, "HEALTH_TIMEOUT", 0.0)
+    hold = world.hold("get")
+    stub = HealthStub(world.channel)
+    assert stub.Check(HealthCheckRequest()).status == NOT_SERVING
+    hold.reached()
+    assert check(world) == NOT_SERVING
+    monkeypatch.undo()
+    hold.release()
+    assert check(world) == SERVING
+    assert world.recorder.health_checks == 2
 
 
 @pytest.mark.parametrize("service", KNOWN)

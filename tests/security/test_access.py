@@ -24,7 +24,7 @@ from ..support.storage import PLENTY, Storage
 from .support import EVERYTHING, ManualTime, grant
 
 #: What is done for many requests at once, or tells of the server: no principal's business.
-NOT_FOR_PRINCIPALS = {"hot_gets", "recovery", "needs_files", "settle", "settle_now"}
+NOT_FOR_PRINCIPALS = {"health", "hot_gets", "recovery", "needs_files", "settle", "settle_now"}
 
 #: One call of each method, by the key or prefix that it is about.
 CALLS: dict[str, Callable[[Any, bytes], Any]] = {
@@ -82,7 +82,7 @@ def test_every_method_of_operations_is_decided() -> None:
     members = public(Operations) | {"recovery"}
     assert public(Access) - {"require"} == members - NOT_FOR_PRINCIPALS
     assert public(Service) == members - NOT_FOR_PRINCIPALS
-    assert METHODS.keys() | KEYLESS_CALLS.keys() | {"health"} == public(Service)
+    assert METHODS.keys() | KEYLESS_CALLS.keys() == public(Service)
     assert CALLS.keys() == METHODS.keys()
 
 
@@ -237,11 +237,6 @@ def test_full_rights_cost_nothing(scene: Scene) -> None:
         assert getattr(access, name) == getattr(scene.operations, name)
     for name in ("delete", "mdelete", "scan", "get_config"):
         assert getattr(access, name) != getattr(scene.operations, name)
-
-
-def test_health_is_for_everybody(scene: Scene) -> None:
-    """It is asked by those who have no token."""
-    assert scene.access().health() is None
 
 
 def test_require(scene: Scene) -> None:

@@ -114,7 +114,6 @@ def test_nobody_has_what_is_public_alone() -> None:
     assert not nobody.is_known
     assert world.gate.find(visitor()) is None
     nobody.require(PUBLIC, PEER)
-    assert nobody.operations.health() is None
     for requirement in ("get", AUTHENTICATED, "unheard-of"):
         with pytest.raises(Unauthenticated, match="a token is required") as refused:
             nobody.require(requirement, PEER)

@@ -21,6 +21,7 @@ from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security import policy
 from kvtwisted.security.gate import OpenGate, Visitor
 from kvtwisted.security.grants import OPERATIONS, Principal
+from kvtwisted.threaded.health_checks import HealthChecks
 from kvtwisted.threaded.work import Work
 
 from ..docs.pages import ROOT, tables
@@ -35,7 +36,8 @@ def parts() -> tuple[Operations, OpenGate, Health, dict[str, Any]]:
     """What both gRPC servers are made of."""
     health = Health()
     operations = Operations(Storage().store, FakeConfiguration({}), CountingRecorder(), health)
-    limits = {"max_response_bytes": lambda: 1 << 22, "request_timeout": lambda: 30.0}
+    checks = HealthChecks(reactor, ThreadPool(0, 1), operations.health)
+    limits = {"max_response_bytes": lambda: 1 << 22, "request_timeout": lambda: 30.0, "checks": checks}
     return operations, OpenGate(operations, Admission(10)), health, limits
 
 
@@ -46,14 +48,14 @@ def test_every_rpc_of_the_native_server(parts: Any) -> None:
     """All paths that it routes, and no other."""
     operations, gate, health, limits = parts
     work = Work(reactor, ThreadPool(0, 1), operations)
-    server = NativeGrpcServer(reactor, operations, gate, work, health, OPTIONS, **limits)
+    server = NativeGrpcServer(reactor, gate, work, health, OPTIONS, **limits)
     assert {path.decode() for path in server.enter(Visitor(""), b"")} == policy.RPCS.keys()
 
 
 def test_every_rpc_of_the_threaded_server(parts: Any) -> None:
     """The same."""
-    operations, gate, health, limits = parts
-    server = ThreadedGrpcServer(operations, gate, health, OPTIONS, **limits)
+    _, gate, health, limits = parts
+    server = ThreadedGrpcServer(gate, health, OPTIONS, **limits)
     server.start()
     try:
         running: Any = server._running

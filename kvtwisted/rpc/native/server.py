@@ -14,10 +14,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ...core.health import Health
-from ...core.operations import Operations
 from ...security.connections import Connections
 from ...security.gate import Gate, Visitor
 from ...security.passes import Pass
+from ...threaded.health_checks import HealthChecks
 from ...threaded.work import Work
 from ...tls.listening import over_tls
 from ..calls import Calls
@@ -54,12 +54,12 @@ class NativeGrpcServer(Factory):
     def __init__(
         self,
         reactor: Any,
-        operations: Operations,
         gate: Gate,
         work: Work,
         health: Health,
         options: GrpcOptions,
         *,
+        checks: HealthChecks,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
         connections: Connections | None = None,
@@ -71,7 +71,7 @@ class NativeGrpcServer(Factory):
         self.message_limit = message_limit(options.max_request_bytes)
         self.budget = Budget(_LARGE_REQUESTS * self.message_limit, self.seconds)
         self.backlog = Backlog()
-        self._health = HealthService(reactor, operations, health, self.flush)
+        self._health = HealthService(reactor, checks, health, self.flush)
         self._reflection = ReflectionService(self.seconds)
 
         def make_calls(admitted: Pass) -> UnaryCalls:

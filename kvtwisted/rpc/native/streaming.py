@@ -9,11 +9,9 @@ from functools import partial
 from typing import Any, Callable
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.failure import Failure
 
 from ...core.health import Health
-from ...core.operations import Operations
+from ...threaded.health_checks import HEALTH_TIMEOUT, HealthChecks
 from .. import health, reflection
 from ..errors import CallError, Code, call_error
 from ..health import KNOWN, MAX_WATCHES, NOT_SERVING, SERVICE_UNKNOWN, SERVING, encoded
@@ -26,6 +24,8 @@ from .streams import Streams
 
 #: Bytes of a request to these services, once decompressed.
 MESSAGE_BYTES = 65_536
+#: Bytes that a Check takes while it waits for its answer; counted like answers that are being made.
+_WAITING_BYTES = 512
 
 
 def _expand(message: Message) -> bytes:
@@ -43,20 +43,18 @@ class HealthService:
     def __init__(
         self,
         reactor: Any,
-        operations: Operations,
+        checks: HealthChecks,
         known: Health,
         flush: Callable[[], None],
     ) -> None:
         self._reactor = reactor
-        self._operations = operations
+        self._checks = checks
         self._flush = flush
         self._health = known
         self._status: int = NOT_SERVING
         self._watches: set[_Watch] = set()
         self._stopping = False
-        #: Checks that the next read of the storage answers, and whether one is under way.
-        self._asking: list[tuple[Streams, int]] = []
-        self._reading = False
+        checks.on_told(flush)
 
     def start(self) -> None:
         """Begin to follow the health."""
@@ -88,36 +86,9 @@ class HealthService:
             streams.fail(stream_id, call_error(error, "health check"))
             return
         streams.promise(stream_id)
-        self._asking.append((streams, stream_id))
-        if not self._reading:
-            self._read()
-
-    def _read(self) -> None:
-        """Read the storage for all who have asked: however many they are, one thread is busy with them."""
-        asking, self._asking = self._asking, []
-        self._reading = True
-        # Not refused under load, and not by the pool of requests: a server that is busy is not ill.
-        done = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._operations.health)
-        done.addCallbacks(partial(self._checked, asking), partial(self._broke, asking))
-        done.addCallback(self._have_read)
-
-    def _have_read(self, _: object) -> None:
-        self._reading = False
-        if self._asking:
-            self._read()
-        self._flush()
-
-    def _checked(self, asking: list[tuple[Streams, int]], reason: str | None) -> None:
-        answer = encoded(SERVING if reason is None else NOT_SERVING)
-        for streams, stream_id in asking:
-            if streams.awaited(stream_id):
-                streams.answer(stream_id, answer)
-
-    def _broke(self, asking: list[tuple[Streams, int]], failure: Failure) -> None:
-        error = call_error(failure.value or RuntimeError("no answer"), "health check")
-        for streams, stream_id in asking:
-            if streams.awaited(stream_id):
-                streams.fail(stream_id, error)
+        streams.expect(_WAITING_BYTES)
+        # Not the admission's to refuse, nor for the pool of requests: a server that is busy is not ill.
+        self._checks.ask(partial(_answer, streams, stream_id), HEALTH_TIMEOUT if timeout is None else timeout)
 
     def _follow(self, reason: str | None) -> None:
         # On whatever thread changed it, and under its lock.
@@ -145,6 +116,16 @@ class HealthService:
     def discard(self, watch: _Watch) -> None:
         """It has ended."""
         self._watches.discard(watch)
+
+
+def _answer(streams: Streams, stream_id: int, reason: str | None) -> None:
+    streams.expect(-_WAITING_BYTES)
+    if not streams.awaited(stream_id):
+        return
+    try:
+        streams.answer(stream_id, health.checked(reason))
+    except CallError as error:
+        streams.fail(stream_id, error)
 
 
 def _stopping() -> CallError:

@@ -22,6 +22,7 @@ from kvtwisted.rpc.native.connection import Connection
 from kvtwisted.rpc.native.server import LOOK_SECONDS, NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.security.gate import OpenGate
+from kvtwisted.threaded.health_checks import HealthChecks
 from kvtwisted.threaded.work import Work
 from tests.support.clocks import ManualClock
 from tests.support.configuration import FakeConfiguration
@@ -144,9 +145,10 @@ class Simulation:
         pool: Any = self.reactor.pool
         work = Work(self.reactor, pool, self.operations)
         self.server = _Server(
-            self.reactor, self.operations, OpenGate(self.operations, self.admission), work, self.health,
+            self.reactor, OpenGate(self.operations, self.admission), work, self.health,
             GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES),
             max_response_bytes=lambda: 4 << 20, request_timeout=lambda: 60.0,
+            checks=HealthChecks(self.reactor, pool, self.operations.health),
         )  # fmt: skip
         if budget is not None:
             self.server.budget.capacity = budget

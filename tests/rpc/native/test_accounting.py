@@ -7,11 +7,12 @@ import struct
 from contextlib import ExitStack
 
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
-from hyperframe.frame import DataFrame, GoAwayFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import DataFrame, GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
-from kvtwisted.rpc.native import pipelines, sending
+from kvtwisted.rpc.native import pipelines, sending, streaming
 from tests.support.reactors import on
 
 from ..support import MIB, World, logged
@@ -171,7 +172,11 @@ def test_a_failing_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_checks_share_a_read(world: World) -> None:
-    """However many ask while the storage does not answer, one thread waits for it; the next read is for them all."""
+    """However many ask while the storage does not answer, one thread waits for it; the next read is for them all.
+
+    Those who wait count like answers that are being made.
+    """
+    backlog = world.server.native.backlog
     with Peer(world.address) as peer:
         hold = world.hold("get")
         before = world.recorder.health_checks
@@ -179,9 +184,31 @@ def test_checks_share_a_read(world: World) -> None:
         hold.reached()
         others = [peer.start(CHECK) for _ in range(50)]
         peer.sync()
+        assert backlog.bytes == 51 * streaming._WAITING_BYTES
         hold.release()
         assert {peer.answer(stream).status for stream in (first, *others)} == {"0"}
         assert world.recorder.health_checks - before == 2
+        assert backlog.bytes == 0
+
+
+def test_a_check_has_its_own_deadline(world: World) -> None:
+    """While the storage does not answer, who has little time is told NOT_SERVING in it; who has cancelled, nothing."""
+
+    def answered(stream: int) -> HealthCheckResponse:
+        answer = peer.answer(stream)
+        assert answer.status == "0"
+        return HealthCheckResponse.FromString(*answer.messages)
+
+    with Peer(world.address) as peer:
+        hold = world.hold("get")
+        patient, cancelled = peer.start(CHECK), peer.start(CHECK)
+        hold.reached()
+        hasty = peer.start(CHECK, b"", ("grpc-timeout", "1m"))
+        assert answered(hasty).status == HealthCheckResponse.NOT_SERVING
+        peer.send(RstStreamFrame(cancelled, error_code=8))
+        hold.release()
+        assert answered(patient).status == HealthCheckResponse.SERVING
+        peer.sync()
 
 
 def test_a_frame_that_is_too_large_on_the_short_way(world: World) -> None:
