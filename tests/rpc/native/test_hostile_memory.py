@@ -12,11 +12,11 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from hyperframe.frame import DataFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
-from kvtwisted.rpc.native import sending, server
 from kvtwisted.rpc.native.receiving import PATIENCE_SECONDS
+from kvtwisted.rpc.native.sending import SHARES
 from tests.e2e.harness import Launcher
 
-from ..support import CLASSES, MIB, Client
+from ..support import CLASSES, MIB, Client, World
 from .bystander import Attacked, eventually
 from .floods import FLOODS, WATCH, enveloped_start, half_open
 from .peer import Peer, enveloped
@@ -40,6 +40,11 @@ def ask(peer: Peer, key: str, number: int) -> list[int]:
     """Send so many Gets; returns their streams."""
     message = CLASSES["Get"][0](key=key).SerializeToString()
     return [peer.start(GET, message) for _ in range(number)]
+
+
+def answers_at_once(world: World, size: int) -> None:
+    """Let so many bytes of answers wait on one connection."""
+    world.server.native.backlog.retune(SHARES * size)  # type: ignore[union-attr]
 
 
 def test_announced_messages_that_never_come(attacked: Attacked) -> None:
@@ -102,11 +107,9 @@ def test_a_message_in_crumbs(attacked: Attacked) -> None:
 
 
 @pytest.fixture
-def small_backlogs(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Bytes that may wait on one connection; four times that on all."""
-    monkeypatch.setattr(sending, "MAX_ANSWER_BYTES", 4 * MIB)
-    monkeypatch.setattr(sending, "MAX_BACKLOG_BYTES", 16 * MIB)
-    monkeypatch.setattr(server, "MAX_BACKLOG_BYTES", 16 * MIB)
+def small_backlogs(attacked: Attacked) -> int:
+    """Bytes that may wait on one connection; eight times that on all."""
+    answers_at_once(attacked.world, 4 * MIB)
     return 4 * MIB
 
 
@@ -156,7 +159,7 @@ def test_many_that_take_no_answers(attacked: Attacked, small_backlogs: int) -> N
         for peer in peers:
             ask(peer, "large", 10)
         eventually(lambda: attacked.native.connections < 60)
-        eventually(lambda: attacked.native.backlog.bytes <= 36 * MIB)
+        eventually(lambda: attacked.native.backlog.bytes <= 68 * MIB)
 
 
 def test_windows_of_a_byte(attacked: Attacked) -> None:
@@ -189,7 +192,7 @@ def test_answers_that_nobody_reads(attacked: Attacked) -> None:
         peer.socket.settimeout(0.5)
         with pytest.raises(socket.timeout):
             ask(peer, "some", 1_000_000)
-        assert attacked.native.backlog.bytes <= sending.MAX_ANSWER_BYTES + MIB
+        assert attacked.native.backlog.bytes <= attacked.native.backlog.share + MIB
         attacked.clock.jump(61)
         eventually(lambda: attacked.native.connections == 1)
 
