@@ -131,9 +131,9 @@ def test_a_lower_limit_holds_at_once() -> None:
     assert deadlines.cut_off == {**NONE_CUT_OFF, "unsent": 6}
 
 
-@pytest.mark.parametrize("size", [3_700_000, 3_800_000])
+@pytest.mark.parametrize("size", [3_700_000, 4_900_000])
 def test_one_answer_gets_through(size: int) -> None:
-    """Up to three quarters of the limit, which is more than the largest answer may have, nobody is cut off alone."""
+    """Of one connection alone as much may wait as of all; the configuration has the largest answer fit into that."""
     world = world_of(byte_limits=ByteLimits(unsent=5_000_000))
     keys = [f"k{number}" for number in range(size // 100_000)]
     for key in keys:
