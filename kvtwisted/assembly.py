@@ -70,6 +70,7 @@ class Server(Service):
         self._config = config
         self._unwinding = Unwinding()
         self._tickers: list[Ticker] = []
+        self._transports: Transports | None = None
         self._authentication: Authentication | None = None
         self._reload_certificates: Callable[[], Deferred[bool]] | None = None
         #: None until started.
@@ -146,7 +147,7 @@ class Server(Service):
             self._tls,
             access_log,
         )
-        transports = Transports(self._reactor, lambda: self._settings, behind)
+        transports = self._transports = Transports(self._reactor, lambda: self._settings, behind)
         self.addresses = transports.start()
         push("transports", transports.drain)
         memory = MemoryTask(lambda: connections.ended, defer)
@@ -265,6 +266,8 @@ class Server(Service):
     def _retune(self) -> None:
         for ticker in self._tickers:
             ticker.retune()
+        if self._transports is not None:
+            self._transports.retune()
 
     def _watch(
         self,

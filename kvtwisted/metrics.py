@@ -102,6 +102,7 @@ class Metrics:
         self._registry = registry
         self._figures = {name: _Figures() for name in OPERATIONS}
         self._gauges: dict[str, Gauge] = {}
+        self._watched_totals: dict[str, _TotalCollector] = {}
         self._hot_gets: Callable[[], float] = lambda: 0
         registry.register(_OperationsCollector(self._read))
         self._config_updates = self._counter("kv_config_updates_total", "Accepted configuration changes.")
@@ -192,9 +193,13 @@ class Metrics:
             gauge = self._gauges[name] = Gauge(name, help, list(labels), registry=self._registry)
         (gauge.labels(**labels) if labels else gauge).set_function(read)
 
-    def watch_total(self, name: str, help: str, read: Callable[[], float]) -> None:
-        """Add the counter `name`_total, read when metrics are asked for, as `watch` does."""
-        self._registry.register(_TotalCollector(name, help, read))
+    def watch_total(self, name: str, help: str, read: Callable[[], float], **labels: str) -> None:
+        """Add the counter `name`_total, read when metrics are asked for, as `watch` does, labels included."""
+        total = self._watched_totals.get(name)
+        if total is None:
+            total = self._watched_totals[name] = _TotalCollector(name, help, list(labels))
+            self._registry.register(total)
+        total.add(read, list(labels.values()))
 
     def build_info(self, **facts: str) -> None:
         """Add `kv_build_info`, whose labels say what runs."""
@@ -249,12 +254,19 @@ class _OperationsCollector(Collector):
 
 
 class _TotalCollector(Collector):
-    def __init__(self, name: str, help: str, read: Callable[[], float]) -> None:
-        self._name, self._help, self._read = name, help, _rising(read)
+    def __init__(self, name: str, help: str, labels: list[str]) -> None:
+        self._name, self._help, self._labels = name, help, labels
+        self._reads: list[tuple[list[str], Callable[[], float]]] = []
+
+    def add(self, read: Callable[[], float], values: list[str]) -> None:
+        self._reads.append((values, _rising(read)))
 
     def collect(self) -> Iterable[Metric]:
         """The counter, as it is now."""
-        yield CounterMetricFamily(self._name, self._help, self._read())
+        family = CounterMetricFamily(self._name, self._help, labels=self._labels)
+        for values, read in self._reads:
+            family.add_metric(values, read())
+        yield family
 
 
 def _rising(read: Callable[[], float]) -> Callable[[], float]:

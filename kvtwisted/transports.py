@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
@@ -16,7 +17,7 @@ from .core.errors import Unavailable
 from .core.health import Health
 from .http.bodies import body_limit
 from .http.cors import Cors
-from .http.deadlines import Patience
+from .http.deadlines import HANDSHAKE, ByteLimits, Patience
 from .http.hosts import Hosts, words
 from .http.site import HttpOptions, KvSite, make_site
 from .metrics import CONTENT_TYPE, Metrics
@@ -62,12 +63,12 @@ class Behind(NamedTuple):
 
 class _GrpcServer(NamedTuple):
     """A gRPC server of either transport: what starts it and returns the port, what stops it within a grace in seconds,
-    and what counts its connections, if it can.
+    and the server itself if it is ours, which counts and limits what grpcio does not.
     """
 
     start: Callable[[], int]
     stop: Callable[[float], Deferred[Any]]
-    connections: Callable[[], int] | None = None
+    native: NativeGrpcServer | None = None
 
 
 class Transports:
@@ -86,7 +87,7 @@ class Transports:
         """Listen. Raises Unavailable, naming host and port; then nothing listens."""
         http, certificates = self._settings().http, self._behind.certificates
         try:
-            factory = over_tls(self._reactor, certificates.http, self._site)
+            factory = over_tls(self._reactor, certificates.http, self._site, self._too_late)
             port = self._reactor.listenTCP(http.port, factory, BACKLOG, http.host)
         except CannotListenError as error:
             reason = error.socketError.strerror
@@ -114,11 +115,26 @@ class Transports:
         http_stopped: Deferred[Any] = maybeDeferred(self._port.stopListening)
         return gatherResults([http_stopped, self._site.drain(grace), grpc_stopped], consumeErrors=True)
 
+    def retune(self) -> None:
+        """Have the limits of bytes hold that are in force now."""
+        self._site.deadlines.retune(self._byte_limits())
+        if self._grpc.native is not None:
+            limits = self._settings().limits
+            self._grpc.native.retune(limits.max_unfinished_bytes, limits.max_unsent_bytes)
+
     def watch(self, metrics: Metrics) -> None:
-        """Have the connections and certificates shown."""
-        metrics.watch("kv_connections", "Open connections.", lambda: self._site.connections, transport="http")
-        if self._grpc.connections is not None:
-            metrics.watch("kv_connections", "Open connections.", self._grpc.connections, transport="grpc")
+        """Have the connections, what they hold, and certificates shown."""
+        site, deadlines, native = self._site, self._site.deadlines, self._grpc.native
+        _watch(
+            metrics, "http", lambda: site.connections, lambda: deadlines.unfinished, lambda: deadlines.unsent,
+            lambda: deadlines.refused, deadlines.cut_off,
+        )  # fmt: skip
+        if native is not None:
+            budget, backlog = native.budget, native.backlog
+            _watch(
+                metrics, "grpc", lambda: native.connections, lambda: budget.used, lambda: backlog.bytes,
+                lambda: budget.refused, native.cut_off,
+            )  # fmt: skip
         metrics.watch_total(
             "kv_http_refused",
             "HTTP requests that were refused before they had come whole.",
@@ -132,12 +148,24 @@ class Transports:
                 listener=certificates.files.listener,
             )
 
+    def _too_late(self) -> None:
+        self._site.deadlines.cut_off[HANDSHAKE] += 1
+
+    def _byte_limits(self) -> ByteLimits:
+        settings = self._settings()
+        return ByteLimits(
+            settings.limits.max_unfinished_bytes,
+            settings.limits.max_unsent_bytes,
+            settings.security.unauthenticated_body_bytes,
+        )
+
     def _make_site(self) -> KvSite:
         settings, behind = self._settings(), self._behind
         options = HttpOptions(
             max_body_bytes=body_limit(settings.limits.max_request_bytes),
             idle_timeout=settings.http.idle_timeout,
             patience=Patience(settings.http.header_timeout, settings.http.body_timeout, settings.http.send_timeout),
+            byte_limits=self._byte_limits(),
             metrics_path=settings.monitoring.metrics_path,
             health_path=settings.monitoring.health_path,
             fast_lane=settings.http.fast_lane,
@@ -168,6 +196,8 @@ class Transports:
             max_in_flight=settings.limits.max_in_flight,
             max_request_bytes=settings.limits.max_request_bytes,
             certificates=behind.certificates.grpc,
+            max_unfinished_bytes=settings.limits.max_unfinished_bytes,
+            max_unsent_bytes=settings.limits.max_unsent_bytes,
         )
         more: dict[str, Any] = {
             "max_response_bytes": lambda: self._settings().grpc.max_response_bytes,
@@ -180,9 +210,45 @@ class Transports:
                 self._reactor, gate, behind.work, health, options, **more,
                 connections=behind.connections,
             )  # fmt: skip
-            return _GrpcServer(native.start, native.stop, lambda: native.connections)
+            return _GrpcServer(native.start, native.stop, native)
         threaded = ThreadedGrpcServer(gate, health, options, **more)
         reactor = self._reactor
         return _GrpcServer(
             threaded.start, lambda grace: deferToThreadPool(reactor, reactor.getThreadPool(), threaded.stop, grace)
+        )
+
+
+def _watch(
+    metrics: Metrics,
+    transport: str,
+    connections: Callable[[], int],
+    unfinished: Callable[[], int],
+    unsent: Callable[[], int],
+    refused: Callable[[], int],
+    cut_off: Mapping[str, int],
+) -> None:
+    """Have what one of our own transports counts shown."""
+    metrics.watch("kv_connections", "Open connections.", connections, transport=transport)
+    metrics.watch(
+        "kv_unfinished_request_bytes",
+        "Bytes of requests that have not come whole, those promised to them included.",
+        unfinished,
+        transport=transport,
+    )
+    metrics.watch(
+        "kv_unsent_answer_bytes", "Bytes of answers that clients have not taken yet.", unsent, transport=transport
+    )
+    metrics.watch_total(
+        "kv_unfinished_refused",
+        "Requests refused while they came, since unfinished ones took limits.max_unfinished_bytes.",
+        refused,
+        transport=transport,
+    )
+    for reason in cut_off:
+        metrics.watch_total(
+            "kv_cut_off",
+            "Connections ended for what their clients did not do in time, or for what they held.",
+            partial(cut_off.__getitem__, reason),
+            transport=transport,
+            reason=reason,
         )

@@ -178,6 +178,19 @@ def test_watched_gauges_are_read_when_asked(scraped: Scraped) -> None:
     assert scraped.value("kv_connections", transport="http") == 4
 
 
+def test_watched_totals_are_read_when_asked_and_never_fall(scraped: Scraped) -> None:
+    """With labels, each set of them by itself, all of one family."""
+    counts = {"a": 3.0, "b": 0.0}
+    for reason in counts:
+        scraped.metrics.watch_total("kv_cut", "What was cut.", lambda reason=reason: counts[reason], reason=reason)
+    scraped.metrics.watch_total("kv_plain", "Without labels.", lambda: counts["a"])
+    assert scraped.types()["kv_cut"] == "counter"
+    assert [scraped.value("kv_cut_total", reason=reason) for reason in counts] == [3, 0]
+    counts.update(a=1, b=2)
+    assert [scraped.value("kv_cut_total", reason=reason) for reason in counts] == [3, 2]
+    assert scraped.value("kv_plain_total") == 3
+
+
 def test_build_info(scraped: Scraped) -> None:
     """Always 1; the labels tell what runs, whatever they hold."""
     scraped.metrics.build_info(version="1.2.3", engine='rocksdict "quoted"\\ \n')

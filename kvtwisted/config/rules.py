@@ -26,6 +26,7 @@ def check_together(settings: Settings) -> None:
     _check_tls(settings)
     _check_reach(settings)
     _check_cors(settings)
+    _check_bytes(settings)
 
 
 def _check_level0(settings: Settings) -> None:
@@ -100,6 +101,24 @@ def _check_cors(settings: Settings) -> None:
             "http.cors_origins is *, and nobody would be asked who they are: any page in a browser could read and "
             "change everything; set security.tokens, or list the origins"
         )
+
+
+def _check_bytes(settings: Settings) -> None:
+    """What all clients share must have room for the largest request and the largest answer, or these never get through.
+
+    Native gRPC gives half of the one to what comes unasked, and a message may have a quarter more than the keys and
+    values in it. Of the other it gives an eighth to each connection, and JSON may make six bytes out of one.
+    """
+    limits = settings.limits
+    for total, configured, times, largest, size in (
+        ("max_unfinished_bytes", limits.max_unfinished_bytes, 3, "limits.max_request_bytes", limits.max_request_bytes),
+        ("max_unsent_bytes", limits.max_unsent_bytes, 8, "grpc.max_response_bytes", settings.grpc.max_response_bytes),
+        ("max_unsent_bytes", limits.max_unsent_bytes, 8, "http.max_response_bytes", settings.http.max_response_bytes),
+    ):
+        if configured < times * size:
+            raise InvalidConfig(
+                f"limits.{total} must be at least {times * size}, {times} times {largest} ({size}), not {configured}"
+            )
 
 
 def _is_loopback(host: str) -> bool:

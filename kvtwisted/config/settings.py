@@ -207,6 +207,16 @@ class LimitSettings:
         "Of those, connections from one address (IPv6: from one /64); 0: three quarters of all.",
         low=0, high=1_000_000, live=True,
     )  # fmt: skip
+    max_unfinished_bytes: int = option(
+        256 * MIB,
+        "Bytes of requests that have not come whole, over each interface; then those that come slowly are refused.",
+        low=24 * MIB, high=1024 * GIB, live=True,
+    )  # fmt: skip
+    max_unsent_bytes: int = option(
+        256 * MIB,
+        "Bytes of answers that clients have not taken, over each interface; then those that read least are cut off.",
+        low=16 * MIB, high=1024 * GIB, live=True,
+    )  # fmt: skip
     request_timeout: int = option(
         30, "Seconds a request may wait and run before it is given up.", low=1, high=3600, live=True
     )
@@ -240,6 +250,10 @@ class SecuritySettings:
     token_bytes: int = option(
         0, "Bytes per second of one token that has no rate of its own, sent and received; 0: no limit.",
         low=0, high=1_000_000_000_000, live=True, guarded=True,
+    )  # fmt: skip
+    unauthenticated_body_bytes: int = option(
+        64 * KIB, "Bytes of an HTTP body that are read before it is known who sends it; a longer one is not read.",
+        low=0, high=1 * MIB, live=True, guarded=True,
     )  # fmt: skip
     audit_writes: bool = option(False, "Write a line to audit.log for each write, with its first key.", guarded=True)
 

@@ -26,7 +26,7 @@ from ..tls.peers import peer_name
 from . import errors
 from .access_log import peer_text
 from .answers import NOSNIFF, SERVER, Answer, phrase
-from .deadlines import unsent_bytes
+from .deadlines import UNAUTHENTICATED_BODY, unsent_bytes
 from .watching import WatchedChannel
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
-#: Bytes of a body that is read before it is known who sends it.
-UNKNOWN_BODY = 65_536
 #: Bytes of chunk sizes, extensions and trailers that a chunked body may have besides as many as it has content. What is
 #: below that costs work without a limit: chunks of one byte, each with an extension.
 MAX_FRAMING = 65_536
@@ -197,6 +195,7 @@ class KvChannel(WatchedChannel):
         self._nothing_missing()
         self._chunked = 0
         limit, hosts = self.site.max_body_bytes, self.site.hosts
+        unasked = self.site.deadlines.limits.unauthenticated_body
         names = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
         if self._closing:
             return
@@ -206,13 +205,16 @@ class KvChannel(WatchedChannel):
             self.refuse(errors.unknown_host())
         elif self.length is not None and self.length > limit:
             self.refuse(errors.body_too_large(limit, self.length))
-        elif (self.length is None or self.length > UNKNOWN_BODY) and (refusal := self._refusal()) is not None:
+        elif (self.length is None or self.length > unasked) and (refusal := self._refusal()) is not None:
             self.refuse(refusal)
         else:
             super().allHeadersReceived()
 
     def _refusal(self) -> Answer | None:
-        return self.site.entrance.refusal(self.requests[-1].visitor)
+        refusal = self.site.entrance.refusal(self.requests[-1].visitor)
+        if refusal is not None:
+            self.site.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
+        return refusal
 
     def _is_good_host(self, names: Sequence[bytes]) -> bool:
         """One valid Host, or none in HTTP/1.0 (RFC 9112, section 3.2)."""

@@ -24,11 +24,14 @@ LOOK_SECONDS = 0.5
 MIN_BODY_RATE = 16_384
 #: Bytes of waiting answers that count as getting on.
 STALL_BYTES = 65_536
-#: Bytes that may wait on all connections that do not read; then those are cut off that have not read for the longest.
-MAX_UNSENT_BYTES = 256 << 20
-#: Bytes that bodies may have together which are not complete; then those are refused that came most slowly. Bodies of
-#: SMALL_BODY bytes are not: how many there can be is up to the number of connections.
-MAX_UNFINISHED_BYTES, SMALL_BODY = 256 << 20, 65_536
+#: Bytes up to which a body is not refused for want of room: how many there can be is up to the number of connections.
+SMALL_BODY = 65_536
+
+#: Why connections are cut off: a TLS handshake, head, body or reader that is too slow; too many bytes of answers on all
+#: connections; and a body of more than `ByteLimits.unauthenticated_body` from nobody known.
+HANDSHAKE, SLOW_HEAD, SLOW_BODY, SLOW_READER, UNSENT, UNAUTHENTICATED_BODY = REASONS = (
+    "handshake", "slow_head", "slow_body", "slow_reader", "unsent", "unauthenticated_body",
+)  # fmt: skip
 
 _log = Logger(namespace="kvtwisted.http")
 
@@ -40,6 +43,18 @@ class Patience:
     head: float = 20
     body: float = 30
     sending: float = 60
+
+
+@dataclass(frozen=True)
+class ByteLimits:
+    """Bytes that clients may make the server hold, on all connections together but for the last."""
+
+    #: Of bodies that are not complete (`limits.max_unfinished_bytes`); then those are refused that came most slowly.
+    unfinished: int = 256 << 20
+    #: Of answers that are not read (`limits.max_unsent_bytes`); then those are cut off that have not read for longest.
+    unsent: int = 256 << 20
+    #: Of one body that is read before it is known who sends it (`security.unauthenticated_body_bytes`).
+    unauthenticated_body: int = 65_536
 
 
 class Watched(Protocol):
@@ -72,10 +87,15 @@ class Deadlines:
         clock: IReactorTime,
         seconds: Callable[[], float],
         patience: Patience,
+        limits: ByteLimits,
     ) -> None:
         """`clock` wakes; `seconds` is what deadlines go by, which no step of the wall clock should move."""
         self.seconds = seconds
         self.patience = patience
+        self.limits = limits
+        #: Connections that were cut off, by reason (REASONS), and requests refused for want of room, since the start.
+        self.cut_off = dict.fromkeys(REASONS, 0)
+        self.refused = 0
         self._clock = clock
         # Each with the bytes that it had waiting when it was looked at last.
         self._watched: dict[Watched, int] = {}
@@ -93,10 +113,19 @@ class Deadlines:
         """Bytes of bodies that are not complete."""
         return self._unfinished
 
+    def retune(self, limits: ByteLimits) -> None:
+        """These hold from now on; what is over them is refused or cut off at once."""
+        self.limits = limits
+        if self._unfinished > limits.unfinished:
+            self._make_room()
+        if self._unsent > limits.unsent:
+            self._look_at_all()
+            self._relieve()
+
     def received(self, count: int) -> None:
         """So many bytes more of a body have come, or (negative) are not held any more."""
         self._unfinished += count
-        if self._unfinished > MAX_UNFINISHED_BYTES:
+        if self._unfinished > self.limits.unfinished:
             self._make_room()
 
     def watch(self, connection: Watched, unsent: int | None = None) -> None:
@@ -109,7 +138,7 @@ class Deadlines:
         self._unsent += after - before
         if self._next is None:
             self._next = self._clock.callLater(LOOK_SECONDS, self._look)
-        if self._unsent > MAX_UNSENT_BYTES:
+        if self._unsent > self.limits.unsent:
             self._look_at_all()
             self._relieve()
 
@@ -149,9 +178,10 @@ class Deadlines:
         """Cut off those that have not read for the longest, until a quarter is free."""
         waiting = [connection for connection, unsent in self._watched.items() if unsent]
         for connection in sorted(waiting, key=lambda connection: connection.moved_at):
-            if self._unsent <= MAX_UNSENT_BYTES * 3 // 4:
+            if self._unsent <= self.limits.unsent * 3 // 4:
                 break
             self.forget(connection)
+            self.cut_off[UNSENT] += 1
             connection.abort()
 
     def _make_room(self) -> None:
@@ -159,7 +189,7 @@ class Deadlines:
         now = self.seconds()
         large = [connection for connection in self._watched if (connection.body_under_way() or 0) > SMALL_BODY]
         for connection in sorted(large, key=lambda connection: connection.body_rate(now)):
-            if self._unfinished <= MAX_UNFINISHED_BYTES * 3 // 4:
+            if self._unfinished <= self.limits.unfinished * 3 // 4:
                 break
             connection.make_room()
 

@@ -126,9 +126,12 @@ def too_slow(part: str, seconds: float) -> Answer:
     return problem(408, "request_timeout", f"the request's {part} came too slowly: {key} is {seconds:g} s")
 
 
-def too_much_unfinished() -> Answer:
-    """A body that came slowly while others waited for its memory."""
-    sentence = "too many large requests at once, and this one came slowly; try again"
+def too_much_unfinished(limit: int) -> Answer:
+    """A body that came slowly while those of all connections had more than `limit` bytes."""
+    sentence = (
+        "too many large requests at once, and this one came slowly: "
+        f"limits.max_unfinished_bytes is {limit} bytes; try again"
+    )
     return _retry(problem(429, errors.Overloaded.code, sentence))
 
 

@@ -24,7 +24,7 @@ from .access_log import AccessLog
 from .admin import AdminHandlers
 from .channel import KvChannel, KvRequest
 from .cors import Cors
-from .deadlines import Deadlines, Patience
+from .deadlines import ByteLimits, Deadlines, Patience
 from .entrance import Entrance, Interface
 from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
@@ -45,6 +45,8 @@ class HttpOptions:
     idle_timeout: float = 60
     #: Seconds for the parts of a request to come, and for answers to go.
     patience: Patience = field(default_factory=Patience)
+    #: Bytes that clients may make the server hold.
+    byte_limits: ByteLimits = field(default_factory=ByteLimits)
     metrics_path: str = "/metrics"
     health_path: str = "/api/v1/health"
     #: Whether plain requests of the hot routes are answered without twisted.web and Klein.
@@ -92,7 +94,7 @@ class KvSite(Site):
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
-        self.deadlines = Deadlines(reactor, seconds, options.patience)
+        self.deadlines = Deadlines(reactor, seconds, options.patience, options.byte_limits)
         self._counted = connections
         self._refusals = Refusals(reactor, errors.too_many_connections())
         #: Whether `drain` has been called.

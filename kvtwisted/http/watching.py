@@ -14,7 +14,7 @@ from twisted.web.http import HTTPChannel
 
 from . import errors
 from .answers import Answer
-from .deadlines import MIN_BODY_RATE, STALL_BYTES, unsent_bytes
+from .deadlines import MIN_BODY_RATE, SLOW_BODY, SLOW_HEAD, SLOW_READER, STALL_BYTES, unsent_bytes
 
 if TYPE_CHECKING:
     from .site import KvSite
@@ -104,7 +104,9 @@ class WatchedChannel(HTTPChannel):
 
     def make_room(self) -> None:
         """Give up the body that is waited for, for others come more quickly and there is too much of all."""
-        self.refuse(errors.too_much_unfinished())
+        if not self._closing:
+            self.site.deadlines.refused += 1
+            self.refuse(errors.too_much_unfinished(self.site.deadlines.limits.unfinished))
 
     # Both.
 
@@ -121,16 +123,19 @@ class WatchedChannel(HTTPChannel):
 
     def _look_at_request(self, now: float) -> bool:
         """Whether something of a request is missing that may still come."""
-        patience = self.site.deadlines.patience
+        deadlines = self.site.deadlines
+        patience = deadlines.patience
         waited = now - self._missing_since
         if self._missing == _HEAD:
             if waited > patience.head:
+                deadlines.cut_off[SLOW_HEAD] += 1
                 self.refuse(errors.too_slow("head", patience.head))
         elif self._missing == _BODY:
             received = self.body_under_way()
             if received is None:
                 self._missing = _NOTHING
             elif waited > patience.body + received / MIN_BODY_RATE:
+                deadlines.cut_off[SLOW_BODY] += 1
                 self.refuse(errors.too_slow("body", patience.body))
         return self._missing != _NOTHING and not self._closing
 
@@ -146,6 +151,7 @@ class WatchedChannel(HTTPChannel):
             self._unsent = max(before, unsent)
             stuck = self._waitingForTransport or (self._closing and not self._refused)
             if stuck and now - self.moved_at > self.site.deadlines.patience.sending:
+                self.site.deadlines.cut_off[SLOW_READER] += 1
                 self.abort()
                 return 0
         return unsent

@@ -12,7 +12,8 @@ class GrpcOptions:
     """Where to listen (port 0: any free one) and how much to take on.
 
     `threads` run the calls of the threaded transport; `max_in_flight` calls may run or wait; keys and values of one
-    request have at most `max_request_bytes`. Without `certificates` there is no TLS.
+    request have at most `max_request_bytes`. Without `certificates` there is no TLS. The last two are the native
+    transport's, and see `NativeGrpcServer.retune`.
     """
 
     host: str
@@ -21,3 +22,5 @@ class GrpcOptions:
     max_in_flight: int
     max_request_bytes: int
     certificates: Certificates | None = None
+    max_unfinished_bytes: int = 256 << 20
+    max_unsent_bytes: int = 256 << 20

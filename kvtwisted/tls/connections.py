@@ -9,7 +9,7 @@ Twisted's TLS does not have, sends the alert, closes our side of the TCP connect
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, Callable
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
@@ -55,6 +55,7 @@ class TlsConnection(TLSMemoryBIOProtocol):
 
     def _too_late(self) -> None:
         self._deadline = None
+        self.factory.too_late()
         self.abortConnection()
 
     def _no_deadline(self) -> None:
@@ -157,9 +158,17 @@ class TlsFactory(TLSMemoryBIOFactory):
     #: See HANDSHAKE_SECONDS.
     handshake_seconds = HANDSHAKE_SECONDS
 
-    def __init__(self, reactor: Any, certificates: Certificates, wrapped: IProtocolFactory) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        certificates: Certificates,
+        wrapped: IProtocolFactory,
+        too_late: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`too_late` is called for each connection whose handshake is cut off."""
         super().__init__(_Creator(certificates), False, wrapped, clock=reactor)
         self.reactor = reactor
+        self.too_late = too_late
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """None when the other factory wants no more; Twisted would wrap that too."""

@@ -7,6 +7,7 @@ import pytest
 from kvtwisted.config.schema import build
 from kvtwisted.core.errors import InvalidConfig
 
+MIB = 1 << 20
 COMPACTION = "rocksdb.options.level0_file_num_compaction_trigger"
 SLOWDOWN = "rocksdb.options.level0_slowdown_writes_trigger"
 STOP = "rocksdb.options.level0_stop_writes_trigger"
@@ -54,9 +55,34 @@ REFUSED = [
     ({HEALTH: "/api/v1/set"}, f"{HEALTH} must not lie under /api/v1"),
     ({HEALTH: "/api/v1"}, f"{HEALTH} must not lie under /api/v1"),
     ({HEALTH: "/metrics"}, f"{METRICS} and {HEALTH} must differ; both are /metrics"),
+    (
+        {"limits.max_unfinished_bytes": 3 * 16_777_216 - 1},
+        "limits.max_unfinished_bytes must be at least 50331648, 3 times limits.max_request_bytes (16777216), "
+        "not 50331647",
+    ),
+    (
+        {"limits.max_request_bytes": 1 << 30},
+        "limits.max_unfinished_bytes must be at least 3221225472, 3 times limits.max_request_bytes (1073741824), "
+        "not 268435456",
+    ),
+    (
+        {"limits.max_unsent_bytes": 32 * MIB - 1},
+        "limits.max_unsent_bytes must be at least 33554432, 8 times grpc.max_response_bytes (4194304), not 33554431",
+    ),
+    (
+        {"http.max_response_bytes": 32 * MIB + 1},
+        "limits.max_unsent_bytes must be at least 268435464, 8 times http.max_response_bytes (33554433), not 268435456",
+    ),
 ]
 
 ALLOWED = [
+    {"limits.max_unfinished_bytes": 48 * MIB, "limits.max_unsent_bytes": 32 * MIB},
+    {"limits.max_unfinished_bytes": 24 * MIB, "limits.max_request_bytes": 8 * MIB},
+    {
+        "limits.max_unsent_bytes": 16 * MIB,
+        "http.max_response_bytes": 2 * MIB,
+        "grpc.max_response_bytes": 2 * MIB,
+    },
     {COMPACTION: 8, SLOWDOWN: 8, STOP: 8},
     {"http.port": 0, "grpc.port": 0},
     {"http.port": 9, "grpc.port": 9, "http.host": "127.0.0.1", "grpc.host": "127.0.0.2"},

@@ -13,9 +13,12 @@ from twisted.logger import capturedLogs
 from kvtwisted.background.eviction import report_batch
 from kvtwisted.config.schema import KEYS
 from kvtwisted.core.eviction import Batch
+from kvtwisted.http import deadlines
 from kvtwisted.logs import as_json, as_text
 from kvtwisted.metrics import Metrics
+from kvtwisted.rpc.native import lifetime
 from kvtwisted.security.audit import Audit
+from kvtwisted.tls.connections import HANDSHAKE_SECONDS
 from tests.e2e.harness import FREE_PORTS, Server, engine, eventually, run_twistd
 
 from .pages import ROOT, blocks, prose, tables
@@ -43,6 +46,35 @@ def test_labels_are_named(server: Server) -> None:
         if not name.endswith(("_bucket", "_created")):
             for label in re.findall(r"(\w+)=", labels):
                 assert f"`{label}" in rows[name], (name, label)
+
+
+def test_reasons_of_cut_off_connections() -> None:
+    """Each with its transports, and the seconds that no key sets."""
+    rows = {row[0].strip("`"): row for row in tables(PAGE, "reason")}
+    transports = {
+        reason: [
+            name for name, reasons in (("http", deadlines.REASONS), ("grpc", lifetime.REASONS)) if reason in reasons
+        ]
+        for reason in (*deadlines.REASONS, *lifetime.REASONS)
+    }
+    assert {reason: ["http", "grpc"] if row[1] == "both" else [row[1]] for reason, row in rows.items()} == transports
+    assert HANDSHAKE_SECONDS == lifetime.HANDSHAKE_SECONDS
+    for reason, sentence in (
+        ("handshake", f"in {HANDSHAKE_SECONDS:.0f} s"),
+        ("slow_reader", f"over gRPC in {lifetime.STALL_SECONDS:.0f} s"),
+        ("silent", f"in {lifetime.KEEPALIVE_ANSWER_SECONDS:.0f} s"),
+        ("goodbye", f"in {lifetime.CLOSE_SECONDS:.0f} s"),
+    ):
+        assert sentence in rows[reason][2]
+
+
+def test_limits_of_bytes() -> None:
+    """The defaults that the page reckons with."""
+    limits = {row[0].partition("`")[2].partition("`")[0]: row[0] for row in tables(PAGE, "key") if "bytes" in row[0]}
+    for name in ("limits.max_unfinished_bytes", "limits.max_unsent_bytes"):
+        assert f"({KEYS[name].default >> 20} MiB)" in limits[name]
+    unknown = "security.unauthenticated_body_bytes"
+    assert f"({KEYS[unknown].default >> 10} KiB)" in limits[unknown]
 
 
 def test_policies_are_the_configured_ones() -> None:

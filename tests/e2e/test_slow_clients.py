@@ -111,6 +111,9 @@ def test_slow_requests(launch: Launcher, lane: tuple[str, str], begin: bytes) ->
 
         eventually(all_are_closed)
     eventually(lambda: server.descriptors <= base + 2)
+    with server.http() as http:
+        reason = "slow_body" if begin is POST else "slow_head"
+        assert http.metric("kv_cut_off_total", transport="http", reason=reason) == 100
 
 
 def test_slow_readers(launch: Launcher, lane: tuple[str, str]) -> None:
@@ -141,6 +144,9 @@ def test_slow_readers(launch: Launcher, lane: tuple[str, str]) -> None:
     # They asked for 6 GB; two answers wait on each at most, and what the kernel holds is not counted.
     assert most - memory < 200 << 20
     eventually(lambda: server.descriptors <= base + 2)
+    with server.http() as http:
+        assert http.metric("kv_cut_off_total", transport="http", reason="slow_reader") == 20
+        assert http.metric("kv_unsent_answer_bytes", transport="http") == 0
 
 
 def test_a_slow_reader_that_goes_on_is_served(launch: Launcher, lane: tuple[str, str]) -> None:

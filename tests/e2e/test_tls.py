@@ -236,5 +236,18 @@ def test_a_flood_of_unfinished_handshakes(launch: Launcher, tmp_path: Path, tran
         for attacker in attackers:
             attacker.join(PATIENCE)
     ask()
+    host, _, port = server.http_address.rpartition(":")
+    metrics = b""
+    with (
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as plain,
+        trust.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        while data := connection.recv(65536):
+            metrics += data
+    for counted in ["http", "grpc"] if transport == "native" else ["http"]:
+        (cut,) = re.findall(rb'kv_cut_off_total{reason="handshake",transport="%s"} (\S+)' % counted.encode(), metrics)
+        # Two of four attackers, who opened 500 connections at least in all, went for each.
+        assert float(cut) >= 100
     server.send(signal.SIGTERM)
     assert server.wait() == -signal.SIGTERM, server.output

@@ -108,7 +108,10 @@ class LiveSite:
             max_response_bytes=lambda: 16 * 1_048_576,
             request_timeout=lambda: 30.0,
         )
-        self._listening = reactor.listenTCP(0, over_tls(reactor, certificates, self.site), interface="127.0.0.1")
+        #: Handshakes that were cut off.
+        self.too_late: list[int] = []
+        factory = over_tls(reactor, certificates, self.site, lambda: self.too_late.append(1))
+        self._listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.port: int = self._listening.getHost().port
         self._drained: Deferred[None] | None = None
 

@@ -7,12 +7,14 @@ from typing import Any
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from kvtwisted.http.deadlines import Patience
+from kvtwisted.http.deadlines import REASONS, Patience
 
 from .support import Wire, WireTransport, World, request_bytes
 
 #: Short, to be waited for.
 PATIENCE = Patience(head=5, body=10, sending=20)
+#: What is counted while nobody was cut off.
+NONE_CUT_OFF = dict.fromkeys(REASONS, 0)
 GET = request_bytes("GET", "/api/v1/get/k")
 
 

@@ -10,18 +10,21 @@ import pytest
 
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.operations import Operations
-from kvtwisted.http.channel import UNKNOWN_BODY
+from kvtwisted.http.deadlines import ByteLimits
 from kvtwisted.security.audit import Audit
 from kvtwisted.security.authority import Authority
 from kvtwisted.security.entries import OwnRate, TokenEntry
 from kvtwisted.security.gate import ClosedGate
 from tests.security.support import grant, made
 
+from .slow import NONE_CUT_OFF
 from .support import Wire, World, request_bytes
 
 ROOT, _ROOT = made("root")
 APP, _APP = made("app", grant("get,set,delete", b"a/"))
 WRONG = made("app")[0]
+#: Bytes of a body that is read from anybody.
+UNKNOWN_BODY = ByteLimits().unauthenticated_body
 
 #: What each of them is answered when it gets the key `b`.
 STATUS = {ROOT: 200, APP: 403, None: 401, WRONG: 401}
@@ -242,6 +245,25 @@ def test_large_bodies_of_the_unknown_are_not_read(chunked: bool, token: bytes | 
     wire.send(b"x" * 100_000 + put(ROOT, "c"))
     assert statuses(wire) == []
     assert b"c" not in guarded.world.stored()
+
+
+def test_how_large_the_bodies_of_the_unknown_may_be() -> None:
+    """As large as is configured, from the change on; what is refused for it is counted. 0: none is read."""
+    guarded = Guarded()
+    deadlines = guarded.world.site.deadlines
+    for limit in (0, 100):
+        deadlines.retune(ByteLimits(unauthenticated_body=limit))
+        wire = guarded.world.wire()
+        body = b"x" * limit
+        wire.send(request_bytes("POST", "/api/v1/set", body) + get(ROOT))
+        assert statuses(wire) == [401, 200]
+        wire.send(request_bytes("POST", "/api/v1/set", body + b"x") + get(ROOT))
+        assert statuses(wire) == [401]
+        assert wire.transport.half_closed
+    wire = guarded.world.wire()
+    wire.send(put(ROOT, "k", "v" * 1000))
+    assert statuses(wire) == [200]
+    assert deadlines.cut_off == {**NONE_CUT_OFF, "unauthenticated_body": 2}
 
 
 def test_a_small_body_of_the_unknown_is_answered_in_turn() -> None:

@@ -9,9 +9,8 @@ from twisted.web.http_headers import Headers
 
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.operations import Operations
-from kvtwisted.http.channel import UNKNOWN_BODY
 from kvtwisted.http.cors import MAX_AGE, VARY, Cors
-from kvtwisted.http.deadlines import LOOK_SECONDS, Patience
+from kvtwisted.http.deadlines import LOOK_SECONDS, ByteLimits, Patience
 from kvtwisted.http.hosts import Hosts
 from kvtwisted.security import tokens
 from kvtwisted.security.audit import Audit
@@ -309,7 +308,7 @@ def test_with_tokens() -> None:
         world.request("GET", "/api/v1/get/a/k", origin=ORIGIN, authorization=good),
         world.request("GET", "/api/v1/get/b", origin=ORIGIN, authorization=good),
         world.request("GET", "/api/v1/get/a/k", origin=ORIGIN),
-        world.request("POST", "/api/v1/set", origin=ORIGIN, content_length=str(UNKNOWN_BODY + 1)),
+        world.request("POST", "/api/v1/set", origin=ORIGIN, content_length=str(ByteLimits().unauthenticated_body + 1)),
         world.request("GET", "/api/v1/get/a/k", origin=ORIGIN, authorization=wrong),
         world.request("GET", "/api/v1/get/a/k", origin=ORIGIN, authorization=wrong),
     ]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from kvtwisted.http import deadlines
 from kvtwisted.http.channel import LINGER_TIMEOUT, MAX_FRAMING
-from kvtwisted.http.deadlines import LOOK_SECONDS, MIN_BODY_RATE, Deadlines, unsent_bytes
+from kvtwisted.http.deadlines import LOOK_SECONDS, MIN_BODY_RATE, ByteLimits, Deadlines, unsent_bytes
 
-from .slow import GET, PATIENCE, SlowTransport, pass_time, world_of
+from .slow import GET, NONE_CUT_OFF, PATIENCE, SlowTransport, pass_time, world_of
 from .support import Wire, World, problem, request_bytes
 
 SET = request_bytes("POST", "/api/v1/set", b'{"key":"k","value":"v"}')
@@ -49,6 +48,7 @@ def test_a_head_has_a_deadline(start: bytes) -> None:
     wire.send(start)
     assert trickle(world, wire, b"x" * 100, 1) <= PATIENCE.head + 1
     assert refused(wire, 408) == "request_timeout"
+    assert world.site.deadlines.cut_off == {**NONE_CUT_OFF, "slow_head": 1}
     pass_time(world, LINGER_TIMEOUT)
     assert not wire.open
     assert world.reactor.getDelayedCalls() == []
@@ -63,6 +63,7 @@ def test_a_body_has_a_deadline(head: bytes) -> None:
     drops = b"1\r\nx\r\n" * 10 if head is CHUNKED else b"x" * 20
     assert 8 <= trickle(world, wire, drops, 1) <= PATIENCE.body + 1
     assert refused(wire, 408) == "request_timeout"
+    assert world.site.deadlines.cut_off == {**NONE_CUT_OFF, "slow_body": 1}
     assert world.stored() == {}
 
 
@@ -214,10 +215,9 @@ def test_small_chunks_are_no_attack() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_all_unfinished_bodies_together(monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
+def test_all_unfinished_bodies_together(chunked: bool) -> None:
     """When they take too much, those that came most slowly are refused; quick ones and small ones are not."""
-    monkeypatch.setattr(deadlines, "MAX_UNFINISHED_BYTES", 1_000_000)
-    world = world_of()
+    world = world_of(byte_limits=ByteLimits(unfinished=1_000_000))
     small, slow, quick = world.wire(), [world.wire() for _ in range(8)], world.wire()
     head = CHUNKED if chunked else POST_HEAD + b"Content-Length: 200000\r\n\r\n"
 
@@ -247,6 +247,28 @@ def test_all_unfinished_bodies_together(monkeypatch: pytest.MonkeyPatch, chunked
     assert world.site.deadlines.unfinished == 1000
     small.transport.disconnect()
     assert world.site.deadlines.unfinished == 0
+    assert world.site.deadlines.refused == 3
+    assert world.site.deadlines.cut_off == NONE_CUT_OFF
+
+
+def test_a_lower_limit_of_unfinished_bodies_holds_at_once() -> None:
+    """The slowest are told which limit it was; those that are left go on."""
+    world = world_of(byte_limits=ByteLimits(unfinished=1_000_000))
+    wires = [world.wire() for _ in range(4)]
+    for wire in wires:
+        wire.send(POST_HEAD + b"Content-Length: 200000\r\n\r\n")
+        pass_time(world, 1)
+    for number, wire in enumerate(wires):
+        wire.send(b" " * (100_000 + number))
+    world.site.deadlines.retune(ByteLimits(unfinished=400_000))
+    assert [wire.transport.half_closed for wire in wires] == [True, True, False, False]
+    (reply,) = wires[0].replies()
+    assert problem(reply)[:2] == (429, "overloaded")
+    assert "limits.max_unfinished_bytes is 400000 bytes" in problem(reply)[2]
+    assert reply.headers["retry-after"] == "1"
+    assert world.site.deadlines.refused == 2
+    wires[3].send(b'{"key":"k","value":"v"}'.rjust(200_000 - 100_003))
+    assert [reply.status for reply in wires[3].replies()] == [200]
 
 
 # The list.
@@ -288,7 +310,7 @@ class Item:
 def test_the_list_is_looked_at_while_there_is_something_on_it() -> None:
     """Each LOOK_SECONDS, and one that fails does not keep the others from it."""
     clock = Clock()
-    watch = Deadlines(clock, clock.seconds, PATIENCE)
+    watch = Deadlines(clock, clock.seconds, PATIENCE, ByteLimits())
     items = [Item(5), Item(-1), Item(None), Item(0)]
     for item in items:
         watch.watch(item, 1)

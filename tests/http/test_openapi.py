@@ -23,8 +23,7 @@ from kvtwisted.core.operations import Operations
 from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import urls
 from kvtwisted.http.admin import AdminHandlers
-from kvtwisted.http.channel import UNKNOWN_BODY
-from kvtwisted.http.deadlines import LOOK_SECONDS, Patience
+from kvtwisted.http.deadlines import LOOK_SECONDS, ByteLimits, Patience
 from kvtwisted.http.errors import TABLE
 from kvtwisted.http.handlers import Handlers
 from kvtwisted.http.hosts import Hosts
@@ -184,7 +183,7 @@ def refused_early(method: str, sample: Sample) -> Iterator[Reply]:
     slow.reactor.advance(1 + 2 * LOOK_SECONDS)
     yield from wire.replies()
     # Somebody unknown announces more than is read of them: no token, a wrong one, and one more of those.
-    world, large = World(make_gate=closed), str(UNKNOWN_BODY + 1)
+    world, large = World(make_gate=closed), str(ByteLimits().unauthenticated_body + 1)
     for headers in ({}, *[{"authorization": "Bearer x"}] * 2):
         yield world.request(method, sample.target, content_length=large, **headers)
     wire = World().wire()

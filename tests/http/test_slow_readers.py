@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from kvtwisted.http import deadlines
-from kvtwisted.http.deadlines import STALL_BYTES
+from kvtwisted.http.deadlines import STALL_BYTES, ByteLimits
 
-from .slow import GET, PATIENCE, SlowWire, pass_time, world_of
+from .slow import GET, NONE_CUT_OFF, PATIENCE, SlowWire, pass_time, world_of
 from .support import World, request_bytes
 
 
@@ -58,6 +59,7 @@ def test_a_client_that_reads_nothing_is_cut_off() -> None:
         pass_time(world, 1)
     assert (wire.open, wire.transport.aborted) == (False, True)
     assert world.site.deadlines.unsent == 0
+    assert world.site.deadlines.cut_off == {**NONE_CUT_OFF, "slow_reader": 1}
     assert min(call.getTime() for call in world.reactor.getDelayedCalls()) > 900
 
 
@@ -87,10 +89,9 @@ def test_a_closing_client_that_reads_nothing_is_cut_off() -> None:
     assert (wire.open, wire.transport.aborted) == (False, True)
 
 
-def test_all_together_hold_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_together_hold_so_much() -> None:
     """When too much waits on all connections, those are cut off that have not read for the longest."""
-    monkeypatch.setattr(deadlines, "MAX_UNSENT_BYTES", 5_000_000)
-    world = world_of()
+    world = world_of(byte_limits=ByteLimits(unsent=5_000_000))
     large(world, 500_000)
     good = SlowWire(world)
     good.send(GET)
@@ -108,3 +109,36 @@ def test_all_together_hold_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
     still = [wire.open for wire in wires]
     assert still == sorted(still)
     assert 4 <= sum(still) <= 9
+    assert world.site.deadlines.cut_off == {**NONE_CUT_OFF, "unsent": len(still) - sum(still)}
+
+
+def test_a_lower_limit_holds_at_once() -> None:
+    """Those that have not read for the longest go; with a higher one nobody does."""
+    world = world_of(byte_limits=ByteLimits(unsent=5_000_000))
+    large(world, 500_000)
+    wires = []
+    for _ in range(8):
+        pass_time(world, 0.5)
+        wires.append(SlowWire(world))
+        wires[-1].send(GET)
+    deadlines = world.site.deadlines
+    deadlines.retune(ByteLimits(unsent=50_000_000))
+    assert all(wire.open for wire in wires)
+    deadlines.retune(ByteLimits(unsent=2_000_000))
+    # Down to three quarters.
+    assert [wire.open for wire in wires] == [False] * 6 + [True] * 2
+    assert deadlines.unsent <= 1_500_000
+    assert deadlines.cut_off == {**NONE_CUT_OFF, "unsent": 6}
+
+
+@pytest.mark.parametrize("size", [3_700_000, 4_900_000])
+def test_one_answer_gets_through(size: int) -> None:
+    """Of one connection alone as much may wait as of all; the configuration has the largest answer fit into that."""
+    world = world_of(byte_limits=ByteLimits(unsent=5_000_000))
+    keys = [f"k{number}" for number in range(size // 100_000)]
+    for key in keys:
+        assert world.post("/api/v1/set", {"key": key, "value": "x" * 100_000}).status == 200
+    wire = SlowWire(world)
+    wire.send(request_bytes("POST", "/api/v1/mget", json.dumps({"keys": keys}).encode()))
+    assert wire.open
+    assert len(wire.read()) > size

@@ -421,6 +421,7 @@ async def test_unfinished_handshakes(secure: LiveSite, pair: Pair, monkeypatch: 
             await in_thread(ask)
         await until(lambda: secure.site.connections == 0)
         await in_thread(ask)
+        assert len(secure.too_late) == len(flood)
     finally:
         for unfinished in flood:
             unfinished.close()
@@ -438,6 +439,7 @@ async def test_the_deadline_ends_with_the_handshake(
         (connection,) = connections
         await in_thread(connection.sendall, request_bytes("GET", "/api/v1/health"))
         assert (await in_thread(read_answers, connection, 1))[0].status == 200
+    assert secure.too_late == []
 
 
 def test_the_body_limit_is_that_of_the_site() -> None:

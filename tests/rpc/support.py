@@ -19,6 +19,7 @@ from kvtwisted.core.operations import Operations
 from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 from kvtwisted.rpc.generated import keyvalue_pb2
+from kvtwisted.rpc.messages import message_limit
 from kvtwisted.rpc.native.server import NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
@@ -144,6 +145,7 @@ class World:
         threads: int = 4,
         max_in_flight: int = 64,
         max_request_bytes: int = 2 * MIB,
+        max_unfinished_bytes: int | None = None,
         transport: str = "threaded",
         certificate: str = "",
         private_key: str = "",
@@ -169,7 +171,12 @@ class World:
         self.certificates = (
             Certificates(CertificateFiles("grpc", certificate, private_key, client_ca), b"h2") if certificate else None
         )
-        options = GrpcOptions(host, port, threads, max_in_flight, max_request_bytes, self.certificates)
+        if max_unfinished_bytes is None:
+            # Half of it is promised: to eight of the largest messages.
+            max_unfinished_bytes = 16 * message_limit(max_request_bytes)
+        options = GrpcOptions(
+            host, port, threads, max_in_flight, max_request_bytes, self.certificates, max_unfinished_bytes
+        )
         limits: Any = {
             "max_response_bytes": lambda: self.max_response_bytes,
             "request_timeout": lambda: self.request_timeout,

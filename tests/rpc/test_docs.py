@@ -92,8 +92,10 @@ def test_figures_of_the_native_transport() -> None:
         f"| {pipelines.QUEUED_BYTES // MIB} MiB, {pipelines.EXPECTED_BYTES // MIB} MiB |",
         f"| headers of a call | {header_blocks.MAX_LIST_BYTES:,} bytes, with 32 for each header |",
         f"| a header block as it is sent | {header_blocks.MAX_BLOCK_BYTES:,} bytes |",
-        f"| answers that wait on one connection | {sending.MAX_ANSWER_BYTES // MIB} MiB |",
-        f"| answers that wait on all connections | {sending.MAX_BACKLOG_BYTES // MIB} MiB |",
+        "an eighth of `limits.max_unsent_bytes` "
+        f"({KEYS['limits.max_unsent_bytes'].default // sending.SHARES // MIB} MiB) |",
+        f"| answers that wait on all connections | `limits.max_unsent_bytes` "
+        f"({KEYS['limits.max_unsent_bytes'].default // MIB} MiB) |",
         f"| to complete the HTTP/2 handshake, TLS included | {lifetime.HANDSHAKE_SECONDS:.0f} s, then it is cut off |",
         f"| without calls | closed when the last one ended {lifetime.IDLE_SECONDS:.0f} s ago |",
         f"| after {lifetime.KEEPALIVE_SECONDS:.0f} s of silence while calls run |",
@@ -105,12 +107,14 @@ def test_figures_of_the_native_transport() -> None:
         f"count as open for up to {server.LOOK_SECONDS} s",
         f"once its PING is answered or after {lifetime.GOODBYE_SECONDS:.0f} s",
         f"so slowly that it would take more than about {receiving.PACE_SECONDS:.0f} s",
-        "| eight of the largest, announced; as much again that came unasked |",
+        "| `limits.max_unfinished_bytes` "
+        f"({KEYS['limits.max_unfinished_bytes'].default // MIB} MiB): half of it announced, half of it come unasked |",
     ):
         assert said(sentence), sentence
-    made = World(transport="native").server
+    made = World(transport="native", max_unfinished_bytes=80 * MIB).server
     assert isinstance(made, NativeServer)
-    assert made.native.budget.capacity == 8 * made.native.message_limit
+    assert made.native.budget.capacity == 40 * MIB
+    assert sending.SHARES == 8
 
 
 def test_the_examples(world: World, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from ..support.storage import PLENTY, Storage
 from .support import EVERYTHING, ManualTime, grant
 
 #: What is done for many requests at once, or tells of the server: no principal's business.
-NOT_FOR_PRINCIPALS = {"health", "hot_gets", "recovery", "needs_files", "settle", "settle_now"}
+NOT_FOR_PRINCIPALS = {"health", "hot_gets", "overdue", "recovery", "needs_files", "settle", "settle_now"}
 
 #: One call of each method, by the key or prefix that it is about.
 CALLS: dict[str, Callable[[Any, bytes], Any]] = {

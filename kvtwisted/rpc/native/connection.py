@@ -46,6 +46,9 @@ _log = Logger(namespace="kvtwisted.rpc")
 class Owner(Settings, Interface):
     """What a connection needs of the server it belongs to."""
 
+    #: Connections that were cut off, by reason (`lifetime.REASONS`).
+    cut_off: dict[str, int]
+
     def opened(self, connection: Connection) -> None:
         """It is there."""
 
@@ -75,6 +78,7 @@ class Connection(Protocol):
         self._dirty = False
         self._closed = False
         self._greeted = False
+        self._cut_off = False
         self._write_now: Callable[[], object] | None = None
         self.control = Control(owner, self._out, self._touch)
         self._streams = self.control.streams
@@ -221,6 +225,13 @@ class Connection(Protocol):
         """End it at once."""
         self.transport.abortConnection()
 
+    def cut_off(self, reason: str) -> None:
+        """End it at once for what its peer did or did not do (one of `lifetime.REASONS`), which is counted."""
+        if not self._cut_off:
+            self._cut_off = True
+            self._owner.cut_off[reason] += 1
+        self.abort()
+
     # Coming in.
 
     def _parse(self, data: bytes) -> int:
@@ -292,8 +303,9 @@ class Connection(Protocol):
 
     def look(self, now: float) -> None:
         """See to deadlines."""
-        if self.control.look(now):
-            self.abort()
+        reason = self.control.look(now)
+        if reason is not None:
+            self.cut_off(reason)
         elif self._out or self._streams.parked:  # other connections may have made room
             self.flush()
 

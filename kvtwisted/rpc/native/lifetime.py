@@ -19,6 +19,12 @@ STALL_SECONDS, STALL_BYTES = 60.0, 65_536
 #: Seconds that a goodbye waits for calls that were on their way, and those after it until the peer has closed.
 GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 2.0
 
+#: Why connections are cut off: no first SETTINGS, answers that are not taken, no sign of life, a goodbye that the peer
+#: does not answer; and too many bytes of answers on all of them.
+HANDSHAKE, SLOW_READER, SILENT, GOODBYE, UNSENT = REASONS = (
+    "handshake", "slow_reader", "silent", "goodbye", "unsent",
+)  # fmt: skip
+
 #: What the server's own PINGs carry: whether the peer lives, and whether it has heard that it should go.
 KEEPALIVE_PING, GOODBYE_PING = b"kvt-live", b"kvt-last"
 
@@ -83,20 +89,22 @@ class Lifetime:
         """Answers got on."""
         self.moved_at = self._seconds()
 
-    def look(self, now: float) -> bool:
-        """See to what takes too long; True if the connection is to be cut off."""
+    def look(self, now: float) -> str | None:
+        """See to what takes too long; why (one of REASONS) the connection is to be cut off, or None."""
         streams = self.streams
         streams.allowed = MAX_STREAMS
         if streams.streams or streams.parked:
             streams.expire(now)
         if self._closing_at is not None:
             if self.failed:
-                return now - self._closing_at > CLOSE_SECONDS
+                return GOODBYE if now - self._closing_at > CLOSE_SECONDS else None
             if now - self._closing_at > GOODBYE_SECONDS:
                 self._last_goodbye()
         if not self._settled:
-            return now - self._opened_at > HANDSHAKE_SECONDS
-        return self._stalled(now) or self._silent(now)
+            return HANDSHAKE if now - self._opened_at > HANDSHAKE_SECONDS else None
+        if self._stalled(now):
+            return SLOW_READER
+        return SILENT if self._silent(now) else None
 
     def _stalled(self, now: float) -> bool:
         sender = self.streams.sender

@@ -38,9 +38,13 @@ class Share:
 class Budget:
     """Bytes of unfinished requests that the whole server holds. Reactor thread. See Note [Who may send much]."""
 
-    def __init__(self, capacity: int, seconds: Callable[[], float] = lambda: 0.0) -> None:
-        """`capacity` is for what is promised; as much again may be held of what comes unasked. `seconds`: the time."""
-        self.capacity = capacity
+    def __init__(self, limit: int, seconds: Callable[[], float] = lambda: 0.0) -> None:
+        """`limit` bytes (`limits.max_unfinished_bytes`) in all: half is for what is promised, half for what comes
+        unasked. `seconds`: the time.
+        """
+        self._limit, self.capacity = limit, limit // 2
+        #: Calls that were ended for want of room, since the start.
+        self.refused = 0
         self._seconds = seconds
         self._held = self._promised = 0
         self._promises: dict[Incoming, float] = {}
@@ -48,6 +52,17 @@ class Budget:
         self._waiting: list[tuple[int, int, list[Incoming | None]]] = []
         self._places: dict[Incoming, list[Incoming | None]] = {}
         self._turn = 0
+
+    def retune(self, limit: int) -> None:
+        """So many bytes in all from now on. Those who wait may get their promise."""
+        self._limit, self.capacity = limit, limit // 2
+        self._grant()
+
+    def _refusal(self, sentence: str) -> CallError:
+        self.refused += 1
+        return CallError(
+            Code.RESOURCE_EXHAUSTED, f"{sentence}: limits.max_unfinished_bytes is {self._limit} bytes; try again"
+        )
 
     @property
     def used(self) -> int:
@@ -62,7 +77,7 @@ class Budget:
     def hold(self, share: Share, size: int) -> None:
         """Count bytes that came unasked. Raises CallError when there are too many."""
         if share.held + size > self.capacity - self._held:
-            raise CallError(Code.RESOURCE_EXHAUSTED, f"unfinished requests take {self._held} bytes already; try again")
+            raise self._refusal(f"unfinished requests take {self._held} bytes already")
         self._held += size
         share.held += size
 
@@ -110,9 +125,7 @@ class Budget:
             return
         for incoming, since in list(self._promises.items()):
             if incoming.came < incoming.promised * (now - since - PATIENCE_SECONDS) / PACE_SECONDS:
-                incoming.lost(
-                    CallError(Code.RESOURCE_EXHAUSTED, "the request came too slowly while others waited; try again")
-                )
+                incoming.lost(self._refusal("the request came too slowly while others waited"))
 
 
 class Incoming:

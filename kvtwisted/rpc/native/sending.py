@@ -15,8 +15,8 @@ from .frames import (
     frame_header,
 )
 
-#: Bytes of answers that one connection may have waiting or expect, and all of them together; calls on top wait.
-MAX_ANSWER_BYTES, MAX_BACKLOG_BYTES = 32 << 20, 256 << 20
+#: One of how many equal parts of what all connections may have waiting a single one may have.
+SHARES = 8
 
 #: Bytes of DATA that go out before other streams have their turn, and before the transport is given what there is.
 _TURN, _BURST = 65_536, 262_144
@@ -41,15 +41,22 @@ class Outgoing:
 class Backlog:
     """Bytes of answers that wait or are being made, on all connections together. Reactor thread."""
 
-    __slots__ = ("bytes",)
+    __slots__ = ("bytes", "limit", "share")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
         self.bytes = 0
+        self.retune(limit)
+
+    def retune(self, limit: int) -> None:
+        """There may be `limit` bytes (`limits.max_unsent_bytes`) from now on; calls on top wait."""
+        self.limit = limit
+        #: Bytes that one connection may have of them.
+        self.share = limit // SHARES
 
     @property
     def room(self) -> int:
-        """Bytes that one connection may have of them: no more than is left for the others, so that something is."""
-        return max(0, min(MAX_ANSWER_BYTES, MAX_BACKLOG_BYTES - self.bytes))
+        """Bytes that one connection may have now: no more than is left for the others, so that something is."""
+        return max(0, min(self.share, self.limit - self.bytes))
 
 
 class Sender:

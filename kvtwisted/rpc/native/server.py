@@ -27,17 +27,16 @@ from ..messages import message_limit
 from ..options import GrpcOptions
 from .connection import Connection
 from .interfaces import Interfaces
+from .lifetime import HANDSHAKE, REASONS, UNSENT
 from .pipelines import PipelineService
 from .receiving import Budget
 from .requests import Entry
-from .sending import MAX_BACKLOG_BYTES, Backlog
+from .sending import Backlog
 from .streaming import HealthService, ReflectionService
 from .unary import UnaryCalls
 
 #: Seconds between two looks at what takes too long.
 LOOK_SECONDS = 0.25
-#: Unfinished requests are promised the memory of so many of the largest.
-_LARGE_REQUESTS = 8
 
 _log = Logger(namespace="kvtwisted.rpc")
 
@@ -69,8 +68,10 @@ class NativeGrpcServer(Factory):
         self._options = options
         self.request_timeout = request_timeout
         self.message_limit = message_limit(options.max_request_bytes)
-        self.budget = Budget(_LARGE_REQUESTS * self.message_limit, self.seconds)
-        self.backlog = Backlog()
+        self.budget = Budget(options.max_unfinished_bytes, self.seconds)
+        self.backlog = Backlog(options.max_unsent_bytes)
+        #: Connections that were cut off, by reason (`lifetime.REASONS`), since the start.
+        self.cut_off = dict.fromkeys(REASONS, 0)
         self._health = HealthService(reactor, checks, health, self.flush)
         self._reflection = ReflectionService(self.seconds)
 
@@ -112,13 +113,20 @@ class NativeGrpcServer(Factory):
         options = self._options
         check_address(options.host, options.port)
         try:
-            factory = over_tls(self._reactor, options.certificates, self)
+            factory = over_tls(self._reactor, options.certificates, self, self._too_late)
             self._port = self._reactor.listenTCP(options.port, factory, BACKLOG, options.host)
         except CannotListenError as error:
             raise cannot_listen(options.host, options.port, str(error.socketError)) from None
         self._health.start()
         self._looking.start(LOOK_SECONDS, now=False)
         return int(self._port.getHost().port)
+
+    def retune(self, max_unfinished_bytes: int, max_unsent_bytes: int) -> None:
+        """These hold from now on: bytes of requests that have not come whole, and of answers that were not taken."""
+        self.budget.retune(max_unfinished_bytes)
+        self.backlog.retune(max_unsent_bytes)
+        self._relieve()
+        self.flush()
 
     def stop(self, grace: float) -> Deferred[None]:
         """Stop: watchers hear NOT_SERVING, no new calls are taken, running ones have `grace` seconds to finish.
@@ -144,6 +152,9 @@ class NativeGrpcServer(Factory):
             self._looking.stop()
 
         return stopped.addCallback(lambda _: listening).addCallback(ended)
+
+    def _too_late(self) -> None:
+        self.cut_off[HANDSHAKE] += 1
 
     def _revoke(self, routes: Mapping[int, CallError]) -> None:
         for connection in tuple(self._connections):
@@ -192,13 +203,13 @@ class NativeGrpcServer(Factory):
 
     def _relieve(self) -> None:
         """When far too many answers wait, cut those connections off that have not got on for the longest."""
-        excess = self.backlog.bytes - 2 * MAX_BACKLOG_BYTES
+        excess = self.backlog.bytes - 2 * self.backlog.limit
         if excess > 0:
             for connection in sorted(self._connections, key=lambda connection: connection.control.moved_at):
                 queued = connection.control.streams.sender.queued
                 if queued and excess > 0:
                     excess -= queued
-                    connection.abort()
+                    connection.cut_off(UNSENT)
 
     # For connections.
 

@@ -307,7 +307,11 @@ class Streams(Answering):
         """End the calls whose time is up."""
         for stream_id in [stream_id for stream_id, parked in self.parked.items() if parked[2] <= now]:
             self._take_parked(stream_id)
-            self.fail(stream_id, CallError(Code.DEADLINE_EXCEEDED, "the call's time ran out before it was started"))
+            sentence = (
+                "the call's time ran out before it was started, since answers wait to be read: limits.max_unsent_bytes "
+                f"is {self.backlog.limit} bytes, of which one connection gets an eighth"
+            )
+            self.fail(stream_id, CallError(Code.DEADLINE_EXCEEDED, sentence))
         late = [
             stream
             for stream in self.streams.values()

@@ -133,7 +133,7 @@ class Simulation:
     """A server over an engine in memory."""
 
     def __init__(self, *, in_flight: int = 16, budget: int | None = None, slow: bool = False) -> None:
-        """`slow`: the engine may block, so that everything goes by the pool. `budget`: see `receiving.Budget`."""
+        """`slow`: the engine may block, so that everything goes by the pool. `budget`: half of what `Budget` gets."""
         self.reactor = ManualReactor()
         self.engine = memory_engine()
         self.engine.slow = slow
@@ -146,12 +146,12 @@ class Simulation:
         work = Work(self.reactor, pool, self.operations)
         self.server = _Server(
             self.reactor, OpenGate(self.operations, self.admission), work, self.health,
-            GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES),
+            GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),
             max_response_bytes=lambda: 4 << 20, request_timeout=lambda: 60.0,
             checks=HealthChecks(self.reactor, pool, self.operations.health),
         )  # fmt: skip
         if budget is not None:
-            self.server.budget.capacity = budget
+            self.server.budget.retune(2 * budget)
         self.server.start()
         self.links: list[Link] = []
         self._living: dict[int, Link] = {}

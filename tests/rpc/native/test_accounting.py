@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from hyperframe.frame import DataFrame, GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
-from kvtwisted.rpc.native import pipelines, sending, streaming
+from kvtwisted.rpc.native import pipelines, streaming
 from tests.support.reactors import on
 
 from ..support import MIB, World, logged
@@ -21,7 +21,7 @@ from ..test_statuses import failures
 from .bystander import Attacked, eventually
 from .floods import half_open
 from .peer import Peer, enveloped, raw, request_fields
-from .test_hostile_memory import GET, WIDE, announce, ask
+from .test_hostile_memory import GET, WIDE, announce, answers_at_once, ask
 from .test_pipelines import begin, finish, packed
 
 SET = "/kv.v1.KeyValueService/Set"
@@ -41,9 +41,9 @@ def request(key: str) -> bytes:
 
 
 @pytest.mark.parametrize("headers_first", [True, False])
-def test_many_large_answers_in_one_chunk(world: World, monkeypatch: pytest.MonkeyPatch, headers_first: bool) -> None:
+def test_many_large_answers_in_one_chunk(world: World, headers_first: bool) -> None:
     """Calls beyond the limit of waiting answers wait, also when all HEADERS come before all DATA."""
-    monkeypatch.setattr(sending, "MAX_ANSWER_BYTES", 100_000)
+    answers_at_once(world, 100_000)
     world.fill(["k"], "v" * 20_000)
     with Peer(world.address, {SettingsFrame.INITIAL_WINDOW_SIZE: 16_384}) as peer:
         # From here on the header block is remembered.
@@ -84,9 +84,9 @@ def test_compressed_operations_wait_as_they_came(world: World, monkeypatch: pyte
     assert world.stored()["k"][:3] == "39:"
 
 
-def test_pipelines_that_read_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipelines_that_read_nothing(world: World) -> None:
     """Many pipelines of one connection stay near its limit of waiting answers, and are all answered in the end."""
-    monkeypatch.setattr(sending, "MAX_ANSWER_BYTES", 100_000)
+    answers_at_once(world, 100_000)
     world.fill(["k"], "v" * 20_000)
     with Peer(world.address, {SettingsFrame.INITIAL_WINDOW_SIZE: 0}) as peer:
         streams = [begin(peer) for _ in range(20)]

@@ -6,14 +6,13 @@ import pytest
 from hyperframe.frame import DataFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
-from kvtwisted.rpc.native import sending
 
 from ..support import MIB, PATIENCE, World, logged
 from ..test_statuses import failures
 from .bystander import Attacked, eventually
 from .floods import enveloped_start, half_open
 from .peer import Peer, enveloped, request_fields
-from .test_hostile_memory import GET, WIDE, announce, ask
+from .test_hostile_memory import GET, WIDE, announce, answers_at_once, ask
 
 INITIAL_WINDOW = SettingsFrame.INITIAL_WINDOW_SIZE
 DEADLINE_EXCEEDED = "4"
@@ -35,9 +34,9 @@ def gets(peer: Peer, key: str, number: int) -> tuple[list[int], list[bytes], lis
     return streams, headers, data
 
 
-def test_calls_that_are_parked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_that_are_parked(world: World) -> None:
     """Calls of one chunk that are too many are parked and counted, until they are reset or their connection goes."""
-    monkeypatch.setattr(sending, "MAX_ANSWER_BYTES", 100_000)
+    answers_at_once(world, 100_000)
     world.fill(["k"], "v" * 20_000)
     native = world.server.native
     with Peer(world.address, {INITIAL_WINDOW: 16_384}) as peer:

@@ -14,6 +14,7 @@ from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame, WindowUpdate
 
 from kvtwisted.rpc.native import server
 from kvtwisted.rpc.native.connection import Connection
+from kvtwisted.rpc.native.lifetime import REASONS
 from kvtwisted.rpc.native.server import NativeGrpcServer
 
 from ..support import MIB, PATIENCE, Client, World
@@ -202,6 +203,8 @@ def test_a_stubborn_client(world: World, clock: Skew) -> None:
     with Peer(world.address) as peer, stopping(world):
         peer.read_all()
         clock.jump(2.5)
+    native = world.server.native  # type: ignore[union-attr]
+    assert native.cut_off == {**dict.fromkeys(REASONS, 0), "goodbye": 1}
 
 
 def test_calls_beyond_the_grace_period(world: World) -> None:

@@ -164,7 +164,7 @@ def test_incoming_messages_are_whole_and_counted(
     sizes: list[list[int]], feeds: list[tuple[int, int]], capacity: int, closing: int
 ) -> None:
     """The budget counts what is held and promised, no more and no less; everybody who goes on gets a turn."""
-    budget, shares = Budget(capacity), [Share(), Share()]
+    budget, shares = Budget(2 * capacity), [Share(), Share()]
     clients = [_Sending(budget, shares[number % 2], given_) for number, given_ in enumerate(sizes)]
 
     def check() -> None:
@@ -212,7 +212,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self.out: list[bytes] = []
-        self.backlog = Backlog()
+        self.backlog = Backlog(1 << 28)
         self.sender = Sender(self.out, self.backlog)
         self.streams = {number: Outgoing(number, self.sender.initial_window) for number in range(1, 5)}
         self.sent = dict.fromkeys(self.streams, b"")

@@ -154,6 +154,7 @@ def test_the_handshake_has_a_deadline(attacked: Attacked, name: str) -> None:
         assert attacked.native.connections >= 1
         attacked.clock.jump(2)
         assert peer.read_or_end(lambda frame: True) is None
+    assert attacked.native.cut_off["handshake"] == 1
 
 
 def test_idle_connections_are_closed(attacked: Attacked) -> None:
@@ -195,3 +196,4 @@ def test_a_peer_that_is_gone_without_a_word_is_noticed(attacked: Attacked) -> No
         peer.read(lambda frame: isinstance(frame, PingFrame))
         attacked.clock.jump(21)
         assert peer.read_or_end(lambda frame: False) is None
+    assert attacked.native.cut_off["silent"] == 1

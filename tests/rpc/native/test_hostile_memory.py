@@ -12,11 +12,12 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from hyperframe.frame import DataFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
-from kvtwisted.rpc.native import sending, server
 from kvtwisted.rpc.native.receiving import PATIENCE_SECONDS
+from kvtwisted.rpc.native.sending import SHARES
 from tests.e2e.harness import Launcher
+from tests.support.reactors import on
 
-from ..support import CLASSES, MIB, Client
+from ..support import CLASSES, MIB, Client, World
 from .bystander import Attacked, eventually
 from .floods import FLOODS, WATCH, enveloped_start, half_open
 from .peer import Peer, enveloped
@@ -42,6 +43,11 @@ def ask(peer: Peer, key: str, number: int) -> list[int]:
     return [peer.start(GET, message) for _ in range(number)]
 
 
+def answers_at_once(world: World, size: int) -> None:
+    """Let so many bytes of answers wait on one connection."""
+    world.server.native.backlog.retune(SHARES * size)  # type: ignore[union-attr]
+
+
 def test_announced_messages_that_never_come(attacked: Attacked) -> None:
     """Who announces much and sends nothing gets its promise, and loses it as soon as somebody else wants it."""
     native = attacked.native
@@ -57,7 +63,11 @@ def test_announced_messages_that_never_come(attacked: Attacked) -> None:
             assert attacked.world.client.call("Set", key="large", value="v" * MIB, ttl=0).success
         attacked.clock.jump(PATIENCE_SECONDS + 1)
         # Long before its deadline.
-        assert peers[0].answer(calls[0][0]).status == EXHAUSTED
+        answer = peers[0].answer(calls[0][0])
+        assert answer.status == EXHAUSTED
+        limit = 2 * native.budget.capacity
+        assert f"limits.max_unfinished_bytes is {limit} bytes" in answer.headers["grpc-message"]
+    assert native.budget.refused >= 1
 
 
 def test_announced_and_reset(attacked: Attacked) -> None:
@@ -87,8 +97,35 @@ def test_unfinished_messages(attacked: Attacked) -> None:
                 peer.send(headers, enveloped_start(headers.stream_id, 60_000))
                 peer.send(*[DataFrame(headers.stream_id, b"x" * 14_000) for _ in range(4)])
             peer.sync()
-            assert any(answer.status == EXHAUSTED for answer in peer.answers.values())
+            refused = [answer for answer in peer.answers.values() if answer.status == EXHAUSTED]
+            assert refused
+            for answer in refused:
+                assert "limits.max_unfinished_bytes is" in answer.headers["grpc-message"]
         assert native.budget.used < native.budget.capacity
+        counted = native.budget.refused
+        assert counted >= len(refused)
+        # With more room the same is no attack.
+        native.budget.retune(1 << 30)
+        with Peer(attacked.address) as peer:
+            for _ in range(200):
+                headers = half_open(peer)
+                peer.send(headers, enveloped_start(headers.stream_id, 60_000))
+                peer.send(*[DataFrame(headers.stream_id, b"x" * 14_000) for _ in range(4)])
+            peer.sync()
+            assert {answer.status for answer in peer.answers.values()} <= {None}
+        assert native.budget.refused == counted
+
+
+def test_those_who_wait_get_the_room_that_is_added(attacked: Attacked) -> None:
+    """At once, without anybody's having to end."""
+    native = attacked.native
+    with attacked.unharmed(), attacked.clock.standing_still(), Peer(attacked.address) as peer:
+        for _ in range(20):
+            announce(peer, native.message_limit)
+        peer.sync()
+        assert native.budget.waiting > 5
+        on(attacked.world.server.reactor, native.retune, 100 * native.message_limit, 1 << 28)
+        assert native.budget.waiting == 0
 
 
 def test_a_message_in_crumbs(attacked: Attacked) -> None:
@@ -102,11 +139,9 @@ def test_a_message_in_crumbs(attacked: Attacked) -> None:
 
 
 @pytest.fixture
-def small_backlogs(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Bytes that may wait on one connection; four times that on all."""
-    monkeypatch.setattr(sending, "MAX_ANSWER_BYTES", 4 * MIB)
-    monkeypatch.setattr(sending, "MAX_BACKLOG_BYTES", 16 * MIB)
-    monkeypatch.setattr(server, "MAX_BACKLOG_BYTES", 16 * MIB)
+def small_backlogs(attacked: Attacked) -> int:
+    """Bytes that may wait on one connection; eight times that on all."""
+    answers_at_once(attacked.world, 4 * MIB)
     return 4 * MIB
 
 
@@ -121,9 +156,12 @@ def test_answers_that_no_window_lets_out(attacked: Attacked, small_backlogs: int
         peer.sync()
         attacked.clock.jump(31)
         # Those that never began have ended by themselves; the others still wait.
-        assert peer.answer(streams[-1]).status == "4"
+        answer = peer.answer(streams[-1])
+        assert answer.status == "4"
+        assert "limits.max_unsent_bytes is 33554432 bytes" in answer.headers["grpc-message"]
         attacked.clock.jump(61)
         assert peer.read_or_end(lambda frame: False) is None
+    assert attacked.native.cut_off["slow_reader"] == 1
 
 
 def test_requests_that_wait_are_counted(attacked: Attacked, small_backlogs: int) -> None:
@@ -156,7 +194,15 @@ def test_many_that_take_no_answers(attacked: Attacked, small_backlogs: int) -> N
         for peer in peers:
             ask(peer, "large", 10)
         eventually(lambda: attacked.native.connections < 60)
-        eventually(lambda: attacked.native.backlog.bytes <= 36 * MIB)
+        eventually(lambda: attacked.native.backlog.bytes <= 68 * MIB)
+        cut = attacked.native.cut_off["unsent"]
+        assert cut > 0
+        # A lower limit holds at once, and each is counted once.
+        on(attacked.world.server.reactor, attacked.native.retune, 1 << 28, 16 * MIB)
+        eventually(lambda: attacked.native.backlog.bytes <= 34 * MIB)
+        assert attacked.native.cut_off["unsent"] > cut
+        # The good client's is the one beside the peers'.
+        eventually(lambda: attacked.native.cut_off["unsent"] == 61 - attacked.native.connections)
 
 
 def test_windows_of_a_byte(attacked: Attacked) -> None:
@@ -189,7 +235,7 @@ def test_answers_that_nobody_reads(attacked: Attacked) -> None:
         peer.socket.settimeout(0.5)
         with pytest.raises(socket.timeout):
             ask(peer, "some", 1_000_000)
-        assert attacked.native.backlog.bytes <= sending.MAX_ANSWER_BYTES + MIB
+        assert attacked.native.backlog.bytes <= attacked.native.backlog.share + MIB
         attacked.clock.jump(61)
         eventually(lambda: attacked.native.connections == 1)
 
