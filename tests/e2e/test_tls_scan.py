@@ -111,7 +111,9 @@ def accepted(result: dict[str, Any], version: str) -> set[str]:
     suites = result[f"{version}_cipher_suites"]["accepted_cipher_suites"]
     for suite in suites:
         assert not suite["cipher_suite"]["is_anonymous"]
-        assert suite["ephemeral_key"]["type_name"] == "ECDH", suite
+        key = suite["ephemeral_key"]
+        assert key is not None, suite
+        assert key["type_name"] == "ECDH", suite
     return {suite["cipher_suite"]["name"] for suite in suites}
 
 
