@@ -44,8 +44,8 @@ AES = {"AES_128_GCM_SHA256", "AES_256_GCM_SHA384"}
 TLS_1_2 = {"OpenSSL": AES | {"CHACHA20_POLY1305_SHA256"}, "grpcio": AES}
 #: The curves of Mozilla's profile "intermediate".
 CURVES = {"X25519", "secp256r1", "secp384r1"}
-#: What grpcio's port takes beside them: there is no setting for it. The profile leaves P-521 out since few clients use
-#: it, not for being weak: it is stronger than the others.
+#: What grpcio's port may take beside them: there is no setting for it, and releases differ (1.80 takes secp256r1 alone).
+#: The profile leaves P-521 out since few clients use it, not for being weak: it is stronger than the others.
 GRPCIO_CURVES = {"secp521r1"}
 #: Groups of TLS 1.3 that are no curves (RFC 7919). sslyze does not look for them.
 FINITE_FIELDS = "ffdhe2048:ffdhe3072"
@@ -123,17 +123,20 @@ def check_suites(result: dict[str, Any], key: str, library: str) -> None:
     assert accepted(result, "tls_1_3") == TLS_1_3
     assert accepted(result, "tls_1_2") == {f"TLS_ECDHE_{key}_WITH_{cipher}" for cipher in TLS_1_2[library]}
     curves = {curve["name"] for curve in result["elliptic_curves"]["supported_curves"]}
-    assert curves == (CURVES | GRPCIO_CURVES if library == "grpcio" else CURVES)
+    if library == "grpcio":
+        assert {"secp256r1"} <= curves <= CURVES | GRPCIO_CURVES
+    else:
+        assert curves == CURVES
 
 
 def check_finite_fields(address: str) -> None:
     """A client that agrees upon keys in finite fields alone is refused; one with a curve besides is not."""
-    for groups, agreed in ((FINITE_FIELDS, False), (f"{FINITE_FIELDS}:X25519", True)):
+    for groups, agreed in ((FINITE_FIELDS, False), (f"{FINITE_FIELDS}:P-256", True)):
         done = subprocess.run(
             ["openssl", "s_client", "-connect", address, "-tls1_3", "-alpn", "http/1.1,h2", "-groups", groups],
             stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
-        assert (b"Server Temp Key: X25519" if agreed else b"New, (NONE), Cipher is (NONE)") in done.stdout, done
+        assert (b"New, TLSv1.3, Cipher is TLS_" if agreed else b"New, (NONE), Cipher is (NONE)") in done.stdout, done
 
 
 def check_faults(result: dict[str, Any]) -> None:
@@ -200,7 +203,7 @@ def test_nothing_weak_is_found(launch: Launcher, tmp_path: Path, key: str, trans
         check_certificate(result)
         check_finite_fields(address)
         # All that is not as the profile has it: those curves of grpcio's.
-        assert set(deviations) == ({"tls_curves"} if grpcio else set()), deviations
-        assert set(re.findall(r"'(\w+)'", deviations.get("tls_curves", ""))) == (GRPCIO_CURVES if grpcio else set())
+        assert set(deviations) <= ({"tls_curves"} if grpcio else set()), deviations
+        assert set(re.findall(r"'(\w+)'", deviations.get("tls_curves", ""))) <= GRPCIO_CURVES, deviations
     server.stop()
     assert "Traceback" not in server.output
