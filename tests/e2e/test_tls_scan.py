@@ -44,7 +44,7 @@ AES = {"AES_128_GCM_SHA256", "AES_256_GCM_SHA384"}
 TLS_1_2 = {"OpenSSL": AES | {"CHACHA20_POLY1305_SHA256"}, "grpcio": AES}
 #: The curves of Mozilla's profile "intermediate".
 CURVES = {"X25519", "secp256r1", "secp384r1"}
-#: What grpcio's port may take beside them: there is no setting for it, and releases differ (1.80 takes secp256r1 alone).
+#: What grpcio's port may take beside them. There is no setting for it, and releases differ: 1.80 takes secp256r1 alone.
 #: The profile leaves P-521 out since few clients use it, not for being weak: it is stronger than the others.
 GRPCIO_CURVES = {"secp521r1"}
 #: Groups of TLS 1.3 that are no curves (RFC 7919). sslyze does not look for them.
