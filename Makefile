@@ -46,8 +46,12 @@ lint: $(VENV)/.test-installed ## Style, types, and which module may import which
 pytest: $(VENV)/.test-installed tools ## The tests alone.
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-tools: ## Install or name the programs that the tests run.
+tools: .venv-scan/.installed ## Install or name the programs that the tests run.
 	@scripts/test-tools
+
+.venv-scan/.installed: scripts/tls-scanner
+	scripts/tls-scanner $(PYTHON) .venv-scan
+	@touch $@
 
 # What needs wrk or h2load is left out with a line where they are not installed.
 bench: $(VENV)/.test-installed ## Measure everything, in under 5 minutes: make bench ARGS="--only grpc".
@@ -66,7 +70,7 @@ dist: $(VENV)/.run-installed ## Build a wheel in dist/.
 	@rm -rf build
 
 clean: ## Remove environments, builds and caches, but no data.
-	rm -rf .venv .venv39 .venv-proto build dist *.egg-info .coverage .coverage.* .hypothesis \
+	rm -rf .venv .venv39 .venv-proto .venv-scan build dist *.egg-info .coverage .coverage.* .hypothesis \
 	    .import_linter_cache .mypy_cache .pytest_cache .ruff_cache _trial_temp*
 	find kvtwisted tests twisted -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache

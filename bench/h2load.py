@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +32,10 @@ class Call(NamedTuple):
     streams: int
 
 
-def run(address: str, call: Call, folder: Path, calls: int) -> Outcome:
+def run(address: str, call: Call, folder: Path, calls: int, headers: Mapping[str, str]) -> Outcome:
     """Make so many calls (not fewer than connections). Raises LoadError unless each had the answer that it should have.
 
-    `folder` is where the message and h2load's log are kept.
+    `folder` is where the message and h2load's log are kept; `headers` are those besides gRPC's own.
     """
     calls = max(calls, call.connections)
     body, log = folder / "message.bin", folder / "calls.log"
@@ -42,6 +43,8 @@ def run(address: str, call: Call, folder: Path, calls: int) -> Outcome:
     log.unlink(missing_ok=True)
     command = [PROGRAM, "-t1", f"-n{calls}", f"-c{call.connections}", f"-m{call.streams}", "-d", str(body)]
     command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "--log-file", str(log)]
+    for name, text in headers.items():
+        command += ["-H", f"{name}: {text}"]
     done = subprocess.run(  # noqa: S603 - built here
         [*command, f"http://{address}{call.path}"], capture_output=True, text=True, check=False, timeout=2 * PATIENCE
     )

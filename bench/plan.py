@@ -74,13 +74,17 @@ def each_tree(plan: Plan, what: str, make: Callable[[Tree], object]) -> None:
 
 
 def start_servers(
-    stack: ExitStack, plan: Plan, group: str, forms: Mapping[str, Sequence[str]]
+    stack: ExitStack,
+    plan: Plan,
+    group: str,
+    forms: Mapping[str, Sequence[str]],
+    tokens: Mapping[str, str] | None = None,
 ) -> dict[tuple[str, str], Server]:
-    """A filled server for each form (its options are given) and tree, by their names."""
+    """A filled server for each form (its options are given, and its token if it needs one) and tree, by their names."""
     servers: dict[tuple[str, str], Server] = {}
 
     def add(form: str, options: Sequence[str], tree: Tree) -> None:
-        server = start_server(stack, plan, tree, f"{group}-{form}", options)
+        server = start_server(stack, plan, tree, f"{group}-{form}", options, (tokens or {}).get(form, ""))
         server.fill(plan.keys, lambda _: plan.value)
         servers[form, tree.name] = server
 
@@ -89,7 +93,9 @@ def start_servers(
     return servers
 
 
-def start_server(stack: ExitStack, plan: Plan, tree: Tree, name: str, options: Sequence[str]) -> Server:
+def start_server(
+    stack: ExitStack, plan: Plan, tree: Tree, name: str, options: Sequence[str], token: str = ""
+) -> Server:
     """An empty server that ends with the stack. Raises NotInTree when it does not know an option."""
     folder = plan.folder / f"{name.replace(' ', '-')}-{tree.name}"
-    return stack.enter_context(Server(tree, folder, "--storage-engine", plan.engine, *options))
+    return stack.enter_context(Server(tree, folder, "--storage-engine", plan.engine, *options, token=token))

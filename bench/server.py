@@ -40,14 +40,16 @@ class Served:
 class Server:
     """A running server; `with` ends it. Ports are free ones of 127.0.0.1."""
 
-    def __init__(self, tree: Tree, folder: Path, *options: str) -> None:
-        """`options` are those of `twistd kvtwisted`. Blocks until it listens.
+    def __init__(self, tree: Tree, folder: Path, *options: str, token: str = "") -> None:
+        """`options` are those of `twistd kvtwisted`; `token` goes with all that it is asked. Blocks until it listens.
 
         Raises NotInTree when the server of the tree does not know one of them, RuntimeError with the server's
         output when it does not start for any other reason.
         """
         folder.mkdir(parents=True)
         self.folder = folder
+        #: What requests carry besides, over HTTP as headers, over gRPC as metadata.
+        self.headers = {"authorization": f"Bearer {token}"} if token else {}
         self._output = folder / "output.txt"
         with open(self._output, "wb") as output:
             self.process = subprocess.Popen(  # noqa: S603 - built here
@@ -85,7 +87,8 @@ class Server:
             mset = channel.unary_unary(SERVICE + "MSet", kv.MSetRequest.SerializeToString, kv.MSetResponse.FromString)
             for first in range(0, keys, batch_keys):
                 batch = range(first, min(first + batch_keys, keys))
-                answer = mset(kv.MSetRequest(key_values={name(key): value(key) for key in batch}), timeout=PATIENCE)
+                message = kv.MSetRequest(key_values={name(key): value(key) for key in batch})
+                answer = mset(message, timeout=PATIENCE, metadata=tuple(self.headers.items()))
                 if not answer.success:
                     raise RuntimeError(f"the server could not be filled: {answer.error}")
 
@@ -107,7 +110,8 @@ class Server:
 
     def counters(self) -> dict[str, float]:
         """The values of all metrics without labels, such as `kv_gets_total`."""
-        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=PATIENCE) as answer:
+        request = urllib.request.Request(f"http://{self.http}/metrics", headers=self.headers)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 - http
             lines = answer.read().decode("utf-8").splitlines()
         return {line.split(" ")[0]: float(line.split(" ")[1]) for line in lines if line.count(" ") == 1}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from .load import LoadError, Outcome
@@ -19,7 +20,7 @@ _SCRIPT = """
 local requests = {{}}
 function init(arguments)
   math.randomseed(os.time())
-  local headers, body, mark = {{}}, {body}, "{mark}"
+  local headers, body, mark = {{{headers}}}, {body}, "{mark}"
   if body ~= "" then headers["Content-Type"] = "application/json" else body = nil end
   local text = wrk.format({method}, {path}, headers, body)
   local first, last = string.find(text, mark, 1, true)
@@ -41,13 +42,15 @@ end
 _ERRORS = ("connect", "read", "write", "timeout", "status")
 
 
-def script(method: str, path: str, body: str, keys: int) -> str:
+def script(method: str, path: str, body: str, keys: int, headers: Mapping[str, str]) -> str:
     """The Lua script that sends requests on random ones of so many keys; KEY in path or body is the key."""
     # JSON's strings are Lua's, for what is asked here: printable ASCII.
     # The mark is as long as a key, so that a body keeps its length.
     mark = name(0).replace("0", "*")
     text = {"method": method, "path": path.replace("KEY", mark), "body": body.replace("KEY", mark)}
-    return _SCRIPT.format(keys=keys, mark=mark, **{word: json.dumps(value) for word, value in text.items()})
+    words = {word: json.dumps(value) for word, value in text.items()}
+    lines = ", ".join(f"[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items())
+    return _SCRIPT.format(keys=keys, mark=mark, headers=lines, **words)
 
 
 def run(address: str, file: Path, connections: int, seconds: int) -> Outcome:

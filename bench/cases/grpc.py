@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -52,10 +52,11 @@ def make_call(case: Case, keys: int, value: str) -> h2load.Call:
     return h2load.Call(path, message.SerializeToString(), answer.SerializeToString(), case.connections, case.streams)
 
 
-def check(address: str, call: h2load.Call) -> None:
+def check(address: str, call: h2load.Call, headers: Mapping[str, str]) -> None:
     """Make one call with another client. Raises LoadError, or grpc.RpcError, unless the answer is the call's own."""
     with grpc.insecure_channel(address) as channel:
-        answer: bytes = channel.unary_unary(call.path, bytes, bytes)(call.message, timeout=PATIENCE)
+        method = channel.unary_unary(call.path, bytes, bytes)
+        answer: bytes = method(call.message, timeout=PATIENCE, metadata=tuple(headers.items()))
     if answer != call.answer:
         raise LoadError(f"{call.path} answers {answer!r} and not {call.answer!r}")
 
@@ -75,7 +76,7 @@ class Load:
 
     def warm_up(self) -> None:
         """Check the answer; then load the server for less than a turn, and find out how many calls make one."""
-        check(self._server.grpc, self._call)
+        check(self._server.grpc, self._call, self._server.headers)
         for seconds in (self._seconds / 2, self._seconds):
             self._calls = int(self._load().rate * seconds) + 1
 
@@ -86,7 +87,7 @@ class Load:
 
     def _load(self) -> Outcome:
         with self._server.served(self._operation) as served:
-            outcome = h2load.run(self._server.grpc, self._call, self._folder, self._calls)
+            outcome = h2load.run(self._server.grpc, self._call, self._folder, self._calls, self._server.headers)
         if served.calls < outcome.requests:
             raise LoadError(f"h2load saw {outcome.requests} answers, but the server counted {served.calls} calls")
         return outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -38,11 +38,11 @@ def put(value: str) -> Request:
     return Request("set", "POST", "/api/v1/set", json.dumps({"key": "KEY", "value": value}))
 
 
-def check(address: str, request: Request, key: str) -> None:
+def check(address: str, request: Request, key: str, headers: Mapping[str, str]) -> None:
     """Send one request with another client. Raises LoadError unless the answer is 200 and what it should be."""
     connection = http.client.HTTPConnection(address, timeout=PATIENCE)
     try:
-        headers = {"Content-Type": "application/json"} if request.body else {}
+        headers = {**headers, **({"Content-Type": "application/json"} if request.body else {})}
         body = request.body.replace("KEY", key) or None
         connection.request(request.method, request.path.replace("KEY", key), body, headers)
         answer = connection.getresponse()
@@ -63,11 +63,12 @@ class Load:
         self._connections = connections
         self._seconds = seconds
         self._script = server.folder / f"{request.operation}-{connections}.lua"
-        self._script.write_text(wrk.script(request.method, request.path, request.body, keys), encoding="ascii")
+        text = wrk.script(request.method, request.path, request.body, keys, server.headers)
+        self._script.write_text(text, encoding="ascii")
 
     def warm_up(self) -> None:
         """Check an answer; then load the server for a second."""
-        check(self._server.http, self._request, name(self._keys // 2))
+        check(self._server.http, self._request, name(self._keys // 2), self._server.headers)
         self.load(1)
 
     def run(self) -> Sample:

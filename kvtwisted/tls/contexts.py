@@ -1,14 +1,15 @@
 """What OpenSSL is told: versions, ciphers, certificates, and that there is no resumption.
 
 TLS 1.3 with OpenSSL's own suites, all of them modern; TLS 1.2 with ephemeral keys and authenticated encryption alone
-(RFC 9325, section 4.2), in the server's order. Nothing is resumed: neither session IDs nor tickets. Each handshake
-then checks the client's certificate anew and uses the pair that is in force, and there is no key of tickets whose loss
-would open recorded traffic; connections here live long, so that little is lost.
+(RFC 9325, section 4.2), in the server's order; keys are agreed upon on few curves. Nothing is resumed: neither session
+IDs nor tickets. Each handshake then checks the client's certificate anew and uses the pair that is in force, and there
+is no key of tickets whose loss would open recorded traffic; connections here live long, so that little is lost.
 """
 
 from __future__ import annotations
 
 from OpenSSL import SSL, crypto
+from OpenSSL._util import lib as openssl
 
 from ..core.errors import Unavailable
 from ..security.certificates import Identity
@@ -19,6 +20,11 @@ CIPHERS = (
     b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
     b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
+#: Keys are agreed upon on these curves alone, in TLS 1.3 too, where OpenSSL by itself would also do it in finite fields
+#: (ffdhe2048 and so on), and on curves that cost more. The first that OpenSSL knows all of counts; the combination with
+#: ML-KEM-768, which no quantum computer opens later, is known from OpenSSL 3.5 on.
+#: Source: Mozilla's profile "intermediate", version 5.7, `tls_curves`; FIPS 203.
+GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 #: Certificates between a client's and the authority's at most.
 _MAX_DEPTH = 9
 
@@ -41,6 +47,7 @@ def make_context(identity: Identity, protocol: bytes) -> SSL.Context:
     # Memory of an idle connection's buffers is given back.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_cipher_list(CIPHERS)
+    _choose_groups(context)
     context.set_alpn_select_callback(lambda _, offered: protocol if protocol in offered else b"")
     first, *others = load_pem_x509_certificates(identity.chain)
     try:
@@ -57,6 +64,16 @@ def make_context(identity: Identity, protocol: bytes) -> SSL.Context:
     if identity.client_ca:
         _ask_for_certificates(context, identity)
     return context
+
+
+def _choose_groups(context: SSL.Context) -> None:
+    # pyOpenSSL sets one curve or none, but the binding below it has OpenSSL's function, from cryptography 47 on. Should
+    # that go one day, OpenSSL's own groups stay in force, which are sound, and the tests notice.
+    choose = getattr(openssl, "SSL_CTX_set1_curves_list", None)
+    if choose is None or any(choose(context._context, names) == 1 for names in GROUPS):
+        return
+    # Else the reason would be taken for that of the next failure.
+    openssl.ERR_clear_error()
 
 
 def _ask_for_certificates(context: SSL.Context, identity: Identity) -> None:

@@ -100,7 +100,8 @@ def test_h2load_log() -> None:
 
 def test_wrk_script() -> None:
     """The script has method, path and body as Lua's strings."""
-    text = wrk.script("POST", "/api/v1/set", '{"key": "KEY"}', 7)
+    text = wrk.script("POST", "/api/v1/set", '{"key": "KEY"}', 7, {"authorization": "Bearer kv1_a_b"})
+    assert '{["authorization"] = "Bearer kv1_a_b"}' in text
     assert r'"{\"key\": \"key********\"}"' in text
     assert '"POST"' in text
     assert "math.random(7)" in text

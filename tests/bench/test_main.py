@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as bench
-from bench.cases import GROUPS, grpc, http
+from bench.cases import GROUPS, grpc, http, security
 from bench.cases.connections import greet, kib_each
 from bench.load import LoadError
 from bench.plan import Plan
@@ -68,6 +68,35 @@ def test_http(tmp_path: Path) -> None:
     assert printed.count("KiB of it from the disk.") == 2
 
 
+def test_security(tmp_path: Path) -> None:
+    """Gets with and without a token, on both interfaces; the ratio is to the form without."""
+    _, found = run("--only", "security", folder=tmp_path)
+    programs = {security.GRPC: "h2load", security.HTTP: "wrk"}
+    there = {case for case, program in programs.items() if shutil.which(program)}
+    lines = {(line["case"], line["form"]): line for line in found["results"]}
+    assert lines.keys() == {(case, form) for case in there for form in (security.TOKEN, security.OPEN)}
+    for case in there:
+        assert lines[case, security.TOKEN]["ratio"]["to"] == security.OPEN
+        assert "ratio" not in lines[case, security.OPEN]
+
+
+def test_one_token_is_in_use(tmp_path: Path, server: Server) -> None:
+    """The file has the one token; a server with it refuses who does not send it, and one without refuses nobody."""
+    file, token = security.make_token(tmp_path)
+    (entry,) = json.loads(file.read_text("utf-8"))["tokens"]
+    assert {"operations": ["get", "set"], "prefix": "key"} in entry["grants"]
+    get = grpc.make_call(grpc.CASES["Get, 4 x 16"], 1, "x")
+    with Server(NOW, tmp_path / "guarded", "--security-tokens", str(file), token=token) as guarded:
+        guarded.fill(1, lambda _: "x")
+        security.check_asked(guarded, get, "key00000000")
+        with guarded.served("get") as served:
+            grpc.check(guarded.grpc, get, guarded.headers)
+            http.check(guarded.http, http.get(), "key00000000", guarded.headers)
+        assert served.calls == 2
+    with pytest.raises(LoadError, match="gRPC answers without a token"):
+        security.check_asked(server, get, "key00000000")
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Any:
     """A server with one key."""
@@ -79,12 +108,12 @@ def server(tmp_path: Path) -> Any:
 def test_wrong_answers_are_not_measured(server: Server) -> None:
     """The checks before every load see a missing key and a value that is not the stored one; idle ones are real."""
     call = grpc.make_call(grpc.CASES["Get, 4 x 16"], 1, "x")
-    grpc.check(server.grpc, call)
+    grpc.check(server.grpc, call, {})
     with pytest.raises(LoadError, match="answers b"):
-        grpc.check(server.grpc, grpc.make_call(grpc.CASES["Get, 4 x 16"], 1, "y"))
-    http.check(server.http, http.get(), "key00000000")
+        grpc.check(server.grpc, grpc.make_call(grpc.CASES["Get, 4 x 16"], 1, "y"), {})
+    http.check(server.http, http.get(), "key00000000", {})
     with pytest.raises(LoadError, match="404"):
-        http.check(server.http, http.get(), "missing")
+        http.check(server.http, http.get(), "missing", {})
     # Closed by the server, which takes what it is sent for a bad request.
     host, port = server.http.split(":")
     with socket.create_connection((host, int(port)), 30) as peer, pytest.raises(LoadError, match="closed a connection"):
@@ -94,11 +123,11 @@ def test_wrong_answers_are_not_measured(server: Server) -> None:
 def test_failed_operations_are_seen(server: Server) -> None:
     """A call that the server counts as failed ends a load, whatever the load program says."""
     with server.served("get") as served:
-        http.check(server.http, http.get(), "key00000000")
+        http.check(server.http, http.get(), "key00000000", {})
     assert served.calls == 1
     refused = pytest.raises(LoadError, match="413")
     with pytest.raises(LoadError, match="kv_set_errors_total went up by 1"), server.served("set"), refused:
-        http.check(server.http, http.put("x" * 2_000_000), "key")
+        http.check(server.http, http.put("x" * 2_000_000), "key", {})
 
 
 def test_unknown_option(tmp_path: Path) -> None:

@@ -52,5 +52,5 @@ def test_health_does_not_wait_for_scans(launch: Launcher) -> None:
         for name in ("kv_scans_total", "kv_health_checks_total")
     }
     assert gone["kv_health_checks_total"] == 2 * CHECKS
-    print(gone)
+
     assert gone["kv_scans_total"] < CHECKS * SCANS / 2

@@ -48,6 +48,10 @@ class Pair:
             .not_valid_before(now + timedelta(days=days[0]))
             .not_valid_after(now + timedelta(days=days[1]))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            # What strict verifiers want besides (RFC 5280, sections 4.2.1.1 to 4.2.1.3).
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+            .add_extension(_usage(authority), critical=True)
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(list(names)), critical=False)
@@ -67,6 +71,15 @@ class Pair:
         Path(self.certificate).write_bytes(self.chain)
         Path(self.private_key).write_bytes(self.key_pem)
         Path(self.private_key).chmod(0o600)
+
+
+def _usage(authority: bool) -> x509.KeyUsage:
+    """Signatures in handshakes; for an authority those of certificates too."""
+    others = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False)
+    return x509.KeyUsage(
+        digital_signature=True, key_cert_sign=authority, crl_sign=authority, encipher_only=False, decipher_only=False,
+        **others,
+    )  # fmt: skip
 
 
 def authority(folder: Path, name: str = "authority") -> Pair:
