@@ -10,7 +10,6 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Callable
@@ -31,20 +30,17 @@ from .background.memory import MemoryTask
 from .background.performance import NAMESPACE
 from .background.ticker import Ticker
 from .batched_log import INTERVAL, BatchedLogs
+from .capacity import fitted_options, make_admission, make_connections, shorten_turns
 from .config.manager import ConfigManager
 from .config.settings import Settings
 from .core.admission import Admission
-from .core.disk import disk_usage
 from .core.engine import Engine
 from .core.operations import Operations
-from .core.options import EngineOptions
-from .core.space import fitted, lowered
 from .engines import open_engine
 from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import Metrics
 from .security.audit import Audit, Refusals
-from .security.connections import Connections, descriptors, room, table_files
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
@@ -122,10 +118,7 @@ class Server(Service):
         metrics = Metrics(CollectorRegistry())
         storage = Storage(engine, lambda: self._settings, self._config, metrics, audit)
         push("storage", storage.close)
-        limits = self._settings.limits
-        admission = Admission(
-            limits.max_in_flight, limits.max_bytes_in_flight, share=limits.max_in_flight_per_principal
-        )
+        admission = make_admission(self._settings.limits)
         push("admission", admission.close)
         checks = self._start_checks(storage)
         work = Work(self._reactor, requests, storage.operations)
@@ -134,7 +127,7 @@ class Server(Service):
             self._reactor, lambda: self._settings, storage.operations, admission, audit, defer, metrics.denied
         )
         administration = self._make_administration(storage)
-        connections = self._make_connections(metrics)
+        connections = make_connections(lambda: self._settings, metrics.connection_refused)
         behind = Behind(
             storage.health,
             checks,
@@ -147,6 +140,7 @@ class Server(Service):
             self._tls,
             access_log,
         )
+        shorten_turns(self._settings.grpc.transport)
         transports = self._transports = Transports(self._reactor, lambda: self._settings, behind)
         self.addresses = transports.start()
         push("transports", transports.drain)
@@ -184,10 +178,7 @@ class Server(Service):
         settings = self._settings
         if settings.storage.engine != "memory":
             make_folder("rocksdb.path", settings.rocksdb.path)
-            options = fitted(settings.rocksdb.options, disk_usage(settings.rocksdb.path).total)
-            if lower := lowered(settings.rocksdb.options, options):
-                _log.info("rocksdb.options lowered to what the disk can bear: {lower}", lower=json.dumps(lower))
-            options = self._with_descriptors(options)
+            options = fitted_options(settings.rocksdb.path, settings.rocksdb.options)
         else:
             options = settings.rocksdb.options
         return open_engine(settings.storage.engine, settings.rocksdb.path, options)
@@ -204,33 +195,6 @@ class Server(Service):
         checks = HealthChecks(self._reactor, pool, storage.operations.health)
         self._unwinding.push("health checks", checks.stop)
         return checks
-
-    # The limits.
-
-    def _with_descriptors(self, options: EngineOptions) -> EngineOptions:
-        limit = descriptors()
-        files = table_files(options.max_open_files, limit)
-        if files == options.max_open_files:
-            return options
-        _log.info("rocksdb.options.max_open_files lowered to {files}: {limit} descriptors", files=files, limit=limit)
-        return replace(options, max_open_files=files)
-
-    def _make_connections(self, metrics: Metrics) -> Connections:
-        settings = self._settings
-        limit = descriptors()
-        free = room(settings.rocksdb.options.max_open_files, limit)
-        if settings.limits.max_connections > free:
-            _log.warn(
-                "limits.max_connections is {configured}, but of {limit} file descriptors (ulimit -n) only {free} are "
-                "left for connections: without any RocksDB cannot write",
-                configured=settings.limits.max_connections, limit=limit, free=free,
-            )  # fmt: skip
-        return Connections(
-            lambda: self._settings.limits.max_connections,
-            lambda: self._settings.limits.max_connections_per_address,
-            free,
-            metrics.connection_refused,
-        )
 
     def _make_administration(self, storage: Storage) -> Administration:
         return Administration(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any, ClassVar, cast
@@ -62,14 +61,6 @@ class Options(usage.Options):
             raise SystemExit(f"kvtwisted: {error}") from None
 
 
-#: Seconds for which a thread may have the interpreter while others wait for it; Python's default is 0.005.
-#:
-#: Note [Turns of the interpreter]: each call of the system gives the interpreter up, and a thread that reckons, for a
-#: large scan perhaps, then has it for a whole turn. So beside it the reactor's every recv, send and poll would take 5 ms,
-#: and each small request some of these.
-TURN_SECONDS = 0.0005
-
-
 class _Command(MultiService):
     """The server as a command: what stops it from starting is one line on standard error and exit status 1."""
 
@@ -85,7 +76,6 @@ class _Command(MultiService):
         """Start the server, or end the process. From now on SIGHUP reads tokens and certificates anew."""
         # Before anybody can know that the server runs: left alone, this signal ends the process.
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
-        sys.setswitchinterval(TURN_SECONDS)
         try:
             super().startService()
         except (KvError, OSError) as error:
