@@ -69,7 +69,11 @@ def test_a_bomb_is_not_expanded() -> None:
     assert peak < 4 * MIB
 
 
-@pytest.mark.parametrize("data", [gzip.compress(b"a")[:-1], gzip.compress(b"a") * 2, b"\x1f\x8b", b"x\x9cx", b""])
+@pytest.mark.parametrize(
+    "data",
+    [gzip.compress(b"a")[:-1], gzip.compress(b"a") * 2, b"\x1f\x8b", b"x\x9cx", b""],
+    ids=["cut short", "twice", "no gzip", "no deflate", "empty"],
+)
 def test_broken_data(data: bytes) -> None:
     """Data that is cut short, goes on after its end, or is none is INVALID_ARGUMENT."""
     with pytest.raises(CallError) as refused:
