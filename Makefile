@@ -3,12 +3,15 @@
 # The interpreter that makes the environment, and the folder of the environment.
 PYTHON ?= python3
 VENV ?= .venv
+# Processes that share the tests, each file in one of them; 0: all in one, whose output `-s` shows.
+JOBS ?= 2
 # More arguments of the server or the measurements, and of pytest; the revision that measurements compare with.
 ARGS ?=
 PYTEST_ARGS ?=
 BASE ?=
 
 BIN := $(VENV)/bin
+PYTEST := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 PACKAGE := setup.cfg pyproject.toml kvtwisted/__init__.py
 
 .PHONY: help run test lint pytest tools bench bench-compare proto dist clean
@@ -16,7 +19,7 @@ PACKAGE := setup.cfg pyproject.toml kvtwisted/__init__.py
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
-	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) ARGS=... (server, bench) PYTEST_ARGS=... (pytest)'
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) ARGS=... (server, bench) PYTEST_ARGS=... JOBS=$(JOBS) (tests)'
 
 # A change of the package's description reinstalls it; a change of code does not, since the installation is editable.
 $(VENV)/.run-installed: $(PACKAGE)
@@ -33,7 +36,7 @@ run: $(VENV)/.run-installed ## Start the server: make run ARGS="--http-port 0".
 
 test: lint tools ## Lint, types, and all tests with branch coverage: make test PYTEST_ARGS=tests/core.
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage run $(PYTEST) $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(PYTEST_ARGS),--fail-under=0)
 
@@ -44,7 +47,7 @@ lint: $(VENV)/.test-installed ## Style, types, and which module may import which
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/.test-installed tools ## The tests alone.
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 tools: .venv-scan/.installed ## Install or name the programs that the tests run.
 	@scripts/test-tools
