@@ -35,6 +35,7 @@ from .frames import (
     read_header,
     read_word,
 )
+from .lifetime import FLOOD, PROTOCOL_ERROR
 from .streams import Settings
 
 #: Bytes that a DATA frame of an uncompressed message has beside the message.
@@ -121,6 +122,7 @@ class Connection(Protocol):
         try:
             self._rest = data[self._parse(data) :]
         except ConnectionFault as fault:
+            self._count(FLOOD if fault.code == ErrorCode.ENHANCE_YOUR_CALM else PROTOCOL_ERROR)
             self._fail(fault.code, str(fault))
         except Exception:
             _log.failure("a gRPC connection broke")
@@ -227,10 +229,13 @@ class Connection(Protocol):
 
     def cut_off(self, reason: str) -> None:
         """End it at once for what its peer did or did not do (one of `lifetime.REASONS`), which is counted."""
+        self._count(reason)
+        self.abort()
+
+    def _count(self, reason: str) -> None:
         if not self._cut_off:
             self._cut_off = True
             self._owner.cut_off[reason] += 1
-        self.abort()
 
     # Coming in.
 

@@ -20,9 +20,9 @@ STALL_SECONDS, STALL_BYTES = 60.0, 65_536
 GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 2.0
 
 #: Why connections are cut off: no first SETTINGS, answers that are not taken, no sign of life, a goodbye that the peer
-#: does not answer; and too many bytes of answers on all of them.
-HANDSHAKE, SLOW_READER, SILENT, GOODBYE, UNSENT = REASONS = (
-    "handshake", "slow_reader", "silent", "goodbye", "unsent",
+#: does not answer; too many bytes of answers on all of them; frames without end that lead nowhere, what is not HTTP/2.
+HANDSHAKE, SLOW_READER, SILENT, GOODBYE, UNSENT, FLOOD, PROTOCOL_ERROR = REASONS = (
+    "handshake", "slow_reader", "silent", "goodbye", "unsent", "flood", "protocol_error",
 )  # fmt: skip
 
 #: What the server's own PINGs carry: whether the peer lives, and whether it has heard that it should go.

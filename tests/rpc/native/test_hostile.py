@@ -17,6 +17,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from kvtwisted.rpc.native import lifetime
 from kvtwisted.rpc.native.connection import Connection
 from kvtwisted.rpc.native.streams import MAX_STREAMS
 
@@ -41,6 +42,7 @@ def test_a_flood_ends_its_connection(attacked: Attacked, flood: Callable[[Peer],
     with attacked.unharmed(), Peer(attacked.address) as peer:
         send_flood(peer, flood)
         assert peer.goaway().error_code == ENHANCE_YOUR_CALM
+    assert attacked.native.cut_off == {**dict.fromkeys(lifetime.REASONS, 0), "flood": 1}
 
 
 NONSENSE = {
@@ -72,6 +74,7 @@ def test_nonsense_ends_its_connection(attacked: Attacked, name: str) -> None:
     with attacked.unharmed(), Peer(attacked.address, greet=False) as peer:
         peer.send(sent)
         assert peer.goaway().error_code == code
+    assert attacked.native.cut_off == {**dict.fromkeys(lifetime.REASONS, 0), "protocol_error": 1}
 
 
 def test_streams_are_bounded(attacked: Attacked) -> None:
