@@ -35,6 +35,7 @@ from .config.manager import ConfigManager
 from .config.settings import Settings
 from .core.admission import Admission
 from .core.engine import Engine
+from .core.errors import Unavailable
 from .core.operations import Operations
 from .engines import open_engine
 from .lifecycle import Unwinding, make_folder
@@ -184,10 +185,14 @@ class Server(Service):
         return open_engine(settings.storage.engine, settings.rocksdb.path, options)
 
     def _start_pool(self, name: str, threads: int) -> ThreadPool:
-        pool = ThreadPool(minthreads=0, maxthreads=threads, name=f"kvtwisted-{name}")
-        pool.start()
+        pool = ThreadPool(minthreads=threads, maxthreads=threads, name=f"kvtwisted-{name}")
         # Waits for the jobs that run: RocksDB cannot be closed under them.
         self._unwinding.push(f"{name} pool", pool.stop)
+        try:
+            # All threads at once: one that cannot be started later would have requests wait for ever.
+            pool.start()
+        except RuntimeError as error:
+            raise Unavailable(f"the threads for {name}: {error} (ulimit -u is their limit)") from None
         return pool
 
     def _start_checks(self, storage: Storage) -> HealthChecks:
@@ -253,8 +258,8 @@ class Server(Service):
             lambda: admission.refused,
         )
         metrics.watch_total(
-            "kv_overdue", "Requests given up in the queue or at work since their time had run out.",
-            lambda: operations.overdue,
+            "kv_overdue", "Requests given up since their time had run out when the storage was to begin with them.",
+            lambda: operations.overdue + admission.overdue.value,
         )  # fmt: skip
         metrics.watch_total(
             "kv_log_lines_dropped", "Lines that the batched logs could not take.", lambda: batched.dropped

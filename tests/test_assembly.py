@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.python.threadpool import ThreadPool
 
 from kvtwisted import assembly
 from kvtwisted.assembly import Server
@@ -116,3 +117,24 @@ def test_a_bad_certificate_stops_the_start(tmp_path: Path) -> Generator[Any, Any
     assert str(refused.value) == "http.tls_private_key: /no/file: No such file or directory"
     assert not opening.called
     yield server.stopService()
+
+
+@pytest_twisted.inlineCallbacks
+def test_threads_that_cannot_be_started(
+    config: ConfigManager, engines: list[FaultyEngine], monkeypatch: pytest.MonkeyPatch
+) -> Generator[Any, Any, None]:
+    """They are started with the server, which says so and does not start, rather than have a request wait for ever."""
+    start = ThreadPool.start
+
+    def refuse(pool: ThreadPool) -> None:
+        if pool.name == "kvtwisted-requests":
+            raise RuntimeError("can't start new thread")
+        start(pool)
+
+    monkeypatch.setattr(ThreadPool, "start", refuse)
+    server = Server(reactor, config)
+    with pytest.raises(Unavailable) as refused:
+        server.startService()
+    assert str(refused.value) == "the threads for requests: can't start new thread (ulimit -u is their limit)"
+    yield server.stopService()
+    assert engines[0].called("close") == [()]

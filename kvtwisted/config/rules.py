@@ -27,6 +27,7 @@ def check_together(settings: Settings) -> None:
     _check_reach(settings)
     _check_cors(settings)
     _check_bytes(settings)
+    _check_share(settings)
 
 
 def _check_level0(settings: Settings) -> None:
@@ -98,8 +99,8 @@ def _check_cors(settings: Settings) -> None:
     """With `*` and without tokens, every page that anybody on the machine looks at could do everything."""
     if ANY in cors_origins(settings.http.cors_origins) and not settings.security.tokens:
         raise InvalidConfig(
-            "http.cors_origins is *, and nobody would be asked who they are: any page in a browser could read and "
-            "change everything; set security.tokens, or list the origins"
+            "http.cors_origins is *, which needs security.tokens: without them any page could do all that the browser "
+            "it is in may do; set security.tokens, or list the origins"
         )
 
 
@@ -142,3 +143,12 @@ def _check_http_paths(settings: Settings) -> None:
             raise InvalidConfig(f"{name} must not lie under {_API}, where it would hide the API, not {path!a}")
     if metrics == health:
         raise InvalidConfig(f"monitoring.metrics_path and monitoring.health_path must differ; both are {metrics}")
+
+
+def _check_share(settings: Settings) -> None:
+    """More would be a limit that never holds."""
+    share, whole = settings.limits.max_in_flight_per_principal, settings.limits.max_in_flight
+    if share > whole:
+        raise InvalidConfig(
+            f"limits.max_in_flight_per_principal must be at most limits.max_in_flight ({whole}), not {share}"
+        )

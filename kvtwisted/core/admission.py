@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 
+from .counter import Counter
 from .errors import Overloaded, Unavailable
 
 
@@ -30,6 +31,8 @@ class Admission:
         self._in_flight = 0
         self._bytes = 0
         self._closed = False
+        #: Counts requests that were given up before they entered, since their time had run out. For shares too.
+        self.overdue = Counter()
         #: Requests that were refused at a capacity, or at that of a share. Approximate when several threads refuse.
         self.refused = 0
 
@@ -55,10 +58,10 @@ class Admission:
             self._in_flight += 1
             self._bytes += size
 
-    def check(self) -> None:
-        """Raise what `enter` would without bytes. Enough for a request that ends before anything else can begin."""
-        if self._in_flight >= self._capacity or self._closed:
-            self._look(0)
+    def check(self, size: int = 0) -> None:
+        """Raise what `enter` would. Enough for a request that ends before anything else can begin."""
+        if self._in_flight >= self._capacity or self._closed or self._bytes + size > self._max_bytes:
+            self._look(size)
 
     def leave(self, requests: int = 1, size: int = 0) -> None:
         """Count requests out, and their bytes; for each `enter` that returned there must be one."""
@@ -95,6 +98,7 @@ class Share(Admission):
         super().__init__(capacity, max_bytes)
         self._whole = whole
         self._lock = whole._lock
+        self.overdue = whole.overdue
 
     def enter(self, size: int = 0) -> None:
         """See `Admission.enter`."""
@@ -109,12 +113,11 @@ class Share(Admission):
             whole._in_flight += 1
             whole._bytes += size
 
-    def check(self) -> None:
+    def check(self, size: int = 0) -> None:
         """See `Admission.check`."""
-        whole = self._whole
-        if self._in_flight >= self._capacity or whole._in_flight >= whole._capacity or whole._closed:
-            whole._look(0)
-            self._look(0)
+        if self._in_flight >= self._capacity or self._bytes + size > self._max_bytes:
+            self._look(size)
+        self._whole.check(size)
 
     def leave(self, requests: int = 1, size: int = 0) -> None:
         """See `Admission.leave`."""

@@ -104,22 +104,23 @@ class FastLane:
             key, value, ttl = fast_bodies.set_arguments(body)
         except Exception:
             return self.failed("set")
-        return self._write(waiter, "set", KEY_SET, self._direct.begin_set, key, value, ttl)
+        return self._write(waiter, "set", KEY_SET, len(value), self._direct.begin_set, key, value, ttl)
 
     def _delete(self, waiter: Waiter, target: bytes) -> bytes | None:
         try:
             key = urls.path_key(target, b"").encode()
         except Exception:
             return self.failed("delete")
-        return self._write(waiter, "delete", KEY_DELETED, self._direct.begin_delete, key)
+        return self._write(waiter, "delete", KEY_DELETED, len(key), self._direct.begin_delete, key)
 
     def _write(
-        self, waiter: Waiter, name: str, good: Answer, begin: Callable[..., Pending], *args: Any
+        self, waiter: Waiter, name: str, good: Answer, size: int, begin: Callable[..., Pending], *args: Any
     ) -> bytes | None:
         promise = waiter.promise()
         timeout = self._request_timeout()
         try:
             self._direct.write(
+                size,
                 partial(begin, *args, deadline=time.monotonic() + timeout),
                 partial(self._written, waiter, promise, name, good),
             )

@@ -41,6 +41,7 @@ class Calls:
             now = time.monotonic()
             deadline = min(now + time_left, arrived + self.request_timeout())
             if deadline <= now:
+                self._admission.overdue.advance()
                 raise DeadlineExceeded("the call's time ran out before it was started")
             self._admission.enter(len(message))
         except Exception as error:

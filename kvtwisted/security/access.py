@@ -54,8 +54,6 @@ _SENTENCES = {
     SCAN: "the token does not allow to scan every key under this prefix",
 }
 _OTHER = "the token does not allow this"
-#: Who may be over a rate.
-WHOSE = "the token or the address"
 
 
 class Access:
@@ -76,7 +74,9 @@ class Access:
         written: Written | None = None,
         limiter: buckets.Budget | None = None,
         seconds: Callable[[], float] = monotonic,
+        whose: str = "the token",
     ) -> None:
+        """`whose` begins the sentence of RateLimited."""
         self.principal = principal
         self._author = Author(principal.name, principal.allows(ADMIN))
         self._written = written
@@ -86,6 +86,7 @@ class Access:
         self._denied = denied
         self._limited = limited
         self._seconds = seconds
+        self._whose = whose
         self._get_prefixes = principal.prefixes(GET)
         self._set_prefixes = principal.prefixes(SET)
         self._delete_prefixes = principal.prefixes(DELETE)
@@ -256,7 +257,7 @@ class Access:
         if wait:
             if self._limited is not None:
                 self._limited()
-            buckets.admit(wait, WHOSE)
+            buckets.admit(wait, self._whose)
 
     def _spent(self, found: Found | None) -> Found | None:
         if self._limiter is not None and found is not None:

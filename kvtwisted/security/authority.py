@@ -134,7 +134,12 @@ class Authority:
         if self._failures.limited:
             wait = self._failures.take(network, 1, 0, self._seconds())
             if wait:
-                return RateLimited(f"too many failed logins; try again in {max(wait, 0.001):.3f} s", wait)
+                allowed = self._failures.rate.operations * FAILURE_SECONDS
+                return RateLimited(
+                    f"too many failed logins: security.failed_logins is {allowed:.0f} a minute; "
+                    f"try again in {max(wait, 0.001):.3f} s",
+                    wait,
+                )
         return Unauthenticated(NOT_VALID)
 
     def _take(self, known: Mapping[str, _Known]) -> None:

@@ -33,14 +33,20 @@ class Rate(NamedTuple):
         """Whether there is any limit."""
         return bool(self.operations or self.bytes)
 
+    def __str__(self) -> str:
+        """For messages: "10 operations and 1000 bytes a second"."""
+        parts = [f"{amount:.15g} {unit}" for amount, unit in zip(self, self._fields) if amount]
+        return f"{' and '.join(parts)} a second"
+
 
 class Limiter:
     """Two buckets, of operations and of bytes, that are taken from together or not at all."""
 
-    __slots__ = ("_burst", "_byte_seconds", "_bytes_full", "_lock", "_operation_seconds", "_operations_full")
+    __slots__ = ("_burst", "_byte_seconds", "_bytes_full", "_lock", "_operation_seconds", "_operations_full", "rate")
 
     def __init__(self, rate: Rate, burst: float = BURST_SECONDS) -> None:
         """`burst` is how many seconds' worth may come at once; both buckets begin full."""
+        self.rate = rate
         self._operation_seconds = 1 / rate.operations if rate.operations else 0.0
         self._byte_seconds = 1 / rate.bytes if rate.bytes else 0.0
         self._burst = burst

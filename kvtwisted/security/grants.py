@@ -50,7 +50,7 @@ class Principal:
     example, is still good if `now < principal.valid_until`, and nothing else has to be compared.
     """
 
-    __slots__ = ("__weakref__", "_prefixes", "grants", "is_replaced", "limiter", "name", "valid_until")
+    __slots__ = ("_prefixes", "grants", "is_replaced", "limiter", "name", "valid_until")
 
     def __init__(
         self,

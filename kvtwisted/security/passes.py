@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from time import monotonic
 from typing import Callable
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from ..core.admission import Admission
 from ..core.errors import KvError, RateLimited
 from ..core.operations import Operations
 from ..core.service import Service
 from . import buckets, policy
-from .access import WHOSE, Access, Denied, Written
+from .access import Access, Denied, Written
 from .audit import ANONYMOUS
 from .buckets import Addresses, Both, Budget, OfAddress, network_of
 from .grants import ADMIN, METRICS, Principal
@@ -38,6 +38,7 @@ class Pass:
         refused: Refused,
         limiter: Budget | None = None,
         seconds: Callable[[], float] = monotonic,
+        whose: str = "",
     ) -> None:
         """Without `principal` it is for visitors who show nothing: only what is public is open to them."""
         self._seconds = seconds
@@ -46,6 +47,7 @@ class Pass:
         self.principal = principal
         self._refused = refused
         self._limiter = limiter
+        self._whose = whose
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
 
@@ -75,7 +77,7 @@ class Pass:
     def _take(self) -> None:
         """Take one from the rate, for what `operations` do not see."""
         if self._limiter is not None:
-            buckets.admit(self._limiter.take(1, 0, self._seconds()), WHOSE)
+            buckets.admit(self._limiter.take(1, 0, self._seconds()), self._whose)
 
 
 class Passes:
@@ -108,8 +110,9 @@ class Passes:
         self._count = count
         self._seconds = seconds
         self._given: dict[tuple[Principal, str], Pass] = {}
-        # One for all passes of a principal.
-        self._admissions: WeakKeyDictionary[Principal, Admission] = WeakKeyDictionary()
+        # By the principals' names: one for all passes, also for those of a token that has other rights now, as long as
+        # there is any, or a request in it.
+        self._admissions: WeakValueDictionary[str, Admission] = WeakValueDictionary()
 
     def __len__(self) -> int:
         """Those that hold."""
@@ -120,7 +123,7 @@ class Passes:
         network = network_of(address) if self._addresses.limited else ""
         found = self._given.get((principal, network))
         if found is None:
-            limiter = self._limiter(principal, network)
+            limiter, whose = self._limiter(principal, network), self._whose(principal)
             access = Access(
                 self._operations,
                 principal,
@@ -129,10 +132,11 @@ class Passes:
                 written=self._written,
                 limiter=limiter,
                 seconds=self._seconds,
+                whose=whose,
             )
             # Two threads may both make one; the first is everybody's.
-            admission = self._admissions.get(principal) or self._admissions.setdefault(principal, self._admission())
-            made = Pass(access, principal, admission, self._refused, limiter, self._seconds)
+            admission = self._admissions.setdefault(principal.name, self._admission())
+            made = Pass(access, principal, admission, self._refused, limiter, self._seconds, whose)
             found = self._given.setdefault((principal, network), made)
         return found
 
@@ -157,3 +161,12 @@ class Passes:
             return principal.limiter
         of_address = OfAddress(self._addresses, network)
         return of_address if principal.limiter is None else Both(principal.limiter, of_address)
+
+    def _whose(self, principal: Principal) -> str:
+        """Which rates a request may be over, for messages. Those who have others later have other passes then."""
+        whose = []
+        if principal.limiter is not None:
+            whose.append(f"the token (which may have {principal.limiter.rate})")
+        if self._addresses.limited:
+            whose.append(f"the address (which may have {self._addresses.rate})")
+        return " or ".join(whose)

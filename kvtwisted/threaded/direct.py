@@ -31,12 +31,13 @@ class Direct:
         self._admission.check()
         return self._get_now(key)
 
-    def write(self, begin: Callable[[], Pending], done: Done) -> None:
-        """Admit a write, check it by `begin`, and let it go in; raises what keeps it from that.
+    def write(self, size: int, begin: Callable[[], Pending], done: Done) -> None:
+        """Admit a write of about `size` bytes, check it by `begin`, and let it go in; raises what keeps it from that.
 
         `done` is called later, on the reactor thread, and must not raise.
         """
-        self._admission.check()
+        # Before it is begun: what is refused here has taken nothing from a rate, and is not audited as a write.
+        self._admission.check(size)
         pending = begin()
         self._admission.enter(pending.size)
         self._work.submit(pending, done, self._admission)

@@ -41,7 +41,7 @@ class AsyncOperations:
 
     def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.set`."""
-        return self._write(lambda: self._operations.begin_set(key, value, ttl, deadline=deadline))
+        return self._write(len(value), lambda: self._operations.begin_set(key, value, ttl, deadline=deadline))
 
     def get(self, key: bytes, *, deadline: float = math.inf) -> Deferred[Found | None]:
         """See `Operations.get`. What memory has is answered at once."""
@@ -53,7 +53,7 @@ class AsyncOperations:
 
     def delete(self, key: bytes, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.delete`."""
-        return self._write(lambda: self._operations.begin_delete(key, deadline=deadline))
+        return self._write(len(key), lambda: self._operations.begin_delete(key, deadline=deadline))
 
     def scan(
         self,
@@ -73,7 +73,9 @@ class AsyncOperations:
 
     def mset(self, pairs: Mapping[bytes, bytes], ttl: int = 0, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.mset`."""
-        return self._write(lambda: self._operations.begin_mset(pairs, ttl, deadline=deadline))
+        return self._write(
+            sum(map(len, pairs.values())), lambda: self._operations.begin_mset(pairs, ttl, deadline=deadline)
+        )
 
     def mget(self, keys: Sequence[bytes], *, budget: int, deadline: float = math.inf) -> Deferred[dict[bytes, bytes]]:
         """See `Operations.mget`."""
@@ -81,7 +83,7 @@ class AsyncOperations:
 
     def mdelete(self, keys: Sequence[bytes], *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.mdelete`."""
-        return self._write(lambda: self._operations.begin_mdelete(keys, deadline=deadline))
+        return self._write(sum(map(len, keys)), lambda: self._operations.begin_mdelete(keys, deadline=deadline))
 
     def get_config(self) -> Deferred[str]:
         """See `Operations.get_config`."""
@@ -103,11 +105,18 @@ class AsyncOperations:
             return fail()
         return self._work.run(partial(self._leaving, size, partial(call, *args, **kwargs)))
 
-    def _write(self, begin: Callable[[], Pending]) -> Deferred[None]:
+    def _write(self, size: int, begin: Callable[[], Pending]) -> Deferred[None]:
         """Admit a write, check it, and let it go in. A cancelled Deferred fires at once, but the write goes in."""
         written: Deferred[None] = Deferred()
+
+        def done(error: BaseException | None) -> None:
+            if error is None:
+                written.callback(None)
+            else:
+                written.errback(error)
+
         try:
-            self.direct.write(begin, lambda error: written.callback(None) if error is None else written.errback(error))
+            self.direct.write(size, begin, done)
         except Exception:
             return fail()
         return written

@@ -105,7 +105,9 @@ class GroupCommit:
 
 
 def _leave(group: Group) -> None:
-    # Few principals write in one turn: each is told once.
-    for admission in {admission for _, _, admission in group}:
-        sizes = [pending.size for pending, _, of in group if of is admission]
+    # Each is told once.
+    left: dict[Admission, list[int]] = {}
+    for pending, _, admission in group:
+        left.setdefault(admission, []).append(pending.size)
+    for admission, sizes in left.items():
         admission.leave(len(sizes), sum(sizes))

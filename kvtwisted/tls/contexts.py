@@ -67,8 +67,8 @@ def make_context(identity: Identity, protocol: bytes) -> SSL.Context:
 
 
 def _choose_groups(context: SSL.Context) -> None:
-    # pyOpenSSL sets one curve or none, but the binding below it has OpenSSL's function, from cryptography 47 on. Should
-    # that go one day, OpenSSL's own groups stay in force, which are sound, and the tests notice.
+    # pyOpenSSL sets one curve or none, but the binding below it, which Twisted's TLS uses likewise, has OpenSSL's
+    # function, from cryptography 47 on. Without it OpenSSL's own groups stay in force, which are sound.
     choose = getattr(openssl, "SSL_CTX_set1_curves_list", None)
     if choose is None or any(choose(context._context, names) == 1 for names in GROUPS):
         return

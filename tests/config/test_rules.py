@@ -136,3 +136,11 @@ def test_every_origin_needs_tokens() -> None:
 def test_loopback_needs_nothing(host: str) -> None:
     """Whoever is on the machine may do everything."""
     assert build({"grpc.host": host, "http.host": host})
+
+
+def test_a_share_is_at_most_the_whole() -> None:
+    """The refusal names both keys."""
+    assert build({"limits.max_in_flight": 8, "limits.max_in_flight_per_principal": 8})
+    with pytest.raises(InvalidConfig) as refused:
+        build({"limits.max_in_flight": 8, "limits.max_in_flight_per_principal": 9})
+    assert str(refused.value) == "limits.max_in_flight_per_principal must be at most limits.max_in_flight (8), not 9"

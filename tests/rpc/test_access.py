@@ -26,6 +26,7 @@ from kvtwisted.security.policy import NO_TOKEN
 from tests.security.support import grant, made
 from tests.support.reactors import on
 
+from .native.bystander import eventually
 from .native.peer import Peer, enveloped, request_fields
 from .support import CLASSES, PATIENCE, World
 from .test_pipeline import get, set_
@@ -352,8 +353,7 @@ def test_one_token_cannot_take_all(make_world: Callable[..., World]) -> None:
     hold = guarded.world.hold("write")
     running = [guarded.start("Set", APP, key=f"a/{number}", value="v") for number in range(share)]
     hold.reached()
-    while guarded.world.admission.in_flight < share:
-        pass
+    eventually(lambda: guarded.world.admission.in_flight == share)
     for method in ("Get", "Set"):
         failure = guarded.start(method, APP, key="a/x").exception()
         assert failure.code() is StatusCode.RESOURCE_EXHAUSTED

@@ -188,7 +188,9 @@ def test_failed_logins_are_limited() -> None:
     scene = Scene(failed_logins=4)
     assert flood(scene, 6) == [Unauthenticated] * 4 + [RateLimited] * 2
     assert flood(scene, 1, "192.0.2.2") == [Unauthenticated]
-    with pytest.raises(RateLimited, match="too many failed logins") as refused:
+    with pytest.raises(
+        RateLimited, match=r"too many failed logins: security\.failed_logins is 4 a minute; try again in 15\.0"
+    ) as refused:
         scene.authority.principal([b"x"], PEER)
     assert refused.value.retry_after == pytest.approx(FAILURE_SECONDS / 4)
     scene.seconds.now += FAILURE_SECONDS / 4 + 0.001

@@ -414,3 +414,46 @@ def test_an_open_gate_has_no_shares() -> None:
     operations, admission = Fixture().operations, Admission(8)
     gate = OpenGate(operations, admission)
     assert gate.admit(visitor()).admission is gate.admit(visitor(address="192.0.2.9")).admission is admission
+
+
+def test_a_changed_token_has_the_share_that_it_had() -> None:
+    """As long as there are requests of it, under its old rights; it does not get another three quarters of all."""
+    shown, entry = made("a")
+    world = Fixture(entry)
+    old = world.gate.admit(visitor(shown)).admission
+    for _ in range(6):
+        old.enter(1)
+    assert world.authority is not None
+    world.authority.replace([entry._replace(not_after=1 << 40)])
+    world.gate.look()
+    new = world.gate.admit(visitor(shown)).admission
+    with pytest.raises(Overloaded, match="max_in_flight_per_principal is 6"):
+        new.enter(1)
+    old.leave(6, 6)
+    new.enter(1)
+    assert (world.admission.in_flight, world.admission.bytes) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "addresses", "whose"),
+    [
+        (OwnRate(1, 0), Rate(), "the token (which may have 1 operations a second)"),
+        (OwnRate(1, 500), Rate(), "the token (which may have 1 operations and 500 bytes a second)"),
+        (None, Rate(1, 1_000_000), "the address (which may have 1 operations and 1000000 bytes a second)"),
+        (
+            OwnRate(1, 0),
+            Rate(2, 0),
+            "the token (which may have 1 operations a second) or the address (which may have 2 operations a second)",
+        ),
+    ],
+)
+def test_a_refusal_for_a_rate_names_it(own: OwnRate | None, addresses: Rate, whose: str) -> None:
+    """For operations on keys, and for what is about none."""
+    shown, entry = made("a", rate=own)
+    world = Fixture(entry, addresses=Addresses(addresses))
+    admitted = world.gate.admit(visitor(shown))
+    admitted.operations.get_now(b"k")
+    for refused in (lambda: admitted.operations.get_now(b"k"), lambda: admitted.require("metrics", PEER)):
+        with pytest.raises(RateLimited) as caught:
+            refused()
+        assert str(caught.value) == f"{whose} is over its rate; try again in 1.000 s"

@@ -20,6 +20,9 @@ from ..support.pools import ImmediateReactor, ManualPool
 from ..support.recorders import CountingRecorder
 from ..support.storage import Storage
 
+#: Bytes that requests may have together.
+BYTES = 100
+
 
 class Scene:
     """The direct operations over a store in memory."""
@@ -27,7 +30,7 @@ class Scene:
     def __init__(self, capacity: int = 2) -> None:
         self.reactor = ImmediateReactor()
         self.storage = Storage()
-        self.admission = Admission(capacity)
+        self.admission = Admission(capacity, BYTES)
         operations = Operations(self.storage.store, FakeConfiguration({}), CountingRecorder(), Health())
         pool: Any = ManualPool()  # what is used of a pool is there
         work = Work(self.reactor, pool, operations)
@@ -36,7 +39,7 @@ class Scene:
 
     def set(self, key: bytes) -> None:
         """Begin a set."""
-        self.direct.write(partial(self.direct.begin_set, key, b"v"), self.told.append)
+        self.direct.write(1, partial(self.direct.begin_set, key, b"v"), self.told.append)
 
 
 def test_a_write_is_told_of_when_it_is_settled() -> None:
@@ -70,3 +73,13 @@ def test_capacity_and_end() -> None:
     scene.admission.close()
     with pytest.raises(Unavailable):
         scene.direct.get_now(b"k")
+
+
+def test_a_write_that_finds_no_room_is_not_begun() -> None:
+    """So that it is neither taken from a rate nor audited."""
+    scene = Scene()
+    scene.admission.enter(BYTES)
+    begun: list[None] = []
+    with pytest.raises(Overloaded, match="max_bytes_in_flight"):
+        scene.direct.write(1, lambda: begun.append(None), scene.told.append)  # type: ignore[arg-type,func-returns-value]
+    assert (begun, scene.told, scene.admission.in_flight) == ([], [], 1)

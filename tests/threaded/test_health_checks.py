@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -286,8 +287,9 @@ def test_waiting_threads_share_too(real: Real) -> None:
     threads = [threading.Thread(target=wait) for _ in range(20)]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + 60
     while on(real.reactor, lambda: real.checks.waiting) < 21:
-        pass
+        assert time.monotonic() < deadline
     real.opened.set()
     for thread in threads:
         thread.join(60)

@@ -102,6 +102,7 @@ class Connection(Protocol):
         self._streams.visitor = Visitor(self.address, (), peer_name(self.transport))
         self._greet()
         if self.transport.negotiatedProtocol != b"h2":
+            self._count(PROTOCOL_ERROR)
             # With a line end, for people and programs that look with `openssl s_client`.
             self._fail(ErrorCode.PROTOCOL_ERROR, "this is a gRPC server: ask for h2 by ALPN\n")
             self.flush()

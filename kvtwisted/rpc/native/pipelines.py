@@ -164,10 +164,10 @@ class _Pipeline:
         _, field, request = operation
         if field == "get":
             self._calls.get(self, self._number, request, None)
-        elif request.ByteSize() > INLINE_MESSAGE:
+        elif (size := request.ByteSize()) > INLINE_MESSAGE:
             self._calls.pooled(self._writes[field].method, False, self, self._number, request.SerializeToString(), None)
         else:
-            self._calls.write(self._writes[field], self, self._number, request, None)
+            self._calls.write(self._writes[field], self, self._number, request, size, None)
         self._beginning = None
 
     def _end(self, number: int) -> Operation | None:

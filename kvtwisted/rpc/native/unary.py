@@ -155,12 +155,13 @@ class UnaryCalls:
         except DecodeError:
             self._undecodable(way.method, streams, stream_id, message)
         else:
-            self.write(way, streams, stream_id, request, timeout)
+            self.write(way, streams, stream_id, request, len(message), timeout)
 
-    def write(self, way: Way, streams: Caller, stream_id: int, request: Any, timeout: float | None) -> None:
-        """Answer a write, once it has gone in with those of its turn."""
+    def write(self, way: Way, streams: Caller, stream_id: int, request: Any, size: int, timeout: float | None) -> None:
+        """Answer a write, whose message has `size` bytes, once it has gone in with those of its turn."""
         try:
-            self._admission.check()
+            # Before it is begun: what is refused here has taken nothing from a rate, and is not audited as a write.
+            self._admission.check(size)
             pending = way.begin(request, self._deadline(timeout))
             self._admission.enter(pending.size)
         except Exception as error:
@@ -205,6 +206,7 @@ class UnaryCalls:
     def _deadline(self, timeout: float | None) -> float:
         """When the call is to end. Raises DeadlineExceeded."""
         if timeout is not None and timeout <= 0:
+            self._admission.overdue.advance()
             raise DeadlineExceeded("the call's time ran out before it was started")
         limit = self._calls.request_timeout()
         return monotonic() + (limit if timeout is None else min(timeout, limit))
@@ -259,7 +261,15 @@ class UnaryCalls:
 
     def _run(self, jobs: list[Job]) -> list[bytes | CallError]:
         """In a pool thread."""
-        return [self._run_one(*job) for job in jobs]
+        answers: list[bytes | CallError] = []
+        try:
+            for job in jobs:
+                answers.append(self._run_one(*job))
+            return answers
+        finally:
+            # After a defect that is no Exception, a panic of the binding, those behind it were not run.
+            for _, _, _, message, *_ in jobs[len(answers) + 1 :]:
+                self._admission.leave(1, len(message))
 
     def _run_one(
         self,

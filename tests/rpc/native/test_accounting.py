@@ -238,3 +238,29 @@ def test_many_reflection_requests_at_once(world: World) -> None:
         assert answer.status == "0"
         responses = [ServerReflectionResponse.FromString(message) for message in answer.messages]
         assert [bool(one.file_descriptor_response.file_descriptor_proto) for one in responses] == [True] * 200
+
+
+def test_a_panic_in_a_job_that_many_share(world: World) -> None:
+    """What is no Exception, such as a panic of the binding, fails all of them; and none of them counts any longer."""
+
+    class Panic(BaseException):
+        """As PyO3 raises it."""
+
+    def panic() -> None:
+        raise Panic("broken")
+
+    world.engine.slow = True
+    world.engine.before("get", panic)
+    with logged(), Peer(world.address) as peer:
+        streams = [peer.next_stream() for _ in range(5)]
+        fields, message = request_fields(GET), enveloped(request("k"))
+        frames = [
+            (peer.headers(stream, fields), DataFrame(stream, message, flags=["END_STREAM"])) for stream in streams
+        ]
+        peer.send(*[frame for pair in frames for frame in pair])
+        statuses = [peer.answer(stream).status for stream in streams]
+        # It hit the first of those of one turn, which may be one or all.
+        assert statuses[0] == "13"
+        assert set(statuses) <= {"13", "0"}
+        assert peer.call("Get", key="none").value == ""
+    assert (world.admission.in_flight, world.admission.bytes) == (0, 0)
