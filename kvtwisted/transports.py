@@ -116,11 +116,17 @@ class Transports:
         return gatherResults([http_stopped, self._site.drain(grace), grpc_stopped], consumeErrors=True)
 
     def retune(self) -> None:
-        """Have the limits of bytes hold that are in force now."""
-        self._site.deadlines.retune(self._byte_limits())
-        if self._grpc.native is not None:
-            limits = self._settings().limits
-            self._grpc.native.retune(limits.max_unfinished_bytes, limits.max_unsent_bytes)
+        """Have the limits of bytes hold that are in force now. A failure of one is logged; the other goes on."""
+        limits, native = self._settings().limits, self._grpc.native
+        try:
+            self._site.deadlines.retune(self._byte_limits())
+        except Exception:
+            _log.failure("limits of bytes did not all get to HTTP")
+        try:
+            if native is not None:
+                native.retune(limits.max_unfinished_bytes, limits.max_unsent_bytes)
+        except Exception:
+            _log.failure("limits of bytes did not all get to gRPC")
 
     def watch(self, metrics: Metrics) -> None:
         """Have the connections, what they hold, and certificates shown."""
@@ -135,11 +141,13 @@ class Transports:
                 metrics, "grpc", lambda: native.connections, lambda: budget.used, lambda: backlog.bytes,
                 lambda: budget.refused, native.cut_off,
             )  # fmt: skip
-        metrics.watch_total(
-            "kv_http_refused",
-            "HTTP requests that were refused before they had come whole.",
-            lambda: self._site.refused,
-        )
+        for reason in site.refused:
+            metrics.watch_total(
+                "kv_http_refused",
+                "HTTP requests that were refused before they had come whole.",
+                partial(site.refused.__getitem__, reason),
+                reason=reason,
+            )
         for certificates in self._behind.certificates.all:
             metrics.watch(
                 "kv_tls_certificate_expiry_seconds",

@@ -18,9 +18,12 @@ from kvtwisted.assembly import Server
 from kvtwisted.config.manager import ConfigManager
 from kvtwisted.core.errors import InvalidConfig
 from kvtwisted.http.deadlines import REASONS, ByteLimits
+from kvtwisted.http.refusing import REASONS as WHY_REFUSED
 from kvtwisted.metrics import Metrics
 from kvtwisted.rpc.native import lifetime
 from kvtwisted.transports import Transports
+
+from .rpc.support import logged
 
 MIB = 1 << 20
 FLAGS = {"--storage-engine": "memory", "--http-port": "0", "--grpc-port": "0", "--logging-directory": ""}
@@ -85,6 +88,26 @@ def test_limits_of_bytes(tmp_path: Path) -> Generator[Any, Any, None]:
         yield started.server.stopService()
 
 
+@pytest.mark.parametrize("failing", ["http", "grpc"])
+@pytest_twisted.inlineCallbacks
+def test_one_transport_does_not_keep_limits_from_the_other(tmp_path: Path, failing: str) -> Generator[Any, Any, None]:
+    """A defect in one of them is logged, and is that one's alone."""
+    started = Started(tmp_path)
+    try:
+        transports = started.transports
+        part: Any = transports._site.deadlines if failing == "http" else transports._grpc.native
+        with logged() as events, mock.patch.object(part, "retune", side_effect=ZeroDivisionError):
+            started.config.update({"limits.max_unfinished_bytes": 64 * MIB})
+            yield deferLater(reactor, 0)
+        assert [event["log_failure"].type for event in events if "log_failure" in event] == [ZeroDivisionError]
+        if failing == "http":
+            assert (started.http.unfinished, started.grpc[0]) == (256 * MIB, 32 * MIB)
+        else:
+            assert (started.http.unfinished, started.grpc[0]) == (64 * MIB, 128 * MIB)
+    finally:
+        yield started.server.stopService()
+
+
 @pytest_twisted.inlineCallbacks
 def test_limits_of_bytes_at_the_start(tmp_path: Path) -> Generator[Any, Any, None]:
     """What is configured then holds from the beginning."""
@@ -128,9 +151,12 @@ def test_what_is_counted_shows(tmp_path: Path) -> Generator[Any, Any, None]:
         for number, (reason, transport) in enumerate(cut):
             (deadlines if transport == "http" else native).cut_off[reason] = cut[reason, transport] = number
         deadlines.refused, native.budget.refused = 7, 8
-        deadlines.received(1000)
+        deadlines.hold(mock.Mock(), 1000)
         native.backlog.bytes += 30
         assert started.values("kv_cut_off_total") == cut
+        assert started.values("kv_http_refused_total") == dict.fromkeys([(reason,) for reason in WHY_REFUSED], 0)
+        started.transports._site.refused["slow"] = 9
+        assert started.values("kv_http_refused_total")[("slow",)] == 9
         assert started.values("kv_unfinished_refused_total") == {("http",): 7, ("grpc",): 8}
         assert started.values("kv_unfinished_request_bytes") == {("http",): 1000, ("grpc",): 0}
         assert started.values("kv_unsent_answer_bytes") == {("http",): 0, ("grpc",): 30}

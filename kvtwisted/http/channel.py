@@ -27,6 +27,7 @@ from . import errors
 from .access_log import peer_text
 from .answers import NOSNIFF, SERVER, Answer, phrase
 from .deadlines import UNAUTHENTICATED_BODY, unsent_bytes
+from .refusing import UNAUTHENTICATED, reason_of, whole
 from .watching import WatchedChannel
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class KvRequest(Request):
             self.content.write(data)
             # What is complete now is not held.
             if self.content.tell() != self.channel.length:
-                self.channel.hold(len(data))
+                self.channel.site.deadlines.hold(self.channel, len(data))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The request is complete. Twisted would read forms out of its body and query."""
@@ -146,10 +147,14 @@ class KvChannel(WatchedChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone; so is the interest in the answer to a request under way."""
-        super().connectionLost(reason)
-        self._let_go()
-        self.site.deadlines.forget(self)
-        self.site.closed(self)
+        try:
+            super().connectionLost(reason)
+        finally:
+            # Whatever has failed, a connection that is gone is not counted: a server would never stop for it.
+            try:
+                self.site.deadlines.forget(self)
+            finally:
+                self.site.closed(self)
 
     @cached_property
     def visitor(self) -> Visitor:
@@ -206,7 +211,7 @@ class KvChannel(WatchedChannel):
         elif self.length is not None and self.length > limit:
             self.refuse(errors.body_too_large(limit, self.length))
         elif (self.length is None or self.length > unasked) and (refusal := self._refusal()) is not None:
-            self.refuse(refusal)
+            self.refuse(refusal, UNAUTHENTICATED)
         else:
             super().allHeadersReceived()
 
@@ -250,25 +255,33 @@ class KvChannel(WatchedChannel):
     def abort(self) -> None:
         """Close at once, whatever is under way."""
         self._closing = True
+        self._give_up_body()
         self.transport.abortConnection()
 
-    def refuse(self, answer: Answer) -> None:
-        """Answer in place of a request that is not complete, and close. See Note [Refusing ...] above."""
+    def refuse(self, answer: Answer, reason: str | None = None) -> None:
+        """Answer in place of a request that is not complete, and close. See Note [Refusing ...] above.
+
+        `reason` (of `refusing.REASONS`) is what it is counted by; None: the one of the answer's status.
+        """
         if self._closing:
             return
         request_headers = self.requests[-1].requestHeaders if self.requests else Headers()
         self.transport.write(whole(answer, self.site.cors.headers(request_headers)))
-        self.site.refused += 1
+        self.site.refused[reason or reason_of(answer)] += 1
         if self.site.access_log is not None:
             self.site.access_log.other(self.peer, b"", b"", answer.status, len(answer.body), 0.0)
         self._closing = self._refused = True
-        self._let_go()
-        if self.requests:
-            self.requests[-1].content = BytesIO()
+        self._give_up_body()
         self.paused = True
         self.transport.unregisterProducer()
         self.setTimeout(LINGER_TIMEOUT)
         self.transport.loseWriteConnection()
+
+    def _give_up_body(self) -> None:
+        """Nothing that came of the request which is not complete is needed."""
+        self.site.deadlines.release(self)
+        if self.requests and not self._handlingRequest:
+            self.requests[-1].content = BytesIO()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Twisted found no well-formed request."""
@@ -277,6 +290,7 @@ class KvChannel(WatchedChannel):
     def loseConnection(self) -> None:
         """Close once all has been sent. A client that does not read it gets as long as an idle one."""
         self._closing = True
+        self._give_up_body()
         self.setTimeout(self.site.timeOut)
         super().loseConnection()
         self._restart_sending()
@@ -292,21 +306,6 @@ class KvChannel(WatchedChannel):
             self.abort()
         else:
             self.loseConnection()
-
-
-def whole(answer: Answer, more: Sequence[tuple[str, str]] = ()) -> bytes:
-    """An answer with its head and `more` headers, after which the connection is closed."""
-    lines = [
-        f"HTTP/1.1 {answer.status} {phrase(answer.status).decode()}",
-        f"Server: {SERVER.decode()}",
-        f"{NOSNIFF[0].decode()}: {NOSNIFF[1].decode()}",
-        f"Date: {datetimeToString().decode()}",
-        f"Content-Type: {answer.content_type}",
-        f"Content-Length: {len(answer.body)}",
-        *(f"{name}: {value}" for name, value in (*answer.headers, *more)),
-        "Connection: close",
-    ]
-    return "\r\n".join([*lines, "\r\n"]).encode("ascii") + answer.body
 
 
 def _segments(path: bytes) -> list[bytes]:

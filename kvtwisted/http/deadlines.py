@@ -6,13 +6,21 @@ in so many from the end of its head. A large body over a slow line is no attack,
 that have come give one second more (as in Apache's mod_reqtimeout): what is asked is an average, not a pause without
 end. Of an answer that waits, STALL_BYTES or all that is left must go out in so many seconds.
 
+Note [Room for bodies]: bodies that are not complete are refused when they take more than a limit together: those of
+nobody known first, who would be answered with 401 in the end, then those that came most slowly, until a quarter is
+free. Whoever takes less than half of an equal share is not what takes too much, and is left alone if known. All of
+those together have less than half, so that there is always enough to refuse, and no second look is taken before as much
+has come again. Giving back what a body took never looks for room.
+
 No timer is armed for any of this. A request that comes whole is never heard of here; a connection which something is
 missing from is put on a list that is looked through every LOOK_SECONDS while there is anything on it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Callable, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -24,8 +32,8 @@ LOOK_SECONDS = 0.5
 MIN_BODY_RATE = 16_384
 #: Bytes of waiting answers that count as getting on.
 STALL_BYTES = 65_536
-#: Bytes up to which a body is not refused for want of room: how many there can be is up to the number of connections.
-SMALL_BODY = 65_536
+#: Seconds within which a body is as quick as can be: its rate says nothing yet.
+TOO_SHORT = 1.0
 
 #: Why connections are cut off: a TLS handshake, head, body or reader that is too slow; too many bytes of answers on all
 #: connections; and a body of more than `ByteLimits.unauthenticated_body` from nobody known.
@@ -49,7 +57,7 @@ class Patience:
 class ByteLimits:
     """Bytes that clients may make the server hold, on all connections together but for the last."""
 
-    #: Of bodies that are not complete (`limits.max_unfinished_bytes`); then those are refused that came most slowly.
+    #: Of bodies that are not complete (`limits.max_unfinished_bytes`); see Note [Room for bodies].
     unfinished: int = 256 << 20
     #: Of answers that are not read (`limits.max_unsent_bytes`); then those are cut off that have not read for longest.
     unsent: int = 256 << 20
@@ -66,17 +74,31 @@ class Watched(Protocol):
     def look(self, now: float) -> int | None:
         """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to watch."""
 
-    def body_under_way(self) -> int | None:
-        """Bytes that have come of the body that is waited for; None when it is complete."""
+    def is_known(self) -> bool:
+        """Whether the request whose body is waited for is from somebody known."""
 
-    def body_rate(self, now: float) -> float:
-        """Bytes a second in which it came."""
-
-    def make_room(self) -> None:
-        """Give up the body that is waited for."""
+    def make_room(self, rate: float, *, known: bool) -> None:
+        """Give up the body that is waited for, which came in `rate` bytes a second (inf: nobody can say), from
+        somebody `known` or not.
+        """
 
     def abort(self) -> None:
         """Close at once."""
+
+
+class _Body:
+    """What is held of a body that is not complete, and since when."""
+
+    __slots__ = ("bytes", "since")
+
+    def __init__(self, since: float) -> None:
+        self.bytes = 0
+        self.since = since
+
+    def rate(self, now: float) -> float:
+        """Bytes a second."""
+        waited = now - self.since
+        return self.bytes / waited if waited > TOO_SHORT else math.inf
 
 
 class Deadlines:
@@ -100,6 +122,7 @@ class Deadlines:
         # Each with the bytes that it had waiting when it was looked at last.
         self._watched: dict[Watched, int] = {}
         self._unsent = 0
+        self._bodies: dict[Watched, _Body] = {}
         self._unfinished = 0
         self._next: IDelayedCall | None = None
 
@@ -122,11 +145,21 @@ class Deadlines:
             self._look_at_all()
             self._relieve()
 
-    def received(self, count: int) -> None:
-        """So many bytes more of a body have come, or (negative) are not held any more."""
+    def hold(self, connection: Watched, count: int) -> None:
+        """So many bytes more have come of the body that `connection` waits for, which may have to make room."""
+        body = self._bodies.get(connection)
+        if body is None:
+            body = self._bodies[connection] = _Body(self.seconds())
+        body.bytes += count
         self._unfinished += count
         if self._unfinished > self.limits.unfinished:
             self._make_room()
+
+    def release(self, connection: Watched) -> None:
+        """Nothing is held any more of a body of `connection`."""
+        body = self._bodies.pop(connection, None)
+        if body is not None:
+            self._unfinished -= body.bytes
 
     def watch(self, connection: Watched, unsent: int | None = None) -> None:
         """Look at `connection` from now on; `unsent` bytes wait there, or (None) as many as before.
@@ -143,7 +176,8 @@ class Deadlines:
             self._relieve()
 
     def forget(self, connection: Watched) -> None:
-        """The connection is gone, or nothing is missing any more."""
+        """The connection is gone."""
+        self.release(connection)
         self._unsent -= self._watched.pop(connection, 0)
         if not self._watched and self._next is not None:
             self._next.cancel()
@@ -185,13 +219,23 @@ class Deadlines:
             connection.abort()
 
     def _make_room(self) -> None:
-        """Refuse what came most slowly, until a quarter is free."""
-        now = self.seconds()
-        large = [connection for connection in self._watched if (connection.body_under_way() or 0) > SMALL_BODY]
-        for connection in sorted(large, key=lambda connection: connection.body_rate(now)):
+        """Refuse bodies until a quarter is free. See Note [Room for bodies]."""
+        now, half_a_share = self.seconds(), self._unfinished / len(self._bodies) / 2
+        bodies = [
+            (known, body.rate(now), connection)
+            for connection, body in self._bodies.items()
+            if not (known := connection.is_known()) or body.bytes >= half_a_share
+        ]
+        for known, rate, connection in sorted(bodies, key=itemgetter(0, 1)):
             if self._unfinished <= self.limits.unfinished * 3 // 4:
                 break
-            connection.make_room()
+            self.release(connection)
+            self.refused += 1
+            try:
+                connection.make_room(rate, known=known)
+            except Exception:
+                _log.failure("an HTTP request could not be refused")
+                connection.abort()
 
 
 def unsent_bytes(transport: Any) -> int:

@@ -61,13 +61,17 @@ class Entrance:
 
     def refusal(self, visitor: Visitor) -> Answer | None:
         """What to answer at once to a visitor who is not known and announces much; None if they are known."""
-        if self._gate.find(visitor) is not None:
+        if self.knows(visitor):
             return None
         try:
             self._gate.admit(visitor).require(AUTHENTICATED, visitor.address)
         except KvError as error:
             return errors.answer(Failure(error), "authentication")
         return None
+
+    def knows(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known. It is no attempt to log in."""
+        return self._gate.find(visitor) is not None
 
     def _interface(self, admitted: Pass) -> Interface:
         made = self._made.get(admitted)

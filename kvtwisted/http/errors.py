@@ -126,18 +126,27 @@ def too_slow(part: str, seconds: float) -> Answer:
     return problem(408, "request_timeout", f"the request's {part} came too slowly: {key} is {seconds:g} s")
 
 
-def too_much_unfinished(limit: int) -> Answer:
-    """A body that came slowly while those of all connections had more than `limit` bytes."""
+def too_much_unfinished(limit: int, rate: float, *, known: bool) -> Answer:
+    """A body that is given up since those of all connections had more than `limit` bytes.
+
+    It came in `rate` bytes a second (inf: nobody can say), from somebody `known` or not.
+    """
+    why = "this one is refused"
+    if not known:
+        why += " before those of known clients"
+    elif rate < math.inf:
+        why += f" since it came at {rate:.0f} bytes a second, more slowly than others"
     sentence = (
-        "too many large requests at once, and this one came slowly: "
-        f"limits.max_unfinished_bytes is {limit} bytes; try again"
+        f"too many bytes of requests that are not complete: limits.max_unfinished_bytes is {limit} bytes; "
+        f"{why}; try again"
     )
     return _retry(problem(429, errors.Overloaded.code, sentence))
 
 
-def too_many_connections() -> Answer:
-    """There are as many connections as there may be."""
-    return _retry(problem(503, "too_many_connections", "too many connections, in all or from this address; try again"))
+def too_many_connections(limit: int, *, in_all: bool) -> Answer:
+    """There are `limit` connections, as many as there may be: in all, or from the client's address."""
+    which = ": limits.max_connections" if in_all else " from this address: limits.max_connections_per_address"
+    return _retry(problem(503, "too_many_connections", f"too many connections{which} allows {limit}; try again"))
 
 
 def _retry(answer: Answer) -> Answer:

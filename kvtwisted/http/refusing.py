@@ -1,33 +1,64 @@
-"""Connections that are one too many: told so, and closed, without a look at what they send."""
+"""Refusals: why requests are refused before they have come whole; the answer to one, and to a connection too many.
+
+A connection that is one too many is told so, and closed, without a look at what it sends.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from twisted.web.http import datetimeToString
 
-from .answers import Answer
-from .channel import whole
+from .answers import NOSNIFF, SERVER, Answer, phrase
 
 #: Seconds that a refused client gets to read why and close, and how many may take that time at once. The others are
 #: closed as soon as they were told, and may see a reset in place of the answer.
 LINGER_TIMEOUT, MAX_LINGERING = 2.0, 32
 
+#: Why requests are refused before they have come whole: they are not HTTP/1.1, for a host of another name, too large,
+#: too slow, one of too much that is not complete, or large and from nobody known.
+MALFORMED, HOST, BODY_TOO_LARGE, SLOW, NO_ROOM, UNAUTHENTICATED = REASONS = (
+    "malformed", "host", "body_too_large", "slow", "no_room", "unauthenticated",
+)  # fmt: skip
+# By the status that says so, where nothing else is said.
+_REASON = {400: MALFORMED, 421: HOST, 413: BODY_TOO_LARGE, 408: SLOW, 429: NO_ROOM}
+
+
+def reason_of(answer: Answer) -> str:
+    """What a request that is refused with `answer` is counted by (of REASONS), where nothing else is said."""
+    return _REASON[answer.status]
+
+
+def whole(answer: Answer, more: Sequence[tuple[str, str]] = ()) -> bytes:
+    """An answer with its head and `more` headers, after which the connection is closed."""
+    lines = [
+        f"HTTP/1.1 {answer.status} {phrase(answer.status).decode()}",
+        f"Server: {SERVER.decode()}",
+        f"{NOSNIFF[0].decode()}: {NOSNIFF[1].decode()}",
+        f"Date: {datetimeToString().decode()}",
+        f"Content-Type: {answer.content_type}",
+        f"Content-Length: {len(answer.body)}",
+        *(f"{name}: {value}" for name, value in (*answer.headers, *more)),
+        "Connection: close",
+    ]
+    return "\r\n".join([*lines, "\r\n"]).encode("ascii") + answer.body
+
 
 class Refusals:
     """Makes the protocols of refused connections. Reactor thread."""
 
-    def __init__(self, clock: IReactorTime, answer: Answer) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self.clock = clock
         #: Those that get time to read.
         self.lingering: set[Refusal] = set()
-        self._answer = answer
 
-    def refuse(self) -> Refusal:
-        """A protocol that answers and closes."""
-        return Refusal(self, whole(self._answer))
+    def refuse(self, answer: Answer) -> Refusal:
+        """A protocol that answers so and closes."""
+        return Refusal(self, whole(answer))
 
     def abort(self) -> None:
         """Close all at once."""

@@ -13,7 +13,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from ..security.connections import Connections
+from ..security.connections import IN_ALL, Connections
 from ..security.gate import Gate
 from ..security.passes import Pass
 from ..threaded.administration import Administration
@@ -31,7 +31,7 @@ from .fast_requests import RequestReader
 from .handlers import Handlers
 from .hosts import Hosts
 from .lanes import TwoLaneChannel
-from .refusing import Refusals
+from .refusing import REASONS, Refusals
 from .routes import MetricsText, make_app, make_handlers, make_routes
 
 
@@ -89,14 +89,14 @@ class KvSite(Site):
         self.max_body_bytes = options.max_body_bytes
         self.hosts = options.hosts
         self.cors = options.cors
-        #: Requests that were refused before they had come whole.
-        self.refused = 0
+        #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
+        self.refused = dict.fromkeys(REASONS, 0)
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
         self.deadlines = Deadlines(reactor, seconds, options.patience, options.byte_limits)
         self._counted = connections
-        self._refusals = Refusals(reactor, errors.too_many_connections())
+        self._refusals = Refusals(reactor)
         #: Whether `drain` has been called.
         self.draining = False
         self._drained: Deferred[None] = Deferred()
@@ -149,8 +149,11 @@ class KvSite(Site):
         if self.draining:
             return None
         address = getattr(addr, "host", "")
-        if self._counted is not None and self._counted.enter("http", address) is not None:
-            return self._refusals.refuse()
+        counted = self._counted
+        if counted is not None and (reason := counted.enter("http", address)) is not None:
+            in_all = reason == IN_ALL
+            limit = counted.limit if in_all else counted.limit_per_address
+            return self._refusals.refuse(errors.too_many_connections(limit, in_all=in_all))
         channel: Any = super().buildProtocol(addr)
         channel.address = address
         return channel

@@ -8,6 +8,7 @@ while an answer waits.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from twisted.web.http import HTTPChannel
@@ -37,11 +38,9 @@ class WatchedChannel(HTTPChannel):
     _missing = _NOTHING
     _missing_since = 0.0
     _unsent: int | None = None
-    # Bytes of an unfinished body that `deadlines` has been told of.
-    _holding = 0
 
-    def refuse(self, answer: Answer) -> None:
-        """Answer in place of a request that is not complete, and close."""
+    def refuse(self, answer: Answer, reason: str | None = None) -> None:
+        """Answer in place of a request that is not complete, and close. None: the reason is the status's."""
         raise NotImplementedError
 
     def abort(self) -> None:
@@ -60,17 +59,7 @@ class WatchedChannel(HTTPChannel):
 
     def _nothing_missing(self) -> None:
         self._missing = _NOTHING
-        if self._holding:
-            self._let_go()
-
-    def hold(self, count: int) -> None:
-        """So many bytes more of a body have come."""
-        self._holding += count
-        self.site.deadlines.received(count)
-
-    def _let_go(self) -> None:
-        holding, self._holding = self._holding, 0
-        self.site.deadlines.received(-holding)
+        self.site.deadlines.release(self)
 
     def _note_what_is_missing(self) -> None:
         """Bytes came in, and all that can be done with them is done: is it in the middle of a request?"""
@@ -97,16 +86,15 @@ class WatchedChannel(HTTPChannel):
         """Bytes that have come of the body that is waited for; None when it is complete."""
         return self.requests[-1].content.tell() if self.requests and not self._handlingRequest else None
 
-    def body_rate(self, now: float) -> float:
-        """Bytes a second in which the body came that is waited for. One that has just begun is as quick as can be."""
-        waited = now - self._missing_since
-        return (self.body_under_way() or 0) / waited if waited > 1 else float("inf")
+    def is_known(self) -> bool:
+        """Whether the request whose body is waited for is from somebody known."""
+        return self.site.entrance.knows(self.requests[-1].visitor)
 
-    def make_room(self) -> None:
-        """Give up the body that is waited for, for others come more quickly and there is too much of all."""
-        if not self._closing:
-            self.site.deadlines.refused += 1
-            self.refuse(errors.too_much_unfinished(self.site.deadlines.limits.unfinished))
+    def make_room(self, rate: float = math.inf, *, known: bool = True) -> None:
+        """Give up the body that is waited for, which came in `rate` bytes a second (inf: nobody can say), from
+        somebody `known` or not.
+        """
+        self.refuse(errors.too_much_unfinished(self.site.deadlines.limits.unfinished, rate, known=known))
 
     # Both.
 

@@ -182,6 +182,7 @@ def test_one_address_cannot_take_all(launch: Launcher) -> None:
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"Retry-After: 1\r\n" in answer
             assert b'"code":"too_many_connections"' in answer
+            assert b"limits.max_connections_per_address allows 100" in answer
         with connect(server.grpc_address) as one_more:
             assert is_cut(one_more, 30)
         assert not any(is_cut(connection) for connection in flood[:80])

@@ -216,7 +216,7 @@ def test_small_chunks_are_no_attack() -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_all_unfinished_bodies_together(chunked: bool) -> None:
-    """When they take too much, those that came most slowly are refused; quick ones and small ones are not."""
+    """When they take too much, those that came most slowly are refused; quick ones are not, nor what takes little."""
     world = world_of(byte_limits=ByteLimits(unfinished=1_000_000))
     small, slow, quick = world.wire(), [world.wire() for _ in range(8)], world.wire()
     head = CHUNKED if chunked else POST_HEAD + b"Content-Length: 200000\r\n\r\n"
@@ -291,15 +291,11 @@ class Item:
             raise ZeroDivisionError
         return self.unsent
 
-    def body_under_way(self) -> int | None:
-        """There is none."""
-        return None
+    def is_known(self) -> bool:
+        """It is."""
+        return True
 
-    def body_rate(self, now: float) -> float:
-        """There is none."""
-        return 0
-
-    def make_room(self) -> None:
+    def make_room(self, rate: float, *, known: bool) -> None:
         """There is nothing to give up."""
 
     def abort(self) -> None:

@@ -13,9 +13,9 @@ from .support import Wire, WireTransport, World, parse_replies, problem
 GET = b"GET /api/v1/get/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def world_of(in_all: int) -> tuple[World, Connections]:
+def world_of(in_all: int, per_address: int | None = None) -> tuple[World, Connections]:
     """A site with a limit, and what counts its connections."""
-    connections = Connections(lambda: in_all, lambda: in_all, 0)
+    connections = Connections(lambda: in_all, lambda: in_all if per_address is None else per_address, 0)
     return World(connections=connections), connections
 
 
@@ -42,6 +42,20 @@ def test_one_too_many_is_told_so() -> None:
     second.transport.disconnect()
     assert (connections.open, world.site.connections) == (1, 1)
     assert world.request("GET", "/api/v1/health").status == 200
+
+
+def test_the_limit_is_named() -> None:
+    """The key and the number in force, also where that is made from another: 0 is three quarters of all."""
+    for in_all, per_address, sentence in (
+        (1, 1, "too many connections: limits.max_connections allows 1; try again"),
+        (2, 1, "too many connections from this address: limits.max_connections_per_address allows 1; try again"),
+        (3, 0, "too many connections from this address: limits.max_connections_per_address allows 2; try again"),
+    ):
+        world, connections = world_of(in_all, per_address)
+        for _ in range(per_address or 2):
+            connections.enter("http", "10.0.0.1")
+        (reply,) = parse_replies(refused(world).value())
+        assert problem(reply)[2] == sentence
 
 
 def test_a_refused_client_gets_time_to_read() -> None:
