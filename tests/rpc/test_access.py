@@ -346,6 +346,33 @@ def test_an_operation_of_a_pipeline_that_waits_for_its_key(guarded: Guarded, tra
     assert guarded.world.stored() == {"a/1": "first", "a/2": "later"}
 
 
+def test_one_token_cannot_take_all_pipelines(make_world: Callable[..., World]) -> None:
+    """Idle ones cost it nothing, and would keep others out without end. It has three quarters, from all connections."""
+    guarded = Guarded(make_world, threads=16, max_pipelines=4)
+    places = guarded.world.places.pipeline
+    message = get(1, "a/1").SerializeToString()
+    talks = [Talk(guarded, PIPELINE, APP) for _ in range(3)]
+    assert all([talk.ask(message) for talk in talks])
+    for channel in (guarded.channel, guarded.world.connect()):
+        refused = channel.stream_stream(PIPELINE)(iter([message]), timeout=PATIENCE, metadata=metadata(APP))
+        assert refused.code() is StatusCode.RESOURCE_EXHAUSTED
+        assert refused.details() == "too many pipelines: of limits.max_pipelines each principal may have 3; try again"
+    other = Talk(guarded, PIPELINE, ROOT)
+    assert other.ask(message)
+    one_more = Talk(guarded, PIPELINE, ROOT)
+    assert one_more.call.details() == "too many pipelines: limits.max_pipelines is 4; try again"
+    assert (places.open, places.refused) == (4, 3)
+    talks[0].end()
+    assert talks[0].call.code() is StatusCode.OK
+    wait_until(lambda: places.open == 3)
+    talks[0] = Talk(guarded, PIPELINE, APP)
+    assert talks[0].ask(message)
+    for talk in (*talks, other):
+        talk.end()
+        assert talk.call.code() is StatusCode.OK
+    wait_until(lambda: places.open == 0)
+
+
 def test_one_token_cannot_take_all(make_world: Callable[..., World]) -> None:
     """With its share under way it is refused, in pipelines too, while another token is served."""
     guarded, share = Guarded(make_world, threads=8, max_in_flight=8), 6
