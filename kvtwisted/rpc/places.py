@@ -41,11 +41,13 @@ class Places:
         """Count in one stream; None is nobody who has a share. Raises CallError, which names the limit."""
         with self._lock:
             if self.open >= self._capacity:
-                self._refuse(f"{self._limit} is {self._capacity}")
+                self._refuse("")
             if owner is not None:
                 of_owner = self._by_owner.get(owner, 0)
                 if of_owner >= self._share:
-                    self._refuse(f"of {self._limit} each {self._whose} may have {self._share}")
+                    self._refuse(
+                        f"{self._limit} is {self._capacity}, of which each {self._whose} may have {self._share}"
+                    )
                 self._by_owner[owner] = of_owner + 1
             self.open += 1
 
@@ -58,9 +60,10 @@ class Places:
                 if not self._by_owner[owner]:
                     del self._by_owner[owner]
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, more: str) -> None:
         self.refused += 1
-        raise CallError(Code.RESOURCE_EXHAUSTED, f"too many {self._what}: {reason}; try again")
+        sentence = f"too many {self._what}: {self._limit} is {self._capacity}{more}; try again"
+        raise CallError(Code.RESOURCE_EXHAUSTED, sentence)
 
 
 class StreamPlaces(NamedTuple):

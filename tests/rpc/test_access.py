@@ -27,7 +27,7 @@ from tests.security.support import grant, made
 from tests.support.reactors import on
 
 from .native.peer import Peer, enveloped, request_fields
-from .support import CLASSES, PATIENCE, World
+from .support import CLASSES, PATIENCE, World, wait_until
 from .test_pipeline import get, set_
 
 PIPELINE = f"/{SERVICES[0]}/Pipeline"
@@ -233,8 +233,9 @@ def test_revocation_in_the_middle_of_a_stream(guarded: Guarded, path: str) -> No
     assert "a/2" not in guarded.world.stored()
 
 
-def test_other_rights_in_the_middle_of_a_stream(guarded: Guarded, transport: str) -> None:
+def test_other_rights_in_the_middle_of_a_stream(make_world: Callable[..., World], transport: str) -> None:
     """They hold from the next operation on; a native pipeline ends so that clients open it again."""
+    guarded = Guarded(make_world, threads=8)
     talk = Talk(guarded, PIPELINE, APP)
     assert talk.ask(set_(1, "a/1", "v").SerializeToString())
     guarded.replace(_ROOT, _APP._replace(grants=(grant("get,set", b"b/"),)))
@@ -352,11 +353,12 @@ def test_one_token_cannot_take_all_pipelines(make_world: Callable[..., World]) -
     places = guarded.world.places.pipeline
     message = get(1, "a/1").SerializeToString()
     talks = [Talk(guarded, PIPELINE, APP) for _ in range(3)]
-    assert all([talk.ask(message) for talk in talks])
+    assert all(talk.ask(message) for talk in talks)
     for channel in (guarded.channel, guarded.world.connect()):
         refused = channel.stream_stream(PIPELINE)(iter([message]), timeout=PATIENCE, metadata=metadata(APP))
         assert refused.code() is StatusCode.RESOURCE_EXHAUSTED
-        assert refused.details() == "too many pipelines: of limits.max_pipelines each principal may have 3; try again"
+        sentence = "limits.max_pipelines is 4, of which each principal may have 3"
+        assert refused.details() == f"too many pipelines: {sentence}; try again"
     other = Talk(guarded, PIPELINE, ROOT)
     assert other.ask(message)
     one_more = Talk(guarded, PIPELINE, ROOT)

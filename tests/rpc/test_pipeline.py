@@ -218,7 +218,7 @@ def test_a_client_that_goes_away(world: World, talk: Conversation) -> None:
 
 
 def test_too_many_pipelines(make_world: Callable[..., World]) -> None:
-    """One pipeline more than there may be is refused, and works when another has ended. Where all are one, one has all."""
+    """One pipeline more than there may be is refused, and works when another has ended."""
     world = make_world(threads=8, max_pipelines=2)
     places = world.places.pipeline
     first, second = Conversation(world.channel), Conversation(world.channel)

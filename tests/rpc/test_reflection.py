@@ -17,9 +17,10 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 
 from kvtwisted.rpc import pipeline, reflection
 from kvtwisted.rpc.methods import METHODS, SERVICES
+from kvtwisted.rpc.places import MAX_REFLECTION_STREAMS
 from kvtwisted.rpc.reflection import NAMES
 
-from .support import PATIENCE, World
+from .support import PATIENCE, World, wait_until
 
 ALL = {*SERVICES, "grpc.health.v1.Health", *NAMES}
 
@@ -138,6 +139,7 @@ def test_a_stream_is_bounded_in_time(world: World, monkeypatch: pytest.MonkeyPat
     for _ in range(MAX_REFLECTION_STREAMS + 1):
         stream = Stream(world.channel)
         assert stream.call.code() in (StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED)
+        wait_until(lambda: world.places.reflection.open == 0)
 
 
 def test_streams_do_not_hold_the_shutdown_up(world: World) -> None:
