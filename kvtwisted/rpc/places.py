@@ -45,9 +45,7 @@ class Places:
             if owner is not None:
                 of_owner = self._by_owner.get(owner, 0)
                 if of_owner >= self._share:
-                    self._refuse(
-                        f"{self._limit} is {self._capacity}, of which each {self._whose} may have {self._share}"
-                    )
+                    self._refuse(f", of which each {self._whose} may have {self._share}")
                 self._by_owner[owner] = of_owner + 1
             self.open += 1
 

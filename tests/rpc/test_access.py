@@ -354,11 +354,13 @@ def test_one_token_cannot_take_all_pipelines(make_world: Callable[..., World]) -
     message = get(1, "a/1").SerializeToString()
     talks = [Talk(guarded, PIPELINE, APP) for _ in range(3)]
     assert all(talk.ask(message) for talk in talks)
-    for channel in (guarded.channel, guarded.world.connect()):
+    elsewhere = guarded.world.connect()
+    for channel in (guarded.channel, elsewhere):
         refused = channel.stream_stream(PIPELINE)(iter([message]), timeout=PATIENCE, metadata=metadata(APP))
         assert refused.code() is StatusCode.RESOURCE_EXHAUSTED
         sentence = "limits.max_pipelines is 4, of which each principal may have 3"
         assert refused.details() == f"too many pipelines: {sentence}; try again"
+    elsewhere.close()
     other = Talk(guarded, PIPELINE, ROOT)
     assert other.ask(message)
     one_more = Talk(guarded, PIPELINE, ROOT)

@@ -14,7 +14,9 @@ def test_shares(capacity: int, share: int) -> None:
     places = Places("streams", "a limit", capacity, "owner")
     for _ in range(share):
         places.enter("a")
-    with pytest.raises(CallError, match=f"^too many streams: a limit is {capacity}"):
+    # All is taken when a single one is: that is said first.
+    more = f", of which each owner may have {share}" if share < capacity else ""
+    with pytest.raises(CallError, match=f"^too many streams: a limit is {capacity}{more}; try again$"):
         places.enter("a")
     for _ in range(capacity - share):
         places.enter()
