@@ -1,6 +1,6 @@
 """Places for streams that stay open: bounded in number, of which nobody has all. Needs no transport; any thread.
 
-See Note [Nobody takes all]: a stream that idles costs its client nothing, and would keep others out without end.
+A stream that idles costs its client nothing, and would keep others out without end; see Note [Nobody takes all].
 """
 
 from __future__ import annotations
