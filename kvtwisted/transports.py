@@ -24,6 +24,7 @@ from .metrics import CONTENT_TYPE, Metrics
 from .rpc.listening import BACKLOG, joined
 from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
+from .rpc.places import StreamPlaces
 from .rpc.threaded_server import ThreadedGrpcServer
 from .security.connections import Connections
 from .security.gate import Gate
@@ -63,11 +64,12 @@ class Behind(NamedTuple):
 
 class _GrpcServer(NamedTuple):
     """A gRPC server of either transport: what starts it and returns the port, what stops it within a grace in seconds,
-    and the server itself if it is ours, which counts and limits what grpcio does not.
+    its streams that stay open, and the server itself if it is ours, which counts and limits what grpcio does not.
     """
 
     start: Callable[[], int]
     stop: Callable[[float], Deferred[Any]]
+    places: StreamPlaces
     native: NativeGrpcServer | None = None
 
 
@@ -148,6 +150,14 @@ class Transports:
                 partial(site.refused.__getitem__, reason),
                 reason=reason,
             )
+        for kind, places in self._grpc.places._asdict().items():
+            metrics.watch("kv_streams", "Open gRPC streams.", partial(getattr, places, "open"), kind=kind)
+            metrics.watch_total(
+                "kv_streams_refused",
+                "gRPC streams refused because there were too many, in all or of one client.",
+                partial(getattr, places, "refused"),
+                kind=kind,
+            )
         for certificates in self._behind.certificates.all:
             metrics.watch(
                 "kv_tls_certificate_expiry_seconds",
@@ -206,6 +216,8 @@ class Transports:
             certificates=behind.certificates.grpc,
             max_unfinished_bytes=settings.limits.max_unfinished_bytes,
             max_unsent_bytes=settings.limits.max_unsent_bytes,
+            max_pipelines=settings.limits.max_pipelines,
+            max_watches=settings.limits.max_watches,
         )
         more: dict[str, Any] = {
             "max_response_bytes": lambda: self._settings().grpc.max_response_bytes,
@@ -218,11 +230,13 @@ class Transports:
                 self._reactor, gate, behind.work, health, options, **more,
                 connections=behind.connections,
             )  # fmt: skip
-            return _GrpcServer(native.start, native.stop, native)
+            return _GrpcServer(native.start, native.stop, native.places, native)
         threaded = ThreadedGrpcServer(gate, health, options, **more)
         reactor = self._reactor
         return _GrpcServer(
-            threaded.start, lambda grace: deferToThreadPool(reactor, reactor.getThreadPool(), threaded.stop, grace)
+            threaded.start,
+            lambda grace: deferToThreadPool(reactor, reactor.getThreadPool(), threaded.stop, grace),
+            threaded.places,
         )
 
 

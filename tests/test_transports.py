@@ -20,7 +20,9 @@ from kvtwisted.core.errors import InvalidConfig
 from kvtwisted.http.deadlines import REASONS, ByteLimits
 from kvtwisted.http.refusing import REASONS as WHY_REFUSED
 from kvtwisted.metrics import Metrics
+from kvtwisted.rpc.errors import CallError
 from kvtwisted.rpc.native import lifetime
+from kvtwisted.rpc.places import MAX_REFLECTION_STREAMS
 from kvtwisted.transports import Transports
 
 from .rpc.support import logged
@@ -160,6 +162,34 @@ def test_what_is_counted_shows(tmp_path: Path) -> Generator[Any, Any, None]:
         assert started.values("kv_unfinished_refused_total") == {("http",): 7, ("grpc",): 8}
         assert started.values("kv_unfinished_request_bytes") == {("http",): 1000, ("grpc",): 0}
         assert started.values("kv_unsent_answer_bytes") == {("http",): 0, ("grpc",): 30}
+    finally:
+        yield started.server.stopService()
+
+
+@pytest_twisted.inlineCallbacks
+@pytest.mark.parametrize(("transport", "pipelines"), [("native", 7), ("threaded", 2)])
+def test_streams(tmp_path: Path, transport: str, pipelines: int) -> Generator[Any, Any, None]:
+    """What is configured holds (half of grpc.threads where that is less), and what is open and refused shows."""
+    started = Started(
+        tmp_path,
+        KV_GRPC_TRANSPORT=transport,
+        KV_GRPC_THREADS="4",
+        KV_LIMITS_MAX_PIPELINES="7",
+        KV_LIMITS_MAX_WATCHES="3",
+    )
+    try:
+        expected = {}
+        for number, (kind, places) in enumerate(started.transports._grpc.places._asdict().items()):
+            capacity = {"pipeline": pipelines, "watch": 3, "reflection": MAX_REFLECTION_STREAMS}[kind]
+            for _ in range(capacity):
+                places.enter()
+            for _ in range(number):
+                with pytest.raises(CallError, match=f" is {capacity}; try again"):
+                    places.enter()
+            places.leave()
+            expected[(kind,)] = (capacity - 1, number)
+        open_streams, refused = started.values("kv_streams"), started.values("kv_streams_refused_total")
+        assert {kind: (open_streams[kind], refused[kind]) for kind in expected} == expected
     finally:
         yield started.server.stopService()
 

@@ -197,6 +197,15 @@ class LimitSettings:
         low=8 * MIB,
         high=1024 * GIB,
     )
+    max_pipelines: int = option(
+        100,
+        "Open gRPC pipelines; of one token or certificate three quarters. With grpc.transport = threaded each takes a "
+        "thread, and there are at most half of grpc.threads.",
+        low=1, high=100_000,
+    )  # fmt: skip
+    max_watches: int = option(
+        1000, "Open Watch streams of gRPC's health service; from one address three quarters.", low=1, high=100_000
+    )
     max_connections: int = option(
         0,
         "Connections to HTTP and native gRPC together; 0: as many as there are file descriptors for.",

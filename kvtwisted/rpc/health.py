@@ -11,19 +11,18 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from twisted.logger import Logger
 
 from ..core.health import Health
+from ..security.buckets import network_of
 from ..threaded.health_checks import Fault, HealthChecks
 from .errors import CallError, Code
 from .messages import parse
 from .methods import SERVICES
+from .places import Places
 from .watchdog import Watchdog
 
 SERVICE = "grpc.health.v1.Health"
 
 #: The services whose health is known: the server as a whole, and each name of its service. They are ill together.
 KNOWN = ("", *SERVICES)
-
-#: Watch streams at once; one more is refused.
-MAX_WATCHES = 1000
 
 #: Seconds that one client may take to accept one status before its stream is cancelled.
 SEND_SECONDS = 5.0
@@ -82,8 +81,9 @@ class Stream(Protocol):
 class _Watch:
     """One open Watch stream. `send` blocks until the connection has taken the message; None ends the stream."""
 
-    def __init__(self, known: bool, stream: Stream, send: Callable[[bytes | None], None]) -> None:
+    def __init__(self, known: bool, network: str, stream: Stream, send: Callable[[bytes | None], None]) -> None:
         self.known = known
+        self.network = network
         self.stream = stream
         self.send = send
         self.sent: int | None = None
@@ -96,9 +96,10 @@ class Watches:
     health.
     """
 
-    def __init__(self, health: Health, watchdog: Watchdog) -> None:
+    def __init__(self, health: Health, watchdog: Watchdog, places: Places) -> None:
         self._health = health
         self._watchdog = watchdog
+        self._places = places
         self._lock = threading.Lock()
         self._watches: set[_Watch] = set()
         self._status: int = NOT_SERVING
@@ -120,17 +121,16 @@ class Watches:
             for watch in self._open():
                 watch.stream.cancel()
 
-    def add(self, message: bytes, stream: Stream, send: Callable[[bytes | None], None]) -> None:
-        """Serve one stream until its client ends it. Returns at once.
+    def add(self, message: bytes, address: str, stream: Stream, send: Callable[[bytes | None], None]) -> None:
+        """Serve one stream, whose client has this address, until that ends it. Returns at once.
 
-        Raises CallError: RESOURCE_EXHAUSTED over MAX_WATCHES, UNAVAILABLE while the server stops.
+        Raises CallError: RESOURCE_EXHAUSTED when there is no place, UNAVAILABLE while the server stops.
         """
-        watch = _Watch(parse(HealthCheckRequest, message).service in KNOWN, stream, send)
+        watch = _Watch(parse(HealthCheckRequest, message).service in KNOWN, network_of(address), stream, send)
         with self._lock:
             if self._stopping:
                 raise CallError(Code.UNAVAILABLE, "the server is stopping")
-            if len(self._watches) >= MAX_WATCHES:
-                raise CallError(Code.RESOURCE_EXHAUSTED, f"too many Watch streams: {MAX_WATCHES} are open already")
+            self._places.enter(watch.network)
             self._watches.add(watch)
         if stream.add_callback(lambda: self._forget(watch)):
             self._changed.set()
@@ -139,7 +139,9 @@ class Watches:
 
     def _forget(self, watch: _Watch) -> None:
         with self._lock:
-            self._watches.discard(watch)
+            if watch in self._watches:
+                self._watches.discard(watch)
+                self._places.leave(watch.network)
 
     def _open(self) -> tuple[_Watch, ...]:
         with self._lock:

@@ -20,8 +20,6 @@ from .methods import METHODS, varint
 
 #: The method's name.
 NAME = "Pipeline"
-#: Open pipelines of the whole server; one more is refused.
-MAX_STREAMS = 100
 #: Bytes of one message, once decompressed: the largest Set, and its encoding.
 MESSAGE_BYTES = MAX_KEY_BYTES + MAX_VALUE_BYTES + 64
 

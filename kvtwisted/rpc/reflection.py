@@ -18,8 +18,7 @@ from .methods import SERVICES
 #: The protocol's two names; their messages are the same on the wire, and so is the answer.
 NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
-#: Streams at once, since each takes a thread of the threaded transport, and the seconds that one may stay open.
-MAX_STREAMS = 4
+#: Seconds that a stream may stay open.
 STREAM_SECONDS = 30.0
 
 

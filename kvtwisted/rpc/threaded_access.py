@@ -27,8 +27,8 @@ class Access:
         # The gate keeps those that hold; one that a thread adds after it was withdrawn is forgotten all the same.
         self._calls: WeakKeyDictionary[Pass, Calls] = WeakKeyDictionary()
 
-    def calls(self, context: grpc.ServicerContext, requirement: str = AUTHENTICATED) -> Calls:
-        """What runs this call, which has this requirement. Raises CallError when nobody known makes it."""
+    def admit(self, context: grpc.ServicerContext, requirement: str = AUTHENTICATED) -> Pass:
+        """Who makes this call, which has this requirement. Raises CallError when it is nobody known."""
         try:
             visitor = _visitor(context)
             admitted = self._gate.admit(visitor)
@@ -36,6 +36,11 @@ class Access:
                 admitted.require(requirement, visitor.address)
         except KvError as error:
             raise call_error(error, "authentication") from None
+        return admitted
+
+    def calls(self, context: grpc.ServicerContext, requirement: str = AUTHENTICATED) -> Calls:
+        """What runs it. Raises CallError too."""
+        admitted = self.admit(context, requirement)
         calls = self._calls.get(admitted)
         if calls is None:
             # Two threads may both make one; either does.
@@ -46,13 +51,13 @@ class Access:
 def _visitor(context: grpc.ServicerContext) -> Visitor:
     authorization = [value for name, value in context.invocation_metadata() or () if name == "authorization"]
     return Visitor(
-        _address(context.peer()),
+        address_of(context.peer()),
         tuple([value if isinstance(value, bytes) else value.encode("utf-8", "replace") for value in authorization]),
         # What the stubs call bytes is several of them.
         rpc_peer_name(cast(Any, context.auth_context())),
     )
 
 
-def _address(peer: str) -> str:
+def address_of(peer: str) -> str:
     """The IP address in what grpcio calls a peer: "ipv4:127.0.0.1:4711" or "ipv6:%5B::1%5D:4711"."""
     return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
@@ -29,8 +30,9 @@ from .errors import CallError, Code, call_error
 from .health import Watches
 from .messages import decompress, is_compressed
 from .methods import METHODS, SERVICES, Method
+from .places import Places, StreamPlaces, share_of
 from .reflection import Reflection
-from .threaded_access import Access
+from .threaded_access import Access, address_of
 from .watchdog import Watchdog
 
 #: Threads for health and reflection: its streams, and as many for what comes and goes.
@@ -58,7 +60,7 @@ class Handlers(grpc.GenericRpcHandler):
         watchdog: Watchdog,
         side_threads: ThreadPoolExecutor,
         message_limit: int,
-        max_pipelines: int,
+        places: StreamPlaces,
     ) -> None:
         self._access = access
         self._request_timeout = request_timeout
@@ -67,11 +69,10 @@ class Handlers(grpc.GenericRpcHandler):
         self._watchdog = watchdog
         self._side_threads = side_threads
         self._message_limit = message_limit
-        self._max_pipelines = max_pipelines
+        self._places = places
         self._reflection = Reflection()
         self._streams_lock = threading.Lock()
         self._streams: set[grpc.ServicerContext] = set()
-        self._pipelines: set[grpc.ServicerContext] = set()
         self._handlers: dict[str, Callable[[float], RpcHandler]] = {
             f"/{service}/{method.name}": partial(self._unary, method)
             for service in SERVICES
@@ -95,7 +96,7 @@ class Handlers(grpc.GenericRpcHandler):
     def end_streams(self) -> None:
         """Cancel the reflection streams and pipelines, which a stopping server must not wait for."""
         with self._streams_lock:
-            streams = (*self._streams, *self._pipelines)
+            streams = tuple(self._streams)
         for stream in streams:
             stream.cancel()
 
@@ -155,39 +156,45 @@ class Handlers(grpc.GenericRpcHandler):
     ) -> None:
         message = self._receive(arrived + SIDE_SECONDS, messages, context)
         try:
-            self._watches.add(self._expand(message), context, send)
+            self._watches.add(self._expand(message), address_of(context.peer()), context, send)
         except Exception as error:
             _abort(context, call_error(error, "health watch"))
 
     def _answer_reflection(self, arrived: float, messages: Messages, context: grpc.ServicerContext) -> Iterator[bytes]:
         self._admit(context)
-        with self._streams_lock:
-            if len(self._streams) >= reflection.MAX_STREAMS:
-                _abort(context, CallError(Code.RESOURCE_EXHAUSTED, "too many reflection streams at once; try again"))
-            self._streams.add(context)
-        try:
-            with self._watchdog.limit(arrived + reflection.STREAM_SECONDS, context.cancel):
-                for message in messages:
-                    self._admit(context)
-                    yield self._reflect(message, context)
-        finally:
-            with self._streams_lock:
-                self._streams.discard(context)
+        with (
+            self._place(self._places.reflection, None, context),
+            self._watchdog.limit(arrived + reflection.STREAM_SECONDS, context.cancel),
+        ):
+            for message in messages:
+                self._admit(context)
+                yield self._reflect(message, context)
 
     def _answer_pipeline(self, messages: Messages, context: grpc.ServicerContext) -> Iterator[bytes]:
         """One operation after the other, since a stream has one thread here."""
-        self._admit(context)
-        with self._streams_lock:
-            if len(self._pipelines) >= self._max_pipelines:
-                sentence = f"too many pipelines: {self._max_pipelines} are open already, half of grpc.threads"
-                _abort(context, CallError(Code.RESOURCE_EXHAUSTED, sentence))
-            self._pipelines.add(context)
         try:
+            owner = share_of(self._access.admit(context))
+        except CallError as error:
+            _abort(context, error)
+        with self._place(self._places.pipeline, owner, context):
             for message in messages:
                 yield self._run_operation(message, context)
+
+    @contextmanager
+    def _place(self, places: Places, owner: str | None, context: grpc.ServicerContext) -> Iterator[None]:
+        """Count a stream while it is open, so that `end_streams` finds it."""
+        try:
+            places.enter(owner)
+        except CallError as error:
+            _abort(context, error)
+        with self._streams_lock:
+            self._streams.add(context)
+        try:
+            yield
         finally:
             with self._streams_lock:
-                self._pipelines.discard(context)
+                self._streams.discard(context)
+            places.leave(owner)
 
     def _run_operation(self, message: bytes, context: grpc.ServicerContext) -> bytes:
         try:

@@ -14,12 +14,12 @@ from ..security.certificates import Identity
 from ..security.gate import Gate
 from ..threaded.health_checks import HealthChecks
 from ..tls.renewal import Certificates
-from . import pipeline
 from .calls import Calls
 from .health import Watches
 from .listening import cannot_listen, check_address, joined
 from .messages import message_limit
 from .options import GrpcOptions
+from .places import StreamPlaces, make_places
 from .threaded_access import Access
 from .threaded_handlers import SIDE_THREADS, Handlers
 from .watchdog import Watchdog
@@ -51,6 +51,8 @@ class ThreadedGrpcServer:
         self._health = health
         self._options = options
         self._request_timeout = request_timeout
+        #: Those of streams that stay open.
+        self.places = make_places(options, options.threads)
         self._access = Access(
             gate,
             lambda admitted: Calls(
@@ -63,7 +65,9 @@ class ThreadedGrpcServer:
     def start(self) -> int:
         """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
         check_address(self._options.host, self._options.port)
-        self._running = _Running(self._access, self._request_timeout, self._checks, self._health, self._options)
+        self._running = _Running(
+            self._access, self._request_timeout, self._checks, self._health, self._options, self.places
+        )
         return self._running.port
 
     def stop(self, grace: float) -> None:
@@ -86,16 +90,16 @@ class _Running:
         checks: HealthChecks,
         health: Health,
         options: GrpcOptions,
+        places: StreamPlaces,
     ) -> None:
         _redirect_logging()
         self._watchdog = Watchdog()
-        self._watches = Watches(health, self._watchdog)
+        self._watches = Watches(health, self._watchdog, places.watch)
         self._threads = ThreadPoolExecutor(options.threads, "grpc")
         self._side_threads = ThreadPoolExecutor(SIDE_THREADS, "grpc-side")
         limit = message_limit(options.max_request_bytes)
-        pipelines = min(options.threads // 2, pipeline.MAX_STREAMS)
         self._handlers = Handlers(
-            access, request_timeout, checks, self._watches, self._watchdog, self._side_threads, limit, pipelines
+            access, request_timeout, checks, self._watches, self._watchdog, self._side_threads, limit, places
         )
         self._server = grpc.server(
             self._threads,

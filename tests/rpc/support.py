@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic, sleep
 from typing import Any, Callable
 
 import grpc
@@ -146,6 +147,8 @@ class World:
         max_in_flight: int = 64,
         max_request_bytes: int = 2 * MIB,
         max_unfinished_bytes: int | None = None,
+        max_pipelines: int = 100,
+        max_watches: int = 1000,
         transport: str = "threaded",
         certificate: str = "",
         private_key: str = "",
@@ -175,8 +178,9 @@ class World:
             # Half of it is promised: to eight of the largest messages.
             max_unfinished_bytes = 16 * message_limit(max_request_bytes)
         options = GrpcOptions(
-            host, port, threads, max_in_flight, max_request_bytes, self.certificates, max_unfinished_bytes
-        )
+            host, port, threads, max_in_flight, max_request_bytes, self.certificates, max_unfinished_bytes,
+            max_pipelines=max_pipelines, max_watches=max_watches,
+        )  # fmt: skip
         limits: Any = {
             "max_response_bytes": lambda: self.max_response_bytes,
             "request_timeout": lambda: self.request_timeout,
@@ -189,6 +193,7 @@ class World:
         else:
             limits["connections"] = connections
             self.server = NativeServer(self.operations, gate, self.health, options, **limits)
+        self.places = getattr(self.server, "native", self.server).places
         self.host = f"[{host}]" if ":" in host else host
 
     def start(self) -> None:
@@ -244,3 +249,11 @@ def logged() -> Iterator[list[LogEvent]]:
         yield events
     finally:
         globalLogPublisher.removeObserver(events.append)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when it holds: a client may hear of a stream's end before the server has done with it."""
+    until = monotonic() + PATIENCE
+    while not condition():
+        assert monotonic() < until, "it never did"
+        sleep(0.001)

@@ -28,7 +28,7 @@ from tests.support.reactors import on
 
 from .native.bystander import eventually
 from .native.peer import Peer, enveloped, request_fields
-from .support import CLASSES, PATIENCE, World
+from .support import CLASSES, PATIENCE, World, wait_until
 from .test_pipeline import get, set_
 
 PIPELINE = f"/{SERVICES[0]}/Pipeline"
@@ -234,8 +234,9 @@ def test_revocation_in_the_middle_of_a_stream(guarded: Guarded, path: str) -> No
     assert "a/2" not in guarded.world.stored()
 
 
-def test_other_rights_in_the_middle_of_a_stream(guarded: Guarded, transport: str) -> None:
+def test_other_rights_in_the_middle_of_a_stream(make_world: Callable[..., World], transport: str) -> None:
     """They hold from the next operation on; a native pipeline ends so that clients open it again."""
+    guarded = Guarded(make_world, threads=8)
     talk = Talk(guarded, PIPELINE, APP)
     assert talk.ask(set_(1, "a/1", "v").SerializeToString())
     guarded.replace(_ROOT, _APP._replace(grants=(grant("get,set", b"b/"),)))
@@ -345,6 +346,36 @@ def test_an_operation_of_a_pipeline_that_waits_for_its_key(guarded: Guarded, tra
         hold.release()
         assert guarded.call("Set", ROOT, key="a/2", value="later").success
     assert guarded.world.stored() == {"a/1": "first", "a/2": "later"}
+
+
+def test_one_token_cannot_take_all_pipelines(make_world: Callable[..., World]) -> None:
+    """Idle ones cost it nothing, and would keep others out without end. It has three quarters, from all connections."""
+    guarded = Guarded(make_world, threads=16, max_pipelines=4)
+    places = guarded.world.places.pipeline
+    message = get(1, "a/1").SerializeToString()
+    talks = [Talk(guarded, PIPELINE, APP) for _ in range(3)]
+    assert all(talk.ask(message) for talk in talks)
+    elsewhere = guarded.world.connect()
+    for channel in (guarded.channel, elsewhere):
+        refused = channel.stream_stream(PIPELINE)(iter([message]), timeout=PATIENCE, metadata=metadata(APP))
+        assert refused.code() is StatusCode.RESOURCE_EXHAUSTED
+        sentence = "limits.max_pipelines is 4, of which each principal may have 3"
+        assert refused.details() == f"too many pipelines: {sentence}; try again"
+    elsewhere.close()
+    other = Talk(guarded, PIPELINE, ROOT)
+    assert other.ask(message)
+    one_more = Talk(guarded, PIPELINE, ROOT)
+    assert one_more.call.details() == "too many pipelines: limits.max_pipelines is 4; try again"
+    assert (places.open, places.refused) == (4, 3)
+    talks[0].end()
+    assert talks[0].call.code() is StatusCode.OK
+    wait_until(lambda: places.open == 3)
+    talks[0] = Talk(guarded, PIPELINE, APP)
+    assert talks[0].ask(message)
+    for talk in (*talks, other):
+        talk.end()
+        assert talk.call.code() is StatusCode.OK
+    wait_until(lambda: places.open == 0)
 
 
 def test_one_token_cannot_take_all(make_world: Callable[..., World]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from kvtwisted.config.schema import KEYS
 from kvtwisted.core import limits
-from kvtwisted.rpc import health, pipeline, reflection, threaded_handlers, threaded_server
+from kvtwisted.rpc import health, pipeline, places, reflection, threaded_handlers, threaded_server
 from kvtwisted.rpc.errors import Code
 from kvtwisted.rpc.native import guard, header_blocks, lifetime, pipelines, receiving, sending, server, streams
 
@@ -54,8 +54,8 @@ def test_figures() -> None:
         f"0 to {limits.MAX_VALUE_BYTES:,} bytes",
         f"{limits.MAX_TTL_SECONDS:,}",
         f"| streams of one connection | {streams.MAX_STREAMS:,} |",
-        f"| open Watch streams | {health.MAX_WATCHES:,} |",
-        f"| open reflection streams | {reflection.MAX_STREAMS}, of {reflection.STREAM_SECONDS:.0f} s at most |",
+        f"| open Watch streams | `limits.max_watches` ({KEYS['limits.max_watches'].default:,}) |",
+        f"| open reflection streams | {places.MAX_REFLECTION_STREAMS}, of {reflection.STREAM_SECONDS:.0f} s at most |",
     ):
         assert said(sentence), sentence
 
@@ -75,14 +75,14 @@ def test_figures_of_the_threaded_transport() -> None:
         assert said(sentence.format(figure)), option
     assert said(f"`CANCELLED` after {threaded_handlers.SIDE_SECONDS:.0f} s |")
     assert said(f"`grpc.threads` ({KEYS['grpc.threads'].default}) |")
-    assert said(f"| half of `grpc.threads`, {pipeline.MAX_STREAMS} at most |")
+    assert said("| the same, and at most half of `grpc.threads` |")
 
 
 def test_figures_of_the_native_transport() -> None:
     """Its limits, and how long it waits for what."""
     for sentence in (
         f"`storage.threads` ({KEYS['storage.threads'].default}, ",
-        f"| open pipelines | {pipeline.MAX_STREAMS} |",
+        f"| open pipelines | `limits.max_pipelines` ({KEYS['limits.max_pipelines'].default:,}) |",
         f"| one operation's message | {pipeline.MESSAGE_BYTES:,} bytes, decompressed |",
         f"| operations of a pipeline under way | {pipelines.MAX_UNANSWERED:,} |",
         f"no more window while {pipelines.MAX_UNANSWERED:,} operations or {pipelines.REQUEST_BYTES // MIB} MiB of them "

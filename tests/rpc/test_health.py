@@ -11,16 +11,19 @@ import pytest
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from hyperframe.frame import DataFrame
 
 from kvtwisted.core.errors import StorageError, Unavailable
 from kvtwisted.core.health import Health
 from kvtwisted.rpc import health as rpc_health
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.health import KNOWN, Watches
+from kvtwisted.rpc.places import Places
 from kvtwisted.rpc.watchdog import Watchdog
 from kvtwisted.threaded import health_checks
 
-from .support import PATIENCE, Hold, World
+from .native.peer import Peer
+from .support import PATIENCE, Hold, World, wait_until
 
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
@@ -205,10 +208,16 @@ def health() -> Health:
 
 
 @pytest.fixture
-def watches(health: Health) -> Iterator[Watches]:
+def places() -> Places:
+    """Three, of which an address may have two."""
+    return Places("Watch streams", "limits.max_watches", 3, "address")
+
+
+@pytest.fixture
+def watches(health: Health, places: Places) -> Iterator[Watches]:
     """Running watches of `health`."""
     watchdog = Watchdog()
-    watches = Watches(health, watchdog)
+    watches = Watches(health, watchdog, places)
     watchdog.start()
     watches.start()
     yield watches
@@ -220,9 +229,9 @@ def test_a_stuck_watcher_is_cut_off(watches: Watches, health: Health, monkeypatc
     """A client that does not read is cancelled; the others hear, and who changes the health does not wait."""
     monkeypatch.setattr(rpc_health, "SEND_SECONDS", 0.0)
     stuck, good = FakeStream(stuck=True), FakeStream()
-    watches.add(b"", stuck, stuck.send)
+    watches.add(b"", "192.0.2.1", stuck, stuck.send)
     assert stuck.cancelled.wait(PATIENCE)
-    watches.add(b"", good, good.send)
+    watches.add(b"", "192.0.2.1", good, good.send)
     good.received()
     health.fail("disk", "the disk is full")
     good.received()
@@ -237,7 +246,7 @@ def test_changing_the_health_never_waits_for_a_watcher(watches: Watches, health:
         hold()
         good.send(message)
 
-    watches.add(b"", good, slow)
+    watches.add(b"", "192.0.2.1", good, slow)
     hold.reached()
     health.fail("disk", "the disk is full")
     health.recover("disk")
@@ -251,41 +260,72 @@ def test_changing_the_health_never_waits_for_a_watcher(watches: Watches, health:
 def test_a_broken_watcher_is_dropped(watches: Watches, health: Health) -> None:
     """An error while sending to one stream ends that stream alone."""
     broken, good = FakeStream(broken=True), FakeStream()
-    watches.add(b"", broken, broken.send)
+    watches.add(b"", "192.0.2.1", broken, broken.send)
     assert broken.cancelled.wait(PATIENCE)
-    watches.add(b"", good, good.send)
+    watches.add(b"", "192.0.2.1", good, good.send)
     good.received()
     assert good.sent == [SERVING]
 
 
-def test_a_bounded_number_of_watches(watches: Watches, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One stream over the limit is RESOURCE_EXHAUSTED; when a stream ends, its place is free."""
-    monkeypatch.setattr(rpc_health, "MAX_WATCHES", 2)
-    first, second, third = FakeStream(), FakeStream(), FakeStream()
-    watches.add(b"", first, first.send)
-    watches.add(b"", second, second.send)
+@pytest.mark.parametrize(
+    ("addresses", "sentence"),
+    [
+        (["192.0.2.1", "192.0.2.1"], "limits.max_watches is 3, of which each address may have 2"),
+        (["2001:db8::1", "2001:db8::2"], "limits.max_watches is 3, of which each address may have 2"),
+        (["192.0.2.1", "192.0.2.2", "192.0.2.1"], "limits.max_watches is 3"),
+    ],
+)
+def test_a_bounded_number_of_watches(watches: Watches, places: Places, addresses: list[str], sentence: str) -> None:
+    """One stream over the limit, or over an address's share, is RESOURCE_EXHAUSTED; when one ends its place is free."""
+    streams = [FakeStream() for _ in addresses]
+    for address, stream in zip(addresses, streams):
+        watches.add(b"", address, stream, stream.send)
+    other = FakeStream()
     with pytest.raises(CallError) as refused:
-        watches.add(b"", third, third.send)
+        watches.add(b"", addresses[0], other, other.send)
     assert refused.value.code is Code.RESOURCE_EXHAUSTED
-    first.cancel()
-    watches.add(b"", third, third.send)
-    third.received()
+    assert str(refused.value) == f"too many Watch streams: {sentence}; try again"
+    assert (places.open, places.refused) == (len(addresses), 1)
+    streams[0].cancel()
+    watches.add(b"", addresses[0], other, other.send)
+    other.received()
 
 
-def test_a_stream_that_ended_meanwhile(watches: Watches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_ended_meanwhile(watches: Watches, places: Places) -> None:
     """A stream that has ended before it could be served takes no place."""
-    monkeypatch.setattr(rpc_health, "MAX_WATCHES", 1)
     gone, good = FakeStream(ended=True), FakeStream()
-    watches.add(b"", gone, gone.send)
-    watches.add(b"", good, good.send)
+    watches.add(b"", "192.0.2.1", gone, gone.send)
+    assert places.open == 0
+    watches.add(b"", "192.0.2.1", good, good.send)
     good.received()
     assert good.sent == [SERVING]
+
+
+def test_one_address_cannot_take_all_watches(make_world: Callable[..., World]) -> None:
+    """It is refused when it has three quarters; a client at another address still watches."""
+    world = make_world(max_watches=4, host="0.0.0.0")
+    places = world.places.watch
+    streams = [watch(world) for _ in range(3)]
+    assert [next(stream).status for stream in streams] == [SERVING] * 3
+    with pytest.raises(grpc.RpcError) as refused:
+        next(watch(world))
+    assert refused.value.code() is StatusCode.RESOURCE_EXHAUSTED
+    sentence = "too many Watch streams: limits.max_watches is 4, of which each address may have 3; try again"
+    assert refused.value.details() == sentence
+    with Peer(world.address, source="127.0.0.2") as other:
+        stream_id = other.start("/grpc.health.v1.Health/Watch")
+        other.read(lambda frame: isinstance(frame, DataFrame) and frame.stream_id == stream_id)
+        assert other.answers[stream_id].messages == [HealthCheckResponse(status=SERVING).SerializeToString()]
+    for stream in streams:
+        stream.cancel()
+    wait_until(lambda: places.open == 0)
+    assert next(watch(world)).status == SERVING
 
 
 def test_stopping_does_not_wait_for_a_stuck_watcher(watches: Watches) -> None:
     """A stream that does not take its last message in time is cancelled."""
     stuck = FakeStream(stuck=True)
-    watches.add(b"", stuck, stuck.send)
+    watches.add(b"", "192.0.2.1", stuck, stuck.send)
     watches.stop(0.0)
     assert stuck.cancelled.is_set()
 
@@ -293,10 +333,10 @@ def test_stopping_does_not_wait_for_a_stuck_watcher(watches: Watches) -> None:
 def test_a_watch_while_stopping(watches: Watches) -> None:
     """All streams end with UNAVAILABLE after NOT_SERVING, and no new one begins."""
     stream = FakeStream()
-    watches.add(b"", stream, stream.send)
+    watches.add(b"", "192.0.2.1", stream, stream.send)
     stream.received()
     watches.stop(PATIENCE)
     assert (stream.sent, stream.code) == ([SERVING, NOT_SERVING, None], StatusCode.UNAVAILABLE)
     with pytest.raises(CallError) as refused:
-        watches.add(b"", stream, stream.send)
+        watches.add(b"", "192.0.2.1", stream, stream.send)
     assert refused.value.code is Code.UNAVAILABLE

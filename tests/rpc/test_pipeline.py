@@ -16,7 +16,7 @@ from kvtwisted.rpc import pipeline
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.methods import SERVICES
 
-from .support import MIB, PATIENCE, World
+from .support import MIB, PATIENCE, World, wait_until
 from .test_server import stop_in_background
 
 
@@ -217,21 +217,36 @@ def test_a_client_that_goes_away(world: World, talk: Conversation) -> None:
     assert world.admission.in_flight == 0
 
 
-def test_too_many_pipelines(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_pipelines(make_world: Callable[..., World]) -> None:
     """One pipeline more than there may be is refused, and works when another has ended."""
-    monkeypatch.setattr(pipeline, "MAX_STREAMS", 2)
-    world = make_world(threads=8)
+    world = make_world(threads=8, max_pipelines=2)
+    places = world.places.pipeline
     first, second = Conversation(world.channel), Conversation(world.channel)
     for conversation in (first, second):
         conversation.send(get(1, "a"))
         assert conversation.answer().id == 1
     third = Conversation(world.channel)
     assert third.call.code() is StatusCode.RESOURCE_EXHAUSTED
-    assert "too many pipelines: 2 are open already" in third.call.details()
+    assert third.call.details() == "too many pipelines: limits.max_pipelines is 2; try again"
+    assert (places.open, places.refused) == (2, 1)
     first.end()
     assert first.call.code() is StatusCode.OK
     assert run(world.channel, [get(1, "a")])[1].code == 0
     second.end()
+    assert second.call.code() is StatusCode.OK
+    wait_until(lambda: places.open == 0)
+
+
+def test_pipelines_leave_threads_for_others(make_world: Callable[..., World], transport: str) -> None:
+    """With the threaded transport they have half of them, whatever the limit is, and the refusal says so."""
+    if transport != "threaded":
+        pytest.skip("a native pipeline has no thread")
+    world = make_world(threads=2)
+    only = Conversation(world.channel)
+    only.send(get(1, "a"))
+    assert only.answer().id == 1
+    assert Conversation(world.channel).call.details() == "too many pipelines: half of grpc.threads is 1; try again"
+    only.end()
 
 
 def test_a_stopping_server(world: World, talk: Conversation) -> None:

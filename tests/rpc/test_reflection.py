@@ -17,9 +17,10 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 
 from kvtwisted.rpc import pipeline, reflection
 from kvtwisted.rpc.methods import METHODS, SERVICES
+from kvtwisted.rpc.places import MAX_REFLECTION_STREAMS
 from kvtwisted.rpc.reflection import NAMES
 
-from .support import PATIENCE, World
+from .support import PATIENCE, World, wait_until
 
 ALL = {*SERVICES, "grpc.health.v1.Health", *NAMES}
 
@@ -114,13 +115,16 @@ def test_many_streams_do_not_starve_the_calls(make_world: Callable[..., World]) 
     """Of 50 streams a few are served and the others refused, and Get works beside them on a single thread."""
     world = make_world(threads=1)
     streams = [Stream(world.channel) for _ in range(50)]
-    codes = []
+    codes, sentences = [], set()
     for stream in streams:
         try:
             assert stream.ask(list_services="").list_services_response.service
         except grpc.RpcError as failure:
             codes.append(failure.code())
-    assert codes == [StatusCode.RESOURCE_EXHAUSTED] * (50 - reflection.MAX_STREAMS)
+            sentences.add(failure.details())
+    assert codes == [StatusCode.RESOURCE_EXHAUSTED] * (50 - MAX_REFLECTION_STREAMS)
+    assert sentences == {f"too many reflection streams: their limit is {MAX_REFLECTION_STREAMS}; try again"}
+    assert world.places.reflection.refused == len(codes)
     assert world.client.call("Set", key="a", value="1").success
     assert world.client.call("Get", key="a").found
     for stream in streams:
@@ -132,10 +136,10 @@ def test_many_streams_do_not_starve_the_calls(make_world: Callable[..., World]) 
 def test_a_stream_is_bounded_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that stays open for too long is ended, and its place is free."""
     monkeypatch.setattr(reflection, "STREAM_SECONDS", 0.0)
-    monkeypatch.setattr(reflection, "MAX_STREAMS", 1)
-    for _ in range(2):
+    for _ in range(MAX_REFLECTION_STREAMS + 1):
         stream = Stream(world.channel)
         assert stream.call.code() in (StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED)
+        wait_until(lambda: world.places.reflection.open == 0)
 
 
 def test_streams_do_not_hold_the_shutdown_up(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Protocol
 
+from ...security.gate import Visitor
 from ..errors import CallError
 from .frames import DATA, END_STREAM, LARGEST_WINDOW, ConnectionFault, ErrorCode, StreamFault, frame, rst_stream
 from .receiving import Incoming, Message
@@ -80,6 +81,11 @@ class Stream(Outgoing):
             self.incoming.go_on()
 
     @property
+    def address(self) -> str:
+        """The peer's."""
+        return self._answering.visitor.address
+
+    @property
     def backlogged(self) -> bool:
         """See `Answering.backlogged`."""
         return self._answering.backlogged
@@ -105,6 +111,8 @@ class Answering:
         self.out = out
         self.touched = touched
         self.backlog = backlog
+        #: Who the connection says is there; `Connection` knows.
+        self.visitor = Visitor("")
         self.sender = Sender(out, backlog)
         self.streams: dict[int, Stream] = {}
         #: Calls whose whole request has come and whose answer has not: the number, and what the peer has added to the

@@ -17,6 +17,7 @@ from ...security.passes import Pass
 from ...security.policy import NOBODY, PUBLIC, rpc_requirement
 from ..errors import CallError, Code, call_error
 from ..methods import SERVICES
+from ..places import share_of
 from .pipelines import PipelineService
 from .requests import Entry, Route
 from .unary import UnaryCalls
@@ -70,7 +71,8 @@ class Interfaces:
     def _make(self, admitted: Pass) -> Entry:
         calls = self._make_calls(admitted)
         methods = [Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in calls.methods().items()]
-        routes = [*methods, *self._pipelines.routes(calls), *[Route(*route) for route in self._others]]
+        pipelines = self._pipelines.routes(calls, share_of(admitted))
+        routes = [*methods, *pipelines, *[Route(*route) for route in self._others]]
         # Without those that the table of rights does not know.
         return {route.path.encode(): route for route in routes if rpc_requirement(route.path) != NOBODY}
 

@@ -20,6 +20,7 @@ from ..errors import CallError, Code, call_error
 from ..messages import decompress
 from ..methods import SERVICES
 from ..pipeline import Operation
+from ..places import Places
 from .answering import Stream
 from .receiving import Message
 from .requests import Route
@@ -37,13 +38,18 @@ REQUEST_BYTES = 4 << 20
 class PipelineService:
     """All open pipelines. Reactor thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self._open: set[_Pipeline] = set()
         self._stopping = False
 
-    def routes(self, calls: UnaryCalls) -> list[Route]:
-        """The one method, under each name of the service; `calls` answers the operations."""
-        return [Route(f"/{service}/{pipeline.NAME}", streaming=partial(self._begin, calls)) for service in SERVICES]
+    def routes(self, calls: UnaryCalls, owner: str | None) -> list[Route]:
+        """The one method, under each name of the service; `calls` answers the operations.
+
+        `owner` is whose places they take (`places.share_of`).
+        """
+        begin = partial(self._begin, calls, owner)
+        return [Route(f"/{service}/{pipeline.NAME}", streaming=begin) for service in SERVICES]
 
     def stop(self) -> None:
         """Take no more operations; each pipeline ends when those that it has are answered."""
@@ -51,14 +57,17 @@ class PipelineService:
         for open_pipeline in tuple(self._open):
             open_pipeline.stop()
 
-    def _begin(self, calls: UnaryCalls, stream: Stream) -> _Pipeline:
+    def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> _Pipeline:
         if self._stopping:
             raise _stopping()
-        if len(self._open) >= pipeline.MAX_STREAMS:
-            raise CallError(Code.RESOURCE_EXHAUSTED, f"too many pipelines: {pipeline.MAX_STREAMS} are open already")
-        opened = _Pipeline(stream, calls, self._open.discard)
+        self._places.enter(owner)
+        opened = _Pipeline(stream, calls, partial(self._ended, owner))
         self._open.add(opened)
         return opened
+
+    def _ended(self, owner: str | None, ended: _Pipeline) -> None:
+        self._open.discard(ended)
+        self._places.leave(owner)
 
 
 def _stopping() -> CallError:

@@ -25,6 +25,7 @@ from ..errors import CallError
 from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..options import GrpcOptions
+from ..places import make_places
 from .connection import Connection
 from .interfaces import Interfaces
 from .lifetime import HANDSHAKE, REASONS, UNSENT
@@ -72,8 +73,10 @@ class NativeGrpcServer(Factory):
         self.backlog = Backlog(options.max_unsent_bytes)
         #: Connections that were cut off, by reason (`lifetime.REASONS`), since the start.
         self.cut_off = dict.fromkeys(REASONS, 0)
-        self._health = HealthService(reactor, checks, health, self.flush)
-        self._reflection = ReflectionService(self.seconds)
+        #: Those of streams that stay open.
+        self.places = make_places(options)
+        self._health = HealthService(reactor, checks, health, self.flush, self.places.watch)
+        self._reflection = ReflectionService(self.seconds, self.places.reflection)
 
         def make_calls(admitted: Pass) -> UnaryCalls:
             calls = Calls(
@@ -85,7 +88,7 @@ class NativeGrpcServer(Factory):
                 message_limit=self.message_limit, max_response_bytes=max_response_bytes, flush=self.flush,
             )  # fmt: skip
 
-        self._pipelines = PipelineService()
+        self._pipelines = PipelineService(self.places.pipeline)
         self._interfaces = Interfaces(
             gate, make_calls, self._pipelines,
             [*self._health.routes(), *self._reflection.routes()], self._revoke,

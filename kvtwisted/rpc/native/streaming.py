@@ -11,11 +11,13 @@ from typing import Any, Callable
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from ...core.health import Health
+from ...security.buckets import network_of
 from ...threaded.health_checks import HEALTH_TIMEOUT, HealthChecks
 from .. import health, reflection
 from ..errors import CallError, Code, call_error
-from ..health import KNOWN, MAX_WATCHES, NOT_SERVING, SERVICE_UNKNOWN, SERVING, encoded
+from ..health import KNOWN, NOT_SERVING, SERVICE_UNKNOWN, SERVING, encoded
 from ..messages import decompress, parse
+from ..places import Places
 from ..reflection import Reflection
 from .answering import Stream
 from .receiving import Message
@@ -46,8 +48,10 @@ class HealthService:
         checks: HealthChecks,
         known: Health,
         flush: Callable[[], None],
+        places: Places,
     ) -> None:
         self._reactor = reactor
+        self._places = places
         self._checks = checks
         self._flush = flush
         self._health = known
@@ -108,14 +112,15 @@ class HealthService:
         """Serve one more. Raises CallError."""
         if self._stopping:
             raise _stopping()
-        if len(self._watches) >= MAX_WATCHES:
-            raise CallError(Code.RESOURCE_EXHAUSTED, f"too many Watch streams: {MAX_WATCHES} are open already")
+        self._places.enter(watch.network)
         self._watches.add(watch)
         watch.tell(self._status)
 
     def discard(self, watch: _Watch) -> None:
-        """It has ended."""
-        self._watches.discard(watch)
+        """It has ended, perhaps before it was served."""
+        if watch in self._watches:
+            self._watches.discard(watch)
+            self._places.leave(watch.network)
 
 
 def _answer(streams: Streams, stream_id: int, reason: str | None) -> None:
@@ -138,6 +143,8 @@ class _Watch:
     def __init__(self, service: HealthService, stream: Stream) -> None:
         self._service = service
         self.stream = stream
+        #: Who it is one of.
+        self.network = network_of(stream.address)
         self._known: bool | None = None
         self._told: int | None = None
         # What is to be told once the client has taken what is under way.
@@ -175,7 +182,8 @@ class _Watch:
 class ReflectionService:
     """Both versions of the reflection protocol. Reactor thread."""
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    def __init__(self, seconds: Callable[[], float], places: Places) -> None:
+        self._places = places
         self._seconds = seconds
         self._reflection = Reflection()
         self._open: set[_ReflectionStream] = set()
@@ -190,21 +198,24 @@ class ReflectionService:
             stream.stream.finish(_stopping())
 
     def _begin(self, stream: Stream) -> _ReflectionStream:
-        if len(self._open) >= reflection.MAX_STREAMS:
-            raise CallError(Code.RESOURCE_EXHAUSTED, "too many reflection streams at once; try again")
+        self._places.enter()
         stream.deadline = min(stream.deadline, self._seconds() + reflection.STREAM_SECONDS)
-        handler = _ReflectionStream(stream, self._reflection, self._open)
+        handler = _ReflectionStream(stream, self._reflection, self._ended)
         self._open.add(handler)
         return handler
+
+    def _ended(self, handler: _ReflectionStream) -> None:
+        self._open.discard(handler)
+        self._places.leave()
 
 
 class _ReflectionStream:
     """One open reflection stream."""
 
-    def __init__(self, stream: Stream, answers: Reflection, open_streams: set[_ReflectionStream]) -> None:
+    def __init__(self, stream: Stream, answers: Reflection, ended: Callable[[_ReflectionStream], None]) -> None:
         self.stream = stream
         self._answers = answers
-        self._open = open_streams
+        self._ended = ended
 
     def received(self, message: Message) -> None:
         if self.stream.queued > MESSAGE_BYTES:
@@ -218,4 +229,4 @@ class _ReflectionStream:
         self.stream.go_on()
 
     def gone(self) -> None:
-        self._open.discard(self)
+        self._ended(self)

@@ -55,8 +55,6 @@ class Streams(Answering):
         self._settings = settings
         self._guard = guard
         self._share = Share()
-        #: Who the connection says is there; `Connection` knows.
-        self.visitor = Visitor("")
         self.blocks: HeaderBlocks[Head] = HeaderBlocks(
             partial(read_head, self._enter), guard.spend, lambda head: head.lasts
         )

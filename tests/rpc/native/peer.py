@@ -72,16 +72,20 @@ class Peer:
         greet: bool = True,
         patience: float = PATIENCE,
         receive_buffer: int = 0,
+        source: str = "",
     ) -> None:
         """Connect to "host:port" and, with `greet`, exchange prefaces and settings.
 
         After `patience` seconds without a byte, reading fails. `receive_buffer`: bytes of SO_RCVBUF, if not 0.
+        `source` is the address to come from, if not the system's choice.
         """
         host, _, port = address.rpartition(":")
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(patience)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.encoder, self.decoder = Encoder(), Decoder()

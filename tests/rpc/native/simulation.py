@@ -204,6 +204,7 @@ class Simulation:
         assert server.backlog.bytes == 0
         assert self.admission.in_flight == 0
         assert not server._health._watches
+        assert [places.open for places in server.places] == [0, 0, 0]
         assert not server._reflection._open
         assert not server._pipelines._open
         assert not server._touched
