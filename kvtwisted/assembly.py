@@ -123,6 +123,7 @@ class Server(Service):
         push("admission", admission.close)
         checks = self._start_checks(storage)
         work = Work(self._reactor, requests, storage.operations)
+        push("work", work.stop)
         defer = partial(deferToThreadPool, self._reactor, background)
         authentication = self._authentication = Authentication(
             self._reactor, lambda: self._settings, storage.operations, admission, audit, defer, metrics.denied

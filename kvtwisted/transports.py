@@ -140,7 +140,7 @@ class Transports:
         if native is not None:
             budget, backlog = native.budget, native.backlog
             _watch(
-                metrics, "grpc", lambda: native.connections, lambda: budget.used, lambda: backlog.bytes,
+                metrics, "grpc", lambda: native.connections, lambda: budget.used, lambda: backlog.unsent,
                 lambda: budget.refused, native.cut_off,
             )  # fmt: skip
         for reason in site.refused:

@@ -66,7 +66,7 @@ class AsyncOperations:
         deadline: float = math.inf,
     ) -> Deferred[Page]:
         """See `Operations.scan`."""
-        return self._admitted(
+        return self._admitted_large(
             self._operations.scan, len(prefix), prefix,
             cursor=cursor, limit=limit, keys_only=keys_only, budget=budget, deadline=deadline,
         )  # fmt: skip
@@ -79,7 +79,7 @@ class AsyncOperations:
 
     def mget(self, keys: Sequence[bytes], *, budget: int, deadline: float = math.inf) -> Deferred[dict[bytes, bytes]]:
         """See `Operations.mget`."""
-        return self._admitted(self._operations.mget, sum(map(len, keys)), keys, budget=budget, deadline=deadline)
+        return self._admitted_large(self._operations.mget, sum(map(len, keys)), keys, budget=budget, deadline=deadline)
 
     def mdelete(self, keys: Sequence[bytes], *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.mdelete`."""
@@ -99,11 +99,18 @@ class AsyncOperations:
 
     def _admitted(self, call: Callable[..., T], size: int, *args: Any, **kwargs: Any) -> Deferred[T]:
         """Let the pool do it. The request has `size` bytes."""
+        return self._enter(self._work.run, size, partial(call, *args, **kwargs))
+
+    def _admitted_large(self, call: Callable[..., T], size: int, *args: Any, **kwargs: Any) -> Deferred[T]:
+        """The same for what may have a large result."""
+        return self._enter(self._work.run_large, size, partial(call, *args, **kwargs))
+
+    def _enter(self, run: Callable[..., Deferred[T]], size: int, call: Callable[[], T]) -> Deferred[T]:
         try:
             self._admission.enter(size)
         except KvError:
             return fail()
-        return self._work.run(partial(self._leaving, size, partial(call, *args, **kwargs)))
+        return run(partial(self._leaving, size, call))
 
     def _write(self, size: int, begin: Callable[[], Pending]) -> Deferred[None]:
         """Admit a write, check it, and let it go in. A cancelled Deferred fires at once, but the write goes in."""

@@ -1,10 +1,15 @@
 """Where the reactor's storage work goes: into the bounded pool of threads, or into the next group of writes.
 
 Whoever calls this has counted the request in (`Admission.enter`) before: Twisted's own backlog has no bound.
+
+Note [Large results wait in their threads]: threads make large results quicker than the reactor encodes and sends them.
+So there may be only so many that the reactor has not taken yet: the thread that has made one more waits until it has.
+Then hundreds of scans take no more memory than those, and what else the reactor has to do comes in between.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from functools import partial
 from typing import Any, Callable, TypeVar
@@ -20,6 +25,12 @@ from .group_commit import Done, GroupCommit
 T = TypeVar("T")
 
 
+#: Large results that may wait for the reactor.
+UNTAKEN_RESULTS = 4
+#: Seconds within which threads that wait for the reactor notice that it stops.
+STOP_SECONDS = 0.1
+
+
 class Work:
     """The pool and the group commit, one of each for all transports. Reactor thread."""
 
@@ -28,6 +39,9 @@ class Work:
         self._operations = operations
         # One mark for each job that no thread has taken up yet: appended here, popped there, both atomic.
         self._queued: deque[None] = deque()
+        self._reactor = reactor
+        self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
+        self._stopped = False
         self._group = GroupCommit(reactor, operations, self._defer)
 
     @property
@@ -39,6 +53,14 @@ class Work:
         """Run `job` in the pool. It counts its requests out by itself (`Admission.leave`)."""
         self._queued.append(None)
         return self._defer(self._taken_up, job)
+
+    def run_large(self, job: Callable[[], T]) -> Deferred[T]:
+        """The same for a job whose result may be large; see Note [Large results wait in their threads]."""
+        return self.run(partial(self._make, job))
+
+    def stop(self) -> None:
+        """No thread waits for the reactor any more, which may be about to wait for the threads."""
+        self._stopped = True
 
     def submit(self, pending: Pending, done: Done, admission: Admission) -> None:
         """Let a write go in, with its turn's, or by itself when a file has to be written; then call `done`.
@@ -56,6 +78,16 @@ class Work:
     def on_settled(self, told: Callable[[], None]) -> None:
         """Call `told` whenever writes have been settled and those who waited were told."""
         self._group.settled = told
+
+    def _make(self, job: Callable[[], T]) -> T:
+        """In a pool thread."""
+        result = job()
+        while not self._untaken.acquire(timeout=STOP_SECONDS):
+            if self._stopped:
+                return result
+        # Just before the result, and also if nobody waits for that any more.
+        self._reactor.callFromThread(self._untaken.release)
+        return result
 
     def _taken_up(self, job: Callable[[], T]) -> T:
         self._queued.pop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -18,7 +20,7 @@ from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
 from kvtwisted.core.records import Found
 from kvtwisted.threaded.facade import AsyncOperations
-from kvtwisted.threaded.work import Work
+from kvtwisted.threaded.work import UNTAKEN_RESULTS, Work
 
 from ..support.configuration import FakeConfiguration
 from ..support.recorders import CountingRecorder
@@ -132,3 +134,38 @@ async def test_many_calls(scene: Scene) -> None:
         await gatherResults([scene.facade.set(b"%03d" % k, b"v") for k in range(n, n + 4)])
     assert len(scene.storage.data()) == 400
     assert (scene.work.queue_depth, scene.admission.in_flight) == (0, 0)
+
+
+@pytest_twisted.inlineCallbacks
+def test_large_results_wait_for_the_reactor_in_their_threads(scene: Scene) -> Generator[Any, Any, None]:
+    """Of many scans only so many results are there while the reactor does something else; the others come after."""
+    made: list[None] = []
+
+    def make() -> bytes:
+        made.append(None)
+        return b"large"
+
+    waiting = [scene.work.run_large(make) for _ in range(20)]
+    # Somebody who goes away takes nobody's place.
+    for given_up in waiting[:6]:
+        given_up.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+    # The reactor does nothing else meanwhile: as many as may wait, and one in each of the two threads.
+    most = UNTAKEN_RESULTS + 2
+    deadline = time.monotonic() + 60
+    while len(made) < most:
+        assert time.monotonic() < deadline
+    time.sleep(0.2)
+    assert len(made) == most
+    results = yield gatherResults(waiting)
+    assert results[6:] == [b"large"] * 14
+    assert len(made) == 20
+
+
+@pytest_twisted.inlineCallbacks
+def test_threads_do_not_wait_for_a_reactor_that_waits_for_them(scene: Scene) -> Generator[Any, Any, None]:
+    """Whoever stops the pool does it on the reactor's thread, so that nothing is taken any more."""
+    waiting = [scene.work.run_large(lambda: b"large") for _ in range(20)]
+    scene.work.stop()
+    scene.pool.stop()
+    results = yield gatherResults(waiting)
+    assert results == [b"large"] * 20

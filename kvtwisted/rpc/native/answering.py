@@ -154,6 +154,7 @@ class Answering:
         """An answer of up to `size` bytes is being made; tell `expect(-size)` before it is given."""
         self.expected += size
         self.backlog.bytes += size
+        self.backlog.expected += size
         if size < 0 or self.backlogged:
             self.consider()
         if size < 0 and self.parked:

@@ -41,10 +41,12 @@ class Outgoing:
 class Backlog:
     """Bytes of answers that wait or are being made, on all connections together. Reactor thread."""
 
-    __slots__ = ("bytes", "limit", "share")
+    __slots__ = ("bytes", "expected", "limit", "share")
 
     def __init__(self, limit: int) -> None:
         self.bytes = 0
+        #: Of those, what answers that are being made may have: as much as such a one may have, which is seldom so much.
+        self.expected = 0
         self.retune(limit)
 
     def retune(self, limit: int) -> None:
@@ -52,6 +54,11 @@ class Backlog:
         self.limit = limit
         #: Bytes that one connection may have of them.
         self.share = limit // SHARES
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait."""
+        return self.bytes - self.expected
 
     @property
     def room(self) -> int:

@@ -206,7 +206,7 @@ class NativeGrpcServer(Factory):
 
     def _relieve(self) -> None:
         """When far too many answers wait, cut those connections off that have not got on for the longest."""
-        excess = self.backlog.bytes - 2 * self.backlog.limit
+        excess = self.backlog.unsent - 2 * self.backlog.limit
         if excess > 0:
             for connection in sorted(self._connections, key=lambda connection: connection.control.moved_at):
                 queued = connection.control.streams.sender.queued
