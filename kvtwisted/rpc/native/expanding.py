@@ -1,8 +1,9 @@
 """What compressed messages may expand to on the reactor thread, turn by turn.
 
-Note [Small and large at once]: a kilobyte of gzip may expand to a mebibyte that takes milliseconds to parse, and a window
-holds sixty of those. They are expanded one after the other, TURN_BYTES in a turn of the reactor for all pipelines
-together, or one message if it has more. The rest waits as it came, so that everybody else has a turn in between.
+Note [Small and large at once]: a kilobyte of gzip may expand to a mebibyte that takes milliseconds to parse, and a
+window holds sixty of those. They are expanded one after the other, TURN_BYTES in a turn of the reactor for all
+pipelines together, or one message if it has more. The rest waits as it came, so that everybody else has a turn in
+between.
 """
 
 from __future__ import annotations
