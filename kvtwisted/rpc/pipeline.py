@@ -26,8 +26,9 @@ MESSAGE_BYTES = MAX_KEY_BYTES + MAX_VALUE_BYTES + 64
 #: The methods that may be operations, by the field that has their request and their answer.
 METHODS_BY_FIELD = {"set": METHODS["Set"], "get": METHODS["Get"], "delete": METHODS["Delete"]}
 
-#: One operation: the client's number for it, the field of its answer, and its request.
-Operation = tuple[int, str, Any]
+#: One operation: the client's number for it, the field of its answer, its request, and the bytes of the message it came
+#: in: the request keeps them in memory, fields that nobody knows included.
+Operation = tuple[int, str, Any, int]
 
 _TAGS = {
     field: bytes((kv.PipelineResponse.DESCRIPTOR.fields_by_name[field].number << 3 | 2,)) for field in METHODS_BY_FIELD
@@ -46,7 +47,7 @@ def read(message: bytes) -> Operation | bytes:
     field = request.WhichOneof("operation")
     if field is None:
         return failed(request.id, CallError(Code.INVALID_ARGUMENT, "operation: must be one of set, get, delete"))
-    return request.id, field, getattr(request, field)
+    return request.id, field, getattr(request, field), len(message)
 
 
 def _refused(message: bytes) -> bytes:

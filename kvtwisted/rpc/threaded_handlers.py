@@ -204,7 +204,7 @@ class Handlers(grpc.GenericRpcHandler):
         if isinstance(operation, bytes):
             return operation
         calls = self._admit(context)
-        operation_id, field, request = operation
+        operation_id, field, request, _ = operation
         method, encoded = pipeline.METHODS_BY_FIELD[field], request.SerializeToString()
         try:
             now, left = time.monotonic(), context.time_remaining()

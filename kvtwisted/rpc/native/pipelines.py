@@ -6,7 +6,8 @@ the Sets before it, whether they went into a group of writes, into a file, or ar
 
 Note [When a pipeline is full]: a client that sends faster than it is served, or that does not read its answers, gets no
 more window once MAX_UNANSWERED operations or REQUEST_BYTES of them are under way, or answers of so many bytes wait, its
-own or those of its connection. What its window still held waits as it came, and is begun when there is room.
+own or those of its connection. What its window still held waits as it came, and is begun when there is room. So do
+compressed messages when enough was expanded in a turn, see Note [Small and large at once].
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from collections import deque
 from functools import partial
 from typing import Callable
 
+from twisted.internet.interfaces import IReactorTime
+
 from .. import pipeline
 from ..errors import CallError, Code, call_error
-from ..messages import decompress
 from ..methods import SERVICES
 from ..pipeline import Operation
 from ..places import Places
 from .answering import Stream
+from .expanding import Expander
 from .receiving import Message
 from .requests import Route
 from .responses import ConstantAnswer
@@ -38,8 +41,10 @@ REQUEST_BYTES = 4 << 20
 class PipelineService:
     """All open pipelines. Reactor thread."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, reactor: IReactorTime, places: Places, flush: Callable[[], None]) -> None:
+        """`flush` is called when operations were answered outside of any connection's own doing."""
         self._places = places
+        self._expander = Expander(reactor, flush)
         self._open: set[_Pipeline] = set()
         self._stopping = False
 
@@ -61,7 +66,7 @@ class PipelineService:
         if self._stopping:
             raise _stopping()
         self._places.enter(owner)
-        opened = _Pipeline(stream, calls, partial(self._ended, owner))
+        opened = _Pipeline(stream, calls, self._expander, partial(self._ended, owner))
         self._open.add(opened)
         return opened
 
@@ -77,9 +82,12 @@ def _stopping() -> CallError:
 class _Pipeline:
     """One open pipeline. To `UnaryCalls` it is what `Streams` is for calls; its calls are numbered as they begin."""
 
-    def __init__(self, stream: Stream, calls: UnaryCalls, closed: Callable[[_Pipeline], None]) -> None:
+    def __init__(
+        self, stream: Stream, calls: UnaryCalls, expander: Expander, closed: Callable[[_Pipeline], None]
+    ) -> None:
         self._stream = stream
         self._calls = calls
+        self._expander = expander
         self._writes = {"set": calls.writes["Set"], "delete": calls.writes["Delete"]}
         self._closed = closed
         self._number = 0
@@ -88,7 +96,7 @@ class _Pipeline:
         self._begun: dict[int, Operation] = {}
         #: For each key that an operation is under way on, those that wait for it.
         self._busy: dict[str, deque[Operation]] = {}
-        #: Those that wait because the pipeline is full.
+        #: Those that wait because the pipeline is full, or because enough was expanded in this turn.
         self._waiting: deque[Message] = deque()
         self._unanswered = self._bytes = 0
         self._paused = False
@@ -103,7 +111,7 @@ class _Pipeline:
         """Begin one operation, or let it wait."""
         if self._ended:
             return
-        if self._waiting or self._full:
+        if self._waiting or self._full or self._too_early(message):
             # As it came: decompressed it may have a thousand times the bytes.
             self._waiting.append(message)
             self._paused = True
@@ -111,10 +119,17 @@ class _Pipeline:
         else:
             self._take(message)
 
+    def _too_early(self, message: Message) -> bool:
+        """Whether the message must wait for a later turn of the reactor; that turn is seen to."""
+        if not message[1] or self._expander.free:
+            return False
+        self._expander.wait(self)
+        return True
+
     def _take(self, message: Message) -> None:
         data, compressed = message
         if compressed:
-            data = decompress(data, pipeline.MESSAGE_BYTES)
+            data = self._expander.expand(data)
         elif len(data) > pipeline.MESSAGE_BYTES:
             raise CallError(Code.RESOURCE_EXHAUSTED, f"the message is over {pipeline.MESSAGE_BYTES} bytes")
         operation = pipeline.read(data)
@@ -122,7 +137,7 @@ class _Pipeline:
             self._stream.send_message(operation)
             return
         self._unanswered += 1
-        self._bytes += operation[2].ByteSize()
+        self._bytes += operation[3]
         if self._busy:
             others = self._busy.get(operation[2].key)
             if others is not None:
@@ -133,11 +148,11 @@ class _Pipeline:
     def half_closed(self) -> None:
         """The client has no more operations."""
         self._ended = True
-        self._go_on()
+        self.go_on()
 
     def drained(self) -> None:
         """The client has taken all answers."""
-        self._go_on()
+        self.go_on()
 
     def gone(self) -> None:
         """What is under way goes on, and is answered to nobody."""
@@ -146,13 +161,14 @@ class _Pipeline:
         self._begun.clear()
         self._busy.clear()
         self._waiting.clear()
+        self._expander.forget(self)
         self._closed(self)
 
     def stop(self) -> None:
         """Take no more operations."""
         if not self._ended:
             self._ended, self._error = True, _stopping()
-            self._go_on()
+            self.go_on()
 
     # One operation after the other.
 
@@ -170,7 +186,7 @@ class _Pipeline:
     def _begin(self, operation: Operation) -> None:
         self._number += 1
         self._beginning = operation
-        _, field, request = operation
+        _, field, request, _ = operation
         if field == "get":
             self._calls.get(self, self._number, request, None)
         elif (size := request.ByteSize()) > INLINE_MESSAGE:
@@ -180,11 +196,11 @@ class _Pipeline:
         self._beginning = None
 
     def _end(self, number: int) -> Operation | None:
-        """An operation is to be answered now; None if nobody waits for that. `_go_on` comes after."""
+        """An operation is to be answered now; None if nobody waits for that. `go_on` comes after."""
         operation = self._begun.pop(number, None) or self._beginning
         if operation is not None:
             self._unanswered -= 1
-            self._bytes -= operation[2].ByteSize()
+            self._bytes -= operation[3]
         return operation
 
     def _release(self, key: str) -> None:
@@ -195,11 +211,12 @@ class _Pipeline:
         if others:
             self._busy[key] = others
         if self._paused or self._ended:
-            self._go_on()
+            self.go_on()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """Begin what waits, as far as there is room, and end when there is nothing left."""
         try:
-            while self._waiting and not self._full:
+            while self._waiting and not self._full and not self._too_early(self._waiting[0]):
                 self._take(self._waiting.popleft())
         except Exception as error:
             self._waiting.clear()

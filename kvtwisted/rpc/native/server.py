@@ -88,7 +88,7 @@ class NativeGrpcServer(Factory):
                 message_limit=self.message_limit, max_response_bytes=max_response_bytes, flush=self.flush,
             )  # fmt: skip
 
-        self._pipelines = PipelineService(self.places.pipeline)
+        self._pipelines = PipelineService(reactor, self.places.pipeline, self.flush)
         self._interfaces = Interfaces(
             gate, make_calls, self._pipelines,
             [*self._health.routes(), *self._reflection.routes()], self._revoke,
