@@ -13,7 +13,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from kvtwisted.http.deadlines import ByteLimits, unsent_bytes
+from kvtwisted.http.deadlines import ByteLimits
 
 from .live import LiveSite
 from .support import request_bytes
@@ -48,8 +48,11 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["memory", "pool"])
-@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize(
+    ("request_", "slow"),
+    [(REQUESTS["get"], False), *((REQUESTS[name], slow) for name in ("scan", "mget") for slow in (False, True))],
+    ids=["get-memory", "scan-memory", "scan-pool", "mget-memory", "mget-pool"],
+)
 @pytest_twisted.ensureDeferred
 async def test_unsent_answers_of_who_is_cut_off(
     live: LiveSite, request_: bytes, slow: bool, no_collector: None
@@ -68,7 +71,7 @@ async def test_unsent_answers_of_who_is_cut_off(
     del channel
     for client in clients:
         client.send(request_)
-    await until(lambda: [unsent_bytes(one.transport) > 0 for one in live.site.channels] == [True] * 3)
+    await until(lambda: [one._waitingForTransport for one in live.site.channels] == [True] * 3)
     deadlines.retune(ByteLimits(unsent=1))
     # Where the kernel took all just then, the next answer is one too many.
     await until(lambda: deadlines.cut_off["unsent"] == 3 and not live.site.channels)
