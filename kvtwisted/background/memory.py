@@ -1,11 +1,14 @@
 """Memory that floods of connections and large requests took goes back to the system.
 
 Note [Closed, and given back]: what a connection took is freed when it ends. Nothing of it waits for Python's cyclic
-collector, since `connectionLost` breaks the cycles there are; a whole collection would stop the process for 50 ms, 90
-with a full hot cache, whatever there is to collect. What was freed then stays with the C library: glibc gives memory
-back by itself only at the end of its heaps. After 3,000 unfinished TLS handshakes it kept 150 MB. `malloc_trim` gives
-that back (man 3 malloc_trim). It is called when many connections have ended, some times in a row once there is much
-more memory than there was, since nobody can see from outside when its cause is over, and else once a minute.
+collector, since `connectionLost` breaks the cycles there are, but for Klein's, in which requests stay that hold nothing
+large (see `KvRequest`); a whole collection would stop the process for 50 ms, 90 with a full hot cache, whatever there
+is to collect. What was freed then stays with the C library: glibc gives memory back by itself only at the end of its
+heaps. After 3,000 unfinished TLS handshakes it kept 150 MB. `malloc_trim` gives that back (man 3 malloc_trim). It is
+called when many connections have ended, some times in a row once there is much more memory than there was, since nobody
+can see from outside when its cause is over, and else once a minute. A few connections may have held much, long after it
+came: so while there is far more memory than the least there was, one that ended is enough. What does not go then is in
+use, so that each such time in a row doubles the wait for the next.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ INTERVAL = 1.0
 MANY_ENDED = 256
 #: Bytes of memory by which there must be more, how often it is given back then, and looks between two of these times.
 MUCH_MORE, TIMES, PAUSE = 16 << 20, 10, 3
+#: Bytes of memory above the least seen with which the end of a single connection is a reason.
+FAR_MORE = 64 << 20
 #: Looks between two times without a reason.
 SELDOM = 60
 #: Looks in a row that put it off, at most, since connections were still ending by the hundred.
@@ -73,13 +78,16 @@ class MemoryTask:
         # back for that, and how many looks ago it was given back.
         self._level = self._had = self._resident()
         self._times = self._looks = 0
+        # The least there was, and looks to wait for the next time when there is far more.
+        self._least, self._pause = self._level, PAUSE
 
     def run(self) -> Deferred[Any] | None:
         """One look. Reactor thread; what it returns fires when the memory is given back."""
         self._looks += 1
         is_due = self._many_ended()
-        # Both have to look each time.
-        if self._is_much_more() or is_due:
+        # Each has to look each time.
+        is_due = self._is_much_more() or is_due
+        if self._is_far_more() or is_due:
             self._given_back_at = self._seen
             self._put_off = self._looks = 0
             return self._defer(self._give_back)
@@ -100,8 +108,19 @@ class MemoryTask:
         still_growing, self._had = has - self._had >= _STILL_GROWING, has
         self._level = min(self._level, has)
         if has - self._level >= MUCH_MORE:
-            self._level, self._times = has, TIMES
+            self._level, self._times, self._pause = has, TIMES, PAUSE
         if still_growing or self._looks < (PAUSE if self._times else SELDOM):
             return False
         self._times = max(self._times - 1, 0)
+        return True
+
+    def _is_far_more(self) -> bool:
+        """Whether a connection has ended, and there is still far more than the least. After `_is_much_more`."""
+        self._least = min(self._least, self._had)
+        if self._had - self._least < FAR_MORE:
+            self._pause = PAUSE
+            return False
+        if self._seen == self._given_back_at or self._looks < self._pause:
+            return False
+        self._pause = min(2 * self._pause, SELDOM)
         return True

@@ -52,6 +52,13 @@ class KvRequest(Request):
     #: When it was complete (`time.monotonic`).
     received_at: float
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Klein's closures make a cycle of each request that only Python's collector finds. So it must not hold what
+        is large: the transport, with all that a client which was cut off has not read. Nobody asks a request for it.
+        """
+        super().__init__(*args, **kwargs)
+        self.transport = None
+
     @property
     def visitor(self) -> Visitor:
         """Who the request says is there."""

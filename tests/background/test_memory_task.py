@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from kvtwisted.background.memory import (
+    FAR_MORE,
     MANY_ENDED,
     MUCH_MORE,
     PAUSE,
@@ -116,6 +117,49 @@ def test_much_more_again() -> None:
     assert looks_until_given_back(scene) == SELDOM
     scene.resident += MUCH_MORE
     assert looks_until_given_back(scene) == PAUSE
+
+
+def far_more() -> Scene:
+    """There is far more memory, for so long that nothing is done for its growth any more."""
+    scene = Scene()
+    scene.resident += FAR_MORE
+    assert [looks_until_given_back(scene) for _ in range(TIMES + 1)][-1] == SELDOM
+    return scene
+
+
+def test_one_connection_that_held_much() -> None:
+    """Its end is enough, long after the growth; then it is as before, and nothing is done for the next one."""
+    scene = far_more()
+    before = scene.given_back
+    assert [scene.run() for _ in range(PAUSE)] == [before] * PAUSE
+    assert scene.run(1) == before + 1
+    scene.resident -= FAR_MORE
+    assert scene.run(1) == before + 1
+    assert [scene.run(1) for _ in range(PAUSE)] == [before + 1] * PAUSE
+
+
+def test_far_more_that_is_in_use() -> None:
+    """What does not go is asked for less and less often, however many end, down to what is done anyway."""
+    scene = far_more()
+    waits = []
+    for _ in range(7):
+        before, looks = scene.given_back, 1
+        while scene.run(1) == before:
+            looks += 1
+        waits.append(looks)
+    assert waits == [PAUSE, 2 * PAUSE, 4 * PAUSE, 8 * PAUSE, 16 * PAUSE, SELDOM, SELDOM]
+    # It grows again, which is a reason to look anew.
+    scene.resident += MUCH_MORE
+    assert looks_until_given_back(scene) == PAUSE
+
+
+def test_not_so_far_more() -> None:
+    """One connection is no reason then."""
+    scene = Scene()
+    scene.resident += FAR_MORE - 1
+    assert [looks_until_given_back(scene) for _ in range(TIMES + 1)][-1] == SELDOM
+    before = scene.given_back
+    assert [scene.run(1) for _ in range(SELDOM - 1)] == [before] * (SELDOM - 1)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
