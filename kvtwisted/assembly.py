@@ -114,7 +114,7 @@ class Server(Service):
         engine = self._open_engine()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
-        requests = self._start_pool("requests", self._settings.storage.threads)
+        requests = self._start_pool("requests", self._settings.storage.threads, at_once=1)
 
         metrics = Metrics(CollectorRegistry())
         storage = Storage(engine, lambda: self._settings, self._config, metrics, audit)
@@ -185,12 +185,14 @@ class Server(Service):
             options = settings.rocksdb.options
         return open_engine(settings.storage.engine, settings.rocksdb.path, options)
 
-    def _start_pool(self, name: str, threads: int) -> ThreadPool:
-        pool = ThreadPool(minthreads=threads, maxthreads=threads, name=f"kvtwisted-{name}")
+    def _start_pool(self, name: str, threads: int, at_once: int | None = None) -> ThreadPool:
+        # Of requests' threads only as many as are needed: each keeps some of the memory of the largest job it had.
+        pool = ThreadPool(
+            minthreads=threads if at_once is None else at_once, maxthreads=threads, name=f"kvtwisted-{name}"
+        )
         # Waits for the jobs that run: RocksDB cannot be closed under them.
         self._unwinding.push(f"{name} pool", pool.stop)
         try:
-            # All threads at once: one that cannot be started later would have requests wait for ever.
             pool.start()
         except RuntimeError as error:
             raise Unavailable(f"the threads for {name}: {error} (ulimit -u is their limit)") from None
