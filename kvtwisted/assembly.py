@@ -26,7 +26,7 @@ import twisted
 from . import __version__
 from .authentication import Authentication
 from .background.memory import INTERVAL as MEMORY_INTERVAL
-from .background.memory import MemoryTask
+from .background.memory import MemoryTask, keep_little_memory
 from .background.performance import NAMESPACE
 from .background.ticker import Ticker
 from .batched_log import INTERVAL, BatchedLogs
@@ -114,7 +114,7 @@ class Server(Service):
         engine = self._open_engine()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
-        requests = self._start_pool("requests", self._settings.storage.threads, at_once=1)
+        requests = self._start_pool("requests", self._settings.storage.threads)
 
         metrics = Metrics(CollectorRegistry())
         storage = Storage(engine, lambda: self._settings, self._config, metrics, audit)
@@ -142,6 +142,7 @@ class Server(Service):
             self._tls,
             access_log,
         )
+        keep_little_memory()
         shorten_turns(self._settings.grpc.transport)
         transports = self._transports = Transports(self._reactor, lambda: self._settings, behind)
         self.addresses = transports.start()
@@ -185,11 +186,9 @@ class Server(Service):
             options = settings.rocksdb.options
         return open_engine(settings.storage.engine, settings.rocksdb.path, options)
 
-    def _start_pool(self, name: str, threads: int, at_once: int | None = None) -> ThreadPool:
-        # Of requests' threads only as many as are needed: each keeps some of the memory of the largest job it had.
-        pool = ThreadPool(
-            minthreads=threads if at_once is None else at_once, maxthreads=threads, name=f"kvtwisted-{name}"
-        )
+    def _start_pool(self, name: str, threads: int) -> ThreadPool:
+        # All at once: one that cannot be started later would have requests wait for ever.
+        pool = ThreadPool(minthreads=threads, maxthreads=threads, name=f"kvtwisted-{name}")
         # Waits for the jobs that run: RocksDB cannot be closed under them.
         self._unwinding.push(f"{name} pool", pool.stop)
         try:
