@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import platform
+import subprocess
+import sys
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -205,3 +208,44 @@ def test_other_libraries(monkeypatch: pytest.MonkeyPatch, error: Exception) -> N
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     give_back_memory()
+
+
+#: Threads that have had large blocks and stay; prints the MiB that are kept when all was given back.
+_BLOCKS = """
+import sys, threading
+from kvtwisted.background.memory import give_back_memory, keep_little_memory, resident_bytes
+
+if sys.argv[1] == "little":
+    keep_little_memory()
+before = resident_bytes()
+done, over = threading.Semaphore(0), threading.Event()
+
+
+def work():
+    for mebibytes in (20, 24, 28, 20, 10):
+        block = b"x" * (mebibytes << 20)
+        del block
+    done.release()
+    over.wait()
+
+
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    done.acquire()
+give_back_memory()
+print(resident_bytes() - before >> 20)
+over.set()
+"""
+
+
+def _kept(how: str) -> int:
+    command = [sys.executable, "-c", _BLOCKS, how]
+    return int(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have their own ways")
+def test_threads_keep_little_of_what_they_had() -> None:
+    """Without being told, glibc keeps what the largest block of each thread took, and cannot be made to give it back."""
+    assert _kept("little") < 4 * 4 + 4 < _kept("as it likes")
