@@ -247,5 +247,5 @@ def _kept(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have their own ways")
 def test_threads_keep_little_of_what_they_had() -> None:
-    """Without being told, glibc keeps what the largest block of each thread took, and cannot be made to give it back."""
+    """Without being told, glibc keeps what each thread's largest block took, and does not give it back when asked."""
     assert _kept("little") < 4 * 4 + 4 < _kept("as it likes")
