@@ -11,6 +11,7 @@ import threading
 
 from .counter import Counter
 from .errors import Overloaded, Unavailable
+from .shares import three_quarters
 
 
 class Admission:
@@ -26,7 +27,7 @@ class Admission:
         """`share` is the capacity for one principal, who may have as large a part of the bytes; 0: three quarters."""
         self._capacity = capacity
         self._max_bytes = max_bytes
-        self._share = min(capacity, share or max(1, capacity * 3 // 4))
+        self._share = min(capacity, share or three_quarters(capacity))
         self._lock = threading.Lock()
         self._in_flight = 0
         self._bytes = 0

@@ -9,6 +9,7 @@ import threading
 from typing import NamedTuple
 
 from ..core.admission import Share
+from ..core.shares import OF_OWNER, Shares, three_quarters
 from ..security.passes import Pass
 from .errors import CallError, Code
 from .options import GrpcOptions
@@ -29,39 +30,31 @@ class Places:
         self._limit = limit
         self._capacity = capacity
         self._whose = whose
-        self._share = max(1, capacity * 3 // 4)
+        self._share = three_quarters(capacity)
         self._lock = threading.Lock()
-        self._by_owner: dict[str, int] = {}
-        #: Streams that are open.
-        self.open = 0
+        self._counts = Shares()
         #: Streams that were refused, since the start.
         self.refused = 0
+
+    @property
+    def open(self) -> int:
+        """Streams that are open."""
+        return self._counts.open
 
     def enter(self, owner: str | None = None) -> None:
         """Count in one stream; None is nobody who has a share. Raises CallError, which names the limit."""
         with self._lock:
-            if self.open >= self._capacity:
-                self._refuse("")
-            if owner is not None:
-                of_owner = self._by_owner.get(owner, 0)
-                if of_owner >= self._share:
-                    self._refuse(f", of which each {self._whose} may have {self._share}")
-                self._by_owner[owner] = of_owner + 1
-            self.open += 1
+            reason = self._counts.enter(owner, self._capacity, self._share)
+            if reason is not None:
+                self.refused += 1
+                share = f", of which each {self._whose} may have {self._share}" if reason == OF_OWNER else ""
+                sentence = f"too many {self._what}: {self._limit} is {self._capacity}{share}; try again"
+                raise CallError(Code.RESOURCE_EXHAUSTED, sentence)
 
     def leave(self, owner: str | None = None) -> None:
         """Count it out; for each `enter` that returned there must be one."""
         with self._lock:
-            self.open -= 1
-            if owner is not None:
-                self._by_owner[owner] -= 1
-                if not self._by_owner[owner]:
-                    del self._by_owner[owner]
-
-    def _refuse(self, more: str) -> None:
-        self.refused += 1
-        sentence = f"too many {self._what}: {self._limit} is {self._capacity}{more}; try again"
-        raise CallError(Code.RESOURCE_EXHAUSTED, sentence)
+            self._counts.leave(owner)
 
 
 class StreamPlaces(NamedTuple):

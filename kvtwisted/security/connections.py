@@ -10,6 +10,8 @@ from __future__ import annotations
 import resource
 from typing import Callable
 
+from ..core import shares
+from ..core.shares import Shares, three_quarters
 from .buckets import network_of
 
 #: Descriptors for logs, value files, sockets that listen, the reactor, connections that are just being refused.
@@ -60,15 +62,14 @@ class Connections:
         self._max_per_address = max_per_address
         self._room = room
         self._refused = refused
-        self._open = 0
+        self._counts = Shares()
         #: Connections that have left, since the start.
         self.ended = 0
-        self._by_origin: dict[str, int] = {}
 
     @property
     def open(self) -> int:
         """Connections that have entered and not left."""
-        return self._open
+        return self._counts.open
 
     @property
     def limit(self) -> int:
@@ -78,33 +79,18 @@ class Connections:
     @property
     def limit_per_address(self) -> int:
         """Connections from one address that are allowed just now."""
-        return self._max_per_address() or max(1, self.limit * 3 // 4)
+        return self._max_per_address() or three_quarters(self.limit)
 
     def enter(self, transport: str, address: str) -> str | None:
         """Count a connection in, or say why it is refused. One that is counted in must `leave`, with that address."""
-        counted = network_of(address)
-        reason = self._reason(counted)
-        if reason is not None:
-            self._refused(transport, reason)
-            return reason
-        self._open += 1
-        self._by_origin[counted] = self._by_origin.get(counted, 0) + 1
-        return None
-
-    def _reason(self, counted: str) -> str | None:
-        if self._open >= self.limit:
-            return IN_ALL
-        if self._by_origin.get(counted, 0) >= self.limit_per_address:
-            return PER_ADDRESS
-        return None
+        refused = self._counts.enter(network_of(address), self.limit, self.limit_per_address)
+        if refused is None:
+            return None
+        reason = IN_ALL if refused == shares.IN_ALL else PER_ADDRESS
+        self._refused(transport, reason)
+        return reason
 
     def leave(self, address: str) -> None:
         """Count a connection out."""
-        counted = network_of(address)
-        self._open -= 1
+        self._counts.leave(network_of(address))
         self.ended += 1
-        left = self._by_origin[counted] - 1
-        if left:
-            self._by_origin[counted] = left
-        else:
-            del self._by_origin[counted]

@@ -38,4 +38,4 @@ def test_nothing_is_kept_of_owners_who_left() -> None:
     for number in range(100):
         places.enter(f"{number}")
         places.leave(f"{number}")
-    assert (places.open, places._by_owner) == (0, {})
+    assert (places.open, places._counts._by_owner) == (0, {})

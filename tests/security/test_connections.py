@@ -59,7 +59,7 @@ def test_nothing_is_remembered_of_who_left() -> None:
         connections.enter("http", f"10.0.0.{number}")
     for number in range(50):
         connections.leave(f"10.0.0.{number}")
-    assert (connections.open, connections._by_origin) == (0, {})
+    assert (connections.open, connections._counts._by_owner) == (0, {})
 
 
 def test_the_limits_are_asked_anew() -> None:
