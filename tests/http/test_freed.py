@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import weakref
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from kvtwisted.http.deadlines import ByteLimits
+from tests.support.collector import without_collector
 
 from .live import LiveSite
 from .support import request_bytes
@@ -26,10 +26,8 @@ LARGE = 1_000_000
 @pytest.fixture
 def no_collector() -> Iterator[None]:
     """Within the test cycles are not collected."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+    with without_collector():
+        yield
 
 
 async def until(condition: Any) -> None:

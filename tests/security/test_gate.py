@@ -2,76 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from typing import Any
-
 import pytest
 
 from kvtwisted.core.admission import Admission
-from kvtwisted.core.errors import Overloaded, PermissionDenied, RateLimited, Unauthenticated
-from kvtwisted.core.health import Health
-from kvtwisted.core.operations import Operations
+from kvtwisted.core.errors import PermissionDenied, RateLimited, Unauthenticated
 from kvtwisted.security import gate as gates
-from kvtwisted.security.audit import ANONYMOUS, ANONYMOUS_REFUSALS, REFUSAL_BURST, REFUSALS, Audit
-from kvtwisted.security.authority import NOT_VALID, Authority
-from kvtwisted.security.buckets import Addresses, Rate
-from kvtwisted.security.entries import OwnRate, TokenEntry
-from kvtwisted.security.gate import ClosedGate, OpenGate, Visitor
+from kvtwisted.security.audit import ANONYMOUS, ANONYMOUS_REFUSALS, REFUSAL_BURST, REFUSALS
+from kvtwisted.security.authority import NOT_VALID
+from kvtwisted.security.entries import TokenEntry
+from kvtwisted.security.gate import OpenGate
 from kvtwisted.security.grants import Grant
 from kvtwisted.security.passes import Pass
 from kvtwisted.security.policy import AUTHENTICATED, NO_TOKEN, PUBLIC
-from tests.support.configuration import FakeConfiguration
-from tests.support.recorders import CountingRecorder
-from tests.support.storage import Storage
 
-from .support import EVERYTHING, PEER, ManualTime, grant, made
+from .gates import Fixture, visitor
+from .support import EVERYTHING, PEER, grant, made
 
 
 def certified(token_id: str, name: str, *grants: Grant) -> TokenEntry:
     """An entry for a client certificate."""
     return TokenEntry(token_id, b"", grants or (EVERYTHING,), certificate=name)
-
-
-class Fixture:
-    """A closed gate with everything around it."""
-
-    def __init__(
-        self, *entries: TokenEntry, tokens: bool = True, failed_logins: int = 0, addresses: Addresses | None = None
-    ) -> None:
-        configuration = FakeConfiguration({"http": {"port": 1}})
-        self.operations = Operations(Storage().store, configuration, CountingRecorder(), Health())
-        self.admission = Admission(8, 800)
-        self.wall, self.seconds = ManualTime(), ManualTime()
-        self.authority = (
-            Authority(failed_logins=failed_logins, wall=self.wall, seconds=self.seconds) if tokens else None
-        )
-        if self.authority is not None:
-            self.authority.replace(entries)
-        self.lines: list[bytes] = []
-        self.counted: list[str] = []
-        self.gate = ClosedGate(
-            self.operations,
-            self.admission,
-            self.authority,
-            Audit(self.lines.append),
-            addresses=addresses,
-            count=self.counted.append,
-            wall=self.wall,
-            seconds=self.seconds,
-        )
-        self.withdrawn: list[frozenset[Pass]] = []
-        self.gate.watch(self.withdrawn.append)
-
-    def told(self) -> list[dict[str, Any]]:
-        """The audit lines so far, without their times."""
-        lines = [json.loads(line) for line in self.lines]
-        return [{name: value for name, value in line.items() if name != "time"} for line in lines]
-
-
-def visitor(*authorization: bytes, certificate: str | None = None, address: str = PEER) -> Visitor:
-    """Somebody who shows this."""
-    return Visitor(address, authorization, certificate)
 
 
 def test_an_open_gate_lets_everybody_do_everything() -> None:
@@ -156,64 +106,6 @@ def test_failed_logins_are_limited_and_looking_is_none() -> None:
     assert world.gate.admit(visitor(right)).is_known
 
 
-def test_what_is_over_a_rate_is_counted() -> None:
-    """By the principal's own limiter, on any of its operations."""
-    shown, entry = made("a", rate=OwnRate(1, 0))
-    world = Fixture(entry)
-    operations = world.gate.admit(visitor(shown)).operations
-    operations.get(b"k")
-    admitted = world.gate.admit(visitor(shown))
-    for attempt in (
-        lambda: operations.get(b"k"),
-        lambda: operations.get_now(b"k"),
-        operations.get_config,
-        # What the operations know nothing of.
-        lambda: admitted.require("metrics", PEER),
-        lambda: admitted.require("admin", PEER),
-    ):
-        with pytest.raises(RateLimited):
-            attempt()
-    assert world.counted == ["rate_limited"] * 5
-    assert world.lines == []
-    world.seconds.now += 1
-    admitted.require("metrics", PEER)
-    with pytest.raises(RateLimited):
-        operations.get(b"k")
-
-
-def test_a_revoked_pass_is_withdrawn_once() -> None:
-    """The watchers hear of it at the next look, and of nothing else."""
-    (a, entry_a), (b, entry_b) = made("a"), made("b")
-    world = Fixture(entry_a, entry_b)
-    gone, stays = world.gate.admit(visitor(a)), world.gate.admit(visitor(b))
-    world.gate.look()
-    assert world.withdrawn == []
-    assert world.authority is not None
-    world.authority.replace([entry_b])
-    with pytest.raises(Unauthenticated):
-        world.gate.admit(visitor(a))
-    for _ in range(2):
-        world.gate.look()
-    assert world.withdrawn == [frozenset([gone])]
-    assert not gone.is_replaced
-    assert world.gate.find(visitor(a)) is None
-    assert world.gate.admit(visitor(b)) is stays
-
-
-def test_a_pass_expires() -> None:
-    """At its time, to the second; not a moment before."""
-    shown, entry = made("a", not_after=2000)
-    world = Fixture(entry)
-    admitted = world.gate.admit(visitor(shown))
-    world.wall.now = 1999.9
-    world.gate.look()
-    assert world.gate.find(visitor(shown)) is admitted
-    world.wall.now = 2000.0
-    assert world.gate.find(visitor(shown)) is None
-    world.gate.look()
-    assert world.withdrawn == [frozenset([admitted])]
-
-
 def test_a_certificate_that_is_listed() -> None:
     """It has the grants of its entry; when that changes it has the new ones, and the old pass ends."""
     world = Fixture(certified("ann", "ann.example", grant("get", b"x/")))
@@ -286,66 +178,6 @@ def test_certificates_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> No
     assert again.is_known
 
 
-def test_many_threads_get_the_same_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of certificates that come for the first time, while others are forgotten and the gate looks."""
-    monkeypatch.setattr(gates, "_MAX_CERTIFIED", 64)
-    world = Fixture(tokens=False)
-    start, failures = threading.Barrier(5), []
-    found: list[list[Pass]] = [[], [], [], []]
-
-    def enter(mine: list[Pass]) -> None:
-        try:
-            start.wait()
-            for number in range(64):
-                mine.append(world.gate.admit(visitor(certificate=f"{number}")))
-            for number in range(300):
-                world.gate.admit(visitor(certificate=f"{number % 200}"))
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=enter, args=(mine,)) for mine in found]
-    for thread in threads:
-        thread.start()
-    start.wait()
-    while any(thread.is_alive() for thread in threads):
-        world.gate.look()
-    assert failures == []
-    world.gate.look()
-    assert len(world.gate._passes) <= 64
-    assert all(len(mine) == 64 for mine in found)
-
-
-def test_a_principal_that_was_revoked_meanwhile_is_let_go() -> None:
-    """A thread that found it before it was revoked may remember its pass afterwards, until the next look."""
-    shown, entry = made("a")
-    world = Fixture(entry)
-    late = world.gate.admit(visitor(shown)).principal
-    assert late is not None
-    assert world.authority is not None
-    world.authority.replace([])
-    world.gate.look()
-    world.gate._passes.of(late, PEER)
-    world.gate.look()
-    assert len(world.withdrawn) == 2
-    assert len(world.gate._passes) == 0
-
-
-def test_other_rates_do_not_change_who_is_who() -> None:
-    """A token that follows the server's rate gets a new pass, the old one is withdrawn."""
-    shown, entry = made("a")
-    world = Fixture(entry)
-    old = world.gate.admit(visitor(shown))
-    assert world.authority is not None
-    world.authority.retune(default_rate=Rate(1), failed_logins=0)
-    world.gate.look()
-    assert world.withdrawn == [frozenset([old])]
-    assert old.is_replaced
-    new = world.gate.admit(visitor(shown)).operations
-    new.get(b"k")
-    with pytest.raises(RateLimited):
-        new.get(b"k")
-
-
 def test_refusals_cannot_flood_the_audit_log() -> None:
     """Of each address and of all of them some lines are written; those of a token are beside them. The rest is told."""
     shown, entry = made("a", grant("get"))
@@ -392,68 +224,3 @@ def test_what_is_shown_is_not_written_down() -> None:
     shown, _ = made("a")
     assert shown.decode() not in repr(visitor(shown))
     assert "1 authorization" in repr(visitor(shown, certificate="ann\n"))
-
-
-def test_each_principal_has_a_share_of_what_may_be_under_way() -> None:
-    """One for all addresses that it comes from, and another one than others'; nobody who is not known has any."""
-    (a, entry_a), (b, entry_b) = made("a"), made("b")
-    world = Fixture(entry_a, entry_b, addresses=Addresses(Rate(10, 0)))
-    here, there = world.gate.admit(visitor(a)), world.gate.admit(visitor(a, address="192.0.2.9"))
-    assert here is not there
-    assert here.admission is there.admission is not world.gate.admit(visitor(b)).admission
-    for _ in range(6):
-        here.admission.enter(1)
-    with pytest.raises(Overloaded, match=r"limits\.max_in_flight_per_principal is 6"):
-        there.admission.enter(1)
-    world.gate.admit(visitor(b)).admission.enter(1)
-    assert (world.admission.in_flight, world.admission.bytes) == (7, 7)
-
-
-def test_an_open_gate_has_no_shares() -> None:
-    """Everybody is the same there."""
-    operations, admission = Fixture().operations, Admission(8)
-    gate = OpenGate(operations, admission)
-    assert gate.admit(visitor()).admission is gate.admit(visitor(address="192.0.2.9")).admission is admission
-
-
-def test_a_changed_token_has_the_share_that_it_had() -> None:
-    """As long as there are requests of it, under its old rights; it does not get another three quarters of all."""
-    shown, entry = made("a")
-    world = Fixture(entry)
-    old = world.gate.admit(visitor(shown)).admission
-    for _ in range(6):
-        old.enter(1)
-    assert world.authority is not None
-    world.authority.replace([entry._replace(not_after=1 << 40)])
-    world.gate.look()
-    new = world.gate.admit(visitor(shown)).admission
-    with pytest.raises(Overloaded, match="max_in_flight_per_principal is 6"):
-        new.enter(1)
-    old.leave(6, 6)
-    new.enter(1)
-    assert (world.admission.in_flight, world.admission.bytes) == (1, 1)
-
-
-@pytest.mark.parametrize(
-    ("own", "addresses", "whose"),
-    [
-        (OwnRate(1, 0), Rate(), "the token (which may have 1 operations a second)"),
-        (OwnRate(1, 500), Rate(), "the token (which may have 1 operations and 500 bytes a second)"),
-        (None, Rate(1, 1_000_000), "the address (which may have 1 operations and 1000000 bytes a second)"),
-        (
-            OwnRate(1, 0),
-            Rate(2, 0),
-            "the token (which may have 1 operations a second) or the address (which may have 2 operations a second)",
-        ),
-    ],
-)
-def test_a_refusal_for_a_rate_names_it(own: OwnRate | None, addresses: Rate, whose: str) -> None:
-    """For operations on keys, and for what is about none."""
-    shown, entry = made("a", rate=own)
-    world = Fixture(entry, addresses=Addresses(addresses))
-    admitted = world.gate.admit(visitor(shown))
-    admitted.operations.get_now(b"k")
-    for refused in (lambda: admitted.operations.get_now(b"k"), lambda: admitted.require("metrics", PEER)):
-        with pytest.raises(RateLimited) as caught:
-            refused()
-        assert str(caught.value) == f"{whose} is over its rate; try again in 1.000 s"

@@ -15,6 +15,7 @@ from hyperframe.frame import DataFrame
 
 from kvtwisted.rpc.errors import CallError, Code
 from tests.support.certificates import Pair
+from tests.support.collector import without_collector
 
 from ..support import MIB, PATIENCE, World
 from .bystander import eventually
@@ -37,10 +38,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def no_collector() -> Iterator[None]:
     """Within the test cycles are not collected."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+    with without_collector():
+        yield
 
 
 def references(world: World) -> list[weakref.ref[Any]]:

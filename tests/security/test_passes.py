@@ -1,0 +1,201 @@
+"""Passes: one for each principal, with its rate and its share, until it holds no longer."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from kvtwisted.core.admission import Admission
+from kvtwisted.core.errors import Overloaded, RateLimited, Unauthenticated
+from kvtwisted.security import gate as gates
+from kvtwisted.security.buckets import Addresses, Rate
+from kvtwisted.security.entries import OwnRate
+from kvtwisted.security.gate import OpenGate
+from kvtwisted.security.passes import Pass
+
+from .gates import Fixture, visitor
+from .support import PEER, made
+
+
+def test_what_is_over_a_rate_is_counted() -> None:
+    """By the principal's own limiter, on any of its operations."""
+    shown, entry = made("a", rate=OwnRate(1, 0))
+    world = Fixture(entry)
+    operations = world.gate.admit(visitor(shown)).operations
+    operations.get(b"k")
+    admitted = world.gate.admit(visitor(shown))
+    for attempt in (
+        lambda: operations.get(b"k"),
+        lambda: operations.get_now(b"k"),
+        operations.get_config,
+        # What the operations know nothing of.
+        lambda: admitted.require("metrics", PEER),
+        lambda: admitted.require("admin", PEER),
+    ):
+        with pytest.raises(RateLimited):
+            attempt()
+    assert world.counted == ["rate_limited"] * 5
+    assert world.lines == []
+    world.seconds.now += 1
+    admitted.require("metrics", PEER)
+    with pytest.raises(RateLimited):
+        operations.get(b"k")
+
+
+def test_a_revoked_pass_is_withdrawn_once() -> None:
+    """The watchers hear of it at the next look, and of nothing else."""
+    (a, entry_a), (b, entry_b) = made("a"), made("b")
+    world = Fixture(entry_a, entry_b)
+    gone, stays = world.gate.admit(visitor(a)), world.gate.admit(visitor(b))
+    world.gate.look()
+    assert world.withdrawn == []
+    assert world.authority is not None
+    world.authority.replace([entry_b])
+    with pytest.raises(Unauthenticated):
+        world.gate.admit(visitor(a))
+    for _ in range(2):
+        world.gate.look()
+    assert world.withdrawn == [frozenset([gone])]
+    assert not gone.is_replaced
+    assert world.gate.find(visitor(a)) is None
+    assert world.gate.admit(visitor(b)) is stays
+
+
+def test_a_pass_expires() -> None:
+    """At its time, to the second; not a moment before."""
+    shown, entry = made("a", not_after=2000)
+    world = Fixture(entry)
+    admitted = world.gate.admit(visitor(shown))
+    world.wall.now = 1999.9
+    world.gate.look()
+    assert world.gate.find(visitor(shown)) is admitted
+    world.wall.now = 2000.0
+    assert world.gate.find(visitor(shown)) is None
+    world.gate.look()
+    assert world.withdrawn == [frozenset([admitted])]
+
+
+def test_many_threads_get_the_same_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of certificates that come for the first time, while others are forgotten and the gate looks."""
+    monkeypatch.setattr(gates, "_MAX_CERTIFIED", 64)
+    world = Fixture(tokens=False)
+    start, failures = threading.Barrier(5), []
+    found: list[list[Pass]] = [[], [], [], []]
+
+    def enter(mine: list[Pass]) -> None:
+        try:
+            start.wait()
+            for number in range(64):
+                mine.append(world.gate.admit(visitor(certificate=f"{number}")))
+            for number in range(300):
+                world.gate.admit(visitor(certificate=f"{number % 200}"))
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=enter, args=(mine,)) for mine in found]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    while any(thread.is_alive() for thread in threads):
+        world.gate.look()
+    assert failures == []
+    world.gate.look()
+    assert len(world.gate._passes) <= 64
+    assert all(len(mine) == 64 for mine in found)
+
+
+def test_a_principal_that_was_revoked_meanwhile_is_let_go() -> None:
+    """A thread that found it before it was revoked may remember its pass afterwards, until the next look."""
+    shown, entry = made("a")
+    world = Fixture(entry)
+    late = world.gate.admit(visitor(shown)).principal
+    assert late is not None
+    assert world.authority is not None
+    world.authority.replace([])
+    world.gate.look()
+    world.gate._passes.of(late, PEER)
+    world.gate.look()
+    assert len(world.withdrawn) == 2
+    assert len(world.gate._passes) == 0
+
+
+def test_other_rates_do_not_change_who_is_who() -> None:
+    """A token that follows the server's rate gets a new pass, the old one is withdrawn."""
+    shown, entry = made("a")
+    world = Fixture(entry)
+    old = world.gate.admit(visitor(shown))
+    assert world.authority is not None
+    world.authority.retune(default_rate=Rate(1), failed_logins=0)
+    world.gate.look()
+    assert world.withdrawn == [frozenset([old])]
+    assert old.is_replaced
+    new = world.gate.admit(visitor(shown)).operations
+    new.get(b"k")
+    with pytest.raises(RateLimited):
+        new.get(b"k")
+
+
+def test_each_principal_has_a_share_of_what_may_be_under_way() -> None:
+    """One for all addresses that it comes from, and another one than others'; nobody who is not known has any."""
+    (a, entry_a), (b, entry_b) = made("a"), made("b")
+    world = Fixture(entry_a, entry_b, addresses=Addresses(Rate(10, 0)))
+    here, there = world.gate.admit(visitor(a)), world.gate.admit(visitor(a, address="192.0.2.9"))
+    assert here is not there
+    assert here.admission is there.admission is not world.gate.admit(visitor(b)).admission
+    for _ in range(6):
+        here.admission.enter(1)
+    with pytest.raises(Overloaded, match=r"limits\.max_in_flight_per_principal is 6"):
+        there.admission.enter(1)
+    world.gate.admit(visitor(b)).admission.enter(1)
+    assert (world.admission.in_flight, world.admission.bytes) == (7, 7)
+
+
+def test_an_open_gate_has_no_shares() -> None:
+    """Everybody is the same there."""
+    operations, admission = Fixture().operations, Admission(8)
+    gate = OpenGate(operations, admission)
+    assert gate.admit(visitor()).admission is gate.admit(visitor(address="192.0.2.9")).admission is admission
+
+
+def test_a_changed_token_has_the_share_that_it_had() -> None:
+    """As long as there are requests of it, under its old rights; it does not get another three quarters of all."""
+    shown, entry = made("a")
+    world = Fixture(entry)
+    old = world.gate.admit(visitor(shown)).admission
+    for _ in range(6):
+        old.enter(1)
+    assert world.authority is not None
+    world.authority.replace([entry._replace(not_after=1 << 40)])
+    world.gate.look()
+    new = world.gate.admit(visitor(shown)).admission
+    with pytest.raises(Overloaded, match="max_in_flight_per_principal is 6"):
+        new.enter(1)
+    old.leave(6, 6)
+    new.enter(1)
+    assert (world.admission.in_flight, world.admission.bytes) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "addresses", "whose"),
+    [
+        (OwnRate(1, 0), Rate(), "the token (which may have 1 operations a second)"),
+        (OwnRate(1, 500), Rate(), "the token (which may have 1 operations and 500 bytes a second)"),
+        (None, Rate(1, 1_000_000), "the address (which may have 1 operations and 1000000 bytes a second)"),
+        (
+            OwnRate(1, 0),
+            Rate(2, 0),
+            "the token (which may have 1 operations a second) or the address (which may have 2 operations a second)",
+        ),
+    ],
+)
+def test_a_refusal_for_a_rate_names_it(own: OwnRate | None, addresses: Rate, whose: str) -> None:
+    """For operations on keys, and for what is about none."""
+    shown, entry = made("a", rate=own)
+    world = Fixture(entry, addresses=Addresses(addresses))
+    admitted = world.gate.admit(visitor(shown))
+    admitted.operations.get_now(b"k")
+    for refused in (lambda: admitted.operations.get_now(b"k"), lambda: admitted.require("metrics", PEER)):
+        with pytest.raises(RateLimited) as caught:
+            refused()
+        assert str(caught.value) == f"{whose} is over its rate; try again in 1.000 s"
