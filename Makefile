@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 PACKAGE := setup.cfg pyproject.toml kvtwisted/__init__.py
 
-.PHONY: help run test lint pytest tools bench bench-compare proto dist clean
+.PHONY: help run test test-all lint pytest tools bench bench-compare proto dist clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -39,6 +39,9 @@ test: lint tools ## Lint, types, and all tests with branch coverage: make test P
 	$(BIN)/coverage run $(PYTEST) $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(PYTEST_ARGS),--fail-under=0)
+
+test-all: lint tools ## All tests, the long ones too, which nobody waits for at every change.
+	$(BIN)/python $(PYTEST) -m '' $(PYTEST_ARGS)
 
 lint: $(VENV)/.test-installed ## Style, types, and which module may import which.
 	$(BIN)/ruff check .
