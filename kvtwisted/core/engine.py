@@ -8,6 +8,7 @@ Every failure is a `kvtwisted.core.errors.StorageError` (or `Unavailable` once c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Callable, Optional, Protocol
 
@@ -39,6 +40,10 @@ def everything(value: bytes) -> bool:
 
 def nothing() -> None:
     """Does nothing, for `Engine.reopen`."""
+
+
+def ignored(key: bytes) -> None:
+    """Does nothing, for `Engine.scan`."""
 
 
 class Engine(Protocol):
@@ -76,11 +81,23 @@ class Engine(Protocol):
         count for that, and may be None in the answer. No more than READ_AHEAD keys are read fastest.
         """
 
-    def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self,
+        start: bytes,
+        end: bytes | None,
+        family: str = DATA,
+        until: float = math.inf,
+        renewed: Callable[[bytes], object] = ignored,
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with start <= key < end in byte order (end None: to the last), from one view taken by this call.
 
         RocksDB is given the start to seek and the end as its bound, so that a scan never reads past its range. One
         thread at a time uses a scan; exhaust it or let go of it to release the view.
+
+        However many deleted keys lie in between, no other Python code waits for RocksDB to read over all of them. For
+        that an engine may take its view anew among them: `renewed` is told, each time, the key from which on the view
+        is newer than that of what was read before. Once it is `until` (a time of `time.monotonic`) among them,
+        ScanUnfinished is raised instead.
         """
 
     def put(self, key: bytes, value: bytes) -> None:

@@ -101,6 +101,18 @@ class Unavailable(KvError):
     code = "unavailable"
 
 
+#: What DeadlineExceeded says of a scan.
+TOO_LONG = "the scan took longer than the request's time; ask for less with limit and cursor"
+
+
+class ScanUnfinished(DeadlineExceeded):
+    """A scan's time ran out among deleted keys. Every key of its range before `reached` has been read."""
+
+    def __init__(self, reached: bytes) -> None:
+        super().__init__(TOO_LONG)
+        self.reached = reached
+
+
 class StorageError(KvError):
     """The engine or its file system failed; what was asked for may not have happened."""
 

@@ -11,10 +11,10 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from kvtwisted.core.admission import Admission
-from kvtwisted.core.batch_reads import Page
 from kvtwisted.core.errors import DeadlineExceeded, InvalidConfig, InvalidKey, KvError, Overloaded, Unavailable
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import Operations
+from kvtwisted.core.pages import Page
 from kvtwisted.core.records import Found
 from kvtwisted.threaded.facade import AsyncOperations
 from kvtwisted.threaded.work import Work
