@@ -30,6 +30,7 @@ from .core.limits import Limits
 from .core.operations import Configuration, Operations
 from .core.recency import Recency
 from .core.space import GuardedDisk, SpaceGuard, headroom, spill_threshold
+from .core.spare_inodes import SpareInodes
 from .core.store import Store
 from .core.victims import OLDEST
 from .core.writer import Writer
@@ -75,6 +76,7 @@ class Storage:
             lambda: settings().eviction.high_water_mark,
             self._space_changed,
         )
+        self._spare = SpareInodes(now.rocksdb.path)
         self._ask_for_room: Callable[[], object] = lambda: None
         ages = WriteAges()
         self._dated = DatedEngine(engine, ages)
@@ -86,6 +88,7 @@ class Storage:
             durable=now.rocksdb.options.sync,
             spill_threshold=_spill_threshold(now),
             admit=self._guard.admit,
+            admit_file=self._guard.admit_file if self._disks else None,
         )
         self._store = Store(engine, self._writer, clock, limits=_limits(now), recency=recency)
         self.backups = Backups(
@@ -122,17 +125,20 @@ class Storage:
     def _find_disks(self, now: Settings) -> list[Disk]:
         data, values = now.rocksdb.path, now.value.disk_path
 
-        def disk(name: str, *folders: str, **holds: bool) -> Disk:
+        def own_bytes(records: bool = True, files: bool = True) -> int:
+            return (folder_bytes(data) if records else 0) + (self._writer.files.taken if files else 0)
+
+        def disk(name: str, folder: str, **holds: bool) -> Disk:
             return Disk(
                 name,
-                measure=lambda: disk_usage(folders[0]),
-                own_bytes=lambda: sum(map(folder_bytes, folders)),
+                measure=lambda: disk_usage(folder),
+                own_bytes=lambda: own_bytes(**holds),
                 wanted_free=lambda: self._guard.wanted_free(name),
                 **holds,
             )
 
         if same_disk(data, values):
-            return [disk("rocksdb.path", data, values)]
+            return [disk("rocksdb.path", data)]
         return [disk("rocksdb.path", data, files=False), disk("value.disk_path", values, records=False)]
 
     def _space_changed(self, reason: str | None) -> None:
@@ -143,6 +149,14 @@ class Storage:
             self.health.fail("disk", reason)
             _log.warn("{reason}", reason=reason)
             self._ask_for_room()
+
+    def _look_at_disks(self) -> None:
+        self._guard.look()
+        if self._spare.look():
+            _log.warn(
+                "there are nearly no inodes left for {path} (df -i tells); spare ones are used",
+                path=self._settings().rocksdb.path,
+            )
 
     def apply(self, new: Settings) -> None:
         """Take up changed settings. Any thread; requests that run see either the old ones or the new."""
@@ -171,7 +185,7 @@ class Storage:
     def make_tickers(self, reactor: Any, defer: Defer) -> list[Ticker]:
         """The periodic tasks, not yet started."""
         settings, metrics = self._settings, self._metrics
-        data, values = settings().rocksdb.path, settings().value.disk_path
+        data = settings().rocksdb.path
         expiry = ExpiryTask(self._sweeper, self._store, metrics, defer)
         performance = PerformanceTask(metrics, reactor.seconds)
         tickers = [
@@ -189,9 +203,11 @@ class Storage:
             disks=self._disks,
             defer=defer,
         )
-        space = SpaceTask(self._guard, reactor, eviction.run, defer)
+        space = SpaceTask(self._guard, reactor, eviction.run, defer, self._look_at_disks)
         self._ask_for_room = lambda: reactor.callFromThread(space.relieve)
-        sampling = SamplingTask(self.operations, metrics, lambda: take_sample(self.engine, data, values), defer)
+        sampling = SamplingTask(
+            self.operations, metrics, lambda: take_sample(self.engine, data, self._writer.files), defer, self.health
+        )
         return [
             *tickers,
             Ticker("space", reactor, lambda: INTERVAL, space.run, at_once=True),

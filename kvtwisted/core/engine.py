@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Callable, Optional, Protocol
 
+from .errors import DeadlineExceeded
+
 #: Column family of the records, keyed by the user's key. Its name is RocksDB's own for the first family.
 DATA = "default"
 #: Column family of the expiry index: big-endian milliseconds, then the user's key; empty values.
@@ -31,6 +33,18 @@ READ_AHEAD = 64
 
 #: One change: family, key, and the new value, or None to delete.
 Mutation = tuple[str, bytes, Optional[bytes]]
+
+
+#: What DeadlineExceeded says of a scan.
+TOO_LONG = "the scan took longer than the request's time; ask for less with limit and cursor"
+
+
+class ScanUnfinished(DeadlineExceeded):
+    """A scan's time ran out among deleted keys. Every key of its range before `reached` has been read."""
+
+    def __init__(self, reached: bytes) -> None:
+        super().__init__(TOO_LONG)
+        self.reached = reached
 
 
 def everything(value: bytes) -> bool:

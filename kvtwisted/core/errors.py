@@ -101,18 +101,6 @@ class Unavailable(KvError):
     code = "unavailable"
 
 
-#: What DeadlineExceeded says of a scan.
-TOO_LONG = "the scan took longer than the request's time; ask for less with limit and cursor"
-
-
-class ScanUnfinished(DeadlineExceeded):
-    """A scan's time ran out among deleted keys. Every key of its range before `reached` has been read."""
-
-    def __init__(self, reached: bytes) -> None:
-        super().__init__(TOO_LONG)
-        self.reached = reached
-
-
 class StorageError(KvError):
     """The engine or its file system failed; what was asked for may not have happened."""
 
@@ -129,6 +117,10 @@ class StorageFull(StorageError):
     """The file system that holds the data has no space left."""
 
     code = "storage_full"
+
+
+class NoInodes(StorageFull):
+    """The file system has no inodes left, so that no file can be made on it, though bytes may be free."""
 
 
 class NearlyFull(StorageFull):

@@ -10,8 +10,8 @@ from typing import Callable, NamedTuple
 from . import expiry, records
 from .batch_reads import ENTRY_OVERHEAD
 from .clock import Clock
-from .engine import Engine, ignored
-from .errors import TOO_LONG, DeadlineExceeded, ResponseTooLarge, ScanUnfinished
+from .engine import TOO_LONG, Engine, ScanUnfinished, ignored
+from .errors import DeadlineExceeded, ResponseTooLarge
 from .records import ENVELOPE
 from .views import text_before
 from .writer import Writer

@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple
 
 from rocksdict import Rdict, RdictIter, ReadOptions
 
-from ..core.errors import ScanUnfinished
+from ..core.engine import ScanUnfinished
 from .pieces import SKIPS, Pieces
 from .scans import Pair, Scans
 

@@ -62,6 +62,7 @@ TABLE: dict[type[BaseException], Row] = {
     errors.Unavailable: Row(503, retry_after=RETRY_AFTER),
     errors.NearlyFull: Row(507),
     errors.StorageFull: Row(507, "the disk is full; nothing can be written until there is space, reads go on"),
+    errors.NoInodes: Row(507, "the disk has no free inodes; nothing can be written until there are some, reads go on"),
     errors.StorageError: _STORAGE_FAILED,
     errors.Corruption: Row(500, "stored data is damaged; the server's log tells more under this incident's id"),
     errors.StorageLocked: _STORAGE_FAILED,

@@ -11,6 +11,7 @@ from kvtwisted.background.sampling import SamplingTask, take_sample
 from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
 from kvtwisted.core.errors import KvError, StorageError, StorageFull, Unavailable
 from kvtwisted.core.health import Health
+from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.operations import Operations
 from kvtwisted.metrics import StorageSample
 
@@ -30,7 +31,7 @@ class Scene:
         self.health = Health()
         self.operations = Operations(self.storage.store, FakeConfiguration({}), self.counted.metrics, self.health)
         self.broken: KvError | None = None
-        self.task = SamplingTask(self.operations, self.counted.metrics, self.sample, at_once)
+        self.task = SamplingTask(self.operations, self.counted.metrics, self.sample, at_once, self.health)
 
     def sample(self) -> StorageSample:
         """The one that is given, or the error that is."""
@@ -94,21 +95,25 @@ def test_storage_that_is_being_reopened(scene: Scene) -> None:
 
 
 def test_take_sample_measures(tmp_path: Path) -> None:
-    """Both folders, the disk of the first, and the engine's own figures."""
-    data, values = tmp_path / "data", tmp_path / "values"
+    """The data folder, the large values, the disk, the engine's own figures, and what is in use."""
+    data = tmp_path / "data"
     data.mkdir()
+    values = ValueFiles(str(tmp_path / "values"))
+    values.prepare()
+    values.store(b"x" * 5000)
     (data / "file").write_bytes(b"x" * 50_000)
     storage = Storage()
     storage.store.set(b"k", b"v")
-    sample = take_sample(storage.engine, str(data), str(values))
+    sample = take_sample(storage.engine, str(data), values)
     assert sample.data_bytes == folder_bytes(str(data)) > 0
-    assert sample.value_bytes == 0
+    assert sample.value_bytes == 8192
     usage = disk_usage(str(data))
     assert sample.disk.used + sample.disk.free == pytest.approx(usage.used + usage.free, rel=0.1)
     assert sample.engine["estimate-num-keys"] == 1
+    assert [use.name for use in sample.uses] == ["file descriptors", "threads"]
 
 
 def test_take_sample_without_a_folder(tmp_path: Path) -> None:
     """A data folder that is gone is an error."""
     with pytest.raises(FileNotFoundError):
-        take_sample(Storage().engine, str(tmp_path / "gone"), str(tmp_path))
+        take_sample(Storage().engine, str(tmp_path / "gone"), ValueFiles(str(tmp_path)))
