@@ -144,11 +144,13 @@ class SpaceGuard:
                 raise NearlyFull(refusal)
 
     def admit_file(self) -> None:
-        """A file of a large value is about to be made. Raises NearlyFull where there is no room for one, or no inode.
+        """A file of a large value is about to be made, after `admit`. Raises NearlyFull where no inode is left for it.
 
-        Looks at the disks: that takes no time beside what the file will.
+        A statvfs of each disk, which is no time beside what the file takes.
         """
         with self._lock:
+            if self.reason is None and not any(map(_lacks_inodes, self._disks)):
+                return
             self._look(0)
             if self.reason is not None:
                 self.refused += 1
@@ -227,6 +229,14 @@ class SpaceGuard:
             self._on_change(reason)
 
 
+def _lacks_inodes(disk: GuardedDisk) -> bool:
+    try:
+        usage = disk.measure()
+    except OSError:
+        return False  # whoever writes there will be told
+    return usage.inodes_free < least_inodes(usage)
+
+
 def _sentence(name: str, usage: DiskUsage, mark: int, wanted: int) -> str:
     return (
         f"the disk of {name} is nearly full: {usage.percent:.1f} % in use, {usage.free} bytes free; writes are refused "
@@ -236,7 +246,7 @@ def _sentence(name: str, usage: DiskUsage, mark: int, wanted: int) -> str:
 
 def _sentence_of_inodes(name: str, usage: DiskUsage, least: int) -> str:
     return (
-        f"the disk of {name} has nearly no inodes left: {usage.inodes_free} of {usage.inodes} are free, of which {least} "
-        "must stay so (df -i tells; each file takes one); writes are refused until there are more, reads and deletes "
-        "go on"
+        f"the disk of {name} has nearly no inodes left: {usage.inodes_free} of {usage.inodes} are free, of which "
+        f"{least} must stay so (df -i tells; each file takes one); writes are refused until there are more, reads and "
+        "deletes go on"
     )
