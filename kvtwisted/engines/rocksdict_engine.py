@@ -125,10 +125,11 @@ class RocksdictEngine:
     def _flush_deleted(self, family: str) -> None:
         """Have deleted keys written to a file, if memory has many: from there compaction takes them away."""
         now = time.monotonic()
-        if now < self._flush_not_before[family]:
-            return
         with suppress(Exception):  # whatever hinders it, reads go on
-            if int(self._property(family, "rocksdb.num-deletes-active-mem-table") or 0) >= SKIPS:
+            # RocksDB looks at those in its last level when a snapshot that is newer than them is given up.
+            self._db.snapshot()
+            deleted = int(self._property(family, "rocksdb.num-deletes-active-mem-table") or 0)
+            if deleted >= SKIPS and now >= self._flush_not_before[family]:
                 self._flush_not_before[family] = now + _FLUSH_PAUSE
                 with self._slow:
                     self._families[family].flush(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from kvtwisted.core.errors import KvError, StorageError, StorageFull, Unavailabl
 from kvtwisted.core.health import Health
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.operations import Operations
+from kvtwisted.core.resources import Use
 from kvtwisted.metrics import StorageSample
 
 from ..support.configuration import FakeConfiguration
@@ -31,13 +33,14 @@ class Scene:
         self.health = Health()
         self.operations = Operations(self.storage.store, FakeConfiguration({}), self.counted.metrics, self.health)
         self.broken: KvError | None = None
+        self.sampled = SAMPLE
         self.task = SamplingTask(self.operations, self.counted.metrics, self.sample, at_once, self.health)
 
     def sample(self) -> StorageSample:
         """The one that is given, or the error that is."""
         if self.broken is not None:
             raise self.broken
-        return SAMPLE
+        return self.sampled
 
     def run(self) -> list[LogEvent]:
         """One turn, and what it logged."""
@@ -117,3 +120,25 @@ def test_take_sample_without_a_folder(tmp_path: Path) -> None:
     """A data folder that is gone is an error."""
     with pytest.raises(FileNotFoundError):
         take_sample(Storage().engine, str(tmp_path / "gone"), ValueFiles(str(tmp_path)))
+
+
+def test_what_the_process_may_have_no_more_of(scene: Scene) -> None:
+    """Nearly all in use is said once, none left makes the server ill, and both pass; each is a metric."""
+
+    def turn(used: int) -> list[str]:
+        scene.sampled = replace(SAMPLE, uses=(Use("file descriptors", used, 100, "ulimit -n"),))
+        return lines(scene.run())
+
+    assert turn(50) == []
+    assert turn(91) == ["warn: 91 of 100 file descriptors are in use (ulimit -n is their limit)"]
+    assert turn(91) == []
+    assert scene.health.reason() is None
+    assert turn(99) == []
+    assert scene.health.reason() == (
+        "there are no more file descriptors: 99 of 100 file descriptors are in use (ulimit -n is their limit)"
+    )
+    assert scene.counted.value("kv_file_descriptors") == 99
+    assert scene.counted.value("kv_file_descriptors_limit") == 100
+    assert turn(50) == []
+    assert scene.health.reason() is None
+    assert len(turn(95)) == 1
