@@ -171,9 +171,11 @@ def _take_all_inodes(folder: Path) -> list[Path]:
 
 
 def test_without_inodes(tmp_path: Path, launch: Launcher) -> None:
-    """A disk with bytes but no inodes: said in so many words; deletes go on, the server starts, and all is well after."""
-    with mounted(tmp_path / "server", _DISK, inodes=600) as disk:
-        server = launch(*_OPTIONS, "--value-disk-threshold", "4096")
+    """A disk with bytes but no inodes: said in so many words; deletes go on, the server starts, all is well after."""
+    with mounted(tmp_path / "disk", _DISK, inodes=600) as disk:
+        folders = ("--rocksdb-path", str(disk / "data"), "--value-disk-path", str(disk / "values"))
+        options = (*_OPTIONS, *folders, "--value-disk-threshold", "4096")
+        server = launch(*options)
         with server.http() as http:
             number = 0
             while (answer := http.post("/api/v1/set", {"key": f"k{number}", "value": "v" * 5000})).status == 200:
@@ -185,19 +187,19 @@ def test_without_inodes(tmp_path: Path, launch: Launcher) -> None:
             answer = http.post("/api/v1/set", {"key": "small", "value": "v"})
             assert (answer.status, "inodes" in answer.body["error"]) == (507, True)
             assert "inodes" in http.get("/api/v1/health").body["reason"]
-            assert http.delete("/api/v1/delete/k0").status == 200
+            assert http.call("DELETE", "/api/v1/delete/k0").status == 200
             assert http.post("/api/v1/mdelete", {"keys": ["k1", "small"]}).status == 200
             eventually(lambda: "spare ones are used" in server.log("running"))
             taken += _take_all_inodes(disk)
         server.kill()
         taken += _take_all_inodes(disk)
-        server = launch(*_OPTIONS, "--value-disk-threshold", "4096")
+        server = launch(*options)
         with server.http() as http:
             assert http.get("/api/v1/health").status == 503
             assert http.metric("kv_inodes") == 600
             assert len(http.get("/api/v1/get/k2").body["value"]) == 5000
             assert http.get("/api/v1/get/k1").status == 404
-            assert http.delete("/api/v1/delete/k2").status == 200
+            assert http.call("DELETE", "/api/v1/delete/k2").status == 200
             for path in taken:
                 path.unlink()
             eventually(lambda: http.get("/api/v1/health").status == 200)
