@@ -35,7 +35,7 @@ from .translate import CLOSED, REOPENING, EngineReopening, Translating, in_use, 
 #: Seconds that a checkpoint waits for compaction to catch up.
 _CALM_PATIENCE = 60.0
 #: Seconds between two flushes of one family for the sake of its deleted keys.
-_FLUSH_PAUSE = 10.0
+_FLUSH_PAUSE = 1.0
 
 
 class RocksdictEngine:
@@ -125,12 +125,13 @@ class RocksdictEngine:
     def _flush_deleted(self, family: str) -> None:
         """Have deleted keys written to a file, if memory has many: from there compaction takes them away."""
         now = time.monotonic()
+        if now < self._flush_not_before[family]:
+            return  # each of these calls may wait for RocksDB's mutex, with Python's lock in its hand
+        self._flush_not_before[family] = now + _FLUSH_PAUSE
         with suppress(Exception):  # whatever hinders it, reads go on
             # RocksDB looks at those in its last level when a snapshot that is newer than them is given up.
             self._db.snapshot()
-            deleted = int(self._property(family, "rocksdb.num-deletes-active-mem-table") or 0)
-            if deleted >= SKIPS and now >= self._flush_not_before[family]:
-                self._flush_not_before[family] = now + _FLUSH_PAUSE
+            if int(self._property(family, "rocksdb.num-deletes-active-mem-table") or 0) >= SKIPS:
                 with self._slow:
                     self._families[family].flush(False)
 
