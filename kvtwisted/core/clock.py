@@ -39,7 +39,7 @@ class Clock:
         self._monotonic_ns = monotonic_ns
         self._lock = threading.Lock()
         self._ahead_ns = wall_ns() - monotonic_ns()
-        self._write = _nowhere
+        self._write: Callable[[int], None] = _nowhere
         self._marking = threading.Lock()
         self._marked_ms = 0
 

@@ -1,6 +1,7 @@
 """What a wall clock does to a server when somebody sets it: nothing but to the dates that it shows.
 
-The clock is set under a running server by libfaketime (`tests/e2e/wall_clock.py`), which leaves the monotonic one alone.
+The clock is set under a running server by libfaketime (`tests/e2e/wall_clock.py`), which leaves the monotonic one as it
+is. With the power cut: `tests/e2e/test_power_loss.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .clients import Answer
-from .harness import PATIENCE, Launcher, connect, eventually
+from .harness import PATIENCE, Launcher, Server, connect, eventually
 from .test_authentication import Tokens
 from .wall_clock import WallClock
 
@@ -72,8 +73,58 @@ def test_set_back(launch: Launcher, wall: WallClock) -> None:
     assert abs(date - (time.time() + wall.offset)) < PATIENCE
 
 
-def test_what_has_expired_stays_expired(launch: Launcher, wall: WallClock) -> None:
-    """A key that was once answered as absent is, after kill -9 and a start with a clock that has been set back since."""
+def _set_forward(server: Server, wall: WallClock, steps: int) -> None:
+    """Set the clock forward by hours while clients ask, of whose requests none may fail."""
+    refused: list[object] = []
+    done = threading.Event()
+    client, http = server.grpc(), server.http()
+
+    def ask_http() -> None:
+        answers = [
+            http.post("/api/v1/set", {"key": "a", "value": "1"}),
+            http.get("/api/v1/scan?prefix=a"),
+            http.post("/api/v1/mset", {"key_values": {"b": "2"}}),
+            http.get("/api/v1/health"),
+        ]
+        refused.extend(answer for answer in answers if answer.status != 200)
+
+    def ask_grpc() -> None:
+        client.call("Set", key="c", value="3")
+        client.call("ScanKeys", prefix="c")
+
+    asking = (ask_http, ask_grpc, ask_grpc)
+    asked = [0 for _ in asking]
+
+    def go_on(number: int) -> None:
+        while not done.is_set():
+            try:
+                asking[number]()
+            except Exception as error:
+                refused.append(error)
+            asked[number] += 1
+
+    threads = [threading.Thread(target=go_on, args=(number,)) for number in range(len(asking))]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(steps):
+            before = list(asked)
+            wall.step(HOUR)
+            eventually(lambda before=before: refused or all(now > then + 3 for now, then in zip(asked, before)))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        client.channel.close()
+        http.close()
+    assert refused == []
+
+
+def test_expired_and_killed(launch: Launcher, wall: WallClock) -> None:
+    """A key that was once answered as absent stays so, after kill -9 and a start with a clock that was set back since.
+
+    Set forward, also by hours at a time, the clock makes no request late and no connection idle.
+    """
     server = launch(*_SELDOM_SWEPT, env=wall.environment)
     with server.http() as http, server.grpc() as client:
         keys = [f"brief{number}" for number in range(4)]
@@ -86,48 +137,10 @@ def test_what_has_expired_stays_expired(launch: Launcher, wall: WallClock) -> No
     with server.http() as http, server.grpc() as client:
         assert [http.get(f"/api/v1/get/{key}").status for key in keys] == [404] * 4
         assert list(client.call("ScanKeys").keys) == []
+    _set_forward(server, wall, 3)
 
 
-@pytest.mark.parametrize("steps", [2, pytest.param(20, marks=pytest.mark.long)])
-def test_set_forward(launch: Launcher, wall: WallClock, steps: int) -> None:
-    """By an hour, again and again under load: no request is late for that, and no connection idle."""
-    server = launch(env=wall.environment)
-    refused: list[object] = []
-    done = threading.Event()
-    asked = [0, 0, 0]
-
-    def ask_http() -> None:
-        with server.http() as http:
-            while not done.is_set():
-                answers = [
-                    http.post("/api/v1/set", {"key": "a", "value": "1"}),
-                    http.get("/api/v1/scan?prefix=a"),
-                    http.post("/api/v1/mset", {"key_values": {"b": "2"}}),
-                    http.get("/api/v1/health"),
-                ]
-                refused.extend(answer for answer in answers if answer.status != 200)
-                asked[0] += 1
-
-    def ask_grpc(number: int) -> None:
-        with server.grpc() as client:
-            while not done.is_set():
-                try:
-                    client.call("Set", key="c", value="3")
-                    client.call("ScanKeys", prefix="c")
-                except Exception as error:
-                    refused.append(error)
-                asked[number] += 1
-
-    clients = [threading.Thread(target=ask_http), *(threading.Thread(target=ask_grpc, args=(n,)) for n in (1, 2))]
-    for client in clients:
-        client.start()
-    try:
-        for _ in range(steps):
-            before = list(asked)
-            wall.step(HOUR)
-            eventually(lambda before=before: refused or all(now > then + 3 for now, then in zip(asked, before)))
-    finally:
-        done.set()
-        for client in clients:
-            client.join(PATIENCE)
-    assert refused == []
+@pytest.mark.long
+def test_set_forward_often(launch: Launcher, wall: WallClock) -> None:
+    """The same for a day's worth of hours."""
+    _set_forward(launch(env=wall.environment), wall, 24)
