@@ -81,12 +81,3 @@ def test_timers_that_run_already(reactor: Any) -> None:
     new.reset(0)
     reactor.run_until(lambda: len(calls) == 2)
     assert calls == ["short", "new"]
-
-
-def test_twice_is_once(reactor: Any) -> None:
-    """Nothing changes by doing it again."""
-    keep_true_time(reactor)
-    call = reactor.callLater(1000, int)
-    at = call.getTime()
-    keep_true_time(reactor)
-    assert call.getTime() == at
