@@ -137,7 +137,7 @@ def test_expired_and_killed(launch: Launcher, wall: WallClock) -> None:
     with server.http() as http, server.grpc() as client:
         assert [http.get(f"/api/v1/get/{key}").status for key in keys] == [404] * 4
         assert list(client.call("ScanKeys").keys) == []
-    _set_forward(server, wall, 3)
+    _set_forward(server, wall, 2)
 
 
 @pytest.mark.long
