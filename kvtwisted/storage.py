@@ -99,6 +99,7 @@ class Storage:
         if now.storage.engine != "memory":
             self._take_over(files)
             self.backups.tidy()
+        self._compare_clocks()
         self.operations = Operations(self._store, configuration, metrics, self.health)
         self._sweeper = Sweeper(engine, self._writer, clock)
         self._evictor = Evictor(
@@ -111,6 +112,14 @@ class Storage:
             collect_orphans=self._writer.collect_orphans,
         )
         self._watch()
+
+    def _compare_clocks(self) -> None:
+        ahead = self._store.upkeep.clock_ahead_ms() / 1000
+        if ahead > 1:
+            _log.warn(
+                "the system's clock is {ahead} s behind the time that the data has reached; ttls go by the latter",
+                ahead=round(ahead),
+            )
 
     def _take_over(self, files: ValueFiles) -> None:
         files.claim(self._store.upkeep.identity(), empty=not self._writer.large_files)
@@ -148,7 +157,9 @@ class Storage:
         """Take up changed settings. Any thread; requests that run see either the old ones or the new."""
         self._store.limits = _limits(new)
         self._writer.resize_cache(new.cache.max_bytes)
-        self._writer.durable = new.rocksdb.options.sync
+        self._writer.durable, was_durable = new.rocksdb.options.sync, self._writer.durable
+        if self._writer.durable and not was_durable:
+            self._store.upkeep.mark_anew()
         self._writer.spill_threshold = _spill_threshold(new)
         if self._dated.recording != (new.eviction.policy == OLDEST):
             self._dated.record(new.eviction.policy == OLDEST)
@@ -221,6 +232,11 @@ class Storage:
         self._metrics.watch_total("kv_writes_refused", "Writes refused at the high-water mark.", lambda: guard.refused)
         self._metrics.watch(
             "kv_disk_nearly_full", "1 while writes are refused at the high-water mark.", lambda: bool(guard.reason)
+        )
+        self._metrics.watch(
+            "kv_clock_ahead_seconds",
+            "How far the time that ttls go by is ahead of a wall clock that was set back.",
+            lambda: store.upkeep.clock_ahead_ms() / 1000,
         )
         self._metrics.watch("kv_cache_bytes", "Bytes of the hot cache's entries.", lambda: self._writer.cache.size)
 

@@ -20,6 +20,7 @@ from .assembly import Server
 from .config.manager import DEFAULT_RUNTIME_FILE, ConfigManager
 from .config.schema import KEYS
 from .core.errors import KvError
+from .true_time import keep_true_time
 
 
 def _shown(default: object) -> str:
@@ -74,6 +75,7 @@ class _Command(MultiService):
 
     def startService(self) -> None:
         """Start the server, or end the process. From now on SIGHUP reads tokens and certificates anew."""
+        keep_true_time(self._reactor)
         # Before anybody can know that the server runs: left alone, this signal ends the process.
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
         try:

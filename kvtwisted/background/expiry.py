@@ -15,6 +15,8 @@ from ..metrics import Metrics
 SLICE = 1000
 #: Slices in one turn, so that a turn of the loop always ends; the next one comes after the interval.
 TURN = 100
+#: Of a wall clock that is so far behind, it is taken that it was set back.
+FAR_AHEAD_MS = 1000
 
 _log = Logger(namespace="kvtwisted.expiry")
 
@@ -56,8 +58,9 @@ class ExpiryTask:
             self._metrics.expired(len(swept.deleted))
             if not swept.more:
                 break
-        if deleted or self._sweeper.pending():
-            # Keys with a deadline exist: a later run must not go back before what this one has seen.
+        if deleted or self._sweeper.pending() or self._store.upkeep.clock_ahead_ms() > FAR_AHEAD_MS:
+            # Keys with a deadline exist, or the wall clock is behind, and the next one may get a deadline by this one:
+            # a later run must not go back before what this one has seen.
             self._store.upkeep.mark_clock()
         return deleted
 

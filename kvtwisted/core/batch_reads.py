@@ -87,13 +87,18 @@ class BatchReader:
 
     def _mget_stored(self, keys: Sequence[bytes], budget: int, at_once: int, version: int) -> dict[bytes, bytes]:
         """The answer from the engine, `at_once` keys from one view."""
-        now = self._clock.now_ms()
+        now, expired = self._clock.now_ms(), 0
         found: dict[bytes, bytes] = {}
         recency, caching = self._recency, bool(self._cache.max_bytes)
         size = 0
 
         def is_live(stored: bytes) -> bool:
-            return not expiry.is_expired(records.decode(stored).expires_at_ms, now)
+            nonlocal expired
+            deadline = records.decode(stored).expires_at_ms
+            if not expiry.is_expired(deadline, now):
+                return True
+            expired = max(expired, deadline)
+            return False
 
         with self._files.reading():
             for first in range(0, len(keys), at_once):
@@ -106,6 +111,7 @@ class BatchReader:
                         record = records.decode(stored)
                         expires_at_ms = record.expires_at_ms
                         if expiry.is_expired(expires_at_ms, now):
+                            expired = max(expired, expires_at_ms)
                             continue
                         if record.pointer is not None:
                             _check_budget(size + len(key) + record.pointer.length + ENTRY_OVERHEAD, budget)
@@ -115,6 +121,7 @@ class BatchReader:
                     if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and caching:
                         self._writer.offer(version, key, stored, expires_at_ms)
                 _check_budget(size, budget)
+        self._clock.tell(expired)
         return found
 
     def scan(
@@ -134,7 +141,7 @@ class BatchReader:
         ResponseTooLarge. With `keys_only` the values are left empty. A value over the budget is never cut short:
         the caller's budget must hold one entry of the largest size.
         """
-        now = self._clock.now_ms()
+        now, expired = self._clock.now_ms(), 0
         start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
         items: list[tuple[bytes, bytes]] = []
         if end is not None and start >= end:
@@ -151,6 +158,7 @@ class BatchReader:
                 if stored and stored[0] == ENVELOPE:
                     record = records.decode(stored)
                     if expiry.is_expired(record.expires_at_ms, now):
+                        expired = max(expired, record.expires_at_ms)
                         continue
                     value_bytes = record.pointer.length if record.pointer else len(record.value)
                 size += len(key) + ENTRY_OVERHEAD + (0 if keys_only else value_bytes)
@@ -160,12 +168,14 @@ class BatchReader:
                         "page with limit and cursor"
                     )
                 if (limit and len(items) == limit) or (size > budget and items):
+                    self._clock.tell(expired)
                     return Page(items, items[-1][0])
                 if keys_only:
                     stored = b""
                 elif record is not None:
                     stored = self._files.value(record)
                 items.append((key, stored))
+        self._clock.tell(expired)
         return Page(items, b"")
 
 

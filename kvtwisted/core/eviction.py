@@ -256,6 +256,8 @@ class Evictor:
             for key, size, expires_at_ms in self._judged(disk, left, needed, nomination.chosen):
                 sizes[key] = size
                 unindex[key] = [(EXPIRY, records.index_key(expires_at_ms, key), None)] if expires_at_ms else []
+                if nomination.reason == EXPIRED:
+                    self._clock.mark(expires_at_ms)
             deleted = self._writer.delete_watched(watch, unindex)
         return Batch(nomination.reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
 

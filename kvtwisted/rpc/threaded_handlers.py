@@ -9,6 +9,7 @@ are idle (see `health`), and reflection streams are bounded in number and in tim
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -136,14 +137,14 @@ class Handlers(grpc.GenericRpcHandler):
         calls = self._admit(context)
         try:
             expanded = self._expand(message)
-            return calls.answer(method, expanded, arrived=arrived, time_left=context.time_remaining())
+            return calls.answer(method, expanded, arrived=arrived, time_left=_time_left(context))
         except CallError as error:
             _abort(context, error)
 
     def _answer_check(self, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
         message = self._receive(arrived + SIDE_SECONDS, messages, context)
         try:
-            return health.check(self._checks, self._expand(message), context.time_remaining())
+            return health.check(self._checks, self._expand(message), _time_left(context))
         except Exception as error:
             _abort(context, call_error(error, "health check"))
 
@@ -207,7 +208,7 @@ class Handlers(grpc.GenericRpcHandler):
         operation_id, field, request, _ = operation
         method, encoded = pipeline.METHODS_BY_FIELD[field], request.SerializeToString()
         try:
-            now, left = time.monotonic(), context.time_remaining()
+            now, left = time.monotonic(), _time_left(context)
             answer = calls.answer(method, encoded, arrived=now, time_left=left)
         except CallError as error:
             return pipeline.failed(operation_id, error)
@@ -235,6 +236,16 @@ class Handlers(grpc.GenericRpcHandler):
 
     def _expand(self, message: bytes) -> bytes:
         return decompress(message, self._message_limit) if is_compressed(message) else message
+
+
+def _time_left(context: grpc.ServicerContext) -> float:
+    """Seconds that the client's deadline still allows.
+
+    grpcio tells that by the wall clock: when it is set forward, calls under way seem late. Those that are have been
+    cancelled, for which it has a timer of its own that is not led astray.
+    """
+    left = context.time_remaining()
+    return left if left > 0 or not context.is_active() else math.inf
 
 
 def _abort(context: grpc.ServicerContext, error: CallError) -> NoReturn:

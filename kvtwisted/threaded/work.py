@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 #: Large results that may wait for the reactor.
 UNTAKEN_RESULTS = 4
-#: Seconds within which threads that wait for the reactor notice that it stops.
-STOP_SECONDS = 0.1
+#: More than threads can ever wait for.
+_ENOUGH = 1_000_000
 
 
 class Work:
@@ -61,6 +61,7 @@ class Work:
     def stop(self) -> None:
         """No thread waits for the reactor any more, which may be about to wait for the threads."""
         self._stopped = True
+        self._untaken.release(_ENOUGH)
 
     def submit(self, pending: Pending, done: Done, admission: Admission) -> None:
         """Let a write go in, with its turn's, or by itself when a file has to be written; then call `done`.
@@ -82,9 +83,9 @@ class Work:
     def _make(self, job: Callable[[], T]) -> T:
         """In a pool thread."""
         result = job()
-        while not self._untaken.acquire(timeout=STOP_SECONDS):
-            if self._stopped:
-                return result
+        self._untaken.acquire()
+        if self._stopped:
+            return result
         # Just before the result, and also if nobody waits for that any more.
         self._reactor.callFromThread(self._untaken.release)
         return result

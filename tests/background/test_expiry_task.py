@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
-from kvtwisted.background.expiry import SLICE, TURN, ExpiryTask
+from kvtwisted.background.expiry import FAR_AHEAD_MS, SLICE, TURN, ExpiryTask
 from kvtwisted.core.engine import META
 from kvtwisted.core.errors import StorageError
 
@@ -104,6 +104,19 @@ def test_clock_is_marked_while_deadlines_exist(scene: Scene) -> None:
     scene.storage.time.advance(5000)
     _run(scene)
     assert scene.clock_mark == b"%d" % (START_MS + 5000)
+
+
+def test_clock_is_marked_while_the_wall_clock_is_behind(scene: Scene) -> None:
+    """A key may be set at any moment, whose deadline is counted from a time that a later run would not know."""
+    scene.storage.time.step_wall(-FAR_AHEAD_MS)
+    _run(scene)
+    assert scene.clock_mark is None
+    scene.storage.time.step_wall(-1)
+    _run(scene)
+    assert scene.clock_mark == b"%d" % START_MS
+    scene.storage.time.step_wall(-3_600_000)
+    scene.storage.restart()
+    assert scene.storage.clock.now_ms() == START_MS
 
 
 def test_clock_is_marked_after_the_last_deadline(scene: Scene) -> None:
