@@ -74,14 +74,14 @@ class LbryEngine:
             value: bytes | None = self._db.get(self._native_key(family, key), verify_checksums=True)
             return value
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
 
     def peek(self, key: bytes) -> tuple[bool, bytes | None]:
         """The value at `key`, or None, if memory tells."""
         try:
             may_exist, value = self._db.key_may_exist(key, fetch=True)
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
         return within_memory(may_exist, value)
 
     def multi_get(
@@ -103,7 +103,7 @@ class LbryEngine:
         try:
             self._db.put(key, value)
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order.
@@ -119,7 +119,7 @@ class LbryEngine:
                     batch.put(self._native_key(family, key), value)
             self._db.write(batch)
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
 
     def sync(self) -> None:
         """Wait for an fsync of the write-ahead log: an empty batch, written with sync, covers earlier ones."""

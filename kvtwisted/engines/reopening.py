@@ -27,8 +27,10 @@ from .translate import EngineReopening, in_use
 
 T = TypeVar("T")
 
-#: Seconds that a reopening waits for calls that are under way; reads are refused for at most so long.
+#: Seconds that a reopening waits for calls that may take long (an fsync, a compaction); reads go on meanwhile.
 PATIENCE = 5.0
+#: Seconds that it waits for reads that are under way; others may be refused for so long.
+READ_PATIENCE = 0.5
 _PAUSE = 0.002
 _REHEARSALS = 5
 _TRIAL = "kvtwisted-trial"
@@ -58,9 +60,9 @@ def check_folder(path: str) -> None:
         raise StorageFull(f"the data folder {path!r} needs {needed} bytes to be opened again, but {room} are free")
 
 
-def patiently(act: Callable[[], T]) -> T:
-    """The result of `act`, tried again for PATIENCE seconds while calls from before the close hold the database."""
-    deadline = time.monotonic() + PATIENCE
+def patiently(act: Callable[[], T], patience: float | None = None) -> T:
+    """The result of `act`, tried again for so many seconds (PATIENCE) while calls under way hold the database."""
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     while True:
         try:
             return act()
@@ -70,7 +72,7 @@ def patiently(act: Callable[[], T]) -> T:
         time.sleep(_PAUSE)
 
 
-def rehearsed(act: Callable[[], None]) -> None:
+def rehearsed(act: Callable[[], T]) -> T:
     """Let `act` open the files for reading beside the open database; again if that has just removed some."""
     for _ in range(_REHEARSALS - 1):
         with suppress(Exception):
