@@ -42,8 +42,10 @@ def check_folder(path: str) -> None:
     """See to it that the database can be opened again as far as the disk goes: a file can be written, synced, removed.
 
     Replaying the log writes about as much as the log holds, so that much room must be there. Raises StorageFull when
-    it is not, OSError when the disk is broken or read-only.
+    it is not, OSError when the disk is broken or read-only, or when no database is there any more: a binding would make
+    a new one.
     """
+    os.stat(os.path.join(path, "CURRENT"))
     trial = os.path.join(path, _TRIAL)
     with open(trial, "wb") as file:
         file.write(b"x" * 4096)
@@ -115,11 +117,11 @@ class Calls:
             if not self._running:
                 self._changed.notify_all()
 
-    def stop(self) -> None:
-        """Let none begin, and wait for the last to end. After PATIENCE seconds all is as before: StorageError."""
+    def stop(self, patience: float | None = None) -> None:
+        """Let none begin, and wait for the last to end. After so many seconds (PATIENCE) all is as before: StorageError."""
         with self._changed:
             self._refusing = True
-            if not self._changed.wait_for(lambda: not self._running, PATIENCE):
+            if not self._changed.wait_for(lambda: not self._running, PATIENCE if patience is None else patience):
                 self._refusing = False
                 raise StorageError(f"cannot reopen the storage yet: {self._running} calls under way do not end")
 
@@ -178,7 +180,7 @@ class Counted:
 
     def shut(self) -> None:
         """Close the database once no call is under way. Raises StorageError when they do not end; it stays open."""
-        self._calls.stop()
+        self._calls.stop(READ_PATIENCE)
         self._natives.clear()
         self._native.close()
 
