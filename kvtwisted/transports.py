@@ -8,7 +8,6 @@ from typing import Any, Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from .config.origins import cors_origins
@@ -235,7 +234,7 @@ class Transports:
         reactor = self._reactor
         return _GrpcServer(
             threaded.start,
-            lambda grace: deferToThreadPool(reactor, reactor.getThreadPool(), threaded.stop, grace),
+            lambda grace: defer_to_pool(reactor, reactor.getThreadPool(), threaded.stop, grace),
             threaded.places,
         )
 

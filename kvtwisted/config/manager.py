@@ -135,9 +135,9 @@ class ConfigManager:
         try:
             document = loads(text, MAX_DEPTH)
         except InvalidRequest as error:
-            refusal = InvalidConfig(f"the configuration: {error}")
-            self.audit("config_refused", author.name, {"reason": str(refusal)})
-            raise refusal from error
+            reason = f"the configuration: {error}"
+            self.audit("config_refused", author.name, {"reason": reason})
+            raise InvalidConfig(reason) from error
         return self.update(document, author)
 
     def update(self, document: object, author: Author = ANONYMOUS) -> list[str]:

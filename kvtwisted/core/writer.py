@@ -60,8 +60,7 @@ class Writer(CommitOrder):
         """
         write = Write(changes, deadline)
         self.write_all([write])
-        if write.error is not None:
-            raise write.error
+        write.check()
 
     def put(self, key: bytes, value: bytes, deadline: float = math.inf) -> None:
         """Store one value that never expires and needs no envelope: what `write` does, by a shorter way."""

@@ -11,7 +11,7 @@ from typing import Any
 from rocksdict import Rdict
 
 from ..core.engine import DATA, OTHER_FAMILIES
-from ..core.errors import without_frames
+from ..core.frames import without_frames
 from .translate import EngineReopening, in_use
 
 

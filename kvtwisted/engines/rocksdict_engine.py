@@ -229,8 +229,9 @@ class RocksdictEngine:
             check_open(self._db)
             self._db = self._families = self._handles = CLOSED
             self._copy = self._database = None
-            for failure in [failure for database in databases for failure in database.close()]:
-                raise failure
+            failures = [failure for database in databases for failure in database.close()]
+            if failures:
+                raise failures.pop()
 
     def reopen(self, closed: Callable[[], None] = nothing) -> None:
         """Close and open again. See Note [Closing under readers].

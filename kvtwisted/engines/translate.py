@@ -9,16 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..core.errors import (
-    Corruption,
-    KvError,
-    StorageError,
-    StorageFull,
-    StorageLocked,
-    Unavailable,
-    WriteStalled,
-    without_frames,
-)
+from ..core.errors import Corruption, KvError, StorageError, StorageFull, StorageLocked, Unavailable, WriteStalled
+from ..core.frames import without_frames
 
 #: What the operating system says when a file system, or the user's share of it, is full.
 _FULL = re.compile("No space left on device|Disk quota exceeded")
