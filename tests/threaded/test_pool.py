@@ -26,11 +26,6 @@ def _pool() -> Iterator[ThreadPool]:
     pool.stop()
 
 
-def forget(failure: Failure) -> None:
-    """Take away what pytest adds to every failure of Twisted: the exception with its traceback."""
-    vars(failure).pop("_twisted_raw_excinfo", None)
-
-
 class Message:
     """What a request holds."""
 
@@ -62,7 +57,6 @@ async def test_failure_holds_nothing(pool: ThreadPool, like: type[Exception]) ->
     del message
     await failing
     (failure,) = failures
-    forget(failure)
     assert failure.check(like)
     assert failure.value.__traceback__ is None
     assert "in fail" in failure.getTraceback()
@@ -80,8 +74,7 @@ def test_what_was_caught() -> None:
             fail(message, like=ValueError)
         except ValueError:
             failure = caught()
-        forget(failure)
-        del message
+            del message
         assert left() is None
     assert "in fail" in failure.getTraceback()
     assert failure.check(ValueError)
