@@ -30,6 +30,7 @@ from .security.gate import Gate
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
 from .threaded.health_checks import HealthChecks
+from .threaded.pool import defer_to_pool
 from .threaded.work import Work
 from .tls.listening import over_tls
 from .tls.renewal import ListenerCertificates

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from .cache import HotCache
 from .engine import DATA, FILES, Engine, Mutation
-from .errors import KvError, WriteStalled
+from .errors import KvError, LostFolder, WriteStalled
 from .file_index import FileIndex
 from .large_values import Collected, ValueFiles
 from .records import Pointer
@@ -39,6 +39,8 @@ class CommitOrder:
         #: See Note [The version tells of writes].
         self.version = 0
         self._index = FileIndex(engine, files, self._lock)
+        #: Why every write is refused, as long as the folder of the data is not what it was. May be set at any time.
+        self.refusal: str | None = None
         #: Whether the engine failed the last batch.
         self._failing = False
         self._sync_lock = threading.Lock()
@@ -174,6 +176,8 @@ class CommitOrder:
         Returns the keys deleted. Raises WriteStalled rather than wait.
         """
         with self._lock:
+            if self.refusal is not None:
+                raise LostFolder(self.refusal)
             deleted = [key for key in condemned if key in watch]
             mutations: list[Mutation] = list(also)
             for key in deleted:

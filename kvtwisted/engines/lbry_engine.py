@@ -24,7 +24,7 @@ from .budget import within
 from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
 from .peeking import within_memory
-from .reopening import Calls, Counted, check_folder, patiently, rehearsed, telling_unsynced
+from .reopening import Calls, Counted, check_folder, database_identity, patiently, rehearsed, telling_unsynced
 from .scans import Pair, Scan, Scans
 from .translate import CLOSED, REOPENING, EngineReopening, Translating, check_open, translated
 
@@ -54,6 +54,7 @@ class LbryEngine:
         with self._failures:
             os.makedirs(path, exist_ok=True)
             self._open(create=True)
+            self._identity = database_identity(path)
 
     def _open(self, *, create: bool = False) -> None:
         self._database = self._native(create=create)
@@ -211,7 +212,7 @@ class LbryEngine:
         """
         with self._failures:
             check_open(self._db)
-            check_folder(self._path)
+            check_folder(self._path, self._identity)
             if self._database is not None:
                 self._close_for(self._database, closed)
             else:

@@ -22,7 +22,8 @@ from contextlib import contextmanager, suppress
 from operator import methodcaller
 from typing import Any, Callable, TypeVar
 
-from ..core.errors import StorageError, StorageFull
+from ..core.errors import StorageError, StorageFull, UnusablePath
+from ..core.paths import Identity, identity
 from .translate import EngineReopening, in_use
 
 T = TypeVar("T")
@@ -38,14 +39,16 @@ _TRIAL = "kvtwisted-trial"
 _MARGIN = 1 << 20
 
 
-def check_folder(path: str) -> None:
+def check_folder(path: str, right: Identity) -> None:
     """See to it that the database can be opened again as far as the disk goes: a file can be written, synced, removed.
 
     Replaying the log writes about as much as the log holds, so that much room must be there. Raises StorageFull when
     it is not, OSError when the disk is broken or read-only, or when no database is there any more: a binding would make
-    a new one.
+    a new one. Raises UnusablePath when there is another than the one that was opened, whose `identity` was `right`.
     """
     os.stat(os.path.join(path, "CURRENT"))
+    if database_identity(path) != right:
+        raise UnusablePath(f"rocksdb.path: {os.path.abspath(path)} is not the folder of the database that is open")
     trial = os.path.join(path, _TRIAL)
     with open(trial, "wb") as file:
         file.write(b"x" * 4096)
@@ -60,6 +63,11 @@ def check_folder(path: str) -> None:
     room = shutil.disk_usage(path).free
     if room < needed:
         raise StorageFull(f"the data folder {path!r} needs {needed} bytes to be opened again, but {room} are free")
+
+
+def database_identity(path: str) -> Identity:
+    """What tells the folder of a database that is open from others. Raises OSError."""
+    return identity(path, "LOCK")
 
 
 def patiently(act: Callable[[], T], patience: float | None = None) -> T:
@@ -118,7 +126,7 @@ class Calls:
                 self._changed.notify_all()
 
     def stop(self, patience: float | None = None) -> None:
-        """Let none begin, and wait for the last to end. After so many seconds (PATIENCE) all is as before: StorageError."""
+        """Let none begin, and wait for the last to end, or so many seconds: then all is as before, and StorageError."""
         with self._changed:
             self._refusing = True
             if not self._changed.wait_for(lambda: not self._running, PATIENCE if patience is None else patience):

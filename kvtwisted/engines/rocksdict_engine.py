@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from importlib.metadata import version
-from typing import Any, Callable
+from typing import Any, Callable, cast
 
 from rocksdict import Checkpoint, CompactOptions, RdictIter, ReadOptions, WriteBatch
 
@@ -22,7 +22,7 @@ from .budget import within
 from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
 from .peeking import within_memory
-from .reopening import READ_PATIENCE, Calls, check_folder, patiently, rehearsed, telling_unsynced
+from .reopening import READ_PATIENCE, Calls, check_folder, database_identity, patiently, rehearsed, telling_unsynced
 from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
 from .rocksdict_options import write_options
@@ -60,6 +60,7 @@ class RocksdictEngine:
         with self._failures:
             os.makedirs(path, exist_ok=True)
             self._open(create=True)
+            self._identity = database_identity(path)
 
     def _open(self, *, create: bool = False) -> None:
         # For a reopening: what was begun before the close keeps the folder's lock.
@@ -112,8 +113,9 @@ class RocksdictEngine:
     ) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         if len(keys) > READ_AHEAD:
-            # Like a scan it ends with the database, whoever is still reading.
-            with self._failures, closing(self._scans.start(self._read_one_by_one(keys).__next__, None)) as values:
+            # Like a scan it ends with the database, whoever is still reading: no variable holds the generator.
+            values: Any = self._scans.start(cast(Any, self._read_one_by_one(keys)).__next__, None)
+            with closing(values):
                 return within(budget, values, keep)
         with self._failures:
             found = self._db.get(list(keys))
@@ -242,7 +244,7 @@ class RocksdictEngine:
         """
         with self._failures:
             check_open(self._db)
-            check_folder(self._path)
+            check_folder(self._path, self._identity)
             if self._database is not None:
                 self._close_for(self._database, closed)
             else:
@@ -294,7 +296,7 @@ class RocksdictEngine:
         return copy
 
     def _stands_still(self, database: OpenDatabase, copy: OpenDatabase) -> bool:
-        """Whether `database`, which nobody can find any more, takes no write of who had found it, and `copy` has all."""
+        """Whether `database`, which nobody can find any more, takes no late write either, and `copy` has all of it."""
         try:
             database.root.write(WriteBatch(raw_mode=True))
         except Exception as error:

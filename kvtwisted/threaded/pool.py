@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, TypeVar, Union
+from typing import Any, Callable, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
@@ -32,11 +32,12 @@ def caught() -> Failure:
     """The exception that is being handled, as a failure that may be kept: its traceback is text. Any thread."""
     failure = Failure()
     failure.cleanFailure()
-    without_frames(failure.value)
+    if failure.value is not None:
+        without_frames(failure.value)
     return failure
 
 
-def _outcome(call: Callable[..., T], *args: Any, **kwargs: Any) -> Union[T, Failure]:
+def _outcome(call: Callable[..., T], *args: Any, **kwargs: Any) -> T | Failure:
     try:
         return call(*args, **kwargs)
     except BaseException:
