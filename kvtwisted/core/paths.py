@@ -13,7 +13,7 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: What says that a path or its permissions are wrong, and not that a disk fails.
 _UNUSABLE = frozenset(
     {
-        errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+        errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
         errno.ENAMETOOLONG,
     }
 )  # fmt: skip
