@@ -99,7 +99,7 @@ def test_failing_work_is_logged_and_goes_on(scene: Scene, events: list[LogEvent]
 
 
 def test_condition_is_a_line_without_traceback(scene: Scene, events: list[LogEvent]) -> None:
-    """The storage being reopened, say, or a folder that is gone, is no bug. It is told of once, however long it lasts."""
+    """The storage being reopened, say, or a folder that is gone, is no bug. It is told of once, as long as it lasts."""
     gone = "[Errno 2] No such file or directory: 'data'"
     for error in (Unavailable("being reopened"), FileNotFoundError(2, "No such file or directory", "data"), None):
         for _ in range(2):
