@@ -1,11 +1,16 @@
 """Closing a database and opening it again behind an engine that others go on using.
 
-Note [Closing under readers]: the binding's object is replaced by a stand-in first, so that every call that begins from
-then on is refused as one to try again. What then remains are calls that got hold of the object before.
+Note [Closing under readers]: before anything is closed the files are opened a second time, for reading, which shows that
+they can be. Calls that may take long (an fsync, a compaction) are counted, and waited for while reads go on. Then the
+binding's object is replaced by a stand-in, so that every call that begins from then on is refused as one to try again;
+and, if the database takes no writes any more, that by the copy for reading, which has all that anybody was told of. So
+reads go on until the database is open again. What remains are calls that got hold of the object before.
 
-rocksdict refuses to close while one of them works without Python's lock, refuses them once it is closed, and keeps the
-folder's lock while they hold a part of the database. So closing and opening are tried again until they have gone, and
-its hot calls need no counting. Only those that may take long are counted, and waited for beforehand.
+rocksdict refuses to close while one of them works without Python's lock, and refuses them once it is closed. So closing
+is tried again until they have gone, for READ_PATIENCE at most, and its hot calls need no counting. Each of its objects
+(one for each column family, handles, iterators, snapshots) keeps the folder's lock. So those that can be closed are,
+all of them, and the others are held in one place each, which lets go of them: whoever has a frame, an error or a scan
+left has no part of the database.
 
 lbry-rocksdb ends the process when an object is used or freed after the close. So every call is counted, what outlives
 a call (iterators, snapshots) is held in one place, and both are over before the close.

@@ -23,6 +23,8 @@ _CHANGES = re.compile(
     r'|\b(?:rename|renameat2?|link|linkat|symlink)\((?:[^",]*, )?"(?P<old>[^"]*)", (?:[^",]*, )?"(?P<new>[^"]*)"'
     r".*(?: = 0|<unf)"  # unfinished, while another thread is shown
 )
+#: A name in a folder that is open, as when a tree of files is removed: the folder was named before.
+_BELOW = re.compile(r'\(\d+, "[^/]')
 #: What the kernel offers to write to; no file system.
 _DEVICES = ("/dev/", "/proc/self/")
 #: The fsync of each thread that fails: one behind those of the start.
@@ -31,8 +33,8 @@ _FAILING = 25
 
 def changed_paths(trace: Path) -> set[str]:
     """The paths that a trace by strace says were written, made, renamed or removed."""
-    found = (match for match in map(_CHANGES.search, trace.read_text(errors="replace").splitlines()) if match)
-    return {path for match in found for path in match.groups() if path} - {""}
+    lines = [line for line in trace.read_text(errors="replace").splitlines() if not _BELOW.search(line)]
+    return {path for match in map(_CHANGES.search, lines) if match for path in match.groups() if path}
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

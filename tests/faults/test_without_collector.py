@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ import pytest
 from tests.e2e.clients import Http
 from tests.e2e.harness import FREE_PORTS, Launcher, Server, engine, eventually, transport
 
-from .causes import failing_calls
+from .causes import failing_calls, fill
 
 #: twistd without the collector.
 TWISTD = (
@@ -30,6 +31,8 @@ TWISTD = (
 OPTIONS = ("--monitoring-sample-interval", "1", "--storage-wal-sync-interval-ms", "100", "--cache-max-bytes", "0")
 #: Reads of a reader in a row that may be refused, with a pause of PAUSE seconds between two.
 MOST_REFUSED, PAUSE = 20, 0.05
+#: Of a write that fails, on a disk that is full or not, and of what is being reopened.
+EXPECTED = (grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 KEYS = {f"key{number:03}": "v" * 2000 for number in range(300)}
 
 
@@ -67,8 +70,7 @@ class Traffic:
                 try:
                     job(http, client, f"{number}-{turn}")
                 except grpc.RpcError as error:
-                    # A write that fails, or what is being reopened.
-                    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
+                    if error.code() not in EXPECTED:
                         self.wrong.append(error)
                 except Exception as error:
                     self.wrong.append(error)
@@ -85,7 +87,7 @@ class Traffic:
         assert answer.body["value"] == KEYS["key007"], answer
 
     def _write(self, http: Http, client: Any, turn: str) -> None:
-        assert http.post("/api/v1/set", {"key": f"new{turn}", "value": turn}).status in (200, 500, 503)
+        assert http.post("/api/v1/set", {"key": f"new{turn}", "value": turn}).status in (200, 500, 503, 507)
         pairs = {f"pair{turn}": turn, f"expires{turn}": turn}
         if client.call("MSet", key_values=pairs, ttl=1000).success:
             self.acknowledged.update(pairs)
@@ -102,10 +104,10 @@ class Traffic:
         assert dict(client.call("MGet", keys=list(KEYS)).key_values) == KEYS
 
 
-def launched(launch: Launcher) -> Server:
+def launched(launch: Launcher, *options: str) -> Server:
     """A server without collector, with KEYS."""
     chosen = ("--storage-engine", engine(), "--grpc-transport", transport())
-    server = launch.run([*TWISTD, "-n", "--pidfile=", "kvtwisted", *FREE_PORTS, *chosen, *OPTIONS])
+    server = launch.run([*TWISTD, "-n", "--pidfile=", "kvtwisted", *FREE_PORTS, *chosen, *OPTIONS, *options])
     with server.grpc() as client:
         assert client.call("MSet", key_values=KEYS).success
     return server
@@ -133,3 +135,22 @@ def test_one_failed_write_of_the_log(launch: Launcher, clients: int) -> None:
     with launch(*OPTIONS).grpc() as client:
         found = dict(client.call("ScanKeyValues").key_values)
     assert {**KEYS, **traffic.acknowledged}.items() <= found.items()
+
+
+@pytest.mark.long
+def test_full_disk_whose_space_comes_back(small_disk: Path, launch: Launcher) -> None:
+    """Under light traffic, without a restart."""
+    small = ("--rocksdb-options-write-buffer-size", "65536", "--rocksdb-options-max-total-wal-size", "1048576")
+    server = launched(launch, *small, "--eviction-enabled", "false", "--eviction-high-water-mark", "100")
+    traffic = Traffic(server, 1)
+    with server.http() as http, traffic.flowing():
+        for _ in range(2):
+            filler = small_disk / "filler"
+            fill(filler)
+            pairs = {f"fill{number}": "x" * 10_000 for number in range(10)}
+            eventually(lambda pairs=pairs: http.post("/api/v1/mset", {"key_values": pairs}).status == 507)
+            filler.unlink()
+            eventually(lambda: http.get("/api/v1/health").status == 200)
+            assert http.post("/api/v1/mset", {"key_values": pairs}).status == 200
+    assert traffic.wrong == []
+    assert traffic.most_refused <= MOST_REFUSED
