@@ -19,6 +19,7 @@ from .cache import HotCache
 from .engine import DATA, FILES, Engine, Mutation
 from .errors import KvError, LostFolder, WriteStalled
 from .file_index import FileIndex
+from .frames import without_frames
 from .large_values import Collected, ValueFiles
 from .records import Pointer
 from .write import Write
@@ -63,7 +64,7 @@ class CommitOrder:
         try:
             self._engine.write(mutations)
         except KvError as failure:
-            error = failure
+            error = without_frames(failure)
         finally:
             self.version += 1
         if error is not None:

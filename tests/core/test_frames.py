@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kvtwisted.core.errors import KvError, StorageError, StorageFull
+from kvtwisted.core.errors import KvError, StorageError, StorageFull, WriteStalled
 from kvtwisted.core.frames import without_frames
 from kvtwisted.core.write import Write
 from tests.support.collector import without_collector
@@ -98,6 +98,20 @@ def test_refused_write_is_free_at_once(method: str, act: Callable[[Storage, byte
     left = left_of_refused(storage, refused)
     # What only could not be synced is in the engine.
     assert left == (0 if method == "write" else left)
+
+
+def test_stalled_write_is_free_at_once() -> None:
+    """One whose time ran out while RocksDB stalled writes."""
+    storage = Storage()
+
+    def stalled(value: bytes) -> None:
+        storage.engine.fail("write", WriteStalled("stalled"))
+        try:
+            storage.store.mset({b"k": value}, 0, deadline=0)
+        finally:
+            storage.engine.heal("write")
+
+    assert left_of_refused(storage, stalled) == 0
 
 
 def test_refused_by_the_disk_is_free_at_once() -> None:
