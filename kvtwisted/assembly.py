@@ -17,7 +17,6 @@ from typing import Any, Callable
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
@@ -47,6 +46,7 @@ from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
 from .threaded.health_checks import THREADS as HEALTH_THREADS
 from .threaded.health_checks import HealthChecks
+from .threaded.pool import defer_to_pool
 from .threaded.work import Work
 from .tls.renewal import LOOK_SECONDS, ListenerCertificates
 from .transports import Addresses, Behind, Transports
@@ -124,7 +124,7 @@ class Server(Service):
         checks = self._start_checks(storage)
         work = Work(self._reactor, requests, storage.operations)
         push("work", work.stop)
-        defer = partial(deferToThreadPool, self._reactor, background)
+        defer = partial(defer_to_pool, self._reactor, background)
         authentication = self._authentication = Authentication(
             self._reactor, lambda: self._settings, storage.operations, admission, audit, defer, metrics.denied
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, Callable, cast
 
 from twisted.internet.defer import Deferred
@@ -25,9 +26,10 @@ from .core.errors import StorageError, Unavailable
 from .core.eviction import Disk, EvictionRules, Evictor, Plan
 from .core.expiry import Sweeper
 from .core.health import Health
-from .core.large_values import Collected, ValueFiles
+from .core.large_values import OWNER, Collected, ValueFiles
 from .core.limits import Limits
 from .core.operations import Configuration, Operations
+from .core.paths import Folder, FolderWatch
 from .core.recency import Recency
 from .core.space import GuardedDisk, SpaceGuard, headroom, spill_threshold
 from .core.store import Store
@@ -37,6 +39,8 @@ from .lifecycle import make_folder
 from .metrics import Metrics
 from .security.audit import Audit
 
+#: Keys of the folders without which the server is not ready.
+_DATA, _VALUES = "rocksdb.path", "value.disk_path"
 #: Runs a function in a background thread.
 Defer = Callable[[Callable[[], Any]], "Deferred[Any]"]
 
@@ -111,6 +115,7 @@ class Storage:
             lambda batch: report_batch(metrics, audit, batch),
             collect_orphans=self._writer.collect_orphans,
         )
+        self._folders = FolderWatch(self._find_folders(now), self._folder_changed)
         self._watch()
 
     def _compare_clocks(self) -> None:
@@ -143,6 +148,29 @@ class Storage:
         if same_disk(data, values):
             return [disk("rocksdb.path", data, values)]
         return [disk("rocksdb.path", data, files=False), disk("value.disk_path", values, records=False)]
+
+    def _find_folders(self, now: Settings) -> list[Folder]:
+        folders = [Folder("backup.path", now.backup.path), Folder("logging.directory", now.logging.directory)]
+        folders = [folder for folder in folders if folder.path and os.path.isdir(folder.path)]
+        if now.storage.engine != "memory":
+            folders.append(Folder(_DATA, now.rocksdb.path, ("LOCK",)))
+            folders.append(Folder(_VALUES, now.value.disk_path, (OWNER,)))
+        return folders
+
+    def _folder_changed(self, folder: Folder, trouble: str | None) -> None:
+        """Without the data nothing is written, without the large values only small ones; the server is not ready.
+
+        Any thread.
+        """
+        if folder.key == _DATA:
+            self._writer.refusal = trouble and f"{trouble}; writes are refused"
+        if trouble is None:
+            self.health.recover(folder.key)
+            _log.info("{key}: the folder is as it was", key=folder.key)
+            return
+        if folder.key in (_DATA, _VALUES):
+            self.health.fail(folder.key, trouble)
+        _log.error("{trouble}", trouble=trouble)
 
     def _space_changed(self, reason: str | None) -> None:
         if reason is None:
@@ -206,6 +234,7 @@ class Storage:
         return [
             *tickers,
             Ticker("space", reactor, lambda: INTERVAL, space.run, at_once=True),
+            Ticker("folders", reactor, lambda: INTERVAL, lambda: defer(self._folders.look)),
             Ticker("eviction", reactor, lambda: settings().eviction.check_interval, eviction.run),
             Ticker("sampling", reactor, lambda: settings().monitoring.sample_interval, sampling.run, at_once=True),
         ]

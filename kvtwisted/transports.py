@@ -8,7 +8,6 @@ from typing import Any, Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from .config.origins import cors_origins
@@ -31,6 +30,7 @@ from .security.gate import Gate
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
 from .threaded.health_checks import HealthChecks
+from .threaded.pool import defer_to_pool
 from .threaded.work import Work
 from .tls.listening import over_tls
 from .tls.renewal import ListenerCertificates
@@ -235,7 +235,7 @@ class Transports:
         reactor = self._reactor
         return _GrpcServer(
             threaded.start,
-            lambda grace: deferToThreadPool(reactor, reactor.getThreadPool(), threaded.stop, grace),
+            lambda grace: defer_to_pool(reactor, reactor.getThreadPool(), threaded.stop, grace),
             threaded.places,
         )
 

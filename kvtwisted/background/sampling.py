@@ -61,5 +61,6 @@ class SamplingTask:
             self._failure = None
             if failing:
                 _log.info("writes work again")
-        with suppress(Unavailable):  # there is nothing to measure while the storage is being reopened
+        # There is nothing to measure while the storage is being reopened, or its folder is gone.
+        with suppress(Unavailable, FileNotFoundError):
             self._metrics.sampled(self._sample())

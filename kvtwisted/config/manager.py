@@ -7,7 +7,6 @@ goes by. They differ in the keys that were changed at run time and need a restar
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -18,7 +17,8 @@ from typing import Any, Callable
 
 from ..core.author import ANONYMOUS, Author
 from ..core.durable import replace_file
-from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied, StorageError, StorageFull
+from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied
+from ..core.paths import kind_of
 from ..core.strict_json import loads
 from .schema import KEYS, build, flatten, to_document
 from .settings import Settings
@@ -40,7 +40,6 @@ Auditor = Callable[[str, str, Mapping[str, object]], None]
 
 #: Where updates at run time are kept when there is no configuration file to stand beside.
 DEFAULT_RUNTIME_FILE = "kvtwisted.runtime.json"
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _log = logging.getLogger(__name__)
 
 Flat = dict[str, object]
@@ -135,9 +134,9 @@ class ConfigManager:
         try:
             document = loads(text, MAX_DEPTH)
         except InvalidRequest as error:
-            refusal = InvalidConfig(f"the configuration: {error}")
-            self.audit("config_refused", author.name, {"reason": str(refusal)})
-            raise refusal from error
+            reason = f"the configuration: {error}"
+            self.audit("config_refused", author.name, {"reason": reason})
+            raise InvalidConfig(reason) from error
         return self.update(document, author)
 
     def update(self, document: object, author: Author = ANONYMOUS) -> list[str]:
@@ -148,7 +147,7 @@ class ConfigManager:
 
         Raises `InvalidConfig` when a key is unknown, a value is refused, or the environment or the command line has set
         a key to another value; `PermissionDenied` when a guarded key would change and `author` does not administer the
-        server; `StorageFull` or `StorageError` when the change cannot be saved.
+        server; `StorageError` when the change cannot be saved: `StorageFull`, or `UnusablePath`.
         """
         try:
             return self._update(document, author)
@@ -191,9 +190,9 @@ class ConfigManager:
         try:
             replace_file(self._runtime_path, text.encode("utf-8"))
         except OSError as error:
-            kind = StorageFull if error.errno in _NO_SPACE else StorageError
-            raise kind(
-                f"the configuration was not changed: {self._runtime_path} cannot be saved: {error.strerror}"
+            raise kind_of(error)(
+                f"the configuration was not changed: {self._runtime_path} (--runtime-config) cannot be saved: "
+                f"{error.strerror}"
             ) from error
 
     def _notify(self, old: Settings, new: Settings) -> None:

@@ -12,7 +12,6 @@ the backup removes them as orphans.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -28,6 +27,7 @@ from .copying import Copying, moved, sync, tree_bytes
 from .engine import Engine
 from .errors import InvalidRequest, Overloaded, StorageError, StorageFull, Unavailable
 from .large_values import ValueFiles
+from .paths import kind_of
 
 #: The folders of a backup, and its manifest.
 DATA_FOLDER, VALUE_FOLDER, MANIFEST = "data", "value_data", "backup.json"
@@ -40,7 +40,6 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _LOCK = ".lock"
 _UNFINISHED = ".unfinished-"
 _VALUE_SUBFOLDER = re.compile("[0-9a-f]{2}")
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Backup(NamedTuple):
@@ -260,6 +259,7 @@ def _write_manifest(folder: str, backup: Backup) -> None:
 
 
 def _translated(error: OSError) -> StorageError:
-    if error.errno in _NO_SPACE:
+    kind = kind_of(error)
+    if kind is StorageFull:
         return StorageFull("no space left for a backup")
-    return StorageError(f"cannot make a backup: {error.strerror}: {error.filename!r}")
+    return kind(f"backup.path: cannot make a backup: {error.strerror}: {error.filename!r}")

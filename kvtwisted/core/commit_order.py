@@ -17,8 +17,9 @@ from contextlib import contextmanager
 
 from .cache import HotCache
 from .engine import DATA, FILES, Engine, Mutation
-from .errors import KvError, WriteStalled
+from .errors import KvError, LostFolder, WriteStalled
 from .file_index import FileIndex
+from .frames import without_frames
 from .large_values import Collected, ValueFiles
 from .records import Pointer
 from .write import Write
@@ -39,6 +40,8 @@ class CommitOrder:
         #: See Note [The version tells of writes].
         self.version = 0
         self._index = FileIndex(engine, files, self._lock)
+        #: Why every write is refused, as long as the folder of the data is not what it was. May be set at any time.
+        self.refusal: str | None = None
         #: Whether the engine failed the last batch.
         self._failing = False
         self._sync_lock = threading.Lock()
@@ -61,7 +64,7 @@ class CommitOrder:
         try:
             self._engine.write(mutations)
         except KvError as failure:
-            error = failure
+            error = without_frames(failure)
         finally:
             self.version += 1
         if error is not None:
@@ -186,6 +189,8 @@ class CommitOrder:
         Returns the keys deleted. Raises WriteStalled rather than wait.
         """
         with self._lock:
+            if self.refusal is not None:
+                raise LostFolder(self.refusal)
             deleted = [key for key in condemned if key in watch]
             mutations: list[Mutation] = list(also)
             for key in deleted:

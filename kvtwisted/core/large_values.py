@@ -11,7 +11,6 @@ since its snapshot may still name it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -22,13 +21,14 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Callable, NamedTuple
 
-from .errors import Corruption, StorageError, StorageFull, StorageLocked
+from .errors import Corruption, StorageError, StorageFull, StorageLocked, UnusablePath
+from .paths import kind_of
 from .records import Pointer, Record
 
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TEMPORARY = "tmp"
 _SUBFOLDERS = tuple(f"{number:02x}" for number in range(256))
-_OWNER = "kvtwisted-database"
+#: The file that says whose the folder is; it stays as long as the folder does.
+OWNER = "kvtwisted-database"
 _NAME = re.compile("[0-9a-f]{32}")
 
 
@@ -81,7 +81,7 @@ class ValueFiles:
                 with suppress(OSError):
                     os.unlink(path)
             self._unsettled.discard(name)
-            raise _translated(error, "write") from error
+            raise self._translated(error, "write") from error
         return Pointer(name, len(value), zlib.crc32(value))
 
     def load(self, pointer: Pointer) -> bytes:
@@ -93,7 +93,7 @@ class ValueFiles:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _translated(error, "read") from error
+            raise self._translated(error, "read") from error
         if not whole or zlib.crc32(value) != pointer.checksum:
             raise Corruption(f"the large value in file {pointer.name.hex()} is damaged")
         return value
@@ -108,6 +108,8 @@ class ValueFiles:
         try:
             return self.load(record.pointer)
         except FileNotFoundError:
+            if not os.path.isdir(os.path.join(self._folder, _TEMPORARY)):
+                raise UnusablePath(f"value.disk_path: {os.path.abspath(self._folder)} has no large values") from None
             raise Corruption(f"the large value in file {record.pointer.name.hex()} is missing") from None
 
     @contextmanager
@@ -145,14 +147,14 @@ class ValueFiles:
         that the records mean, or is not empty when it is first taken: nothing is removed from what is not ours.
         """
         folder = os.path.abspath(self._folder)
-        path = os.path.join(folder, _OWNER)
+        path = os.path.join(folder, OWNER)
         if not os.path.exists(path) or not os.path.getsize(path):
             if not empty:
                 raise StorageError(
                     f"value.disk_path: {folder} is not the folder of this database's large values; "
                     "point it there, or move them along"
                 )
-            if set(os.listdir(folder)) - {_OWNER, "lost+found"}:
+            if set(os.listdir(folder)) - {OWNER, "lost+found"}:
                 raise StorageError(f"value.disk_path: {folder} is not empty; large values need a folder of their own")
             with open(path, "w", encoding="ascii") as file:
                 file.write(owner)
@@ -195,7 +197,7 @@ class ValueFiles:
                         os.unlink(path)
                         files += 1
         except OSError as error:
-            raise _translated(error, "collect") from error
+            raise self._translated(error, "collect") from error
         return Collected(files, freed)
 
     def _ours(self, sub: str) -> list[str]:
@@ -223,6 +225,13 @@ class ValueFiles:
         text = name.hex()
         return os.path.join(self._folder, text[:2], text)
 
+    def _translated(self, error: OSError, doing: str) -> StorageError:
+        kind = kind_of(error)
+        if kind is StorageFull:
+            return StorageFull("no space left for a large value")
+        folder = os.path.abspath(self._folder)
+        return kind(f"value.disk_path: cannot {doing} a large value in {folder}: {error.strerror}")
+
 
 def _write_all(descriptor: int, value: bytes) -> None:
     left = memoryview(value)
@@ -236,9 +245,3 @@ def _sync_folder(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _translated(error: OSError, doing: str) -> StorageError:
-    if error.errno in _NO_SPACE:
-        return StorageFull("no space left for a large value")
-    return StorageError(f"cannot {doing} a large value: {error.strerror}")

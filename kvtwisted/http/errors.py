@@ -62,7 +62,10 @@ TABLE: dict[type[BaseException], Row] = {
     errors.Unavailable: Row(503, retry_after=RETRY_AFTER),
     errors.NearlyFull: Row(507),
     errors.StorageFull: Row(507, "the disk is full; nothing can be written until there is space, reads go on"),
+    errors.LostFolder: Row(503, retry_after=RETRY_AFTER),
     errors.StorageError: _STORAGE_FAILED,
+    # Told as it is: who reads it can mend it, or knows whom to ask.
+    errors.UnusablePath: Row(500),
     errors.Corruption: Row(500, "stored data is damaged; the server's log tells more under this incident's id"),
     errors.StorageLocked: _STORAGE_FAILED,
     errors.KvError: _FAILED,

@@ -71,6 +71,7 @@ TABLE: dict[type[BaseException], Row] = {
     ),
     # Not UNAVAILABLE, upon which clients retry by themselves: whether a write happened is not known.
     errors.StorageError: _STORAGE_FAILED,
+    errors.UnusablePath: Row(Code.INTERNAL),
     errors.Corruption: Row(Code.INTERNAL, "stored data is damaged"),
     errors.KvError: _FAILED,
     BaseException: _FAILED,

@@ -20,6 +20,7 @@ from ..core.operations import Pending
 from ..core.records import Found
 from ..core.service import Service
 from .direct import Direct
+from .pool import caught
 from .work import Work
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class AsyncOperations:
         try:
             known, found = self.direct.get_now(key)
         except Exception:
-            return fail()
+            return fail(caught())
         return succeed(found) if known else self._admitted(self._operations.get, 0, key, deadline=deadline)
 
     def delete(self, key: bytes, *, deadline: float = math.inf) -> Deferred[None]:
@@ -109,7 +110,7 @@ class AsyncOperations:
         try:
             self._admission.enter(size)
         except KvError:
-            return fail()
+            return fail(caught())
         return run(partial(self._leaving, size, call))
 
     def _write(self, size: int, begin: Callable[[], Pending]) -> Deferred[None]:
@@ -125,7 +126,7 @@ class AsyncOperations:
         try:
             self.direct.write(size, begin, done)
         except Exception:
-            return fail()
+            return fail(caught())
         return written
 
     def _leaving(self, size: int, call: Callable[[], T]) -> T:

@@ -16,12 +16,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, Callable, Optional
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from . import incidents
+from .pool import defer_to_pool
 
 #: Threads of the pool.
 THREADS = 1
@@ -137,7 +137,7 @@ class HealthChecks:
         """Check for all who have asked."""
         self._waiting, self._asking = self._asking, {}
         self._running = True
-        checked = deferToThreadPool(self._reactor, self._pool, self._check)
+        checked = defer_to_pool(self._reactor, self._pool, self._check)
         checked.addErrback(_broken).addCallback(self._ended)
 
     def _ended(self, reason: str | None) -> None:

@@ -15,12 +15,12 @@ from functools import partial
 from typing import Any, Callable, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from ..core.admission import Admission
 from ..core.operations import Operations, Pending
 from .group_commit import Done, GroupCommit
+from .pool import defer_to_pool
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Work:
     """The pool and the group commit, one of each for all transports. Reactor thread."""
 
     def __init__(self, reactor: Any, pool: ThreadPool, operations: Operations) -> None:
-        self._defer: Callable[..., Deferred[Any]] = partial(deferToThreadPool, reactor, pool)
+        self._defer: Callable[..., Deferred[Any]] = partial(defer_to_pool, reactor, pool)
         self._operations = operations
         # One mark for each job that no thread has taken up yet: appended here, popped there, both atomic.
         self._queued: deque[None] = deque()

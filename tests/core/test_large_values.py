@@ -332,13 +332,13 @@ def test_other_failures_of_the_disk(scene: Scene, monkeypatch: pytest.MonkeyPatc
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(StorageError, match="cannot write a large value: Input/output error"):
+    with pytest.raises(StorageError, match=r"cannot write a large value in .*: Input/output error"):
         scene.store.set(b"k", OTHER)
     monkeypatch.undo()
     (file,) = scene.files()
     file.unlink()
     file.mkdir()
-    with pytest.raises(StorageError, match="cannot read a large value: Is a directory"):
+    with pytest.raises(StorageError, match=r"cannot read a large value in .*: Is a directory"):
         scene.store.get(b"k")
 
 

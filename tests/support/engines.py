@@ -59,7 +59,10 @@ class FaultyEngine:
         error, left = self._faults.get(method, (None, 0))
         if error is not None and left > 0:
             self._faults[method] = (error, left - 1)
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # like an engine's, it is not held by its own frames
         answer = getattr(self._engine, method)(*arguments)
         self._after.pop(method, _nothing)()
         return answer
