@@ -4,6 +4,11 @@ Note [Refusing a request before it is read]: closing a TCP connection while the 
 answer with a reset, on which the client may drop the answer that explains the refusal. So after a refusal only our side
 is closed, what still comes is thrown away, and the connection is aborted if the client has not closed it in
 LINGER_TIMEOUT seconds. Nothing that came behind the refused request is ever looked at.
+
+Note [The end of input]: a client may close its sending side behind its last request and still wait for the answers (RFC
+9112, section 9.6). So the end of what comes in is not the end of the connection: requests that came whole are all
+answered, then it is closed; one that did not come whole is dropped. To the server a client that is gone without a reset
+looks the same. What it costs is bounded as ever: by the time of a request, and by that of an answer which nobody reads.
 """
 
 from __future__ import annotations
@@ -15,11 +20,14 @@ from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from twisted.web import http
 from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
+from zope.interface import implementer
 
 from ..security.gate import Visitor
 from ..tls.peers import peer_name
@@ -132,6 +140,7 @@ class KvRequest(Request):
         return b"localhost"
 
 
+@implementer(IHalfCloseableProtocol)
 class KvChannel(WatchedChannel):
     """One connection. Requests on it are answered one after the other, as Twisted does it."""
 
@@ -255,6 +264,35 @@ class KvChannel(WatchedChannel):
         # An answer is written in one go, so that this one has not been begun.
         self.persistent = False
         self.requests[-1].setHeader(b"Connection", b"close")
+
+    # The end of input: see the note above.
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more, or is gone. It may be told more than once."""
+        self._input_ended = True
+        self.close_if_heard_out()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is closed, which is our own doing."""
+
+    def is_working(self) -> bool:
+        """Whether more answers may follow by themselves: to what has come in, or once the client takes earlier ones."""
+        return bool(self._handlingRequest or self._waitingForTransport or self._busyReceiving)
+
+    def requestDone(self, request: http.Request) -> None:
+        """Twisted.web has answered a request."""
+        super().requestDone(request)
+        if self._input_ended:
+            self.close_if_heard_out()
+
+    def close_if_heard_out(self) -> None:
+        """Close if nothing more comes in, and all that came has been answered."""
+        if self._closing:
+            if self._refused:
+                # It has nothing more that it might lose the refusal for.
+                self.transport.loseConnection()
+        elif not self.is_working():
+            self.loseConnection()
 
     def forget(self) -> None:
         """Look again who is there, from the next request on. Here each request is looked at anyway."""

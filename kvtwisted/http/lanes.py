@@ -106,6 +106,8 @@ class TwoLaneChannel(KvChannel):
             self._is_busy = False
         if self._is_promised:
             self._limit_held()
+        if self._input_ended:
+            self.close_if_heard_out()
 
     def _take(self) -> bool:
         """Answer plain requests in a row; False when the next one is plain but not complete."""
@@ -240,6 +242,10 @@ class TwoLaneChannel(KvChannel):
         if self._is_twisted:
             return super().body_under_way()
         return len(self._held) if self._needed else None
+
+    def is_working(self) -> bool:
+        """See `KvChannel.is_working`."""
+        return self._is_promised or self._is_busy or super().is_working()
 
     def resumeProducing(self) -> None:
         """The client reads again."""
