@@ -31,7 +31,7 @@ from zope.interface import implementer
 
 from ..security.gate import Visitor
 from ..tls.peers import peer_name
-from . import errors
+from . import errors, fields
 from .access_log import peer_text
 from .answers import NOSNIFF, SERVER, Answer, phrase
 from .deadlines import UNAUTHENTICATED_BODY, unsent_bytes
@@ -204,12 +204,19 @@ class KvChannel(WatchedChannel):
         self.refuse(errors.malformed())
 
     def headerReceived(self, line: bytes) -> bool:
-        """One header is complete. Twisted fails on a Content-Length of more digits than Python reads."""
+        """One header is complete.
+
+        Twisted fails on a Content-Length of more digits than Python reads, and takes the coding identity, which is
+        gone, beside another one or a length. Only chunked says where a request ends (RFC 9112, section 6.1).
+        """
+        name, _, value = line.partition(b":")
         try:
-            return bool(super().headerReceived(line))
+            if name.lower() != b"transfer-encoding" or fields.members((value,)) == [b"chunked"]:
+                return bool(super().headerReceived(line))
         except ValueError:
-            self.refuse(errors.malformed())
-            return False
+            pass
+        self.refuse(errors.malformed())
+        return False
 
     def allHeadersReceived(self) -> None:
         """Refuse an unknown host, and a body that is announced as too long, before `100 Continue` asks for it."""
@@ -229,7 +236,16 @@ class KvChannel(WatchedChannel):
         elif (self.length is None or self.length > unasked) and (refusal := self._refusal()) is not None:
             self.refuse(refusal, UNAUTHENTICATED)
         else:
+            self._put_expectation_plainly()
             super().allHeadersReceived()
+
+    def _put_expectation_plainly(self) -> None:
+        """Twisted looks at the first line of Expect only, and takes it for one word."""
+        headers = self.requests[-1].requestHeaders
+        expected = headers.getRawHeaders(b"expect")
+        if expected is not None:
+            asked = b"100-continue" in fields.members(expected)
+            headers.setRawHeaders(b"expect", [b"100-continue"] if asked else [])
 
     def _refusal(self) -> Answer | None:
         refusal = self.site.entrance.refusal(self.requests[-1].visitor)
@@ -250,11 +266,17 @@ class KvChannel(WatchedChannel):
             super().allContentReceived()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """Whether the connection may serve another request after this one."""
-        if self.site.draining:
+        """Whether the connection may serve another request after this one, which the answer says where it must."""
+        headers = request.requestHeaders
+        keeps = not self.site.draining and fields.keeps_connection(version, headers.getRawHeaders(b"connection", ()))
+        if version == b"HTTP/1.0" and headers.hasHeader(b"transfer-encoding"):
+            # Who has put that there did not know where the request ends (RFC 9112, section 6.1).
+            keeps = False
+        if not keeps:
             request.setHeader(b"Connection", b"close")
-            return False
-        return bool(super().checkPersistence(request, version))
+        elif version == b"HTTP/1.0":
+            request.setHeader(b"Connection", b"keep-alive")
+        return keeps
 
     def drain(self) -> None:
         """Close as soon as the request under way, if any, is answered."""

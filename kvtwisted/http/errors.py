@@ -25,6 +25,10 @@ class UnsupportedMediaType(errors.InvalidRequest):
     code = "unsupported_media_type"
 
 
+class UnsupportedCoding(UnsupportedMediaType):
+    """A body in a content coding."""
+
+
 class Row(NamedTuple):
     """How one class of errors is answered.
 
@@ -51,6 +55,8 @@ TABLE: dict[type[BaseException], Row] = {
     errors.ResponseTooLarge: Row(400),
     errors.TooLarge: Row(413),
     UnsupportedMediaType: Row(415),
+    # RFC 9110, section 15.5.16: the answer says what would have been understood.
+    UnsupportedCoding: Row(415, headers=(("Accept-Encoding", "identity"),)),
     # RFC 6750 section 3: the scheme comes with a parameter at least.
     errors.Unauthenticated: Row(401, headers=(("WWW-Authenticate", 'Bearer realm="kvtwisted"'),)),
     errors.PermissionDenied: Row(403),

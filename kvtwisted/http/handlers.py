@@ -34,6 +34,9 @@ class Received(NamedTuple):
     query: bytes = b""
     content_type: str | None = None
     body: bytes = b""
+    #: The content codings of the body, and the lines of Accept.
+    codings: tuple[bytes, ...] = ()
+    accept: tuple[bytes, ...] = ()
 
 
 Handler = Callable[[Received], "Deferred[Answer]"]

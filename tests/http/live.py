@@ -104,7 +104,7 @@ class LiveSite:
             HealthChecks(reactor, pool, operations.health),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),
-            metrics_text=lambda: METRICS,
+            metrics_text=lambda is_open: METRICS,
             max_response_bytes=lambda: 16 * 1_048_576,
             request_timeout=lambda: 30.0,
         )

@@ -167,7 +167,7 @@ class World:
         capacity: int = 1024,
         configuration: Configuration | None = None,
         on_disk: bool = True,
-        metrics_text: MetricsText | None = lambda: METRICS,
+        metrics_text: MetricsText | None = lambda is_open: METRICS,
         make_gate: Callable[[Operations, Admission], Gate] = OpenGate,
         connections: Connections | None = None,
         **options: Any,
