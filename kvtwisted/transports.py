@@ -202,6 +202,7 @@ class Transports:
             metrics_text=behind.metrics.exposition if monitored else None,
             max_response_bytes=lambda: self._settings().http.max_response_bytes,
             request_timeout=lambda: self._settings().limits.request_timeout,
+            max_batch_keys=lambda: self._settings().limits.max_batch_keys,
             connections=behind.connections,
         )
 

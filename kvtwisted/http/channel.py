@@ -13,6 +13,7 @@ looks the same. What it costs is bounded as ever: by the time of a request, and 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -31,11 +32,11 @@ from zope.interface import implementer
 
 from ..security.gate import Visitor
 from ..tls.peers import peer_name
-from . import errors, fields
+from . import bodies, errors, fields
 from .access_log import peer_text
 from .answers import NOSNIFF, SERVER, Answer, phrase
 from .deadlines import UNAUTHENTICATED_BODY, unsent_bytes
-from .refusing import UNAUTHENTICATED, reason_of, whole
+from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED, reason_of, whole
 from .watching import WatchedChannel
 
 if TYPE_CHECKING:
@@ -223,7 +224,6 @@ class KvChannel(WatchedChannel):
         self._nothing_missing()
         self._chunked = 0
         limit, hosts = self.site.max_body_bytes, self.site.hosts
-        unasked = self.site.deadlines.limits.unauthenticated_body
         names = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
         if self._closing:
             return
@@ -233,8 +233,8 @@ class KvChannel(WatchedChannel):
             self.refuse(errors.unknown_host())
         elif self.length is not None and self.length > limit:
             self.refuse(errors.body_too_large(limit, self.length))
-        elif (self.length is None or self.length > unasked) and (refusal := self._refusal()) is not None:
-            self.refuse(refusal, UNAUTHENTICATED)
+        elif (refusal := self._refusal()) is not None:
+            self.refuse(*refusal)
         else:
             self._put_expectation_plainly()
             super().allHeadersReceived()
@@ -247,11 +247,22 @@ class KvChannel(WatchedChannel):
             asked = b"100-continue" in fields.members(expected)
             headers.setRawHeaders(b"expect", [b"100-continue"] if asked else [])
 
-    def _refusal(self) -> Answer | None:
-        refusal = self.site.entrance.refusal(self.requests[-1].visitor)
-        if refusal is not None:
+    def _refusal(self) -> tuple[Answer, str] | None:
+        """What is to be said to a large body before it comes, and why. See Note [What is known first] in `handlers`."""
+        length = math.inf if self.length is None else self.length
+        unasked = self.site.deadlines.limits.unauthenticated_body
+        if length <= unasked and length <= bodies.LARGE:
+            return None
+        entrance, visitor, path = self.site.entrance, self.requests[-1].visitor, self._path.partition(b"?")[0]
+        if length > unasked and (refusal := entrance.refusal(visitor)) is not None:
             self.site.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
-        return refusal
+            return refusal, UNAUTHENTICATED
+        if length > bodies.LARGE and path in bodies.KEYED:
+            refusal = entrance.refusal_of_known(bodies.KEYED[path], visitor)
+            return None if refusal is None else (refusal, NOT_ALLOWED)
+        if bodies.LARGE < length < math.inf and path in bodies.KEYLESS:
+            return errors.too_large(bodies.size_sentence(int(length))), BODY_TOO_LARGE
+        return None
 
     def _is_good_host(self, names: Sequence[bytes]) -> bool:
         """One valid Host, or none in HTTP/1.0 (RFC 9112, section 3.2)."""

@@ -121,6 +121,11 @@ def body_too_large(limit: int, announced: int | None) -> Answer:
     return problem(413, errors.TooLarge.code, sentence)
 
 
+def too_large(sentence: str) -> Answer:
+    """Something is too large, as the sentence says."""
+    return problem(413, errors.TooLarge.code, sentence)
+
+
 def bad_host() -> Answer:
     """No Host, several, or one that is none."""
     return problem(400, "malformed_request", "Host: one is needed, a name or address with or without a port")

@@ -184,6 +184,7 @@ def make_site(
     metrics_text: MetricsText | None,
     max_response_bytes: Callable[[], int],
     request_timeout: Callable[[], float],
+    max_batch_keys: Callable[[], int],
     connections: Connections | None = None,
     seconds: Callable[[], float] = monotonic,
 ) -> KvSite:
@@ -191,14 +192,15 @@ def make_site(
 
     Visitors whom `gate` admits find `administration`, and `make_facade` of their pass; all find `checks`, which answer
     the health's. `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None
-    when monitoring is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are
-    asked anew for each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines.
+    when monitoring is off. `max_response_bytes` (keys and values of one answer), `request_timeout` (seconds) and
+    `max_batch_keys` are asked anew for each request. `connections` counts and limits connections; `seconds` is the
+    clock of the deadlines.
     """
     admin = AdminHandlers(administration)
 
     def make(admitted: Pass) -> Interface:
         facade = make_facade(admitted)
-        handlers = Handlers(facade, checks, reactor, max_response_bytes, request_timeout)
+        handlers = Handlers(admitted, facade, checks, reactor, max_response_bytes, request_timeout, max_batch_keys)
         lane = FastLane(facade.direct, handlers, reactor, request_timeout, options.cors.always)
         return Interface(make_handlers(handlers, admin, metrics_text), lane)
 
