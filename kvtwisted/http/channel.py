@@ -35,7 +35,7 @@ from ..tls.peers import peer_name
 from . import bodies, errors, fields
 from .access_log import peer_text
 from .answers import NOSNIFF, SERVER, Answer, phrase
-from .deadlines import UNAUTHENTICATED_BODY, unsent_bytes
+from .deadlines import UNAUTHENTICATED_BODY, unread_bytes, unsent_bytes
 from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED, reason_of, whole
 from .watching import WatchedChannel
 
@@ -121,6 +121,10 @@ class KvRequest(Request):
 
     def begin(self, answer: Answer) -> bytes:
         """Set the status and headers of `answer`; returns the body, for the caller to write."""
+        # Without a channel the client has gone.
+        if self.channel is not None and self.channel.is_last_answer():
+            self.channel.persistent = False
+            self.setHeader(b"Connection", b"close")
         self.setResponseCode(answer.status, phrase(answer.status))
         # RFC 9110, section 8.6: 204 has neither.
         if answer.status != 204:
@@ -279,7 +283,7 @@ class KvChannel(WatchedChannel):
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Whether the connection may serve another request after this one, which the answer says where it must."""
         headers = request.requestHeaders
-        keeps = not self.site.draining and fields.keeps_connection(version, headers.getRawHeaders(b"connection", ()))
+        keeps = fields.keeps_connection(version, headers.getRawHeaders(b"connection", ()))
         if version == b"HTTP/1.0" and headers.hasHeader(b"transfer-encoding"):
             # Who has put that there did not know where the request ends (RFC 9112, section 6.1).
             keeps = False
@@ -289,14 +293,25 @@ class KvChannel(WatchedChannel):
             request.setHeader(b"Connection", b"keep-alive")
         return keeps
 
-    def drain(self) -> None:
-        """Close as soon as the request under way, if any, is answered."""
-        if not self.requests:
+    # The server's end: see Note [One request more] in `site`.
+
+    def is_last_answer(self) -> bool:
+        """Whether the answer that goes out now is the connection's last, since the server stops."""
+        return self.site.draining and (self.site.parting or not self.has_more())
+
+    def has_more(self) -> bool:
+        """Whether something has come behind the request that is being answered."""
+        return bool(self._buffer or any(self._dataBuffer))
+
+    def part(self) -> None:
+        """Close, unless there is something to answer, or about to be."""
+        if not (self._closing or self.is_answering() or unread_bytes(self.transport)):
             self.loseConnection()
-            return
-        # An answer is written in one go, so that this one has not been begun.
-        self.persistent = False
-        self.requests[-1].setHeader(b"Connection", b"close")
+
+    def is_answering(self) -> bool:
+        """Whether a request has come, or its first line, that has not been answered."""
+        waits = any(self._dataBuffer) or (self._waitingForTransport and self.has_more())
+        return bool(self.requests or self._busyReceiving or waits)
 
     # The end of input: see the note above.
 
