@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-# What is between two separators: of a string whose end is missing the quote alone.
+# What is between two separators. A string whose end is missing goes on to the end, so that nothing is looked at twice.
 _BETWEEN = {
-    separator: re.compile(rb'(?:[^"%b]|"(?:[^"\\]|\\.)*"|")+' % separator, re.DOTALL) for separator in (b",", b";")
+    separator: re.compile(rb'(?:[^"%b]|"(?:[^"\\]|\\.)*"?)+' % separator, re.DOTALL) for separator in (b",", b";")
 }
 _WEIGHT = re.compile(rb"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
