@@ -19,7 +19,7 @@ from .http.cors import Cors
 from .http.deadlines import HANDSHAKE, ByteLimits, Patience
 from .http.hosts import Hosts, words
 from .http.site import HttpOptions, KvSite, make_site
-from .metrics import CONTENT_TYPE, Metrics
+from .metrics import Metrics
 from .rpc.listening import BACKLOG, joined
 from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
@@ -199,9 +199,10 @@ class Transports:
             behind.checks,
             reactor=self._reactor,
             options=options,
-            metrics_text=(lambda: (CONTENT_TYPE, behind.metrics.text())) if monitored else None,
+            metrics_text=behind.metrics.exposition if monitored else None,
             max_response_bytes=lambda: self._settings().http.max_response_bytes,
             request_timeout=lambda: self._settings().limits.request_timeout,
+            max_batch_keys=lambda: self._settings().limits.max_batch_keys,
             connections=behind.connections,
         )
 

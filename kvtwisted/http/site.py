@@ -1,4 +1,11 @@
-"""The HTTP server: Twisted's, with bodies kept in memory and bounded, and a shutdown that lets requests finish."""
+"""The HTTP server: Twisted's, with bodies kept in memory and bounded, and a shutdown that lets requests finish.
+
+Note [One request more]: a client may send its next request on a connection that it has kept at any time, also just when
+that is closed, and then cannot know whether it was carried out. So when the server stops, connections are not simply
+closed. Each request that comes is still answered, with `Connection: close`, which tells the client not to use the
+connection any more, and then it is closed. What has come in behind is answered first. Those that say nothing for
+PARTING_SECONDS are closed, unless something has just come for them.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +40,9 @@ from .hosts import Hosts
 from .lanes import TwoLaneChannel
 from .refusing import REASONS, Refusals
 from .routes import MetricsText, make_app, make_handlers, make_routes
+
+#: Seconds that an idle connection has for one request more when the server stops.
+PARTING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -97,10 +107,10 @@ class KvSite(Site):
         self.deadlines = Deadlines(reactor, seconds, options.patience, options.byte_limits)
         self._counted = connections
         self._refusals = Refusals(reactor)
-        #: Whether `drain` has been called.
-        self.draining = False
+        #: Whether `drain` has been called, and whether those that say nothing have been closed since.
+        self.draining = self.parting = False
         self._drained: Deferred[None] = Deferred()
-        self._end_of_grace: IDelayedCall | None = None
+        self._ends: list[IDelayedCall] = []
 
     @property
     def connections(self) -> int:
@@ -110,14 +120,15 @@ class KvSite(Site):
     def drain(self, grace: float) -> Deferred[None]:
         """Let every request under way be answered, then close its connection. Call it once, when listening ends.
 
-        Idle connections are closed at once. What is left after `grace` seconds is aborted. The Deferred fires when no
-        connection is left.
+        Idle connections may send one request more; see Note [One request more]. What is left after `grace` seconds is
+        aborted. The Deferred fires when no connection is left.
         """
         self.draining = True
         self._refusals.abort()
-        self._end_of_grace = self.reactor.callLater(grace, self._abort)
-        for channel in list(self.channels):
-            channel.drain()
+        self._ends = [
+            self.reactor.callLater(min(grace, PARTING_SECONDS), self._part),
+            self.reactor.callLater(grace, self._abort),
+        ]
         self._check_drained()
         return self._drained
 
@@ -132,16 +143,21 @@ class KvSite(Site):
         for channel in self.channels:
             channel.forget()
 
+    def _part(self) -> None:
+        self.parting = True
+        for channel in list(self.channels):
+            channel.part()
+
     def _abort(self) -> None:
         for channel in list(self.channels):
             channel.abort()
 
     def _check_drained(self) -> None:
-        end_of_grace = self._end_of_grace
-        if end_of_grace is not None and not self.channels:
-            self._end_of_grace = None
-            if end_of_grace.active():
-                end_of_grace.cancel()
+        if self._ends and not self.channels:
+            ends, self._ends = self._ends, []
+            for end in ends:
+                if end.active():
+                    end.cancel()
             self._drained.callback(None)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -184,6 +200,7 @@ def make_site(
     metrics_text: MetricsText | None,
     max_response_bytes: Callable[[], int],
     request_timeout: Callable[[], float],
+    max_batch_keys: Callable[[], int],
     connections: Connections | None = None,
     seconds: Callable[[], float] = monotonic,
 ) -> KvSite:
@@ -191,14 +208,15 @@ def make_site(
 
     Visitors whom `gate` admits find `administration`, and `make_facade` of their pass; all find `checks`, which answer
     the health's. `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None
-    when monitoring is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are
-    asked anew for each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines.
+    when monitoring is off. `max_response_bytes` (keys and values of one answer), `request_timeout` (seconds) and
+    `max_batch_keys` are asked anew for each request. `connections` counts and limits connections; `seconds` is the
+    clock of the deadlines.
     """
     admin = AdminHandlers(administration)
 
     def make(admitted: Pass) -> Interface:
         facade = make_facade(admitted)
-        handlers = Handlers(facade, checks, reactor, max_response_bytes, request_timeout)
+        handlers = Handlers(admitted, facade, checks, reactor, max_response_bytes, request_timeout, max_batch_keys)
         lane = FastLane(facade.direct, handlers, reactor, request_timeout, options.cors.always)
         return Interface(make_handlers(handlers, admin, metrics_text), lane)
 

@@ -74,6 +74,32 @@ class Pass:
                 self._refused(self.principal.name, "", requirement, error)
             raise
 
+    def charge(self, size: int) -> None:
+        """Take one operation from the rate for a request that is about to be read, and its `size` bytes whether they
+        are there or not; raises RateLimited. Without it what is refused for its content would cost nothing.
+        """
+        if self._limiter is not None:
+            self._take_counted()
+            self._limiter.spend(0, size, self._seconds())
+
+    def give_back(self, size: int) -> None:
+        """Undo `charge`: the request was good, and `operations` take what it costs."""
+        if self._limiter is not None:
+            self._limiter.spend(-1, -size, self._seconds())
+
+    def check_rate(self) -> None:
+        """Raise RateLimited if there is nothing left to charge the next request to."""
+        if self._limiter is not None:
+            self._take_counted()
+            self._limiter.spend(-1, 0, self._seconds())
+
+    def _take_counted(self) -> None:
+        try:
+            self._take()
+        except KvError as error:
+            self._refused(ANONYMOUS if self.principal is None else self.principal.name, "", "rate", error)
+            raise
+
     def _take(self) -> None:
         """Take one from the rate, for what `operations` do not see."""
         if self._limiter is not None:

@@ -98,6 +98,10 @@ class AsyncOperations:
         """See `Operations.update_config_text`."""
         return self._admitted(self._operations.update_config_text, len(text), text)
 
+    def reckon(self, call: Callable[[], T], size: int) -> Deferred[T]:
+        """Let the pool do what is not storage work but too much for the reactor, over `size` bytes of a request."""
+        return self._admitted(call, size)
+
     def _admitted(self, call: Callable[..., T], size: int, *args: Any, **kwargs: Any) -> Deferred[T]:
         """Let the pool do it. The request has `size` bytes."""
         return self._enter(self._work.run, size, partial(call, *args, **kwargs))
