@@ -35,7 +35,7 @@ from .core.victims import OLDEST
 from .core.writer import Writer
 from .lifecycle import make_folder
 from .metrics import Metrics
-from .security.audit import Audit
+from .security.audit import Auditing
 
 #: Runs a function in a background thread.
 Defer = Callable[[Callable[[], Any]], "Deferred[Any]"]
@@ -53,7 +53,7 @@ class Storage:
         settings: Callable[[], Settings],
         configuration: Configuration,
         metrics: Metrics,
-        audit: Audit,
+        audit: Auditing,
     ) -> None:
         now = settings()
         clock, recency = Clock(), Recency()

@@ -119,7 +119,7 @@ class Handlers:
 
     def health(self, received: Received) -> Deferred[Answer]:
         """GET the health path. What keeps the check from an answer is the reason for being unavailable."""
-        return self._checks.result().addCallback(answers.health)
+        return self._checks.result().addCallback(lambda reason: answers.health(reason, self._checks.warnings()))
 
     def _call(self, operation: Callable[..., Deferred[T]], *args: Any, **kwargs: Any) -> Deferred[T]:
         deadline = time.monotonic() + self._request_timeout()

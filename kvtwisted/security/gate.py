@@ -14,7 +14,7 @@ from ..core.admission import Admission
 from ..core.errors import KvError, PermissionDenied, RateLimited, Unauthenticated
 from ..core.operations import Operations
 from .access import Access, Written
-from .audit import ANONYMOUS, Audit, Refusals
+from .audit import ANONYMOUS, Auditing, Floods
 from .authority import Authority
 from .buckets import Addresses, Rate, network_of
 from .grants import OPERATIONS, Grant, Principal
@@ -120,7 +120,7 @@ class ClosedGate:
         operations: Operations,
         admission: Admission,
         authority: Authority | None,
-        audit: Audit,
+        audit: Auditing,
         *,
         addresses: Addresses | None = None,
         written: Written | None = None,
@@ -135,7 +135,7 @@ class ClosedGate:
         `wall` is Unix time, in seconds; `seconds` a monotonic one.
         """
         self._authority = authority
-        self._refusals = Refusals(audit, seconds)
+        self._refusals = Floods(audit, seconds)
         self._count = count
         self._wall = wall
         self._watchers: list[Watcher] = []
@@ -177,8 +177,9 @@ class ClosedGate:
 
     def look(self, *, anew: bool = False) -> None:
         """Withdraw the passes of tokens that were revoked, changed or have expired; `anew`: all. Reactor thread; every
-        second.
+        second. Tell of the refusals that had no line in the audit log.
         """
+        self._refusals.tell()
         _tell(self._watchers, self._passes.withdraw(self._wall(), anew=anew))
 
     def _log_in(self, visitor: Visitor) -> Principal:
@@ -189,7 +190,7 @@ class ClosedGate:
         except KvError as error:
             self._count(error.code)
             if isinstance(error, Unauthenticated):
-                self._refusals.record("login_failed", ANONYMOUS, visitor.address, reason=str(error))
+                self._refusals.record("login_failed", ANONYMOUS, address=visitor.address, reason=str(error))
             raise
 
     def _of_certificate(self, name: str) -> Principal | None:
@@ -213,7 +214,8 @@ class ClosedGate:
     def _refused(self, who: str, address: str, operation: str, error: KvError) -> None:
         self._count(error.code)
         if not isinstance(error, RateLimited):
-            self._refusals.record("denied", who, address, operation=operation)
+            facts = {"address": address} if address else {}
+            self._refusals.record("denied", who, operation=operation, **facts)
 
 
 def _tell(watchers: list[Watcher], withdrawn: frozenset[Pass]) -> None:
