@@ -122,7 +122,7 @@ class Server(Service):
         requests = self._start_pool("requests", self._settings.storage.threads)
 
         metrics = Metrics(CollectorRegistry())
-        storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.frequent)
+        storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.changes)
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)
@@ -170,7 +170,7 @@ class Server(Service):
         metrics.watch("kv_tokens", "Tokens and certificates that are known.", lambda: authentication.tokens)
         self._watch(metrics, engine, storage.operations, admission, work)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
-        self._config.audit = lambda event, who, facts: trails.frequent.record(event, who, **facts)
+        self._config.audit = trails.configuration
         self._announce(engine)
         transports.announce(self.addresses)
 

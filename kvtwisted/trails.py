@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Callable
 
 from .config.settings import Settings
@@ -23,8 +24,9 @@ class Trails:
         self._writers = writers
         #: Who changed what, and who was turned away.
         self.audit: Auditing = Audit(_forget)
-        #: The same, of what somebody can cause as often as he likes.
-        self.frequent = Floods(self.audit)
+        #: The same, of accepted changes and of evictions, of which clients can cause many.
+        self.changes = Floods(self.audit)
+        self._refusals = Floods(self.audit)
         #: Each write, where that is asked for.
         self.writes: Auditing = Audit(_forget)
         #: Takes a line for each HTTP request, where that is asked for.
@@ -35,19 +37,25 @@ class Trails:
         if not self._settings.logging.directory:
             return
         self.audit = Audit(self._open("audit", audit.lines_lost).add)
-        self.frequent = Floods(self.audit, each_burst=_CHANGES_BURST)
+        self.changes = Floods(self.audit, each_burst=_CHANGES_BURST)
+        self._refusals = Floods(self.audit)
         if self._settings.security.audit_writes:
             self.writes = Audit(self._open("writes", audit.lines_lost).gather)
         if self._settings.logging.access:
             self.access = self._open("access", _requests_lost).gather
 
-    def tell(self) -> None:
+    def configuration(self, event: str, who: str, facts: Mapping[str, object]) -> None:
+        """See `config.manager.Auditor`."""
+        (self._refusals if event == "config_refused" else self.changes).record(event, who, **facts)
+
+    def tell(self, *, at_once: bool = False) -> None:
         """See `Floods.tell`."""
-        self.frequent.tell()
+        for floods in (self.changes, self._refusals):
+            floods.tell(at_once=at_once)
 
     def close(self) -> None:
         """Write what is left, and no more. Blocks, a second or two at most."""
-        self.frequent.tell(at_once=True)
+        self.tell(at_once=True)
         self._writers.close("audit", "writes", "access")
 
     def _open(self, name: str, lines_lost: LinesLost) -> LogWriter:
