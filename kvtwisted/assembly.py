@@ -134,6 +134,7 @@ class Server(Service):
             self._reactor, lambda: self._settings, storage.operations, admission, trails.audit, defer, metrics.denied,
             writes=trails.writes,
         )  # fmt: skip
+        push("gate", authentication.gate.close)
         administration = self._make_administration(storage)
         connections = make_connections(lambda: self._settings, metrics.connection_refused)
         behind = Behind(

@@ -58,7 +58,7 @@ class LogWriter:
         self._unsaid = 0
         #: Lines that were not written and never will be.
         self.dropped = 0
-        self._thread = threading.Thread(target=self._run, name=f"log-{name}", daemon=True)
+        self._thread: threading.Thread | None = None
 
     # Whoever logs.
 
@@ -84,6 +84,8 @@ class LogWriter:
 
     def start(self) -> None:
         """Open the log and begin to write. Raises OSError when that is known within OPEN_SECONDS."""
+        # Made only now: Python takes one that was made before a fork for one that has ended.
+        self._thread = threading.Thread(target=self._run, name=f"log-{self.name}", daemon=True)
         self._thread.start()
         if self._opened.wait(OPEN_SECONDS) and self._open_error is not None:
             self._thread.join()
@@ -133,12 +135,12 @@ class LogWriter:
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """`end`, and wait at most so long for it. What is not written then never will be, and is counted."""
         self.end()
-        if self._thread.ident is not None:
+        if self._thread is not None:
             self._thread.join(max(seconds, 0))
 
     def settle(self, seconds: float) -> None:
         """Wait until everything is written, at most so long. A log that was never started is written here and now."""
-        if self._thread.ident is None:
+        if self._thread is None:
             self._write()
             return
         deadline = monotonic() + seconds

@@ -62,6 +62,9 @@ class Gate(Protocol):
     def look(self, *, anew: bool = False) -> None:
         """Withdraw the passes that hold no longer; `anew`: all. Reactor thread; every second."""
 
+    def close(self) -> None:
+        """Have everything in the audit log that is to be there."""
+
 
 class OpenGate:
     """The gate of a server without authentication: everybody may do everything, at the rate of an address."""
@@ -105,6 +108,9 @@ class OpenGate:
     def look(self, *, anew: bool = False) -> None:
         """See `Gate.look`."""
         _tell(self._watchers, self._passes.withdraw(time(), anew=anew))
+
+    def close(self) -> None:
+        """Nothing is audited."""
 
 
 class ClosedGate:
@@ -181,6 +187,10 @@ class ClosedGate:
         """
         self._refusals.tell()
         _tell(self._watchers, self._passes.withdraw(self._wall(), anew=anew))
+
+    def close(self) -> None:
+        """Tell of all refusals."""
+        self._refusals.tell(at_once=True)
 
     def _log_in(self, visitor: Visitor) -> Principal:
         try:
