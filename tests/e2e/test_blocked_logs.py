@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from .clients import Http
 from .harness import FREE_PORTS, PATIENCE, REPOSITORY, TWISTD, Launcher, engine, environment, eventually, run_twistd
 from .test_authentication import Tokens
@@ -74,21 +76,21 @@ def test_standard_output_that_nobody_reads(tmp_path: Path) -> None:
     """
     folder = tmp_path / "server"
     tokens = Tokens(folder)
-    tokens.create("kept", "get,metrics")
-    revoked = tokens.create("revoked", "get,metrics")
+    kept, revoked = tokens.create("kept", "get,metrics"), tokens.create("revoked", "get")
     options = ["--storage-engine", engine(), "--security-tokens", str(tokens.path)]
     server = Piped([*TWISTD, "-n", "--pidfile=", "kvtwisted", *FREE_PORTS, *options], folder, full=True)
     try:
         with Http(server.address, revoked) as http:
             assert http.get("/api/v1/get/a").status == 404
+            tokens.run("revoke", "revoked")
+            eventually(lambda: http.get("/api/v1/get/a").status == 401)
+        with Http(server.address, kept) as http:
             warnings = eventually(lambda: http.get("/api/v1/health").body.get("warnings"))
             assert warnings == ["standard output takes no lines: a write to it does not end"]
             answer = http.get("/api/v1/health")
             assert (answer.status, answer.body["status"]) == (200, "ok")
             assert http.metric("kv_log_stuck", log="twistd") == 1
             assert http.metric("kv_log_lines_waiting", log="twistd") > 0
-            tokens.run("revoke", "revoked")
-            eventually(lambda: http.get("/api/v1/get/a").status == 401)
         assert "standard output takes no lines" in (folder / "logs" / "error.log").read_text()
         told = ""
 
@@ -108,6 +110,7 @@ def test_standard_output_that_nobody_reads(tmp_path: Path) -> None:
         server.end()
 
 
+@pytest.mark.long
 def test_the_same_of_an_application_file(tmp_path: Path) -> None:
     """`twistd -y` makes its observer before it knows the application's options: it is replaced."""
     env = {"KV_HTTP_PORT": "0", "KV_GRPC_PORT": "0", "KV_STORAGE_ENGINE": engine()}
@@ -141,6 +144,7 @@ def test_files_that_were_moved_and_removed(launch: Launcher) -> None:
         assert text not in (logs / f"{name}.log.old").read_text()
 
 
+@pytest.mark.long
 def test_one_log_that_hangs(launch: Launcher) -> None:
     """A FIFO without a reader in the place of a log: the start waits a little, the others go on, the stop ends."""
     logs = launch.folder / "server" / "logs"

@@ -45,7 +45,7 @@ def test_both_are_examples() -> None:
     assert ["postrotate" in EXAMPLES[0], "copytruncate" in EXAMPLES[1], len(EXAMPLES)] == [True, True, 2]
 
 
-@pytest.mark.parametrize("moves", [True, False], ids=["create", "copytruncate"])
+@pytest.mark.parametrize("moves", [True, pytest.param(False, marks=pytest.mark.long)], ids=["create", "copytruncate"])
 def test_logrotate(launch: Launcher, moves: bool) -> None:
     """Twice, with requests all the time: no hole, no broken line, a small file afterwards; moved ones lose none."""
     server = launch("--logging-access", "true")
