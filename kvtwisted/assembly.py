@@ -122,7 +122,7 @@ class Server(Service):
         requests = self._start_pool("requests", self._settings.storage.threads)
 
         metrics = Metrics(CollectorRegistry())
-        storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.changes)
+        storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.evictions)
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)

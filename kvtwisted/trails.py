@@ -24,9 +24,8 @@ class Trails:
         self._writers = writers
         #: Who changed what, and who was turned away.
         self.audit: Auditing = Audit(_forget)
-        #: The same, of accepted changes and of evictions, of which clients can cause many.
-        self.changes = Floods(self.audit)
-        self._refusals = Floods(self.audit)
+        #: The same, of what clients can cause as often as they like.
+        self.evictions, self._changes, self._refusals = Floods(self.audit), Floods(self.audit), Floods(self.audit)
         #: Each write, where that is asked for.
         self.writes: Auditing = Audit(_forget)
         #: Takes a line for each HTTP request, where that is asked for.
@@ -37,7 +36,8 @@ class Trails:
         if not self._settings.logging.directory:
             return
         self.audit = Audit(self._open("audit", audit.lines_lost).add)
-        self.changes = Floods(self.audit, each_burst=_CHANGES_BURST)
+        self.evictions = Floods(self.audit, each_burst=_CHANGES_BURST)
+        self._changes = Floods(self.audit, each_burst=_CHANGES_BURST)
         self._refusals = Floods(self.audit)
         if self._settings.security.audit_writes:
             self.writes = Audit(self._open("writes", audit.lines_lost).gather)
@@ -46,11 +46,11 @@ class Trails:
 
     def configuration(self, event: str, who: str, facts: Mapping[str, object]) -> None:
         """See `config.manager.Auditor`."""
-        (self._refusals if event == "config_refused" else self.changes).record(event, who, **facts)
+        (self._refusals if event == "config_refused" else self._changes).record(event, who, **facts)
 
     def tell(self, *, at_once: bool = False) -> None:
         """See `Floods.tell`."""
-        for floods in (self.changes, self._refusals):
+        for floods in (self.evictions, self._changes, self._refusals):
             floods.tell(at_once=at_once)
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ EACH, EACH_BURST = 1 / 60, 10
 #: The same for all principals together, and for all addresses together of whom no more is known.
 TOGETHER, TOGETHER_BURST = 1 / 10, 100
 #: How many principals, and addresses, have a line each on what was left out.
-_NAMED, _NAMED_ADDRESSES = 50, 10
+_NAMED, _NAMED_ADDRESSES = 20, 10
 
 
 class Auditing(Protocol):
