@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Callable
@@ -28,7 +27,6 @@ from .background.memory import INTERVAL as MEMORY_INTERVAL
 from .background.memory import MemoryTask, keep_little_memory
 from .background.performance import NAMESPACE
 from .background.ticker import Ticker
-from .batched_log import INTERVAL, BatchedLogs
 from .capacity import fitted_options, make_admission, make_connections, shorten_turns
 from .config.manager import ConfigManager
 from .config.settings import Settings
@@ -38,9 +36,10 @@ from .core.errors import Unavailable
 from .core.operations import Operations
 from .engines import open_engine
 from .lifecycle import Unwinding, make_folder
+from .log_writer import LOOK_SECONDS as LOG_SECONDS
+from .log_writer import LogWriter, LogWriters
 from .logs import LogFiles
 from .metrics import Metrics
-from .security.audit import Audit, Refusals
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
@@ -49,6 +48,7 @@ from .threaded.health_checks import HealthChecks
 from .threaded.pool import defer_to_pool
 from .threaded.work import Work
 from .tls.renewal import LOOK_SECONDS, ListenerCertificates
+from .trails import Trails
 from .transports import Addresses, Behind, Transports
 
 #: Threads of the background tasks: one for each of those that may take long (eviction, expiry, sampling, space, the
@@ -61,10 +61,12 @@ _log = Logger(namespace="kvtwisted")
 class Server(Service):
     """The whole server as one service. Construction opens nothing, since twistd forks after it. Reactor thread."""
 
-    def __init__(self, reactor: Any, config: ConfigManager) -> None:
+    def __init__(self, reactor: Any, config: ConfigManager, writers: LogWriters | None = None) -> None:
+        """`writers` are those of logs that were open before, such as twistd's own."""
         self.setName("kvtwisted")
         self._reactor = reactor
         self._config = config
+        self._writers = LogWriters() if writers is None else writers
         self._unwinding = Unwinding()
         self._tickers: list[Ticker] = []
         self._transports: Transports | None = None
@@ -93,7 +95,11 @@ class Server(Service):
         return ensureDeferred(self._unwinding.unwind())
 
     def reload(self) -> Deferred[Any]:
-        """Read tokens and certificates anew. What is no good is logged, and what there was stays."""
+        """Read tokens and certificates anew, and open the log files anew.
+
+        What is no good is logged, and what there was stays.
+        """
+        self._writers.reopen()
         if self._authentication is None or self._reload_certificates is None:
             return succeed(None)  # not started
         reloaded: Deferred[Any] = gatherResults(
@@ -103,13 +109,12 @@ class Server(Service):
 
     def _start(self) -> None:
         push = self._unwinding.push
-        logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE)
+        logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE, self._writers)
         push("logs", logs.close)
         logs.open()
-        batched = BatchedLogs(self._settings.logging)
-        push("batched logs", batched.close)
-        audit = Audit(batched.open("audit").add)
-        access_log = batched.open("access").add if self._settings.logging.access else None
+        trails = Trails(self._settings, self._writers)
+        push("audit and access logs", trails.close)
+        trails.open()
         self._tls = ListenerCertificates(grpc=self._settings.grpc, http=self._settings.http)
         engine = self._open_engine()
         push("engine", engine.close)
@@ -117,7 +122,7 @@ class Server(Service):
         requests = self._start_pool("requests", self._settings.storage.threads)
 
         metrics = Metrics(CollectorRegistry())
-        storage = Storage(engine, lambda: self._settings, self._config, metrics, audit)
+        storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.evictions)
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)
@@ -126,8 +131,10 @@ class Server(Service):
         push("work", work.stop)
         defer = partial(defer_to_pool, self._reactor, background)
         authentication = self._authentication = Authentication(
-            self._reactor, lambda: self._settings, storage.operations, admission, audit, defer, metrics.denied
-        )
+            self._reactor, lambda: self._settings, storage.operations, admission, trails.audit, defer, metrics.denied,
+            writes=trails.writes,
+        )  # fmt: skip
+        push("gate", authentication.gate.close)
         administration = self._make_administration(storage)
         connections = make_connections(lambda: self._settings, metrics.connection_refused)
         behind = Behind(
@@ -140,7 +147,7 @@ class Server(Service):
             authentication.is_open,
             connections,
             self._tls,
-            access_log,
+            trails.access,
         )
         keep_little_memory()
         shorten_turns(self._settings.grpc.transport)
@@ -148,32 +155,23 @@ class Server(Service):
         self.addresses = transports.start()
         push("transports", transports.drain)
         memory = MemoryTask(lambda: connections.ended, defer)
-        write_logs = Ticker("log batches", self._reactor, lambda: INTERVAL, partial(defer, batched.write))
         self._start_tickers(
             [
                 *storage.make_tickers(self._reactor, defer),
                 *self._tls_tickers(defer),
                 *authentication.tickers(),
                 Ticker("memory", self._reactor, lambda: MEMORY_INTERVAL, memory.run),
-                write_logs,
+                Ticker("logs", self._reactor, lambda: LOG_SECONDS, self._writers.look),
+                Ticker("trails", self._reactor, lambda: LOG_SECONDS, trails.tell),
             ]
         )
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         transports.watch(metrics)
         metrics.watch("kv_tokens", "Tokens and certificates that are known.", lambda: authentication.tokens)
-        self._watch(metrics, engine, storage.operations, admission, work, batched)
+        self._watch(metrics, engine, storage.operations, admission, work)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
-        refusals = Refusals(audit)
-
-        def audited(event: str, who: str, facts: Mapping[str, object]) -> None:
-            # Of refusals a client can make as many as it likes.
-            if event == "config_refused":
-                refusals.record(event, who, reason=facts["reason"])
-            else:
-                audit.record(event, who, **facts)
-
-        self._config.audit = audited
+        self._config.audit = trails.configuration
         self._announce(engine)
         transports.announce(self.addresses)
 
@@ -199,7 +197,7 @@ class Server(Service):
 
     def _start_checks(self, storage: Storage) -> HealthChecks:
         pool = self._start_pool("health", HEALTH_THREADS)
-        checks = HealthChecks(self._reactor, pool, storage.operations.health)
+        checks = HealthChecks(self._reactor, pool, storage.operations.health, self._writers.troubles)
         self._unwinding.push("health checks", checks.stop)
         return checks
 
@@ -247,7 +245,6 @@ class Server(Service):
         operations: Operations,
         admission: Admission,
         work: Work,
-        batched: BatchedLogs,
     ) -> None:
         metrics.watch("kv_in_flight_requests", "Requests being worked on or waiting.", lambda: admission.in_flight)
         metrics.watch(
@@ -263,9 +260,8 @@ class Server(Service):
             "kv_overdue", "Requests given up since their time had run out when the storage was to begin with them.",
             lambda: operations.overdue + admission.overdue.value,
         )  # fmt: skip
-        metrics.watch_total(
-            "kv_log_lines_dropped", "Lines that the batched logs could not take.", lambda: batched.dropped
-        )
+        for label, writer in self._writers.all.items():
+            self._watch_log(metrics, label, writer)
         metrics.build_info(
             version=__version__,
             engine=engine.version,
@@ -273,6 +269,13 @@ class Server(Service):
             twisted=twisted.__version__,
             grpcio=version("grpcio"),
         )
+
+    def _watch_log(self, metrics: Metrics, label: str, writer: LogWriter) -> None:
+        metrics.watch_total(
+            "kv_log_lines_dropped", "Lines that were not written, by log.", lambda: writer.dropped, log=label
+        )
+        metrics.watch("kv_log_lines_waiting", "Lines to be written, by log.", lambda: writer.waiting, log=label)
+        metrics.watch("kv_log_stuck", "1 while a log is written to in vain, by log.", lambda: writer.stuck, log=label)
 
     def _announce(self, engine: Engine) -> None:
         _log.info("rocksdb.options in force: {options}", options=json.dumps(engine.effective_options()))

@@ -37,7 +37,7 @@ from .core.victims import OLDEST
 from .core.writer import Writer
 from .lifecycle import make_folder
 from .metrics import Metrics
-from .security.audit import Audit
+from .security.audit import Auditing
 
 #: Keys of the folders without which the server is not ready.
 _DATA, _VALUES = "rocksdb.path", "value.disk_path"
@@ -57,7 +57,7 @@ class Storage:
         settings: Callable[[], Settings],
         configuration: Configuration,
         metrics: Metrics,
-        audit: Audit,
+        audit: Auditing,
     ) -> None:
         now = settings()
         clock, recency = Clock(), Recency()

@@ -12,12 +12,12 @@ from twisted.logger import Logger
 from ..core.eviction import Batch, Disk, Eviction, EvictionRules, Evictor, Plan
 from ..core.victims import ORPHAN
 from ..metrics import Metrics
-from ..security.audit import SERVER, Audit
+from ..security.audit import SERVER, Auditing
 
 _log = Logger(namespace="kvtwisted.eviction")
 
 
-def report_batch(metrics: Metrics, audit: Audit, batch: Batch) -> None:
+def report_batch(metrics: Metrics, audit: Auditing, batch: Batch) -> None:
     """Log, count and audit one batch. Called on the pool thread that deleted it."""
     metrics.evicted(batch.reason, batch.keys, batch.freed)
     audit.record("eviction", SERVER, reason=batch.reason, keys=batch.keys, bytes=batch.freed)

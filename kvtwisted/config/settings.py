@@ -264,7 +264,7 @@ class SecuritySettings:
         64 * KIB, "Bytes of an HTTP body that are read before it is known who sends it; a longer one is not read.",
         low=0, high=1 * MIB, live=True, guarded=True,
     )  # fmt: skip
-    audit_writes: bool = option(False, "Write a line to audit.log for each write, with its first key.", guarded=True)
+    audit_writes: bool = option(False, "Write a line to writes.log for each write, with its first key.", guarded=True)
 
 
 @dataclass(frozen=True)

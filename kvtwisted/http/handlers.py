@@ -145,7 +145,7 @@ class Handlers:
 
     def health(self, received: Received) -> Deferred[Answer]:
         """GET the health path. What keeps the check from an answer is the reason for being unavailable."""
-        return self._checks.result().addCallback(answers.health)
+        return self._checks.result().addCallback(lambda reason: answers.health(reason, self._checks.warnings()))
 
     def read(self, name: str, body: bytes, read: Callable[[bytes], T]) -> T:
         """What `read` makes of a body of at most `bodies.LARGE` bytes. See Note [What is known first]."""

@@ -14,7 +14,7 @@ from ..core.admission import Admission
 from ..core.errors import KvError, PermissionDenied, RateLimited, Unauthenticated
 from ..core.operations import Operations
 from .access import Access, Written
-from .audit import ANONYMOUS, Audit, Refusals
+from .audit import ANONYMOUS, Auditing, Floods
 from .authority import Authority
 from .buckets import Addresses, Rate, network_of
 from .grants import OPERATIONS, Grant, Principal
@@ -62,6 +62,9 @@ class Gate(Protocol):
     def look(self, *, anew: bool = False) -> None:
         """Withdraw the passes that hold no longer; `anew`: all. Reactor thread; every second."""
 
+    def close(self) -> None:
+        """Have everything in the audit log that is to be there."""
+
 
 class OpenGate:
     """The gate of a server without authentication: everybody may do everything, at the rate of an address."""
@@ -106,6 +109,9 @@ class OpenGate:
         """See `Gate.look`."""
         _tell(self._watchers, self._passes.withdraw(time(), anew=anew))
 
+    def close(self) -> None:
+        """Nothing is audited."""
+
 
 class ClosedGate:
     """The gate of a server with tokens, client certificates, or both.
@@ -120,7 +126,7 @@ class ClosedGate:
         operations: Operations,
         admission: Admission,
         authority: Authority | None,
-        audit: Audit,
+        audit: Auditing,
         *,
         addresses: Addresses | None = None,
         written: Written | None = None,
@@ -135,7 +141,7 @@ class ClosedGate:
         `wall` is Unix time, in seconds; `seconds` a monotonic one.
         """
         self._authority = authority
-        self._refusals = Refusals(audit, seconds)
+        self._refusals = Floods(audit, seconds)
         self._count = count
         self._wall = wall
         self._watchers: list[Watcher] = []
@@ -177,9 +183,14 @@ class ClosedGate:
 
     def look(self, *, anew: bool = False) -> None:
         """Withdraw the passes of tokens that were revoked, changed or have expired; `anew`: all. Reactor thread; every
-        second.
+        second. Tell of the refusals that had no line in the audit log.
         """
+        self._refusals.tell()
         _tell(self._watchers, self._passes.withdraw(self._wall(), anew=anew))
+
+    def close(self) -> None:
+        """Tell of all refusals."""
+        self._refusals.tell(at_once=True)
 
     def _log_in(self, visitor: Visitor) -> Principal:
         try:
@@ -189,7 +200,7 @@ class ClosedGate:
         except KvError as error:
             self._count(error.code)
             if isinstance(error, Unauthenticated):
-                self._refusals.record("login_failed", ANONYMOUS, visitor.address, reason=str(error))
+                self._refusals.record("login_failed", ANONYMOUS, address=visitor.address, reason=str(error))
             raise
 
     def _of_certificate(self, name: str) -> Principal | None:
@@ -213,7 +224,8 @@ class ClosedGate:
     def _refused(self, who: str, address: str, operation: str, error: KvError) -> None:
         self._count(error.code)
         if not isinstance(error, RateLimited):
-            self._refusals.record("denied", who, address, operation=operation)
+            facts = {"address": address} if address else {}
+            self._refusals.record("denied", who, operation=operation, **facts)
 
 
 def _tell(watchers: list[Watcher], withdrawn: frozenset[Pass]) -> None:

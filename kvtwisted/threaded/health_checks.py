@@ -66,8 +66,18 @@ class HealthChecks:
     connection, over gRPC by what a question takes, out of the answers' budget.
     """
 
-    def __init__(self, reactor: Any, pool: ThreadPool, check: Callable[[], str | None]) -> None:
-        """`check` blocks and runs in `pool`, which is for nothing else; it returns why the server cannot serve."""
+    def __init__(
+        self,
+        reactor: Any,
+        pool: ThreadPool,
+        check: Callable[[], str | None],
+        warnings: Callable[[], list[str]] = list,
+    ) -> None:
+        """`check` blocks and runs in `pool`, which is for nothing else; it returns why the server cannot serve.
+
+        `warnings` gives what is wrong although the server can serve; it must not block.
+        """
+        self.warnings = warnings
         self._reactor = reactor
         self._pool = pool
         self._check = check

@@ -58,8 +58,8 @@ def _code(client: Grpc, method: str, **fields: Any) -> grpc.StatusCode:
     return code
 
 
-def _audit(server: Server) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in server.log("audit").splitlines()]
+def _audit(server: Server, name: str = "audit") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log(name).splitlines()]
 
 
 def test_without_a_token_there_is_health_alone(start: Any, tokens: Tokens) -> None:
@@ -189,7 +189,7 @@ def test_writes_are_audited_on_request(start: Any, tokens: Tokens) -> None:
         assert client.call("Delete", key="a").success
 
     def told() -> list[Any]:
-        lines = [line for line in _audit(server) if line["event"] == "write"]
+        lines = [line for line in _audit(server, "writes") if line["event"] == "write"]
         return [(line["who"], line["operation"], line["keys"]) for line in lines] if len(lines) == 3 else []
 
     assert eventually(told) == [("app", "set", 1), ("app", "set", 2), ("app", "delete", 1)]
