@@ -113,6 +113,7 @@ def test_data_folder_that_is_renamed_and_comes_back(scene: Scene) -> None:
     assert "no" not in scene.grpc.call("ScanKeys").keys
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "remove", [shutil.rmtree, lambda folder: [file.unlink() for file in folder.iterdir()]], ids=["folder", "files"]
 )
@@ -140,6 +141,7 @@ def test_value_folder_that_is_renamed_and_comes_back(scene: Scene) -> None:
     assert scene.lines("value.disk_path: the folder is as it was") == 1
 
 
+@pytest.mark.long
 def test_data_folder_that_cannot_be_written(scene: Scene) -> None:
     """Read-only, as a mount or permissions make it: refused before anything is tried, and well again afterwards."""
     with read_only(scene.data):
