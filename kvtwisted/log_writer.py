@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import monotonic, sleep
 
 from twisted.logger import Logger
@@ -46,11 +47,14 @@ class LogWriter:
         self._bytes = 0
         self._backlog: list[bytes] = []
         self._room = MAX_BYTES
-        self._wake = threading.Event()
+        # Free while there is something to do. Not an Event: who sets one holds its lock for a moment, and a signal's
+        # handler, or a finalizer, that logs just then would wait for itself.
+        self._wake = threading.Lock()
+        self._wake.acquire()
         self._closing = threading.Event()
         self._opened = threading.Event()
         self._open_error: OSError | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._busy: float | None = None
         self._failure = ""
         self._said = ""
@@ -68,8 +72,7 @@ class LogWriter:
         What is added before `start` waits for it; after `end` nothing is kept.
         """
         self.gather(line)
-        if not self._wake.is_set():
-            self._wake.set()
+        self._nudge()
 
     def gather(self, line: bytes) -> None:
         """The same within LOOK_SECONDS: for many lines. A tenth of a microsecond."""
@@ -94,12 +97,12 @@ class LogWriter:
     def reopen(self) -> None:
         """Open the file at its path anew, before the next line."""
         self._sink.reopen()
-        self._wake.set()
+        self._nudge()
 
     def rotate(self) -> None:
         """Put aside the file as it is now, before the next line."""
         self._sink.rotate()
-        self._wake.set()
+        self._nudge()
 
     @property
     def waiting(self) -> int:
@@ -130,7 +133,7 @@ class LogWriter:
         """Take no more lines, and write those that wait."""
         self._room = 0
         self._closing.set()
-        self._wake.set()
+        self._nudge()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """`end`, and wait at most so long for it. What is not written then never will be, and is counted."""
@@ -145,8 +148,13 @@ class LogWriter:
             return
         deadline = monotonic() + seconds
         while self.waiting and self._thread.is_alive() and monotonic() < deadline:
-            self._wake.set()
+            self._nudge()
             sleep(0.002)
+
+    def _nudge(self) -> None:
+        if self._wake.locked():
+            with suppress(RuntimeError):  # another thread was faster
+                self._wake.release()
 
     # Its thread.
 
@@ -162,8 +170,7 @@ class LogWriter:
             self._busy = None
             self._opened.set()
         while not self._closing.is_set():
-            self._wake.wait(LOOK_SECONDS)
-            self._wake.clear()
+            self._wake.acquire(timeout=LOOK_SECONDS)
             self._write()
             if self._failure:
                 self._closing.wait(RETRY_SECONDS)

@@ -63,7 +63,7 @@ class TwistdLog:
         reactor.addSystemEventTrigger("after", "shutdown", self._end)
         if isinstance(self._sink, FileSink) and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
             # As twistd does; it would end the process otherwise.
-            signal.signal(signal.SIGUSR1, lambda number, frame: self.writer.rotate())
+            signal.signal(signal.SIGUSR1, lambda number, frame: reactor.callFromThread(self.writer.rotate))
 
     def _end(self) -> None:
         """From now on wait for each line, for so long in all."""
