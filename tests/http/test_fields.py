@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvtwisted.http import fields
@@ -33,6 +33,7 @@ def test_members(lines: list[bytes], members: list[bytes]) -> None:
     assert fields.members(lines) == members
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=50), max_size=3))
 def test_members_of_anything(lines: list[bytes]) -> None:
     """Nothing is lost but separators and space, and nothing fails."""

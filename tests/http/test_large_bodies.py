@@ -6,7 +6,7 @@ import json
 from typing import Any, Callable
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kvtwisted.core.errors import InvalidRequest
@@ -145,6 +145,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(sorted(READERS)),
     st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, VALUES)),
