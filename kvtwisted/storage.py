@@ -20,18 +20,20 @@ from .core.ages import DatedEngine, WriteAges
 from .core.backup import Backups
 from .core.cache import HotCache
 from .core.clock import Clock
-from .core.disk import disk_usage, folder_bytes, same_disk
+from .core.disk import disk_usage, on_one_disk
 from .core.engine import Engine
 from .core.errors import StorageError, Unavailable
 from .core.eviction import Disk, EvictionRules, Evictor, Plan
 from .core.expiry import Sweeper
 from .core.health import Health
+from .core.holdings import Folders
 from .core.large_values import OWNER, Collected, ValueFiles
 from .core.limits import Limits
 from .core.operations import Configuration, Operations
 from .core.paths import Folder, FolderWatch
 from .core.recency import Recency
-from .core.space import GuardedDisk, SpaceGuard, headroom, spill_threshold
+from .core.scrub import Scrub
+from .core.space import GuardedDisk, SpaceGuard, headroom, least_free, spill_threshold
 from .core.store import Store
 from .core.victims import OLDEST
 from .core.writer import Writer
@@ -69,6 +71,7 @@ class Storage:
         files = ValueFiles(now.value.disk_path)
         if now.storage.engine != "memory":
             make_folder("value.disk_path", now.value.disk_path)
+        self._places = {"rocksdb.path": now.rocksdb.path, "value.disk_path": now.value.disk_path}
         self._disks = [] if now.storage.engine == "memory" else self._find_disks(now)
         in_force = engine.effective_options()
         self._guard = SpaceGuard(
@@ -99,6 +102,7 @@ class Storage:
             folder=now.backup.path,
             data=now.rocksdb.path,
             values=now.value.disk_path,
+            least_free=self._least_free,
         )
         if now.storage.engine != "memory":
             self._take_over(files)
@@ -106,6 +110,7 @@ class Storage:
         self._compare_clocks()
         self.operations = Operations(self._store, configuration, metrics, self.health)
         self._sweeper = Sweeper(engine, self._writer, clock)
+        self._scrub = Scrub(engine, self._writer, clock)
         self._evictor = Evictor(
             engine,
             self._writer,
@@ -113,6 +118,7 @@ class Storage:
             lambda key: key in recency or key in self._writer.cache.entries,
             ages,
             lambda batch: report_batch(metrics, audit, batch),
+            scrub=self._scrub,
             collect_orphans=self._writer.collect_orphans,
         )
         self._folders = FolderWatch(self._find_folders(now), self._folder_changed)
@@ -136,18 +142,36 @@ class Storage:
     def _find_disks(self, now: Settings) -> list[Disk]:
         data, values = now.rocksdb.path, now.value.disk_path
 
-        def disk(name: str, *folders: str, **holds: bool) -> Disk:
+        def disk(name: str, data: str | None, values: str | None) -> Disk:
+            folder = data or values or ""
+            folders = Folders(
+                data=data,
+                values=values,
+                backups=now.backup.path,
+                figures=self.engine.statistics,
+                named=lambda: self._writer.named_files(),
+            )
             return Disk(
                 name,
-                measure=lambda: disk_usage(folders[0]),
-                own_bytes=lambda: sum(map(folder_bytes, folders)),
+                measure=lambda: disk_usage(folder),
+                holdings=folders.holdings,
                 wanted_free=lambda: self._guard.wanted_free(name),
-                **holds,
+                held=lambda pointer: self._writer.files.held(pointer),
+                records=data is not None,
+                files=values is not None,
             )
 
-        if same_disk(data, values):
+        if on_one_disk(data, values):
             return [disk("rocksdb.path", data, values)]
-        return [disk("rocksdb.path", data, files=False), disk("value.disk_path", values, records=False)]
+        return [disk("rocksdb.path", data, None), disk("value.disk_path", None, values)]
+
+    def _least_free(self, folder: str) -> int:
+        """Bytes that must stay free on the disk of a folder, so that no write of a client is refused."""
+        for guarded in self._guard.disks:
+            if on_one_disk(folder, self._places[guarded.name]):
+                usage, mark = disk_usage(folder), self._settings().eviction.high_water_mark
+                return least_free(usage, mark, guarded.headroom) + usage.total // 100
+        return 0
 
     def _find_folders(self, now: Settings) -> list[Folder]:
         folders = [Folder("backup.path", now.backup.path), Folder("logging.directory", now.logging.directory)]
@@ -211,7 +235,7 @@ class Storage:
         """The periodic tasks, not yet started."""
         settings, metrics = self._settings, self._metrics
         data, values = settings().rocksdb.path, settings().value.disk_path
-        expiry = ExpiryTask(self._sweeper, self._store, metrics, defer)
+        expiry = ExpiryTask(self._sweeper, self._scrub, self._store, metrics, defer)
         performance = PerformanceTask(metrics, reactor.seconds)
         tickers = [
             Ticker("expiry", reactor, lambda: settings().storage.expiry_interval, expiry.run),
@@ -266,6 +290,16 @@ class Storage:
             "kv_clock_ahead_seconds",
             "How far the time that ttls go by is ahead of a wall clock that was set back.",
             lambda: store.upkeep.clock_ahead_ms() / 1000,
+        )
+        self._metrics.watch_total(
+            "kv_expiry_entries_replaced",
+            "Entries of the expiry index that went with the write that replaced their key.",
+            lambda: self._writer.index_entries.taken,
+        )
+        self._metrics.watch_total(
+            "kv_expiry_entries_scrubbed",
+            "Entries of the expiry index that belonged to no record and were found later.",
+            lambda: self._scrub.removed,
         )
         self._metrics.watch("kv_cache_bytes", "Bytes of the hot cache's entries.", lambda: self._writer.cache.size)
 

@@ -1,4 +1,6 @@
-"""The expiry sweep as a periodic task: slices of deletions in a pool thread until nothing expired is left."""
+"""The expiry sweep as a periodic task: slices of deletions in a pool thread until nothing expired is left.
+
+With it goes the scrub of the expiry index, as far as one is due."""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from twisted.logger import Logger
 
 from ..core.errors import StorageError, Unavailable
 from ..core.expiry import Sweeper
+from ..core.scrub import Scrub
 from ..core.store import Store
 from ..metrics import Metrics
 
@@ -25,10 +28,16 @@ class ExpiryTask:
     """`work` for a Ticker: deletes what has expired."""
 
     def __init__(
-        self, sweeper: Sweeper, store: Store, metrics: Metrics, defer: Callable[[Callable[[], int]], Deferred[int]]
+        self,
+        sweeper: Sweeper,
+        scrub: Scrub,
+        store: Store,
+        metrics: Metrics,
+        defer: Callable[[Callable[[], int]], Deferred[int]],
     ) -> None:
         """`defer` runs a function in a pool thread."""
         self._sweeper = sweeper
+        self._scrub = scrub
         self._store = store
         self._metrics = metrics
         self._defer = defer
@@ -41,6 +50,7 @@ class ExpiryTask:
     def _sweep(self) -> int:
         try:
             deleted = self._delete()
+            self._scrub.turn()
         except (StorageError, Unavailable) as error:
             # Once, not at every turn: a full disk may last.
             if not self._failing:

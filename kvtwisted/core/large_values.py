@@ -98,6 +98,12 @@ class ValueFiles:
             raise Corruption(f"the large value in file {pointer.name.hex()} is damaged")
         return value
 
+    def held(self, pointer: Pointer) -> bool:
+        """Whether a file has another name elsewhere, in a backup, so that its space does not come back with it."""
+        with suppress(OSError):
+            return os.stat(self._path(pointer.name)).st_nlink > 1
+        return False
+
     def value(self, record: Record) -> bytes:
         """A record's value, from its file if it has one. Only inside `reading`, begun before the record was read.
 

@@ -99,7 +99,8 @@ class SpaceGuard:
     ) -> None:
         """`mark` is percent. `on_change` is told of each change: why writes are refused now, or None. It is called on
         any thread, under the guard's lock, and must be quick."""
-        self._disks = disks
+        #: As they were given.
+        self.disks = disks
         self._mark = mark
         self._on_change = on_change
         self._monotonic = monotonic
@@ -153,7 +154,7 @@ class SpaceGuard:
         reasons: list[str] = []
         too_large = None
         room = LONGEST_STEP
-        for disk in self._disks:
+        for disk in self.disks:
             try:
                 usage = disk.measure()
             except OSError:

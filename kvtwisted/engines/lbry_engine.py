@@ -34,6 +34,7 @@ class LbryEngine:
 
     name = "lbry"
     writes_wait = True
+    copies = 2
 
     def __init__(self, path: str, options: EngineOptions) -> None:
         """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
@@ -149,12 +150,13 @@ class LbryEngine:
         with self._failures, telling_unsynced(), self._slow:
             self._db.write(rocksdb.WriteBatch(), sync=True)
 
-    def compact(self, start: bytes, end: bytes) -> None:
-        """Compact the DATA range and the other families and wait; no other Python code runs meanwhile."""
+    def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
+        """Compact the range, and all of the server's own families, and wait; no other Python code runs meanwhile."""
         with self._failures, self._slow:
-            for family in OTHER_FAMILIES:  # the binding has no flush, but a compaction begins with one
-                self._db.compact_range(column_family=self._handles[family])
-            self._db.compact_range(start, end)
+            for other in OTHER_FAMILIES:  # the binding has no flush, but a compaction begins with one
+                self._db.compact_range(column_family=self._handles[other])
+            if family == DATA:
+                self._db.compact_range(start, end)
 
     def checkpoint(self, folder: str) -> None:
         """A copy in `folder` of every file, made twice: the binding has no checkpoint, but a backup and its restoring.

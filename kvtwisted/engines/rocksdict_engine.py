@@ -38,6 +38,7 @@ class RocksdictEngine:
 
     name = "rocksdict"
     writes_wait = False
+    copies = 0
 
     def __init__(self, path: str, options: EngineOptions) -> None:
         """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
@@ -164,8 +165,8 @@ class RocksdictEngine:
         with self._failures, telling_unsynced(), self._slow:
             self._db.flush_wal(True)
 
-    def compact(self, start: bytes, end: bytes) -> None:
-        """Compact the DATA range, flush the other families, and wait.
+    def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
+        """Compact the range of that family, flush the others, and wait.
 
         rocksdict hides failures of a compaction; RocksDB logs them in LOG.
         """
@@ -173,9 +174,9 @@ class RocksdictEngine:
         # Exclusive would hold back the background compactions, and so let writes run into a stall.
         alongside.set_exclusive_manual_compaction(False)
         with self._failures, self._slow:
-            for family in OTHER_FAMILIES:
-                self._families[family].flush()
-            self._db.compact_range(start, end, alongside)
+            for other in OTHER_FAMILIES:
+                self._families[other].flush()
+            self._families[family].compact_range(start, end, alongside)
 
     def checkpoint(self, folder: str) -> None:
         """A copy of hard links in `folder`, on the data's file system, with every acknowledged write.

@@ -24,6 +24,7 @@ from kvtwisted.core.errors import (
     WriteStalled,
 )
 from kvtwisted.core.eviction import Disk, EvictionRules, Evictor
+from kvtwisted.core.holdings import Holdings
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.records import Pointer
 
@@ -210,7 +211,7 @@ def test_expiry_and_eviction_take_the_file(scene: Scene) -> None:
     assert scene.files() == []
     scene.store.set(b"k", BIG)
     evictor = Evictor(scene.engine, scene.writer, scene.clock, lambda key: False, WriteAges(1), lambda batch: None)
-    disk = Disk("rocksdb.path", measure=lambda: DiskUsage(used=100, free=0), own_bytes=lambda: PLENTY)
+    disk = Disk("rocksdb.path", measure=lambda: DiskUsage(used=100, free=0), holdings=lambda: Holdings(PLENTY))
     eviction = evictor.run(disk, EvictionRules(50, 10, "lru"))
     assert eviction.freed > THRESHOLD
     assert scene.files() == []

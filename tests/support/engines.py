@@ -79,6 +79,11 @@ class FaultyEngine:
         """The engine's version."""
         return self._engine.version
 
+    @property
+    def copies(self) -> int:
+        """The engine's number of copies."""
+        return self._engine.copies
+
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """See `Engine.get`."""
         return self._call("get", key, family)
@@ -114,9 +119,9 @@ class FaultyEngine:
         """See `Engine.sync`."""
         self._call("sync")
 
-    def compact(self, start: bytes, end: bytes) -> None:
+    def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
         """See `Engine.compact`."""
-        self._call("compact", start, end)
+        self._call("compact", start, end, *(() if family == DATA else (family,)))
 
     def checkpoint(self, folder: str) -> None:
         """See `Engine.checkpoint`."""
