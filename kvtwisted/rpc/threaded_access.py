@@ -11,8 +11,8 @@ import grpc
 from ..core.errors import KvError
 from ..security.gate import Gate, Visitor
 from ..security.passes import Pass
-from ..security.policy import AUTHENTICATED
 from ..tls.peers import rpc_peer_name
+from . import rights
 from .calls import Calls
 from .errors import call_error
 
@@ -27,20 +27,19 @@ class Access:
         # The gate keeps those that hold; one that a thread adds after it was withdrawn is forgotten all the same.
         self._calls: WeakKeyDictionary[Pass, Calls] = WeakKeyDictionary()
 
-    def admit(self, context: grpc.ServicerContext, requirement: str = AUTHENTICATED) -> Pass:
-        """Who makes this call, which has this requirement. Raises CallError when it is nobody known."""
+    def admit(self, context: grpc.ServicerContext, path: str) -> Pass:
+        """Who makes this call of the method at `path`. Raises CallError when it is nobody who may ever do that."""
         try:
             visitor = _visitor(context)
             admitted = self._gate.admit(visitor)
-            if not admitted.is_known:
-                admitted.require(requirement, visitor.address)
+            rights.check(admitted, path, visitor.address)
         except KvError as error:
             raise call_error(error, "authentication") from None
         return admitted
 
-    def calls(self, context: grpc.ServicerContext, requirement: str = AUTHENTICATED) -> Calls:
+    def calls(self, context: grpc.ServicerContext, path: str) -> Calls:
         """What runs it. Raises CallError too."""
-        admitted = self.admit(context, requirement)
+        admitted = self.admit(context, path)
         calls = self._calls.get(admitted)
         if calls is None:
             # Two threads may both make one; either does.

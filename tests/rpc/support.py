@@ -165,8 +165,8 @@ class World:
         self.admission = Admission(max_in_flight)
         self.max_response_bytes = 4 * MIB
         self.request_timeout = PATIENCE
-        limits = Limits(max_request_bytes=max_request_bytes)
-        store = Store(self.engine, Writer(self.engine), self.time.clock(), limits=limits)
+        limits_of_store = Limits(max_request_bytes=max_request_bytes)
+        store = Store(self.engine, Writer(self.engine), self.time.clock(), limits=limits_of_store)
         self.operations = Operations(store, self.configuration, self.recorder, self.health)
         self._holds: list[Hold] = []
         self._health_pool = ThreadPool(0, 1, name="health")
@@ -183,6 +183,7 @@ class World:
         )  # fmt: skip
         limits: Any = {
             "max_response_bytes": lambda: self.max_response_bytes,
+            "max_batch_keys": lambda: limits_of_store.max_batch_keys,
             "request_timeout": lambda: self.request_timeout,
             "checks": HealthChecks(background_reactor(), self._health_pool, self.operations.health),
         }
