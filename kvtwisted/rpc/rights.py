@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..core.errors import PermissionDenied
 from ..security.passes import Pass
-from ..security.policy import AUTHENTICATED, PIPELINE, rpc_requirement
+from ..security.policy import AUTHENTICATED, NOBODY, PIPELINE, rpc_requirement
 from . import pipeline
 from .methods import SERVICES
 
@@ -17,6 +17,8 @@ def check(admitted: Pass, path: str, address: str) -> None:
     A refusal costs an operation; RateLimited if there is none left. `address` is for the audit log.
     """
     requirement = rpc_requirement(path)
+    if requirement == NOBODY and admitted.is_known:
+        return  # that there is no such method is no secret to them
     if path in _PIPELINES and admitted.principal is not None:
         # Which operations come is not known; one of them must be possible.
         allowed = [operation for operation in PIPELINE.values() if admitted.principal.may_ever(operation)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Callable, cast
 from urllib.parse import unquote
-from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -24,8 +23,6 @@ class Access:
         """`make_calls` makes what runs the calls of one principal."""
         self._gate = gate
         self._make_calls = make_calls
-        # The gate keeps those that hold; one that a thread adds after it was withdrawn is forgotten all the same.
-        self._calls: WeakKeyDictionary[Pass, Calls] = WeakKeyDictionary()
 
     def admit(self, context: grpc.ServicerContext, path: str) -> Pass:
         """Who makes this call of the method at `path`. Raises CallError when it is nobody who may ever do that."""
@@ -39,12 +36,7 @@ class Access:
 
     def calls(self, context: grpc.ServicerContext, path: str) -> Calls:
         """What runs it. Raises CallError too."""
-        admitted = self.admit(context, path)
-        calls = self._calls.get(admitted)
-        if calls is None:
-            # Two threads may both make one; either does.
-            calls = self._calls[admitted] = self._make_calls(admitted)
-        return calls
+        return self._make_calls(self.admit(context, path))
 
 
 def _visitor(context: grpc.ServicerContext) -> Visitor:

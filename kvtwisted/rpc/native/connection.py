@@ -9,7 +9,8 @@ calls first.
 Note [Header blocks take turns]: a block that is not known has to be decoded, and who calls to be looked up. A peer may
 send such blocks without end, at no cost of its own. So all connections together have HEADERS_SECONDS for them in a turn
 of the reactor; a connection that comes to one when those are used up reads nothing more until it has its turn, those
-with a small one before those with a large one, and has one block then if others wait. Known blocks never wait.
+with a small one before those with a large one. If others wait it is a short turn, of one block at least. Known blocks
+never wait.
 
 Note [Half-closed peers]: a client that ends its side of the connection has said all it has to say; it may still want
 the answers (RFC 9112, section 9.6, has the same for HTTP/1). Calls that have come whole are answered, the rest ends.
@@ -53,7 +54,9 @@ from .turns import Turns
 #: Bytes that a DATA frame of an uncompressed message has beside the message.
 _PREFIX = 5
 #: Seconds of a turn of the reactor for header blocks that are not known; see Note [Header blocks take turns].
-HEADERS_SECONDS = 0.002
+HEADERS_SECONDS = 0.004
+#: Seconds that a connection has of that in its turn, if others wait: one block at least.
+SLICE_SECONDS = HEADERS_SECONDS / 8
 #: Bytes of a block that is a small one.
 _SMALL_BLOCK = 2048
 
@@ -98,8 +101,11 @@ class Connection(Protocol):
         self._closed = False
         self._greeted = False
         self._cut_off = False
-        #: Whether a header block waits for its turn; whether it has it now, and then whether it has been looked at.
-        self._waiting = self._has_turn = self._had_block = False
+        #: Whether a header block waits for its turn.
+        self._waiting = False
+        #: In its turn: what is left to all when the turn ends, and whether it has had a block yet.
+        self._turn_ends: float | None = None
+        self._had_block = False
         #: Whether the peer has ended its side.
         self._half_closed = False
         self._write_now: Callable[[], object] | None = None
@@ -165,9 +171,10 @@ class Connection(Protocol):
     def go_on(self) -> None:
         """The header block that waited has its turn."""
         rest, self._rest = self._rest, b""
-        self._waiting, self._has_turn, self._had_block = False, True, False
+        self._waiting = self._had_block = False
+        self._turn_ends = self._owner.header_turns.left - SLICE_SECONDS
         self._received(rest)
-        self._has_turn = False
+        self._turn_ends = None
         if not self._waiting:
             self._stop_waiting()
             if self._half_closed:
@@ -403,10 +410,12 @@ class Connection(Protocol):
     def _must_wait(self) -> bool:
         """Whether a header block that may not be known has to wait for its turn, or for the next one."""
         turns = self._owner.header_turns
-        if self._has_turn and not self._had_block:
+        if self._turn_ends is None:
+            return turns.left <= 0
+        if not self._had_block:
             self._had_block = True
             return False
-        return not turns.free or (self._has_turn and turns.wanted)
+        return turns.left <= (self._turn_ends if turns.wanted else 0)
 
     def _handle(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         began = perf_counter() if kind in (HEADERS, CONTINUATION) else None

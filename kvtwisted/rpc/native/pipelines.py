@@ -121,7 +121,7 @@ class _Pipeline:
 
     def _too_early(self, message: Message) -> bool:
         """Whether the message must wait for a later turn of the reactor; that turn is seen to."""
-        if not message[1] or self._expander.free:
+        if not message[1] or self._expander.left > 0:
             return False
         self._expander.wait(self)
         return True

@@ -23,17 +23,14 @@ class Turns:
     def __init__(self, reactor: IReactorTime, amount: float, flush: Callable[[], None]) -> None:
         """`amount` is what a turn has. `flush` is called when those who waited have gone on."""
         self._reactor = reactor
-        self._amount = self._left = amount
+        self._amount = amount
+        #: What may still be done in this turn, if it is above 0.
+        self.left = amount
         self._flush = flush
         self._scheduled = False
         # In the order in which they came; dictionaries, for the sake of `forget`.
         self._waiting: dict[Waiter, None] = {}
         self._waiting_longer: dict[Waiter, None] = {}
-
-    @property
-    def free(self) -> bool:
-        """Whether more may be done in this turn."""
-        return self._left > 0
 
     @property
     def wanted(self) -> bool:
@@ -42,7 +39,7 @@ class Turns:
 
     def spend(self, amount: float) -> None:
         """So much was done."""
-        self._left -= amount
+        self.left -= amount
         self._schedule()
 
     def wait(self, waiter: Waiter, *, longer: bool = False) -> None:
@@ -64,11 +61,11 @@ class Turns:
             self._reactor.callLater(0, self._turn)
 
     def _turn(self) -> None:
-        self._left = self._amount
+        self.left = self._amount
         self._scheduled = False
         try:
             self._serve(self._waiting)
-            if self._waiting_longer and self._left <= 0:
+            if self._waiting_longer and self.left <= 0:
                 self._take(self._waiting_longer).go_on()
             self._serve(self._waiting_longer)
         finally:
@@ -77,7 +74,7 @@ class Turns:
             self._flush()
 
     def _serve(self, waiting: dict[Waiter, None]) -> None:
-        while waiting and self._left > 0:
+        while waiting and self.left > 0:
             self._take(waiting).go_on()
 
     def _take(self, waiting: dict[Waiter, None]) -> Waiter:
