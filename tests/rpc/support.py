@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -146,6 +147,7 @@ class World:
         threads: int = 4,
         max_in_flight: int = 64,
         max_request_bytes: int = 2 * MIB,
+        max_bytes_in_flight: float = math.inf,
         max_unfinished_bytes: int | None = None,
         max_pipelines: int = 100,
         max_watches: int = 1000,
@@ -162,7 +164,7 @@ class World:
         self.health = Health()
         self.recorder = CountingRecorder()
         self.configuration = FakeConfiguration({"eviction": {"batch_size": 100}, "http": {}}, restart=("http",))
-        self.admission = Admission(max_in_flight)
+        self.admission = Admission(max_in_flight, max_bytes_in_flight)
         self.max_response_bytes = 4 * MIB
         self.request_timeout = PATIENCE
         limits_of_store = Limits(max_request_bytes=max_request_bytes)

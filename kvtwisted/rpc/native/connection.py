@@ -205,7 +205,9 @@ class Connection(Protocol):
             self.abort()
         elif not control.failed:
             control.half_closed()
-            error = CallError(Code.INVALID_ARGUMENT, "the client ended its side before the end of the call's request")
+            error = CallError(
+                Code.INVALID_ARGUMENT, "the client ended its side of the connection before the call's end"
+            )
             self._streams.no_more(error, tell=True)
         self.flush()
 

@@ -23,7 +23,7 @@ TOKENS_PER_SECOND = 100
 TOKENS_PER_CALL = 4
 #: Bytes of a decoded header list that cost nothing where nothing came of it, and those of the rest that take a token:
 #: for a peer of whom a call was let in, and for one of whom none was.
-_KNOWN_FREE, _KNOWN_BYTES = 4096, 256
+_KNOWN_FREE, _KNOWN_BYTES = 4096, 1024
 _UNKNOWN_FREE, _UNKNOWN_BYTES = 2048, 32
 
 

@@ -348,15 +348,15 @@ class Streams(Answering):
     def no_more(self, error: CallError, *, tell: bool) -> None:
         """Nothing more comes of the peer. What has come whole is answered, and what has not ends.
 
-        With `tell` that is by this error; a stream of messages ends with it anyway, once those that came are answered.
+        With `tell` that is by this error; a stream of messages ends with it anyway, once those that came are answered,
+        and so does one that would go on without the peer, such as a Watch.
         """
         for stream in tuple(self.streams.values()):
-            if not stream.open or stream.stream_id not in self.streams:
-                continue
-            stream.open = False
-            self._close_incoming(stream)
+            was_open, stream.open = stream.open, False
             if stream.handler is not None:
                 stream.handler.cut(error)
+            elif not was_open or stream.stream_id not in self.streams:
+                continue
             elif tell and stream.incoming is not None:
                 self.finish(stream, error)
             else:
