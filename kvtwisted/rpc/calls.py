@@ -64,8 +64,11 @@ class Calls:
             return self.run(method, message, compressed, deadline)
         except Exception as error:
             failed = call_error(error, method.name)
-        # Not within the handler: that would make what was caught its context.
-        raise failed
+        # Not within the handler: that would make what was caught its context. Nor may this frame keep it, which it has.
+        try:
+            raise failed
+        finally:
+            del failed
 
     def enter(self, size: int) -> None:
         """Charge for a message of `size` bytes, and count it in. Raises RateLimited, Overloaded, Unavailable."""

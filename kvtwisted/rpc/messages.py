@@ -21,6 +21,8 @@ _PIECE = 65_536
 
 #: Wire types of protobuf: a number, text and messages; and those of a fixed size, with their bytes.
 _VARINT, _WITH_LENGTH = 0, 2
+#: Of the last bits of a number that has 64.
+_LARGEST_SHIFT = 63
 _FIXED = {1: 8, 5: 4}
 
 
@@ -104,7 +106,7 @@ def count_fields(message: bytes, enough: int) -> int:
             else:
                 position += _FIXED.get(kind, 0)
     except IndexError:
-        pass  # cut short
+        pass  # cut short, or no protobuf
     return count
 
 
@@ -117,6 +119,8 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         more = 0x80
         while more >= 0x80:
             shift += 7
+            if shift > _LARGEST_SHIFT:
+                raise IndexError("a number has more than 64 bits")
             more = message[position]
             position += 1
             number |= (more & 0x7F) << shift
