@@ -222,6 +222,7 @@ class Transports:
         )
         more: dict[str, Any] = {
             "max_response_bytes": lambda: self._settings().grpc.max_response_bytes,
+            "max_batch_keys": lambda: self._settings().limits.max_batch_keys,
             "request_timeout": lambda: self._settings().limits.request_timeout,
             "checks": behind.checks,
         }

@@ -59,6 +59,15 @@ class Admission:
             self._in_flight += 1
             self._bytes += size
 
+    def grow(self, size: int) -> None:
+        """A request that has entered turns out to have `size` bytes more. Raises Overloaded where they do not fit.
+
+        They leave with it. As in `enter`, what no other request shares the room with goes in.
+        """
+        with self._lock:
+            self._look_again(size)
+            self._bytes += size
+
     def check(self, size: int = 0) -> None:
         """Raise what `enter` would. Enough for a request that ends before anything else can begin."""
         if self._in_flight >= self._capacity or self._closed or self._bytes + size > self._max_bytes:
@@ -82,6 +91,10 @@ class Admission:
         if self._in_flight >= self._capacity:
             self._refuse(f"too many requests: {self._requests_limit} {self._capacity}; try again")
         if size and self._bytes and self._bytes + size > self._max_bytes:
+            self._refuse(f"too many bytes in requests: {self._bytes_limit} {self._max_bytes:.0f}; try again")
+
+    def _look_again(self, size: int) -> None:
+        if self._in_flight > 1 and self._bytes + size > self._max_bytes:
             self._refuse(f"too many bytes in requests: {self._bytes_limit} {self._max_bytes:.0f}; try again")
 
     def _refuse(self, reason: str) -> None:
@@ -112,6 +125,15 @@ class Share(Admission):
             self._in_flight += 1
             self._bytes += size
             whole._in_flight += 1
+            whole._bytes += size
+
+    def grow(self, size: int) -> None:
+        """See `Admission.grow`."""
+        whole = self._whole
+        with self._lock:
+            self._look_again(size)
+            whole._look_again(size)
+            self._bytes += size
             whole._bytes += size
 
     def check(self, size: int = 0) -> None:

@@ -46,6 +46,7 @@ class ThreadedGrpcServer:
         checks: HealthChecks,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
+        max_batch_keys: Callable[[], int],
     ) -> None:
         self._checks = checks
         self._health = health
@@ -56,8 +57,8 @@ class ThreadedGrpcServer:
         self._access = Access(
             gate,
             lambda admitted: Calls(
-                admitted.operations, admitted.admission,
-                max_response_bytes=max_response_bytes, request_timeout=request_timeout,
+                admitted, message_limit=message_limit(options.max_request_bytes),
+                max_response_bytes=max_response_bytes, request_timeout=request_timeout, max_batch_keys=max_batch_keys,
             ),
         )  # fmt: skip
         self._running: _Running | None = None

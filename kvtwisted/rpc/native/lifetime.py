@@ -18,6 +18,8 @@ KEEPALIVE_SECONDS, KEEPALIVE_ANSWER_SECONDS = 60.0, 20.0
 STALL_SECONDS, STALL_BYTES = 60.0, 65_536
 #: Seconds that a goodbye waits for calls that were on their way, and those after it until the peer has closed.
 GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 2.0
+#: Seconds that calls under way still have when the connection ends for what the peer did.
+LAST_CALLS_SECONDS = 10.0
 
 #: Why connections are cut off: no first SETTINGS, answers that are not taken, no sign of life, a goodbye that the peer
 #: does not answer; too many bytes of answers on all of them; frames without end that lead nowhere, what is not HTTP/2.
@@ -38,8 +40,10 @@ class Lifetime:
         self._seconds = seconds
         #: Whether frames other than SETTINGS may come, and no header block is half there.
         self.quick = False
-        #: Nothing that comes is looked at any more.
+        #: Nothing that comes is looked at any more; calls that are under way may still be answered.
         self.failed = False
+        #: All is said; the peer has to close.
+        self._said = False
         self._settled = False
         self._draining = False
         now = self._seconds()
@@ -76,12 +80,17 @@ class Lifetime:
     def finished(self) -> bool:
         """Whether the connection is to be closed once all is sent."""
         streams = self.streams
-        return self.failed or (streams.last_served is not None and streams.count == 0)
+        return (self.failed or streams.last_served is not None) and streams.count == 0
 
     def closing(self) -> None:
         """All is said; the peer has to close."""
-        self.failed = True
+        self.failed = self._said = True
         self._closing_at = self._seconds()
+
+    def half_closed(self) -> None:
+        """The peer says nothing more: close when its calls have ended."""
+        if self.streams.last_served is None:
+            self.streams.last_served = self.streams.last_id
 
     # What takes too long.
 
@@ -97,7 +106,8 @@ class Lifetime:
             streams.expire(now)
         if self._closing_at is not None:
             if self.failed:
-                return GOODBYE if now - self._closing_at > CLOSE_SECONDS else None
+                limit = CLOSE_SECONDS if self._said else LAST_CALLS_SECONDS
+                return GOODBYE if now - self._closing_at > limit else None
             if now - self._closing_at > GOODBYE_SECONDS:
                 self._last_goodbye()
         if not self._settled:

@@ -26,7 +26,7 @@ from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..options import GrpcOptions
 from ..places import make_places
-from .connection import Connection
+from .connection import HEADERS_SECONDS, Connection
 from .interfaces import Interfaces
 from .lifetime import HANDSHAKE, REASONS, UNSENT
 from .pipelines import PipelineService
@@ -34,6 +34,7 @@ from .receiving import Budget
 from .requests import Entry
 from .sending import Backlog
 from .streaming import HealthService, ReflectionService
+from .turns import Turns
 from .unary import UnaryCalls
 
 #: Seconds between two looks at what takes too long.
@@ -45,7 +46,7 @@ _log = Logger(namespace="kvtwisted.rpc")
 class NativeGrpcServer(Factory):
     """All services of this server on HTTP/2 connections of our own. Reactor thread.
 
-    `max_response_bytes` and `request_timeout` (seconds) are asked anew for each call.
+    `max_response_bytes`, `request_timeout` (seconds) and `max_batch_keys` are asked anew for each call.
     """
 
     noisy = False
@@ -62,6 +63,7 @@ class NativeGrpcServer(Factory):
         checks: HealthChecks,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
+        max_batch_keys: Callable[[], int],
         connections: Connections | None = None,
     ) -> None:
         """Without `connections` any number may be open."""
@@ -71,6 +73,7 @@ class NativeGrpcServer(Factory):
         self.message_limit = message_limit(options.max_request_bytes)
         self.budget = Budget(options.max_unfinished_bytes, self.seconds)
         self.backlog = Backlog(options.max_unsent_bytes)
+        self.header_turns = Turns(reactor, HEADERS_SECONDS, self.flush)
         #: Connections that were cut off, by reason (`lifetime.REASONS`), since the start.
         self.cut_off = dict.fromkeys(REASONS, 0)
         #: Those of streams that stay open.
@@ -80,13 +83,10 @@ class NativeGrpcServer(Factory):
 
         def make_calls(admitted: Pass) -> UnaryCalls:
             calls = Calls(
-                admitted.operations, admitted.admission,
-                max_response_bytes=max_response_bytes, request_timeout=request_timeout,
+                admitted, message_limit=self.message_limit, max_response_bytes=max_response_bytes,
+                request_timeout=request_timeout, max_batch_keys=max_batch_keys,
             )  # fmt: skip
-            return UnaryCalls(
-                reactor, admitted.operations, work, admitted.admission, calls,
-                message_limit=self.message_limit, max_response_bytes=max_response_bytes, flush=self.flush,
-            )  # fmt: skip
+            return UnaryCalls(reactor, work, calls, max_response_bytes=max_response_bytes, flush=self.flush)
 
         self._pipelines = PipelineService(reactor, self.places.pipeline, self.flush)
         self._interfaces = Interfaces(
