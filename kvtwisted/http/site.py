@@ -42,7 +42,7 @@ class HttpOptions:
     #: Bytes of one request's body at most.
     max_body_bytes: int = 16 * 1_048_576
     #: Seconds without traffic after which a connection is closed.
-    idle_timeout: float = 60
+    idle_timeout: float = 75
     #: Seconds for the parts of a request to come, and for answers to go.
     patience: Patience = field(default_factory=Patience)
     #: Bytes that clients may make the server hold.

@@ -153,7 +153,7 @@ def test_a_damaged_file_changes_nothing(start: Any, tokens: Tokens) -> None:
     with server.http(app) as http:
         assert http.get("/api/v1/get/a").status == 404
         tokens.path.write_bytes(good)
-        tokens.path.chmod(0o644)
+        tokens.path.chmod(0o646)
         eventually(lambda: "0644" in server.log("error") or "mode" in server.log("error"))
         assert http.get("/api/v1/get/a").status == 404
 
