@@ -41,7 +41,9 @@ from .engines import open_engine
 from .lifecycle import Unwinding, make_folder
 from .logs import LogFiles
 from .metrics import Metrics
+from .rehearsal import Rehearsal
 from .security.audit import Audit, Refusals
+from .sockets import Sockets
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
@@ -66,6 +68,9 @@ class Server(Service):
         self._reactor = reactor
         self._config = config
         self._unwinding = Unwinding()
+        self._sockets = Sockets()
+        #: The keys that what is being started goes by.
+        self._going_by: tuple[str, ...] = ()
         self._tickers: list[Ticker] = []
         self._transports: Transports | None = None
         self._authentication: Authentication | None = None
@@ -77,6 +82,15 @@ class Server(Service):
     def _settings(self) -> Settings:
         """The settings in force."""
         return self._config.running
+
+    def privilegedStartService(self) -> None:
+        """Bind the reactor's sockets: Note [Two steps to listening]. Raises Unavailable; then nothing is bound."""
+        super().privilegedStartService()
+        self._sockets.bind(self._settings)
+
+    def explained(self, error: Exception) -> str:
+        """Why it did not start, with the values that are to blame and where they come from."""
+        return self._config.explained(str(error), *self._going_by)
 
     def startService(self) -> None:
         """Start all parts. When one fails, the others are undone and its KvError or OSError is raised."""
@@ -103,6 +117,8 @@ class Server(Service):
 
     def _start(self) -> None:
         push = self._unwinding.push
+        push("sockets", self._sockets.close)
+        self._going_by = ("logging.directory",)
         logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE)
         push("logs", logs.close)
         logs.open()
@@ -110,14 +126,19 @@ class Server(Service):
         push("batched logs", batched.close)
         audit = Audit(batched.open("audit").add)
         access_log = batched.open("access").add if self._settings.logging.access else None
+        self._going_by = ()
         self._tls = ListenerCertificates(grpc=self._settings.grpc, http=self._settings.http)
+        self._going_by = ("storage.engine", "rocksdb.path")
         engine = self._open_engine()
+        self._going_by = ()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
         requests = self._start_pool("requests", self._settings.storage.threads)
 
         metrics = Metrics(CollectorRegistry())
+        self._going_by = ("rocksdb.path", "value.disk_path", "backup.path")
         storage = Storage(engine, lambda: self._settings, self._config, metrics, audit)
+        self._going_by = ()
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)
@@ -140,12 +161,15 @@ class Server(Service):
             authentication.is_open,
             connections,
             self._tls,
+            self._sockets,
             access_log,
         )
         keep_little_memory()
         shorten_turns(self._settings.grpc.transport)
         transports = self._transports = Transports(self._reactor, lambda: self._settings, behind)
+        self._going_by = ("http.host", "http.port", "grpc.host", "grpc.port")
         self.addresses = transports.start()
+        self._going_by = ()
         push("transports", transports.drain)
         memory = MemoryTask(lambda: connections.ended, defer)
         write_logs = Ticker("log batches", self._reactor, lambda: INTERVAL, partial(defer, batched.write))
@@ -174,6 +198,12 @@ class Server(Service):
                 audit.record(event, who, **facts)
 
         self._config.audit = audited
+        self._config.rehearse = Rehearsal(
+            lambda: self._settings,
+            lambda name, path, options: open_engine(name, path, options).close(),
+            storage.check_folders,
+            gave_up_root=self._sockets.user != os.geteuid(),
+        )
         self._announce(engine)
         transports.announce(self.addresses)
 

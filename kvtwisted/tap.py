@@ -3,23 +3,34 @@
 The global reactor is named here and nowhere else.
 """
 
+# ruff: noqa: E402 - see open_closed_streams
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService, MultiService
-from twisted.internet import reactor
+from twisted.logger import Logger
 from twisted.python import usage
+
+from .standard_streams import open_closed_streams
+
+# Here, since the reactor opens descriptors of its own as soon as it is imported.
+open_closed_streams()
+
+from twisted.internet import reactor
 
 from . import __version__
 from .assembly import Server
 from .config.manager import DEFAULT_RUNTIME_FILE, ConfigManager
 from .config.schema import KEYS
 from .core.errors import KvError
+
+_log = Logger(namespace="kvtwisted")
 
 
 def _shown(default: object) -> str:
@@ -72,17 +83,31 @@ class _Command(MultiService):
         server.setServiceParent(self)
         self._twistd = twistd
 
+    def privilegedStartService(self) -> None:
+        """Take the ports while twistd may have any, or end the process."""
+        with self._ending():
+            super().privilegedStartService()
+
     def startService(self) -> None:
         """Start the server, or end the process. From now on SIGHUP reads tokens and certificates anew."""
         # Before anybody can know that the server runs: left alone, this signal ends the process.
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
-        try:
+        with self._ending():
             super().startService()
-        except (KvError, OSError) as error:
-            self._clean_up(f"kvtwisted: {error}")
-            raise SystemExit(f"kvtwisted: {error}") from None
         # Once it runs, the reactor has its own handlers.
         self._reactor.callWhenRunning(self._take_signals)
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except (KvError, OSError) as error:
+            message = self._server.explained(error)
+            if not self._twistd.get("nodaemon"):
+                # A daemon's standard error leads nowhere.
+                _log.critical("it does not start: {message}", message=message)
+            self._clean_up(f"kvtwisted: {error}")
+            raise SystemExit(f"kvtwisted: {message}") from None
 
     def _take_signals(self) -> None:
         """Let the first signal stop the reactor, and no other: Twisted shows a traceback for a second one.

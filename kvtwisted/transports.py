@@ -7,13 +7,11 @@ from functools import partial
 from typing import Any, Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from .config.origins import cors_origins
 from .config.settings import Settings
-from .core.errors import Unavailable
 from .core.health import Health
 from .http.bodies import body_limit
 from .http.cors import Cors
@@ -21,13 +19,14 @@ from .http.deadlines import HANDSHAKE, ByteLimits, Patience
 from .http.hosts import Hosts, words
 from .http.site import HttpOptions, KvSite, make_site
 from .metrics import CONTENT_TYPE, Metrics
-from .rpc.listening import BACKLOG, joined
+from .rpc.listening import joined
 from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
 from .rpc.places import StreamPlaces
 from .rpc.threaded_server import ThreadedGrpcServer
 from .security.connections import Connections
 from .security.gate import Gate
+from .sockets import GRPC, HTTP, Sockets, refused
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
 from .threaded.health_checks import HealthChecks
@@ -58,6 +57,8 @@ class Behind(NamedTuple):
     is_open: bool
     connections: Connections
     certificates: ListenerCertificates
+    #: Bound for those on the reactor, or bound when they start.
+    sockets: Sockets
     #: What takes the lines of the access log, if there is one.
     access_log: Callable[[bytes], None] | None
 
@@ -87,13 +88,14 @@ class Transports:
 
     def start(self) -> Addresses:
         """Listen. Raises Unavailable, naming host and port; then nothing listens."""
-        http, certificates = self._settings().http, self._behind.certificates
+        settings, certificates, sockets = self._settings(), self._behind.certificates, self._behind.sockets
+        http = settings.http
+        sockets.bind(settings)
         try:
             factory = over_tls(self._reactor, certificates.http, self._site, self._too_late)
-            port = self._reactor.listenTCP(http.port, factory, BACKLOG, http.host)
-        except CannotListenError as error:
-            reason = error.socketError.strerror
-            raise Unavailable(f"http: cannot listen on {http.host}:{error.port}: {reason}") from None
+            port = sockets.listen(self._reactor, HTTP, factory)
+        except OSError as error:
+            raise refused(HTTP, http.host, http.port, error) from None
         try:
             grpc_port = self._grpc.start()
         except BaseException:
@@ -230,7 +232,8 @@ class Transports:
                 self._reactor, gate, behind.work, health, options, **more,
                 connections=behind.connections,
             )  # fmt: skip
-            return _GrpcServer(native.start, native.stop, native.places, native)
+            listen = partial(behind.sockets.listen, self._reactor, GRPC)
+            return _GrpcServer(partial(native.start, listen), native.stop, native.places, native)
         threaded = ThreadedGrpcServer(gate, health, options, **more)
         reactor = self._reactor
         return _GrpcServer(

@@ -166,8 +166,9 @@ class ConfigManager:
         to be the running one. Blocks for the fsyncs and the listeners; any thread may call it.
 
         Raises `InvalidConfig` when a key is unknown, a value is refused, the server could not start with it, or the
-        environment or the command line has set a key to another value; `PermissionDenied` when a guarded key would change and `author` does not administer the
-        server; `StorageFull` or `StorageError` when the change cannot be saved.
+        environment or the command line has set a key to another value; `PermissionDenied` when a guarded key would
+        change and `author` does not administer the server; `StorageFull` or `StorageError` when the change cannot be
+        saved.
         """
         try:
             return self._update(document, author)
@@ -255,9 +256,7 @@ def _check_guarded(changed: Mapping[str, object], author: Author) -> None:
 _NAMES = re.compile("|".join(sorted(map(re.escape, KEYS), key=len, reverse=True)))
 
 
-def _explained(
-    message: str, layers: _Layers, runtime: Flat, runtime_path: str, keys: tuple[str, ...] = ()
-) -> str:
+def _explained(message: str, layers: _Layers, runtime: Flat, runtime_path: str, keys: tuple[str, ...] = ()) -> str:
     """See `ConfigManager.explained`."""
     named = list(dict.fromkeys(_NAMES.findall(message))) or list(keys)
     return "; ".join([message, *[_origin(name, layers, runtime, runtime_path) for name in named]])

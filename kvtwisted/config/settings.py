@@ -81,7 +81,8 @@ class GrpcSettings:
     )
     tls_private_key: str = option("", "PEM file of that certificate's private key.", guarded=REACH)
     tls_client_ca: str = option(
-        "", "PEM file of the authorities whose certificates gRPC clients must present; empty: none is asked for.", guarded=REACH,
+        "", "PEM file of the authorities whose certificates gRPC clients must present; empty: none is asked for.",
+        guarded=REACH,
     )  # fmt: skip
     max_response_bytes: int = option(
         4 * MIB,
@@ -106,7 +107,8 @@ class HttpSettings:
     )
     tls_private_key: str = option("", "PEM file of that certificate's private key.", guarded=REACH)
     tls_client_ca: str = option(
-        "", "PEM file of the authorities whose certificates HTTP clients must present; empty: none is asked for.", guarded=REACH,
+        "", "PEM file of the authorities whose certificates HTTP clients must present; empty: none is asked for.",
+        guarded=REACH,
     )  # fmt: skip
     max_response_bytes: int = option(
         4 * MIB,

@@ -14,9 +14,9 @@ def replace_file(path: str, data: bytes, *, keep_mode: bool = False) -> None:
     """Put `data` at `path` and return once it would survive a power loss. Blocks for two or more fsyncs.
 
     The new file is for its owner alone (mode 0600), who is that of the old one where root replaces it: a command that
-    root runs does not take the file away from the server. With `keep_mode` its group may read it if that of the old one could.
-    Raises `OSError`; then the old content is (still or again) in
-    place and the temporary file is gone. Not to be called for one path from two threads at once.
+    root runs does not take the file away from the server. With `keep_mode` its group may read it if that of the old one
+    could. Raises `OSError`; then the old content is (still or again) in place and the temporary file is gone. Not to be
+    called for one path from two threads at once.
     """
     previous = _content(path)
     _rename_over(path, data, keep_mode)

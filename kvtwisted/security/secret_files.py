@@ -1,14 +1,14 @@
 """Whose a file with secrets is: who can change it, and who can read it, by all that leads to it.
 
-Note [Who can write, who can read]: a link, or a folder, is as good as the file that it leads to: whoever may turn it can
-put another file there. So the whole way is looked at, link by link. Everything on it must belong to root or to us, and
-be writable by nobody else; in a folder with the sticky bit others may make entries, but not replace ours. Then nobody
-else can come between the look and the opening. Kubernetes and systemd lay their secrets out like that: links to a folder
-of root's.
+Note [Who can write, who can read]: a link, or a folder, is as good as the file that it leads to: whoever may turn it
+can put another file there. So the whole way is looked at, link by link. Everything on it must belong to root or to us,
+and be writable by nobody else; in a folder with the sticky bit others may make entries, but not replace ours. Then
+nobody else can come between the look and the opening. Kubernetes and systemd lay their secrets out like that: links to
+a folder of root's.
 
-Others may have the right to read the file if they cannot come to it: a folder on the way lets nobody else in, or it lies
-on a file system of its own that was mounted for this purpose (a tmpfs, or read-only), as in containers. A group may read
-it that the service is in.
+Others may have the right to read the file if they cannot come to it: a folder above it lets nobody else in, or it lies
+on a file system of its own that was mounted for this purpose (in memory, or read-only), as in containers. A group may
+read it that the service is in.
 
 All functions block, on a few small things. Any thread.
 """
@@ -43,12 +43,9 @@ def fault(path: str, *, any_owner: bool = False) -> str | None:
 
 
 def reaches(path: str) -> bool:
-    """Whether every folder above `path` lets others in. Raises OSError when there is no such path."""
-    return all(
-        status.st_mode & stat.S_IXOTH
-        for _, status in list(_way(os.path.abspath(path)))[:-1]
-        if stat.S_ISDIR(status.st_mode)
-    )
+    """Whether others can come to what `path` leads to. Raises OSError when there is no such path."""
+    folders = list(_way(os.path.realpath(path)))[:-1]
+    return all(status.st_mode & stat.S_IXOTH for _, status in folders)
 
 
 def _way(path: str) -> Iterator[tuple[str, os.stat_result]]:

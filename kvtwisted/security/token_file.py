@@ -9,7 +9,6 @@ All functions block, on a small file.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
@@ -49,8 +48,8 @@ def edit(path: str, change: Callable[[list[TokenEntry]], list[TokenEntry]], *, c
     with _locked(path, create):
         if os.path.islink(path):
             raise InvalidTokens(
-                f"token file {path}: it is a symbolic link, to {os.path.realpath(path)}; name the file itself, or change "
-                "the secret where it is mounted from"
+                f"token file {path}: it is a symbolic link, to {os.path.realpath(path)}; name the file itself, or "
+                "change the secret where it is mounted from"
             )
         missing = create and not os.path.lexists(path)
         entries = [] if missing else load(path, any_owner=os.geteuid() == 0)

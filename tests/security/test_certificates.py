@@ -198,8 +198,8 @@ def test_modes(open_folder: Path, mode: int, warned: bool) -> None:
     Path(pair.private_key).chmod(mode)
     identity: Identity = read_identity(files_of(pair))
     said = (
-        f"http.tls_private_key: {pair.private_key}: its mode is {mode:04o}, and every user of this machine can read it; "
-        "chmod 600 mends it, or 640 with a group of the service's, or a folder around it that lets nobody else in"
+        f"http.tls_private_key: {pair.private_key}: its mode is {mode:04o}, and every user of this machine can read it"
+        "; chmod 600 mends it, or 640 with a group of the service's, or a folder around it that lets nobody else in"
     )
     assert identity.warnings == ((said,) if warned else ())
     open_folder.chmod(0o700)

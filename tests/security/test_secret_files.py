@@ -33,7 +33,9 @@ def test_readable_by_all(open_folder: Path, mode: int) -> None:
     file = secret(open_folder, mode)
     sentence = fault(str(file))
     assert sentence is not None
-    assert sentence.startswith(f"its mode is {mode:04o}, and every user of this machine can read it; chmod 600 mends it")
+    assert sentence.startswith(
+        f"its mode is {mode:04o}, and every user of this machine can read it; chmod 600 mends it"
+    )
     open_folder.chmod(0o750)
     assert fault(str(file)) is None
     assert not reaches(str(file))
@@ -42,7 +44,10 @@ def test_readable_by_all(open_folder: Path, mode: int) -> None:
 @pytest.mark.parametrize("mode", [0o602, 0o620, 0o666])
 def test_writable_by_others(tmp_path: Path, mode: int) -> None:
     """Refused wherever it lies."""
-    assert fault(str(secret(tmp_path, mode))) == f"its mode is {mode:04o}, and others must not write it; chmod 600 mends it"
+    assert (
+        fault(str(secret(tmp_path, mode)))
+        == f"its mode is {mode:04o}, and others must not write it; chmod 600 mends it"
+    )
 
 
 @needs_root

@@ -111,15 +111,23 @@ class NativeGrpcServer(Factory):
         """Calls that have not ended, on all connections."""
         return sum([connection.control.streams.count for connection in self._connections])
 
-    def start(self) -> int:
-        """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
+    def start(self, listen: Callable[[Any], Any] | None = None) -> int:
+        """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible.
+
+        `listen` makes Twisted's port of a factory where the socket is bound already, and raises OSError.
+        """
         options = self._options
-        check_address(options.host, options.port)
+        factory = over_tls(self._reactor, options.certificates, self, self._too_late)
         try:
-            factory = over_tls(self._reactor, options.certificates, self, self._too_late)
-            self._port = self._reactor.listenTCP(options.port, factory, BACKLOG, options.host)
+            if listen is not None:
+                self._port = listen(factory)
+            else:
+                check_address(options.host, options.port)
+                self._port = self._reactor.listenTCP(options.port, factory, BACKLOG, options.host)
         except CannotListenError as error:
             raise cannot_listen(options.host, options.port, str(error.socketError)) from None
+        except OSError as error:
+            raise cannot_listen(options.host, options.port, error.strerror or str(error)) from None
         self._health.start()
         self._looking.start(LOOK_SECONDS, now=False)
         return int(self._port.getHost().port)
