@@ -153,7 +153,7 @@ def memory() -> int:
     """Bytes that this process may have: the machine's, or less if its control group says so."""
     found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError), open(name, encoding="ascii") as file:
+        with suppress(OSError, ValueError), open(name, encoding="utf-8") as file:
             found = min(found, int(file.read()))
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return found if limit == resource.RLIM_INFINITY else min(found, limit)
