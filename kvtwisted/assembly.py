@@ -38,7 +38,7 @@ from .core.engine import Engine
 from .core.errors import Unavailable
 from .core.operations import Operations
 from .engines import open_engine
-from .lifecycle import Unwinding, make_folder
+from .lifecycle import Unwinding, make_folder, warn_of_open_folders
 from .logs import LogFiles
 from .metrics import Metrics
 from .rehearsal import Rehearsal
@@ -178,6 +178,7 @@ class Server(Service):
                 *storage.make_tickers(self._reactor, defer),
                 *self._tls_tickers(defer),
                 *authentication.tickers(),
+                *transports.tickers(),
                 Ticker("memory", self._reactor, lambda: MEMORY_INTERVAL, memory.run),
                 write_logs,
             ]
@@ -204,8 +205,19 @@ class Server(Service):
             storage.check_folders,
             gave_up_root=self._sockets.user != os.geteuid(),
         )
+        warn_of_open_folders(self._folders())
         self._announce(engine)
         transports.announce(self.addresses)
+
+    def _folders(self) -> dict[str, str]:
+        """What others should not read, by what names it; those that are in use."""
+        settings = self._settings
+        folders = {"logging.directory": settings.logging.directory, "--runtime-config": self._config.runtime_path}
+        if settings.storage.engine != "memory":
+            folders["rocksdb.path"] = settings.rocksdb.path
+            folders["value.disk_path"] = settings.value.disk_path
+            folders["backup.path"] = settings.backup.path
+        return {name: path for name, path in folders.items() if path}
 
     def _open_engine(self) -> Engine:
         settings = self._settings

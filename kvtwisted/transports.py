@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from time import time
 from typing import Any, Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from .background.ticker import Ticker
 from .config.origins import cors_origins
 from .config.settings import Settings
 from .core.health import Health
@@ -33,6 +35,9 @@ from .threaded.health_checks import HealthChecks
 from .threaded.work import Work
 from .tls.listening import over_tls
 from .tls.renewal import ListenerCertificates
+
+#: Seconds between two looks at the ends of clients' certificates.
+EXPIRY_LOOK_SECONDS = 1.0
 
 _log = Logger(namespace="kvtwisted")
 
@@ -131,6 +136,19 @@ class Transports:
                 native.retune(limits.max_unfinished_bytes, limits.max_unsent_bytes)
         except Exception:
             _log.failure("limits of bytes did not all get to gRPC")
+
+    def tickers(self) -> list[Ticker]:
+        """What ends connections whose client's certificate has ended, if clients show any. Not yet started."""
+        settings = self._settings()
+        if not (settings.http.tls_client_ca or settings.grpc.tls_client_ca):
+            return []
+        return [Ticker("client certificates", self._reactor, lambda: EXPIRY_LOOK_SECONDS, self._end_expired)]
+
+    def _end_expired(self) -> None:
+        wall = time()
+        self._site.end_expired(wall)
+        if self._grpc.native is not None:
+            self._grpc.native.end_expired(wall)
 
     def watch(self, metrics: Metrics) -> None:
         """Have the connections, what they hold, and certificates shown."""

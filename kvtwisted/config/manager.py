@@ -119,6 +119,11 @@ class ConfigManager:
             raise runtime_file_refused(runtime_path, error) from error
 
     @property
+    def runtime_path(self) -> str:
+        """Where updates at run time are kept."""
+        return self._runtime_path
+
+    @property
     def settings(self) -> Settings:
         """What is configured, changes that await a restart included."""
         return self._state.settings

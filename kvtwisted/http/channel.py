@@ -22,7 +22,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from ..security.gate import Visitor
-from ..tls.peers import peer_name
+from ..tls.peers import peer
 from . import errors
 from .access_log import peer_text
 from .answers import NOSNIFF, SERVER, Answer, phrase
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
+#: Seconds that a request gets to finish when the certificate of its client has ended.
+EXPIRED_TIMEOUT = 10.0
 #: Bytes of chunk sizes, extensions and trailers that a chunked body may have besides as many as it has content. What is
 #: below that costs work without a limit: chunks of one byte, each with an extension.
 MAX_FRAMING = 65_536
@@ -144,6 +146,8 @@ class KvChannel(WatchedChannel):
     address = ""
     # Bytes of a chunked body as they came, framing included.
     _chunked = 0
+    # When it was noticed that the client's certificate has ended.
+    _expired_at: float | None = None
 
     def connectionMade(self) -> None:
         """The connection is open."""
@@ -166,7 +170,7 @@ class KvChannel(WatchedChannel):
     @cached_property
     def visitor(self) -> Visitor:
         """Who the connection says is there. To be asked once something has come: by then TLS knows the certificate."""
-        return Visitor(self.address, (), peer_name(self.transport))
+        return Visitor(self.address, (), *peer(self.transport))
 
     @property
     def closing(self) -> bool:
@@ -255,6 +259,21 @@ class KvChannel(WatchedChannel):
         # An answer is written in one go, so that this one has not been begun.
         self.persistent = False
         self.requests[-1].setHeader(b"Connection", b"close")
+
+    def end_expired(self, wall: float, now: float) -> None:
+        """End it if the client's certificate has: `wall` is Unix time, `now` a monotonic one, both in seconds.
+
+        A request under way has EXPIRED_TIMEOUT.
+        """
+        visitor = self.__dict__.get("visitor")  # who has asked nothing yet is not known to TLS, perhaps
+        if visitor is None or wall < visitor.certificate_until:
+            return
+        if self._expired_at is None:
+            self._expired_at = now
+            self.forget()
+            self.drain()
+        elif now - self._expired_at > EXPIRED_TIMEOUT:
+            self.abort()
 
     def forget(self) -> None:
         """Look again who is there, from the next request on. Here each request is looked at anyway."""

@@ -128,6 +128,12 @@ class KvSite(Site):
         self.channels.discard(channel)
         self._check_drained()
 
+    def end_expired(self, wall: float) -> None:
+        """End connections whose client's certificate has ended at `wall` (Unix time, seconds)."""
+        now = self.deadlines.seconds()
+        for channel in tuple(self.channels):
+            channel.end_expired(wall, now)
+
     def _forget(self, withdrawn: object) -> None:
         for channel in self.channels:
             channel.forget()

@@ -6,6 +6,7 @@ why it then listens on loopback alone (`kvtwisted.config.rules`).
 
 from __future__ import annotations
 
+import math
 from threading import Lock
 from time import monotonic, time
 from typing import Callable, NamedTuple, Protocol
@@ -37,6 +38,8 @@ class Visitor(NamedTuple):
     authorization: tuple[bytes, ...] = ()
     #: The name in the client's certificate, which TLS has verified.
     certificate: str | None = None
+    #: When that certificate ends, in seconds since 1970; from then on it shows nothing.
+    certificate_until: float = math.inf
 
     def __repr__(self) -> str:
         """Without the secret that it may hold."""
@@ -167,7 +170,7 @@ class ClosedGate:
         if visitor.authorization:
             if self._authority is not None:
                 principal = self._authority.find(visitor.authorization)
-        elif visitor.certificate is not None:
+        elif visitor.certificate is not None and self._wall() < visitor.certificate_until:
             principal = self._of_certificate(visitor.certificate)
         return None if principal is None else self._passes.of(principal, visitor.address)
 

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...security.gate import Visitor
-from ...tls.peers import peer_name
+from ...tls.peers import peer
 from ..errors import CallError
 from . import frames
 from .control import Control
@@ -35,7 +35,7 @@ from .frames import (
     read_header,
     read_word,
 )
-from .lifetime import FLOOD, PROTOCOL_ERROR
+from .lifetime import EXPIRED_SECONDS, FLOOD, PROTOCOL_ERROR
 from .streams import Settings
 
 #: Bytes that a DATA frame of an uncompressed message has beside the message.
@@ -80,6 +80,7 @@ class Connection(Protocol):
         self._closed = False
         self._greeted = False
         self._cut_off = False
+        self._expired_at: float | None = None
         self._write_now: Callable[[], object] | None = None
         self.control = Control(owner, self._out, self._touch)
         self._streams = self.control.streams
@@ -99,7 +100,7 @@ class Connection(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is agreed on, and HTTP/2 should be (RFC 9113, section 3.2)."""
-        self._streams.visitor = Visitor(self.address, (), peer_name(self.transport))
+        self._streams.visitor = Visitor(self.address, (), *peer(self.transport))
         self._greet()
         if self.transport.negotiatedProtocol != b"h2":
             self._count(PROTOCOL_ERROR)
@@ -319,6 +320,20 @@ class Connection(Protocol):
         """Look again who calls, from the next header block on, and see `Streams.revoke`."""
         self._streams.blocks.remembered.clear()
         self._streams.revoke(routes)
+
+    def end_expired(self, wall: float, now: float) -> None:
+        """End it if the client's certificate has: `wall` is Unix time, `now` the time of `look`, both in seconds.
+
+        Calls that run have EXPIRED_SECONDS; new ones come from nobody.
+        """
+        if wall < self._streams.visitor.certificate_until:
+            return
+        if self._expired_at is None:
+            self._expired_at = now
+            self._streams.blocks.remembered.clear()
+            self.drain()
+        elif now - self._expired_at > EXPIRED_SECONDS:
+            self.abort()
 
     def drain(self) -> None:
         """Take no new calls, and close when those that run have ended."""

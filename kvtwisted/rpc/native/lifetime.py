@@ -18,6 +18,8 @@ KEEPALIVE_SECONDS, KEEPALIVE_ANSWER_SECONDS = 60.0, 20.0
 STALL_SECONDS, STALL_BYTES = 60.0, 65_536
 #: Seconds that a goodbye waits for calls that were on their way, and those after it until the peer has closed.
 GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 2.0
+#: Seconds that calls get to finish when the certificate of their client has ended.
+EXPIRED_SECONDS = 10.0
 
 #: Why connections are cut off: no first SETTINGS, answers that are not taken, no sign of life, a goodbye that the peer
 #: does not answer; too many bytes of answers on all of them; frames without end that lead nowhere, what is not HTTP/2.

@@ -212,6 +212,12 @@ class NativeGrpcServer(Factory):
             # The next look is to come all the same: all deadlines hang on it.
             _log.failure("gRPC connections could not be looked after")
 
+    def end_expired(self, wall: float) -> None:
+        """End connections whose client's certificate has ended at `wall` (Unix time, seconds)."""
+        now = self.seconds()
+        for connection in tuple(self._connections):
+            connection.end_expired(wall, now)
+
     def _relieve(self) -> None:
         """When far too many answers wait, cut those connections off that have not got on for the longest."""
         excess = self.backlog.unsent - 2 * self.backlog.limit
