@@ -150,7 +150,9 @@ class Server(Service):
             self._reactor, lambda: self._settings, storage.operations, admission, audit, defer, metrics.denied
         )
         administration = self._make_administration(storage)
-        connections = make_connections(lambda: self._settings, metrics.connection_refused)
+        connections = make_connections(
+            lambda: self._settings, metrics.connection_refused, is_open=authentication.is_open
+        )
         behind = Behind(
             storage.health,
             checks,

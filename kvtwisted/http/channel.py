@@ -15,6 +15,7 @@ from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
@@ -144,6 +145,11 @@ class KvChannel(WatchedChannel):
     peer = b""
     #: What the connection is counted by in `security.connections`.
     address = ""
+    #: The end of the time to show an administrator's token, of one that was let in for that: see
+    #: Note [Places for administrators] in `security.connections`. It stays when it has been shown.
+    on_trial: IDelayedCall | None = None
+    # The headers Authorization of the last request; None: nothing has been asked.
+    _shown: tuple[bytes, ...] | None = None
     # Bytes of a chunked body as they came, framing included.
     _chunked = 0
     # When it was noticed that the client's certificate has ended.
@@ -158,6 +164,8 @@ class KvChannel(WatchedChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone; so is the interest in the answer to a request under way."""
+        if self.is_on_trial:
+            self.on_trial.cancel()  # type: ignore[union-attr]  # it is there
         try:
             super().connectionLost(reason)
         finally:
@@ -215,7 +223,11 @@ class KvChannel(WatchedChannel):
         names = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
         if self._closing:
             return
-        if not self._is_good_host(names):
+        visitor = self.requests[-1].visitor
+        self._shown = visitor.authorization
+        if self.is_on_trial and not self._passes_trial(visitor):
+            self.fail_trial()
+        elif not self._is_good_host(names):
             self.refuse(errors.bad_host())
         elif hosts is not None and not all(map(hosts.allow, names)):
             self.refuse(errors.unknown_host())
@@ -225,6 +237,43 @@ class KvChannel(WatchedChannel):
             self.refuse(refusal, UNAUTHENTICATED)
         else:
             super().allHeadersReceived()
+
+    # When there are too many connections.
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether an administrator's token or certificate has to be shown yet."""
+        return self.on_trial is not None and self.on_trial.active()
+
+    def _passes_trial(self, visitor: Visitor) -> bool:
+        if not self.site.entrance.administers(visitor):
+            return False
+        if self.on_trial is not None:
+            self.on_trial.cancel()
+        return True
+
+    def fail_trial(self) -> None:
+        """It is one connection too many."""
+        if self.on_trial is not None and self.on_trial.active():
+            self.on_trial.cancel()
+        self.refuse(self.site.refused_on_trial())
+
+    def idle_seconds(self) -> float | None:
+        """For how long no request was under way; None: one is, or an answer. See `connections.Member`."""
+        ending = getattr(self, "_TimeoutMixin__timeoutCall", None)
+        if self._closing or self._handlingRequest or self._waitingForTransport or ending is None or not self.timeOut:
+            return None
+        if self.requests and not self.line_mode:
+            return None  # a body comes in
+        return float(self.timeOut - (ending.getTime() - self.site.reactor.seconds()))
+
+    def is_of_somebody(self) -> bool:
+        """Whether somebody known has asked something on it."""
+        return self._shown is not None and self.site.entrance.knows(self.visitor._replace(authorization=self._shown))
+
+    def make_way(self) -> None:
+        """Close, for others to have the place."""
+        self.loseConnection()
 
     def _refusal(self) -> Answer | None:
         refusal = self.site.entrance.refusal(self.requests[-1].visitor)

@@ -18,13 +18,16 @@ from .access import Access, Written
 from .audit import ANONYMOUS, Audit, Refusals
 from .authority import Authority
 from .buckets import Addresses, Rate, network_of
-from .grants import OPERATIONS, Grant, Principal
+from .grants import ADMIN, OPERATIONS, Grant, Principal
 from .passes import Pass, Passes
 
 #: What a name in a client's certificate begins with in the audit log.
 CERTIFICATE = "cert:"
 #: Principals of certificates that are remembered; the one that came first is forgotten for a new one.
 _MAX_CERTIFIED = 4096
+
+#: Requests of an administrator that are let in although there are as many as there may be.
+RESERVED_REQUESTS = 8
 
 _EVERYTHING = (Grant(frozenset(OPERATIONS)),)
 
@@ -86,7 +89,7 @@ class OpenGate:
         self._watchers: list[Watcher] = []
         self._passes = Passes(
             operations,
-            lambda: admission,
+            lambda principal: admission,
             Addresses(Rate()) if addresses is None else addresses,
             lambda who, address, what, error: count(error.code),
             written=written,
@@ -146,7 +149,7 @@ class ClosedGate:
         self._certified: dict[str, Principal] = {}
         self._passes = Passes(
             operations,
-            admission.share,
+            lambda principal: admission.share(RESERVED_REQUESTS if principal.allows(ADMIN) else 0),
             Addresses(Rate()) if addresses is None else addresses,
             self._refused,
             denied=self._denied,

@@ -68,11 +68,19 @@ class Lifetime:
             self._out.append(frames.goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR))
             self._out.append(frames.frame(frames.PING, 0, 0, GOODBYE_PING))
 
-    def _last_goodbye(self) -> None:
+    def last_goodbye(self) -> None:
+        """Say which calls are served; no later one is."""
         if self.streams.last_served is None:
             self.streams.last_served = self.streams.last_id
             self.quick = False
             self._out.append(frames.goaway(self.streams.last_id, ErrorCode.NO_ERROR))
+
+    def idle_seconds(self) -> float | None:
+        """For how long no call has been under way; None: one is."""
+        streams = self.streams
+        if self.failed or streams.count or streams.parked or streams.sender.queued or streams.sender.paused:
+            return None
+        return self._seconds() - self._active_at
 
     @property
     def finished(self) -> bool:
@@ -101,7 +109,7 @@ class Lifetime:
             if self.failed:
                 return GOODBYE if now - self._closing_at > CLOSE_SECONDS else None
             if now - self._closing_at > GOODBYE_SECONDS:
-                self._last_goodbye()
+                self.last_goodbye()
         if not self._settled:
             return HANDSHAKE if now - self._opened_at > HANDSHAKE_SECONDS else None
         if self._stalled(now):

@@ -14,14 +14,14 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ...core.health import Health
-from ...security.connections import Connections
+from ...security.connections import IN_ALL, ON_TRIAL, Connections
 from ...security.gate import Gate, Visitor
 from ...security.passes import Pass
 from ...threaded.health_checks import HealthChecks
 from ...threaded.work import Work
 from ...tls.listening import over_tls
 from ..calls import Calls
-from ..errors import CallError
+from ..errors import CallError, Code
 from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..options import GrpcOptions
@@ -94,6 +94,8 @@ class NativeGrpcServer(Factory):
             [*self._health.routes(), *self._reflection.routes()], self._revoke,
         )  # fmt: skip
         self._counted = connections
+        if connections is not None:
+            connections.of(lambda: self._connections)
         self._connections: set[Connection] = set()
         self._touched: list[Connection] = []
         self._port: Any = None
@@ -192,9 +194,10 @@ class NativeGrpcServer(Factory):
         if self._port is None:
             return None
         address = getattr(addr, "host", "")
-        if self._counted is not None and self._counted.enter("grpc", address) is not None:
+        reason = None if self._counted is None else self._counted.enter("grpc", address)
+        if reason is not None and reason != ON_TRIAL:
             return None
-        return Connection(self, address)
+        return Connection(self, address, on_trial=reason == ON_TRIAL)
 
     def _look(self) -> None:
         now = self.seconds()
@@ -237,9 +240,26 @@ class NativeGrpcServer(Factory):
     def closed(self, connection: Connection) -> None:
         """One less."""
         if self._counted is not None and connection in self._connections:
-            self._counted.leave(connection.address)
+            self._counted.leave(connection.address, connection, on_trial=connection.on_trial)
         self._connections.discard(connection)
         self._check_stopped()
+
+    def knows(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known."""
+        return self._interfaces.knows(visitor)
+
+    def administers(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known who administers the server."""
+        return self._interfaces.administers(visitor)
+
+    def refused_on_trial(self) -> CallError:
+        """One that is on trial is no administrator's; what to answer."""
+        counted = self._counted
+        assert counted is not None  # noqa: S101 - or nobody would be on trial
+        in_all = counted.refused_on_trial("grpc") == IN_ALL
+        name = "limits.max_connections" if in_all else "limits.max_connections_per_address"
+        limit = counted.limit if in_all else counted.limit_per_address
+        return CallError(Code.UNAVAILABLE, f"too many connections: {name} allows {limit}; try again")
 
     def enter(self, visitor: Visitor, path: bytes) -> Entry:
         """What the visitor finds who asks for this path. Raises CallError."""
