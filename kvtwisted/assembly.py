@@ -57,6 +57,9 @@ from .transports import Addresses, Behind, Transports
 #: log's fsync, which must not wait for a compaction), and one for the small ones.
 BACKGROUND_THREADS = 6
 
+#: The keys that listeners go by.
+_LISTENING = ("http.host", "http.port", "grpc.host", "grpc.port")
+
 _log = Logger(namespace="kvtwisted")
 
 
@@ -86,7 +89,9 @@ class Server(Service):
     def privilegedStartService(self) -> None:
         """Bind the reactor's sockets: Note [Two steps to listening]. Raises Unavailable; then nothing is bound."""
         super().privilegedStartService()
+        self._going_by = _LISTENING
         self._sockets.bind(self._settings)
+        self._going_by = ()
 
     def explained(self, error: Exception) -> str:
         """Why it did not start, with the values that are to blame and where they come from."""
@@ -169,7 +174,7 @@ class Server(Service):
         keep_little_memory()
         shorten_turns(self._settings.grpc.transport)
         transports = self._transports = Transports(self._reactor, lambda: self._settings, behind)
-        self._going_by = ("http.host", "http.port", "grpc.host", "grpc.port")
+        self._going_by = _LISTENING
         self.addresses = transports.start()
         self._going_by = ()
         push("transports", transports.drain)

@@ -163,6 +163,12 @@ class Transports:
                 metrics, "grpc", lambda: native.connections, lambda: budget.used, lambda: backlog.unsent,
                 lambda: budget.refused, native.cut_off,
             )  # fmt: skip
+        connections = self._behind.connections
+        metrics.watch_total(
+            "kv_connections_made_way",
+            "Idle connections closed for newcomers when all places were taken.",
+            lambda: connections.made_way,
+        )
         for reason in site.refused:
             metrics.watch_total(
                 "kv_http_refused",
