@@ -163,7 +163,7 @@ def test_configuration_is_changed_by_those_who_may(start: Any, tokens: Tokens) -
     root, tuner = tokens.create("root", ALL), tokens.create("tuner", "config_read,config_write")
     server = start()
     with server.http(tuner) as http, server.grpc(root) as client:
-        assert http.post("/api/v1/config", {"eviction": {"batch_size": 5}}).status == 200
+        assert http.post("/api/v1/config", {"logging": {"level": "warn"}}).status == 200
         answer = http.post("/api/v1/config", {"logging": {"directory": "elsewhere"}})
         assert (answer.status, answer.body["code"]) == (403, "permission_denied")
         assert "logging.directory" in answer.body["error"]
