@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from ..core.admission import Admission
+from ..core.admission import Admission, Share
 from ..core.operations import Operations, Pending
 from .group_commit import Done, GroupCommit
 from .turns import Turns
@@ -66,9 +66,14 @@ class Work:
         """`job` as one whose result may be large."""
         return partial(self._make, job)
 
-    def scan(self, job: Callable[[], T], owner: object) -> Deferred[T]:
-        """`run` a scan when it is its `owner`'s turn: see `turns`."""
-        return self._turns.run(owner, partial(self.run, job))
+    def scan(self, job: Callable[[], T], admission: Admission) -> Deferred[T]:
+        """`run` a scan when it is the turn of whose `admission` it has entered: see `turns`.
+
+        Where nobody shows who they are, all have one, and there are no turns.
+        """
+        if not isinstance(admission, Share):
+            return self.run(job)
+        return self._turns.run(admission, partial(self.run, job))
 
     def stop(self) -> None:
         """No thread waits for the reactor any more, which may be about to wait for the threads."""
