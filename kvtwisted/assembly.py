@@ -35,11 +35,13 @@ from .core.engine import Engine
 from .core.errors import Unavailable
 from .core.operations import Operations
 from .engines import open_engine
-from .lifecycle import Unwinding, make_folder
+from .lifecycle import Unwinding, make_folder, warn_of_open_folders
 from .log_writer import LOOK_SECONDS as LOG_SECONDS
 from .log_writer import LogWriter, LogWriters
 from .logs import LogFiles
 from .metrics import Metrics
+from .rehearsal import Rehearsal
+from .sockets import Sockets
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
@@ -55,6 +57,9 @@ from .transports import Addresses, Behind, Transports
 #: log's fsync, which must not wait for a compaction), and one for the small ones.
 BACKGROUND_THREADS = 6
 
+#: The keys that listeners go by.
+_LISTENING = ("http.host", "http.port", "grpc.host", "grpc.port")
+
 _log = Logger(namespace="kvtwisted")
 
 
@@ -68,6 +73,9 @@ class Server(Service):
         self._config = config
         self._writers = LogWriters() if writers is None else writers
         self._unwinding = Unwinding()
+        self._sockets = Sockets()
+        #: The keys that what is being started goes by.
+        self._going_by: tuple[str, ...] = ()
         self._tickers: list[Ticker] = []
         self._transports: Transports | None = None
         self._authentication: Authentication | None = None
@@ -79,6 +87,17 @@ class Server(Service):
     def _settings(self) -> Settings:
         """The settings in force."""
         return self._config.running
+
+    def privilegedStartService(self) -> None:
+        """Bind the reactor's sockets: Note [Two steps to listening]. Raises Unavailable; then nothing is bound."""
+        super().privilegedStartService()
+        self._going_by = _LISTENING
+        self._sockets.bind(self._settings)
+        self._going_by = ()
+
+    def explained(self, error: Exception) -> str:
+        """Why it did not start, with the values that are to blame and where they come from."""
+        return self._config.explained(str(error), *self._going_by)
 
     def startService(self) -> None:
         """Start all parts. When one fails, the others are undone and its KvError or OSError is raised."""
@@ -109,20 +128,27 @@ class Server(Service):
 
     def _start(self) -> None:
         push = self._unwinding.push
+        push("sockets", self._sockets.close)
+        self._going_by = ("logging.directory",)
         logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE, self._writers)
         push("logs", logs.close)
         logs.open()
         trails = Trails(self._settings, self._writers)
         push("audit and access logs", trails.close)
         trails.open()
+        self._going_by = ()
         self._tls = ListenerCertificates(grpc=self._settings.grpc, http=self._settings.http)
+        self._going_by = ("storage.engine", "rocksdb.path")
         engine = self._open_engine()
+        self._going_by = ()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
         requests = self._start_pool("requests", self._settings.storage.threads)
 
         metrics = Metrics(CollectorRegistry())
+        self._going_by = ("rocksdb.path", "value.disk_path", "backup.path")
         storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.evictions)
+        self._going_by = ()
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)
@@ -136,7 +162,9 @@ class Server(Service):
         )  # fmt: skip
         push("gate", authentication.gate.close)
         administration = self._make_administration(storage)
-        connections = make_connections(lambda: self._settings, metrics.connection_refused)
+        connections = make_connections(
+            lambda: self._settings, metrics.connection_refused, is_open=authentication.is_open
+        )
         behind = Behind(
             storage.health,
             checks,
@@ -147,12 +175,15 @@ class Server(Service):
             authentication.is_open,
             connections,
             self._tls,
+            self._sockets,
             trails.access,
         )
         keep_little_memory()
         shorten_turns(self._settings.grpc.transport)
         transports = self._transports = Transports(self._reactor, lambda: self._settings, behind)
+        self._going_by = _LISTENING
         self.addresses = transports.start()
+        self._going_by = ()
         push("transports", transports.drain)
         memory = MemoryTask(lambda: connections.ended, defer)
         self._start_tickers(
@@ -160,6 +191,7 @@ class Server(Service):
                 *storage.make_tickers(self._reactor, defer),
                 *self._tls_tickers(defer),
                 *authentication.tickers(),
+                *transports.tickers(),
                 Ticker("memory", self._reactor, lambda: MEMORY_INTERVAL, memory.run),
                 Ticker("logs", self._reactor, lambda: LOG_SECONDS, self._writers.look),
                 Ticker("trails", self._reactor, lambda: LOG_SECONDS, trails.tell),
@@ -172,8 +204,25 @@ class Server(Service):
         self._watch(metrics, engine, storage.operations, admission, work)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
         self._config.audit = trails.configuration
+        self._config.rehearse = Rehearsal(
+            lambda: self._settings,
+            lambda name, path, options: open_engine(name, path, options).close(),
+            storage.check_folders,
+            gave_up_root=self._sockets.user != os.geteuid(),
+        )
+        warn_of_open_folders(self._folders())
         self._announce(engine)
         transports.announce(self.addresses)
+
+    def _folders(self) -> dict[str, str]:
+        """What others should not read, by what names it; those that are in use."""
+        settings = self._settings
+        folders = {"logging.directory": settings.logging.directory, "--runtime-config": self._config.runtime_path}
+        if settings.storage.engine != "memory":
+            folders["rocksdb.path"] = settings.rocksdb.path
+            folders["value.disk_path"] = settings.value.disk_path
+            folders["backup.path"] = settings.backup.path
+        return {name: path for name, path in folders.items() if path}
 
     def _open_engine(self) -> Engine:
         settings = self._settings

@@ -27,7 +27,7 @@ from .core.eviction import Disk, EvictionRules, Evictor, Plan
 from .core.expiry import Sweeper
 from .core.health import Health
 from .core.holdings import Folders
-from .core.large_values import OWNER, Collected, ValueFiles
+from .core.large_values import OWNER, Collected, ValueFiles, check_owner
 from .core.limits import Limits
 from .core.operations import Configuration, Operations
 from .core.paths import Folder, FolderWatch
@@ -220,6 +220,14 @@ class Storage:
         """Write down what the next run should know. The engine stays open. Raises StorageError."""
         self._writer.files.release()
         self._store.upkeep.mark_clock()
+
+    def check_folders(self, wanted: Settings) -> None:
+        """Raise StorageError when the folders of `wanted`, data and large values, do not belong together. Blocks."""
+        data, values = os.path.abspath(wanted.rocksdb.path), os.path.abspath(wanted.value.disk_path)
+        if data == os.path.abspath(self._settings().rocksdb.path):
+            check_owner(values, self._store.upkeep.identity(), empty=not self._writer.large_files)
+        elif not os.path.exists(os.path.join(data, "CURRENT")):
+            check_owner(values, "a database that is made at the start", empty=True)
 
     def plan_eviction(self) -> Plan:
         """What an eviction would do now. Blocks. Raises Unavailable while the server starts."""

@@ -3,19 +3,27 @@
 The global reactor is named here and nowhere else.
 """
 
+# ruff: noqa: E402 - see open_closed_streams
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService, MultiService
-from twisted.internet import reactor
-from twisted.logger import ILogObserver, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
+
+from .standard_streams import open_closed_streams
+
+# Here, since the reactor opens descriptors of its own as soon as it is imported.
+open_closed_streams()
+
+from twisted.internet import reactor
 
 from . import __version__
 from .assembly import Server
@@ -26,6 +34,8 @@ from .core.errors import KvError
 from .log_writer import LogWriters
 from .true_time import keep_true_time
 from .twistd_log import LABEL, TwistdLog, of_application_file
+
+_log = Logger(namespace="kvtwisted")
 
 
 def _shown(default: object) -> str:
@@ -96,14 +106,15 @@ class _Command(MultiService):
             parent.setComponent(ILogObserver, self._open_log(self._twistd))
 
     def privilegedStartService(self) -> None:
-        """Start to write twistd's log: from here on it forks no more."""
+        """Start to write twistd's log, since it forks no more, and take the ports while it may have any."""
         if self._log is None:
             options = of_application_file(globalLogPublisher)
             if options is not None:
                 globalLogPublisher.addObserver(self._open_log(options))
         if self._log is not None:
             self._log.start(self._reactor)
-        super().privilegedStartService()
+        with self._ending():
+            super().privilegedStartService()
 
     def _open_log(self, options: Mapping[str, Any]) -> TwistdLog:
         try:
@@ -118,15 +129,25 @@ class _Command(MultiService):
         keep_true_time(self._reactor)
         # Before anybody can know that the server runs: left alone, this signal ends the process.
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
-        try:
+        with self._ending():
             super().startService()
-        except (KvError, OSError) as error:
-            self._clean_up(f"kvtwisted: {error}")
-            raise SystemExit(f"kvtwisted: {error}") from None
         # Who starts a daemon may look into its log when the command has ended.
         self._writers.settle()
         # Once it runs, the reactor has its own handlers.
         self._reactor.callWhenRunning(self._take_signals)
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except (KvError, OSError) as error:
+            message = self._server.explained(error)
+            if not self._twistd.get("nodaemon"):
+                # A daemon's standard error leads nowhere.
+                _log.critical("it does not start: {message}", message=message)
+                self._writers.settle()
+            self._clean_up(f"kvtwisted: {error}")
+            raise SystemExit(f"kvtwisted: {message}") from None
 
     def _take_signals(self) -> None:
         """Let the first signal stop the reactor, and no other: Twisted shows a traceback for a second one.

@@ -154,22 +154,13 @@ class ValueFiles:
         """
         folder = os.path.abspath(self._folder)
         path = os.path.join(folder, OWNER)
-        if not os.path.exists(path) or not os.path.getsize(path):
-            if not empty:
-                raise StorageError(
-                    f"value.disk_path: {folder} is not the folder of this database's large values; "
-                    "point it there, or move them along"
-                )
-            if set(os.listdir(folder)) - {OWNER, "lost+found"}:
-                raise StorageError(f"value.disk_path: {folder} is not empty; large values need a folder of their own")
-            with open(path, "w", encoding="ascii") as file:
+        if not check_owner(folder, owner, empty=empty):
+            with open(path, "w", encoding="utf-8") as file:
                 file.write(owner)
                 file.flush()
                 os.fsync(file.fileno())
             _sync_folder(folder)
-        with open(path, encoding="ascii", errors="replace") as file:
-            if file.read() != owner:
-                raise StorageError(f"value.disk_path: {folder} holds the large values of another database")
+        with open(path, encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -237,6 +228,30 @@ class ValueFiles:
             return StorageFull("no space left for a large value")
         folder = os.path.abspath(self._folder)
         return kind(f"value.disk_path: cannot {doing} a large value in {folder}: {error.strerror}")
+
+
+def check_owner(folder: str, owner: str, *, empty: bool) -> bool:
+    """Whether the folder belongs to the database `owner` already; False: it could be taken. Blocks.
+
+    Raises StorageError as `ValueFiles.claim` does, but for a folder that is in use.
+    """
+    try:
+        with open(os.path.join(folder, OWNER), encoding="utf-8", errors="replace") as file:
+            found = file.read()
+    except FileNotFoundError:
+        found = ""
+    if found:
+        if found != owner:
+            raise StorageError(f"value.disk_path: {folder} holds the large values of another database")
+        return True
+    if not empty:
+        raise StorageError(
+            f"value.disk_path: {folder} is not the folder of this database's large values; "
+            "point it there, or move them along"
+        )
+    if os.path.isdir(folder) and set(os.listdir(folder)) - {OWNER, "lost+found"}:
+        raise StorageError(f"value.disk_path: {folder} is not empty; large values need a folder of their own")
+    return False
 
 
 def _write_all(descriptor: int, value: bytes) -> None:

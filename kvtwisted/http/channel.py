@@ -21,7 +21,7 @@ from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -31,7 +31,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from ..security.gate import Visitor
-from ..tls.peers import peer_name
+from ..tls.peers import peer
 from . import bodies, errors, fields
 from .access_log import peer_text
 from .answers import NOSNIFF, SERVER, Answer, phrase
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
+#: Seconds that a request gets to finish when the certificate of its client has ended.
+EXPIRED_TIMEOUT = 10.0
 #: Bytes of chunk sizes, extensions and trailers that a chunked body may have besides as many as it has content. What is
 #: below that costs work without a limit: chunks of one byte, each with an extension.
 MAX_FRAMING = 65_536
@@ -156,8 +158,15 @@ class KvChannel(WatchedChannel):
     peer = b""
     #: What the connection is counted by in `security.connections`.
     address = ""
+    #: The end of the time to show an administrator's token, of one that was let in for that: see
+    #: Note [Places for administrators] in `security.connections`. It stays when it has been shown.
+    on_trial: IDelayedCall | None = None
+    # The headers Authorization of the last request; None: nothing has been asked.
+    _shown: tuple[bytes, ...] | None = None
     # Bytes of a chunked body as they came, framing included.
     _chunked = 0
+    # When it was noticed that the client's certificate has ended.
+    _expired_at: float | None = None
 
     def connectionMade(self) -> None:
         """The connection is open."""
@@ -168,6 +177,8 @@ class KvChannel(WatchedChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone; so is the interest in the answer to a request under way."""
+        if self.is_on_trial:
+            self.on_trial.cancel()  # type: ignore[union-attr]  # it is there
         try:
             super().connectionLost(reason)
         finally:
@@ -180,7 +191,7 @@ class KvChannel(WatchedChannel):
     @cached_property
     def visitor(self) -> Visitor:
         """Who the connection says is there. To be asked once something has come: by then TLS knows the certificate."""
-        return Visitor(self.address, (), peer_name(self.transport))
+        return Visitor(self.address, (), *peer(self.transport))
 
     @property
     def closing(self) -> bool:
@@ -231,7 +242,11 @@ class KvChannel(WatchedChannel):
         names = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
         if self._closing:
             return
-        if not self._is_good_host(names):
+        visitor = self.requests[-1].visitor
+        self._shown = visitor.authorization
+        if self.is_on_trial and not self._passes_trial(visitor):
+            self.fail_trial()
+        elif not self._is_good_host(names):
             self.refuse(errors.bad_host())
         elif hosts is not None and not all(map(hosts.allow, names)):
             self.refuse(errors.unknown_host())
@@ -242,6 +257,43 @@ class KvChannel(WatchedChannel):
         else:
             self._put_expectation_plainly()
             super().allHeadersReceived()
+
+    # When there are too many connections.
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether an administrator's token or certificate has to be shown yet."""
+        return self.on_trial is not None and self.on_trial.active()
+
+    def _passes_trial(self, visitor: Visitor) -> bool:
+        if not self.site.entrance.administers(visitor):
+            return False
+        if self.on_trial is not None:
+            self.on_trial.cancel()
+        return True
+
+    def fail_trial(self) -> None:
+        """It is one connection too many."""
+        if self.on_trial is not None and self.on_trial.active():
+            self.on_trial.cancel()
+        self.refuse(self.site.refused_on_trial())
+
+    def idle_seconds(self) -> float | None:
+        """For how long no request was under way; None: one is, or an answer. See `connections.Member`."""
+        ending = getattr(self, "_TimeoutMixin__timeoutCall", None)
+        if self._closing or self._handlingRequest or self._waitingForTransport or ending is None or not self.timeOut:
+            return None
+        if self.requests and not self.line_mode:
+            return None  # a body comes in
+        return float(self.timeOut - (ending.getTime() - self.site.reactor.seconds()))
+
+    def is_of_somebody(self) -> bool:
+        """Whether somebody known has asked something on it."""
+        return self._shown is not None and self.site.entrance.knows(self.visitor._replace(authorization=self._shown))
+
+    def make_way(self) -> None:
+        """Close, for others to have the place."""
+        self.loseConnection()
 
     def _put_expectation_plainly(self) -> None:
         """Twisted looks at the first line of Expect only, and takes it for one word."""
@@ -296,8 +348,12 @@ class KvChannel(WatchedChannel):
     # The server's end: see Note [One request more] in `site`.
 
     def is_last_answer(self) -> bool:
-        """Whether the answer that goes out now is the connection's last, since the server stops."""
-        return self.site.draining and (self.site.parting or not self.has_more())
+        """Whether the answer that goes out now is the connection's last."""
+        return self.is_ending() and (self.site.parting or not self.has_more())
+
+    def is_ending(self) -> bool:
+        """Whether no more is to be asked on it: the server stops, or the certificate of its client has ended."""
+        return self.site.draining or self._expired_at is not None
 
     def has_more(self) -> bool:
         """Whether something has come behind the request that is being answered."""
@@ -341,6 +397,21 @@ class KvChannel(WatchedChannel):
                 self.transport.loseConnection()
         elif not self.is_working():
             self.loseConnection()
+
+    def end_expired(self, wall: float, now: float) -> None:
+        """End it if the client's certificate has: `wall` is Unix time, `now` a monotonic one, both in seconds.
+
+        A request under way has EXPIRED_TIMEOUT.
+        """
+        visitor = self.__dict__.get("visitor")  # who has asked nothing yet is not known to TLS, perhaps
+        if visitor is None or wall < visitor.certificate_until:
+            return
+        if self._expired_at is None:
+            self._expired_at = now
+            self.forget()
+            self.part()
+        elif now - self._expired_at > EXPIRED_TIMEOUT:
+            self.abort()
 
     def forget(self) -> None:
         """Look again who is there, from the next request on. Here each request is looked at anyway."""

@@ -88,6 +88,11 @@ class Entrance:
         """Whether it is somebody known. It is no attempt to log in."""
         return self._gate.find(visitor) is not None
 
+    def administers(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known who administers the server. It is no attempt to log in."""
+        admitted = self._gate.find(visitor)
+        return admitted is not None and admitted.administers
+
     def _interface(self, admitted: Pass) -> Interface:
         made = self._made.get(admitted)
         if made is None:

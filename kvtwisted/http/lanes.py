@@ -114,7 +114,7 @@ class TwoLaneChannel(KvChannel):
         at, end, size, left = 0, len(data), 0, TURN
         read, log = self._read, self.site.access_log
         while at < end:
-            request = None if self.site.draining else read(data, at)
+            request = None if self.is_ending() or self.on_trial is not None else read(data, at)
             lane = self._lane
             if request is not None and (lane is None or request[5] is not self._authorization):
                 lane = self._enter(request[5])
@@ -165,7 +165,7 @@ class TwoLaneChannel(KvChannel):
 
     def _enter(self, authorization: bytes | None) -> FastLane | None:
         shown = () if authorization is None else (authorization,)
-        self._authorization = authorization
+        self._authorization, self._shown = authorization, shown
         self._lane = self._entrance.lane(self.visitor._replace(authorization=shown))
         return self._lane
 
@@ -235,6 +235,10 @@ class TwoLaneChannel(KvChannel):
         self._go_on()
 
     # Both.
+
+    def idle_seconds(self) -> float | None:
+        """For how long no request was under way; None: one is, or an answer."""
+        return None if self._is_promised or self._needed else super().idle_seconds()
 
     def body_under_way(self) -> int | None:
         """Bytes that have come of the body that is waited for; None when it is complete."""

@@ -20,7 +20,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from ..security.connections import IN_ALL, Connections
+from ..security.connections import IN_ALL, ON_TRIAL, TRIAL_SECONDS, Connections
 from ..security.gate import Gate
 from ..security.passes import Pass
 from ..threaded.administration import Administration
@@ -29,6 +29,7 @@ from ..threaded.health_checks import HealthChecks
 from . import errors
 from .access_log import AccessLog
 from .admin import AdminHandlers
+from .answers import Answer
 from .channel import KvChannel, KvRequest
 from .cors import Cors
 from .deadlines import ByteLimits, Deadlines, Patience
@@ -52,7 +53,7 @@ class HttpOptions:
     #: Bytes of one request's body at most.
     max_body_bytes: int = 16 * 1_048_576
     #: Seconds without traffic after which a connection is closed.
-    idle_timeout: float = 60
+    idle_timeout: float = 75
     #: Seconds for the parts of a request to come, and for answers to go.
     patience: Patience = field(default_factory=Patience)
     #: Bytes that clients may make the server hold.
@@ -106,6 +107,8 @@ class KvSite(Site):
         self.channels: set[KvChannel] = set()
         self.deadlines = Deadlines(reactor, seconds, options.patience, options.byte_limits)
         self._counted = connections
+        if connections is not None:
+            connections.of(lambda: self.channels)
         self._refusals = Refusals(reactor)
         #: Whether `drain` has been called, and whether those that say nothing have been closed since.
         self.draining = self.parting = False
@@ -135,9 +138,15 @@ class KvSite(Site):
     def closed(self, channel: KvChannel) -> None:
         """`channel` has lost its connection."""
         if self._counted is not None and channel in self.channels:
-            self._counted.leave(channel.address)
+            self._counted.leave(channel.address, channel, on_trial=channel.on_trial is not None)
         self.channels.discard(channel)
         self._check_drained()
+
+    def end_expired(self, wall: float) -> None:
+        """End connections whose client's certificate has ended at `wall` (Unix time, seconds)."""
+        now = self.deadlines.seconds()
+        for channel in tuple(self.channels):
+            channel.end_expired(wall, now)
 
     def _forget(self, withdrawn: object) -> None:
         for channel in self.channels:
@@ -165,14 +174,24 @@ class KvSite(Site):
         if self.draining:
             return None
         address = getattr(addr, "host", "")
-        counted = self._counted
-        if counted is not None and (reason := counted.enter("http", address)) is not None:
-            in_all = reason == IN_ALL
-            limit = counted.limit if in_all else counted.limit_per_address
-            return self._refusals.refuse(errors.too_many_connections(limit, in_all=in_all))
+        reason = None if self._counted is None else self._counted.enter("http", address)
+        if reason is not None and reason != ON_TRIAL:
+            return self._refusals.refuse(self._too_many(reason))
         channel: Any = super().buildProtocol(addr)
         channel.address = address
+        if reason == ON_TRIAL:
+            channel.on_trial = self.reactor.callLater(TRIAL_SECONDS, channel.fail_trial)
         return channel
+
+    def refused_on_trial(self) -> Answer:
+        """What to answer to one that is on trial and no administrator's."""
+        assert self._counted is not None  # noqa: S101 - or nobody would be on trial
+        return self._too_many(self._counted.refused_on_trial("http"))
+
+    def _too_many(self, reason: str) -> Answer:
+        counted, in_all = self._counted, reason == IN_ALL
+        assert counted is not None  # noqa: S101 - or nobody would be refused
+        return errors.too_many_connections(counted.limit if in_all else counted.limit_per_address, in_all=in_all)
 
     def log(self, request: Request) -> None:
         """Twisted has answered a request."""

@@ -10,7 +10,7 @@ import grpc
 from ..core.errors import KvError
 from ..security.gate import Gate, Visitor
 from ..security.passes import Pass
-from ..tls.peers import rpc_peer_name
+from ..tls.peers import rpc_peer
 from . import rights
 from .calls import Calls
 from .errors import call_error
@@ -45,7 +45,7 @@ def _visitor(context: grpc.ServicerContext) -> Visitor:
         address_of(context.peer()),
         tuple([value if isinstance(value, bytes) else value.encode("utf-8", "replace") for value in authorization]),
         # What the stubs call bytes is several of them.
-        rpc_peer_name(cast(Any, context.auth_context())),
+        *rpc_peer(cast(Any, context.auth_context())),
     )
 
 

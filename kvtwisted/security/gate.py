@@ -6,6 +6,7 @@ why it then listens on loopback alone (`kvtwisted.config.rules`).
 
 from __future__ import annotations
 
+import math
 from threading import Lock
 from time import monotonic, time
 from typing import Callable, NamedTuple, Protocol
@@ -17,13 +18,16 @@ from .access import Access, Written
 from .audit import ANONYMOUS, Auditing, Floods
 from .authority import Authority
 from .buckets import Addresses, Rate, network_of
-from .grants import OPERATIONS, Grant, Principal
+from .grants import ADMIN, OPERATIONS, Grant, Principal
 from .passes import Pass, Passes
 
 #: What a name in a client's certificate begins with in the audit log.
 CERTIFICATE = "cert:"
 #: Principals of certificates that are remembered; the one that came first is forgotten for a new one.
 _MAX_CERTIFIED = 4096
+
+#: Requests of an administrator that are let in although there are as many as there may be.
+RESERVED_REQUESTS = 8
 
 _EVERYTHING = (Grant(frozenset(OPERATIONS)),)
 
@@ -37,6 +41,8 @@ class Visitor(NamedTuple):
     authorization: tuple[bytes, ...] = ()
     #: The name in the client's certificate, which TLS has verified.
     certificate: str | None = None
+    #: When that certificate ends, in seconds since 1970; from then on it shows nothing.
+    certificate_until: float = math.inf
 
     def __repr__(self) -> str:
         """Without the secret that it may hold."""
@@ -86,7 +92,7 @@ class OpenGate:
         self._watchers: list[Watcher] = []
         self._passes = Passes(
             operations,
-            lambda: admission,
+            lambda principal: admission,
             Addresses(Rate()) if addresses is None else addresses,
             lambda who, address, what, error: count(error.code),
             written=written,
@@ -149,7 +155,7 @@ class ClosedGate:
         self._certified: dict[str, Principal] = {}
         self._passes = Passes(
             operations,
-            admission.share,
+            lambda principal: admission.share(RESERVED_REQUESTS if principal.allows(ADMIN) else 0),
             Addresses(Rate()) if addresses is None else addresses,
             self._refused,
             denied=self._denied,
@@ -173,7 +179,7 @@ class ClosedGate:
         if visitor.authorization:
             if self._authority is not None:
                 principal = self._authority.find(visitor.authorization)
-        elif visitor.certificate is not None:
+        elif visitor.certificate is not None and self._wall() < visitor.certificate_until:
             principal = self._of_certificate(visitor.certificate)
         return None if principal is None else self._passes.of(principal, visitor.address)
 

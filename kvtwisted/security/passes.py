@@ -56,6 +56,11 @@ class Pass:
         """Whether somebody has shown who they are, or need not."""
         return self.principal is not None
 
+    @property
+    def administers(self) -> bool:
+        """Whether it is an administrator's."""
+        return self.principal is not None and self.principal.allows(ADMIN)
+
     def require(self, requirement: str, address: str) -> None:
         """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
 
@@ -115,7 +120,7 @@ class Passes:
     def __init__(
         self,
         operations: Operations,
-        admission: Callable[[], Admission],
+        admission: Callable[[Principal], Admission],
         addresses: Addresses,
         refused: Refused,
         *,
@@ -161,7 +166,7 @@ class Passes:
                 whose=whose,
             )
             # Two threads may both make one; the first is everybody's.
-            admission = self._admissions.setdefault(principal.name, self._admission())
+            admission = self._admissions.setdefault(principal.name, self._admission(principal))
             made = Pass(access, principal, admission, self._refused, limiter, self._seconds, whose)
             found = self._given.setdefault((principal, network), made)
         return found

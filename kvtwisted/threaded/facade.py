@@ -67,10 +67,11 @@ class AsyncOperations:
         deadline: float = math.inf,
     ) -> Deferred[Page]:
         """See `Operations.scan`."""
-        return self._admitted_large(
-            self._operations.scan, len(prefix), prefix,
+        call = partial(
+            self._operations.scan, prefix,
             cursor=cursor, limit=limit, keys_only=keys_only, budget=budget, deadline=deadline,
         )  # fmt: skip
+        return self._enter(self._scan, len(prefix), call)
 
     def mset(self, pairs: Mapping[bytes, bytes], ttl: int = 0, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.mset`."""
@@ -109,6 +110,9 @@ class AsyncOperations:
     def _admitted_large(self, call: Callable[..., T], size: int, *args: Any, **kwargs: Any) -> Deferred[T]:
         """The same for what may have a large result."""
         return self._enter(self._work.run_large, size, partial(call, *args, **kwargs))
+
+    def _scan(self, job: Callable[[], T]) -> Deferred[T]:
+        return self._work.scan(self._work.large(job), self._admission)
 
     def _enter(self, run: Callable[..., Deferred[T]], size: int, call: Callable[[], T]) -> Deferred[T]:
         try:

@@ -17,10 +17,11 @@ from typing import Any, Callable, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
 
-from ..core.admission import Admission
+from ..core.admission import Admission, Share
 from ..core.operations import Operations, Pending
 from .group_commit import Done, GroupCommit
 from .pool import defer_to_pool
+from .turns import Turns
 
 T = TypeVar("T")
 
@@ -29,6 +30,8 @@ T = TypeVar("T")
 UNTAKEN_RESULTS = 4
 #: More than threads can ever wait for.
 _ENOUGH = 1_000_000
+#: The part of the threads that scans of one principal have at once.
+SCANNING_PART = 4
 
 
 class Work:
@@ -42,12 +45,13 @@ class Work:
         self._reactor = reactor
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
         self._stopped = False
+        self._turns = Turns(max(1, getattr(pool, "max", 1) // SCANNING_PART))
         self._group = GroupCommit(reactor, operations, self._defer)
 
     @property
     def queue_depth(self) -> int:
         """Jobs that wait for a thread, and writes that wait for their group."""
-        return len(self._queued) + self._group.waiting
+        return len(self._queued) + self._group.waiting + self._turns.waiting
 
     def run(self, job: Callable[[], T]) -> Deferred[T]:
         """Run `job` in the pool. It counts its requests out by itself (`Admission.leave`)."""
@@ -56,7 +60,20 @@ class Work:
 
     def run_large(self, job: Callable[[], T]) -> Deferred[T]:
         """The same for a job whose result may be large; see Note [Large results wait in their threads]."""
-        return self.run(partial(self._make, job))
+        return self.run(self.large(job))
+
+    def large(self, job: Callable[[], T]) -> Callable[[], T]:
+        """`job` as one whose result may be large."""
+        return partial(self._make, job)
+
+    def scan(self, job: Callable[[], T], admission: Admission) -> Deferred[T]:
+        """`run` a scan when it is the turn of whose `admission` it has entered: see `turns`.
+
+        Where nobody shows who they are, all have one, and there are no turns.
+        """
+        if not isinstance(admission, Share):
+            return self.run(job)
+        return self._turns.run(admission, partial(self.run, job))
 
     def stop(self) -> None:
         """No thread waits for the reactor any more, which may be about to wait for the threads."""

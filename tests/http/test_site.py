@@ -11,8 +11,9 @@ from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutput
 
 from kvtwisted.http import site
-from kvtwisted.http.channel import LINGER_TIMEOUT
+from kvtwisted.http.channel import EXPIRED_TIMEOUT, LINGER_TIMEOUT
 from kvtwisted.http.site import PARTING_SECONDS
+from kvtwisted.security.gate import Visitor
 
 from .live import CLIENT_ENVIRONMENT, MAX_BODY_BYTES, LiveSite
 from .support import Wire, World, parse_replies, problem, request_bytes
@@ -240,3 +241,22 @@ async def test_curl(live: LiveSite) -> None:
     assert keys == '{"prefix":"x ","limit":100,"count":1,"keys":["x y"],"next_cursor":""}'
     assert await curl("/api/v1/delete/x%20y", "-X", "DELETE") == '{"success":true,"message":"key deleted successfully"}'
     assert live.storage.value(b"x y") is None
+
+
+def test_a_connection_ends_with_its_client_s_certificate() -> None:
+    """An idle one at once, one that is being answered after that, one that takes too long all the same."""
+    world = World()
+    idle, busy, stuck, other, fresh = [world.wire() for _ in range(5)]
+    for wire in (idle, busy, stuck, other):
+        wire.send(GET)
+        wire.channel.visitor = Visitor("", (), "ann", 1000.0 if wire is not other else 2000.0)
+    world.held = True
+    busy.send(SET)
+    stuck.send(SET)
+    world.site.end_expired(999.0)
+    assert all(wire.open for wire in (idle, busy, stuck, other, fresh))
+    world.site.end_expired(1000.0)
+    assert [wire.open for wire in (idle, busy, stuck, other, fresh)] == [False, True, True, True, True]
+    world.reactor.advance(EXPIRED_TIMEOUT + 1)
+    world.site.end_expired(1011.0)
+    assert [wire.open for wire in (busy, stuck, other)] == [False, False, True]

@@ -229,3 +229,16 @@ def test_what_is_shown_is_not_written_down() -> None:
     shown, _ = made("a")
     assert shown.decode() not in repr(visitor(shown))
     assert "1 authorization" in repr(visitor(shown, certificate="ann\n"))
+
+
+def test_a_certificate_counts_until_it_ends() -> None:
+    """By the wall clock, at each visit: TLS has looked at it only when the connection was made."""
+    world = Fixture(certified("a", "ann"))
+    end = world.wall() + 10
+    ann = visitor(certificate="ann")._replace(certificate_until=end)
+    assert world.gate.admit(ann).is_known
+    world.wall.now += 9.9
+    assert world.gate.find(ann) is not None
+    world.wall.now = end
+    assert world.gate.find(ann) is None
+    assert not world.gate.admit(ann).is_known

@@ -29,8 +29,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ...security.connections import TRIAL_SECONDS
 from ...security.gate import Visitor
-from ...tls.peers import peer_name
+from ...tls.peers import peer
 from ..errors import CallError, Code
 from . import frames
 from .control import Control
@@ -46,7 +47,7 @@ from .frames import (
     read_header,
     read_word,
 )
-from .lifetime import FLOOD, PROTOCOL_ERROR
+from .lifetime import EXPIRED_SECONDS, FLOOD, PROTOCOL_ERROR
 from .responses import with_size_update
 from .streams import Settings
 from .turns import Turns
@@ -71,6 +72,15 @@ class Owner(Settings, Interface):
     #: Seconds for header blocks.
     header_turns: Turns
 
+    def knows(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known."""
+
+    def administers(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known who administers the server."""
+
+    def refused_on_trial(self) -> CallError:
+        """One that is on trial is no administrator's; what to answer."""
+
     def opened(self, connection: Connection) -> None:
         """It is there."""
 
@@ -91,8 +101,8 @@ class Connection(Protocol):
     #: A TCP or TLS transport of Twisted's; no interface names all that both have.
     transport: Any
 
-    def __init__(self, owner: Owner, address: str = "") -> None:
-        """`address` is the peer's."""
+    def __init__(self, owner: Owner, address: str = "", *, on_trial: bool = False) -> None:
+        """`address` is the peer's; `on_trial` says that it stays only for an administrator."""
         self._owner = owner
         self._rest = b""
         self._out: list[bytes] = []
@@ -108,11 +118,17 @@ class Connection(Protocol):
         self._had_block = False
         #: Whether the peer has ended its side.
         self._half_closed = False
+        self._expired_at: float | None = None
         self._write_now: Callable[[], object] | None = None
         self.control = Control(owner, self._out, self._touch)
         self._streams = self.control.streams
         self._streams.visitor = Visitor(address)
         self.address = address
+        #: Whether it has, or may yet have, a place for administrators.
+        self.on_trial = on_trial
+        self._trial_ends = owner.seconds() + TRIAL_SECONDS
+        if on_trial:
+            self._streams.on_trial = self._try_out
 
     # The transport's side.
 
@@ -127,7 +143,7 @@ class Connection(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is agreed on, and HTTP/2 should be (RFC 9113, section 3.2)."""
-        self._streams.visitor = Visitor(self.address, (), peer_name(self.transport))
+        self._streams.visitor = Visitor(self.address, (), *peer(self.transport))
         self._greet()
         if self.transport.negotiatedProtocol != b"h2":
             self._count(PROTOCOL_ERROR)
@@ -434,7 +450,11 @@ class Connection(Protocol):
     def look(self, now: float) -> None:
         """See to deadlines."""
         reason = self.control.look(now)
-        if reason is not None:
+        if self._streams.on_trial is not None and now > self._trial_ends:
+            self._streams.on_trial = None
+            self._owner.refused_on_trial()
+            self.make_way()
+        elif reason is not None:
             self.cut_off(reason)
         elif self._out or self._streams.parked:  # other connections may have made room
             self.flush()
@@ -443,6 +463,45 @@ class Connection(Protocol):
         """Look again who calls, from the next header block on, and see `Streams.revoke`."""
         self._streams.blocks.remembered.clear()
         self._streams.revoke(routes)
+
+    # When there are too many connections; see `security.connections.Member`.
+
+    def _try_out(self, visitor: Visitor) -> None:
+        if not self._owner.administers(visitor):
+            self.control.drain()
+            raise self._owner.refused_on_trial()
+        self._streams.on_trial = None
+
+    def idle_seconds(self) -> float | None:
+        """For how long no call was under way; None: one is."""
+        return self.control.idle_seconds()
+
+    def is_of_somebody(self) -> bool:
+        """Whether somebody known has called on it."""
+        return self._streams.shown is not None and self._owner.knows(self._streams.shown)
+
+    def make_way(self) -> None:
+        """Close, for others to have the place. What was called meanwhile was not served, which the goodbye says."""
+        if self._greeted and not self._closed:
+            self.control.last_goodbye()
+            self.flush()
+            self.transport.loseConnection()
+        else:
+            self.abort()
+
+    def end_expired(self, wall: float, now: float) -> None:
+        """End it if the client's certificate has: `wall` is Unix time, `now` the time of `look`, both in seconds.
+
+        Calls that run have EXPIRED_SECONDS; new ones come from nobody.
+        """
+        if wall < self._streams.visitor.certificate_until:
+            return
+        if self._expired_at is None:
+            self._expired_at = now
+            self._streams.blocks.remembered.clear()
+            self.drain()
+        elif now - self._expired_at > EXPIRED_SECONDS:
+            self.abort()
 
     def drain(self) -> None:
         """Take no new calls, and close when those that run have ended."""

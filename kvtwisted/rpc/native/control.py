@@ -212,7 +212,7 @@ class Control(Lifetime):
         elif payload == KEEPALIVE_PING:
             self._asked_at = None
         elif payload == GOODBYE_PING and self._draining:
-            self._last_goodbye()
+            self.last_goodbye()
 
     def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_the_connection("GOAWAY", stream_id)

@@ -68,6 +68,15 @@ class Interfaces:
             known = self._entries[admitted] = self._make(admitted)
         return known
 
+    def knows(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known. It is no attempt to log in."""
+        return self._gate.find(visitor) is not None
+
+    def administers(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known who administers the server. It is no attempt to log in."""
+        admitted = self._gate.find(visitor)
+        return admitted is not None and admitted.administers
+
     def _make(self, admitted: Pass) -> Entry:
         calls = self._make_calls(admitted)
         methods = [Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in calls.methods().items()]

@@ -20,6 +20,8 @@ STALL_SECONDS, STALL_BYTES = 60.0, 65_536
 GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 2.0
 #: Seconds that calls under way still have when the connection ends for what the peer did.
 LAST_CALLS_SECONDS = 10.0
+#: Seconds that calls get to finish when the certificate of their client has ended.
+EXPIRED_SECONDS = 10.0
 
 #: Why connections are cut off: no first SETTINGS, answers that are not taken, no sign of life, a goodbye that the peer
 #: does not answer; too many bytes of answers on all of them; frames without end that lead nowhere, what is not HTTP/2.
@@ -70,11 +72,19 @@ class Lifetime:
             self._out.append(frames.goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR))
             self._out.append(frames.frame(frames.PING, 0, 0, GOODBYE_PING))
 
-    def _last_goodbye(self) -> None:
+    def last_goodbye(self) -> None:
+        """Say which calls are served; no later one is."""
         if self.streams.last_served is None:
             self.streams.last_served = self.streams.last_id
             self.quick = False
             self._out.append(frames.goaway(self.streams.last_id, ErrorCode.NO_ERROR))
+
+    def idle_seconds(self) -> float | None:
+        """For how long no call has been under way; None: one is."""
+        streams = self.streams
+        if self.failed or streams.count or streams.parked or streams.sender.queued or streams.sender.paused:
+            return None
+        return self._seconds() - self._active_at
 
     @property
     def finished(self) -> bool:
@@ -109,7 +119,7 @@ class Lifetime:
                 limit = CLOSE_SECONDS if self._said else LAST_CALLS_SECONDS
                 return GOODBYE if now - self._closing_at > limit else None
             if now - self._closing_at > GOODBYE_SECONDS:
-                self._last_goodbye()
+                self.last_goodbye()
         if not self._settled:
             return HANDSHAKE if now - self._opened_at > HANDSHAKE_SECONDS else None
         if self._stalled(now):

@@ -64,6 +64,10 @@ class Streams(Answering):
         self.last_id = 0
         #: Unary calls whose HEADERS came in the chunk that is being looked at, and nothing else yet.
         self.opened: dict[int, Head] = {}
+        #: Who has called last; None: nobody has.
+        self.shown: Visitor | None = None
+        #: Raises CallError unless the visitor is an administrator, while that must be shown.
+        self.on_trial: Callable[[Visitor], None] | None = None
         #: The last stream that is served, once the connection drains.
         self.last_served: int | None = None
         #: Whether a call was let in here that is not for everybody.
@@ -78,7 +82,11 @@ class Streams(Answering):
         self.allowed = MAX_STREAMS
 
     def _enter(self, path: bytes, authorization: tuple[bytes, ...]) -> Entry:
-        return self._settings.enter(self.visitor._replace(authorization=authorization), path)
+        visitor = self.visitor._replace(authorization=authorization)
+        self.shown = visitor
+        if self.on_trial is not None:
+            self.on_trial(visitor)
+        return self._settings.enter(visitor, path)
 
     def begin(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         """A whole header block has come."""

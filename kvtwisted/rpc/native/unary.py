@@ -57,6 +57,8 @@ class Caller(Protocol):
         """End the call with a status."""
 
 
+_SCANS = frozenset({"ScanKeys", "ScanKeyValues"})
+
 #: A call for the pool: who made it, and what it asks for.
 Job = tuple[Caller, int, Method, bytes, bool, float, int]
 
@@ -255,7 +257,9 @@ class UnaryCalls:
         return streams, stream_id, method, message, compressed, deadline, answer_bytes
 
     def _start(self, jobs: list[Job]) -> None:
-        done = self._work.run(partial(self._run, jobs))
+        work = partial(self._run, jobs)
+        is_scan = jobs[0][2].name in _SCANS
+        done = self._work.scan(work, self._admission) if is_scan else self._work.run(work)
         done.addCallbacks(partial(self._ran, jobs), partial(self._broke, jobs))
         done.addErrback(incidents.report, "answering")
 
