@@ -103,7 +103,7 @@ class Scene:
         """Writes fail over both interfaces as they should, and both health checks say that the server is not well."""
         assert (answer.status, answer.body["code"]) == (status, code), answer
         if status == 500:
-            assert answer.body["incident"] in self.server.log("error")
+            self.server.wait_for_log("error", answer.body["incident"])
         self.uncertain.add("refused")
         with pytest.raises(grpc.RpcError) as refused:
             self.client.call("Set", key="refused", value="x" * 3000)
@@ -200,7 +200,7 @@ def test_log_cannot_be_written(launch: Launcher) -> None:
         with failing_calls(this.server, "write,pwrite64", files=logs):
             answer = this.set("k", "v")
             assert (answer.status, answer.body["code"]) == (500, "storage_error")
-            assert answer.body["incident"] in this.server.log("error")
+            this.server.wait_for_log("error", answer.body["incident"])
 
 
 def test_large_values_while_the_log_cannot_be_written(launch: Launcher) -> None:
