@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Callable
@@ -17,7 +16,6 @@ from typing import Any, Callable
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
@@ -29,7 +27,6 @@ from .background.memory import INTERVAL as MEMORY_INTERVAL
 from .background.memory import MemoryTask, keep_little_memory
 from .background.performance import NAMESPACE
 from .background.ticker import Ticker
-from .batched_log import INTERVAL, BatchedLogs
 from .capacity import fitted_options, make_admission, make_connections, shorten_turns
 from .config.manager import ConfigManager
 from .config.settings import Settings
@@ -39,22 +36,30 @@ from .core.errors import Unavailable
 from .core.operations import Operations
 from .core.spare_inodes import SpareInodes
 from .engines import open_engine
-from .lifecycle import Unwinding, make_folder
+from .lifecycle import Unwinding, make_folder, warn_of_open_folders
+from .log_writer import LOOK_SECONDS as LOG_SECONDS
+from .log_writer import LogWriter, LogWriters
 from .logs import LogFiles
 from .metrics import Metrics
-from .security.audit import Audit, Refusals
+from .rehearsal import Rehearsal
+from .sockets import Sockets
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
 from .threaded.administration import Administration
 from .threaded.health_checks import THREADS as HEALTH_THREADS
 from .threaded.health_checks import HealthChecks
+from .threaded.pool import defer_to_pool
 from .threaded.work import Work
 from .tls.renewal import LOOK_SECONDS, ListenerCertificates
+from .trails import Trails
 from .transports import Addresses, Behind, Transports
 
 #: Threads of the background tasks: one for each of those that may take long (eviction, expiry, sampling, space, the
 #: log's fsync, which must not wait for a compaction), and one for the small ones.
 BACKGROUND_THREADS = 6
+
+#: The keys that listeners go by.
+_LISTENING = ("http.host", "http.port", "grpc.host", "grpc.port")
 
 _log = Logger(namespace="kvtwisted")
 
@@ -62,11 +67,16 @@ _log = Logger(namespace="kvtwisted")
 class Server(Service):
     """The whole server as one service. Construction opens nothing, since twistd forks after it. Reactor thread."""
 
-    def __init__(self, reactor: Any, config: ConfigManager) -> None:
+    def __init__(self, reactor: Any, config: ConfigManager, writers: LogWriters | None = None) -> None:
+        """`writers` are those of logs that were open before, such as twistd's own."""
         self.setName("kvtwisted")
         self._reactor = reactor
         self._config = config
+        self._writers = LogWriters() if writers is None else writers
         self._unwinding = Unwinding()
+        self._sockets = Sockets()
+        #: The keys that what is being started goes by.
+        self._going_by: tuple[str, ...] = ()
         self._tickers: list[Ticker] = []
         self._transports: Transports | None = None
         self._authentication: Authentication | None = None
@@ -78,6 +88,17 @@ class Server(Service):
     def _settings(self) -> Settings:
         """The settings in force."""
         return self._config.running
+
+    def privilegedStartService(self) -> None:
+        """Bind the reactor's sockets: Note [Two steps to listening]. Raises Unavailable; then nothing is bound."""
+        super().privilegedStartService()
+        self._going_by = _LISTENING
+        self._sockets.bind(self._settings)
+        self._going_by = ()
+
+    def explained(self, error: Exception) -> str:
+        """Why it did not start, with the values that are to blame and where they come from."""
+        return self._config.explained(str(error), *self._going_by)
 
     def startService(self) -> None:
         """Start all parts. When one fails, the others are undone and its KvError or OSError is raised."""
@@ -94,7 +115,11 @@ class Server(Service):
         return ensureDeferred(self._unwinding.unwind())
 
     def reload(self) -> Deferred[Any]:
-        """Read tokens and certificates anew. What is no good is logged, and what there was stays."""
+        """Read tokens and certificates anew, and open the log files anew.
+
+        What is no good is logged, and what there was stays.
+        """
+        self._writers.reopen()
         if self._authentication is None or self._reload_certificates is None:
             return succeed(None)  # not started
         reloaded: Deferred[Any] = gatherResults(
@@ -104,33 +129,43 @@ class Server(Service):
 
     def _start(self) -> None:
         push = self._unwinding.push
-        logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE)
+        push("sockets", self._sockets.close)
+        self._going_by = ("logging.directory",)
+        logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE, self._writers)
         push("logs", logs.close)
         logs.open()
-        batched = BatchedLogs(self._settings.logging)
-        push("batched logs", batched.close)
-        audit = Audit(batched.open("audit").add)
-        access_log = batched.open("access").add if self._settings.logging.access else None
+        trails = Trails(self._settings, self._writers)
+        push("audit and access logs", trails.close)
+        trails.open()
+        self._going_by = ()
         self._tls = ListenerCertificates(grpc=self._settings.grpc, http=self._settings.http)
+        self._going_by = ("storage.engine", "rocksdb.path")
         engine = self._open_engine()
+        self._going_by = ()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
         requests = self._start_pool("requests", self._settings.storage.threads)
 
         metrics = Metrics(CollectorRegistry())
-        storage = Storage(engine, lambda: self._settings, self._config, metrics, audit)
+        self._going_by = ("rocksdb.path", "value.disk_path", "backup.path")
+        storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.evictions)
+        self._going_by = ()
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)
         checks = self._start_checks(storage)
         work = Work(self._reactor, requests, storage.operations)
         push("work", work.stop)
-        defer = partial(deferToThreadPool, self._reactor, background)
+        defer = partial(defer_to_pool, self._reactor, background)
         authentication = self._authentication = Authentication(
-            self._reactor, lambda: self._settings, storage.operations, admission, audit, defer, metrics.denied
-        )
+            self._reactor, lambda: self._settings, storage.operations, admission, trails.audit, defer, metrics.denied,
+            writes=trails.writes,
+        )  # fmt: skip
+        push("gate", authentication.gate.close)
         administration = self._make_administration(storage)
-        connections = make_connections(lambda: self._settings, metrics.connection_refused)
+        connections = make_connections(
+            lambda: self._settings, metrics.connection_refused, is_open=authentication.is_open
+        )
         behind = Behind(
             storage.health,
             checks,
@@ -141,42 +176,54 @@ class Server(Service):
             authentication.is_open,
             connections,
             self._tls,
-            access_log,
+            self._sockets,
+            trails.access,
         )
         keep_little_memory()
         shorten_turns(self._settings.grpc.transport)
         transports = self._transports = Transports(self._reactor, lambda: self._settings, behind)
+        self._going_by = _LISTENING
         self.addresses = transports.start()
+        self._going_by = ()
         push("transports", transports.drain)
         memory = MemoryTask(lambda: connections.ended, defer)
-        write_logs = Ticker("log batches", self._reactor, lambda: INTERVAL, partial(defer, batched.write))
         self._start_tickers(
             [
                 *storage.make_tickers(self._reactor, defer),
                 *self._tls_tickers(defer),
                 *authentication.tickers(),
+                *transports.tickers(),
                 Ticker("memory", self._reactor, lambda: MEMORY_INTERVAL, memory.run),
-                write_logs,
+                Ticker("logs", self._reactor, lambda: LOG_SECONDS, self._writers.look),
+                Ticker("trails", self._reactor, lambda: LOG_SECONDS, trails.tell),
             ]
         )
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         transports.watch(metrics)
         metrics.watch("kv_tokens", "Tokens and certificates that are known.", lambda: authentication.tokens)
-        self._watch(metrics, engine, storage.operations, admission, work, batched)
+        self._watch(metrics, engine, storage.operations, admission, work)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
-        refusals = Refusals(audit)
-
-        def audited(event: str, who: str, facts: Mapping[str, object]) -> None:
-            # Of refusals a client can make as many as it likes.
-            if event == "config_refused":
-                refusals.record(event, who, reason=facts["reason"])
-            else:
-                audit.record(event, who, **facts)
-
-        self._config.audit = audited
+        self._config.audit = trails.configuration
+        self._config.rehearse = Rehearsal(
+            lambda: self._settings,
+            lambda name, path, options: open_engine(name, path, options).close(),
+            storage.check_folders,
+            gave_up_root=self._sockets.user != os.geteuid(),
+        )
+        warn_of_open_folders(self._folders())
         self._announce(engine)
         transports.announce(self.addresses)
+
+    def _folders(self) -> dict[str, str]:
+        """What others should not read, by what names it; those that are in use."""
+        settings = self._settings
+        folders = {"logging.directory": settings.logging.directory, "--runtime-config": self._config.runtime_path}
+        if settings.storage.engine != "memory":
+            folders["rocksdb.path"] = settings.rocksdb.path
+            folders["value.disk_path"] = settings.value.disk_path
+            folders["backup.path"] = settings.backup.path
+        return {name: path for name, path in folders.items() if path}
 
     def _open_engine(self) -> Engine:
         settings = self._settings
@@ -208,7 +255,7 @@ class Server(Service):
 
     def _start_checks(self, storage: Storage) -> HealthChecks:
         pool = self._start_pool("health", HEALTH_THREADS)
-        checks = HealthChecks(self._reactor, pool, storage.operations.health)
+        checks = HealthChecks(self._reactor, pool, storage.operations.health, self._writers.troubles)
         self._unwinding.push("health checks", checks.stop)
         return checks
 
@@ -256,7 +303,6 @@ class Server(Service):
         operations: Operations,
         admission: Admission,
         work: Work,
-        batched: BatchedLogs,
     ) -> None:
         metrics.watch("kv_in_flight_requests", "Requests being worked on or waiting.", lambda: admission.in_flight)
         metrics.watch(
@@ -272,9 +318,8 @@ class Server(Service):
             "kv_overdue", "Requests given up since their time had run out when the storage was to begin with them.",
             lambda: operations.overdue + admission.overdue.value,
         )  # fmt: skip
-        metrics.watch_total(
-            "kv_log_lines_dropped", "Lines that the batched logs could not take.", lambda: batched.dropped
-        )
+        for label, writer in self._writers.all.items():
+            self._watch_log(metrics, label, writer)
         metrics.build_info(
             version=__version__,
             engine=engine.version,
@@ -282,6 +327,13 @@ class Server(Service):
             twisted=twisted.__version__,
             grpcio=version("grpcio"),
         )
+
+    def _watch_log(self, metrics: Metrics, label: str, writer: LogWriter) -> None:
+        metrics.watch_total(
+            "kv_log_lines_dropped", "Lines that were not written, by log.", lambda: writer.dropped, log=label
+        )
+        metrics.watch("kv_log_lines_waiting", "Lines to be written, by log.", lambda: writer.waiting, log=label)
+        metrics.watch("kv_log_stuck", "1 while a log is written to in vain, by log.", lambda: writer.stuck, log=label)
 
     def _announce(self, engine: Engine) -> None:
         _log.info("rocksdb.options in force: {options}", options=json.dumps(engine.effective_options()))

@@ -14,7 +14,7 @@ from .core.admission import Admission
 from .core.errors import Unavailable
 from .core.operations import Operations
 from .security.access import Written
-from .security.audit import SERVER, Audit
+from .security.audit import SERVER, Auditing
 from .security.authority import Authority
 from .security.buckets import Addresses, Rate
 from .security.entries import InvalidTokens, TokenEntry
@@ -37,17 +37,21 @@ class Authentication:
         settings: Callable[[], Settings],
         operations: Operations,
         admission: Admission,
-        audit: Audit,
+        audit: Auditing,
         defer: Callable[..., Deferred[Any]],
         count: Callable[[str], object],
+        *,
+        writes: Auditing,
     ) -> None:
         """Read the tokens, if the settings name a file. Raises Unavailable.
 
-        `defer` runs a function in a thread; `count` is told why each refused request was refused.
+        `defer` runs a function in a thread; `count` is told why each refused request was refused. `writes` is told of
+        each write, where that is asked for.
         """
         self._reactor = reactor
         self._settings = settings
         self._audit = audit
+        self._writes = writes
         self._defer = defer
         self._count = count
         self._known: dict[str, TokenEntry] = {}
@@ -146,4 +150,4 @@ class Authentication:
 
     def _written(self, principal: Principal, operation: str, keys: Collection[bytes]) -> None:
         first = next(iter(keys), b"").decode("utf-8", "replace")
-        self._audit.record("write", principal.name, operation=operation, keys=len(keys), first_key=first)
+        self._writes.record("write", principal.name, operation=operation, keys=len(keys), first_key=first)

@@ -20,7 +20,7 @@ from .core.admission import Admission
 from .core.disk import disk_usage
 from .core.options import EngineOptions
 from .core.space import fitted, lowered
-from .security.connections import Connections, descriptors, room, table_files
+from .security.connections import ADMINISTRATORS, Connections, descriptors, room, table_files
 
 #: Seconds for which a thread may have the interpreter while others wait for it.
 TURN_SECONDS = 0.0005
@@ -49,8 +49,13 @@ def make_admission(limits: LimitSettings) -> Admission:
     return Admission(limits.max_in_flight, limits.max_bytes_in_flight, share=limits.max_in_flight_per_principal)
 
 
-def make_connections(settings: Callable[[], Settings], refused: Callable[[str, str], None]) -> Connections:
-    """What counts connections; `settings` gives those in force. See `Connections` for `refused`."""
+def make_connections(
+    settings: Callable[[], Settings], refused: Callable[[str, str], None], *, is_open: bool
+) -> Connections:
+    """What counts connections; `settings` gives those in force. See `Connections` for `refused`.
+
+    `is_open` says that nobody shows who they are, so that no place can be kept for administrators.
+    """
     now = settings()
     limit = descriptors()
     free = room(now.rocksdb.options.max_open_files, limit)
@@ -65,6 +70,7 @@ def make_connections(settings: Callable[[], Settings], refused: Callable[[str, s
         lambda: settings().limits.max_connections_per_address,
         free,
         refused,
+        administrators=0 if is_open else ADMINISTRATORS,
     )
 
 

@@ -32,6 +32,7 @@ from zope.interface import implementer
 
 from . import __version__
 from .command_line import AnywhereOptions
+from .true_time import keep_true_time
 
 if TYPE_CHECKING:
     from .token_cli import TokenOptions
@@ -318,6 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         raise SystemExit(command.run(print))
 
     async def carry_out(reactor: Any) -> None:
+        keep_true_time(reactor)
         raise SystemExit(await run(reactor, command, print))
 
     react(lambda reactor: ensureDeferred(carry_out(reactor)))

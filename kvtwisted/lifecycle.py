@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Callable
 
@@ -11,6 +13,7 @@ from twisted.logger import Logger
 
 from .core.durable import sync_entry
 from .core.errors import KvError, Unavailable
+from .security import secret_files
 
 _log = Logger(namespace="kvtwisted")
 
@@ -55,3 +58,18 @@ def make_folder(key: str, path: str) -> None:
                 sync_entry(name)
     except OSError as error:
         raise Unavailable(f"{key}: cannot make the folder {folder}: {error.strerror}") from None
+
+
+def warn_of_open_folders(paths: Mapping[str, str]) -> None:
+    """Log a line for each folder or file, named by its setting, that other users of the machine can read or change.
+
+    What is not there is passed over. The group is the operator's business, to let a backup program read, for example.
+    """
+    for name, path in paths.items():
+        with suppress(OSError):
+            mode, path = stat.S_IMODE(os.stat(path).st_mode), os.path.abspath(path)
+            if mode & stat.S_IRWXO and secret_files.reaches(path):
+                _log.warn(
+                    "{name}: other users of this machine can get at {path} (mode {mode}); chmod o-rwx {path} mends it",
+                    name=name, path=path, mode=f"{mode:04o}",
+                )  # fmt: skip

@@ -1,7 +1,7 @@
 """The three logs: running.log, error.log and performance.log, as text or JSON lines, rotated by size.
 
-They stand beside whatever twistd itself logs to. An observer runs on the thread that logs; writing is serialised by a
-lock. A log that cannot be written (a full disk) is left out by Twisted's publisher, and the server goes on.
+They stand beside whatever twistd itself logs to. An observer runs on the thread that logs, and makes the line; the
+log's own thread writes it (`log_writer`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import json
 import logging
 import math
 import os
-import threading
 from datetime import datetime, timezone
+from functools import partial
+from time import time
 from typing import Callable, cast
 
 from twisted.logger import (
@@ -24,10 +25,10 @@ from twisted.logger import (
     formatEvent,
 )
 from twisted.python.failure import Failure
-from twisted.python.logfile import LogFile
 
 from .config.settings import LoggingSettings
 from .lifecycle import make_folder
+from .log_writer import LogWriters
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -72,41 +73,57 @@ class StandardLibraryBridge(logging.Handler):
         Logger(record.name, observer=self._publisher).emit(level, "{message}", message=record.getMessage(), **facts)
 
 
-class _FileObserver:
-    """Writes those events to a rotated file that `wanted` lets through."""
+def encoded(line: str) -> bytes:
+    """`line` as logs have it. A lone surrogate, which names of files may have, is escaped."""
+    return f"{line}\n".encode("utf-8", "backslashreplace")
 
-    def __init__(self, path: str, settings: LoggingSettings, wanted: Callable[[LogEvent], bool]) -> None:
-        directory, name = os.path.split(path)
-        self._file = LogFile(name, directory, rotateLength=settings.max_bytes, maxRotatedFiles=settings.max_files)
-        self._format = as_json if settings.format == "json" else as_text
+
+def lines_lost(form: Callable[[LogEvent], str], lines: int) -> bytes:
+    """What stands in a log in the place of so many lines."""
+    event = {
+        "log_time": time(),
+        "log_level": LogLevel.warn,
+        "log_namespace": "kvtwisted",
+        "log_format": "{lines} lines lost: this log could not be written, or not fast enough",
+        "lines": lines,
+    }
+    return encoded(form(event))
+
+
+class LogObserver:
+    """Makes lines of those events that `wanted` lets through, and gives them to `add`."""
+
+    def __init__(
+        self, add: Callable[[bytes], None], form: Callable[[LogEvent], str], wanted: Callable[[LogEvent], bool]
+    ) -> None:
+        self._add = add
+        self._form = form
         self._wanted = wanted
-        self._lock = threading.Lock()
 
     def __call__(self, event: LogEvent) -> None:
+        """Make a line of `event`, if it is wanted and says anything."""
         if self._wanted(event):
-            line = self._format(event)
+            line = self._form(event)
             if line:
-                # As bytes: the file would refuse lone surrogates (file names have them), and count text by characters.
-                with self._lock:
-                    self._file.write(f"{line}\n".encode("utf-8", "backslashreplace"))
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._file.close()
+                self._add(encoded(line))
 
 
 class LogFiles:
     """The three files, from `open` to `close`."""
 
     def __init__(
-        self, publisher: LogPublisher, settings: Callable[[], LoggingSettings], performance_namespace: str
+        self,
+        publisher: LogPublisher,
+        settings: Callable[[], LoggingSettings],
+        performance_namespace: str,
+        writers: LogWriters,
     ) -> None:
         """`settings` is asked again for the level at each event, so that a change takes effect at once."""
         self._publisher = publisher
         self._settings = settings
         self._performance = performance_namespace
-        self._observers: list[_FileObserver] = []
+        self._writers = writers
+        self._observers: list[LogObserver] = []
         self._bridge = StandardLibraryBridge(publisher)
 
     def open(self) -> None:
@@ -116,9 +133,13 @@ class LogFiles:
         if not settings.directory:
             return
         make_folder("logging.directory", settings.directory)
-        logs = {"running": self._is_running, "error": _is_error, "performance": self._is_performance}
-        for name, wanted in logs.items():
-            observer = _FileObserver(os.path.join(settings.directory, f"{name}.log"), settings, wanted)
+        form = as_json if settings.format == "json" else as_text
+        for name, wanted in self._logs().items():
+            path = os.path.join(settings.directory, f"{name}.log")
+            writer = self._writers.open(
+                name, path, partial(lines_lost, form), max_bytes=settings.max_bytes, max_files=settings.max_files
+            )
+            observer = LogObserver(writer.add, form, wanted)
             self._observers.append(observer)
             self._publisher.addObserver(cast(ILogObserver, observer))
 
@@ -127,8 +148,11 @@ class LogFiles:
         logging.getLogger("kvtwisted").removeHandler(self._bridge)
         for observer in self._observers:
             self._publisher.removeObserver(cast(ILogObserver, observer))
-            observer.close()
         self._observers = []
+        self._writers.close(*self._logs())
+
+    def _logs(self) -> dict[str, Callable[[LogEvent], bool]]:
+        return {"running": self._is_running, "error": _is_error, "performance": self._is_performance}
 
     def _is_performance(self, event: LogEvent) -> bool:
         return event.get("log_namespace") == self._performance

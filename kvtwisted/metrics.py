@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Callable, NamedTuple
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as open_metrics
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -22,7 +23,9 @@ from .core.errors import PermissionDenied, RateLimited, Unauthenticated
 from .core.operations import DELETE, GET, OPERATIONS, SCAN, SET
 from .core.resources import Use
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+#: Of Prometheus's own text format, and of OpenMetrics.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 #: Upper bounds of the latency histograms, in seconds: 5 us to 10 s.
 BUCKETS = (
@@ -213,6 +216,12 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition text (CONTENT_TYPE). A few milliseconds; any thread."""
         return generate_latest(self._registry)
+
+    def exposition(self, is_open: bool) -> tuple[str, bytes]:
+        """Content type and text, in the format OpenMetrics or else in Prometheus's own. Costs as `text`."""
+        if is_open:
+            return OPEN_METRICS, open_metrics.generate_latest(self._registry)
+        return CONTENT_TYPE, self.text()
 
     def sample(self) -> StorageSample:
         """The last sample."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, Callable, cast
 
 from twisted.internet.defer import Deferred
@@ -19,25 +20,30 @@ from .core.ages import DatedEngine, WriteAges
 from .core.backup import Backups
 from .core.cache import HotCache
 from .core.clock import Clock
-from .core.disk import disk_usage, folder_bytes, same_disk
+from .core.disk import disk_usage, on_one_disk
 from .core.engine import Engine
 from .core.errors import StorageError, Unavailable
 from .core.eviction import Disk, EvictionRules, Evictor, Plan
 from .core.expiry import Sweeper
 from .core.health import Health
-from .core.large_values import Collected, ValueFiles
+from .core.holdings import Folders
+from .core.large_values import OWNER, Collected, ValueFiles, check_owner
 from .core.limits import Limits
 from .core.operations import Configuration, Operations
+from .core.paths import Folder, FolderWatch
 from .core.recency import Recency
-from .core.space import GuardedDisk, SpaceGuard, headroom, spill_threshold
+from .core.scrub import Scrub
+from .core.space import GuardedDisk, SpaceGuard, headroom, least_free, spill_threshold
 from .core.spare_inodes import SpareInodes
 from .core.store import Store
 from .core.victims import OLDEST
 from .core.writer import Writer
 from .lifecycle import make_folder
 from .metrics import Metrics
-from .security.audit import Audit
+from .security.audit import Auditing
 
+#: Keys of the folders without which the server is not ready.
+_DATA, _VALUES = "rocksdb.path", "value.disk_path"
 #: Runs a function in a background thread.
 Defer = Callable[[Callable[[], Any]], "Deferred[Any]"]
 
@@ -54,7 +60,7 @@ class Storage:
         settings: Callable[[], Settings],
         configuration: Configuration,
         metrics: Metrics,
-        audit: Audit,
+        audit: Auditing,
     ) -> None:
         now = settings()
         clock, recency = Clock(), Recency()
@@ -66,6 +72,7 @@ class Storage:
         files = ValueFiles(now.value.disk_path)
         if now.storage.engine != "memory":
             make_folder("value.disk_path", now.value.disk_path)
+        self._places = {"rocksdb.path": now.rocksdb.path, "value.disk_path": now.value.disk_path}
         self._disks = [] if now.storage.engine == "memory" else self._find_disks(now)
         in_force = engine.effective_options()
         self._guard = SpaceGuard(
@@ -98,12 +105,15 @@ class Storage:
             folder=now.backup.path,
             data=now.rocksdb.path,
             values=now.value.disk_path,
+            least_free=self._least_free,
         )
         if now.storage.engine != "memory":
             self._take_over(files)
             self.backups.tidy()
+        self._compare_clocks()
         self.operations = Operations(self._store, configuration, metrics, self.health)
         self._sweeper = Sweeper(engine, self._writer, clock)
+        self._scrub = Scrub(engine, self._writer, clock)
         self._evictor = Evictor(
             engine,
             self._writer,
@@ -111,9 +121,19 @@ class Storage:
             lambda key: key in recency or key in self._writer.cache.entries,
             ages,
             lambda batch: report_batch(metrics, audit, batch),
+            scrub=self._scrub,
             collect_orphans=self._writer.collect_orphans,
         )
+        self._folders = FolderWatch(self._find_folders(now), self._folder_changed)
         self._watch()
+
+    def _compare_clocks(self) -> None:
+        ahead = self._store.upkeep.clock_ahead_ms() / 1000
+        if ahead > 1:
+            _log.warn(
+                "the system's clock is {ahead} s behind the time that the data has reached; ttls go by the latter",
+                ahead=round(ahead),
+            )
 
     def _take_over(self, files: ValueFiles) -> None:
         files.claim(self._store.upkeep.identity(), empty=not self._writer.large_files)
@@ -125,21 +145,59 @@ class Storage:
     def _find_disks(self, now: Settings) -> list[Disk]:
         data, values = now.rocksdb.path, now.value.disk_path
 
-        def own_bytes(records: bool = True, files: bool = True) -> int:
-            return (folder_bytes(data) if records else 0) + (self._writer.files.taken if files else 0)
-
-        def disk(name: str, folder: str, **holds: bool) -> Disk:
+        def disk(name: str, data: str | None, values: str | None) -> Disk:
+            folder = data or values or ""
+            folders = Folders(
+                data=data,
+                values=values,
+                backups=now.backup.path,
+                figures=self.engine.statistics,
+                named=lambda: self._writer.named_files(),
+            )
             return Disk(
                 name,
                 measure=lambda: disk_usage(folder),
-                own_bytes=lambda: own_bytes(**holds),
+                holdings=folders.holdings,
                 wanted_free=lambda: self._guard.wanted_free(name),
-                **holds,
+                held=lambda pointer: self._writer.files.held(pointer),
+                records=data is not None,
+                files=values is not None,
             )
 
-        if same_disk(data, values):
-            return [disk("rocksdb.path", data)]
-        return [disk("rocksdb.path", data, files=False), disk("value.disk_path", values, records=False)]
+        if on_one_disk(data, values):
+            return [disk("rocksdb.path", data, values)]
+        return [disk("rocksdb.path", data, None), disk("value.disk_path", None, values)]
+
+    def _least_free(self, folder: str) -> int:
+        """Bytes that must stay free on the disk of a folder, so that no write of a client is refused."""
+        for guarded in self._guard.disks:
+            if on_one_disk(folder, self._places[guarded.name]):
+                usage, mark = disk_usage(folder), self._settings().eviction.high_water_mark
+                return least_free(usage, mark, guarded.headroom) + usage.total // 100
+        return 0
+
+    def _find_folders(self, now: Settings) -> list[Folder]:
+        folders = [Folder("backup.path", now.backup.path), Folder("logging.directory", now.logging.directory)]
+        folders = [folder for folder in folders if folder.path and os.path.isdir(folder.path)]
+        if now.storage.engine != "memory":
+            folders.append(Folder(_DATA, now.rocksdb.path, ("LOCK",)))
+            folders.append(Folder(_VALUES, now.value.disk_path, (OWNER,)))
+        return folders
+
+    def _folder_changed(self, folder: Folder, trouble: str | None) -> None:
+        """Without the data nothing is written, without the large values only small ones; the server is not ready.
+
+        Any thread.
+        """
+        if folder.key == _DATA:
+            self._writer.refusal = trouble and f"{trouble}; writes are refused"
+        if trouble is None:
+            self.health.recover(folder.key)
+            _log.info("{key}: the folder is as it was", key=folder.key)
+            return
+        if folder.key in (_DATA, _VALUES):
+            self.health.fail(folder.key, trouble)
+        _log.error("{trouble}", trouble=trouble)
 
     def _space_changed(self, reason: str | None) -> None:
         if reason is None:
@@ -162,7 +220,9 @@ class Storage:
         """Take up changed settings. Any thread; requests that run see either the old ones or the new."""
         self._store.limits = _limits(new)
         self._writer.resize_cache(new.cache.max_bytes)
-        self._writer.durable = new.rocksdb.options.sync
+        self._writer.durable, was_durable = new.rocksdb.options.sync, self._writer.durable
+        if self._writer.durable and not was_durable:
+            self._store.upkeep.mark_anew()
         self._writer.spill_threshold = _spill_threshold(new)
         if self._dated.recording != (new.eviction.policy == OLDEST):
             self._dated.record(new.eviction.policy == OLDEST)
@@ -171,6 +231,14 @@ class Storage:
         """Write down what the next run should know. The engine stays open. Raises StorageError."""
         self._writer.files.release()
         self._store.upkeep.mark_clock()
+
+    def check_folders(self, wanted: Settings) -> None:
+        """Raise StorageError when the folders of `wanted`, data and large values, do not belong together. Blocks."""
+        data, values = os.path.abspath(wanted.rocksdb.path), os.path.abspath(wanted.value.disk_path)
+        if data == os.path.abspath(self._settings().rocksdb.path):
+            check_owner(values, self._store.upkeep.identity(), empty=not self._writer.large_files)
+        elif not os.path.exists(os.path.join(data, "CURRENT")):
+            check_owner(values, "a database that is made at the start", empty=True)
 
     def plan_eviction(self) -> Plan:
         """What an eviction would do now. Blocks. Raises Unavailable while the server starts."""
@@ -186,7 +254,7 @@ class Storage:
         """The periodic tasks, not yet started."""
         settings, metrics = self._settings, self._metrics
         data = settings().rocksdb.path
-        expiry = ExpiryTask(self._sweeper, self._store, metrics, defer)
+        expiry = ExpiryTask(self._sweeper, self._scrub, self._store, metrics, defer)
         performance = PerformanceTask(metrics, reactor.seconds)
         tickers = [
             Ticker("expiry", reactor, lambda: settings().storage.expiry_interval, expiry.run),
@@ -211,6 +279,7 @@ class Storage:
         return [
             *tickers,
             Ticker("space", reactor, lambda: INTERVAL, space.run, at_once=True),
+            Ticker("folders", reactor, lambda: INTERVAL, lambda: defer(self._folders.look)),
             Ticker("eviction", reactor, lambda: settings().eviction.check_interval, eviction.run),
             Ticker("sampling", reactor, lambda: settings().monitoring.sample_interval, sampling.run, at_once=True),
         ]
@@ -237,6 +306,21 @@ class Storage:
         self._metrics.watch_total("kv_writes_refused", "Writes refused at the high-water mark.", lambda: guard.refused)
         self._metrics.watch(
             "kv_disk_nearly_full", "1 while writes are refused at the high-water mark.", lambda: bool(guard.reason)
+        )
+        self._metrics.watch(
+            "kv_clock_ahead_seconds",
+            "How far the time that ttls go by is ahead of a wall clock that was set back.",
+            lambda: store.upkeep.clock_ahead_ms() / 1000,
+        )
+        self._metrics.watch_total(
+            "kv_expiry_entries_replaced",
+            "Entries of the expiry index that went with the write that replaced their key.",
+            lambda: self._writer.index_entries.taken,
+        )
+        self._metrics.watch_total(
+            "kv_expiry_entries_scrubbed",
+            "Entries of the expiry index that belonged to no record and were found later.",
+            lambda: self._scrub.removed,
         )
         self._metrics.watch("kv_cache_bytes", "Bytes of the hot cache's entries.", lambda: self._writer.cache.size)
 

@@ -3,23 +3,39 @@
 The global reactor is named here and nowhere else.
 """
 
+# ruff: noqa: E402 - see open_closed_streams
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService, MultiService
-from twisted.internet import reactor
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
+from twisted.python.components import Componentized
+
+from .standard_streams import open_closed_streams
+
+# Here, since the reactor opens descriptors of its own as soon as it is imported.
+open_closed_streams()
+
+from twisted.internet import reactor
 
 from . import __version__
 from .assembly import Server
 from .config.manager import DEFAULT_RUNTIME_FILE, ConfigManager
 from .config.schema import KEYS
+from .config.settings import LoggingSettings
 from .core.errors import KvError
+from .log_writer import LogWriters
+from .true_time import keep_true_time
+from .twistd_log import LABEL, TwistdLog, of_application_file
+
+_log = Logger(namespace="kvtwisted")
 
 
 def _shown(default: object) -> str:
@@ -64,25 +80,74 @@ class Options(usage.Options):
 class _Command(MultiService):
     """The server as a command: what stops it from starting is one line on standard error and exit status 1."""
 
-    def __init__(self, reactor: Any, server: Server, twistd: Mapping[str, Any]) -> None:
-        """`twistd` is its options, to which it adds while it starts."""
+    def __init__(
+        self,
+        reactor: Any,
+        server: Server,
+        twistd: Mapping[str, Any],
+        logging: LoggingSettings,
+        writers: LogWriters,
+    ) -> None:
+        """`twistd` is its options, to which it adds while it starts; `writers` are those of the server."""
         super().__init__()
         self._reactor = reactor
         self._server = server
         server.setServiceParent(self)
         self._twistd = twistd
+        self._logging = logging
+        self._writers = writers
+        self._log: TwistdLog | None = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Belong to `parent`; as twistd's application, bring its log along. Ends the process if it cannot be opened."""
+        super().setServiceParent(parent)
+        # What runs an application file keeps twistd's options to itself.
+        if isinstance(parent, Componentized) and self._twistd and not self._twistd.get("logger"):
+            parent.setComponent(ILogObserver, self._open_log(self._twistd))
+
+    def privilegedStartService(self) -> None:
+        """Start to write twistd's log, since it forks no more, and take the ports while it may have any."""
+        if self._log is None:
+            options = of_application_file(globalLogPublisher)
+            if options is not None:
+                globalLogPublisher.addObserver(self._open_log(options))
+        if self._log is not None:
+            self._log.start(self._reactor)
+        with self._ending():
+            super().privilegedStartService()
+
+    def _open_log(self, options: Mapping[str, Any]) -> TwistdLog:
+        try:
+            self._log = TwistdLog(options, self._logging)
+        except OSError as error:
+            raise SystemExit(f"kvtwisted: twistd's log cannot be opened: {error}") from None
+        self._writers.add(LABEL, self._log.writer)
+        return self._log
 
     def startService(self) -> None:
         """Start the server, or end the process. From now on SIGHUP reads tokens and certificates anew."""
+        keep_true_time(self._reactor)
         # Before anybody can know that the server runs: left alone, this signal ends the process.
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
-        try:
+        with self._ending():
             super().startService()
-        except (KvError, OSError) as error:
-            self._clean_up(f"kvtwisted: {error}")
-            raise SystemExit(f"kvtwisted: {error}") from None
+        # Who starts a daemon may look into its log when the command has ended.
+        self._writers.settle()
         # Once it runs, the reactor has its own handlers.
         self._reactor.callWhenRunning(self._take_signals)
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except (KvError, OSError) as error:
+            message = self._server.explained(error)
+            if not self._twistd.get("nodaemon"):
+                # A daemon's standard error leads nowhere.
+                _log.critical("it does not start: {message}", message=message)
+                self._writers.settle()
+            self._clean_up(f"kvtwisted: {error}")
+            raise SystemExit(f"kvtwisted: {message}") from None
 
     def _take_signals(self) -> None:
         """Let the first signal stop the reactor, and no other: Twisted shows a traceback for a second one.
@@ -113,4 +178,6 @@ class _Command(MultiService):
 
 def makeService(options: Options) -> IService:
     """The service that twistd runs. Only constructs: twistd may still fork."""
-    return cast(IService, _Command(reactor, Server(reactor, options.manager), options.parent or {}))
+    writers = LogWriters()
+    server = Server(reactor, options.manager, writers)
+    return cast(IService, _Command(reactor, server, options.parent or {}, options.manager.running.logging, writers))

@@ -4,36 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from time import time
 from typing import Any, Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.error import CannotListenError
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from .background.ticker import Ticker
 from .config.origins import cors_origins
 from .config.settings import Settings
-from .core.errors import Unavailable
 from .core.health import Health
 from .http.bodies import body_limit
 from .http.cors import Cors
 from .http.deadlines import HANDSHAKE, ByteLimits, Patience
 from .http.hosts import Hosts, words
 from .http.site import HttpOptions, KvSite, make_site
-from .metrics import CONTENT_TYPE, Metrics
-from .rpc.listening import BACKLOG, joined
+from .metrics import Metrics
+from .rpc.listening import joined
 from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
 from .rpc.places import StreamPlaces
 from .rpc.threaded_server import ThreadedGrpcServer
 from .security.connections import Connections
 from .security.gate import Gate
+from .sockets import GRPC, HTTP, Sockets, refused
 from .threaded.administration import Administration
 from .threaded.facade import AsyncOperations
 from .threaded.health_checks import HealthChecks
+from .threaded.pool import defer_to_pool
 from .threaded.work import Work
 from .tls.listening import over_tls
 from .tls.renewal import ListenerCertificates
+
+#: Seconds between two looks at the ends of clients' certificates.
+EXPIRY_LOOK_SECONDS = 1.0
 
 _log = Logger(namespace="kvtwisted")
 
@@ -58,6 +62,8 @@ class Behind(NamedTuple):
     is_open: bool
     connections: Connections
     certificates: ListenerCertificates
+    #: Bound for those on the reactor, or bound when they start.
+    sockets: Sockets
     #: What takes the lines of the access log, if there is one.
     access_log: Callable[[bytes], None] | None
 
@@ -87,13 +93,14 @@ class Transports:
 
     def start(self) -> Addresses:
         """Listen. Raises Unavailable, naming host and port; then nothing listens."""
-        http, certificates = self._settings().http, self._behind.certificates
+        settings, certificates, sockets = self._settings(), self._behind.certificates, self._behind.sockets
+        http = settings.http
+        sockets.bind(settings)
         try:
             factory = over_tls(self._reactor, certificates.http, self._site, self._too_late)
-            port = self._reactor.listenTCP(http.port, factory, BACKLOG, http.host)
-        except CannotListenError as error:
-            reason = error.socketError.strerror
-            raise Unavailable(f"http: cannot listen on {http.host}:{error.port}: {reason}") from None
+            port = sockets.listen(self._reactor, HTTP, factory)
+        except OSError as error:
+            raise refused(HTTP, http.host, http.port, error) from None
         try:
             grpc_port = self._grpc.start()
         except BaseException:
@@ -130,6 +137,19 @@ class Transports:
         except Exception:
             _log.failure("limits of bytes did not all get to gRPC")
 
+    def tickers(self) -> list[Ticker]:
+        """What ends connections whose client's certificate has ended, if clients show any. Not yet started."""
+        settings = self._settings()
+        if not (settings.http.tls_client_ca or settings.grpc.tls_client_ca):
+            return []
+        return [Ticker("client certificates", self._reactor, lambda: EXPIRY_LOOK_SECONDS, self._end_expired)]
+
+    def _end_expired(self) -> None:
+        wall = time()
+        self._site.end_expired(wall)
+        if self._grpc.native is not None:
+            self._grpc.native.end_expired(wall)
+
     def watch(self, metrics: Metrics) -> None:
         """Have the connections, what they hold, and certificates shown."""
         site, deadlines, native = self._site, self._site.deadlines, self._grpc.native
@@ -143,6 +163,12 @@ class Transports:
                 metrics, "grpc", lambda: native.connections, lambda: budget.used, lambda: backlog.unsent,
                 lambda: budget.refused, native.cut_off,
             )  # fmt: skip
+        connections = self._behind.connections
+        metrics.watch_total(
+            "kv_connections_made_way",
+            "Idle connections closed for newcomers when all places were taken.",
+            lambda: connections.made_way,
+        )
         for reason in site.refused:
             metrics.watch_total(
                 "kv_http_refused",
@@ -199,9 +225,10 @@ class Transports:
             behind.checks,
             reactor=self._reactor,
             options=options,
-            metrics_text=(lambda: (CONTENT_TYPE, behind.metrics.text())) if monitored else None,
+            metrics_text=behind.metrics.exposition if monitored else None,
             max_response_bytes=lambda: self._settings().http.max_response_bytes,
             request_timeout=lambda: self._settings().limits.request_timeout,
+            max_batch_keys=lambda: self._settings().limits.max_batch_keys,
             connections=behind.connections,
         )
 
@@ -221,6 +248,7 @@ class Transports:
         )
         more: dict[str, Any] = {
             "max_response_bytes": lambda: self._settings().grpc.max_response_bytes,
+            "max_batch_keys": lambda: self._settings().limits.max_batch_keys,
             "request_timeout": lambda: self._settings().limits.request_timeout,
             "checks": behind.checks,
         }
@@ -230,12 +258,13 @@ class Transports:
                 self._reactor, gate, behind.work, health, options, **more,
                 connections=behind.connections,
             )  # fmt: skip
-            return _GrpcServer(native.start, native.stop, native.places, native)
+            listen = partial(behind.sockets.listen, self._reactor, GRPC)
+            return _GrpcServer(partial(native.start, listen), native.stop, native.places, native)
         threaded = ThreadedGrpcServer(gate, health, options, **more)
         reactor = self._reactor
         return _GrpcServer(
             threaded.start,
-            lambda grace: deferToThreadPool(reactor, reactor.getThreadPool(), threaded.stop, grace),
+            lambda grace: defer_to_pool(reactor, reactor.getThreadPool(), threaded.stop, grace),
             threaded.places,
         )
 

@@ -37,7 +37,7 @@ class World:
         self.counted: list[str] = []
         self.authentication = Authentication(
             self.reactor, lambda: settings, operations, Admission(8),
-            Audit(lambda line: None), self._defer, self.counted.append,
+            Audit(lambda line: None), self._defer, self.counted.append, writes=Audit(lambda line: None),
         )  # fmt: skip
         self.withdrawn: list[frozenset[Pass]] = []
         self.authentication.gate.watch(self.withdrawn.append)

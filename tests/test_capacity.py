@@ -72,7 +72,9 @@ def test_more_connections_than_descriptors(configured: int, warned: bool, monkey
     settings = replace(Settings(), limits=replace(LimitSettings(), max_connections=configured))
     refused: list[tuple[str, str]] = []
     with capturedLogs() as events:
-        connections = capacity.make_connections(lambda: settings, lambda *refusal: refused.append(refusal))
+        connections = capacity.make_connections(
+            lambda: settings, lambda *refusal: refused.append(refusal), is_open=True
+        )
     assert [event["configured"] for event in events if "configured" in event] == ([configured] if warned else [])
     entered = 0
     while connections.enter("http", f"10.0.{entered // 250}.{entered % 250}") is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any, Callable
 
@@ -13,7 +15,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.logger import capturedLogs, formatEvent
 
 from kvtwisted.core.errors import StorageFull, Unavailable
-from kvtwisted.lifecycle import Unwinding, make_folder
+from kvtwisted.lifecycle import Unwinding, make_folder, warn_of_open_folders
 
 
 def _unwound(unwinding: Unwinding) -> list[object]:
@@ -143,3 +145,24 @@ def test_new_folders_are_their_owners_alone(tmp_path: Path) -> None:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a" / "data").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o755
+
+
+def test_folders_that_others_can_get_at_are_named(tmp_path: Path) -> None:
+    """One line each, with what mends it; not for what a folder above keeps others from, nor for what is not there."""
+    above = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        above.chmod(0o755)
+        (above / "open").mkdir()
+        (above / "open").chmod(0o755)
+        (above / "closed").mkdir(0o750)
+        paths = {"rocksdb.path": above / "open", "backup.path": above / "closed", "value.disk_path": above / "none"}
+        with capturedLogs() as events:
+            warn_of_open_folders({name: str(path) for name, path in paths.items()})
+        said = f"can get at {above}/open (mode 0755); chmod o-rwx {above}/open mends it"
+        assert [formatEvent(event) for event in events] == [f"rocksdb.path: other users of this machine {said}"]
+        above.chmod(0o700)
+        with capturedLogs() as events:
+            warn_of_open_folders({"rocksdb.path": str(above / "open")})
+        assert events == []
+    finally:
+        shutil.rmtree(above)

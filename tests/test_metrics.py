@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import threading
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.operations import OPERATIONS, Recorder
-from kvtwisted.metrics import BUCKETS, CONTENT_TYPE, Metrics, StorageSample, Totals
+from kvtwisted.metrics import BUCKETS, CONTENT_TYPE, OPEN_METRICS, Metrics, StorageSample, Totals
 
 #: Section 8 of the contract.
 HISTOGRAMS = [
@@ -245,3 +247,27 @@ def test_two_servers_in_one_process() -> None:
     first, second = Scraped(), Scraped()
     first.metrics.operation("set", 1, 0.1, False)
     assert (first.value("kv_sets_total"), second.value("kv_sets_total")) == (1, 0)
+
+
+def test_both_formats_tell_the_same(scraped: Scraped) -> None:
+    """OpenMetrics, for those who ask for it, has the samples of the text format; each is named as it is."""
+    kind, text = scraped.metrics.exposition(False)
+    open_kind, open_text = scraped.metrics.exposition(True)
+    assert (kind, open_kind) == (CONTENT_TYPE, OPEN_METRICS)
+    assert (kind, open_kind) == (
+        "text/plain; version=0.0.4; charset=utf-8",
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    )
+    assert open_text.endswith(b"# EOF\n")
+
+    def samples(families: Any) -> set[tuple[str, str]]:
+        return {
+            (sample.name, str(sorted(sample.labels.items())))
+            for family in families
+            for sample in family.samples
+            if not sample.name.endswith("_created")
+        }
+
+    found = samples(open_metrics_families(open_text.decode()))
+    assert found == samples(text_string_to_metric_families(text.decode()))
+    assert "kv_gets_total" in {name for name, _ in found}

@@ -141,7 +141,7 @@ def test_refusals(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("revoke", "other", "--file", path) == (1, "")
     assert capsys.readouterr().err == "kvtwisted: there is no token 'other'\n"
     assert load(path) == before
-    os.chmod(path, 0o644)
+    os.chmod(path, 0o646)
     assert run("revoke", "app", "--file", path) == (1, "")
     assert "chmod 600" in capsys.readouterr().err
 

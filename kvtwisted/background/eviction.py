@@ -12,12 +12,12 @@ from twisted.logger import Logger
 from ..core.eviction import Batch, Disk, Eviction, EvictionRules, Evictor, Plan
 from ..core.victims import ORPHAN
 from ..metrics import Metrics
-from ..security.audit import SERVER, Audit
+from ..security.audit import SERVER, Auditing
 
 _log = Logger(namespace="kvtwisted.eviction")
 
 
-def report_batch(metrics: Metrics, audit: Audit, batch: Batch) -> None:
+def report_batch(metrics: Metrics, audit: Auditing, batch: Batch) -> None:
     """Log, count and audit one batch. Called on the pool thread that deleted it."""
     metrics.evicted(batch.reason, batch.keys, batch.freed)
     audit.record("eviction", SERVER, reason=batch.reason, keys=batch.keys, bytes=batch.freed)
@@ -74,28 +74,37 @@ class EvictionTask:
         if not self._enabled():
             if disk.records and disk.wanted_free():
                 # Whoever wants to write again deletes keys, and nothing of that comes back before a compaction.
-                self._evictor.reclaim()
+                self._evictor.collect_garbage(disk)
                 return True
             return False
         rules, percent = self._rules(), disk.measure().percent
         eviction = self._evictor.run(disk, rules)
         self._report(disk, rules, percent, eviction)
-        if eviction.freed >= eviction.needed:
+        if eviction.freed >= eviction.needed or eviction.scrubbing:
             return False
         if disk.records and disk.wanted_free():
-            self._evictor.reclaim()
+            self._evictor.collect_garbage(disk)
         return True
 
     def _report(self, disk: Disk, rules: EvictionRules, percent: float, eviction: Eviction) -> None:
         facts = {
             "disk": disk.name, "percent": round(percent, 1), "threshold": rules.threshold, "policy": rules.policy,
-            "freed": eviction.freed, "needed": eviction.needed,
+            "freed": eviction.freed, "needed": eviction.needed, "passing": eviction.passing,
         }  # fmt: skip
-        if eviction.futile:
+        if eviction.scrubbing:
+            _log.info(
+                "the disk of {disk} is {percent} % full (threshold {threshold} %); garbage goes before keys", **facts
+            )
+        elif eviction.futile:
             self._metrics.eviction_futile()
+            why = (
+                "but {passing} bytes there are backups, and what the server needs for a while"
+                if eviction.passing
+                else "but not of what this server stores"
+            )
             _log.warn(
-                "the disk of {disk} is {percent} % full (threshold {threshold} %), but not of what this server stores: "
-                "{needed} bytes would have to go; nothing is evicted", **facts,
+                "the disk of {disk} is {percent} % full (threshold {threshold} %), " + why + ": {needed} bytes would "
+                "have to go; nothing is evicted", **facts,
             )  # fmt: skip
         elif eviction.freed < eviction.needed:
             _log.warn(

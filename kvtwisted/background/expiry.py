@@ -1,4 +1,6 @@
-"""The expiry sweep as a periodic task: slices of deletions in a pool thread until nothing expired is left."""
+"""The expiry sweep as a periodic task: slices of deletions in a pool thread until nothing expired is left.
+
+With it goes the scrub of the expiry index, as far as one is due."""
 
 from __future__ import annotations
 
@@ -9,12 +11,15 @@ from twisted.logger import Logger
 
 from ..core.errors import StorageError, Unavailable
 from ..core.expiry import Sweeper
+from ..core.scrub import Scrub
 from ..core.store import Store
 from ..metrics import Metrics
 
 SLICE = 1000
 #: Slices in one turn, so that a turn of the loop always ends; the next one comes after the interval.
 TURN = 100
+#: Of a wall clock that is so far behind, it is taken that it was set back.
+FAR_AHEAD_MS = 1000
 
 _log = Logger(namespace="kvtwisted.expiry")
 
@@ -23,10 +28,16 @@ class ExpiryTask:
     """`work` for a Ticker: deletes what has expired."""
 
     def __init__(
-        self, sweeper: Sweeper, store: Store, metrics: Metrics, defer: Callable[[Callable[[], int]], Deferred[int]]
+        self,
+        sweeper: Sweeper,
+        scrub: Scrub,
+        store: Store,
+        metrics: Metrics,
+        defer: Callable[[Callable[[], int]], Deferred[int]],
     ) -> None:
         """`defer` runs a function in a pool thread."""
         self._sweeper = sweeper
+        self._scrub = scrub
         self._store = store
         self._metrics = metrics
         self._defer = defer
@@ -39,6 +50,7 @@ class ExpiryTask:
     def _sweep(self) -> int:
         try:
             deleted = self._delete()
+            self._scrub.turn()
         except (StorageError, Unavailable) as error:
             # Once, not at every turn: a full disk may last.
             if not self._failing:
@@ -56,8 +68,9 @@ class ExpiryTask:
             self._metrics.expired(len(swept.deleted))
             if not swept.more:
                 break
-        if deleted or self._sweeper.pending():
-            # Keys with a deadline exist: a later run must not go back before what this one has seen.
+        if deleted or self._sweeper.pending() or self._store.upkeep.clock_ahead_ms() > FAR_AHEAD_MS:
+            # Keys with a deadline exist, or the wall clock is behind, and the next one may get a deadline by this one:
+            # a later run must not go back before what this one has seen.
             self._store.upkeep.mark_clock()
         return deleted
 

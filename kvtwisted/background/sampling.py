@@ -68,7 +68,8 @@ class SamplingTask:
             self._failure = None
             if failing:
                 _log.info("writes work again")
-        with suppress(Unavailable):  # there is nothing to measure while the storage is being reopened
+        # There is nothing to measure while the storage is being reopened, or its folder is gone.
+        with suppress(Unavailable, FileNotFoundError):
             sample = self._sample()
             self._metrics.sampled(sample)
             for use in sample.uses:

@@ -41,6 +41,8 @@ class Ticker(Service):
         self._loop.clock = clock
         self._ended: Deferred[Any] = succeed(None)
         self._busy = False
+        # What kept the last call from its work, which is told of once.
+        self._condition: str | None = None
 
     def startService(self) -> None:
         """Start the loop."""
@@ -70,11 +72,17 @@ class Ticker(Service):
 
     def _tick(self) -> Deferred[Any]:
         self._busy = True
-        return maybeDeferred(self._work).addErrback(self._failed).addBoth(self._done)
+        return maybeDeferred(self._work).addCallbacks(self._worked, self._failed).addBoth(self._done)
+
+    def _worked(self, result: Any) -> None:
+        self._condition = None
 
     def _failed(self, failure: Failure) -> None:
-        if failure.check(KvError):  # a condition that comes and goes, and no bug
-            _log.warn("{task} goes on at its next turn: {error}", task=self.name, error=failure.getErrorMessage())
+        if failure.check(KvError, OSError):  # a condition that comes and goes, and no bug
+            condition = failure.getErrorMessage()
+            if condition != self._condition:
+                _log.warn("{task} goes on at its next turn: {error}", task=self.name, error=condition)
+            self._condition = condition
             return
         _log.failure("{task} failed; it goes on at its next turn", failure=failure, task=self.name)
 

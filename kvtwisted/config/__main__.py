@@ -31,7 +31,7 @@ def row_of(key: Key) -> str:
         key.type,
         f"`{json.dumps(key.default)}`",
         _allowed(key),
-        ("at once" if key.live else "at restart") + (", guarded" if key.guarded else ""),
+        ("at once" if key.live else "at restart") + (f", guarded ({key.guarded})" if key.guarded else ""),
         f"`{key.env}`",
         key.help,
     )

@@ -7,10 +7,10 @@ goes by. They differ in the keys that were changed at run time and need a restar
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from typing import Any, Callable
 
 from ..core.author import ANONYMOUS, Author
 from ..core.durable import replace_file
-from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied, StorageError, StorageFull
+from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied
+from ..core.paths import kind_of
 from ..core.strict_json import loads
 from .schema import KEYS, build, flatten, to_document
 from .settings import Settings
@@ -38,9 +39,12 @@ Listener = Callable[[Settings, Settings], None]
 #: Called with what happened ("config_changed" or "config_refused"), who did it, and what is to be said of it.
 Auditor = Callable[[str, str, Mapping[str, object]], None]
 
+#: Called with the settings that are configured and those that would be. Raises InvalidConfig, naming the key, when the
+#: next start could not go by them. May block; leaves nothing behind.
+Rehearsal = Callable[[Settings, Settings], None]
+
 #: Where updates at run time are kept when there is no configuration file to stand beside.
 DEFAULT_RUNTIME_FILE = "kvtwisted.runtime.json"
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _log = logging.getLogger(__name__)
 
 Flat = dict[str, object]
@@ -52,6 +56,7 @@ class _Layers:
 
     file: Flat
     pins: Mapping[str, Pin]
+    file_path: str | None = None
 
     def settings(self, runtime: Flat) -> Settings:
         return build({**self.file, **runtime, **{name: pin.value for name, pin in self.pins.items()}})
@@ -78,6 +83,8 @@ class ConfigManager:
         self._listeners: list[Listener] = []
         #: Told of each update, accepted or refused, on the updating thread. Must not raise.
         self.audit: Auditor = lambda event, who, facts: None
+        #: Tries a change before it is taken, on the updating thread.
+        self.rehearse: Rehearsal = lambda configured, wanted: None
         self._lock = threading.RLock()
         self._notifying = False
 
@@ -100,12 +107,20 @@ class ConfigManager:
         runtime_path = os.path.abspath(runtime_path)
         file = {} if config_path is None else load_file(config_path)
         runtime = load_runtime_file(runtime_path)
-        layers = _Layers(file, {**environment_pins(environ), **flag_pins(flags)})
+        layers = _Layers(file, {**environment_pins(environ), **flag_pins(flags)}, config_path)
         try:
             return cls(layers, runtime, runtime_path)
         except InvalidConfig as error:
-            layers.settings({})  # raises when the runtime file is not what makes the layers clash
+            try:
+                layers.settings({})
+            except InvalidConfig as without:  # the runtime file is not what makes the layers clash
+                raise InvalidConfig(_explained(str(without), layers, {}, runtime_path)) from without
             raise runtime_file_refused(runtime_path, error) from error
+
+    @property
+    def runtime_path(self) -> str:
+        """Where updates at run time are kept."""
+        return self._runtime_path
 
     @property
     def settings(self) -> Settings:
@@ -121,6 +136,14 @@ class ConfigManager:
         """The JSON text of `settings`, nested, for GetConfig."""
         return json.dumps(to_document(self._state.settings), ensure_ascii=False)
 
+    def explained(self, message: str, *keys: str) -> str:
+        """`message`, of a start that failed, with the value of each key that it names and where that comes from.
+
+        `keys` are meant where it names none.
+        """
+        state = self._state
+        return _explained(message, self._layers, state.runtime, self._runtime_path, keys)
+
     def subscribe(self, listener: Listener) -> None:
         """Call `listener(old, new)` with the running settings after each update; they may be equal.
 
@@ -135,9 +158,9 @@ class ConfigManager:
         try:
             document = loads(text, MAX_DEPTH)
         except InvalidRequest as error:
-            refusal = InvalidConfig(f"the configuration: {error}")
-            self.audit("config_refused", author.name, {"reason": str(refusal)})
-            raise refusal from error
+            reason = f"the configuration: {error}"
+            self.audit("config_refused", author.name, {"reason": reason})
+            raise InvalidConfig(reason) from error
         return self.update(document, author)
 
     def update(self, document: object, author: Author = ANONYMOUS) -> list[str]:
@@ -146,9 +169,10 @@ class ConfigManager:
         The change is on disk before it takes effect. Returns, sorted, every key whose configured value needs a restart
         to be the running one. Blocks for the fsyncs and the listeners; any thread may call it.
 
-        Raises `InvalidConfig` when a key is unknown, a value is refused, or the environment or the command line has set
-        a key to another value; `PermissionDenied` when a guarded key would change and `author` does not administer the
-        server; `StorageFull` or `StorageError` when the change cannot be saved.
+        Raises `InvalidConfig` when a key is unknown, a value is refused, the server could not start with it, or the
+        environment or the command line has set a key to another value; `PermissionDenied` when a guarded key would
+        change and `author` does not administer the server; `StorageError` when the change cannot be saved:
+        `StorageFull`, or `UnusablePath`.
         """
         try:
             return self._update(document, author)
@@ -166,6 +190,8 @@ class ConfigManager:
             settings = self._layers.settings(runtime)
             changed = _changed(before.settings, settings)
             _check_guarded(changed, author)
+            if changed:
+                self.rehearse(before.settings, settings)
             after = _State(runtime, settings, _with_live_keys(before.running, settings))
             if runtime != before.runtime:
                 self._save(runtime)
@@ -191,9 +217,9 @@ class ConfigManager:
         try:
             replace_file(self._runtime_path, text.encode("utf-8"))
         except OSError as error:
-            kind = StorageFull if error.errno in _NO_SPACE else StorageError
-            raise kind(
-                f"the configuration was not changed: {self._runtime_path} cannot be saved: {error.strerror}"
+            raise kind_of(error)(
+                f"the configuration was not changed: {self._runtime_path} (--runtime-config) cannot be saved: "
+                f"{error.strerror}"
             ) from error
 
     def _notify(self, old: Settings, new: Settings) -> None:
@@ -229,6 +255,28 @@ def _check_guarded(changed: Mapping[str, object], author: Author) -> None:
     guarded = [name for name in changed if KEYS[name].guarded]
     if guarded and not author.administers:
         raise PermissionDenied(f"{guarded[0]} is changed by those alone whose token has the operation admin")
+
+
+_NAMES = re.compile("|".join(sorted(map(re.escape, KEYS), key=len, reverse=True)))
+
+
+def _explained(message: str, layers: _Layers, runtime: Flat, runtime_path: str, keys: tuple[str, ...] = ()) -> str:
+    """See `ConfigManager.explained`."""
+    named = list(dict.fromkeys(_NAMES.findall(message))) or list(keys)
+    return "; ".join([message, *[_origin(name, layers, runtime, runtime_path) for name in named]])
+
+
+def _origin(name: str, layers: _Layers, runtime: Flat, runtime_path: str) -> str:
+    pin = layers.pins.get(name)
+    if pin is not None:
+        value, by = pin.value, f"set by the {pin.by}"
+    elif name in runtime:
+        value, by = runtime[name], f"set in {runtime_path}, which keeps changes made at run time"
+    elif name in layers.file:
+        value, by = layers.file[name], f"set in {layers.file_path}"
+    else:
+        value, by = KEYS[name].default, "its default"
+    return f"{name} is {json.dumps(value)}, {by}"
 
 
 def _nested(flat: Flat) -> dict[str, Any]:

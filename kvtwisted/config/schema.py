@@ -43,7 +43,8 @@ class Key:
     high: int | None
     choices: tuple[str, ...]
     live: bool
-    guarded: bool
+    #: Why it is guarded (of `core.options.GUARDS`); empty: it is not.
+    guarded: str
     help: str
 
     @property

@@ -47,9 +47,9 @@ class Admission:
         """What they have."""
         return self._bytes
 
-    def share(self) -> Share:
-        """For one principal: what enters there has entered here too."""
-        return Share(self, self._share, self._max_bytes * self._share / self._capacity)
+    def share(self, reserve: int = 0) -> Share:
+        """For one principal: what enters there has entered here too, also up to `reserve` more than the capacity."""
+        return Share(self, self._share, self._max_bytes * self._share / self._capacity, reserve)
 
     def enter(self, size: int = 0) -> None:
         """Count in one request of `size` bytes. Raises Overloaded at a capacity and Unavailable after `close`."""
@@ -57,6 +57,15 @@ class Admission:
             if self._in_flight >= self._capacity or self._closed or self._bytes + size > self._max_bytes:
                 self._look(size)
             self._in_flight += 1
+            self._bytes += size
+
+    def grow(self, size: int) -> None:
+        """A request that has entered turns out to have `size` bytes more. Raises Overloaded where they do not fit.
+
+        They leave with it. As in `enter`, what no other request shares the room with goes in.
+        """
+        with self._lock:
+            self._look_again(size)
             self._bytes += size
 
     def check(self, size: int = 0) -> None:
@@ -84,6 +93,10 @@ class Admission:
         if size and self._bytes and self._bytes + size > self._max_bytes:
             self._refuse(f"too many bytes in requests: {self._bytes_limit} {self._max_bytes:.0f}; try again")
 
+    def _look_again(self, size: int) -> None:
+        if self._in_flight > 1 and self._bytes + size > self._max_bytes:
+            self._refuse(f"too many bytes in requests: {self._bytes_limit} {self._max_bytes:.0f}; try again")
+
     def _refuse(self, reason: str) -> None:
         self.refused += 1
         raise Overloaded(reason)
@@ -95,8 +108,10 @@ class Share(Admission):
     _requests_limit = "limits.max_in_flight_per_principal is"
     _bytes_limit = "of limits.max_bytes_in_flight each principal may have"
 
-    def __init__(self, whole: Admission, capacity: int, max_bytes: float) -> None:
+    def __init__(self, whole: Admission, capacity: int, max_bytes: float, reserve: int) -> None:
         super().__init__(capacity, max_bytes)
+        # Of requests of the whole that are let in beyond its capacities.
+        self._reserve = reserve
         self._whole = whole
         self._lock = whole._lock
         self.overdue = whole.overdue
@@ -108,17 +123,33 @@ class Share(Admission):
             if self._in_flight >= self._capacity or self._bytes + size > self._max_bytes:
                 self._look(size)
             if whole._in_flight >= whole._capacity or whole._closed or whole._bytes + size > whole._max_bytes:
-                whole._look(size)
+                self._look_at_whole(size)
             self._in_flight += 1
             self._bytes += size
             whole._in_flight += 1
+            whole._bytes += size
+
+    def grow(self, size: int) -> None:
+        """See `Admission.grow`."""
+        whole = self._whole
+        with self._lock:
+            self._look_again(size)
+            whole._look_again(size)
+            self._bytes += size
             whole._bytes += size
 
     def check(self, size: int = 0) -> None:
         """See `Admission.check`."""
         if self._in_flight >= self._capacity or self._bytes + size > self._max_bytes:
             self._look(size)
-        self._whole.check(size)
+        whole = self._whole
+        if whole._in_flight >= whole._capacity or whole._closed or whole._bytes + size > whole._max_bytes:
+            self._look_at_whole(size)
+
+    def _look_at_whole(self, size: int) -> None:
+        whole = self._whole
+        if whole._closed or whole._in_flight >= whole._capacity + self._reserve or self._in_flight >= self._reserve:
+            whole._look(size)
 
     def leave(self, requests: int = 1, size: int = 0) -> None:
         """See `Admission.leave`."""

@@ -8,11 +8,15 @@ Note [A backup's value files]: the copy of the database is made within `ValueFil
 files of large values. Until the block ends no file goes that a record named when it began, so every record of the copy
 finds its file. Files that came later are linked too; no record of the copy names them, and a server that is started on
 the backup removes them as orphans.
+
+Note [Room for a backup]: what can be linked is found out by one link, and what must be copied is added up, before
+anything is. A backup that would leave less free than must stay free for writes is refused, and so is each piece of one
+for which there is no room any more because others have written meanwhile: the backup fails then, and nobody else. Data
+is never evicted for it: see Note [What deleting gives back].
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -24,10 +28,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Callable, NamedTuple
 
-from .copying import Copying, moved, sync, tree_bytes
+from .copying import Copying, can_link, can_move, moved, sync, tree_bytes
+from .disk import disk_usage, on_one_disk
 from .engine import Engine
 from .errors import InvalidRequest, Overloaded, StorageError, StorageFull, Unavailable
 from .large_values import ValueFiles
+from .paths import kind_of
 
 #: The folders of a backup, and its manifest.
 DATA_FOLDER, VALUE_FOLDER, MANIFEST = "data", "value_data", "backup.json"
@@ -35,12 +41,12 @@ DATA_FOLDER, VALUE_FOLDER, MANIFEST = "data", "value_data", "backup.json"
 FORMAT = 1
 #: Within the data folder, so that it is surely on the same file system: where the engine makes its copy.
 STAGING = "backup.tmp"
+#: What the name of a backup's folder begins with until it is whole.
+UNFINISHED = ".unfinished-"
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _LOCK = ".lock"
-_UNFINISHED = ".unfinished-"
 _VALUE_SUBFOLDER = re.compile("[0-9a-f]{2}")
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Backup(NamedTuple):
@@ -72,11 +78,13 @@ class Backups:
         folder: str,
         data: str,
         values: str,
+        least_free: Callable[[str], int] = lambda folder: 0,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`folder` is where backups go; `data` and `values` are the folders of `engine` and `files`.
 
         `identity` gives the database's, which the copied values must carry; `now` is in seconds since 1970.
+        `least_free` gives the bytes that must stay free on the disk of a folder.
         """
         self._engine = engine
         self._files = files
@@ -84,6 +92,7 @@ class Backups:
         self._folder = os.path.abspath(folder)
         self._data = data
         self._values = values
+        self._least_free = least_free
         self._now = now
         self._stopping = threading.Event()
 
@@ -128,11 +137,12 @@ class Backups:
 
     def _create(self, name: str, begun: float) -> Backup:
         started = time.monotonic()
-        temporary = os.path.join(self._folder, _UNFINISHED + name)
+        temporary = os.path.join(self._folder, UNFINISHED + name)
         try:
             os.mkdir(temporary)
-            copying = Copying(self._check)
-            self._copy_all(temporary, copying)
+            least = self._least_free(temporary)
+            copying = Copying(self._check, lambda size: self._check_room(temporary, size, least))
+            self._copy_all(temporary, copying, least)
             backup = Backup(
                 name,
                 self._path(name),
@@ -155,7 +165,7 @@ class Backups:
             self._remove_staging()
         return backup
 
-    def _copy_all(self, target: str, copying: Copying) -> None:
+    def _copy_all(self, target: str, copying: Copying, least: int) -> None:
         """See Note [A backup's value files]."""
         data, values = os.path.join(target, DATA_FOLDER), os.path.join(target, VALUE_FOLDER)
         staging = os.path.join(self._data, STAGING)
@@ -165,26 +175,37 @@ class Backups:
         of_copy.claim(self._identity(), empty=True)
         of_copy.release()
         with self._files.reading():
+            of_values = self._check_all_room(target, least)
             self._engine.checkpoint(staging)
-            elsewhere = not moved(staging, data)
-            self._check_room(target, staging if elsewhere else None)
-            if elsewhere:
-                copying.folder(staging, data)
-            else:
+            if moved(staging, data):
                 copying.count(data)
+            else:
+                # What is written to the database meanwhile is in it too.
+                self._check_room(target, tree_bytes(staging) + of_values, least)
+                copying.folder(staging, data)
             for sub in sorted(filter(_VALUE_SUBFOLDER.fullmatch, os.listdir(self._values))):
                 copying.folder(os.path.join(self._values, sub), os.path.join(values, sub))
         sync(values)
 
-    def _check_room(self, target: str, staging: str | None) -> None:
-        """Raise StorageFull if what must be copied, because it cannot be linked, does not fit where `target` is."""
-        needed = 0 if staging is None else tree_bytes(staging)
-        if os.stat(self._values).st_dev != os.stat(target).st_dev:
-            needed += tree_bytes(self._values)
-        figures = os.statvfs(target)
-        free = figures.f_bavail * figures.f_frsize
-        if needed > free:
-            raise StorageFull(f"a backup needs {needed} bytes in {self._folder}, where {free} are free")
+    def _check_all_room(self, target: str, least: int) -> int:
+        """Raise StorageFull unless there is room for all that must be copied, since it cannot be linked, where `target`
+        is and where the engine makes its copy. Returns the bytes of the values among that."""
+        database = tree_bytes(self._data, (STAGING, f"{STAGING}.tmp"))
+        in_staging = database * (self._engine.copies or not can_link(self._data, self._data))
+        of_values = 0 if can_link(self._values, target) else tree_bytes(self._values)
+        in_target = of_values + (0 if can_move(self._data, target) else database)
+        if in_staging:
+            together = on_one_disk(self._data, target)
+            self._check_room(self._data, in_staging + in_target * together, self._least_free(self._data))
+        self._check_room(target, in_target, least)
+        return of_values
+
+    def _check_room(self, folder: str, needed: int, least: int) -> None:
+        free = disk_usage(folder).free
+        if needed and needed > free - least:
+            place = folder if folder == self._data else self._folder
+            stay = f", of which {least} must stay so" if least else ""
+            raise StorageFull(f"a backup needs {needed} bytes in {place}, where {free} are free{stay}")
 
     def _free_name(self, begun: float) -> str:
         plain = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(begun))
@@ -216,7 +237,7 @@ class Backups:
     def _remove_leftovers(self) -> None:
         self._remove_staging()
         for name in os.listdir(self._folder):
-            if name.startswith(_UNFINISHED):
+            if name.startswith(UNFINISHED):
                 shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
 
     def _remove_staging(self) -> None:
@@ -260,6 +281,7 @@ def _write_manifest(folder: str, backup: Backup) -> None:
 
 
 def _translated(error: OSError) -> StorageError:
-    if error.errno in _NO_SPACE:
+    kind = kind_of(error)
+    if kind is StorageFull:
         return StorageFull("no space left for a backup")
-    return StorageError(f"cannot make a backup: {error.strerror}: {error.filename!r}")
+    return kind(f"backup.path: cannot make a backup: {error.strerror}: {error.filename!r}")

@@ -78,13 +78,18 @@ class BatchReader:
 
     def _mget_stored(self, keys: Sequence[bytes], budget: int, at_once: int, version: int) -> dict[bytes, bytes]:
         """The answer from the engine, `at_once` keys from one view."""
-        now = self._clock.now_ms()
+        now, expired = self._clock.now_ms(), 0
         found: dict[bytes, bytes] = {}
         recency, caching = self._recency, bool(self._cache.max_bytes)
         size = 0
 
         def is_live(stored: bytes) -> bool:
-            return not expiry.is_expired(records.decode(stored).expires_at_ms, now)
+            nonlocal expired
+            deadline = records.decode(stored).expires_at_ms
+            if not expiry.is_expired(deadline, now):
+                return True
+            expired = max(expired, deadline)
+            return False
 
         with self._files.reading():
             for first in range(0, len(keys), at_once):
@@ -97,6 +102,7 @@ class BatchReader:
                         record = records.decode(stored)
                         expires_at_ms = record.expires_at_ms
                         if expiry.is_expired(expires_at_ms, now):
+                            expired = max(expired, expires_at_ms)
                             continue
                         if record.pointer is not None:
                             _check_budget(size + len(key) + record.pointer.length + ENTRY_OVERHEAD, budget)
@@ -106,6 +112,7 @@ class BatchReader:
                     if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and caching:
                         self._writer.offer(version, key, stored, expires_at_ms)
                 _check_budget(size, budget)
+        self._clock.tell(expired)
         return found
 
 

@@ -16,9 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from .cache import HotCache
-from .engine import DATA, FILES, Engine, Mutation
-from .errors import KvError, WriteStalled
+from .engine import DATA, EXPIRY, FILES, Engine, Mutation
+from .errors import KvError, LostFolder, WriteStalled
 from .file_index import FileIndex
+from .frames import without_frames
+from .index_entries import IndexEntries
 from .large_values import Collected, ValueFiles
 from .records import Pointer
 from .views import WrittenRange
@@ -40,6 +42,10 @@ class CommitOrder:
         #: See Note [The version tells of writes].
         self.version = 0
         self._index = FileIndex(engine, files, self._lock)
+        #: Why every write is refused, as long as the folder of the data is not what it was. May be set at any time.
+        self.refusal: str | None = None
+        #: Takes entries of the expiry index along with what replaces their keys.
+        self.index_entries = IndexEntries()
         #: Whether the engine failed the last batch.
         self._failing = False
         self._sync_lock = threading.Lock()
@@ -49,7 +55,11 @@ class CommitOrder:
         """Bring writes into the engine as one batch, and settle them unless RocksDB stalls."""
         mutations: list[Mutation] = []
         pending: dict[bytes, Pointer | None] = {}
+        dated = False
         for write in batch:
+            if not write.plain or write.size != write.stores:  # it has a ttl, or deletes
+                dated = True
+                mutations += self.index_entries.replace(write.changes)
             mutations += write.mutations()
             if write.large or pending or self._index.pointers:
                 mutations += self._index.prepare(write, pending)
@@ -62,10 +72,12 @@ class CommitOrder:
         try:
             self._engine.write(mutations)
         except KvError as failure:
-            error = failure
+            error = without_frames(failure)
         finally:
             self.version += 1
         if error is not None:
+            if dated:
+                self.index_entries.undo()
             for key in blanked:
                 self.cache.drop(key)
             if not isinstance(error, WriteStalled):
@@ -75,10 +87,24 @@ class CommitOrder:
                     write.settle(error)
             return
         self._failing = False
+        if dated:
+            self.index_entries.keep()
         self.cache.fill_all(blanked)
         self._index.keep(batch, pending)
         for write in batch:
             write.settle()
+
+    def write_own(self, mutations: Sequence[Mutation]) -> None:
+        """Write entries of the server's own, in order with users' writes, so that `sync` is for them too.
+
+        Raises WriteStalled rather than wait.
+        """
+        with self._lock:
+            self.version += 1
+            try:
+                self._engine.write(mutations)
+            finally:
+                self.version += 1
 
     def _strike(self, keys: Sequence[bytes]) -> None:
         for watch in self._watches:
@@ -137,6 +163,11 @@ class CommitOrder:
         """How many files records point to."""
         return len(self._index.pointers)
 
+    def named_files(self) -> set[bytes]:
+        """The names of those files."""
+        with self._lock:
+            return {pointer.name for pointer in self._index.pointers.values()}
+
     def resize_cache(self, max_bytes: int) -> None:
         """Change the hot cache's limit."""
         with self._lock:
@@ -187,6 +218,8 @@ class CommitOrder:
         Returns the keys deleted. Raises WriteStalled rather than wait.
         """
         with self._lock:
+            if self.refusal is not None:
+                raise LostFolder(self.refusal)
             deleted = [key for key in condemned if key in watch]
             mutations: list[Mutation] = list(also)
             for key in deleted:
@@ -207,6 +240,18 @@ class CommitOrder:
             finally:
                 self.version += 1
             had_files = self._index.forget(deleted)
+            self.index_entries.forget(deleted)
         if had_files:
             self.sync()
         return deleted
+
+    def unindex_watched(self, watch: set[bytes], stale: Mapping[bytes, bytes]) -> int:
+        """Remove entries of the expiry index whose key is still on `watch`: they are given with their keys.
+
+        Returns how many went. Raises WriteStalled rather than wait.
+        """
+        with self._lock:
+            mutations: list[Mutation] = [(EXPIRY, entry, None) for entry, key in stale.items() if key in watch]
+            if mutations:
+                self._engine.write(mutations)
+        return len(mutations)

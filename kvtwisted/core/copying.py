@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Callable
+
+from .disk import BLOCK
 
 _CHUNK = 1 << 20
 #: Why a file cannot be linked, but perhaps copied: another file system, one without links, or too many of them.
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
+_TRIAL = ".kvtwisted-link"
 
 
 class Copying:
     """Takes files over, by a link where that is possible, and counts them."""
 
-    def __init__(self, check: Callable[[], None]) -> None:
-        """`check` is asked often, and raises what ends it all."""
+    def __init__(self, check: Callable[[], None], room: Callable[[int], None] = lambda size: None) -> None:
+        """`check` is asked often, and raises what ends it all. `room` is told of so many bytes before they are written
+        to the target, and raises what refuses them."""
         self._check = check
+        self._room = room
         self.files = 0
         self.bytes = 0
 
@@ -57,6 +63,7 @@ class Copying:
     def _copy(self, source: str, target: str) -> None:
         with open(source, "rb", buffering=0) as old, open(target, "xb", buffering=0) as new:
             while chunk := old.read(_CHUNK):
+                self._room(len(chunk))
                 left = memoryview(chunk)
                 while left:
                     left = left[os.write(new.fileno(), left) :]
@@ -79,13 +86,46 @@ def moved(source: str, target: str) -> bool:
     return True
 
 
-def tree_bytes(folder: str) -> int:
-    """Bytes of all files below `folder`; those that vanish meanwhile do not count."""
+def can_link(source: str, target: str) -> bool:
+    """Whether files of one folder can be linked into another, found out by one link: the device's number does not tell,
+    since two mounts of one file system have the same."""
+    return _tried(source, target, lambda old, new: os.link(old, new, follow_symlinks=False))
+
+
+def can_move(source: str, target: str) -> bool:
+    """Whether files of one folder can be renamed into another, found out by one that is."""
+    return _tried(source, target, os.rename)
+
+
+def _tried(source: str, target: str, act: Callable[[str, str], None]) -> bool:
+    old, new = os.path.join(source, _TRIAL), os.path.join(target, f"{_TRIAL}ed")
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(new)  # what a crash left
+        with open(old, "wb"):
+            act(old, new)
+        return True
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return False
+    finally:
+        for path in (old, new):
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def tree_bytes(folder: str, passing_over: Collection[str] = ()) -> int:
+    """Bytes of all files below `folder` as they take space, in whole blocks; those that vanish meanwhile do not count.
+
+    Sub-folders of the names `passing_over` are left out.
+    """
     total = 0
-    for path, _, files in os.walk(folder):
+    for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in passing_over]
         for file in files:
             with suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(path, file)).st_size
+                total += -(-os.lstat(os.path.join(path, file)).st_size // BLOCK) * BLOCK
     return total
 
 

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 #: What files take space in, on most file systems.
 BLOCK = 4096
+#: Bytes of the file that tells whether two folders share their space, and how far their figures may be apart for that.
+_TRIAL_BYTES, _ALIKE = 4 << 20, 256 << 20
+_TRIAL = ".kvtwisted-trial"
 
 
 class DiskUsage(NamedTuple):
@@ -44,6 +47,37 @@ def disk_usage(path: str) -> DiskUsage:
     )
 
 
+def on_one_disk(path: str, other: str) -> bool:
+    """Whether two folders share their free space. Raises OSError when there is no such path.
+
+    The device's number does not tell: volumes of one pool have different ones, and folders with a quota each have the
+    same. So where the figures of both could be those of one disk, a file is written to the one, and the other looked
+    at.
+    """
+    here, there = disk_usage(path), disk_usage(other)
+    if abs(here.free - there.free) > _ALIKE:
+        return False
+    if os.stat(path).st_dev == os.stat(other).st_dev:
+        return here.total == there.total
+    return min(here.free, there.free) > 8 * _TRIAL_BYTES and _takes_from(path, other)
+
+
+def _takes_from(path: str, other: str) -> bool:
+    """Whether a file at `path` takes space from `other`, and gives it back. Others may write meanwhile."""
+    trial = os.path.join(path, _TRIAL)
+    before = disk_usage(other).free
+    try:
+        with open(trial, "wb", buffering=0) as file:
+            os.posix_fallocate(file.fileno(), 0, _TRIAL_BYTES)
+            os.fsync(file.fileno())
+        between = disk_usage(other).free
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(trial)
+    after = disk_usage(other).free
+    return before - between >= _TRIAL_BYTES // 2 and after - between >= _TRIAL_BYTES // 2
+
+
 def out_of_inodes(path: str) -> bool:
     """Whether what keeps files from being made at `path` is that no inode is free, however many bytes are."""
     try:
@@ -56,11 +90,6 @@ def out_of_inodes(path: str) -> bool:
 def blocks_of(length: int) -> int:
     """Bytes of the whole blocks that a file of so many bytes takes."""
     return -(-length // BLOCK) * BLOCK
-
-
-def same_disk(path: str, other: str) -> bool:
-    """Whether two folders are on one file system. Raises OSError when there is no such path."""
-    return os.stat(path).st_dev == os.stat(other).st_dev
 
 
 def folder_bytes(path: str) -> int:
@@ -77,7 +106,11 @@ def folder_bytes(path: str) -> int:
 
 def _file_bytes(entry: os.DirEntry[str]) -> int:
     try:
-        # RocksDB sets its log's blocks aside beforehand: what counts for the disk is blocks, not length.
-        return entry.stat(follow_symlinks=False).st_blocks * 512
+        return file_bytes(entry.stat(follow_symlinks=False))
     except FileNotFoundError:
         return 0
+
+
+def file_bytes(figures: os.stat_result) -> int:
+    """Bytes on disk of a file. RocksDB sets its log's blocks aside beforehand, so that blocks count, and not length."""
+    return figures.st_blocks * 512

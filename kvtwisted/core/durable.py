@@ -10,15 +10,16 @@ import os
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 
-def replace_file(path: str, data: bytes) -> None:
+def replace_file(path: str, data: bytes, *, keep_mode: bool = False) -> None:
     """Put `data` at `path` and return once it would survive a power loss. Blocks for two or more fsyncs.
 
     The new file is for its owner alone (mode 0600), who is that of the old one where root replaces it: a command that
-    root runs does not take the file away from the server. Raises `OSError`; then the old content is (still or again) in
-    place and the temporary file is gone. Not to be called for one path from two threads at once.
+    root runs does not take the file away from the server. With `keep_mode` its group may read it if that of the old one
+    could. Raises `OSError`; then the old content is (still or again) in place and the temporary file is gone. Not to be
+    called for one path from two threads at once.
     """
     previous = _content(path)
-    _rename_over(path, data)
+    _rename_over(path, data, keep_mode)
     try:
         sync_entry(path)
     except OSError:
@@ -26,7 +27,7 @@ def replace_file(path: str, data: bytes) -> None:
             if previous is None:
                 os.unlink(path)
             else:
-                _rename_over(path, previous)
+                _rename_over(path, previous, keep_mode)
         raise
 
 
@@ -38,7 +39,7 @@ def _content(path: str) -> bytes | None:
         return None
 
 
-def _rename_over(path: str, data: bytes) -> None:
+def _rename_over(path: str, data: bytes, keep_mode: bool) -> None:
     # One fixed name: what a crash leaves behind is overwritten next time instead of piling up.
     temporary = path + ".tmp"
     try:
@@ -47,6 +48,8 @@ def _rename_over(path: str, data: bytes) -> None:
         # A new file, always: one that stands there already could be a link, or readable by others.
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             keep_owner(file.fileno(), path)
+            if keep_mode:
+                _keep_group(file.fileno(), path)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -70,6 +73,16 @@ def keep_owner(descriptor: int, path: str) -> None:
         of = os.stat(os.path.dirname(path) or ".")
     if of.st_uid != 0:
         os.fchown(descriptor, of.st_uid, of.st_gid)
+
+
+def _keep_group(descriptor: int, path: str) -> None:
+    try:
+        of = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if of.st_mode & 0o040:
+        os.fchown(descriptor, -1, of.st_gid)
+        os.fchmod(descriptor, 0o640)
 
 
 def sync_entry(path: str) -> None:

@@ -72,6 +72,11 @@ class Engine(Protocol):
         """The binding and its version, for build information and the start-up log."""
 
     @property
+    def copies(self) -> int:
+        """How many times over `checkpoint` writes the whole database on the data's disk, at the moment that it takes
+        most; 0 where it makes hard links, if the file system has them."""
+
+    @property
     def writes_wait(self) -> bool:
         """Whether `write` and `put` may wait while RocksDB delays or stops writes, instead of raising WriteStalled."""
 
@@ -126,8 +131,8 @@ class Engine(Protocol):
     def sync(self) -> None:
         """Return once every earlier `write` would survive a power loss (fsync of the write-ahead log)."""
 
-    def compact(self, start: bytes, end: bytes) -> None:
-        """Compact the DATA range and flush the other families. Blocks until done.
+    def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
+        """Compact a range of one family and flush the others. Blocks until done.
 
         That gives back the space of deleted keys, and of the write-ahead log, which goes when no family needs it.
         """

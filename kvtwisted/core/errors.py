@@ -101,6 +101,13 @@ class Unavailable(KvError):
     code = "unavailable"
 
 
+class LostFolder(Unavailable):
+    """A folder is gone, is another one, or may not be written any more, under the running server; the message names it
+    and its configuration key. Nothing was written."""
+
+    code = "folder_lost"
+
+
 class StorageError(KvError):
     """The engine or its file system failed; what was asked for may not have happened."""
 
@@ -125,6 +132,12 @@ class NoInodes(StorageFull):
 
 class NearlyFull(StorageFull):
     """A write was refused because the disk is over its high-water mark. Nothing was tried: the storage is well."""
+
+
+class UnusablePath(StorageError):
+    """A file or folder that the configuration names may not be used, or is not there; the message names both."""
+
+    code = "unusable_path"
 
 
 class Corruption(StorageError):

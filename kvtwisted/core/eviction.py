@@ -7,6 +7,10 @@ is needed at the next look.
 
 Note [Two disks]: the value folder may be on a disk of its own. Each disk is looked after by itself: on that of the
 files alone only keys with files are victims, and only files' bytes count; on that of the records alone no file does.
+
+Note [Garbage before keys]: no key is chosen before everything has gone that nobody can read any more: orphaned files,
+what the memtables and the log hold, entries of the expiry index that belong to no record, and what RocksDB has not
+compacted away. And what is the server's own but no key's (Note [What deleting gives back]) is taken off what has to go.
 """
 
 from __future__ import annotations
@@ -23,9 +27,11 @@ from .clock import Clock
 from .disk import BLOCK, DiskUsage
 from .engine import DATA, EXPIRY, FILES, Engine, Mutation
 from .errors import Corruption
+from .holdings import Holdings
 from .large_values import Collected
 from .options import MIB
-from .records import Record
+from .records import Pointer, Record
+from .scrub import Scrub
 from .victims import EXPIRED, MOST_RANGES, ORPHAN, Nomination, Touched, Victims
 from .writer import Writer
 
@@ -49,21 +55,29 @@ class EvictionRules:
 class Disk:
     """A file system that holds records, files of large values, or both.
 
-    `name` is the configuration key of its folder. `own_bytes` walks the server's folders on it. `wanted_free` is how
-    many bytes must be free for writes to be accepted again, 0 while they are.
+    `name` is the configuration key of its folder. `holdings` walks the server's folders on it. `wanted_free` is how
+    many bytes must be free for writes to be accepted again, 0 while they are. `held` tells whether a value's file is
+    held by a backup too.
     """
 
     name: str
     measure: Callable[[], DiskUsage]
-    own_bytes: Callable[[], int]
+    holdings: Callable[[], Holdings]
     wanted_free: Callable[[], int] = lambda: 0
+    held: Callable[[Pointer], bool] = lambda pointer: False
     records: bool = True
     files: bool = True
 
-    def bytes_of(self, key: bytes, stored: bytes, record: Record) -> int:
-        """Bytes that a key takes on this disk; files take whole blocks."""
-        taken = len(key) + len(stored) if self.records else 0
+    def bytes_of(self, key: bytes, stored: bytes, record: Record, share: float = 1.0) -> int:
+        """Bytes of this disk that come back when a key is deleted; files take whole blocks. `share` is
+        `Holdings.share`.
+
+        Nothing where a backup holds its file: what is left of it is not worth a large value.
+        """
+        taken = int((len(key) + len(stored)) * share) if self.records else 0
         if self.files and record.pointer:
+            if self.held(record.pointer):
+                return 0
             taken += -(-record.pointer.length // BLOCK) * BLOCK
         return taken
 
@@ -77,18 +91,25 @@ class Batch(NamedTuple):
 
 
 class Eviction(NamedTuple):
-    """What a run did: bytes that had to go, bytes that went, and whether evicting could not have helped."""
+    """What a run did: bytes that had to go, bytes that went, and whether evicting could not have helped.
+
+    `passing` is how many bytes of the disk are the server's but do not come back with keys, when it was futile.
+    `scrubbing` says that no key was deleted because so much of the expiry index is still found to be garbage.
+    """
 
     needed: int
     freed: int
     futile: bool
+    passing: int = 0
+    scrubbing: bool = False
 
 
 class Plan(NamedTuple):
     """What a run would do now on the disk that needs it most: how full it is and may be, the policy, the bytes that
-    would have to go, those that the server has there, whether those are too few, and keys and bytes by reason.
+    would have to go, those that would come back if all keys went, whether those are too few, and keys and bytes by
+    reason.
 
-    Orphaned files are not foreseen. Counting ends after PLAN_KEYS keys or PLAN_SECONDS.
+    Garbage that goes before any key is not foreseen. Counting ends after PLAN_KEYS keys or PLAN_SECONDS.
     """
 
     disk_percent: float
@@ -108,10 +129,12 @@ def bytes_over(usage: DiskUsage, threshold: int) -> int:
 
 def worth_compacting(figures: Mapping[str, float], needed: int) -> bool:
     """Whether RocksDB should compact everything before any key is deleted, by its own `figures`: when the data that is
-    dead would do, and is so much beside the living that rewriting those is worth it. That needs room for a while."""
+    dead is so much beside the living that rewriting those is worth it (half, or a tenth where that would do). That
+    needs room for a while."""
     tables = figures.get("live-sst-files-size", 0)
     live = figures.get("estimate-live-data-size", 0)
-    return tables - live >= max(needed, live / 2)
+    dead = tables - live
+    return dead > 0 and (dead >= live / 2 or dead >= max(needed, live / 10))
 
 
 class Evictor:
@@ -126,13 +149,16 @@ class Evictor:
         ages: WriteAges,
         on_batch: Callable[[Batch], None],
         *,
+        scrub: Scrub | None = None,
         collect_orphans: Callable[[], Collected] = lambda: Collected(0, 0),
     ) -> None:
-        """`used_lately` tells which keys the policy `lru` spares, `ages` whom `oldest` takes first."""
+        """`used_lately` tells which keys the policy `lru` spares, `ages` whom `oldest` takes first. `scrub` is that of
+        the expiry sweep, which knows how far it is."""
         self._engine = engine
         self._writer = writer
         self._clock = clock
         self._on_batch = on_batch
+        self._scrub = scrub or Scrub(engine, writer, clock)
         self._collect_orphans = collect_orphans
         self._orphans_at_ms = 0
         self._victims = {family: Victims(engine, used_lately, ages, family) for family in (DATA, FILES)}
@@ -142,9 +168,10 @@ class Evictor:
     def run(self, disk: Disk, rules: EvictionRules) -> Eviction:
         """Evict until the projected use is under the threshold, or the policy has no more to offer.
 
-        Call it at every look at the disk, full or not: it remembers what it deleted until the next look. When the
-        store's own bytes (asked for only when some have to go) could not bring the disk back under the threshold,
-        nothing is destroyed. Raises StorageError and OSError; what was deleted by then stays deleted.
+        Call it at every look at the disk, full or not: it remembers what it deleted until the next look. When what
+        would come back (asked for only when some has to go) could not bring the disk back under the threshold, nothing
+        is destroyed. See Note [Garbage before keys]. Raises StorageError and OSError; what was deleted by then stays
+        deleted.
         """
         usage = disk.measure()
         returning = self._still_returning(disk, usage)
@@ -152,12 +179,27 @@ class Evictor:
         self._returning[disk.name] = (usage.used, 0)
         if needed == 0:
             return Eviction(0, 0, False)
-        if disk.own_bytes() < needed:
-            return Eviction(needed, 0, True)
+        orphans = self._drop_orphans(disk)
+        needed -= orphans
+        if needed <= 0:
+            return Eviction(needed + orphans, orphans, False)
+        usage = DiskUsage(usage.used - orphans, usage.free + orphans)
+        held = disk.holdings()
+        if needed <= held.passing or held.returnable + held.log < needed - held.passing:
+            return Eviction(needed + orphans, orphans, True, held.passing + held.held)
         if disk.records:
-            usage, needed = self._settle(disk, usage, rules, needed, returning)
-        freed = self._evict(disk, rules, usage, needed) if needed else 0
-        return Eviction(needed, freed, False)
+            if self._scrub.before_eviction().more:
+                return Eviction(needed + orphans, orphans, False, scrubbing=True)
+            usage, needed = self._settle(disk, usage, rules, needed, returning, held)
+        return self._evict_beside(disk, rules, usage, needed, orphans)
+
+    def collect_garbage(self, disk: Disk) -> None:
+        """Give back what can be given back without deleting a key, at any price in time. Raises as `run` does."""
+        self._drop_orphans(disk)
+        if disk.records:
+            self._scrub.before_eviction()
+            if disk.holdings().share == 1:  # else what is compacted would come on top of what a backup holds
+                self.reclaim()
 
     def reclaim(self) -> None:
         """Let RocksDB give back the space of everything that was deleted or overwritten, at any price in time.
@@ -165,15 +207,16 @@ class Evictor:
         A piece at a time, since each needs room for what it writes until it is done.
         """
         piece = max(MIB, self._engine.statistics().get("live-sst-files-size", 0) / MOST_RANGES)
-        bounds, size = [b""], 0
-        for key, stored in self._engine.scan(b"", None, DATA):
-            size += len(key) + len(stored)
-            if size >= piece:
-                bounds.append(key)
-                size = 0
-        # No scan is open any more: it would keep what is compacted.
-        for low, high in zip(bounds, [*bounds[1:], _AFTER_ALL]):
-            self._engine.compact(low, high)
+        for family in (EXPIRY, FILES, DATA):
+            bounds, size = [b""], 0
+            for key, stored in self._engine.scan(b"", None, family):
+                size += len(key) + len(stored)
+                if size >= piece:
+                    bounds.append(key)
+                    size = 0
+            # No scan is open any more: it would keep what is compacted.
+            for low, high in zip(bounds, [*bounds[1:], _AFTER_ALL]):
+                self._engine.compact(low, high, family)
 
     def plan(self, disks: Iterable[Disk], rules: EvictionRules) -> Plan:
         """What `run` would do, without doing it. Any thread, also while a run is under way."""
@@ -181,24 +224,26 @@ class Evictor:
             ((usage, disk, _bytes_needed(disk, usage, rules)) for disk in disks for usage in (disk.measure(),)),
             key=lambda candidate: (candidate[2], candidate[0].percent),
         )
-        own_bytes = disk.own_bytes()
-        futile = own_bytes < needed
+        held = disk.holdings()
+        needed = max(0, needed - held.passing)
+        futile = held.returnable < needed
         victims: dict[str, tuple[int, int]] = {}
         if needed and not futile:
-            for batch in self._foreseen(disk, rules, needed):
+            for batch in self._foreseen(disk, rules, needed, held.share):
                 keys, freed = victims.get(batch.reason, (0, 0))
                 victims[batch.reason] = (keys + batch.keys, freed + batch.freed)
-        return Plan(usage.percent, rules.threshold, rules.policy, needed, own_bytes, futile, victims)
+        return Plan(usage.percent, rules.threshold, rules.policy, needed, held.returnable, futile, victims)
 
     def _still_returning(self, disk: Disk, usage: DiskUsage) -> int:
         used, outstanding = self._returning.get(disk.name, (0, 0))
         return max(0, outstanding - max(0, used - usage.used))
 
     def _settle(
-        self, disk: Disk, before: DiskUsage, rules: EvictionRules, needed: int, returning: int
+        self, disk: Disk, before: DiskUsage, rules: EvictionRules, needed: int, returning: int, held: Holdings
     ) -> tuple[DiskUsage, int]:
         """Take back what is dead already; gives use and need as they are then. See Note [Deleting is not freeing]."""
-        if worth_compacting(self._engine.statistics(), needed):
+        # Of tables that a backup holds nothing comes back, and what is written in their stead comes on top.
+        if held.share == 1 and worth_compacting(self._engine.statistics(), needed):
             self.reclaim()
         else:
             self._engine.compact(_AFTER_ALL, _AFTER_ALL + b"\0")  # nothing is there: it only flushes
@@ -206,15 +251,30 @@ class Evictor:
         returned = max(0, before.used - usage.used)
         return usage, max(0, _bytes_needed(disk, usage, rules) - max(0, returning - returned))
 
-    def _evict(self, disk: Disk, rules: EvictionRules, before: DiskUsage, needed: int) -> int:
+    def _evict_beside(self, disk: Disk, rules: EvictionRules, usage: DiskUsage, needed: int, orphans: int) -> Eviction:
+        """Evict what has to go beside what passes by itself. The disk is measured before and after that is looked at,
+        so that neither what came meanwhile counts, nor what went."""
+        if needed:
+            held = disk.holdings()
+            passing = held.passing + held.log
+            after = disk.measure()
+            needed = min(needed, max(0, needed - (usage.used - after.used)))
+            beside = max(0, needed - passing)
+            if needed and (not beside or held.returnable < beside):
+                return Eviction(needed + orphans, orphans, True, passing + held.held)
+            if beside:
+                freed = self._evict(disk, rules, after, beside, held.share)
+                return Eviction(beside + orphans, freed + orphans, False)
+        return Eviction(orphans, orphans, False)
+
+    def _evict(self, disk: Disk, rules: EvictionRules, before: DiskUsage, needed: int, share: float) -> int:
         freed = 0
         touched = Touched()
         try:
-            freed += self._drop_orphans(disk)
             for nomination in self._nominations(self._victims, disk, rules, dry=False):
                 left = dict(nomination.keys)
                 while left and freed < needed:
-                    batch, keys = self._delete(disk, nomination, left, needed - freed)
+                    batch, keys = self._delete(disk, nomination, left, needed - freed, share)
                     if keys:
                         freed += batch.freed
                         touched.add(keys)
@@ -247,15 +307,17 @@ class Evictor:
         yield from chosen.by_policy(rules.policy, now, size, dry=dry)
 
     def _delete(
-        self, disk: Disk, nomination: Nomination, left: dict[bytes, int | None], needed: int
+        self, disk: Disk, nomination: Nomination, left: dict[bytes, int | None], needed: int, share: float
     ) -> tuple[Batch, list[bytes]]:
         """Delete as many as are needed of those `left`, unless rewritten meanwhile; `left` loses the judged."""
         with self._writer.watching(left) as watch:
             sizes: dict[bytes, int] = {}
             unindex: dict[bytes, list[Mutation]] = {}
-            for key, size, expires_at_ms in self._judged(disk, left, needed, nomination.chosen):
+            for key, size, expires_at_ms in self._judged(disk, left, needed, share, nomination.chosen):
                 sizes[key] = size
                 unindex[key] = [(EXPIRY, records.index_key(expires_at_ms, key), None)] if expires_at_ms else []
+                if nomination.reason == EXPIRED:
+                    self._clock.mark(expires_at_ms)
             deleted = self._writer.delete_watched(watch, unindex)
         return Batch(nomination.reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
 
@@ -264,6 +326,7 @@ class Evictor:
         disk: Disk,
         left: dict[bytes, int | None],
         needed: int,
+        share: float,
         chosen: Callable[[bytes], bool],
         alive_at_ms: int = 0,
     ) -> Iterator[tuple[bytes, int, int]]:
@@ -277,21 +340,21 @@ class Evictor:
             if stored is None:
                 continue
             record = _readable(stored)
-            size = disk.bytes_of(key, stored, record)
+            size = disk.bytes_of(key, stored, record, share)
             if expiry.is_expired(record.expires_at_ms, alive_at_ms):
                 continue
             if size and (deadline is None or record.expires_at_ms == deadline):
                 yield key, size, record.expires_at_ms
                 found += size
 
-    def _foreseen(self, disk: Disk, rules: EvictionRules, needed: int) -> Iterator[Batch]:
+    def _foreseen(self, disk: Disk, rules: EvictionRules, needed: int, share: float) -> Iterator[Batch]:
         now, until, judged = self._clock.now_ms(), time.monotonic() + PLAN_SECONDS, 0
         victims = {family: copy.copy(walk) for family, walk in self._victims.items()}
         for nomination in self._nominations(victims, disk, rules, dry=True):
             judged += len(nomination.keys)
             # The expired ones have been named already.
             alive_at_ms = 0 if nomination.reason == EXPIRED else now
-            foreseen = self._judged(disk, dict(nomination.keys), needed, nomination.chosen, alive_at_ms)
+            foreseen = self._judged(disk, dict(nomination.keys), needed, share, nomination.chosen, alive_at_ms)
             sizes = [size for _, size, _ in foreseen]
             yield Batch(nomination.reason, len(sizes), sum(sizes))
             needed -= sum(sizes)

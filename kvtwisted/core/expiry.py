@@ -2,8 +2,8 @@
 
 Times are milliseconds since 1970 by `Clock`. Reading decides by the record alone, so a key is gone at its deadline; the
 index column family only tells the sweeper where to look. Its entries are the deadline (8 bytes, big-endian), then the
-key. A key that is set again leaves its old entry behind: the sweeper finds that the record no longer carries that
-deadline, and removes the entry alone.
+key. A key that is set again or deleted takes its old entry along (`core.index_entries`). Where that was left behind,
+`core.scrub` removes it, or the sweeper, which finds that the record no longer carries that deadline.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Sweeper:
         # full sweep follows now and then.
         self._floor = b""
         self._full_at = 0
+        self._written = 0
 
     def sweep(self, slice_size: int) -> Sweep:
         """Delete up to `slice_size` expired keys. Raises StorageError; what it did not do stays for the next one."""
@@ -69,8 +70,11 @@ class Sweeper:
             if not entries:
                 self._floor = index_start(now)
                 return Sweep([], 0, False)
+            # Who finds them deleted is told that they have expired.
+            self._clock.mark(entries[-1][0])
             swept = self._delete(entries, more=len(entries) == slice_size)
             self._floor = index_key(*entries[-1])
+            self._written = self._writer.index_entries.written  # these may have been the last ones
             return swept
 
     def _delete(self, entries: list[tuple[int, bytes]], *, more: bool) -> Sweep:
@@ -93,6 +97,10 @@ class Sweeper:
 
     def pending(self) -> bool:
         """Whether any key has a deadline at all."""
+        written = self._writer.index_entries.written
+        if written != self._written:  # nor need the index be asked, where refreshed keys leave many tombstones
+            self._written = written
+            return True
         scan = self._engine.scan(self._floor, None, EXPIRY)
         return next(scan, None) is not None
 

@@ -11,7 +11,6 @@ since its snapshot may still name it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -23,15 +22,15 @@ from contextlib import contextmanager, suppress
 from typing import Callable, NamedTuple
 
 from .disk import blocks_of, out_of_inodes
-from .errors import Corruption, NoInodes, StorageError, StorageFull, StorageLocked
+from .errors import Corruption, NoInodes, StorageError, StorageFull, StorageLocked, UnusablePath
+from .paths import kind_of
 from .records import Pointer, Record
-from .resources import no_descriptors
+from .resources import NO_DESCRIPTORS, no_descriptors
 
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _TEMPORARY = "tmp"
 _SUBFOLDERS = tuple(f"{number:02x}" for number in range(256))
-_OWNER = "kvtwisted-database"
+#: The file that says whose the folder is; it stays as long as the folder does.
+OWNER = "kvtwisted-database"
 _NAME = re.compile("[0-9a-f]{32}")
 
 
@@ -118,6 +117,12 @@ class ValueFiles:
             raise Corruption(f"the large value in file {pointer.name.hex()} is damaged")
         return value
 
+    def held(self, pointer: Pointer) -> bool:
+        """Whether a file has another name elsewhere, in a backup, so that its space does not come back with it."""
+        with suppress(OSError):
+            return os.stat(self._path(pointer.name)).st_nlink > 1
+        return False
+
     def value(self, record: Record) -> bytes:
         """A record's value, from its file if it has one. Only inside `reading`, begun before the record was read.
 
@@ -128,6 +133,8 @@ class ValueFiles:
         try:
             return self.load(record.pointer)
         except FileNotFoundError:
+            if not os.path.isdir(os.path.join(self._folder, _TEMPORARY)):
+                raise UnusablePath(f"value.disk_path: {os.path.abspath(self._folder)} has no large values") from None
             raise Corruption(f"the large value in file {record.pointer.name.hex()} is missing") from None
 
     @contextmanager
@@ -165,23 +172,14 @@ class ValueFiles:
         that the records mean, or is not empty when it is first taken: nothing is removed from what is not ours.
         """
         folder = os.path.abspath(self._folder)
-        path = os.path.join(folder, _OWNER)
-        if not os.path.exists(path) or not os.path.getsize(path):
-            if not empty:
-                raise StorageError(
-                    f"value.disk_path: {folder} is not the folder of this database's large values; "
-                    "point it there, or move them along"
-                )
-            if set(os.listdir(folder)) - {_OWNER, "lost+found"}:
-                raise StorageError(f"value.disk_path: {folder} is not empty; large values need a folder of their own")
-            with open(path, "w", encoding="ascii") as file:
+        path = os.path.join(folder, OWNER)
+        if not check_owner(folder, owner, empty=empty):
+            with open(path, "w", encoding="utf-8") as file:
                 file.write(owner)
                 file.flush()
                 os.fsync(file.fileno())
             _sync_folder(folder)
-        with open(path, encoding="ascii", errors="replace") as file:
-            if file.read() != owner:
-                raise StorageError(f"value.disk_path: {folder} holds the large values of another database")
+        with open(path, encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -253,18 +251,44 @@ class ValueFiles:
             self._left_over.discard(name)
             self._add(-blocks_of(size))
 
-    def _translated(self, error: OSError, doing: str) -> StorageError:
-        if error.errno in _NO_SPACE:
-            if out_of_inodes(self._folder):
-                return NoInodes(f"no inode is free for a large value's file in {self._folder!r} (df -i tells)")
-            return StorageFull("no space left for a large value")
-        if error.errno in _NO_DESCRIPTORS:
-            return StorageError(f"cannot {doing} a large value: {no_descriptors()}")
-        return StorageError(f"cannot {doing} a large value: {error.strerror}")
-
     def _path(self, name: bytes) -> str:
         text = name.hex()
         return os.path.join(self._folder, text[:2], text)
+
+    def _translated(self, error: OSError, doing: str) -> StorageError:
+        kind = kind_of(error)
+        folder = os.path.abspath(self._folder)
+        if kind is StorageFull:
+            if out_of_inodes(folder):
+                return NoInodes(f"no inode is free for a large value's file in {folder!r} (df -i tells)")
+            return StorageFull("no space left for a large value")
+        if error.errno in NO_DESCRIPTORS:
+            return StorageError(f"cannot {doing} a large value: {no_descriptors()}")
+        return kind(f"value.disk_path: cannot {doing} a large value in {folder}: {error.strerror}")
+
+
+def check_owner(folder: str, owner: str, *, empty: bool) -> bool:
+    """Whether the folder belongs to the database `owner` already; False: it could be taken. Blocks.
+
+    Raises StorageError as `ValueFiles.claim` does, but for a folder that is in use.
+    """
+    try:
+        with open(os.path.join(folder, OWNER), encoding="utf-8", errors="replace") as file:
+            found = file.read()
+    except FileNotFoundError:
+        found = ""
+    if found:
+        if found != owner:
+            raise StorageError(f"value.disk_path: {folder} holds the large values of another database")
+        return True
+    if not empty:
+        raise StorageError(
+            f"value.disk_path: {folder} is not the folder of this database's large values; "
+            "point it there, or move them along"
+        )
+    if os.path.isdir(folder) and set(os.listdir(folder)) - {OWNER, "lost+found"}:
+        raise StorageError(f"value.disk_path: {folder} is not empty; large values need a folder of their own")
+    return False
 
 
 def _write_all(descriptor: int, value: bytes) -> None:

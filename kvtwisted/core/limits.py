@@ -77,7 +77,7 @@ def check_ttl(ttl: int) -> None:
 
 def check_keys(keys: Collection[bytes], limits: Limits) -> None:
     """Check the keys of an MGet or MDelete: each one, how many, and their bytes in all."""
-    _check_count(len(keys), "keys", limits)
+    check_count(len(keys), "keys", limits.max_batch_keys)
     sizes = list(map(len, keys))
     if sizes and not 0 < min(sizes) <= max(sizes) <= MAX_KEY_BYTES:
         for position, key in enumerate(keys):
@@ -87,7 +87,7 @@ def check_keys(keys: Collection[bytes], limits: Limits) -> None:
 
 def check_pairs(pairs: Mapping[bytes, bytes], limits: Limits) -> None:
     """Check the pairs of an MSet: each key and value, how many, and their bytes in all."""
-    _check_count(len(pairs), "key_values", limits)
+    check_count(len(pairs), "key_values", limits.max_batch_keys)
     sizes, value_sizes = list(map(len, pairs)), list(map(len, pairs.values()))
     if sizes and (not 0 < min(sizes) <= max(sizes) <= MAX_KEY_BYTES or max(value_sizes) > MAX_VALUE_BYTES):
         for key, value in pairs.items():
@@ -96,9 +96,10 @@ def check_pairs(pairs: Mapping[bytes, bytes], limits: Limits) -> None:
     _check_total(sum(sizes) + sum(value_sizes), "key_values", limits)
 
 
-def _check_count(count: int, field: str, limits: Limits) -> None:
-    if count > limits.max_batch_keys:
-        raise TooLarge(f"{field}: too many: {count} keys were sent, limits.max_batch_keys is {limits.max_batch_keys}")
+def check_count(count: int, field: str, limit: int) -> None:
+    """Raise TooLarge for more than `limit` (`limits.max_batch_keys`) keys."""
+    if count > limit:
+        raise TooLarge(f"{field}: too many: {count} keys were sent, limits.max_batch_keys is {limit}")
 
 
 def _check_total(total: int, field: str, limits: Limits) -> None:

@@ -106,7 +106,7 @@ class PageReader:
 
     def _read(self, wanted: _Wanted, among_deleted: float, renewed: Callable[[bytes], object] = ignored) -> Page:
         """The page, by one scan of the engine, which gets `among_deleted` as `until`, and `renewed`."""
-        now = self._clock.now_ms()
+        now, expired = self._clock.now_ms(), 0
         limit, keys_only, budget, paged = wanted.limit, wanted.keys_only, wanted.budget, wanted.paged
         items: list[tuple[bytes, bytes]] = []
         size = 0
@@ -121,6 +121,7 @@ class PageReader:
                     if stored and stored[0] == ENVELOPE:
                         record = records.decode(stored)
                         if expiry.is_expired(record.expires_at_ms, now):
+                            expired = max(expired, record.expires_at_ms)
                             continue
                         value_bytes = record.pointer.length if record.pointer else len(record.value)
                     size += len(key) + ENTRY_OVERHEAD + (0 if keys_only else value_bytes)
@@ -140,6 +141,8 @@ class PageReader:
             if among_deleted < wanted.until:
                 raise
             return _early(wanted, items, unfinished.reached)
+        finally:
+            self._clock.tell(expired)
         return Page(items, b"")
 
 

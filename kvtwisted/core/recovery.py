@@ -43,8 +43,9 @@ class Recovery:
                 self._upkeep.probe()
             except WriteStalled:
                 raise
-            except (StorageError, Unavailable) as error:
-                self._reopen(error)
+            except (StorageError, Unavailable):
+                if not self._reopened():
+                    raise
                 self._upkeep.probe()
             self._upkeep.probe_files()
         except KvError as error:
@@ -52,8 +53,10 @@ class Recovery:
             raise
         self._health.recover(_CONDITION)
 
-    def _reopen(self, cause: KvError) -> None:
+    def _reopened(self) -> bool:
+        """Whether there was room for it; if not, what the trial met says more than how much room there should be."""
         try:
             self._upkeep.reopen()
         except StorageFull:
-            raise cause from None  # which says more than how much room there should be
+            return False
+        return True

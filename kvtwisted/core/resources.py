@@ -12,6 +12,8 @@ import threading
 from contextlib import suppress
 from typing import NamedTuple
 
+#: What the operating system says when no file can be opened.
+NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 #: Percent of a limit in use from which it is said.
 NEARLY = 90
 #: Fewer free ones than this are as good as none.
@@ -49,7 +51,7 @@ def descriptors() -> Use:
     try:
         used = len(os.listdir("/proc/self/fd")) - 1  # without the one that reads the folder
     except OSError as error:
-        used = soft if error.errno in (errno.EMFILE, errno.ENFILE) else 0
+        used = soft if error.errno in NO_DESCRIPTORS else 0
     return Use(_DESCRIPTORS, used, 0 if soft == resource.RLIM_INFINITY else soft, "ulimit -n")
 
 

@@ -33,6 +33,10 @@ class Shares:
         self.open += 1
         return None
 
+    def of(self, owner: str) -> int:
+        """How many `owner` has."""
+        return self._by_owner.get(owner, 0)
+
     def leave(self, owner: str | None) -> None:
         """Count it out; for each that entered there must be one."""
         self.open -= 1

@@ -106,7 +106,8 @@ class SpaceGuard:
     ) -> None:
         """`mark` is percent. `on_change` is told of each change: why writes are refused now, or None. It is called on
         any thread, under the guard's lock, and must be quick."""
-        self._disks = disks
+        #: As they were given.
+        self.disks = disks
         self._mark = mark
         self._on_change = on_change
         self._monotonic = monotonic
@@ -149,7 +150,7 @@ class SpaceGuard:
         A statvfs of each disk, which is no time beside what the file takes.
         """
         with self._lock:
-            if self.reason is None and not any(map(_lacks_inodes, self._disks)):
+            if self.reason is None and not any(map(_lacks_inodes, self.disks)):
                 return
             self._look(0)
             if self.reason is not None:
@@ -180,7 +181,7 @@ class SpaceGuard:
         few_inodes: set[str] = set()
         too_large = None
         room = LONGEST_STEP
-        for disk in self._disks:
+        for disk in self.disks:
             try:
                 usage = disk.measure()
             except OSError:

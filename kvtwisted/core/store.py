@@ -38,7 +38,7 @@ from .writer import Writer
 _LONG_AGO_MS = 1
 #: Makes a Found in half the time that the class itself takes.
 _found = tuple.__new__
-#: Stands for an answer that the hot cache does not have.
+#: Stands for an answer that cannot be given so quickly.
 _UNKNOWN = Found(b"", -1)
 
 
@@ -138,23 +138,31 @@ class Store:
         known, stored = self._engine.peek(key)
         if not known or (stored and stored[0] == ENVELOPE and records.decode(stored).pointer is not None):
             return False, None
+        found = self._answer(key, stored, version, wait=False)
+        if found is _UNKNOWN:
+            return False, None
         self._count_miss()
-        return True, self._answer(key, stored, version)
+        return True, found
 
     def _remembered(self, entry: Entry) -> Found | None:
-        """What an entry of the hot cache says, or _UNKNOWN while its key is being written."""
+        """What an entry of the hot cache says, or _UNKNOWN while its key is written, or see `_unexpired`."""
         answer = entry.answer
         if answer is None:
             expiring = entry.expiring
             if expiring is None:
                 return _UNKNOWN
             answer = self._unexpired(*expiring)
+            if answer is _UNKNOWN:
+                return _UNKNOWN
         entry.used = True
         self._count_hit()
         return answer
 
-    def _answer(self, key: bytes, stored: bytes | None, version: int) -> Found | None:
-        """What was stored, as an answer; cached if the key was used before. `version` was read before `stored`."""
+    def _answer(self, key: bytes, stored: bytes | None, version: int, *, wait: bool = True) -> Found | None:
+        """What was stored, as an answer; cached if the key was used before. `version` was read before `stored`.
+
+        Without `wait` it never blocks, and may be _UNKNOWN: see `_unexpired`.
+        """
         if stored is None:
             return None
         value, expires_at_ms = stored, 0
@@ -162,8 +170,11 @@ class Store:
             record = self._whole(key, records.decode(stored))
             value, expires_at_ms = record.value, record.expires_at_ms
         found = self._unexpired(value, expires_at_ms) if expires_at_ms else _found(Found, (value, 0))
-        if found is None:
+        if found is _UNKNOWN and wait:
+            self._clock.tell(expires_at_ms)
             return None
+        if found is None or found is _UNKNOWN:
+            return found
         recency = self._recency
         if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and self._cache.max_bytes:
             self._writer.offer(version, key, value, expires_at_ms)
@@ -182,8 +193,14 @@ class Store:
             return Record(self._files.value(record), record.expires_at_ms)
 
     def _unexpired(self, value: bytes, expires_at_ms: int) -> Found | None:
+        """The answer for a key with a deadline.
+
+        _UNKNOWN once it has passed and nobody may be told so yet; see Note [What was told stays true].
+        """
         ttl = expiry.seconds_left(expires_at_ms, self._clock.now_ms())
-        return Found(value, ttl) if ttl > 0 else None
+        if ttl > 0:
+            return Found(value, ttl)
+        return None if self._clock.is_marked(expires_at_ms) else _UNKNOWN
 
     def delete(self, key: bytes, *, deadline: float = math.inf) -> None:
         """Remove `key`; a missing key is fine."""

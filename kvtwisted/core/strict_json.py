@@ -30,18 +30,21 @@ class InvalidJson(InvalidRequest):
     code = "invalid_json"
 
 
-def loads(data: bytes | str, max_depth: int = 32) -> object:
+def loads(data: bytes | str, max_depth: int = 32, max_parts: int | None = None) -> object:
     """Parse one JSON text (UTF-8 when bytes), with objects and arrays at most `max_depth` deep.
 
     Raises `InvalidJson` for anything that is not exactly one JSON value: empty input, a byte order mark, invalid UTF-8,
     syntax errors, duplicate keys, NaN and infinities (written or by overflow), lone surrogates (written or escaped),
     integers of more than `MAX_INTEGER_DIGITS` digits, and nesting that is too deep.
+
+    With `max_parts` there may be so many objects and arrays, and so many numbers; then what has many more ends early,
+    as far as no more than strings and words are left that cost next to nothing.
     """
     text = decode_utf8(data) if isinstance(data, bytes) else _checked_text(data)
     if _has_more_openers(text, max_depth):
-        _check_depth(text, max_depth)
+        _check_depth(text, max_depth, max_parts)
     try:
-        value: object = _DECODER.decode(text)
+        value: object = (_DECODER if max_parts is None else _counting_decoder(max_parts)).decode(text)
     except json.JSONDecodeError as error:
         if not text.strip(" \t\r\n"):
             raise InvalidJson("JSON is expected, but the input is empty") from None
@@ -64,7 +67,7 @@ def _checked_text(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _lone_surrogate(f"{ord(text[error.start]):04X}") from None
+        raise lone_surrogate(f"{ord(text[error.start]):04X}") from None
     return _without_mark(text)
 
 
@@ -86,18 +89,21 @@ def _has_more_openers(text: str, limit: int) -> bool:
     return False
 
 
-def _check_depth(text: str, max_depth: int) -> None:
+def _check_depth(text: str, max_depth: int, max_openers: int | None) -> None:
     """Measure the nesting before the parser recurses into it.
 
     Dropping escaped backslashes and then escaped quotes leaves only quotes that open or close a string, so that every
     second part between quotes is outside of strings. Up to the first syntax error, where the parser stops, this is
     exact.
     """
-    depth = 0
+    depth = openers = 0
     for outside in text.replace("\\\\", "").replace('\\"', "").split('"')[::2]:
         for character in outside:
             if character in "[{":
                 depth += 1
+                openers += 1
+                if max_openers is not None and openers > max_openers:
+                    raise _too_many_parts(max_openers)
                 if depth > max_depth:
                     raise InvalidJson(f"objects and arrays may be at most {max_depth} levels deep; this is deeper")
             elif character in "]}":
@@ -108,10 +114,11 @@ def _check_escapes(text: str) -> None:
     """Refuse valid JSON in which an escaped surrogate remains once escaped backslashes and whole pairs are gone."""
     remaining = _SURROGATE_ESCAPE.search(_SURROGATE_PAIR.sub("", text.replace("\\\\", " ")))
     if remaining:
-        raise _lone_surrogate(remaining.group(1).upper())
+        raise lone_surrogate(remaining.group(1).upper())
 
 
-def _lone_surrogate(code_point: str) -> InvalidJson:
+def lone_surrogate(code_point: str) -> InvalidJson:
+    """What text with this code point (four hexadecimal digits) is refused with."""
     return InvalidJson(f"the lone surrogate U+{code_point} is not Unicode text")
 
 
@@ -146,3 +153,32 @@ def _constant(text: str) -> object:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+
+
+def _counting_decoder(limit: int) -> json.JSONDecoder:
+    """One that makes at most `limit` objects and numbers."""
+    made = 0
+
+    def count() -> None:
+        nonlocal made
+        made += 1
+        if made > limit:
+            raise _too_many_parts(limit)
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        count()
+        return _unique(pairs)
+
+    def integer(text: str) -> int:
+        count()
+        return _integer(text)
+
+    def real(text: str) -> float:
+        count()
+        return _float(text)
+
+    return json.JSONDecoder(object_pairs_hook=unique, parse_int=integer, parse_float=real, parse_constant=_constant)
+
+
+def _too_many_parts(limit: int) -> InvalidJson:
+    return InvalidJson(f"more than {limit} objects, arrays and numbers; nothing that could be meant has so many")

@@ -35,6 +35,7 @@ class Upkeep:
                 clock.at_least(int(mark))
             except ValueError:
                 raise Corruption(f"the data folder's clock mark is {mark!r}, which is no time") from None
+        clock.mark_with(self._write_mark)
 
     def identity(self) -> str:
         """The database's own name, made by chance when it is first asked for, and kept."""
@@ -47,7 +48,20 @@ class Upkeep:
 
     def mark_clock(self) -> None:
         """Write down the present time, so that a later run never goes back before it."""
-        self._engine.write([(META, _CLOCK_KEY, str(self._clock.now_ms()).encode())])
+        self._clock.mark(self._clock.now_ms())
+
+    def clock_ahead_ms(self) -> int:
+        """See `Clock.ahead_ms`."""
+        return self._clock.ahead_ms()
+
+    def mark_anew(self) -> None:
+        """Forget what has been marked: from now on marks last longer (`Writer.durable`)."""
+        self._clock.mark_with(self._write_mark)
+
+    def _write_mark(self, now_ms: int) -> None:
+        self._writer.write_own([(META, _CLOCK_KEY, b"%d" % now_ms)])
+        if self._writer.durable:
+            self._writer.sync()
 
     def check(self) -> None:
         """Read an entry of the server's own; raises StorageError where users' reads would."""

@@ -9,6 +9,7 @@ from typing import Optional
 from . import records
 from .engine import DATA, EXPIRY, FILES, Mutation
 from .errors import KvError
+from .frames import without_frames
 from .records import ENVELOPE, Pointer
 
 #: A user's change of one key: the value, or None to delete, and its deadline in ms since 1970 (0: never).
@@ -49,8 +50,17 @@ class Write:
 
     def settle(self, error: KvError | None = None) -> None:
         """It is done, or it failed."""
-        self.error = error
+        self.error = None if error is None else without_frames(error)
         self.settled = True
+
+    def check(self) -> None:
+        """Raise `error`, if there is one, and keep it no more: the frames that it then holds have this write."""
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
 
     def mutations(self) -> list[Mutation]:
         """What the engine is told of it, once its large values have their files."""

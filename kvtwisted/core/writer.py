@@ -17,7 +17,7 @@ from typing import Callable
 from .cache import HotCache
 from .commit_order import CommitOrder
 from .engine import Engine
-from .errors import KvError, Overloaded, StorageError, WriteStalled
+from .errors import KvError, LostFolder, Overloaded, StorageError, WriteStalled
 from .large_values import ValueFiles
 from .write import Change, Write
 
@@ -62,8 +62,7 @@ class Writer(CommitOrder):
         """
         write = Write(changes, deadline)
         self.write_all([write])
-        if write.error is not None:
-            raise write.error
+        write.check()
 
     def put(self, key: bytes, value: bytes, deadline: float = math.inf) -> None:
         """Store one value that never expires and needs no envelope: what `write` does, by a shorter way."""
@@ -71,6 +70,8 @@ class Writer(CommitOrder):
             try:
                 went_in = key not in self._index.pointers
                 if went_in:
+                    if self.refusal is not None:
+                        raise LostFolder(self.refusal)
                     if self._admit is not None:
                         self._admit(len(key) + len(value))
                     if self._watches:
@@ -124,6 +125,8 @@ class Writer(CommitOrder):
             return False
         stores = write.stores
         try:
+            if self.refusal is not None:
+                raise LostFolder(self.refusal)
             if stores:
                 if self._admit is not None:
                     self._admit(stores)

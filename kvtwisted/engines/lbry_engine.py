@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import rocksdb
 
@@ -25,9 +25,9 @@ from .budget import within
 from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
 from .peeking import within_memory
-from .reopening import Counted, check_folder, patiently, rehearsed, telling_unsynced
+from .reopening import Calls, Counted, check_folder, database_identity, patiently, rehearsed, telling_unsynced
 from .scans import Pair, Scan, Scans
-from .translate import CLOSED, REOPENING, EngineReopening, Translating, translated
+from .translate import CLOSED, REOPENING, EngineReopening, Translating, check_open, translated
 
 
 class LbryEngine:
@@ -35,6 +35,7 @@ class LbryEngine:
 
     name = "lbry"
     writes_wait = True
+    copies = 2
 
     def __init__(self, path: str, options: EngineOptions) -> None:
         """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
@@ -45,23 +46,46 @@ class LbryEngine:
         self._options = options
         self._failures = Translating(path)
         self._scans = Scans(path)
+        self._slow = Calls()
+        # The database, unless it is being reopened; and what is read from meanwhile, if anything is.
+        self._database: _Open | None = None
+        self._copy: _Open | None = None
+        # What calls use: the parts of one of these, or what refuses them.
         self._db: Any = CLOSED
         self._handles: Any = CLOSED
         with self._failures:
             os.makedirs(path, exist_ok=True)
-            self._open()
+            self._open(create=True)
+            self._identity = database_identity(path)
 
-    def _open(self) -> None:
-        db = self._native()
-        # None is the family "default": its keys are given plain, those of others with their handle.
-        self._handles = {DATA: None, **{family: db.get_column_family(family.encode()) for family in OTHER_FAMILIES}}
+    def _open(self, *, create: bool = False) -> None:
+        self._database = self._native(create=create)
+        self._use(self._database)
+        self._slow.go_on()
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            self._scans.end(EngineReopening)
+            with suppress(StorageError):  # it locks nothing; its last reader frees it
+                copy.db.shut()
+
+    def _use(self, database: _Open) -> None:
+        self._handles = database.handles
         # Last: whoever sees the new database, sees its handles.
-        self._db = Counted(db)
+        self._db = database.db
 
-    def _native(self, **mode: bool) -> Any:
-        cache = rocksdb.LRUCache(self._options.block_cache_size)
+    def _refuse(self) -> None:
+        """Let every call, and every scan under way, be one to try again."""
+        self._db = self._handles = REOPENING
+        self._scans.end(EngineReopening)
+
+    def _native(self, *, create: bool = False, read_only: bool = False) -> _Open:
+        cache = rocksdb.LRUCache(0 if read_only else self._options.block_cache_size)
         families = {family.encode(): _family_options(self._options, cache) for family in OTHER_FAMILIES}
-        return rocksdb.DB(self._path, _database_options(self._options, cache), column_families=families, **mode)
+        options = _database_options(self._options, cache, create=create)
+        db = rocksdb.DB(self._path, options, column_families=families, read_only=read_only)
+        # None is the family "default": its keys are given plain, those of others with their handle.
+        handles = {DATA: None, **{family: db.get_column_family(family.encode()) for family in OTHER_FAMILIES}}
+        return _Open(Counted(db), handles)
 
     @property
     def version(self) -> str:
@@ -75,14 +99,14 @@ class LbryEngine:
             value: bytes | None = self._db.get(self._native_key(family, key), verify_checksums=True)
             return value
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
 
     def peek(self, key: bytes) -> tuple[bool, bytes | None]:
         """The value at `key`, or None, if memory tells."""
         try:
             may_exist, value = self._db.key_may_exist(key, fetch=True)
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
         return within_memory(may_exist, value)
 
     def multi_get(
@@ -115,7 +139,7 @@ class LbryEngine:
         try:
             self._db.put(key, value)
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order.
@@ -131,19 +155,20 @@ class LbryEngine:
                     batch.put(self._native_key(family, key), value)
             self._db.write(batch)
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
 
     def sync(self) -> None:
         """Wait for an fsync of the write-ahead log: an empty batch, written with sync, covers earlier ones."""
-        with self._failures, telling_unsynced():
+        with self._failures, telling_unsynced(), self._slow:
             self._db.write(rocksdb.WriteBatch(), sync=True)
 
-    def compact(self, start: bytes, end: bytes) -> None:
-        """Compact the DATA range and the other families and wait; no other Python code runs meanwhile."""
-        with self._failures:
-            for family in OTHER_FAMILIES:  # the binding has no flush, but a compaction begins with one
-                self._db.compact_range(column_family=self._handles[family])
-            self._db.compact_range(start, end)
+    def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
+        """Compact the range, and all of the server's own families, and wait; no other Python code runs meanwhile."""
+        with self._failures, self._slow:
+            for other in OTHER_FAMILIES:  # the binding has no flush, but a compaction begins with one
+                self._db.compact_range(column_family=self._handles[other])
+            if family == DATA:
+                self._db.compact_range(start, end)
 
     def checkpoint(self, folder: str) -> None:
         """A copy in `folder` of every file, made twice: the binding has no checkpoint, but a backup and its restoring.
@@ -156,7 +181,7 @@ class LbryEngine:
                 room, needed = shutil.disk_usage(self._path).free, 2 * _file_bytes(self._path)
             if room < needed:
                 raise StorageFull(f"a copy of {self._path!r} needs {needed} bytes for a while, but {room} are free")
-            with self._failures:
+            with self._failures, self._slow:
                 native = rocksdb.BackupEngine(temporary)
                 try:
                     self._db.lend(partial(native.create_backup, flush_before_backup=True))
@@ -181,39 +206,60 @@ class LbryEngine:
         Raises StorageError when the sync failed; the database is closed all the same.
         """
         self._scans.end()
+        with self._failures:
+            check_open(self._db)
+        databases = [database.db for database in (self._copy, self._database) if database is not None]
         try:
-            if self._db is not REOPENING:
+            if self._database is not None:
                 self.sync()
         finally:
-            db, self._db = self._db, CLOSED
-            self._handles = CLOSED
-            if isinstance(db, Counted):
+            self._db = self._handles = CLOSED
+            self._copy = self._database = None
+            for db in databases:
                 db.shut()
 
     def reopen(self, closed: Callable[[], None] = nothing) -> None:
         """Close and open again. See Note [Closing under readers].
 
         The log is replayed twice, first into memory by a copy for reading only: files that cannot be opened any more
-        are left open.
+        are left open. Reads go on from the copy if they can, until the database is open again.
         """
         with self._failures:
-            check_folder(self._path)
-            if self._db is not REOPENING:
-                self._db.get_property(b"rocksdb.num-snapshots")  # raises when the engine is closed
-                rehearsed(lambda: self._native(read_only=True).close())
-                self._shut()
-            closed()
+            check_open(self._db)
+            check_folder(self._path, self._identity)
+            if self._database is not None:
+                self._close_for(self._database, closed)
+            else:
+                self._refuse()
+                closed()
+                if self._copy is not None:
+                    self._use(self._copy)
             patiently(self._open)
 
-    def _shut(self) -> None:
-        db, handles = self._db, self._handles
-        self._db = self._handles = REOPENING
-        self._scans.end(EngineReopening)
+    def _close_for(self, database: _Open, closed: Callable[[], None]) -> None:
+        """Close `database`, to open it again. Raises StorageError when calls under way keep it from that; then
+        everything is as before."""
+        copy = rehearsed(lambda: self._native(read_only=True))
         try:
-            db.shut()
-        except StorageError:
-            self._handles, self._db = handles, db
-            raise
+            self._slow.stop()
+            self._refuse()
+            closed()
+            if _stands_still(database):
+                self._copy = copy
+                self._use(copy)
+            try:
+                database.db.shut()
+            except StorageError:
+                self._refuse()
+                closed()
+                self._copy = None
+                self._use(database)
+                self._slow.go_on()
+                raise
+            self._database = None
+        finally:
+            if self._copy is not copy:
+                copy.db.shut()
 
     def _read(self, keys: Sequence[bytes]) -> Generator[bytes | None, None, None]:
         """The values at `keys`, a chunk at a time; from a snapshot when there are several chunks."""
@@ -237,6 +283,22 @@ class LbryEngine:
     def _property(self, family: str, name: str) -> str | None:
         value: bytes | None = self._db.get_property(name.encode(), self._handles[family])
         return None if value is None else value.decode()
+
+
+class _Open(NamedTuple):
+    """A database that is open, for reading alone or for everything, and its column families."""
+
+    db: Counted
+    handles: dict[str, Any]
+
+
+def _stands_still(database: _Open) -> bool:
+    """Whether `database`, which nobody can find any more, takes no write of who had found it."""
+    try:
+        database.db.write(rocksdb.WriteBatch())
+    except Exception:
+        return True
+    return False
 
 
 def _file_bytes(folder: str) -> int:
@@ -269,10 +331,10 @@ def _family_options(wanted: EngineOptions, cache: Any) -> Any:
     return rocksdb.ColumnFamilyOptions(**_family_settings(wanted, cache))
 
 
-def _database_options(wanted: EngineOptions, cache: Any) -> Any:
+def _database_options(wanted: EngineOptions, cache: Any, *, create: bool) -> Any:
     """Options of the database, and of the family "default"."""
     return rocksdb.Options(
-        create_if_missing=True,
+        create_if_missing=create,
         create_missing_column_families=True,
         max_background_jobs=wanted.max_background_jobs,
         max_open_files=wanted.max_open_files,

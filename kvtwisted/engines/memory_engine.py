@@ -46,6 +46,7 @@ class MemoryEngine:
 
     name = "memory"
     writes_wait = False
+    copies = 0
     version = "memory"
 
     def __init__(self, path: str, options: EngineOptions) -> None:
@@ -105,7 +106,7 @@ class MemoryEngine:
         """Nothing to do: nothing survives."""
         self._check()
 
-    def compact(self, start: bytes, end: bytes) -> None:
+    def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
         """Nothing to do: deleted keys take no space."""
         self._check()
 

@@ -1,11 +1,16 @@
 """Closing a database and opening it again behind an engine that others go on using.
 
-Note [Closing under readers]: the binding's object is replaced by a stand-in first, so that every call that begins from
-then on is refused as one to try again. What then remains are calls that got hold of the object before.
+Note [Closing under readers]: before anything is closed the files are opened a second time, for reading, which shows
+that they can be. Calls that may take long (an fsync, a compaction) are counted, and waited for while reads go on. Then
+the binding's object is replaced by a stand-in, so that every call that begins from then on is refused as one to try
+again; and, if the database takes no writes any more, that by the copy for reading, which has all that anybody was told
+of. So reads go on until the database is open again. What remains are calls that got hold of the object before.
 
-rocksdict refuses to close while one of them works without Python's lock, refuses them once it is closed, and keeps the
-folder's lock while they hold a part of the database. So closing and opening are tried again until they have gone, and
-its hot calls need no counting. Only those that may take long are counted, and waited for beforehand.
+rocksdict refuses to close while one of them works without Python's lock, and refuses them once it is closed. So closing
+is tried again until they have gone, for READ_PATIENCE at most, and its hot calls need no counting. Each of its objects
+(one for each column family, handles, iterators, snapshots) keeps the folder's lock. So those that can be closed are,
+all of them, and the others are held in one place each, which lets go of them: whoever has a frame, an error or a scan
+left has no part of the database.
 
 lbry-rocksdb ends the process when an object is used or freed after the close. So every call is counted, what outlives
 a call (iterators, snapshots) is held in one place, and both are over before the close.
@@ -22,13 +27,16 @@ from contextlib import contextmanager, suppress
 from operator import methodcaller
 from typing import Any, Callable, TypeVar
 
-from ..core.errors import StorageError, StorageFull
+from ..core.errors import StorageError, StorageFull, UnusablePath
+from ..core.paths import Identity, identity
 from .translate import EngineReopening, in_use
 
 T = TypeVar("T")
 
-#: Seconds that a reopening waits for calls that are under way; reads are refused for at most so long.
+#: Seconds that a reopening waits for calls that may take long (an fsync, a compaction); reads go on meanwhile.
 PATIENCE = 5.0
+#: Seconds that it waits for reads that are under way; others may be refused for so long.
+READ_PATIENCE = 0.5
 _PAUSE = 0.002
 _REHEARSALS = 5
 _TRIAL = "kvtwisted-trial"
@@ -36,12 +44,16 @@ _TRIAL = "kvtwisted-trial"
 _MARGIN = 1 << 20
 
 
-def check_folder(path: str) -> None:
+def check_folder(path: str, right: Identity) -> None:
     """See to it that the database can be opened again as far as the disk goes: a file can be written, synced, removed.
 
     Replaying the log writes about as much as the log holds, so that much room must be there. Raises StorageFull when
-    it is not, OSError when the disk is broken or read-only.
+    it is not, OSError when the disk is broken or read-only, or when no database is there any more: a binding would make
+    a new one. Raises UnusablePath when there is another than the one that was opened, whose `identity` was `right`.
     """
+    os.stat(os.path.join(path, "CURRENT"))
+    if database_identity(path) != right:
+        raise UnusablePath(f"rocksdb.path: {os.path.abspath(path)} is not the folder of the database that is open")
     trial = os.path.join(path, _TRIAL)
     with open(trial, "wb") as file:
         file.write(b"x" * 4096)
@@ -58,9 +70,14 @@ def check_folder(path: str) -> None:
         raise StorageFull(f"the data folder {path!r} needs {needed} bytes to be opened again, but {room} are free")
 
 
-def patiently(act: Callable[[], T]) -> T:
-    """The result of `act`, tried again for PATIENCE seconds while calls from before the close hold the database."""
-    deadline = time.monotonic() + PATIENCE
+def database_identity(path: str) -> Identity:
+    """What tells the folder of a database that is open from others. Raises OSError."""
+    return identity(path, "LOCK")
+
+
+def patiently(act: Callable[[], T], patience: float | None = None) -> T:
+    """The result of `act`, tried again for so many seconds (PATIENCE) while calls under way hold the database."""
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     while True:
         try:
             return act()
@@ -70,7 +87,7 @@ def patiently(act: Callable[[], T]) -> T:
         time.sleep(_PAUSE)
 
 
-def rehearsed(act: Callable[[], None]) -> None:
+def rehearsed(act: Callable[[], T]) -> T:
     """Let `act` open the files for reading beside the open database; again if that has just removed some."""
     for _ in range(_REHEARSALS - 1):
         with suppress(Exception):
@@ -113,11 +130,11 @@ class Calls:
             if not self._running:
                 self._changed.notify_all()
 
-    def stop(self) -> None:
-        """Let none begin, and wait for the last to end. After PATIENCE seconds all is as before: StorageError."""
+    def stop(self, patience: float | None = None) -> None:
+        """Let none begin, and wait for the last to end, or so many seconds: then all is as before, and StorageError."""
         with self._changed:
             self._refusing = True
-            if not self._changed.wait_for(lambda: not self._running, PATIENCE):
+            if not self._changed.wait_for(lambda: not self._running, PATIENCE if patience is None else patience):
                 self._refusing = False
                 raise StorageError(f"cannot reopen the storage yet: {self._running} calls under way do not end")
 
@@ -176,7 +193,7 @@ class Counted:
 
     def shut(self) -> None:
         """Close the database once no call is under way. Raises StorageError when they do not end; it stays open."""
-        self._calls.stop()
+        self._calls.stop(READ_PATIENCE)
         self._natives.clear()
         self._native.close()
 

@@ -13,24 +13,25 @@ from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Callable
+from typing import Any, Callable, cast
 
 from rocksdict import Checkpoint, CompactOptions, WriteBatch
 
 from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, ignored, nothing
-from ..core.errors import Corruption, KvError, StorageError, WriteStalled
+from ..core.errors import Corruption, StorageError, WriteStalled
 from ..core.options import EngineOptions
 from .budget import within
 from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
 from .peeking import within_memory
 from .pieces import SKIPS, Pieces
-from .reopening import Calls, check_folder, patiently, rehearsed, telling_unsynced
+from .reopening import READ_PATIENCE, Calls, check_folder, database_identity, patiently, rehearsed, telling_unsynced
+from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
 from .rocksdict_options import write_options
 from .rocksdict_scans import Among, opened, pairs
 from .scans import Scan, Scans
-from .translate import CLOSED, REOPENING, EngineReopening, Translating, in_use, translated
+from .translate import CLOSED, REOPENING, EngineReopening, Translating, check_open, translated
 
 #: Seconds that a checkpoint waits for compaction to catch up.
 _CALM_PATIENCE = 60.0
@@ -43,6 +44,7 @@ class RocksdictEngine:
 
     name = "rocksdict"
     writes_wait = False
+    copies = 0
 
     def __init__(self, path: str, options: EngineOptions) -> None:
         """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
@@ -56,23 +58,41 @@ class RocksdictEngine:
         self._slow = Calls()
         self._flush_not_before = dict.fromkeys(FAMILIES, 0.0)
         self._files = DatabaseFiles(path, options)
+        # The database, unless it is being reopened; and what is read from meanwhile, if anything is.
+        self._database: OpenDatabase | None = None
+        self._copy: OpenDatabase | None = None
+        # What calls use: the parts of one of these, or what refuses them.
         self._db: Any = CLOSED
         self._families: Any = CLOSED
         self._handles: Any = CLOSED
         with self._failures:
             os.makedirs(path, exist_ok=True)
-            self._open()
+            self._open(create=True)
+            self._identity = database_identity(path)
 
-    def _open(self) -> None:
+    def _open(self, *, create: bool = False) -> None:
         # For a reopening: what was begun before the close keeps the folder's lock.
         self._scans.end(EngineReopening)
-        db = self._files.opened()
-        db.set_write_options(write_options())
-        self._families = {DATA: db, **{family: db.get_column_family(family) for family in OTHER_FAMILIES}}
-        # None is the family "default", and cheaper than its handle.
-        self._handles = {DATA: None, **{family: db.get_column_family_handle(family) for family in OTHER_FAMILIES}}
+        root = self._files.opened(create=create)
+        root.set_write_options(write_options())
+        self._database = OpenDatabase(root)
+        self._use(self._database)
+        self._slow.go_on()
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            self._scans.end(EngineReopening)
+            with suppress(Exception):  # it locks nothing; its last reader frees it
+                patiently(copy.close, READ_PATIENCE)
+
+    def _use(self, database: OpenDatabase) -> None:
+        self._families, self._handles = database.families, database.handles
         # Last: whoever sees the new database, sees what belongs to it.
-        self._db = db
+        self._db = database.root
+
+    def _refuse(self) -> None:
+        """Let every call, and every scan under way, be one to try again."""
+        self._db = self._families = self._handles = REOPENING
+        self._scans.end(EngineReopening)
 
     @property
     def version(self) -> str:
@@ -86,14 +106,14 @@ class RocksdictEngine:
             value: bytes | None = self._db.get(key) if family == DATA else self._families[family].get(key)
             return value
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
 
     def peek(self, key: bytes) -> tuple[bool, bytes | None]:
         """The value at `key`, or None, if memory tells."""
         try:
             may_exist, value = self._db.key_may_exist(key, True)
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
         return (True, value) if value else within_memory(may_exist, value)
 
     def multi_get(
@@ -101,7 +121,9 @@ class RocksdictEngine:
     ) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         if len(keys) > READ_AHEAD:
-            with closing(self._read_one_by_one(keys)) as values:
+            # Like a scan it ends with the database, whoever is still reading: no variable holds the generator.
+            values: Any = self._scans.start(cast(Any, self._read_one_by_one(keys)).__next__)
+            with closing(values):
                 return within(budget, values, keep)
         with self._failures:
             found = self._db.get(list(keys))
@@ -140,7 +162,7 @@ class RocksdictEngine:
         try:
             self._db.put(key, value)
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order. Raises WriteStalled rather than wait; then nothing was written."""
@@ -162,15 +184,15 @@ class RocksdictEngine:
                     batch.put(key, value, handles[family])
             self._db.write(batch)
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
 
     def sync(self) -> None:
         """Wait for an fsync of the write-ahead log."""
         with self._failures, telling_unsynced(), self._slow:
             self._db.flush_wal(True)
 
-    def compact(self, start: bytes, end: bytes) -> None:
-        """Compact the DATA range, flush the other families, and wait.
+    def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
+        """Compact the range of that family, flush the others, and wait.
 
         rocksdict hides failures of a compaction; RocksDB logs them in LOG.
         """
@@ -178,9 +200,9 @@ class RocksdictEngine:
         # Exclusive would hold back the background compactions, and so let writes run into a stall.
         alongside.set_exclusive_manual_compaction(False)
         with self._failures, self._slow:
-            for family in OTHER_FAMILIES:
-                self._families[family].flush()
-            self._db.compact_range(start, end, alongside)
+            for other in OTHER_FAMILIES:
+                self._families[other].flush()
+            self._families[family].compact_range(start, end, alongside)
 
     def checkpoint(self, folder: str) -> None:
         """A copy of hard links in `folder`, on the data's file system, with every acknowledged write.
@@ -231,69 +253,83 @@ class RocksdictEngine:
         Raises StorageError when the flush failed; the database is closed all the same, and its log replayed next time.
         """
         self._scans.end()
-        failures = [] if self._db is REOPENING else self._flush()
-        # The lock goes with the last object that refers to the database; so the families go first.
-        self._families = self._handles = CLOSED
-        db, self._db = self._db, CLOSED
-        try:
-            if db is not REOPENING:
-                db.close()
-        except Exception as error:
-            failures.append(translated(error, self._path))
-        if failures:
-            raise failures[0]
+        databases = [database for database in (self._copy, self._database) if database is not None]
+        with self._failures:
+            check_open(self._db)
+            self._db = self._families = self._handles = CLOSED
+            self._copy = self._database = None
+            failures = [failure for database in databases for failure in database.close()]
+            if failures:
+                raise failures.pop()
 
     def reopen(self, closed: Callable[[], None] = nothing) -> None:
         """Close and open again. See Note [Closing under readers].
 
         The log is replayed twice, first into memory by a copy for reading only. If that lacks anything of what was
-        acknowledged, the database stays open, which still has it.
+        acknowledged, the database stays open, which still has it. Else reads go on from the copy if they can, until the
+        database is open again.
         """
         with self._failures:
-            check_folder(self._path)
-            if self._db is not REOPENING:
-                self._flush()
-                rehearsed(self._rehearse)
-                self._shut()
-            closed()
+            check_open(self._db)
+            check_folder(self._path, self._identity)
+            if self._database is not None:
+                self._close_for(self._database, closed)
+            else:
+                self._refuse()
+                closed()
+                if self._copy is not None:
+                    self._use(self._copy)
             patiently(self._open)
 
-    def _rehearse(self) -> None:
-        """See to it that the files can be opened, and hold all changes that the open database has."""
-        acknowledged = self._db.latest_sequence_number()
-        replayed = self._files.last_change()
+    def _close_for(self, database: OpenDatabase, closed: Callable[[], None]) -> None:
+        """Close `database`, to open it again. Raises StorageError when calls under way keep it from that, and what the
+        rehearsal raises; then everything is as before."""
+        for family in database.families.values():
+            with suppress(Exception):  # the log has what cannot be flushed
+                family.flush()
+        copy = rehearsed(lambda: self._rehearse(database))
+        try:
+            self._slow.stop()
+            self._refuse()
+            closed()
+            if self._stands_still(database, copy):
+                self._copy = copy
+                self._use(copy)
+            try:
+                patiently(database.close, READ_PATIENCE)
+            except Exception:
+                self._refuse()
+                closed()
+                self._copy, self._database = None, OpenDatabase(database.root)
+                self._use(self._database)
+                self._slow.go_on()
+                raise StorageError("cannot reopen the storage yet: reads under way do not end") from None
+            self._database = None
+        finally:
+            if self._copy is not copy:
+                copy.close()
+
+    def _rehearse(self, database: OpenDatabase) -> OpenDatabase:
+        """The files, opened for reading beside the open database, all of whose changes they must have."""
+        acknowledged = database.root.latest_sequence_number()
+        copy = OpenDatabase(self._files.opened_for_reading())
+        replayed = copy.root.latest_sequence_number()
         if replayed < acknowledged:
+            copy.close()
             raise Corruption(
                 f"the write-ahead log in {self._path!r} has lost the last {acknowledged - replayed} changes that were "
                 "acknowledged; they are left in memory alone, so copy the data before the server stops"
             )
+        return copy
 
-    def _shut(self) -> None:
-        """Close. Raises StorageError when calls under way keep it from that; then everything is as before."""
-        self._slow.stop()
+    def _stands_still(self, database: OpenDatabase, copy: OpenDatabase) -> bool:
+        """Whether `database`, which nobody can find any more, takes no late write either, and `copy` has all of it."""
         try:
-            db, families, handles = self._db, self._families, self._handles
-            self._db = self._families = self._handles = REOPENING
-            self._scans.end(EngineReopening)
-            try:
-                patiently(db.close)
-            except Exception as error:
-                # Any other failure is of its flush: it is closed then, and the log has what could not be flushed.
-                if in_use(error):
-                    self._families, self._handles, self._db = families, handles, db
-                    raise StorageError("cannot reopen the storage yet: reads under way do not end") from None
-        finally:
-            self._slow.go_on()
-
-    def _flush(self) -> list[KvError]:
-        """Flush all families. Gives failures without their traceback: its frames would keep the database open."""
-        failures = []
-        for family in FAMILIES:
-            try:
-                self._families[family].flush()
-            except Exception as error:
-                failures.append(translated(error, self._path))
-        return failures
+            database.root.write(WriteBatch(raw_mode=True))
+        except Exception as error:
+            stopped = not isinstance(translated(error, self._path), WriteStalled)
+            return stopped and copy.root.latest_sequence_number() >= database.root.latest_sequence_number()
+        return False
 
     def _read_one_by_one(self, keys: Sequence[bytes]) -> Generator[bytes | None, None, None]:
         """The values at `keys` from a snapshot, which rocksdict reads by single keys only."""

@@ -44,7 +44,7 @@ class Scan(Iterator[Pair]):
         except KvError:
             raise
         except Exception as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path) from None
 
     def close(self) -> None:
         """Release the view; the scan is over. Harmless when it already is."""

@@ -20,6 +20,7 @@ from ..core.errors import (
     Unavailable,
     WriteStalled,
 )
+from ..core.frames import without_frames
 from ..core.resources import no_descriptors
 
 #: What the operating system says when a file system, or the user's share of it, is full.
@@ -31,7 +32,9 @@ _LOCKED_ELSEWHERE = re.compile("While lock file: .*Resource temporarily unavaila
 #: Incomplete is the status of a write with no_slowdown that would have waited.
 _STALLED = re.compile("Result incomplete: .*write stall", re.IGNORECASE)
 #: What the bindings say of a call that began before the database was closed to be opened again.
-_GONE = re.compile("DB instance already closed|Already (mutably )?borrowed|is no longer a valid ColumnFamilyHandle")
+_GONE = re.compile(
+    "DB instance already closed|Already (mutably )?borrowed|is no longer a valid ColumnFamilyHandle|in read only mode"
+)
 _UNKNOWN_FAMILIES = re.compile("Column families not opened: (.*)")
 
 
@@ -60,6 +63,12 @@ CLOSED: Any = _StandIn(EngineClosed)
 REOPENING: Any = _StandIn(EngineReopening)
 
 
+def check_open(database: object) -> None:
+    """Raise EngineClosed when `database` is what stands in for one that is closed for good."""
+    if database is CLOSED:
+        raise EngineClosed
+
+
 def in_use(error: Exception) -> bool:
     """Whether `error`, of closing or opening a database, says that something in this process still holds it."""
     text = _text(error)
@@ -69,13 +78,14 @@ def in_use(error: Exception) -> bool:
 def translated(error: Exception, path: str) -> KvError:
     """The error of kvtwisted that says what `error`, raised by a binding on the data folder `path`, means.
 
-    A pure function for any thread. The caller raises the answer `from error`.
+    For any thread. `error` loses its traceback, whose frames hold objects of the binding. The caller raises the answer
+    `from None`: it says all that `error` says.
     """
-    text = _text(error)
-    if isinstance(error, EngineClosed):
-        return Unavailable("the storage is closed")
     if isinstance(error, KvError):
         return error
+    text = _text(without_frames(error))
+    if isinstance(error, EngineClosed):
+        return Unavailable("the storage is closed")
     if isinstance(error, EngineReopening) or _GONE.search(text):
         return Unavailable("the storage is being reopened; try again")
     if text.startswith("Corruption"):
@@ -113,9 +123,11 @@ class Translating:
         """Nothing to prepare."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raise the translation of any failure, from it."""
-        if isinstance(error, Exception):
-            raise translated(error, self._path) from error
+        """Raise the translation of any failure."""
+        # This frame is part of the new traceback, and must not hold the old one.
+        del trace
+        if isinstance(error, Exception) and not isinstance(error, KvError):
+            raise translated(error, self._path) from None
 
 
 def _text(error: Exception) -> str:

@@ -28,6 +28,7 @@ class AdminHandlers:
     def backup(self, received: Received) -> Deferred[Answer]:
         """POST /api/v1/admin/backup."""
         bodies.check_content_type(received.content_type)
+        bodies.check_codings(received.codings)
         name = bodies.backup_argument(received.body)
         return self._administration.backup(name).addCallbacks(_made, _no_room)
 
@@ -42,6 +43,7 @@ class AdminHandlers:
     def orphans(self, received: Received) -> Deferred[Answer]:
         """POST /api/v1/admin/orphans."""
         bodies.check_content_type(received.content_type)
+        bodies.check_codings(received.codings)
         bodies.no_arguments(received.body, "orphans")
         return self._administration.orphans().addCallback(_collected)
 

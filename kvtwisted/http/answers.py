@@ -94,8 +94,9 @@ def config_updated(restart_required: Sequence[str]) -> Answer:
     return Answer(200, to_json({**document, "restart_required": list(restart_required)}))
 
 
-def health(reason: str | None) -> Answer:
-    """The answer of the health check; `reason` None is healthy."""
-    if reason is None:
-        return HEALTHY
-    return Answer(503, to_json({"status": "unavailable", "reason": reason}))
+def health(reason: str | None, warnings: Sequence[str] = ()) -> Answer:
+    """The answer of the health check; `reason` None is healthy, whatever there is to warn of."""
+    more = {"warnings": list(warnings)} if warnings else {}
+    if reason is not None:
+        return Answer(503, to_json({"status": "unavailable", "reason": reason, **more}))
+    return Answer(200, to_json({"status": "ok", **more})) if more else HEALTHY

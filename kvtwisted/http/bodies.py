@@ -1,21 +1,34 @@
 """Reading request bodies: strict JSON, then the fields of each route with their types.
 
 Every function raises an InvalidRequest that names the field, and nothing has happened by then. Limits on sizes and
-numbers are not checked here but in `core.limits`, for both interfaces.
+numbers are not checked here but in `core.limits`, for both interfaces; but for the number of keys, which is looked at
+before anything is made of them. These are for bodies of at most LARGE bytes; others are read by `large_bodies`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 
 from ..core import strict_json
-from ..core.errors import InvalidConfig, InvalidKey, InvalidRequest, InvalidTtl, InvalidValue
-from ..core.limits import encode_key, encode_value
-from .errors import UnsupportedMediaType
+from ..core.errors import InvalidConfig, InvalidKey, InvalidRequest, InvalidTtl, InvalidValue, TooLarge
+from ..core.limits import check_count, encode_key, encode_value
+from .errors import UnsupportedCoding, UnsupportedMediaType
 
 #: Depth of objects and arrays in a body: the deepest sensible one, a configuration, has three levels.
 MAX_DEPTH = 32
 
+#: Bytes of a body from which reading it is no work for the reactor, and of one that has no keys and values.
+LARGE = 65_536
+#: Objects, arrays and numbers in a body with keys and values: far more than make sense, few enough to be quick.
+MAX_PARTS = 64
+
+#: Routes whose bodies have keys and values, by path; and the paths of other routes that take a body.
+KEYED = {f"/api/v1/{name}".encode(): name for name in ("set", "mset", "mget", "mdelete")}
+KEYLESS = frozenset((b"/api/v1/config", b"/api/v1/admin/backup", b"/api/v1/admin/orphans"))
+
+# Bytes from which they are counted.
+_COUNTED = 4096
 _SHOWN_CHARACTERS = 60
 _UTF8 = frozenset({"utf-8", "utf8"})
 #: In the order of `isinstance` tests: a bool is an int in Python, but not in JSON.
@@ -52,63 +65,87 @@ def check_content_type(content_type: str | None) -> None:
         raise UnsupportedMediaType(f"Content-Type: must be application/json (in UTF-8), but {shown} was sent")
 
 
+def check_codings(codings: Collection[bytes]) -> None:
+    """Raise UnsupportedCoding for a body in any content coding: it would be taken for what it is not."""
+    for coding in codings:
+        if coding != b"identity":
+            shown = shown_text(coding.decode("latin-1"))
+            raise UnsupportedCoding(f"Content-Encoding: must be identity or absent, but {shown} was sent")
+
+
+def check_size(body: bytes) -> None:
+    """Raise TooLarge for a body of more than LARGE bytes, for a route that takes no keys and values."""
+    if len(body) > LARGE:
+        raise TooLarge(size_sentence(len(body)))
+
+
+def size_sentence(size: int) -> str:
+    """What says that a body of `size` bytes is too large for a route that takes no keys and values."""
+    return f"body: too large: {size} bytes were sent, the limit here is {LARGE} bytes"
+
+
 def set_arguments(body: bytes) -> tuple[bytes, bytes, int]:
     """Key, value and ttl of `/api/v1/set`."""
     fields = _fields(body, "set", required=("key", "value"), optional=("ttl",))
     key, value = fields["key"], fields["value"]
     if not isinstance(key, str):
-        raise InvalidKey(_wrong_type("key", "a string", key))
+        raise InvalidKey(wrong_type("key", "a string", key))
     if not isinstance(value, str):
-        raise InvalidValue(_wrong_type("value", "a string", value))
-    return encode_key(key), encode_value(value), _ttl(fields)
+        raise InvalidValue(wrong_type("value", "a string", value))
+    return encode_key(key), encode_value(value), ttl_of(fields)
 
 
-def mset_arguments(body: bytes) -> tuple[dict[bytes, bytes], int]:
-    """The pairs and their common ttl of `/api/v1/mset`."""
+def mset_arguments(body: bytes, max_keys: int) -> tuple[dict[bytes, bytes], int]:
+    """The pairs, at most `max_keys`, and their common ttl of `/api/v1/mset`."""
     fields = _fields(body, "mset", required=("key_values",), optional=("ttl",))
     pairs = fields["key_values"]
     if not isinstance(pairs, dict):
-        raise InvalidRequest(_wrong_type("key_values", "an object", pairs))
+        raise InvalidRequest(wrong_type("key_values", "an object", pairs))
+    check_count(len(pairs), "key_values", max_keys)
     encoded: dict[bytes, bytes] = {}
     for key, value in pairs.items():
         if not isinstance(value, str):
-            raise InvalidValue(_wrong_type(f"key_values[{shown_text(key)}]", "a string", value))
+            raise InvalidValue(wrong_type(f"key_values[{shown_text(key)}]", "a string", value))
         encoded[encode_key(key, "key_values: key")] = encode_value(value, "key_values: value")
-    return encoded, _ttl(fields)
+    return encoded, ttl_of(fields)
 
 
-def keys_argument(body: bytes, route: str) -> list[bytes]:
-    """The keys of `/api/v1/mget` and `/api/v1/mdelete`."""
+def keys_argument(body: bytes, route: str, max_keys: int) -> list[bytes]:
+    """The keys, at most `max_keys`, of `/api/v1/mget` and `/api/v1/mdelete`."""
     keys = _fields(body, route, required=("keys",))["keys"]
     if not isinstance(keys, list):
-        raise InvalidRequest(_wrong_type("keys", "an array", keys))
+        raise InvalidRequest(wrong_type("keys", "an array", keys))
+    check_count(len(keys), "keys", max_keys)
     encoded: list[bytes] = []
     for key in keys:
         if not isinstance(key, str):
-            raise InvalidKey(_wrong_type(f"keys[{len(encoded)}]", "a string", key))
+            raise InvalidKey(wrong_type(f"keys[{len(encoded)}]", "a string", key))
         encoded.append(encode_key(key, "keys"))
     return encoded
 
 
 def config_argument(body: bytes) -> dict[str, object]:
     """The document of POST `/api/v1/config`; its fields are checked by the configuration itself."""
+    check_size(body)
     document = strict_json.loads(body, MAX_DEPTH)
     if not isinstance(document, dict):
-        raise InvalidConfig(_wrong_type("configuration", "an object", document))
+        raise InvalidConfig(wrong_type("configuration", "an object", document))
     return document
 
 
 def backup_argument(body: bytes) -> str | None:
     """The name of `/api/v1/admin/backup`, or None when there is none."""
+    check_size(body)
     fields = _fields(body, "backup", required=(), optional=("name",))
     name = fields.get("name")
     if "name" in fields and not isinstance(name, str):
-        raise InvalidRequest(_wrong_type("name", "a string", name))
+        raise InvalidRequest(wrong_type("name", "a string", name))
     return name if isinstance(name, str) else None
 
 
 def no_arguments(body: bytes, route: str) -> None:
     """Check the body of a route that takes no fields: an empty object."""
+    check_size(body)
     _fields(body, route, required=())
 
 
@@ -119,19 +156,30 @@ def shown_text(text: str) -> str:
 
 
 def _fields(body: bytes, route: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, object]:
-    document = strict_json.loads(body, MAX_DEPTH)
+    document = strict_json.loads(body, MAX_DEPTH, MAX_PARTS if len(body) > _COUNTED else None)
     if not isinstance(document, dict):
-        raise InvalidRequest(_wrong_type("body", "an object", document))
+        raise InvalidRequest(wrong_type("body", "an object", document))
     for name in required:
         if name not in document:
-            raise InvalidRequest(f"{name}: is missing; {route} needs {_listed(required)}")
+            raise missing_field(name, route, required)
     for name in document:
         if name not in required and name not in optional:
-            raise InvalidRequest(f"{shown_text(name)}: is not a field; {route} takes {_listed(required + optional)}")
+            raise unknown_field(name, route, required + optional)
     return document
 
 
-def _ttl(fields: dict[str, object]) -> int:
+def missing_field(name: str, route: str, required: tuple[str, ...]) -> InvalidRequest:
+    """What a body without that field is refused with."""
+    return InvalidRequest(f"{name}: is missing; {route} needs {_listed(required)}")
+
+
+def unknown_field(name: str, route: str, known: tuple[str, ...]) -> InvalidRequest:
+    """What a body with a field that is not among the `known` is refused with."""
+    return InvalidRequest(f"{shown_text(name)}: is not a field; {route} takes {_listed(known)}")
+
+
+def ttl_of(fields: Mapping[str, object]) -> int:
+    """The field ttl, by default 0; raises InvalidTtl."""
     ttl = fields.get("ttl", 0)
     if not isinstance(ttl, int) or isinstance(ttl, bool):
         sent = "a number with a fraction or exponent" if isinstance(ttl, float) else _type_of(ttl)
@@ -139,7 +187,8 @@ def _ttl(fields: dict[str, object]) -> int:
     return ttl
 
 
-def _wrong_type(field: str, wanted: str, sent: object) -> str:
+def wrong_type(field: str, wanted: str, sent: object) -> str:
+    """The sentence for a value of another type."""
     return f"{field}: must be {wanted}, but {_type_of(sent)} was sent"
 
 

@@ -4,10 +4,16 @@ Note [Refusing a request before it is read]: closing a TCP connection while the 
 answer with a reset, on which the client may drop the answer that explains the refusal. So after a refusal only our side
 is closed, what still comes is thrown away, and the connection is aborted if the client has not closed it in
 LINGER_TIMEOUT seconds. Nothing that came behind the refused request is ever looked at.
+
+Note [The end of input]: a client may close its sending side behind its last request and still wait for the answers (RFC
+9112, section 9.6). So the end of what comes in is not the end of the connection: requests that came whole are all
+answered, then it is closed; one that did not come whole is dropped. To the server a client that is gone without a reset
+looks the same. What it costs is bounded as ever: by the time of a request, and by that of an answer which nobody reads.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,19 +21,22 @@ from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from twisted.web import http
 from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
+from zope.interface import implementer
 
 from ..security.gate import Visitor
-from ..tls.peers import peer_name
-from . import errors
+from ..tls.peers import peer
+from . import bodies, errors, fields
 from .access_log import peer_text
 from .answers import NOSNIFF, SERVER, Answer, phrase
-from .deadlines import UNAUTHENTICATED_BODY, unsent_bytes
-from .refusing import UNAUTHENTICATED, reason_of, whole
+from .deadlines import UNAUTHENTICATED_BODY, unread_bytes, unsent_bytes
+from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED, reason_of, whole
 from .watching import WatchedChannel
 
 if TYPE_CHECKING:
@@ -35,6 +44,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
+#: Seconds that a request gets to finish when the certificate of its client has ended.
+EXPIRED_TIMEOUT = 10.0
 #: Bytes of chunk sizes, extensions and trailers that a chunked body may have besides as many as it has content. What is
 #: below that costs work without a limit: chunks of one byte, each with an extension.
 MAX_FRAMING = 65_536
@@ -112,6 +123,10 @@ class KvRequest(Request):
 
     def begin(self, answer: Answer) -> bytes:
         """Set the status and headers of `answer`; returns the body, for the caller to write."""
+        # Without a channel the client has gone.
+        if self.channel is not None and self.channel.is_last_answer():
+            self.channel.persistent = False
+            self.setHeader(b"Connection", b"close")
         self.setResponseCode(answer.status, phrase(answer.status))
         # RFC 9110, section 8.6: 204 has neither.
         if answer.status != 204:
@@ -132,6 +147,7 @@ class KvRequest(Request):
         return b"localhost"
 
 
+@implementer(IHalfCloseableProtocol)
 class KvChannel(WatchedChannel):
     """One connection. Requests on it are answered one after the other, as Twisted does it."""
 
@@ -142,8 +158,15 @@ class KvChannel(WatchedChannel):
     peer = b""
     #: What the connection is counted by in `security.connections`.
     address = ""
+    #: The end of the time to show an administrator's token, of one that was let in for that: see
+    #: Note [Places for administrators] in `security.connections`. It stays when it has been shown.
+    on_trial: IDelayedCall | None = None
+    # The headers Authorization of the last request; None: nothing has been asked.
+    _shown: tuple[bytes, ...] | None = None
     # Bytes of a chunked body as they came, framing included.
     _chunked = 0
+    # When it was noticed that the client's certificate has ended.
+    _expired_at: float | None = None
 
     def connectionMade(self) -> None:
         """The connection is open."""
@@ -154,6 +177,8 @@ class KvChannel(WatchedChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone; so is the interest in the answer to a request under way."""
+        if self.is_on_trial:
+            self.on_trial.cancel()  # type: ignore[union-attr]  # it is there
         try:
             super().connectionLost(reason)
         finally:
@@ -166,7 +191,7 @@ class KvChannel(WatchedChannel):
     @cached_property
     def visitor(self) -> Visitor:
         """Who the connection says is there. To be asked once something has come: by then TLS knows the certificate."""
-        return Visitor(self.address, (), peer_name(self.transport))
+        return Visitor(self.address, (), *peer(self.transport))
 
     @property
     def closing(self) -> bool:
@@ -195,38 +220,105 @@ class KvChannel(WatchedChannel):
         self.refuse(errors.malformed())
 
     def headerReceived(self, line: bytes) -> bool:
-        """One header is complete. Twisted fails on a Content-Length of more digits than Python reads."""
+        """One header is complete.
+
+        Twisted fails on a Content-Length of more digits than Python reads, and takes the coding identity, which is
+        gone, beside another one or a length. Only chunked says where a request ends (RFC 9112, section 6.1).
+        """
+        name, _, value = line.partition(b":")
         try:
-            return bool(super().headerReceived(line))
+            if name.lower() != b"transfer-encoding" or fields.members((value,)) == [b"chunked"]:
+                return bool(super().headerReceived(line))
         except ValueError:
-            self.refuse(errors.malformed())
-            return False
+            pass
+        self.refuse(errors.malformed())
+        return False
 
     def allHeadersReceived(self) -> None:
         """Refuse an unknown host, and a body that is announced as too long, before `100 Continue` asks for it."""
         self._nothing_missing()
         self._chunked = 0
         limit, hosts = self.site.max_body_bytes, self.site.hosts
-        unasked = self.site.deadlines.limits.unauthenticated_body
         names = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
         if self._closing:
             return
-        if not self._is_good_host(names):
+        visitor = self.requests[-1].visitor
+        self._shown = visitor.authorization
+        if self.is_on_trial and not self._passes_trial(visitor):
+            self.fail_trial()
+        elif not self._is_good_host(names):
             self.refuse(errors.bad_host())
         elif hosts is not None and not all(map(hosts.allow, names)):
             self.refuse(errors.unknown_host())
         elif self.length is not None and self.length > limit:
             self.refuse(errors.body_too_large(limit, self.length))
-        elif (self.length is None or self.length > unasked) and (refusal := self._refusal()) is not None:
-            self.refuse(refusal, UNAUTHENTICATED)
+        elif (refusal := self._refusal()) is not None:
+            self.refuse(*refusal)
         else:
+            self._put_expectation_plainly()
             super().allHeadersReceived()
 
-    def _refusal(self) -> Answer | None:
-        refusal = self.site.entrance.refusal(self.requests[-1].visitor)
-        if refusal is not None:
+    # When there are too many connections.
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether an administrator's token or certificate has to be shown yet."""
+        return self.on_trial is not None and self.on_trial.active()
+
+    def _passes_trial(self, visitor: Visitor) -> bool:
+        if not self.site.entrance.administers(visitor):
+            return False
+        if self.on_trial is not None:
+            self.on_trial.cancel()
+        return True
+
+    def fail_trial(self) -> None:
+        """It is one connection too many."""
+        if self.on_trial is not None and self.on_trial.active():
+            self.on_trial.cancel()
+        self.refuse(self.site.refused_on_trial())
+
+    def idle_seconds(self) -> float | None:
+        """For how long no request was under way; None: one is, or an answer. See `connections.Member`."""
+        ending = getattr(self, "_TimeoutMixin__timeoutCall", None)
+        if self._closing or self._handlingRequest or self._waitingForTransport or ending is None or not self.timeOut:
+            return None
+        if self.requests and not self.line_mode:
+            return None  # a body comes in
+        return float(self.timeOut - (ending.getTime() - self.site.reactor.seconds()))
+
+    def is_of_somebody(self) -> bool:
+        """Whether somebody known has asked something on it."""
+        return self._shown is not None and self.site.entrance.knows(self.visitor._replace(authorization=self._shown))
+
+    def make_way(self) -> None:
+        """Close, for others to have the place."""
+        self.loseConnection()
+
+    def _put_expectation_plainly(self) -> None:
+        """Twisted looks at the first line of Expect only, and takes it for one word."""
+        headers = self.requests[-1].requestHeaders
+        expected = headers.getRawHeaders(b"expect")
+        if expected is not None:
+            asked = b"100-continue" in fields.members(expected)
+            headers.setRawHeaders(b"expect", [b"100-continue"] if asked else [])
+
+    def _refusal(self) -> tuple[Answer, str] | None:
+        """What is to be said to a large body before it comes, and why. See Note [What is known first] in `handlers`."""
+        length = math.inf if self.length is None else self.length
+        unasked = self.site.deadlines.limits.unauthenticated_body
+        if length <= unasked and length <= bodies.LARGE:
+            return None
+        entrance, visitor, path = self.site.entrance, self.requests[-1].visitor, self._path.partition(b"?")[0]
+        if length > unasked and (refusal := entrance.refusal(visitor)) is not None:
             self.site.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
-        return refusal
+            return refusal, UNAUTHENTICATED
+        if length > bodies.LARGE and path in bodies.KEYED:
+            refusal = entrance.refusal_of_known(bodies.KEYED[path], visitor)
+            return None if refusal is None else (refusal, NOT_ALLOWED)
+        if bodies.LARGE < length < math.inf and path in bodies.KEYLESS:
+            return errors.too_large(bodies.size_sentence(int(length))), BODY_TOO_LARGE
+        return None
 
     def _is_good_host(self, names: Sequence[bytes]) -> bool:
         """One valid Host, or none in HTTP/1.0 (RFC 9112, section 3.2)."""
@@ -241,20 +333,85 @@ class KvChannel(WatchedChannel):
             super().allContentReceived()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """Whether the connection may serve another request after this one."""
-        if self.site.draining:
+        """Whether the connection may serve another request after this one, which the answer says where it must."""
+        headers = request.requestHeaders
+        keeps = fields.keeps_connection(version, headers.getRawHeaders(b"connection", ()))
+        if version == b"HTTP/1.0" and headers.hasHeader(b"transfer-encoding"):
+            # Who has put that there did not know where the request ends (RFC 9112, section 6.1).
+            keeps = False
+        if not keeps:
             request.setHeader(b"Connection", b"close")
-            return False
-        return bool(super().checkPersistence(request, version))
+        elif version == b"HTTP/1.0":
+            request.setHeader(b"Connection", b"keep-alive")
+        return keeps
 
-    def drain(self) -> None:
-        """Close as soon as the request under way, if any, is answered."""
-        if not self.requests:
+    # The server's end: see Note [One request more] in `site`.
+
+    def is_last_answer(self) -> bool:
+        """Whether the answer that goes out now is the connection's last."""
+        return self.is_ending() and (self.site.parting or not self.has_more())
+
+    def is_ending(self) -> bool:
+        """Whether no more is to be asked on it: the server stops, or the certificate of its client has ended."""
+        return self.site.draining or self._expired_at is not None
+
+    def has_more(self) -> bool:
+        """Whether something has come behind the request that is being answered."""
+        return bool(self._buffer or any(self._dataBuffer))
+
+    def part(self) -> None:
+        """Close, unless there is something to answer, or about to be."""
+        if not (self._closing or self.is_answering() or unread_bytes(self.transport)):
             self.loseConnection()
+
+    def is_answering(self) -> bool:
+        """Whether a request has come, or its first line, that has not been answered."""
+        waits = any(self._dataBuffer) or (self._waitingForTransport and self.has_more())
+        return bool(self.requests or self._busyReceiving or waits)
+
+    # The end of input: see the note above.
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more, or is gone. It may be told more than once."""
+        self._input_ended = True
+        self.close_if_heard_out()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is closed, which is our own doing."""
+
+    def is_working(self) -> bool:
+        """Whether more answers may follow by themselves: to what has come in, or once the client takes earlier ones."""
+        return bool(self._handlingRequest or self._waitingForTransport or self._busyReceiving)
+
+    def requestDone(self, request: http.Request) -> None:
+        """Twisted.web has answered a request."""
+        super().requestDone(request)
+        if self._input_ended:
+            self.close_if_heard_out()
+
+    def close_if_heard_out(self) -> None:
+        """Close if nothing more comes in, and all that came has been answered."""
+        if self._closing:
+            if self._refused:
+                # It has nothing more that it might lose the refusal for.
+                self.transport.loseConnection()
+        elif not self.is_working():
+            self.loseConnection()
+
+    def end_expired(self, wall: float, now: float) -> None:
+        """End it if the client's certificate has: `wall` is Unix time, `now` a monotonic one, both in seconds.
+
+        A request under way has EXPIRED_TIMEOUT.
+        """
+        visitor = self.__dict__.get("visitor")  # who has asked nothing yet is not known to TLS, perhaps
+        if visitor is None or wall < visitor.certificate_until:
             return
-        # An answer is written in one go, so that this one has not been begun.
-        self.persistent = False
-        self.requests[-1].setHeader(b"Connection", b"close")
+        if self._expired_at is None:
+            self._expired_at = now
+            self.forget()
+            self.part()
+        elif now - self._expired_at > EXPIRED_TIMEOUT:
+            self.abort()
 
     def forget(self) -> None:
         """Look again who is there, from the next request on. Here each request is looked at anyway."""

@@ -19,8 +19,11 @@ missing from is put on a list that is looked through every LOOK_SECONDS while th
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass
+from fcntl import ioctl
 from operator import itemgetter
+from termios import FIONREAD
 from typing import Any, Callable, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -236,6 +239,18 @@ class Deadlines:
             except Exception:
                 _log.failure("an HTTP request could not be refused")
                 connection.abort()
+
+
+def unread_bytes(transport: Any) -> int:
+    """Bytes that have come for `transport`, or for what is beneath it, and that nobody has read from the kernel yet."""
+    while (beneath := getattr(transport, "transport", None)) is not None:
+        transport = beneath
+    number = transport.fileno() if hasattr(transport, "fileno") else -1
+    if number < 0:
+        return 0
+    count = array("i", [0])
+    ioctl(number, FIONREAD, count)
+    return count[0]
 
 
 def unsent_bytes(transport: Any) -> int:

@@ -69,9 +69,29 @@ class Entrance:
             return errors.answer(Failure(error), "authentication")
         return None
 
+    def refusal_of_known(self, name: str, visitor: Visitor) -> Answer | None:
+        """What to answer at once to a visitor who is known and announces much for the route called `name`.
+
+        None if they may do that, and there is something left of their rate.
+        """
+        admitted = self._gate.find(visitor)
+        if admitted is None:
+            return None
+        try:
+            admitted.require(route_requirement(name), visitor.address)
+            admitted.check_rate()
+        except KvError as error:
+            return errors.answer(Failure(error), name)
+        return None
+
     def knows(self, visitor: Visitor) -> bool:
         """Whether it is somebody known. It is no attempt to log in."""
         return self._gate.find(visitor) is not None
+
+    def administers(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known who administers the server. It is no attempt to log in."""
+        admitted = self._gate.find(visitor)
+        return admitted is not None and admitted.administers
 
     def _interface(self, admitted: Pass) -> Interface:
         made = self._made.get(admitted)

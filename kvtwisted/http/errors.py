@@ -2,6 +2,10 @@
 
 A class is looked up along its method resolution order, so that a subclass without a row of its own is answered like the
 nearest class above it that has one.
+
+Note [What a refusal keeps]: an error has its traceback, which has the frames that it came through, which have the
+request, and often the error again, as has the one that it was raised in place of. Such a cycle holds a body of 20 MB
+until Python's collector comes by. So whoever answers an error lets go of all that: nobody needs it after the log.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ class UnsupportedMediaType(errors.InvalidRequest):
     """A body that does not say that it is JSON."""
 
     code = "unsupported_media_type"
+
+
+class UnsupportedCoding(UnsupportedMediaType):
+    """A body in a content coding."""
 
 
 class Row(NamedTuple):
@@ -51,6 +59,8 @@ TABLE: dict[type[BaseException], Row] = {
     errors.ResponseTooLarge: Row(400),
     errors.TooLarge: Row(413),
     UnsupportedMediaType: Row(415),
+    # RFC 9110, section 15.5.16: the answer says what would have been understood.
+    UnsupportedCoding: Row(415, headers=(("Accept-Encoding", "identity"),)),
     # RFC 6750 section 3: the scheme comes with a parameter at least.
     errors.Unauthenticated: Row(401, headers=(("WWW-Authenticate", 'Bearer realm="kvtwisted"'),)),
     errors.PermissionDenied: Row(403),
@@ -63,7 +73,10 @@ TABLE: dict[type[BaseException], Row] = {
     errors.NearlyFull: Row(507),
     errors.StorageFull: Row(507, "the disk is full; nothing can be written until there is space, reads go on"),
     errors.NoInodes: Row(507, "the disk has no free inodes; nothing can be written until there are some, reads go on"),
+    errors.LostFolder: Row(503, retry_after=RETRY_AFTER),
     errors.StorageError: _STORAGE_FAILED,
+    # Told as it is: who reads it can mend it, or knows whom to ask.
+    errors.UnusablePath: Row(500),
     errors.Corruption: Row(500, "stored data is damaged; the server's log tells more under this incident's id"),
     errors.StorageLocked: _STORAGE_FAILED,
     errors.KvError: _FAILED,
@@ -72,7 +85,19 @@ TABLE: dict[type[BaseException], Row] = {
 
 
 def answer(failure: Failure, doing: str) -> Answer:
-    """What to answer to `failure`, which happened while `doing` (an operation's name)."""
+    """What to answer to `failure`, which happened while `doing` (an operation's name); it ends here.
+
+    See Note [What a refusal keeps].
+    """
+    try:
+        return _answer(failure, doing)
+    finally:
+        failure.tb = None
+        if failure.value is not None:
+            failure.value.__traceback__ = failure.value.__context__ = failure.value.__cause__ = None
+
+
+def _answer(failure: Failure, doing: str) -> Answer:
     error = failure.value
     row = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
     code = error.code if isinstance(error, errors.KvError) else errors.KvError.code
@@ -113,6 +138,11 @@ def body_too_large(limit: int, announced: int | None) -> Answer:
     """The body is over `limit` bytes, by its `announced` length or (None) by what came in so far."""
     sent = f"more than {limit}" if announced is None else str(announced)
     sentence = f"body: too large: {sent} bytes were sent, limits.max_request_bytes is {limit} bytes"
+    return problem(413, errors.TooLarge.code, sentence)
+
+
+def too_large(sentence: str) -> Answer:
+    """Something is too large, as the sentence says."""
     return problem(413, errors.TooLarge.code, sentence)
 
 

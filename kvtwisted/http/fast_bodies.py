@@ -10,19 +10,13 @@ from __future__ import annotations
 
 import re
 
-from . import bodies
-
 _SPACE = b" \t\r\n"
 _CONTROL = bytes(range(0x20))
 _TTL = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(0|[1-9][0-9]{0,15})[ \t\r\n]*\}[ \t\r\n]*")
 
 
-def set_arguments(body: bytes) -> tuple[bytes, bytes, int]:
-    """See `bodies.set_arguments`."""
-    return _plain_set(body) or bodies.set_arguments(body)
-
-
-def _plain_set(body: bytes) -> tuple[bytes, bytes, int] | None:
+def set_arguments(body: bytes) -> tuple[bytes, bytes, int] | None:
+    """What `bodies.set_arguments` makes of a plain body; None of any other. See Note [Plain set bodies]."""
     if b"\\" in body:
         return None
     pieces = body.split(b'"', 11)

@@ -101,7 +101,7 @@ class FastLane:
     def _set(self, waiter: Waiter, content_type: str | None, body: bytes) -> bytes | None:
         try:
             bodies.check_content_type(content_type)
-            key, value, ttl = fast_bodies.set_arguments(body)
+            key, value, ttl = fast_bodies.set_arguments(body) or self._handlers.read("set", body, bodies.set_arguments)
         except Exception:
             return self.failed("set")
         return self._write(waiter, "set", KEY_SET, len(value), self._direct.begin_set, key, value, ttl)

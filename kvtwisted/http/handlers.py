@@ -1,21 +1,29 @@
 """The routes' work, free of any HTTP implementation: decode, call, encode.
 
 A `Received` goes in and an `Answer` comes out, whoever reads the one from the wire and writes the other to it.
+
+Note [What is known first]: reading a body is work that must be allowed and paid for like any other. So before anything
+is made of it comes what is known without it: may this principal ever do this, is there something left of its rate, and
+is there room. The rate is charged with one operation and the body's bytes. A body that is no good leaves it at that;
+for a good one that is given back, and the operations beneath take what keys and values cost.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, Callable, NamedTuple, NoReturn, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ..core.errors import DeadlineExceeded
+from ..core.errors import DeadlineExceeded, InvalidRequest
+from ..security.passes import Pass
+from ..security.policy import route_requirement
 from ..threaded.facade import AsyncOperations
 from ..threaded.health_checks import HealthChecks
-from . import answers, bodies, errors, urls
+from . import answers, bodies, errors, large_bodies, urls
 from .answers import Answer
 
 T = TypeVar("T")
@@ -34,6 +42,9 @@ class Received(NamedTuple):
     query: bytes = b""
     content_type: str | None = None
     body: bytes = b""
+    #: The content codings of the body, and the lines of Accept.
+    codings: tuple[bytes, ...] = ()
+    accept: tuple[bytes, ...] = ()
 
 
 Handler = Callable[[Received], "Deferred[Answer]"]
@@ -47,13 +58,19 @@ class Handlers:
 
     def __init__(
         self,
+        admitted: Pass,
         operations: AsyncOperations,
         checks: HealthChecks,
         clock: IReactorTime,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
+        max_batch_keys: Callable[[], int],
     ) -> None:
-        """`max_response_bytes` bounds keys and values of one answer, `request_timeout` (seconds) one request."""
+        """`operations` are those of `admitted`. `max_response_bytes` bounds keys and values of one answer,
+        `request_timeout` (seconds) one request, and `max_batch_keys` the keys of one.
+        """
+        self._admitted = admitted
+        self._max_batch_keys = max_batch_keys
         self._operations = operations
         self._checks = checks
         self._clock = clock
@@ -62,9 +79,10 @@ class Handlers:
 
     def set(self, received: Received) -> Deferred[Answer]:
         """POST /api/v1/set."""
-        bodies.check_content_type(received.content_type)
-        key, value, ttl = bodies.set_arguments(received.body)
-        return self._call(self._operations.set, key, value, ttl).addCallback(_always, answers.KEY_SET)
+        return self._with("set", received, bodies.set_arguments, large_bodies.set_arguments, self._set)
+
+    def _set(self, arguments: tuple[bytes, bytes, int]) -> Deferred[Answer]:
+        return self._call(self._operations.set, *arguments).addCallback(_always, answers.KEY_SET)
 
     def get(self, received: Received) -> Deferred[Answer]:
         """GET /api/v1/get/{key}."""
@@ -90,21 +108,26 @@ class Handlers:
 
     def mset(self, received: Received) -> Deferred[Answer]:
         """POST /api/v1/mset."""
-        bodies.check_content_type(received.content_type)
-        pairs, ttl = bodies.mset_arguments(received.body)
-        return self._call(self._operations.mset, pairs, ttl).addCallback(_always, answers.KEYS_SET)
+        small, large = bodies.mset_arguments, large_bodies.mset_arguments
+        limit = self._max_batch_keys()
+        return self._with("mset", received, partial(small, max_keys=limit), partial(large, max_keys=limit), self._mset)
+
+    def _mset(self, arguments: tuple[dict[bytes, bytes], int]) -> Deferred[Answer]:
+        return self._call(self._operations.mset, *arguments).addCallback(_always, answers.KEYS_SET)
 
     def mget(self, received: Received) -> Deferred[Answer]:
         """POST /api/v1/mget."""
-        bodies.check_content_type(received.content_type)
-        keys = bodies.keys_argument(received.body, "mget")
+        return self._with_keys("mget", received, self._mget)
+
+    def _mget(self, keys: list[bytes]) -> Deferred[Answer]:
         budget = self._max_response_bytes()
         return self._call(self._operations.mget, keys, budget=budget).addCallback(answers.values)
 
     def mdelete(self, received: Received) -> Deferred[Answer]:
         """POST /api/v1/mdelete."""
-        bodies.check_content_type(received.content_type)
-        keys = bodies.keys_argument(received.body, "mdelete")
+        return self._with_keys("mdelete", received, self._mdelete)
+
+    def _mdelete(self, keys: list[bytes]) -> Deferred[Answer]:
         return self._call(self._operations.mdelete, keys).addCallback(_always, answers.KEYS_DELETED)
 
     def get_config(self, received: Received) -> Deferred[Answer]:
@@ -113,13 +136,61 @@ class Handlers:
 
     def update_config(self, received: Received) -> Deferred[Answer]:
         """POST /api/v1/config."""
-        bodies.check_content_type(received.content_type)
-        document = bodies.config_argument(received.body)
+        return self._with(
+            "update_config", received, bodies.config_argument, bodies.config_argument, self._update_config
+        )
+
+    def _update_config(self, document: dict[str, object]) -> Deferred[Answer]:
         return self._bounded(self._operations.update_config(document)).addCallback(answers.config_updated)
 
     def health(self, received: Received) -> Deferred[Answer]:
         """GET the health path. What keeps the check from an answer is the reason for being unavailable."""
-        return self._checks.result().addCallback(answers.health)
+        return self._checks.result().addCallback(lambda reason: answers.health(reason, self._checks.warnings()))
+
+    def read(self, name: str, body: bytes, read: Callable[[bytes], T]) -> T:
+        """What `read` makes of a body of at most `bodies.LARGE` bytes. See Note [What is known first]."""
+        self._admitted.require(route_requirement(name), "")
+        self._admitted.charge(len(body))
+        arguments = read(body)
+        self._admitted.give_back(len(body))
+        return arguments
+
+    def _with_keys(
+        self, name: str, received: Received, then: Callable[[list[bytes]], Deferred[Answer]]
+    ) -> Deferred[Answer]:
+        limit = self._max_batch_keys()
+        small = partial(bodies.keys_argument, route=name, max_keys=limit)
+        return self._with(name, received, small, partial(large_bodies.keys_argument, route=name, max_keys=limit), then)
+
+    def _with(
+        self,
+        name: str,
+        received: Received,
+        small: Callable[[bytes], T],
+        large: Callable[[bytes], T],
+        then: Callable[[T], Deferred[Answer]],
+    ) -> Deferred[Answer]:
+        """What `then` does with what `small` or `large` makes of the body."""
+        bodies.check_content_type(received.content_type)
+        bodies.check_codings(received.codings)
+        body = received.body
+        if len(body) <= bodies.LARGE:
+            return then(self.read(name, body, small))
+        size = len(body)
+        self._admitted.require(route_requirement(name), "")
+        self._admitted.charge(size)
+        reading = self._bounded(self._operations.reckon(partial(large, body), size))
+        return reading.addCallbacks(self._paid, self._not_read, (size,), errbackArgs=(size,)).addCallback(then)
+
+    def _paid(self, arguments: T, size: int) -> T:
+        self._admitted.give_back(size)
+        return arguments
+
+    def _not_read(self, failure: Failure, size: int) -> Failure:
+        if not failure.check(InvalidRequest):
+            # Nothing was read for want of room, or of time.
+            self._admitted.give_back(size)
+        return failure
 
     def _call(self, operation: Callable[..., Deferred[T]], *args: Any, **kwargs: Any) -> Deferred[T]:
         deadline = time.monotonic() + self._request_timeout()

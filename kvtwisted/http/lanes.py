@@ -61,7 +61,6 @@ class TwoLaneChannel(KvChannel):
         self._is_promised = False
         self._promises = 0
         self._is_busy = False
-        self._is_last = False
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, for the lane that has the stream."""
@@ -106,6 +105,8 @@ class TwoLaneChannel(KvChannel):
             self._is_busy = False
         if self._is_promised:
             self._limit_held()
+        if self._input_ended:
+            self.close_if_heard_out()
 
     def _take(self) -> bool:
         """Answer plain requests in a row; False when the next one is plain but not complete."""
@@ -113,7 +114,7 @@ class TwoLaneChannel(KvChannel):
         at, end, size, left = 0, len(data), 0, TURN
         read, log = self._read, self.site.access_log
         while at < end:
-            request = None if self.site.draining else read(data, at)
+            request = None if self.is_ending() or self.on_trial is not None else read(data, at)
             lane = self._lane
             if request is not None and (lane is None or request[5] is not self._authorization):
                 lane = self._enter(request[5])
@@ -164,7 +165,7 @@ class TwoLaneChannel(KvChannel):
 
     def _enter(self, authorization: bytes | None) -> FastLane | None:
         shown = () if authorization is None else (authorization,)
-        self._authorization = authorization
+        self._authorization, self._shown = authorization, shown
         self._lane = self._entrance.lane(self.visitor._replace(authorization=shown))
         return self._lane
 
@@ -199,10 +200,10 @@ class TwoLaneChannel(KvChannel):
         if answer:
             if self.site.access_log is not None:
                 self._log_answer(self.site.access_log, answer)
-            self._out.append(closing(answer) if self._is_last else answer)
+            self._out.append(closing(answer) if self.is_last_answer() else answer)
         if self._is_busy:
             return
-        if self._is_last:
+        if self.is_last_answer():
             self._flush()
             self.loseConnection()
             return
@@ -235,11 +236,19 @@ class TwoLaneChannel(KvChannel):
 
     # Both.
 
+    def idle_seconds(self) -> float | None:
+        """For how long no request was under way; None: one is, or an answer."""
+        return None if self._is_promised or self._needed else super().idle_seconds()
+
     def body_under_way(self) -> int | None:
         """Bytes that have come of the body that is waited for; None when it is complete."""
         if self._is_twisted:
             return super().body_under_way()
         return len(self._held) if self._needed else None
+
+    def is_working(self) -> bool:
+        """See `KvChannel.is_working`."""
+        return self._is_promised or self._is_busy or super().is_working()
 
     def resumeProducing(self) -> None:
         """The client reads again."""
@@ -257,14 +266,18 @@ class TwoLaneChannel(KvChannel):
         if running is not None:
             running.cancel()
 
-    def drain(self) -> None:
-        """Close as soon as the request under way, if any, is answered."""
-        if self._is_promised:
-            self._is_last = True
-            return
-        # The site is draining, which is why twisted.web gets it all.
+    def has_more(self) -> bool:
+        """See `KvChannel.has_more`."""
+        return bool(self._held) or super().has_more()
+
+    def part(self) -> None:
+        """See `KvChannel.part`. Twisted.web gets all by now, and knows whether it is a request."""
         self._go_on()
-        super().drain()
+        super().part()
+
+    def is_answering(self) -> bool:
+        """See `KvChannel.is_answering`."""
+        return self._is_promised or super().is_answering()
 
     def timeoutConnection(self) -> None:
         """The idle timeout, which rests while the server works on a request."""

@@ -20,12 +20,13 @@ from .answers import NOSNIFF, SERVER, Answer, phrase
 LINGER_TIMEOUT, MAX_LINGERING = 2.0, 32
 
 #: Why requests are refused before they have come whole: they are not HTTP/1.1, for a host of another name, too large,
-#: too slow, one of too much that is not complete, or large and from nobody known.
-MALFORMED, HOST, BODY_TOO_LARGE, SLOW, NO_ROOM, UNAUTHENTICATED = REASONS = (
-    "malformed", "host", "body_too_large", "slow", "no_room", "unauthenticated",
+#: too slow, one of too much that is not complete, or large and from nobody known, or from somebody who may not do that
+#: or is over their rate, or on a connection too many.
+MALFORMED, HOST, BODY_TOO_LARGE, SLOW, NO_ROOM, UNAUTHENTICATED, NOT_ALLOWED, CONNECTIONS = REASONS = (
+    "malformed", "host", "body_too_large", "slow", "no_room", "unauthenticated", "not_allowed", "connections",
 )  # fmt: skip
 # By the status that says so, where nothing else is said.
-_REASON = {400: MALFORMED, 421: HOST, 413: BODY_TOO_LARGE, 408: SLOW, 429: NO_ROOM}
+_REASON = {400: MALFORMED, 421: HOST, 413: BODY_TOO_LARGE, 408: SLOW, 429: NO_ROOM, 503: CONNECTIONS}
 
 
 def reason_of(answer: Answer) -> str:

@@ -13,15 +13,15 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
 from ..security.gate import Visitor
-from . import errors
+from . import errors, fields
 from .admin import AdminHandlers
 from .answers import Answer
 from .channel import KvRequest
 from .handlers import Handler, Handlers, Received, respond
 from .openapi import OPENAPI
 
-#: What GET on the metrics path answers: content type and body.
-MetricsText = Callable[[], "tuple[str, bytes]"]
+#: What GET on the metrics path answers: content type and body, in the format OpenMetrics or else in that of Prometheus.
+MetricsText = Callable[[bool], "tuple[str, bytes]"]
 
 
 class Route(NamedTuple):
@@ -107,10 +107,13 @@ def make_app(routes: Sequence[Route], serve: Serve) -> Klein:
 def _serving(name: str, serve: Serve) -> Callable[..., Deferred[bytes]]:
     def handle(request: KvRequest, tail: str = "") -> Deferred[bytes]:
         _, _, query = request.uri.partition(b"?")
+        headers = request.requestHeaders
         content_type = request.getHeader(b"Content-Type")
         # Any byte may come; as Latin-1 none fails to decode.
         named = None if content_type is None else content_type.decode("latin-1")
-        received = Received(tail.encode(), query, named, request.content.getvalue())
+        codings = tuple(fields.members(headers.getRawHeaders(b"content-encoding", ())))
+        accept = tuple(headers.getRawHeaders(b"accept", ()))
+        received = Received(tail.encode(), query, named, request.content.getvalue(), codings, accept)
         return respond(name, partial(serve, name, request.visitor), received).addCallback(request.begin)
 
     return handle
@@ -124,8 +127,27 @@ def _unrouted(request: KvRequest, failure: Failure) -> bytes:
 
 
 def _metrics_handler(metrics_text: MetricsText) -> Handler:
-    def metrics(_: Received) -> Deferred[Answer]:
-        content_type, body = metrics_text()
+    def metrics(received: Received) -> Deferred[Answer]:
+        content_type, body = metrics_text(_prefers_open_metrics(received.accept))
         return succeed(Answer(200, body, content_type))
 
     return metrics
+
+
+def _prefers_open_metrics(accept: Sequence[bytes]) -> bool:
+    """Whether these lines of Accept name OpenMetrics 1.0.0, and do not weigh it less than the text format 0.0.4.
+
+    Whoever names neither gets the text format: a scrape in a format that was not asked for is better than none.
+    """
+    text: dict[bytes, float] = {}
+    open_metrics = 0.0
+    for name, parameters, weight in fields.weighted(accept):
+        version = parameters.get(b"version")
+        if name == b"application/openmetrics-text":
+            if version in (None, b"1.0.0"):
+                open_metrics = max(open_metrics, weight)
+        elif name in (b"*/*", b"text/*") or (name == b"text/plain" and version in (None, b"0.0.4")):
+            text[name] = max(text.get(name, 0.0), weight)
+    # What is named most exactly counts.
+    weight = next((text[name] for name in (b"text/plain", b"text/*", b"*/*") if name in text), 0.0)
+    return open_metrics > 0 and open_metrics >= weight

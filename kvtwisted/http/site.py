@@ -1,4 +1,11 @@
-"""The HTTP server: Twisted's, with bodies kept in memory and bounded, and a shutdown that lets requests finish."""
+"""The HTTP server: Twisted's, with bodies kept in memory and bounded, and a shutdown that lets requests finish.
+
+Note [One request more]: a client may send its next request on a connection that it has kept at any time, also just when
+that is closed, and then cannot know whether it was carried out. So when the server stops, connections are not simply
+closed. Each request that comes is still answered, with `Connection: close`, which tells the client not to use the
+connection any more, and then it is closed. What has come in behind is answered first. Those that say nothing for
+PARTING_SECONDS are closed, unless something has just come for them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +20,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from ..security.connections import IN_ALL, Connections
+from ..security.connections import IN_ALL, ON_TRIAL, TRIAL_SECONDS, Connections
 from ..security.gate import Gate
 from ..security.passes import Pass
 from ..threaded.administration import Administration
@@ -22,6 +29,7 @@ from ..threaded.health_checks import HealthChecks
 from . import errors
 from .access_log import AccessLog
 from .admin import AdminHandlers
+from .answers import Answer
 from .channel import KvChannel, KvRequest
 from .cors import Cors
 from .deadlines import ByteLimits, Deadlines, Patience
@@ -34,6 +42,9 @@ from .lanes import TwoLaneChannel
 from .refusing import REASONS, Refusals
 from .routes import MetricsText, make_app, make_handlers, make_routes
 
+#: Seconds that an idle connection has for one request more when the server stops.
+PARTING_SECONDS = 2.0
+
 
 @dataclass(frozen=True)
 class HttpOptions:
@@ -42,7 +53,7 @@ class HttpOptions:
     #: Bytes of one request's body at most.
     max_body_bytes: int = 16 * 1_048_576
     #: Seconds without traffic after which a connection is closed.
-    idle_timeout: float = 60
+    idle_timeout: float = 75
     #: Seconds for the parts of a request to come, and for answers to go.
     patience: Patience = field(default_factory=Patience)
     #: Bytes that clients may make the server hold.
@@ -96,11 +107,13 @@ class KvSite(Site):
         self.channels: set[KvChannel] = set()
         self.deadlines = Deadlines(reactor, seconds, options.patience, options.byte_limits)
         self._counted = connections
+        if connections is not None:
+            connections.of(lambda: self.channels)
         self._refusals = Refusals(reactor)
-        #: Whether `drain` has been called.
-        self.draining = False
+        #: Whether `drain` has been called, and whether those that say nothing have been closed since.
+        self.draining = self.parting = False
         self._drained: Deferred[None] = Deferred()
-        self._end_of_grace: IDelayedCall | None = None
+        self._ends: list[IDelayedCall] = []
 
     @property
     def connections(self) -> int:
@@ -110,38 +123,50 @@ class KvSite(Site):
     def drain(self, grace: float) -> Deferred[None]:
         """Let every request under way be answered, then close its connection. Call it once, when listening ends.
 
-        Idle connections are closed at once. What is left after `grace` seconds is aborted. The Deferred fires when no
-        connection is left.
+        Idle connections may send one request more; see Note [One request more]. What is left after `grace` seconds is
+        aborted. The Deferred fires when no connection is left.
         """
         self.draining = True
         self._refusals.abort()
-        self._end_of_grace = self.reactor.callLater(grace, self._abort)
-        for channel in list(self.channels):
-            channel.drain()
+        self._ends = [
+            self.reactor.callLater(min(grace, PARTING_SECONDS), self._part),
+            self.reactor.callLater(grace, self._abort),
+        ]
         self._check_drained()
         return self._drained
 
     def closed(self, channel: KvChannel) -> None:
         """`channel` has lost its connection."""
         if self._counted is not None and channel in self.channels:
-            self._counted.leave(channel.address)
+            self._counted.leave(channel.address, channel, on_trial=channel.on_trial is not None)
         self.channels.discard(channel)
         self._check_drained()
+
+    def end_expired(self, wall: float) -> None:
+        """End connections whose client's certificate has ended at `wall` (Unix time, seconds)."""
+        now = self.deadlines.seconds()
+        for channel in tuple(self.channels):
+            channel.end_expired(wall, now)
 
     def _forget(self, withdrawn: object) -> None:
         for channel in self.channels:
             channel.forget()
+
+    def _part(self) -> None:
+        self.parting = True
+        for channel in list(self.channels):
+            channel.part()
 
     def _abort(self) -> None:
         for channel in list(self.channels):
             channel.abort()
 
     def _check_drained(self) -> None:
-        end_of_grace = self._end_of_grace
-        if end_of_grace is not None and not self.channels:
-            self._end_of_grace = None
-            if end_of_grace.active():
-                end_of_grace.cancel()
+        if self._ends and not self.channels:
+            ends, self._ends = self._ends, []
+            for end in ends:
+                if end.active():
+                    end.cancel()
             self._drained.callback(None)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -149,14 +174,24 @@ class KvSite(Site):
         if self.draining:
             return None
         address = getattr(addr, "host", "")
-        counted = self._counted
-        if counted is not None and (reason := counted.enter("http", address)) is not None:
-            in_all = reason == IN_ALL
-            limit = counted.limit if in_all else counted.limit_per_address
-            return self._refusals.refuse(errors.too_many_connections(limit, in_all=in_all))
+        reason = None if self._counted is None else self._counted.enter("http", address)
+        if reason is not None and reason != ON_TRIAL:
+            return self._refusals.refuse(self._too_many(reason))
         channel: Any = super().buildProtocol(addr)
         channel.address = address
+        if reason == ON_TRIAL:
+            channel.on_trial = self.reactor.callLater(TRIAL_SECONDS, channel.fail_trial)
         return channel
+
+    def refused_on_trial(self) -> Answer:
+        """What to answer to one that is on trial and no administrator's."""
+        assert self._counted is not None  # noqa: S101 - or nobody would be on trial
+        return self._too_many(self._counted.refused_on_trial("http"))
+
+    def _too_many(self, reason: str) -> Answer:
+        counted, in_all = self._counted, reason == IN_ALL
+        assert counted is not None  # noqa: S101 - or nobody would be refused
+        return errors.too_many_connections(counted.limit if in_all else counted.limit_per_address, in_all=in_all)
 
     def log(self, request: Request) -> None:
         """Twisted has answered a request."""
@@ -184,6 +219,7 @@ def make_site(
     metrics_text: MetricsText | None,
     max_response_bytes: Callable[[], int],
     request_timeout: Callable[[], float],
+    max_batch_keys: Callable[[], int],
     connections: Connections | None = None,
     seconds: Callable[[], float] = monotonic,
 ) -> KvSite:
@@ -191,14 +227,15 @@ def make_site(
 
     Visitors whom `gate` admits find `administration`, and `make_facade` of their pass; all find `checks`, which answer
     the health's. `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None
-    when monitoring is off. `max_response_bytes` (keys and values of one answer) and `request_timeout` (seconds) are
-    asked anew for each request. `connections` counts and limits connections; `seconds` is the clock of the deadlines.
+    when monitoring is off. `max_response_bytes` (keys and values of one answer), `request_timeout` (seconds) and
+    `max_batch_keys` are asked anew for each request. `connections` counts and limits connections; `seconds` is the
+    clock of the deadlines.
     """
     admin = AdminHandlers(administration)
 
     def make(admitted: Pass) -> Interface:
         facade = make_facade(admitted)
-        handlers = Handlers(facade, checks, reactor, max_response_bytes, request_timeout)
+        handlers = Handlers(admitted, facade, checks, reactor, max_response_bytes, request_timeout, max_batch_keys)
         lane = FastLane(facade.direct, handlers, reactor, request_timeout, options.cors.always)
         return Interface(make_handlers(handlers, admin, metrics_text), lane)
 

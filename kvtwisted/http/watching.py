@@ -34,6 +34,8 @@ class WatchedChannel(HTTPChannel):
     # Nothing that comes in is looked at any more; and that is so because a request was refused.
     _closing = False
     _refused = False
+    # The client sends no more.
+    _input_ended = False
     # What of a request is missing, and since when; what the look at its answers has seen last.
     _missing = _NOTHING
     _missing_since = 0.0
@@ -47,6 +49,10 @@ class WatchedChannel(HTTPChannel):
         """Close at once, whatever is under way."""
         raise NotImplementedError
 
+    def close_if_heard_out(self) -> None:
+        """Close if nothing more comes in, and all that came has been answered."""
+        raise NotImplementedError
+
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, which are of no interest once we are closing. They may end amid a request."""
         if self._closing:
@@ -54,6 +60,8 @@ class WatchedChannel(HTTPChannel):
         super().dataReceived(data)
         if not self._busyReceiving and not self._closing:
             self._note_what_is_missing()
+            if self._input_ended:
+                self.close_if_heard_out()
 
     # Requests.
 

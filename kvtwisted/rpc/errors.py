@@ -74,6 +74,7 @@ TABLE: dict[type[BaseException], Row] = {
     ),
     # Not UNAVAILABLE, upon which clients retry by themselves: whether a write happened is not known.
     errors.StorageError: _STORAGE_FAILED,
+    errors.UnusablePath: Row(Code.INTERNAL),
     errors.Corruption: Row(Code.INTERNAL, "stored data is damaged"),
     errors.KvError: _FAILED,
     BaseException: _FAILED,
@@ -84,9 +85,18 @@ def call_error(error: BaseException, doing: str) -> CallError:
     """The CallError to answer with when `error` escaped while `doing` (a method's name). Any thread.
 
     INTERNAL ones are logged with their traceback here, and nowhere else.
+
+    Note [What a refusal keeps]: an error has its traceback, that its frames, and those the request. Whoever keeps an
+    error, for as long as its answer takes, would keep the request; and where a frame has the error too, all of it stays
+    until Python's cyclic collector comes by, which may be gigabytes later. So an error that is answered loses all that.
     """
-    if isinstance(error, CallError):
-        return error
+    try:
+        return error if isinstance(error, CallError) else _call_error(error, doing)
+    finally:
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+
+
+def _call_error(error: BaseException, doing: str) -> CallError:
     row = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
     sentence = row.sentence or str(error)
     if row.code is Code.INTERNAL:

@@ -8,6 +8,8 @@ import socket
 
 from ..core.errors import Unavailable
 
+#: Ports below it are for root.
+FIRST_FREE_PORT = 1024
 #: Connections that the kernel keeps until they are accepted: enough for a flood not to shut others out at once.
 BACKLOG = 1024
 

@@ -16,6 +16,14 @@ _OTHER_FIELDS = 16  # a ttl takes 11 bytes at most
 _GZIP = b"\x1f\x8b"
 _DEFLATE = b"\x78"  # zlib's format with a window of 32 KiB, the one that every client uses
 _EITHER_FORMAT = zlib.MAX_WBITS | 32
+#: Bytes that are expanded at a time where they are only counted.
+_PIECE = 65_536
+
+#: Wire types of protobuf: a number, text and messages; and those of a fixed size, with their bytes.
+_VARINT, _WITH_LENGTH = 0, 2
+#: Of the last bits of a number that has 64.
+_LARGEST_SHIFT = 63
+_FIXED = {1: 8, 5: 4}
 
 
 def message_limit(max_request_bytes: int) -> int:
@@ -50,6 +58,73 @@ def decompress(message: bytes, limit: int) -> bytes:
     if not expander.eof or expander.unused_data:
         raise CallError(Code.INVALID_ARGUMENT, "the request's compressed data is cut short or has a tail")
     return expanded
+
+
+def measured(message: bytes, limit: int) -> int:
+    """The bytes that `decompress` would give, found out without keeping them. Raises what it raises."""
+    expander = zlib.decompressobj(_EITHER_FORMAT)
+    size, rest = 0, message
+    try:
+        while not expander.eof and (rest or size == 0):
+            piece = len(expander.decompress(rest, _PIECE))
+            size += piece
+            if size > limit:
+                raise CallError(Code.RESOURCE_EXHAUSTED, f"the request is over {limit} bytes once it is decompressed")
+            rest = expander.unconsumed_tail
+            if not piece and not rest:
+                break
+    except zlib.error:
+        raise CallError(Code.INVALID_ARGUMENT, "the request is not valid compressed data") from None
+    if not expander.eof or expander.unused_data:
+        raise CallError(Code.INVALID_ARGUMENT, "the request's compressed data is cut short or has a tail")
+    return size
+
+
+def expanded(message: bytes, size: int) -> bytes:
+    """The message in compressed data that was `measured`: so many bytes, and no more memory than they take."""
+    return zlib.decompress(message, _EITHER_FORMAT, size + 1)
+
+
+def count_fields(message: bytes, enough: int) -> int:
+    """How many fields a message has, or `enough` if it has that many or more.
+
+    A field can take two bytes on the wire and a hundred as an object; so this comes before the objects are made.
+    Whether the message is well-formed is for `parse` to say. Source: https://protobuf.dev/programming-guides/encoding/.
+    """
+    position = count = 0
+    end = len(message)
+    try:
+        while position < end and count < enough:
+            count += 1
+            tag, position = _varint(message, position)
+            kind = tag & 7
+            if kind == _WITH_LENGTH:
+                length, position = _varint(message, position)
+                position += length
+            elif kind == _VARINT:
+                _, position = _varint(message, position)
+            else:
+                position += _FIXED.get(kind, 0)
+    except IndexError:
+        pass  # cut short, or no protobuf
+    return count
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    number = message[position]
+    position += 1
+    if number >= 0x80:
+        number &= 0x7F
+        shift = 0
+        more = 0x80
+        while more >= 0x80:
+            shift += 7
+            if shift > _LARGEST_SHIFT:
+                raise IndexError("a number has more than 64 bits")
+            more = message[position]
+            position += 1
+            number |= (more & 0x7F) << shift
+    return number, position
 
 
 def parse(message_type: type[M], message: bytes) -> M:

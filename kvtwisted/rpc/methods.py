@@ -40,13 +40,15 @@ class Call(NamedTuple):
 class Method(NamedTuple):
     """One method of the service: name, message classes, and the function that runs it.
 
-    `run` raises KvErrors. `response` has an `error` field for those of them that are answered in the message.
+    `run` raises KvErrors. `response` has an `error` field for those of them that are answered in the message. `batch`
+    is the field with many keys, if there is one.
     """
 
     name: str
     request: type[Message]
     response: Callable[..., Message]
     run: Callable[[Service, Any, Call], Message]
+    batch: str | None = None
 
 
 def _set(operations: Service, request: kv.SetRequest, call: Call) -> kv.SetResponse:
@@ -155,9 +157,9 @@ METHODS: dict[str, Method] = {
         Method("Delete", kv.DeleteRequest, kv.DeleteResponse, _delete),
         Method("ScanKeys", kv.ScanRequest, kv.ScanKeysResponse, _scan_keys),
         Method("ScanKeyValues", kv.ScanRequest, kv.ScanKeyValuesResponse, _scan_key_values),
-        Method("MSet", kv.MSetRequest, kv.MSetResponse, _mset),
-        Method("MGet", kv.MGetRequest, kv.MGetResponse, _mget),
-        Method("MDelete", kv.MDeleteRequest, kv.MDeleteResponse, _mdelete),
+        Method("MSet", kv.MSetRequest, kv.MSetResponse, _mset, "key_values"),
+        Method("MGet", kv.MGetRequest, kv.MGetResponse, _mget, "keys"),
+        Method("MDelete", kv.MDeleteRequest, kv.MDeleteResponse, _mdelete, "keys"),
         Method("GetConfig", kv.GetConfigRequest, kv.GetConfigResponse, _get_config),
         Method("UpdateConfig", kv.UpdateConfigRequest, kv.UpdateConfigResponse, _update_config),
     )

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Callable, cast
 from urllib.parse import unquote
-from weakref import WeakKeyDictionary
 
 import grpc
 
 from ..core.errors import KvError
 from ..security.gate import Gate, Visitor
 from ..security.passes import Pass
-from ..security.policy import AUTHENTICATED
-from ..tls.peers import rpc_peer_name
+from ..tls.peers import rpc_peer
+from . import rights
 from .calls import Calls
 from .errors import call_error
 
@@ -24,28 +23,20 @@ class Access:
         """`make_calls` makes what runs the calls of one principal."""
         self._gate = gate
         self._make_calls = make_calls
-        # The gate keeps those that hold; one that a thread adds after it was withdrawn is forgotten all the same.
-        self._calls: WeakKeyDictionary[Pass, Calls] = WeakKeyDictionary()
 
-    def admit(self, context: grpc.ServicerContext, requirement: str = AUTHENTICATED) -> Pass:
-        """Who makes this call, which has this requirement. Raises CallError when it is nobody known."""
+    def admit(self, context: grpc.ServicerContext, path: str) -> Pass:
+        """Who makes this call of the method at `path`. Raises CallError when it is nobody who may ever do that."""
         try:
             visitor = _visitor(context)
             admitted = self._gate.admit(visitor)
-            if not admitted.is_known:
-                admitted.require(requirement, visitor.address)
+            rights.check(admitted, path, visitor.address)
         except KvError as error:
             raise call_error(error, "authentication") from None
         return admitted
 
-    def calls(self, context: grpc.ServicerContext, requirement: str = AUTHENTICATED) -> Calls:
+    def calls(self, context: grpc.ServicerContext, path: str) -> Calls:
         """What runs it. Raises CallError too."""
-        admitted = self.admit(context, requirement)
-        calls = self._calls.get(admitted)
-        if calls is None:
-            # Two threads may both make one; either does.
-            calls = self._calls[admitted] = self._make_calls(admitted)
-        return calls
+        return self._make_calls(self.admit(context, path))
 
 
 def _visitor(context: grpc.ServicerContext) -> Visitor:
@@ -54,7 +45,7 @@ def _visitor(context: grpc.ServicerContext) -> Visitor:
         address_of(context.peer()),
         tuple([value if isinstance(value, bytes) else value.encode("utf-8", "replace") for value in authorization]),
         # What the stubs call bytes is several of them.
-        rpc_peer_name(cast(Any, context.auth_context())),
+        *rpc_peer(cast(Any, context.auth_context())),
     )
 
 

@@ -9,6 +9,7 @@ are idle (see `health`), and reflection streams are bounded in number and in tim
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ import grpc
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
-from ..security.policy import AUTHENTICATED, NOBODY, rpc_requirement
+from ..core.errors import KvError
+from ..security.policy import NOBODY, rpc_requirement
 from ..threaded.health_checks import HealthChecks
 from . import health, pipeline, reflection
 from .calls import Calls
@@ -40,6 +42,8 @@ SIDE_THREADS = 8
 
 #: Seconds for a health request's message to come in.
 SIDE_SECONDS = 5.0
+
+_PIPELINE = f"/{SERVICES[0]}/{pipeline.NAME}"
 
 _STATUS = {code: grpc.StatusCode[code.name] for code in Code}
 
@@ -130,20 +134,21 @@ class Handlers(grpc.GenericRpcHandler):
         return marked
 
     def _answer(self, method: Method, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
-        self._admit(context, rpc_requirement(f"/{SERVICES[0]}/{method.name}"))
+        path = f"/{SERVICES[0]}/{method.name}"
+        self._check_rate(self._admit(context, path), context)
         message = self._receive(arrived + self._request_timeout(), messages, context)
         # The message may have taken its time.
-        calls = self._admit(context)
+        calls = self._admit(context, path)
+        compressed, left = is_compressed(message), _time_left(context)
         try:
-            expanded = self._expand(message)
-            return calls.answer(method, expanded, arrived=arrived, time_left=context.time_remaining())
+            return calls.answer(method, message, arrived=arrived, time_left=left, compressed=compressed)
         except CallError as error:
             _abort(context, error)
 
     def _answer_check(self, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
         message = self._receive(arrived + SIDE_SECONDS, messages, context)
         try:
-            return health.check(self._checks, self._expand(message), context.time_remaining())
+            return health.check(self._checks, self._expand(message), _time_left(context))
         except Exception as error:
             _abort(context, call_error(error, "health check"))
 
@@ -161,19 +166,20 @@ class Handlers(grpc.GenericRpcHandler):
             _abort(context, call_error(error, "health watch"))
 
     def _answer_reflection(self, arrived: float, messages: Messages, context: grpc.ServicerContext) -> Iterator[bytes]:
-        self._admit(context)
+        path = f"/{reflection.NAMES[0]}/ServerReflectionInfo"
+        self._admit(context, path)
         with (
             self._place(self._places.reflection, None, context),
             self._watchdog.limit(arrived + reflection.STREAM_SECONDS, context.cancel),
         ):
             for message in messages:
-                self._admit(context)
+                self._admit(context, path)
                 yield self._reflect(message, context)
 
     def _answer_pipeline(self, messages: Messages, context: grpc.ServicerContext) -> Iterator[bytes]:
         """One operation after the other, since a stream has one thread here."""
         try:
-            owner = share_of(self._access.admit(context))
+            owner = share_of(self._access.admit(context, _PIPELINE))
         except CallError as error:
             _abort(context, error)
         with self._place(self._places.pipeline, owner, context):
@@ -198,16 +204,16 @@ class Handlers(grpc.GenericRpcHandler):
 
     def _run_operation(self, message: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            operation = pipeline.read(self._expand(message))
+            operation = pipeline.read(self._operation(message))
         except CallError as error:
             _abort(context, error)
         if isinstance(operation, bytes):
             return operation
-        calls = self._admit(context)
+        calls = self._admit(context, _PIPELINE)
         operation_id, field, request, _ = operation
         method, encoded = pipeline.METHODS_BY_FIELD[field], request.SerializeToString()
         try:
-            now, left = time.monotonic(), context.time_remaining()
+            now, left = time.monotonic(), _time_left(context)
             answer = calls.answer(method, encoded, arrived=now, time_left=left)
         except CallError as error:
             return pipeline.failed(operation_id, error)
@@ -219,11 +225,17 @@ class Handlers(grpc.GenericRpcHandler):
         except Exception as error:
             _abort(context, call_error(error, "reflection"))
 
-    def _admit(self, context: grpc.ServicerContext, requirement: str = AUTHENTICATED) -> Calls:
+    def _admit(self, context: grpc.ServicerContext, path: str) -> Calls:
         try:
-            return self._access.calls(context, requirement)
+            return self._access.calls(context, path)
         except CallError as error:
             _abort(context, error)
+
+    def _check_rate(self, calls: Calls, context: grpc.ServicerContext) -> None:
+        try:
+            calls.admitted.check_rate()
+        except KvError as error:
+            _abort(context, call_error(error, "rates"))
 
     def _receive(self, give_up_at: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
         """The call's one message. When the client cancels, grpcio raises an RpcError of its own, to be left alone."""
@@ -235,6 +247,24 @@ class Handlers(grpc.GenericRpcHandler):
 
     def _expand(self, message: bytes) -> bytes:
         return decompress(message, self._message_limit) if is_compressed(message) else message
+
+    def _operation(self, message: bytes) -> bytes:
+        """That of a pipeline, whose largest is far smaller than the largest message."""
+        if is_compressed(message):
+            return decompress(message, pipeline.MESSAGE_BYTES)
+        if len(message) > pipeline.MESSAGE_BYTES:
+            raise CallError(Code.RESOURCE_EXHAUSTED, f"the message is over {pipeline.MESSAGE_BYTES} bytes")
+        return message
+
+
+def _time_left(context: grpc.ServicerContext) -> float:
+    """Seconds that the client's deadline still allows.
+
+    grpcio tells that by the wall clock: when it is set forward, calls under way seem late. Those that are have been
+    cancelled, for which it has a timer of its own that is not led astray.
+    """
+    left = context.time_remaining()
+    return left if left > 0 or not context.is_active() else math.inf
 
 
 def _abort(context: grpc.ServicerContext, error: CallError) -> NoReturn:

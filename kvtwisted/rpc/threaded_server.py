@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, cast
 
 import grpc
 from twisted.logger import Logger
 
+from ..core.errors import Unavailable
 from ..core.health import Health
 from ..security.certificates import Identity
 from ..security.gate import Gate
@@ -16,7 +18,7 @@ from ..threaded.health_checks import HealthChecks
 from ..tls.renewal import Certificates
 from .calls import Calls
 from .health import Watches
-from .listening import cannot_listen, check_address, joined
+from .listening import FIRST_FREE_PORT, cannot_listen, check_address, joined
 from .messages import message_limit
 from .options import GrpcOptions
 from .places import StreamPlaces, make_places
@@ -46,6 +48,7 @@ class ThreadedGrpcServer:
         checks: HealthChecks,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
+        max_batch_keys: Callable[[], int],
     ) -> None:
         self._checks = checks
         self._health = health
@@ -56,15 +59,24 @@ class ThreadedGrpcServer:
         self._access = Access(
             gate,
             lambda admitted: Calls(
-                admitted.operations, admitted.admission,
-                max_response_bytes=max_response_bytes, request_timeout=request_timeout,
+                admitted, message_limit=message_limit(options.max_request_bytes),
+                max_response_bytes=max_response_bytes, request_timeout=request_timeout, max_batch_keys=max_batch_keys,
             ),
         )  # fmt: skip
         self._running: _Running | None = None
 
     def start(self) -> int:
         """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
-        check_address(self._options.host, self._options.port)
+        options = self._options
+        try:
+            check_address(options.host, options.port)
+        except Unavailable as error:
+            if not 0 < options.port < FIRST_FREE_PORT or os.geteuid() == 0:
+                raise
+            raise Unavailable(
+                f"{error} (ports below {FIRST_FREE_PORT} are for root, and grpcio binds by itself, when root's rights "
+                "are given up already: take grpc.transport = native, or another port)"
+            ) from None
         self._running = _Running(
             self._access, self._request_timeout, self._checks, self._health, self._options, self.places
         )

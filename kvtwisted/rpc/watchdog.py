@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -22,17 +24,19 @@ class Watchdog:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._watched: dict[object, tuple[float, Callable[[], object]]] = {}
-        self._stopped = threading.Event()
+        self._stop, self._stopped = -1, -1
         self._thread = threading.Thread(target=self._run, name="grpc-watchdog", daemon=True)
 
     def start(self) -> None:
         """Begin to look, every INTERVAL seconds."""
+        self._stopped, self._stop = os.pipe()
         self._thread.start()
 
     def stop(self) -> None:
         """Look no more. Returns when the thread has ended."""
-        self._stopped.set()
+        os.close(self._stop)
         self._thread.join()
+        os.close(self._stopped)
 
     @contextmanager
     def limit(self, give_up_at: float, cancel: Callable[[], object]) -> Iterator[None]:
@@ -55,5 +59,8 @@ class Watchdog:
                     _log.failure("a call that took too long could not be cancelled")
 
     def _run(self) -> None:
-        while not self._stopped.wait(INTERVAL):
+        # Not an Event: Pythons before 3.11 wait for those by the wall clock, which may be set back.
+        stopped = select.poll()
+        stopped.register(self._stopped, 0)
+        while not stopped.poll(INTERVAL * 1000):
             self.look()

@@ -2,25 +2,49 @@
 
 Every line has `time` (UTC), `event` and `who`: a token's id, `cert:` and a certificate's name, `anonymous`, or `server`
 for what it did by itself. Values of keys are never in it, and keys only where writes are audited.
+
+Note [Nobody writes the audit log full]: the log has so many bytes, and its oldest go first. So what a client can cause
+as often as it likes must not take many: a line has a bound, and of lines of one kind from one of them the first are
+written, and what comes on top is one line a minute with their number. Writes of keys, which are as many as clients like
+and wanted each, are in a log of their own.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from threading import Lock
 from time import monotonic, time
-from typing import Callable
+from typing import Callable, Protocol
 
 from .buckets import Addresses, Limiter, Rate, network_of
 
 #: Who did what the server did by itself, and who showed nothing of who they are.
 SERVER, ANONYMOUS = "server", "anonymous"
+#: Who stands in a line for all those that are too many to have one each.
+OTHERS = "others"
 
-#: Lines in a second on refusals of one token, certificate or address, and of all together who are anonymous.
-REFUSALS, ANONYMOUS_REFUSALS = 1, 10
-#: Seconds' worth of them that may come at once.
-REFUSAL_BURST = 10.0
+#: Characters of a text in a line, and bytes of a line, at most.
+MAX_TEXT, MAX_LINE = 1024, 16_384
+#: Entries of a list or object in a line.
+_MAX_ENTRIES = 100
+
+#: Seconds after which those of a flood that were left out are told.
+WINDOW = 60.0
+#: Lines a second of one kind from one principal or address, and how many may come at once.
+EACH, EACH_BURST = 1 / 60, 10
+#: The same for all principals together, and for all addresses together of whom no more is known.
+TOGETHER, TOGETHER_BURST = 1 / 10, 100
+#: How many principals, and addresses, have a line each on what was left out.
+_NAMED, _NAMED_ADDRESSES = 20, 10
+
+
+class Auditing(Protocol):
+    """Any thread."""
+
+    def record(self, event: str, who: str, **facts: object) -> None:
+        """Something happened; `facts` must be fit for JSON."""
 
 
 class Audit:
@@ -32,43 +56,122 @@ class Audit:
         self._now = now
 
     def record(self, event: str, who: str, **facts: object) -> None:
-        """Something happened; `facts` must be fit for JSON."""
-        moment = datetime.fromtimestamp(self._now(), timezone.utc).isoformat(timespec="milliseconds")
-        line = {"time": moment, "event": event, "who": who, **facts}
-        # ASCII: a lone surrogate of a file's name must not keep the line from being written.
-        self._add(json.dumps(line).encode("ascii") + b"\n")
+        """See `Auditing.record`. What is long is cut."""
+        self._add(_line(self._now(), event, who, facts))
 
 
-class Refusals:
-    """The lines on who was turned away, few enough that a flood of them can neither fill the log nor push others out.
+def lines_lost(lines: int) -> bytes:
+    """What stands in an audit log in the place of so many lines."""
+    return _line(time(), "lines_lost", SERVER, {"lines": lines})
 
-    Any thread. What is left out is counted, and the next line that is written tells how many in `left_out`.
-    """
 
-    def __init__(self, audit: Audit, seconds: Callable[[], float] = monotonic) -> None:
+class Floods:
+    """Lines that somebody can cause as often as he likes. Note [Nobody writes the audit log full]. Any thread."""
+
+    def __init__(
+        self, audit: Auditing, seconds: Callable[[], float] = monotonic, *, each_burst: int = EACH_BURST
+    ) -> None:
         """`seconds` is a monotonic time."""
         self._audit = audit
         self._seconds = seconds
-        self._each = Addresses(Rate(REFUSALS), burst=REFUSAL_BURST)
-        self._anonymous = Limiter(Rate(ANONYMOUS_REFUSALS), REFUSAL_BURST)
-        self._lock = Lock()
-        self._left_out = 0
+        self._known = _Crowd(each_burst, _NAMED)
+        self._unknown = _Crowd(each_burst, _NAMED_ADDRESSES)
 
-    def record(self, event: str, who: str, address: str = "", **facts: object) -> None:
-        """`who` was turned away; somebody anonymous is told by the address."""
+    def record(self, event: str, who: str, **facts: object) -> None:
+        """See `Auditing.record`; somebody anonymous is told by the `address` among the facts."""
         now = self._seconds()
         if who == ANONYMOUS:
-            # An address is no token's id, which has neither dots nor colons.
-            wait = self._each.take(network_of(address), 1, 0, now) or self._anonymous.take(1, 0, now)
+            address = str(facts.get("address", ""))
+            is_written = self._unknown.take(event, network_of(address), {"address": address}, facts, now)
         else:
-            wait = self._each.take(who, 1, 0, now)
+            is_written = self._known.take(event, who, {}, facts, now)
+        if is_written:
+            self._audit.record(event, who, **facts)
+
+    def tell(self, *, at_once: bool = False) -> None:
+        """Write what was left out, if it is time or `at_once`. Every second or so."""
+        now = self._seconds()
+        for crowd, who in ((self._known, None), (self._unknown, ANONYMOUS)):
+            for event, name, left_out in crowd.left_out(now, at_once=at_once):
+                self._audit.record(event, who or name, **left_out)
+
+
+class _LeftOut:
+    """What was not written of one kind from one of them."""
+
+    def __init__(self, whose: Mapping[str, object]) -> None:
+        self._whose = whose
+        self._lines = 0
+        self._sums: dict[str, int] = {}
+        self._last: Mapping[str, object] = {}
+
+    def add(self, facts: Mapping[str, object]) -> None:
+        self._lines += 1
+        self._last = facts
+        for name, value in facts.items():
+            if type(value) is int:
+                self._sums[name] = self._sums.get(name, 0) + value
+
+    def facts(self) -> dict[str, object]:
+        return {**self._whose, "left_out": self._lines, **self._sums, "last": dict(self._last)}
+
+
+class _Crowd:
+    """Those who share a rate beside their own."""
+
+    def __init__(self, each_burst: int, named: int) -> None:
+        self._each = Addresses(Rate(EACH), burst=each_burst / EACH)
+        self._together = Limiter(Rate(TOGETHER), max(TOGETHER_BURST, each_burst) / TOGETHER)
+        self._named = named
+        self._lock = Lock()
+        self._left_out: dict[tuple[str, str], _LeftOut] = {}
+        self._until: float | None = None
+
+    def take(self, event: str, name: str, whose: Mapping[str, object], facts: Mapping[str, object], now: float) -> bool:
+        """Whether a line is written for this; else it is counted."""
+        # Neither an address nor a name has a space before an event's name.
+        wait = self._each.take(f"{event} {name}", 1, 0, now) or self._together.take(1, 0, now)
+        if not wait:
+            return True
         with self._lock:
-            if wait:
-                self._left_out += 1
-                return
-            left_out, self._left_out = self._left_out, 0
-        if address:
-            facts["address"] = address
-        if left_out:
-            facts["left_out"] = left_out
-        self._audit.record(event, who, **facts)
+            left_out = self._left_out.get((event, name))
+            if left_out is None:
+                if len(self._left_out) >= self._named:
+                    name, whose = OTHERS, {}
+                left_out = self._left_out.setdefault((event, name), _LeftOut(whose))
+            left_out.add(facts)
+            if self._until is None:
+                self._until = now + WINDOW
+        return False
+
+    def left_out(self, now: float, *, at_once: bool) -> list[tuple[str, str, dict[str, object]]]:
+        """Kind, name and facts of each of those that were left out, once."""
+        with self._lock:
+            if self._until is None or (now < self._until and not at_once):
+                return []
+            told, self._left_out, self._until = self._left_out, {}, None
+        return [(event, name, left_out.facts()) for (event, name), left_out in told.items()]
+
+
+def _line(now: float, event: str, who: str, facts: Mapping[str, object]) -> bytes:
+    moment = datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="milliseconds")
+    head = {"time": moment, "event": event, "who": _cut(who)}
+    # ASCII: a lone surrogate of a file's name must not keep the line from being written.
+    line = json.dumps({**head, **{name: _cut(value) for name, value in facts.items()}}).encode("ascii")
+    if len(line) > MAX_LINE:
+        line = json.dumps({**head, "cut": _cut(json.dumps(facts))}).encode("ascii")
+    return line + b"\n"
+
+
+def _cut(value: object) -> object:
+    """`value`, or what there is room for of it."""
+    if isinstance(value, str):
+        if len(value) <= MAX_TEXT:
+            return value
+        return f"{value[:MAX_TEXT]}... ({len(value)} characters)"
+    if isinstance(value, Mapping):
+        return {str(_cut(name)): _cut(member) for name, member in list(value.items())[:_MAX_ENTRIES]}
+    if isinstance(value, (list, tuple)):
+        more = [] if len(value) <= _MAX_ENTRIES else [f"... ({len(value)} entries)"]
+        return [*map(_cut, value[:_MAX_ENTRIES]), *more]
+    return value

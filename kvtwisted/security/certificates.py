@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Unavailable
+from . import secret_files
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -110,26 +111,26 @@ def _signature(path: str) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _read(files: CertificateFiles, name: str) -> tuple[bytes, int]:
-    """The content and mode of a file. What is no regular file is not opened: a pipe would be waited for."""
+def _read(files: CertificateFiles, name: str) -> bytes:
+    """The content of a file. What is no regular file is not opened: a pipe would be waited for."""
     path = getattr(files, name)
     try:
         # Were it replaced by a pipe right after this, the open would still not wait.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise files.refused(name, ": is not a file")
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            content, mode = file.read(MAX_FILE_BYTES + 1), os.fstat(file.fileno()).st_mode
+            content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         raise files.refused(name, f": {getattr(error, 'strerror', None) or error}") from None
     if len(content) > MAX_FILE_BYTES:
         raise files.refused(name, f" has more than {MAX_FILE_BYTES} bytes")
-    return content, mode
+    return content
 
 
 def _certificates(files: CertificateFiles, name: str) -> list[Certificate]:
     from cryptography.x509 import load_pem_x509_certificates
 
-    content, _ = _read(files, name)
+    content = _read(files, name)
     try:
         found = load_pem_x509_certificates(content)
         for certificate in found:
@@ -143,16 +144,14 @@ def _certificates(files: CertificateFiles, name: str) -> list[Certificate]:
 
 
 def _read_key(files: CertificateFiles) -> tuple[bytes, tuple[str, ...]]:
-    content, mode = _read(files, "private_key")
+    content = _read(files, "private_key")
     found = _KEY_BLOCK.search(content)
     if found is None:
         raise files.refused("private_key", " has no private key in it")
     warnings: tuple[str, ...] = ()
-    if mode & stat.S_IRWXO:
-        warnings = (
-            f"{files.setting('private_key')}: every user of this machine may use {files.private_key} "
-            f"(mode {stat.S_IMODE(mode):04o}); 0600, or 0640 with a group of its own, is enough",
-        )
+    fault = secret_files.fault(files.private_key)
+    if fault is not None:
+        warnings = (f"{files.setting('private_key')}: {files.private_key}: {fault}",)
     return found[0] + b"\n", warnings
 
 

@@ -3,12 +3,24 @@
 Note [Room for connections]: a connection takes a file descriptor, and so do RocksDB's table files and logs. When none
 is left, RocksDB cannot write, which is worse than a connection refused. So what the process may open is dealt out
 before it starts: at most a quarter to table files, RESERVED to all else that the server opens, the rest to connections.
+
+Note [Who makes way]: connections that idle cost their clients nothing, and two addresses can fill all places with them.
+So when a newcomer finds all taken, those are closed that are of least use: that have nothing under way, first those of
+nobody known, of the address that has most, that have idled longest. A known client's goes only to an address that has
+fewer, and not while it may just be between two requests. Clients with pools connect anew by themselves; who floods has
+his own closed.
+
+Note [Places for administrators]: where even that finds none, ADMINISTRATORS more are let in on trial: one that shows an
+administrator's token or certificate stays, others are refused as soon as they have shown something else, or nothing for
+TRIAL_SECONDS. So whoever has filled the server, or has set its limits too low, cannot keep those out who mend it.
 """
 
 from __future__ import annotations
 
 import resource
-from typing import Callable
+from collections.abc import Iterable
+from time import monotonic
+from typing import Callable, Protocol
 
 from ..core import shares
 from ..core.shares import Shares, three_quarters
@@ -18,6 +30,16 @@ from .buckets import network_of
 RESERVED = 128
 #: Why a connection was refused: too many in all, or from its address.
 IN_ALL, PER_ADDRESS = "all", "address"
+#: Neither let in for good nor refused: see Note [Places for administrators].
+ON_TRIAL = "trial"
+#: Places beside all others, and seconds to show for whom one is.
+ADMINISTRATORS, TRIAL_SECONDS = 8, 2.0
+#: Seconds that a connection must have idled to make way, of nobody known and of somebody known.
+UNKNOWN_IDLE_SECONDS, KNOWN_IDLE_SECONDS = 1.0, 5.0
+#: Seconds until it is looked again for some that could make way, when there were none.
+_PAUSE_SECONDS = 0.25
+#: The part of all that makes way at once, if of nobody known: not each of a flood is to cost a look at all.
+_AT_ONCE = 64
 
 
 def descriptors() -> int:
@@ -43,6 +65,21 @@ def room(wanted_files: int, limit: int) -> int:
     return max(limit - files - RESERVED, limit // 4)
 
 
+class Member(Protocol):
+    """A connection that has entered."""
+
+    address: str
+
+    def idle_seconds(self) -> float | None:
+        """For how long it has had nothing under way; None: it has."""
+
+    def is_of_somebody(self) -> bool:
+        """Whether somebody known has asked something on it."""
+
+    def make_way(self) -> None:
+        """Close at once, in the orderly way."""
+
+
 class Connections:
     """Counts connections in and out. Reactor thread, or any other single one; `open` may be read on any."""
 
@@ -52,24 +89,36 @@ class Connections:
         max_per_address: Callable[[], int],
         room: int,
         refused: Callable[[str, str], None] = lambda transport, reason: None,
+        *,
+        administrators: int = 0,
+        seconds: Callable[[], float] = monotonic,
     ) -> None:
         """The two limits are asked anew for each connection; 0 stands for `room`, and for three quarters of the first.
 
         What an address counts as is said by `buckets.network_of`. `refused` is told the transport and the reason
-        (IN_ALL, PER_ADDRESS) of each refusal.
+        (IN_ALL, PER_ADDRESS) of each refusal. `administrators` is how many may be let in on trial, or stay so, at once.
         """
         self._max_connections = max_connections
         self._max_per_address = max_per_address
         self._room = room
         self._refused = refused
         self._counts = Shares()
+        self._administrators = administrators
+        self._seconds = seconds
+        self._members: list[Callable[[], Iterable[Member]]] = []
+        # Those that were told to go: nobody counts them any more. Those in places for administrators.
+        self._leaving: set[Member] = set()
+        self._on_trial = 0
+        self._look_at = 0.0
+        #: Connections that made way for others, since the start.
+        self.made_way = 0
         #: Connections that have left, since the start.
         self.ended = 0
 
     @property
     def open(self) -> int:
         """Connections that have entered and not left."""
-        return self._counts.open
+        return self._counts.open + self._on_trial
 
     @property
     def limit(self) -> int:
@@ -81,16 +130,70 @@ class Connections:
         """Connections from one address that are allowed just now."""
         return self._max_per_address() or three_quarters(self.limit)
 
+    def of(self, members: Callable[[], Iterable[Member]]) -> None:
+        """Those that `members` gives may have to make way."""
+        self._members.append(members)
+
     def enter(self, transport: str, address: str) -> str | None:
-        """Count a connection in, or say why it is refused. One that is counted in must `leave`, with that address."""
-        refused = self._counts.enter(network_of(address), self.limit, self.limit_per_address)
+        """Count a connection in, or say why it is refused. One that is counted in must `leave`, with that address.
+
+        ON_TRIAL: it is counted in by itself, and has TRIAL_SECONDS to show that it is an administrator's, else it is
+        `refused_on_trial`. It must `leave` as one that is on trial.
+        """
+        network = network_of(address)
+        refused = self._counts.enter(network, self.limit, self.limit_per_address)
+        if refused == shares.IN_ALL and self._make_room(network):
+            refused = self._counts.enter(network, self.limit, self.limit_per_address)
         if refused is None:
             return None
+        if self._on_trial < self._administrators:
+            self._on_trial += 1
+            return ON_TRIAL
+        return self._refuse(transport, refused)
+
+    def refused_on_trial(self, transport: str) -> str:
+        """One that is on trial is no administrator's; the reason (IN_ALL, PER_ADDRESS) to give."""
+        return self._refuse(transport, shares.IN_ALL if self._counts.open >= self.limit else shares.OF_OWNER)
+
+    def leave(self, address: str, member: Member | None = None, *, on_trial: bool = False) -> None:
+        """Count a connection out. `on_trial`: it was, or is, whoever came on it."""
+        self.ended += 1
+        if on_trial:
+            self._on_trial -= 1
+        elif member in self._leaving:
+            self._leaving.discard(member)
+        else:
+            self._counts.leave(network_of(address))
+
+    def _refuse(self, transport: str, refused: str) -> str:
         reason = IN_ALL if refused == shares.IN_ALL else PER_ADDRESS
         self._refused(transport, reason)
         return reason
 
-    def leave(self, address: str) -> None:
-        """Count a connection out."""
-        self._counts.leave(network_of(address))
-        self.ended += 1
+    def _make_room(self, newcomer: str) -> bool:
+        """Have connections make way for one from network `newcomer`. See Note [Who makes way]."""
+        now = self._seconds()
+        if now < self._look_at:
+            return False
+        found: list[tuple[bool, int, float, int, Member]] = []
+        for members in self._members:
+            for member in members():
+                idle = None if member in self._leaving else member.idle_seconds()
+                if idle is None or idle < UNKNOWN_IDLE_SECONDS:
+                    continue
+                network, known = network_of(member.address), member.is_of_somebody()
+                count = self._counts.of(network)
+                if known and (idle < KNOWN_IDLE_SECONDS or count <= self._counts.of(newcomer) + 1):
+                    continue
+                found.append((known, -count, -idle, len(found), member))
+        if not found:
+            self._look_at = now + _PAUSE_SECONDS
+            return False
+        found.sort()
+        at_once = max(1, min(sum(not known for known, *_ in found), self.limit // _AT_ONCE))
+        for *_, member in found[:at_once]:
+            self._leaving.add(member)
+            self._counts.leave(network_of(member.address))
+            self.made_way += 1
+            member.make_way()
+        return True

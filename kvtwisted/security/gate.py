@@ -6,6 +6,7 @@ why it then listens on loopback alone (`kvtwisted.config.rules`).
 
 from __future__ import annotations
 
+import math
 from threading import Lock
 from time import monotonic, time
 from typing import Callable, NamedTuple, Protocol
@@ -14,16 +15,19 @@ from ..core.admission import Admission
 from ..core.errors import KvError, PermissionDenied, RateLimited, Unauthenticated
 from ..core.operations import Operations
 from .access import Access, Written
-from .audit import ANONYMOUS, Audit, Refusals
+from .audit import ANONYMOUS, Auditing, Floods
 from .authority import Authority
 from .buckets import Addresses, Rate, network_of
-from .grants import OPERATIONS, Grant, Principal
+from .grants import ADMIN, OPERATIONS, Grant, Principal
 from .passes import Pass, Passes
 
 #: What a name in a client's certificate begins with in the audit log.
 CERTIFICATE = "cert:"
 #: Principals of certificates that are remembered; the one that came first is forgotten for a new one.
 _MAX_CERTIFIED = 4096
+
+#: Requests of an administrator that are let in although there are as many as there may be.
+RESERVED_REQUESTS = 8
 
 _EVERYTHING = (Grant(frozenset(OPERATIONS)),)
 
@@ -37,6 +41,8 @@ class Visitor(NamedTuple):
     authorization: tuple[bytes, ...] = ()
     #: The name in the client's certificate, which TLS has verified.
     certificate: str | None = None
+    #: When that certificate ends, in seconds since 1970; from then on it shows nothing.
+    certificate_until: float = math.inf
 
     def __repr__(self) -> str:
         """Without the secret that it may hold."""
@@ -62,6 +68,9 @@ class Gate(Protocol):
     def look(self, *, anew: bool = False) -> None:
         """Withdraw the passes that hold no longer; `anew`: all. Reactor thread; every second."""
 
+    def close(self) -> None:
+        """Have everything in the audit log that is to be there."""
+
 
 class OpenGate:
     """The gate of a server without authentication: everybody may do everything, at the rate of an address."""
@@ -83,7 +92,7 @@ class OpenGate:
         self._watchers: list[Watcher] = []
         self._passes = Passes(
             operations,
-            lambda: admission,
+            lambda principal: admission,
             Addresses(Rate()) if addresses is None else addresses,
             lambda who, address, what, error: count(error.code),
             written=written,
@@ -106,6 +115,9 @@ class OpenGate:
         """See `Gate.look`."""
         _tell(self._watchers, self._passes.withdraw(time(), anew=anew))
 
+    def close(self) -> None:
+        """Nothing is audited."""
+
 
 class ClosedGate:
     """The gate of a server with tokens, client certificates, or both.
@@ -120,7 +132,7 @@ class ClosedGate:
         operations: Operations,
         admission: Admission,
         authority: Authority | None,
-        audit: Audit,
+        audit: Auditing,
         *,
         addresses: Addresses | None = None,
         written: Written | None = None,
@@ -135,7 +147,7 @@ class ClosedGate:
         `wall` is Unix time, in seconds; `seconds` a monotonic one.
         """
         self._authority = authority
-        self._refusals = Refusals(audit, seconds)
+        self._refusals = Floods(audit, seconds)
         self._count = count
         self._wall = wall
         self._watchers: list[Watcher] = []
@@ -143,7 +155,7 @@ class ClosedGate:
         self._certified: dict[str, Principal] = {}
         self._passes = Passes(
             operations,
-            admission.share,
+            lambda principal: admission.share(RESERVED_REQUESTS if principal.allows(ADMIN) else 0),
             Addresses(Rate()) if addresses is None else addresses,
             self._refused,
             denied=self._denied,
@@ -167,7 +179,7 @@ class ClosedGate:
         if visitor.authorization:
             if self._authority is not None:
                 principal = self._authority.find(visitor.authorization)
-        elif visitor.certificate is not None:
+        elif visitor.certificate is not None and self._wall() < visitor.certificate_until:
             principal = self._of_certificate(visitor.certificate)
         return None if principal is None else self._passes.of(principal, visitor.address)
 
@@ -177,9 +189,14 @@ class ClosedGate:
 
     def look(self, *, anew: bool = False) -> None:
         """Withdraw the passes of tokens that were revoked, changed or have expired; `anew`: all. Reactor thread; every
-        second.
+        second. Tell of the refusals that had no line in the audit log.
         """
+        self._refusals.tell()
         _tell(self._watchers, self._passes.withdraw(self._wall(), anew=anew))
+
+    def close(self) -> None:
+        """Tell of all refusals."""
+        self._refusals.tell(at_once=True)
 
     def _log_in(self, visitor: Visitor) -> Principal:
         try:
@@ -189,7 +206,7 @@ class ClosedGate:
         except KvError as error:
             self._count(error.code)
             if isinstance(error, Unauthenticated):
-                self._refusals.record("login_failed", ANONYMOUS, visitor.address, reason=str(error))
+                self._refusals.record("login_failed", ANONYMOUS, address=visitor.address, reason=str(error))
             raise
 
     def _of_certificate(self, name: str) -> Principal | None:
@@ -213,7 +230,8 @@ class ClosedGate:
     def _refused(self, who: str, address: str, operation: str, error: KvError) -> None:
         self._count(error.code)
         if not isinstance(error, RateLimited):
-            self._refusals.record("denied", who, address, operation=operation)
+            facts = {"address": address} if address else {}
+            self._refusals.record("denied", who, operation=operation, **facts)
 
 
 def _tell(watchers: list[Watcher], withdrawn: frozenset[Pass]) -> None:

@@ -56,6 +56,11 @@ class Pass:
         """Whether somebody has shown who they are, or need not."""
         return self.principal is not None
 
+    @property
+    def administers(self) -> bool:
+        """Whether it is an administrator's."""
+        return self.principal is not None and self.principal.allows(ADMIN)
+
     def require(self, requirement: str, address: str) -> None:
         """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
 
@@ -74,6 +79,32 @@ class Pass:
                 self._refused(self.principal.name, "", requirement, error)
             raise
 
+    def charge(self, size: int) -> None:
+        """Take one operation from the rate for a request that is about to be read, and its `size` bytes whether they
+        are there or not; raises RateLimited. Without it what is refused for its content would cost nothing.
+        """
+        if self._limiter is not None:
+            self._take_counted()
+            self._limiter.spend(0, size, self._seconds())
+
+    def give_back(self, size: int) -> None:
+        """Undo `charge`: the request was good, and `operations` take what it costs."""
+        if self._limiter is not None:
+            self._limiter.spend(-1, -size, self._seconds())
+
+    def check_rate(self) -> None:
+        """Raise RateLimited if there is nothing left to charge the next request to."""
+        if self._limiter is not None:
+            self._take_counted()
+            self._limiter.spend(-1, 0, self._seconds())
+
+    def _take_counted(self) -> None:
+        try:
+            self._take()
+        except KvError as error:
+            self._refused(ANONYMOUS if self.principal is None else self.principal.name, "", "rate", error)
+            raise
+
     def _take(self) -> None:
         """Take one from the rate, for what `operations` do not see."""
         if self._limiter is not None:
@@ -89,7 +120,7 @@ class Passes:
     def __init__(
         self,
         operations: Operations,
-        admission: Callable[[], Admission],
+        admission: Callable[[Principal], Admission],
         addresses: Addresses,
         refused: Refused,
         *,
@@ -135,7 +166,7 @@ class Passes:
                 whose=whose,
             )
             # Two threads may both make one; the first is everybody's.
-            admission = self._admissions.setdefault(principal.name, self._admission())
+            admission = self._admissions.setdefault(principal.name, self._admission(principal))
             made = Pass(access, principal, admission, self._refused, limiter, self._seconds, whose)
             found = self._given.setdefault((principal, network), made)
         return found

@@ -9,14 +9,33 @@ Whoever accepts a certificate from an authority accepts every name that the auth
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 #: Characters of a name at most.
 MAX_NAME = 255
+
+
+class Shown(NamedTuple):
+    """What a connection shows of its client."""
+
+    #: The name; None: no certificate, or no name in it that may be used.
+    name: str | None = None
+    #: When the certificate ends, in seconds since 1970. TLS looks only at the handshake, and connections live long.
+    until: float = math.inf
+
+
+def shown_by(certificate: Certificate) -> Shown:
+    """What a verified certificate shows. Never raises. Any thread."""
+    try:
+        return Shown(name_of(certificate), certificate.not_valid_after_utc.timestamp())
+    except Exception:
+        # See name_of. What does not say when it ends is nobody's.
+        return Shown(None)
 
 
 def name_of(certificate: Certificate) -> str | None:
@@ -35,15 +54,15 @@ def usable(name: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def name_of_pem(pem: bytes) -> str | None:
-    """`name_of` a certificate in PEM, remembered: grpcio gives it with every call."""
+def shown_by_pem(pem: bytes) -> Shown:
+    """`shown_by` a certificate in PEM, remembered: grpcio gives it with every call."""
     from cryptography.x509 import load_pem_x509_certificate
 
     try:
         certificate = load_pem_x509_certificate(pem)
     except Exception:  # see name_of
-        return None
-    return name_of(certificate)
+        return Shown(None)
+    return shown_by(certificate)
 
 
 def _found(certificate: Certificate) -> object:

@@ -1,15 +1,14 @@
 """The token file: read with care, changed by one at a time, followed by a running server.
 
-Note [Whose file it is]: whoever can write the file can give himself every right, and whoever can read it knows which
-tokens there are. So a file is refused that anybody else may read or write, that belongs to anybody else but root, or
-that is not a plain file under its own name: a link could be turned to another file between two looks.
+Whoever can write the file can give himself every right, and whoever can read it knows which tokens there are. So a file
+is refused that anybody else may read or write: Note [Who can write, who can read] in `secret_files`. Links are followed
+when it is read, as containers mount secrets. A change of it would put a file in the place of the link, and is refused.
 
 All functions block, on a small file.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
@@ -20,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Callable
 
 from ..core.durable import keep_owner, replace_file
+from . import secret_files
 from .entries import InvalidTokens, TokenEntry, read_entries, write_entries
 
 MAX_FILE_BYTES = 1 << 20
@@ -46,6 +46,11 @@ def edit(path: str, change: Callable[[list[TokenEntry]], list[TokenEntry]], *, c
     is as it was.
     """
     with _locked(path, create):
+        if os.path.islink(path):
+            raise InvalidTokens(
+                f"token file {path}: it is a symbolic link, to {os.path.realpath(path)}; name the file itself, or "
+                "change the secret where it is mounted from"
+            )
         missing = create and not os.path.lexists(path)
         entries = [] if missing else load(path, any_owner=os.geteuid() == 0)
         data = write_entries(change(entries))
@@ -54,7 +59,7 @@ def edit(path: str, change: Callable[[list[TokenEntry]], list[TokenEntry]], *, c
         # What could not be read again is never written.
         read_entries(data)
         try:
-            replace_file(path, data)
+            replace_file(path, data, keep_mode=True)
         except OSError as error:
             raise InvalidTokens(f"token file {path}: it cannot be written: {error.strerror}") from None
 
@@ -105,7 +110,7 @@ class TokenFile:
 
     def _current(self) -> Signature | None:
         try:
-            return _signature(os.lstat(self.path))
+            return _signature(os.stat(self.path))
         except OSError:
             return None
 
@@ -120,18 +125,20 @@ def _load(path: str, any_owner: bool) -> tuple[list[TokenEntry], Signature]:
 
 def _read(path: str, any_owner: bool) -> tuple[bytes, Signature]:
     try:
-        # Not to wait for a writer, should it be a pipe; not to follow a link.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fault = secret_files.fault(path, any_owner=any_owner)
+        # Not to wait for a writer, should it be a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise InvalidTokens("there is no such file; `kvtwisted token create` makes it") from None
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise InvalidTokens("it is a symbolic link; name the file itself") from None
         raise InvalidTokens(f"it cannot be read: {error.strerror}") from None
     try:
         # Before it is read: what is written to it meanwhile is a change.
         status = os.fstat(descriptor)
-        _check(status, any_owner)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidTokens("it is not a regular file")
+        if fault is not None:
+            raise InvalidTokens(fault)
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
@@ -141,18 +148,6 @@ def _read(path: str, any_owner: bool) -> tuple[bytes, Signature]:
     if len(data) > MAX_FILE_BYTES:
         raise InvalidTokens(f"it has more than {MAX_FILE_BYTES} bytes")
     return data, _signature(status)
-
-
-def _check(status: os.stat_result, any_owner: bool) -> None:
-    """Raise InvalidTokens unless nobody else can have a hand in it: Note [Whose file it is]."""
-    if not stat.S_ISREG(status.st_mode):
-        raise InvalidTokens("it is not a regular file")
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
-        raise InvalidTokens(f"its mode is {mode:04o}, and others must have no rights; chmod 600 mends it")
-    user = os.geteuid()
-    if not any_owner and status.st_uid not in (0, user):
-        raise InvalidTokens(f"it belongs to user {status.st_uid}; it must be user {user}'s, or root's")
 
 
 def _signature(status: os.stat_result) -> Signature:

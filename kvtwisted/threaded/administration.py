@@ -10,7 +10,6 @@ from typing import Any, Callable, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
@@ -19,6 +18,7 @@ from ..core.backup import Backup, Backups
 from ..core.errors import InvalidRequest, KvError, Overloaded, Unavailable
 from ..core.eviction import Plan
 from ..core.large_values import Collected
+from .pool import defer_to_pool
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class Administration:
         if error is not None:
             return fail(error)
         self._running[kind] += 1
-        inner = deferToThreadPool(self._reactor, self._pool, call).addBoth(self._ended, kind)
+        inner = defer_to_pool(self._reactor, self._pool, call).addBoth(self._ended, kind)
         # Its own, so that cancelling does not look like the end of the work.
         outer: Deferred[T] = Deferred()
         inner.addCallbacks(outer.callback, outer.errback)

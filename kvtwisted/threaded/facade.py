@@ -20,6 +20,7 @@ from ..core.pages import Page
 from ..core.records import Found
 from ..core.service import Service
 from .direct import Direct
+from .pool import caught
 from .work import Work
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class AsyncOperations:
         try:
             known, found = self.direct.get_now(key)
         except Exception:
-            return fail()
+            return fail(caught())
         return succeed(found) if known else self._admitted(self._operations.get, 0, key, deadline=deadline)
 
     def delete(self, key: bytes, *, deadline: float = math.inf) -> Deferred[None]:
@@ -66,10 +67,11 @@ class AsyncOperations:
         deadline: float = math.inf,
     ) -> Deferred[Page]:
         """See `Operations.scan`."""
-        return self._admitted_large(
-            self._operations.scan, len(prefix), prefix,
+        call = partial(
+            self._operations.scan, prefix,
             cursor=cursor, limit=limit, keys_only=keys_only, budget=budget, deadline=deadline,
         )  # fmt: skip
+        return self._enter(self._scan, len(prefix), call)
 
     def mset(self, pairs: Mapping[bytes, bytes], ttl: int = 0, *, deadline: float = math.inf) -> Deferred[None]:
         """See `Operations.mset`."""
@@ -97,6 +99,10 @@ class AsyncOperations:
         """See `Operations.update_config_text`."""
         return self._admitted(self._operations.update_config_text, len(text), text)
 
+    def reckon(self, call: Callable[[], T], size: int) -> Deferred[T]:
+        """Let the pool do what is not storage work but too much for the reactor, over `size` bytes of a request."""
+        return self._admitted(call, size)
+
     def _admitted(self, call: Callable[..., T], size: int, *args: Any, **kwargs: Any) -> Deferred[T]:
         """Let the pool do it. The request has `size` bytes."""
         return self._enter(self._work.run, size, partial(call, *args, **kwargs))
@@ -105,11 +111,14 @@ class AsyncOperations:
         """The same for what may have a large result."""
         return self._enter(self._work.run_large, size, partial(call, *args, **kwargs))
 
+    def _scan(self, job: Callable[[], T]) -> Deferred[T]:
+        return self._work.scan(self._work.large(job), self._admission)
+
     def _enter(self, run: Callable[..., Deferred[T]], size: int, call: Callable[[], T]) -> Deferred[T]:
         try:
             self._admission.enter(size)
         except KvError:
-            return fail()
+            return fail(caught())
         return run(partial(self._leaving, size, call))
 
     def _write(self, size: int, begin: Callable[[], Pending]) -> Deferred[None]:
@@ -125,7 +134,7 @@ class AsyncOperations:
         try:
             self.direct.write(size, begin, done)
         except Exception:
-            return fail()
+            return fail(caught())
         return written
 
     def _leaving(self, size: int, call: Callable[[], T]) -> T:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from ..core.admission import Admission
 from ..core.operations import Operations, Pending
+from .pool import caught
 
 #: What a group may hold to be written on the reactor thread: some milliseconds' work.
 INLINE_KEYS, INLINE_BYTES = 1024, 1_048_576
@@ -69,7 +70,7 @@ class GroupCommit:
             settled = quick and self._operations.settle_now(writes)
         except Exception:
             _leave(group)
-            self._fail(group, Failure())
+            self._fail(group, caught())
             return
         if settled:
             _leave(group)

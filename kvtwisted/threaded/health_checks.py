@@ -10,16 +10,18 @@ not end, no other begins, and each who asks is told so when its own time is up.
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Callable, Optional
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from . import incidents
+from .pool import defer_to_pool
 
 #: Threads of the pool.
 THREADS = 1
@@ -64,8 +66,18 @@ class HealthChecks:
     connection, over gRPC by what a question takes, out of the answers' budget.
     """
 
-    def __init__(self, reactor: Any, pool: ThreadPool, check: Callable[[], str | None]) -> None:
-        """`check` blocks and runs in `pool`, which is for nothing else; it returns why the server cannot serve."""
+    def __init__(
+        self,
+        reactor: Any,
+        pool: ThreadPool,
+        check: Callable[[], str | None],
+        warnings: Callable[[], list[str]] = list,
+    ) -> None:
+        """`check` blocks and runs in `pool`, which is for nothing else; it returns why the server cannot serve.
+
+        `warnings` gives what is wrong although the server can serve; it must not block.
+        """
+        self.warnings = warnings
         self._reactor = reactor
         self._pool = pool
         self._check = check
@@ -119,10 +131,12 @@ class HealthChecks:
         seconds = HEALTH_TIMEOUT if seconds is None else _bounded(seconds)
         answer: SimpleQueue[str | None] = SimpleQueue()
         self._reactor.callFromThread(self.ask, answer.put, seconds)
-        try:
-            return answer.get(timeout=seconds + _LAST_RESORT)
-        except Empty:
-            return _silence(seconds)
+        give_up_at = time.monotonic() + seconds + _LAST_RESORT
+        while (left := give_up_at - time.monotonic()) > 0:
+            # Pythons before 3.11 wait by the wall clock, which may be set forward.
+            with suppress(Empty):
+                return answer.get(timeout=left)
+        return _silence(seconds)
 
     def stop(self) -> None:
         """Tell all who wait, and all who ask later, that the server stops. A check that runs is the pool's to await."""
@@ -133,7 +147,7 @@ class HealthChecks:
         """Check for all who have asked."""
         self._waiting, self._asking = self._asking, {}
         self._running = True
-        checked = deferToThreadPool(self._reactor, self._pool, self._check)
+        checked = defer_to_pool(self._reactor, self._pool, self._check)
         checked.addErrback(_broken).addCallback(self._ended)
 
     def _ended(self, reason: str | None) -> None:

@@ -15,39 +15,43 @@ from functools import partial
 from typing import Any, Callable, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from ..core.admission import Admission
+from ..core.admission import Admission, Share
 from ..core.operations import Operations, Pending
 from .group_commit import Done, GroupCommit
+from .pool import defer_to_pool
+from .turns import Turns
 
 T = TypeVar("T")
 
 
 #: Large results that may wait for the reactor.
 UNTAKEN_RESULTS = 4
-#: Seconds within which threads that wait for the reactor notice that it stops.
-STOP_SECONDS = 0.1
+#: More than threads can ever wait for.
+_ENOUGH = 1_000_000
+#: The part of the threads that scans of one principal have at once.
+SCANNING_PART = 4
 
 
 class Work:
     """The pool and the group commit, one of each for all transports. Reactor thread."""
 
     def __init__(self, reactor: Any, pool: ThreadPool, operations: Operations) -> None:
-        self._defer: Callable[..., Deferred[Any]] = partial(deferToThreadPool, reactor, pool)
+        self._defer: Callable[..., Deferred[Any]] = partial(defer_to_pool, reactor, pool)
         self._operations = operations
         # One mark for each job that no thread has taken up yet: appended here, popped there, both atomic.
         self._queued: deque[None] = deque()
         self._reactor = reactor
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
         self._stopped = False
+        self._turns = Turns(max(1, getattr(pool, "max", 1) // SCANNING_PART))
         self._group = GroupCommit(reactor, operations, self._defer)
 
     @property
     def queue_depth(self) -> int:
         """Jobs that wait for a thread, and writes that wait for their group."""
-        return len(self._queued) + self._group.waiting
+        return len(self._queued) + self._group.waiting + self._turns.waiting
 
     def run(self, job: Callable[[], T]) -> Deferred[T]:
         """Run `job` in the pool. It counts its requests out by itself (`Admission.leave`)."""
@@ -56,11 +60,25 @@ class Work:
 
     def run_large(self, job: Callable[[], T]) -> Deferred[T]:
         """The same for a job whose result may be large; see Note [Large results wait in their threads]."""
-        return self.run(partial(self._make, job))
+        return self.run(self.large(job))
+
+    def large(self, job: Callable[[], T]) -> Callable[[], T]:
+        """`job` as one whose result may be large."""
+        return partial(self._make, job)
+
+    def scan(self, job: Callable[[], T], admission: Admission) -> Deferred[T]:
+        """`run` a scan when it is the turn of whose `admission` it has entered: see `turns`.
+
+        Where nobody shows who they are, all have one, and there are no turns.
+        """
+        if not isinstance(admission, Share):
+            return self.run(job)
+        return self._turns.run(admission, partial(self.run, job))
 
     def stop(self) -> None:
         """No thread waits for the reactor any more, which may be about to wait for the threads."""
         self._stopped = True
+        self._untaken.release(_ENOUGH)
 
     def submit(self, pending: Pending, done: Done, admission: Admission) -> None:
         """Let a write go in, with its turn's, or by itself when a file has to be written; then call `done`.
@@ -82,9 +100,9 @@ class Work:
     def _make(self, job: Callable[[], T]) -> T:
         """In a pool thread."""
         result = job()
-        while not self._untaken.acquire(timeout=STOP_SECONDS):
-            if self._stopped:
-                return result
+        self._untaken.acquire()
+        if self._stopped:
+            return result
         # Just before the result, and also if nobody waits for that any more.
         self._reactor.callFromThread(self._untaken.release)
         return result

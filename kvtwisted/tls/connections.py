@@ -4,6 +4,9 @@ Note [The end of TLS]: Twisted sends its closing alert and then waits for the pe
 client that has pooled its connection and does not look at it would hold up a shutdown. Neither side has to wait (RFC
 8446, section 6.1). So `loseConnection` closes as it does without TLS, once all is sent. `loseWriteConnection`, which
 Twisted's TLS does not have, sends the alert, closes our side of the TCP connection, and still reads.
+
+The peer's alert, or its end of TCP, is the end of what it sends, and no more than that: a protocol that can go on
+without input (IHalfCloseableProtocol) still answers. For any other it is the end.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IHalfCloseableProtocol,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IPushProducer,
     ITCPTransport,
 )
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -32,10 +37,12 @@ from .renewal import Certificates
 HANDSHAKE_SECONDS = 10.0
 #: Bytes taken from OpenSSL at once: at first, and when there are more.
 _FEW_BYTES, _MANY_BYTES = 4096, 65_536
+#: Bytes asked from OpenSSL at once of what the peer has sent; a record has at most half of that.
+_RECEIVED_BYTES = 32_768
 
 
 # Twisted's connection provides one interface of the socket's at random; twisted.web looks for this one.
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHalfCloseableProtocol)
 class TlsConnection(TLSMemoryBIOProtocol):
     """One connection. Reactor thread. Writes go out at once; twisted.web and our HTTP/2 gather them themselves."""
 
@@ -43,6 +50,7 @@ class TlsConnection(TLSMemoryBIOProtocol):
     transport: Any
     _deadline: IDelayedCall | None = None
     _write_closed = False
+    _input_ended = False
 
     def makeConnection(self, transport: Any) -> None:
         """The connection is accepted; what remains is the handshake."""
@@ -85,6 +93,46 @@ class TlsConnection(TLSMemoryBIOProtocol):
         except SSL.WantReadError:
             return
         send_now(self.transport, data)
+
+    def _flushReceiveBIO(self) -> None:
+        # As Twisted's, but for the peer's closing alert.
+        while not self._lostTLSConnection:
+            try:
+                data = self._tlsConnection.recv(_RECEIVED_BYTES)
+            except SSL.WantReadError:
+                break
+            except SSL.ZeroReturnError:
+                self._end_of_input()
+                break
+            except SSL.Error:
+                self._tlsShutdownFinished(Failure())
+            else:
+                if not self._aborted:
+                    ProtocolWrapper.dataReceived(self, data)
+        self._flushSendBIO()
+
+    def _end_of_input(self) -> None:
+        inner = IHalfCloseableProtocol(self.wrappedProtocol, None)
+        if inner is None or self._write_closed:
+            self._shutdownTLS()
+            self._tlsShutdownFinished(None)
+        elif not self._input_ended:
+            self._input_ended = True
+            # Nothing that still comes would be looked at; nor shall it be kept.
+            self.transport.pauseProducing()
+            inner.readConnectionLost()
+
+    def readConnectionLost(self) -> None:
+        """The peer has closed its side of TCP, with an alert before it or without."""
+        inner = IHalfCloseableProtocol(self.wrappedProtocol, None)
+        if inner is None or not self._handshakeDone:
+            self.transport.connectionLost(connectionDone)
+        elif not self._input_ended:
+            self._input_ended = True
+            inner.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        """Our side of TCP is closed, which is our own doing."""
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         if reason is not None and reason.value is not None:
@@ -131,8 +179,9 @@ class TlsConnection(TLSMemoryBIOProtocol):
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Read again."""
-        self.transport.resumeProducing()
+        """Read again, unless there is nothing more to come."""
+        if not self._input_ended:
+            self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         """As the interface has it: close."""

@@ -1,4 +1,4 @@
-"""Who has called: the name in a client's verified certificate, on either transport. See `security.peer_names`."""
+"""Who has called: what a client's verified certificate says, on either transport. See `security.peer_names`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any, cast
 
 from twisted.internet.interfaces import ISSLTransport
 
-from ..security.peer_names import name_of, name_of_pem
+from ..security.peer_names import Shown, shown_by, shown_by_pem
 
 
-def peer_name(transport: Any) -> str | None:
-    """The name of the client at the other end of one of Twisted's transports; None: no TLS, no certificate, no name.
+def peer(transport: Any) -> Shown:
+    """What the client at the other end of one of Twisted's transports shows.
 
     Reactor thread, after the handshake (from the first byte that the protocol gets) and while it is connected. There
     is only ever a certificate when a client CA is configured, and then it is verified. Ask once for each connection: it
     is parsed each time.
     """
     if not ISSLTransport.providedBy(transport) or cast(Any, transport).getHandle() is None:
-        return None
+        return Shown()
     certificate = cast(Any, transport).getPeerCertificate()
-    return None if certificate is None else name_of(certificate.to_cryptography())
+    return Shown() if certificate is None else shown_by(certificate.to_cryptography())
 
 
-def rpc_peer_name(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:
+def rpc_peer(auth_context: Mapping[str, Iterable[bytes]]) -> Shown:
     """The same from `ServicerContext.auth_context()` of grpcio. Any thread; remembered by certificate."""
     certificates = tuple(auth_context.get("x509_pem_cert", ()))
-    return name_of_pem(certificates[0]) if len(certificates) == 1 else None
+    return shown_by_pem(certificates[0]) if len(certificates) == 1 else Shown()

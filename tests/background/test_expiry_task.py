@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
-from kvtwisted.background.expiry import SLICE, TURN, ExpiryTask
+from kvtwisted.background.expiry import FAR_AHEAD_MS, SLICE, TURN, ExpiryTask
 from kvtwisted.core.engine import META
 from kvtwisted.core.errors import StorageError
+from kvtwisted.core.scrub import Scrub
 
 from ..support.clocks import START_MS
 from ..support.storage import Storage
@@ -21,7 +24,12 @@ class Scene:
     def __init__(self) -> None:
         self.storage = Storage()
         self.counted = Counted()
-        self.task = ExpiryTask(self.storage.sweeper, self.storage.store, self.counted.metrics, at_once)
+        self.task = self.with_defer(at_once)
+
+    def with_defer(self, defer: Callable[[Callable[[], int]], Deferred[int]]) -> ExpiryTask:
+        """The task, with that to run its work."""
+        scrub = Scrub(self.storage.engine, self.storage.writer, self.storage.clock)
+        return ExpiryTask(self.storage.sweeper, scrub, self.storage.store, self.counted.metrics, defer)
 
     @property
     def clock_mark(self) -> bytes | None:
@@ -65,6 +73,7 @@ def test_deletes_counts_and_logs(scene: Scene) -> None:
 def test_nothing_to_do(scene: Scene) -> None:
     """Without deadlines nothing is written, counted or logged; the index is looked at twice."""
     scene.storage.store.set(b"c", b"")
+    _run(scene)  # the first turn looks once more, for what an earlier run left behind
     before = len(scene.storage.engine.calls)
     with capturedLogs() as events:
         _run(scene)
@@ -104,6 +113,19 @@ def test_clock_is_marked_while_deadlines_exist(scene: Scene) -> None:
     scene.storage.time.advance(5000)
     _run(scene)
     assert scene.clock_mark == b"%d" % (START_MS + 5000)
+
+
+def test_clock_is_marked_while_the_wall_clock_is_behind(scene: Scene) -> None:
+    """A key may be set at any moment, whose deadline is counted from a time that a later run would not know."""
+    scene.storage.time.step_wall(-FAR_AHEAD_MS)
+    _run(scene)
+    assert scene.clock_mark is None
+    scene.storage.time.step_wall(-1)
+    _run(scene)
+    assert scene.clock_mark == b"%d" % START_MS
+    scene.storage.time.step_wall(-3_600_000)
+    scene.storage.restart()
+    assert scene.storage.clock.now_ms() == START_MS
 
 
 def test_clock_is_marked_after_the_last_deadline(scene: Scene) -> None:
@@ -146,7 +168,7 @@ def test_work_is_done_where_defer_does_it(scene: Scene) -> None:
         return pool
 
     before = len(scene.storage.engine.calls)
-    turn = ExpiryTask(scene.storage.sweeper, scene.storage.store, scene.counted.metrics, defer).run()
+    turn = scene.with_defer(defer).run()
     assert len(waiting) == 1
     assert len(scene.storage.engine.calls) == before
     assert not turn.called

@@ -84,7 +84,7 @@ def test_next_call_waits_for_the_one_under_way(scene: Scene) -> None:
     assert scene.runs == [10.0, 40.0]
 
 
-@pytest.mark.parametrize("failing", [lambda: ZeroDivisionError("work broke"), lambda: fail(OSError("work broke"))])
+@pytest.mark.parametrize("failing", [lambda: ZeroDivisionError("work broke"), lambda: fail(KeyError("work broke"))])
 def test_failing_work_is_logged_and_goes_on(scene: Scene, events: list[LogEvent], failing: Any) -> None:
     """Whether it raises or its Deferred fails, one event says so and the next call comes in time."""
     scene.outcome = failing()
@@ -99,12 +99,17 @@ def test_failing_work_is_logged_and_goes_on(scene: Scene, events: list[LogEvent]
 
 
 def test_condition_is_a_line_without_traceback(scene: Scene, events: list[LogEvent]) -> None:
-    """The storage being reopened, say, is no bug."""
+    """The storage being reopened, say, or a folder that is gone, is no bug. It is told of once, as long as it lasts."""
+    gone = "[Errno 2] No such file or directory: 'data'"
+    for error in (Unavailable("being reopened"), FileNotFoundError(2, "No such file or directory", "data"), None):
+        for _ in range(2):
+            scene.outcome = error and fail(error)
+            scene.advance(10)
     scene.outcome = fail(Unavailable("being reopened"))
     scene.advance(10)
-    (event,) = events
-    assert event["log_level"] is LogLevel.warn
-    assert formatEvent(event) == "test goes on at its next turn: being reopened"
+    assert {event["log_level"] for event in events} == {LogLevel.warn}
+    conditions = [formatEvent(event).removeprefix("test goes on at its next turn: ") for event in events]
+    assert conditions == ["being reopened", gone, "being reopened"]
 
 
 def test_stop_while_waiting(scene: Scene) -> None:

@@ -99,3 +99,29 @@ def test_a_clash_without_the_runtime_file_does_not_name_it(tmp_path: Path) -> No
     site.runtime.write_text('{"logging": {"level": "warn"}}')
     with pytest.raises(InvalidConfig, match=r"^grpc\.port and http\.port must differ"):
         site.load()
+
+
+def test_a_failed_start_is_explained(site: Site) -> None:
+    """Each key that the reason names, or that was meant: its value, and where to mend it."""
+    site.config.write_text('{"value.disk_path": "v"}')
+    site.runtime.write_text('{"rocksdb.path": "d"}')
+    manager = site.load({"KV_BACKUP_PATH": "b"}, logging_directory="l")
+    assert manager.explained("rocksdb.path: no; see value.disk_path") == (
+        "rocksdb.path: no; see value.disk_path; "
+        f'rocksdb.path is "d", set in {site.runtime}, which keeps changes made at run time; '
+        f'value.disk_path is "v", set in {site.config}'
+    )
+    assert manager.explained("it failed", "backup.path", "logging.directory", "http.port") == (
+        'it failed; backup.path is "b", set by the environment variable KV_BACKUP_PATH; '
+        'logging.directory is "l", set by the command-line option --logging-directory; http.port is 8080, its default'
+    )
+
+
+def test_layers_that_clash_are_explained(site: Site) -> None:
+    """Two keys that do not go together, from two places."""
+    site.config.write_text('{"grpc.port": 81}')
+    with pytest.raises(InvalidConfig) as refused:
+        site.load({"KV_HTTP_PORT": "81"})
+    assert str(refused.value).endswith(
+        f"grpc.port is 81, set in {site.config}; http.port is 81, set by the environment variable KV_HTTP_PORT"
+    )

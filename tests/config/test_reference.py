@@ -32,7 +32,9 @@ def test_the_table_names_every_key_with_its_limits() -> None:
         assert f"| {key.type} |" in row
         assert f"`{key.env}`" in row
         assert key.help in row
-        assert f"| {'at once' if key.live else 'at restart'}{', guarded' if key.guarded else ''} |" in row
+        assert (
+            f"| {'at once' if key.live else 'at restart'}{f', guarded ({key.guarded})' if key.guarded else ''} |" in row
+        )
         if key.type == "integer":
             assert f"| `{key.default}` | {key.low} to {key.high} |" in row
         assert all(f"`{choice}`" in row for choice in key.choices)
@@ -40,7 +42,7 @@ def test_the_table_names_every_key_with_its_limits() -> None:
 
 def test_rows_cannot_break_the_table() -> None:
     """A bar in an explanation does not end the cell."""
-    row = row_of(Key("a.b", "a", "boolean", True, None, None, (), False, False, "One | two."))
+    row = row_of(Key("a.b", "a", "boolean", True, None, None, (), False, "", "One | two."))
     assert row.count(" | ") == 6
     assert "One \\| two." in row
 

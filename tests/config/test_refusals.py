@@ -10,7 +10,7 @@ import pytest
 
 from kvtwisted.config.manager import ConfigManager
 from kvtwisted.config.settings import Settings
-from kvtwisted.core.errors import InvalidConfig, StorageError, StorageFull
+from kvtwisted.core.errors import InvalidConfig, StorageError, StorageFull, UnusablePath
 
 from .sites import INTERVAL, PORT, Site, refusal
 
@@ -112,7 +112,7 @@ def test_an_accepted_text(site: Site) -> None:
         (errno.ENOSPC, StorageFull),
         (errno.EDQUOT, StorageFull),
         (errno.EIO, StorageError),
-        (errno.EROFS, StorageError),
+        (errno.EROFS, UnusablePath),
     ],
 )
 @pytest.mark.parametrize("call", ["fsync", "replace", "open"])
@@ -134,7 +134,7 @@ def test_a_change_that_cannot_be_saved(
             manager.update({INTERVAL: 6, PORT: 81})
     assert type(failed.value) is kind
     assert str(failed.value) == (
-        f"the configuration was not changed: {site.runtime} cannot be saved: {os.strerror(code)}"
+        f"the configuration was not changed: {site.runtime} (--runtime-config) cannot be saved: {os.strerror(code)}"
     )
     assert manager.settings == manager.running == site.load().settings
     assert manager.settings.eviction.check_interval == 5
@@ -147,7 +147,8 @@ def test_a_missing_folder(site: Site) -> None:
     """A runtime file in a folder that is not there is an error of the update, not of the start."""
     path = site.config.parent / "gone" / "r.json"
     manager = ConfigManager.load(str(site.config), {}, {}, str(path))
-    with pytest.raises(StorageError, match=f"^the configuration was not changed: {path} cannot be saved: No such file"):
+    told = rf"^the configuration was not changed: {path} \(--runtime-config\) cannot be saved: No such file"
+    with pytest.raises(UnusablePath, match=told):
         manager.update({INTERVAL: 5})
     assert manager.settings == Settings()
 

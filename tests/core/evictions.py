@@ -13,6 +13,7 @@ from kvtwisted.core.eviction import (
     EvictionRules,
     Evictor,
 )
+from kvtwisted.core.holdings import Holdings
 from kvtwisted.core.large_values import Collected
 from kvtwisted.core.recency import Recency
 
@@ -30,13 +31,16 @@ def needing(needed: int) -> DiskUsage:
     return DiskUsage(used, DISK - used)
 
 
-def seen_disk(*looks: DiskUsage, own_bytes: int = PLENTY, wanted_free: int = 0, **holds: bool) -> Disk:
-    """A disk that is seen as `looks` tell, one after the other and the last one from then on."""
+def seen_disk(
+    *looks: DiskUsage, own_bytes: int = PLENTY, held: Holdings | None = None, wanted_free: int = 0, **holds: bool
+) -> Disk:
+    """A disk that is seen as `looks` tell, one after the other and the last one from then on, with `own_bytes` that
+    would come back, or what `held` says."""
     left = list(looks)
     return Disk(
         "rocksdb.path",
         measure=lambda: left.pop(0) if len(left) > 1 else left[0],
-        own_bytes=lambda: own_bytes,
+        holdings=lambda: held or Holdings(own_bytes),
         wanted_free=lambda: wanted_free,
         **holds,
     )

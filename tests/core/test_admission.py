@@ -148,3 +148,25 @@ def test_threads(shared: bool) -> None:
     assert admitted == [500] * 8
     assert max(most) <= 3
     assert (admission.in_flight, whole.in_flight) == (0, 0)
+
+
+def test_an_administrator_has_some_beyond_the_capacity() -> None:
+    """When others have taken all, a few of his are let in; with these he is refused like anybody."""
+    whole = Admission(4)
+    other, administrator = whole.share(), whole.share(2)
+    for _ in range(3):
+        other.enter()
+    whole.enter()
+    with pytest.raises(Overloaded):
+        whole.share().enter()
+    for _ in range(2):
+        administrator.check()
+        administrator.enter()
+    for refused in (administrator.enter, administrator.check):
+        with pytest.raises(Overloaded, match=r"limits\.max_in_flight is 4"):
+            refused()
+    administrator.leave(2)
+    assert (whole.in_flight, administrator.in_flight) == (4, 0)
+    whole.close()
+    with pytest.raises(Unavailable):
+        administrator.enter()

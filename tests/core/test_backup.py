@@ -15,6 +15,7 @@ import pytest
 
 from kvtwisted.core import backup as backups_module
 from kvtwisted.core.backup import Backup, Backups
+from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import InvalidRequest, Overloaded, StorageError, StorageFull, Unavailable
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.options import EngineOptions
@@ -273,14 +274,43 @@ def test_what_cannot_be_linked_is_copied(site: Site, monkeypatch: pytest.MonkeyP
 
 
 def test_room_is_asked_for_before_copying(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it nothing is copied, and the sentence has the numbers."""
+    """Without it nothing is copied, not even the database within its own disk, and the sentence has the numbers."""
     site.storage.store.set(b"k", LARGE)
-    monkeypatch.setattr(backups_module, "moved", lambda source, target: False)
-    monkeypatch.setattr(backups_module, "tree_bytes", lambda folder: 5000)
-    full = type("Full", (), {"f_bavail": 1, "f_frsize": 4096})
-    site.engine.after("checkpoint", lambda: monkeypatch.setattr(os, "statvfs", lambda path: full))
-    with pytest.raises(StorageFull, match=r"^a backup needs 5000 bytes in .*backups, where 4096 are free$"):
+    monkeypatch.setattr(backups_module, "can_link", lambda source, target: False)
+    monkeypatch.setattr(backups_module, "can_move", lambda source, target: False)
+    monkeypatch.setattr(backups_module, "tree_bytes", lambda folder, passing_over=(): 5000)
+    monkeypatch.setattr(backups_module, "disk_usage", lambda folder: DiskUsage(0, 14_096))
+    with pytest.raises(StorageFull, match=r"^a backup needs 15000 bytes in .*data, where 14096 are free$"):
         site.backups.create()
+    monkeypatch.setattr(backups_module, "can_link", lambda source, target: source == target)
+    monkeypatch.setattr(backups_module, "disk_usage", lambda folder: DiskUsage(0, 9999))
+    with pytest.raises(StorageFull, match=r"^a backup needs 10000 bytes in .*backups, where 9999 are free$"):
+        site.backups.create()
+    assert site.engine.called("checkpoint") == []
+    assert site.left() == []
+
+
+def test_what_must_stay_free_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so it is when others write meanwhile: the backup fails then, half done, and nothing is left of it."""
+    site.storage.store.set(b"k", LARGE)
+    monkeypatch.setattr(backups_module, "can_link", lambda source, target: source == target)
+    monkeypatch.setattr("kvtwisted.core.copying._NO_LINK", frozenset({errno.EEXIST, errno.EXDEV}))
+    site.backups._least_free = lambda folder: 1 << 60
+    with pytest.raises(StorageFull, match=r"are free, of which \d+ must stay so$"):
+        site.backups.create()
+    assert site.engine.called("checkpoint") == []
+    left = [1 << 30]
+    monkeypatch.setattr(backups_module, "disk_usage", lambda folder: DiskUsage(0, left[0]))
+    site.backups._least_free = lambda folder: 0
+    site.engine.after("checkpoint", lambda: left.insert(0, 100))
+
+    def refuse(*paths: object, **options: object) -> None:
+        raise OSError(errno.EEXIST, "")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StorageFull, match=r"where 100 are free$"):
+        site.backups.create()
+    assert len(site.engine.called("checkpoint")) == 1
     assert site.left() == []
 
 

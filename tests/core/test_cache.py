@@ -15,6 +15,7 @@ from kvtwisted.core.cache import ENTRY_COST, HotCache
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import ResponseTooLarge, StorageError
 from kvtwisted.core.eviction import Disk, EvictionRules, Evictor
+from kvtwisted.core.holdings import Holdings
 
 from ..support.storage import Storage
 
@@ -29,7 +30,7 @@ def warm(storage: Storage, *keys: bytes) -> None:
 
 
 def _disk(used: int, free: int) -> Disk:
-    return Disk("rocksdb.path", measure=lambda: DiskUsage(used, free), own_bytes=lambda: 1 << 30)
+    return Disk("rocksdb.path", measure=lambda: DiskUsage(used, free), holdings=lambda: Holdings(1 << 30))
 
 
 @pytest.fixture

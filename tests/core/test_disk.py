@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.core import disk
-from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes, same_disk
+from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes, on_one_disk
+
+from ..e2e.small_disks import bound, can_mount, mounted
 
 
 @pytest.mark.parametrize(("used", "free", "percent"), [(0, 0, 0), (0, 5, 0), (1, 3, 25), (4, 4, 50), (5, 0, 100)])
@@ -129,8 +131,38 @@ def test_folder_bytes_while_files_vanish(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "sub/gone").exists()
 
 
-def test_same_disk(tmp_path: Path) -> None:
+def test_on_one_disk(tmp_path: Path) -> None:
     """Two folders of one file system, and one of another."""
     (tmp_path / "a").mkdir()
-    assert same_disk(str(tmp_path), str(tmp_path / "a"))
-    assert not same_disk(str(tmp_path), "/proc")
+    assert on_one_disk(str(tmp_path), str(tmp_path / "a"))
+    assert not on_one_disk(str(tmp_path), "/proc")
+
+
+@pytest.mark.skipif(not can_mount(), reason="this user may not mount")
+def test_disks_that_look_alike(tmp_path: Path) -> None:
+    """Two of the same size that are equally full are two; two mounts of one are one, whatever the device's number
+    says."""
+    size = 48 << 20
+    with mounted(tmp_path / "a", size) as a, mounted(tmp_path / "b", size) as b, bound(a, tmp_path / "c") as c:
+        assert disk_usage(str(a)) == disk_usage(str(b))
+        assert not on_one_disk(str(a), str(b))
+        assert on_one_disk(str(a), str(c))
+        assert list(a.iterdir()) == list(b.iterdir()) == []
+
+
+@pytest.mark.skipif(not can_mount(), reason="this user may not mount")
+def test_volumes_of_one_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have device numbers of their own: a file that takes space from the other one tells."""
+    real, numbers = os.stat, iter(range(100))
+
+    def stat(path: str) -> os.stat_result:
+        figures = list(real(path))
+        figures[2] = next(numbers)
+        return os.stat_result(figures)
+
+    with mounted(tmp_path / "a", 48 << 20) as a, bound(a, tmp_path / "c") as c:
+        with monkeypatch.context() as patch:
+            patch.setattr(disk.os, "stat", stat)
+            together = on_one_disk(str(a), str(c))
+        assert together
+        assert list(a.iterdir()) == []

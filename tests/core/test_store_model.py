@@ -175,10 +175,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """A new run knows the wall clock and the mark."""
+        """A new run knows the wall clock and the mark, which is not before any deadline that has been seen to pass."""
         self.storage.engine = self.reopened_engine()
         self.storage.restart()
-        self.now = max(self.storage.time.wall_ms, self.marked)
+        now = self.storage.clock.now_ms()
+        assert max(self.storage.time.wall_ms, self.marked) <= now <= self.now
+        self.now = now
 
     # What always holds.
 
@@ -187,6 +189,8 @@ class StoreMachine(RuleBasedStateMachine):
         """One scan shows exactly the model, and the clock agrees."""
         assert self.storage.clock.now_ms() == self.now
         assert self.storage.store.scan(b"", budget=PLENTY).items == list(self.live().items())
+        passed = [deadline for _, deadline in self.model.values() if self.expired(deadline)]
+        self.marked = max(self.marked, *passed, 0)
 
     @invariant()
     def stores_the_model(self) -> None:

@@ -151,6 +151,10 @@ class Server:
         """The content of one of the server's own log files."""
         return (self.folder / "logs" / f"{name}.log").read_text(encoding="utf-8")
 
+    def wait_for_log(self, name: str, text: str) -> None:
+        """Wait until one of the server's own logs has `text`: lines are written a little later."""
+        eventually(lambda: text in self.log(name))
+
     def wait_for(self, pattern: str) -> re.Match[str]:
         """The first match of `pattern` in the output; waits for it, but not longer than the process lives."""
 

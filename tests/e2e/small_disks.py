@@ -58,6 +58,17 @@ def mounted(folder: Path, size: int, inodes: int = 0) -> Iterator[Path]:
         unmount(str(folder))
 
 
+@contextmanager
+def bound(folder: Path, place: Path) -> Iterator[Path]:
+    """The same folder at another place, which is made, as a mount of its own: links between the two are refused."""
+    place.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", str(folder), str(place)], check=True)
+    try:
+        yield place
+    finally:
+        unmount(str(place))
+
+
 def text(size: int) -> str:
     """`size` characters that nothing compresses much, different each time."""
     return base64.b64encode(os.urandom(size * 3 // 4 + 3))[:size].decode()

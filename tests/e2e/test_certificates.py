@@ -157,3 +157,27 @@ def test_without_a_token_file(launch: Launcher, site: Site, transport: str) -> N
         return [line["who"] for line in lines if line["event"] == "config_changed"]
 
     assert eventually(changed) == ["cert:bob"]
+
+
+@pytest.mark.long
+def test_a_connection_ends_with_its_certificate(launch: Launcher, site: Site) -> None:
+    """TLS looks at the dates once; the server ends a connection when they are over, over HTTP and over gRPC."""
+    server = launch("--grpc-transport", "native", *site.options)
+    folder = Path(site.signer.certificate).parent
+    brief = Pair(
+        folder, "brief", common_names=("brief",), names=(), authority=False, issuer=site.signer, days=(-1, 8 / 86400)
+    )
+    with connected(site, server, brief, site.ann) as (client, ann):
+        assert (client.ask("GET", "get/a"), client.call("a")) == (404, OK)
+        assert (ann.ask("GET", "get/a"), ann.call("a")) == (404, OK)
+        there = int(ann_metric(ann))
+        assert there == 4
+        eventually(lambda: int(ann_metric(ann)) == 2)
+        assert ann.call("a") is OK
+
+
+def ann_metric(ann: Client) -> float:
+    """Open connections, on both listeners, as she reads it."""
+    ann.http.request("GET", "/metrics")
+    text = ann.http.getresponse().read().decode()
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith("kv_connections{"))

@@ -140,3 +140,30 @@ def test_a_refused_change_changes_nothing(launch: Launcher) -> None:
         assert http.get("/api/v1/config").body == before == _config(client)
         assert runtime_file.read_bytes() == saved
         assert http.metric("kv_config_updates_total") == 1
+
+
+def test_changes_that_the_next_start_could_not_bear(launch: Launcher) -> None:
+    """Each is refused when it is made, with the key, the value and why; the trials leave nothing behind."""
+    server = launch()
+    (server.folder / "file").touch()
+    with server.http() as http:
+        assert http.post("/api/v1/set", {"key": "large", "value": "x" * (1 << 20)}).status == 200
+        before = sorted(path.name for path in server.folder.rglob("*"))
+        bad: dict[str, dict[str, Any]] = {
+            "security.tokens": {"security.tokens": "none.json"},
+            "rocksdb.path": {"rocksdb.path": "file/data"},
+            "value.disk_path": {"value.disk_path": "elsewhere"},
+            "backup.path": {"backup.path": "/proc/none"},
+            "logging.directory": {"logging.directory": "file/logs"},
+            "http.tls_private_key": {"http.tls_certificate": "none.pem", "http.tls_private_key": "none.pem"},
+            "grpc.host": {"grpc.host": "127.0.0.300"},
+            "cache.max_bytes": {"cache.max_bytes": 1 << 40},
+        }
+        for key, change in bad.items():
+            answer = http.post("/api/v1/config", change)
+            assert (answer.status, answer.body["code"]) == (400, "invalid_config"), change
+            assert any(name in answer.body["error"] for name in (key, *change))
+        assert sorted(path.name for path in server.folder.rglob("*")) == before
+    server.stop()
+    with launch().http() as http:
+        assert http.get("/api/v1/health").status == 200

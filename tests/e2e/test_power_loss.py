@@ -12,8 +12,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -22,6 +24,7 @@ from .disks import Disk, why_not
 from .harness import PATIENCE, Launcher, Server, eventually
 from .history import LARGE, Entry
 from .ledger import Ledger, Work, check_files, end, mixed, start_watchers, start_writers
+from .wall_clock import WallClock
 
 ROUNDS = int(os.environ.get("KVTWISTED_POWER_ROUNDS", "1"))
 KIND = os.environ.get("KVTWISTED_POWER_DISK", "xfs")
@@ -48,13 +51,17 @@ class Machine:
     def __init__(self, launch: Launcher, disk: Disk) -> None:
         self._launch = launch
         self._disk = disk
+        #: Of the servers' environment.
+        self.variables: Mapping[str, str] = {}
 
     def start(self, *options: str, folder: str = "", ready: bool = True) -> Server:
         """A server; one that got the same `folder` uses the same data."""
         at = Path(self._disk.folder.name, folder)
         paths = ("--rocksdb-path", str(at / "data"), "--value-disk-path", str(at / "value_data"))
         runtime = ("--runtime-config", str(Path(self._disk.folder.name, "runtime.json")))
-        return self._launch(*paths, *runtime, "--storage-expiry-interval", "1", *options, ready=ready)
+        return self._launch(
+            *paths, *runtime, "--storage-expiry-interval", "1", *options, env=self.variables, ready=ready
+        )
 
     def cut(self, server: Server) -> float:
         """Cut the power and put it back; returns when, by `time.monotonic`. What is heard later does not count."""
@@ -79,13 +86,23 @@ def machine(tmp_path: Path, launch: Launcher) -> Iterator[Machine]:
 
 
 def _load_and_cut(
-    machine: Machine, ledger: Ledger, options: Sequence[str], *, seconds: float = 0, work: Work = mixed
+    machine: Machine,
+    ledger: Ledger,
+    options: Sequence[str],
+    *,
+    seconds: float = 0,
+    work: Work = mixed,
+    started: Callable[[], object] = lambda: None,
 ) -> float:
-    """Let clients write for a while, and for at least `seconds`, then cut the power; returns when."""
+    """Let clients write for a while, and for at least `seconds`, then cut the power; returns when.
+
+    `started` is called when they write.
+    """
     server = machine.start(*options)
     begun = time.monotonic()
     writers = start_writers(server, ledger, work=work)
     watchers = start_watchers(server, writers)
+    started()
     ledger.wait_for_more(_chance.randint(WRITES // 10, WRITES), PATIENCE)
     eventually(lambda: time.monotonic() >= begun + seconds)
     threading.Event().wait(_chance.uniform(0, 0.02))
@@ -129,6 +146,52 @@ def test_the_interval_bounds_what_is_lost(machine: Machine, interval: int) -> No
         window = max([window, *(cut - entry.ended for entry in gone)])
         server.stop()
     _report(f"an interval of {interval} ms", ledger, lost, window)
+
+
+def _lasting(writer: str, numbers: Iterator[int]) -> Iterator[Entry]:
+    """Without deadlines: while the clock is behind, the time that a server is down does not count for them."""
+    for entry in mixed(writer, numbers):
+        entry.ttl = 0
+        yield entry
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("interval", [100, 1000])
+def test_a_clock_that_is_set_back(machine: Machine, interval: int, tmp_path: Path) -> None:
+    """The interval bounds what is lost also while the wall clock is an hour behind, and an hour more."""
+    wall = WallClock(tmp_path / "wall")
+    machine.variables = wall.environment
+    bound = interval / 1000 + SLACK
+    ledger = Ledger()
+    for _ in range(2 * ROUNDS):
+        step = partial(wall.step, -3600)
+        cut = _load_and_cut(machine, ledger, _interval(interval), seconds=bound + 2, work=_lasting, started=step)
+        server = machine.start()
+        ledger.compare(server, kept=lambda entry, since=cut - bound: entry.ended < since)  # type: ignore[misc]
+        server.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("options", [_SYNC, _interval(200)], ids=["sync", "interval"])
+def test_what_has_expired_stays_expired(machine: Machine, options: tuple[str, ...], tmp_path: Path) -> None:
+    """A key that was answered as absent stays so when the clock is set back and the power cut: at once, or soon."""
+    wall = WallClock(tmp_path / "wall")
+    machine.variables = wall.environment
+    for turn in range(3 * ROUNDS):
+        server = machine.start(*options, "--storage-expiry-interval", "60")
+        key = f"key{turn}"
+        with server.http() as http, server.grpc() as client:
+            assert client.call("Set", key=key, value="1", ttl=2).success
+            assert client.call("Set", key="stays", value="1").success
+            wall.step(-3600)
+            eventually(lambda: http.get(f"/api/v1/get/{key}").status == 404)  # noqa: B023 - called here
+            if options != _SYNC:
+                threading.Event().wait(0.2 + SLACK)
+        machine.cut(server)
+        server = machine.start()
+        with server.grpc() as client:
+            assert list(client.call("ScanKeys").keys) == ["stays"]
+        server.stop()
 
 
 @pytest.mark.parametrize("options", [(), _FLUSHING], ids=["log", "flushing"])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from .harness import FREE_PORTS, PATIENCE, TWISTD, Launcher, Server, engine, eventually, transport
+from .harness import FREE_PORTS, PATIENCE, TWISTD, Launcher, Server, connect, engine, eventually, transport
 from .ledger import Ledger, Refused, start_writers
 
 #: Writes that are acknowledged before the signal.
@@ -84,6 +86,52 @@ def test_two_signals_at_once(launch: Launcher) -> None:
     assert -server.wait(PROMPT) in (signal.SIGTERM, signal.SIGINT)
     assert "Traceback" not in server.output
     assert server.log("error") == ""
+
+
+#: Connections that are kept, and seconds between the requests of each: less than idle ones have when the server stops.
+KEPT, PAUSE = 80, 0.3
+
+
+def _ask_until_the_end(address: str, request: bytes, answers: list[bytes]) -> None:
+    """Send requests on one connection, with pauses, until an answer says that it is the last; then see its end."""
+    with closing(connect(address)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while True:
+            connection.sendall(request)
+            answer = b""
+            while b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
+                piece = connection.recv(65_536)
+                assert piece, f"closed before the answer: {answer!r}"
+                answer += piece
+            answers.append(answer)
+            if b"\r\nConnection: close\r\n" in answer:
+                assert connection.recv(1) == b""
+                return
+            time.sleep(PAUSE * random.random())
+
+
+@pytest.mark.parametrize("lane", ["true", "false"])
+def test_kept_connections_lose_no_request(launch: Launcher, lane: str) -> None:
+    """Each of many kept connections is told by an answer that it ends; a silent one ends, and does not hold it up."""
+    server = launch(*_LONG_GRACE, "--http-fast-lane", lane)
+    body = b'{"key":"k","value":"v"}'
+    host = "Host: localhost\r\n"
+    head = f"POST /api/v1/set HTTP/1.1\r\n{host}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    requests = [head.encode() + body, b"GET /api/v1/get/k HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+    answers: list[list[bytes]] = [[] for _ in range(KEPT)]
+    with closing(connect(server.http_address)) as silent, ThreadPoolExecutor(KEPT) as pool:
+        asking = [
+            pool.submit(_ask_until_the_end, server.http_address, requests[number % 2], answers[number])
+            for number in range(KEPT)
+        ]
+        eventually(lambda: all(answers))
+        server.send(signal.SIGTERM)
+        for one in asking:
+            one.result(PATIENCE)
+        assert silent.recv(1) == b""
+    assert server.wait(PROMPT) == -signal.SIGTERM
+    assert {answer[9:12] for heard in answers for answer in heard} <= {b"200", b"404"}
+    assert "Traceback" not in server.output
 
 
 def _slow_reader(server: Server) -> socket.socket:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import grpc
 import pytest
 
 from .harness import Launcher, Server, eventually
-from .small_disks import MIB, Load, can_mount, mounted, text
+from .small_disks import MIB, Load, bound, can_mount, mounted, text
 
 pytestmark = pytest.mark.skipif(not can_mount(), reason="this user may not mount a small file system of memory")
 
@@ -159,6 +160,84 @@ def test_values_on_a_disk_of_their_own(disk: Path, tmp_path: Path, launch: Launc
             assert 0 < len(_held([load], server)) < len(load.written)
             assert "the disk of value.disk_path was" in server.log("running")
         assert _never_full(disk)
+
+
+def _refresh(server: Server, keys: list[str], times: int, ttl: int) -> None:
+    """Give all keys a new deadline, so often. What is refused until RocksDB has caught up is tried again."""
+    with server.grpc() as client:
+
+        def refreshed() -> bool:
+            try:
+                return bool(client.call("MSet", key_values=dict.fromkeys(keys, "v" * 10), ttl=ttl).success)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+                return False
+
+        for _ in range(times):
+            eventually(refreshed)
+
+
+@pytest.mark.parametrize(
+    "rounds", [30, pytest.param(1000, marks=pytest.mark.long)], ids=["as much as there is room", "more"]
+)
+def test_refreshed_keys_leave_nothing_behind(rounds: int, disk: Path, launch: Launcher) -> None:
+    """Entries of the expiry index that nobody needs neither fill the disk nor have other keys evicted; also not those
+    of an earlier run, which this one knows nothing of."""
+    stay = {f"stay/{number:04}": "matters" for number in range(1000)}
+    refreshed = [f"{number:04}{text(896)}" for number in range(1000)]
+    server = launch(*_OPTIONS)
+    with server.http() as http:
+        assert http.post("/api/v1/mset", {"key_values": stay}).status == 200
+        (disk / "else").write_bytes(bytes(28 * MIB))
+    _refresh(server, refreshed, rounds, 86_400)
+    with server.http() as http:
+        # Two keys that share a place forget one another.
+        assert (rounds - 1) * 990 <= (http.metric("kv_expiry_entries_replaced_total") or 0) <= (rounds - 1) * 1000
+    server.kill()
+    server = launch(*_OPTIONS)
+    with server.http() as http:
+        _refresh(server, refreshed, 5, 86_400)
+        eventually(lambda: (http.metric("kv_expiry_entries_scrubbed_total") or 0) >= 1000)
+        assert http.metric("kv_evictions_total", reason="lru") == 0
+        assert http.metric("kv_evictions_futile_total") == 0
+        assert http.post("/api/v1/mget", {"keys": list(stay)}).body["results"] == stay
+        assert (http.metric("kv_disk_used_percent") or 100) < 80
+
+
+@pytest.mark.parametrize(("others", "threshold"), [(0, 60), (22, 80)], ids=["fits", "does not"])
+def test_a_backup_never_costs_data(others: int, threshold: int, disk: Path, launch: Launcher) -> None:
+    """Between two mounts of one disk all must be copied. A backup that does not fit is refused with the numbers; one
+    that does may fill the disk beyond the threshold, and not a key goes for it."""
+    with ExitStack() as mounts:
+        folders = {}
+        for name in ("data", "values", "backups"):
+            (disk / name).mkdir()
+            folders[name] = str(mounts.enter_context(bound(disk / name, disk.parent / name)))
+        server = launch(
+            *_OPTIONS, "--rocksdb-path", folders["data"], "--value-disk-path", folders["values"],
+            "--backup-path", folders["backups"], "--eviction-disk-usage-threshold", str(threshold),
+        )  # fmt: skip
+        with server.http() as http:
+            (disk / "else").write_bytes(bytes(others * MIB))
+            values = {f"key{number:03}": text(200_000) for number in range(100)}
+            for key, value in values.items():
+                assert http.post("/api/v1/set", {"key": key, "value": value}).status == 200
+            answer = http.post("/api/v1/admin/backup", {})
+            assert answer.status == (507 if others else 200), answer
+            if others:
+                assert re.match(
+                    r"a backup needs \d+ bytes in \S+, where \d+ are free, of which \d+", answer.body["error"]
+                )
+                assert list((disk / "backups").iterdir()) == [disk / "backups" / ".lock"]
+            else:
+                eventually(lambda: http.metric("kv_evictions_futile_total"))
+                assert "are backups, and what the server needs for a while" in server.log("running")
+            left = http.get("/api/v1/scan?limit=10000&keys_only=true").body["keys"]
+            assert left == sorted(values)
+            assert http.metric("kv_evictions_total", reason="lru") == 0
+            assert http.post("/api/v1/set", {"key": "k", "value": "v"}).status == 200
+        server.stop()
 
 
 def _take_all_inodes(folder: Path) -> list[Path]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,75 @@ def test_a_folder_that_cannot_be_made(launch: Launcher) -> None:
     assert "file/logs" in _refusal(logs)
 
 
+def test_what_is_to_blame_is_named(launch: Launcher) -> None:
+    """The value that the server cannot start with, and the file to mend."""
+    folder = launch.folder / "server"
+    folder.mkdir()
+    (folder / "file").touch()
+    (folder / "kvtwisted.runtime.json").write_text('{"rocksdb.path": "file/data"}')
+    said = f'rocksdb.path is "file/data", set in {folder}/kvtwisted.runtime.json, which keeps changes made at run time'
+    assert _refusal(launch(ready=False)).endswith(said)
+
+
+def test_closed_standard_streams(launch: Launcher) -> None:
+    """The server works, nothing is put where they were, and nothing complains."""
+    command = 'exec "$@" <&- >&- 2>&-'
+    options = (*TWISTD, "-n", "--pidfile=", "kvtwisted", *FREE_PORTS, "--storage-engine", engine())
+    server = launch.run(["sh", "-c", command, "sh", *options], ready=False)
+    log = server.folder / "logs" / "running.log"
+    eventually(lambda: log.exists() and "gRPC on" in log.read_text())
+    address = _found(r"HTTP on http://(\S+)", log.read_text())
+    with Http(address) as http:
+        assert http.post("/api/v1/set", {"key": "a", "value": "1"}).status == 200
+    assert {os.readlink(f"/proc/{server.pid}/fd/{descriptor}") for descriptor in range(3)} == {os.devnull}
+    server.stop()
+    assert (server.folder / "logs" / "error.log").read_text() == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have such a port and give up its rights")
+def test_ports_below_1024() -> None:
+    """They are bound before twistd gives root's rights up; all that is made belongs to the new user."""
+    launcher, nobody = Launcher(_for_everybody()), 65534
+    http, grpc = (str(port) for port in _free_low_ports(2))
+    try:
+        (launcher.folder / "server").mkdir()
+        (launcher.folder / "server" / "kv.toml").write_text(f"http.port = {http}\ngrpc.port = {grpc}\n")
+        options = ("kvtwisted", "--config", "kv.toml", "--storage-engine", engine())
+        command = [*TWISTD, "-n", "--pidfile=", "--uid", str(nobody), *options]
+        os.chown(launcher.folder / "server", nobody, nobody)
+        server = launcher.run(command)
+        assert (server.http_address, server.grpc_address) == (f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+        with server.http() as client, server.grpc() as stub:
+            assert client.post("/api/v1/set", {"key": "a", "value": "1"}).status == 200
+            assert stub.call("Get", key="a").value == "1"
+            assert client.post("/api/v1/config", {"http.port": int(grpc), "grpc.port": int(http)}).status == 200
+        made = [server.folder / name for name in ("data", "logs", "value_data", "kv.toml.runtime.json")]
+        assert {path.stat().st_uid for path in made} == {nobody}
+        server.stop()
+        refused = launcher.run([*command, "--grpc-transport", "threaded"], ready=False)
+        assert "take grpc.transport = native" in _refusal(refused)
+    finally:
+        launcher.end()
+        shutil.rmtree(launcher.folder)
+
+
+def _for_everybody() -> Path:
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o755)
+    return folder
+
+
+def _free_low_ports(count: int) -> list[int]:
+    found: list[int] = []
+    for port in range(1023, 600, -1):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                found.append(port)
+        if len(found) == count:
+            break
+    return found
+
+
 def test_help(tmp_path: Path) -> None:
     """`twistd --help` lists the command, and `twistd kvtwisted --help` explains every key and says its default."""
     assert "Persistent key-value server" in run_twistd("--help", folder=tmp_path).stdout
@@ -129,7 +201,10 @@ def test_daemon(tmp_path: Path) -> None:
         assert second.returncode == 1
         assert "kvtwisted: the data folder './data' is in use" in second.stderr
         assert not (tmp_path / "second.pid").exists()
-        assert "Traceback" not in (tmp_path / "second.log").read_text()
+        said = (tmp_path / "second.log").read_text()
+        assert "Traceback" not in said
+        # All of it stands in the log: a daemon's standard error leads nowhere.
+        assert 'rocksdb.path is "./data", its default' in said
     finally:
         os.kill(pid, signal.SIGTERM)
         eventually(lambda: not _runs(pid))

@@ -211,6 +211,7 @@ def test_rocksdict_copies_by_links(tmp_path: Path) -> None:
     tables = list((tmp_path / "copy").glob("*.sst"))
     assert tables
     assert all(table.samefile(tmp_path / "data" / table.name) for table in tables)
+    assert engine.copies == 0
     engine.close()
 
 

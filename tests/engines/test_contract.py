@@ -208,6 +208,20 @@ def test_scan_keeps_its_view(engine: Engine, taken: int) -> None:
     assert len(list(engine.scan(b"", None))) == 152
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compaction_of_each_family(engine: Engine, family: str) -> None:
+    """Takes what is dead in it, and nothing else, whatever else is there."""
+    keys = [b"%06d" % number for number in range(5000)]
+    engine.write([(other, key, b"v") for key in keys[:10] for other in FAMILIES])
+    engine.write([(family, key, b"v" * 40) for key in keys])
+    engine.compact(b"", b"\xff", family)
+    full = engine.statistics().get("live-sst-files-size", 0)
+    engine.write([(family, key, None) for key in keys[10:]])
+    engine.compact(b"", b"\xff", family)
+    assert engine.statistics().get("live-sst-files-size", 0) <= full / 2
+    assert all([key for key, _ in engine.scan(b"", None, other)] == keys[:10] for other in FAMILIES)
+
+
 def test_scans_are_independent(engine: Engine) -> None:
     """Two scans, taken in turns, do not disturb each other, and each has the view of its own call."""
     put(engine, b"a", b"b", b"c")

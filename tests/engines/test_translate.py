@@ -68,12 +68,13 @@ def test_messages_are_sentences() -> None:
     assert "\n" not in str(translated(Exception("Corruption: bad\n  magic"), "./data"))
 
 
-def test_block_translates_and_keeps_the_cause() -> None:
-    """A `with` block turns a failure into ours, with the binding's as its cause, and lets others pass."""
+def test_block_translates_and_keeps_no_frames() -> None:
+    """A `with` block turns a failure into ours, lets others pass, and of the binding's nothing is held."""
     cause = Exception("Corruption: bad")
     with pytest.raises(Corruption) as failure, Translating("./data"):
         raise cause
-    assert failure.value.__cause__ is cause
+    assert failure.value.__context__ is cause
+    assert cause.__traceback__ is None
     with pytest.raises(KeyboardInterrupt), Translating("./data"):
         raise KeyboardInterrupt
     with Translating("./data"):

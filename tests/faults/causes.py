@@ -20,7 +20,7 @@ from tests.e2e.harness import Server, eventually
 @contextmanager
 def failing_calls(server: Server, calls: str, error: str = "EIO", files: list[Path] | None = None) -> Iterator[None]:
     """Within the block the server's system calls of these names fail, on those files where given."""
-    if not _can_trace():
+    if not can_trace():
         pytest.skip("strace is not installed, or this machine does not let it attach to a process")
     command = ["strace", "-f", "-p", str(server.pid), "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}"]
     for file in files or ():
@@ -50,7 +50,8 @@ def _tracer(thread: Path) -> int:
 
 
 @functools.cache
-def _can_trace() -> bool:
+def can_trace() -> bool:
+    """Whether strace is here, and may attach to a process."""
     if shutil.which("strace") is None:
         return False
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as idle:

@@ -118,7 +118,7 @@ def test_damaged_table(launch: Launcher) -> None:
         assert set(failed.values()) == {grpc.StatusCode.INTERNAL}
         answer = http.get(f"/api/v1/get/{min(failed)}")
         assert (answer.status, answer.body["code"]) == (500, "corruption")
-        assert answer.body["incident"] in server.log("error")
+        server.wait_for_log("error", answer.body["incident"])
         assert http.metric("kv_get_errors_total") == len(failed) + 1
         with pytest.raises(grpc.RpcError, match="stored data is damaged"):
             client.call("ScanKeys")
@@ -163,7 +163,7 @@ def test_damaged_value_files(launch: Launcher) -> None:
             errors = http.metric("kv_get_errors_total")
             answer = http.get(f"/api/v1/get/{name}")
             assert (answer.status, answer.body["code"]) == (500, "corruption"), name
-            assert answer.body["incident"] in server.log("error")
+            server.wait_for_log("error", answer.body["incident"])
             assert files[name].name in server.log("error")
             with pytest.raises(grpc.RpcError, match="stored data is damaged") as failed:
                 client.call("Get", key=name)

@@ -45,6 +45,8 @@ class Scene:
         self._stop = threading.Event()
         self._reads = 0
         self._wrong: list[object] = []
+        #: What the running log says when all is well again.
+        self.last_line = "writes work again"
         assert client.call("MSet", key_values=OLD).success
         assert self.set("large", LARGE).status == 200
 
@@ -101,7 +103,7 @@ class Scene:
         """Writes fail over both interfaces as they should, and both health checks say that the server is not well."""
         assert (answer.status, answer.body["code"]) == (status, code), answer
         if status == 500:
-            assert answer.body["incident"] in self.server.log("error")
+            self.server.wait_for_log("error", answer.body["incident"])
         self.uncertain.add("refused")
         with pytest.raises(grpc.RpcError) as refused:
             self.client.call("Set", key="refused", value="x" * 3000)
@@ -112,7 +114,7 @@ class Scene:
         """Health says that writes fail; reads go on; the log tells it once."""
         health = self.http.get("/api/v1/health")
         assert (health.status, health.body["status"]) == (503, "unavailable")
-        assert health.body["reason"].startswith("writes fail: ")
+        assert "writes fail: " in health.body["reason"]
         assert self.http.get("/api/v1/get/old7").body["value"] == OLD["old7"]
         self.lines("writes fail, and are tried again")
         return str(health.body["reason"])
@@ -128,7 +130,7 @@ class Scene:
         assert self.set("large after", LARGE).status == 200
         assert self.client.call("Set", key="by grpc", value="too").success
         self.ledger["by grpc"] = "too"
-        assert len(self.lines("writes work again")) == 1
+        assert len(self.lines(self.last_line)) == 1
         assert self.server.process.poll() is None
         assert self.server.pid == self.pid
         self.assert_complete(self.client)
@@ -198,7 +200,7 @@ def test_log_cannot_be_written(launch: Launcher) -> None:
         with failing_calls(this.server, "write,pwrite64", files=logs):
             answer = this.set("k", "v")
             assert (answer.status, answer.body["code"]) == (500, "storage_error")
-            assert answer.body["incident"] in this.server.log("error")
+            this.server.wait_for_log("error", answer.body["incident"])
 
 
 def test_large_values_while_the_log_cannot_be_written(launch: Launcher) -> None:
@@ -232,14 +234,19 @@ def test_full_disk(small_disk: Path, launch: Launcher) -> None:
 
 
 def test_read_only_disk(small_disk: Path, launch: Launcher) -> None:
-    """What can be read is read; writes are refused from the first that needs a new file; then all is well again."""
+    """What can be read is read; writes are refused, and not tried, as soon as it is noticed; then all is well again."""
     folders = small_disk / "data", small_disk / "value_data"
     with scene(launch, "--eviction-enabled", "false") as this, read_only(*folders):
-        answer = this.set("large refused", LARGE)
-        assert (answer.status, answer.body["code"]) == (500, "storage_error")
-        answer = this.first_refusal("fill")
-        this.assert_refused(answer, 500, "storage_error", grpc.StatusCode.INTERNAL)
-        assert "Read-only file system" in this.assert_ill()
+        this.last_line = "rocksdb.path: the folder is as it was"
+        eventually(lambda: this.http.get("/api/v1/health").body.get("reason", "").count("Read-only file system") == 2)
+        for value in ("v", LARGE):
+            answer = this.set("refused", value)
+            assert (answer.status, answer.body["code"]) == (503, "folder_lost")
+            assert f"rocksdb.path: the folder {folders[0]} cannot be written any more" in answer.body["error"]
+        with pytest.raises(grpc.RpcError, match=r"rocksdb\.path: the folder") as refused:
+            this.client.call("Delete", key="old7")
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert this.http.get("/api/v1/get/old7").body["value"] == OLD["old7"]
 
 
 def test_value_folder_alone(small_disk: Path, launch: Launcher) -> None:
@@ -248,7 +255,8 @@ def test_value_folder_alone(small_disk: Path, launch: Launcher) -> None:
         opened = set((small_disk / "data").glob("OPTIONS-*"))
         with read_only(small_disk / "value_data"):
             answer = this.set("large refused", LARGE)
-            assert (answer.status, answer.body["code"]) == (500, "storage_error")
+            assert (answer.status, answer.body["code"]) == (500, "unusable_path")
+            assert "value.disk_path: cannot write a large value" in answer.body["error"]
             assert this.set("small", "v").status == 200
             this.lines("writes fail, and are tried again")
             assert "Read-only file system" in this.assert_ill()

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.core.engine import DATA, FILES
-from kvtwisted.core.errors import Corruption, KvError, StorageError, StorageFull, Unavailable, WriteStalled
+from kvtwisted.core.errors import (
+    Corruption,
+    KvError,
+    StorageError,
+    StorageFull,
+    Unavailable,
+    UnusablePath,
+    WriteStalled,
+)
 from kvtwisted.core.health import Health
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.operations import Operations
@@ -142,10 +150,10 @@ def test_value_folder_is_tried_too(tmp_path: Path) -> None:
     (tmp_path / "tmp").rmdir()
     with pytest.raises(StorageError):
         scene.operations.set(b"k", b"large value")
-    with pytest.raises(StorageError, match="cannot write a large value"):
+    with pytest.raises(UnusablePath, match=r"value\.disk_path: cannot write a large value in .*: No such file"):
         scene.operations.recovery.attempt()
     assert "reopen" not in scene.methods
-    assert str(scene.health.reason()).startswith("writes fail: cannot write a large value")
+    assert str(scene.health.reason()).startswith("writes fail: value.disk_path: cannot write a large value")
     files.prepare()
     scene.operations.recovery.attempt()
     assert scene.health.reason() is None

@@ -13,6 +13,7 @@ from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
+from kvtwisted.core.limits import Limits
 from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.security.gate import OpenGate
@@ -104,9 +105,10 @@ class LiveSite:
             HealthChecks(reactor, pool, operations.health),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),
-            metrics_text=lambda: METRICS,
+            metrics_text=lambda is_open: METRICS,
             max_response_bytes=lambda: 16 * 1_048_576,
             request_timeout=lambda: 30.0,
+            max_batch_keys=lambda: Limits().max_batch_keys,
         )
         #: Handshakes that were cut off.
         self.too_late: list[int] = []

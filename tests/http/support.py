@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
+from kvtwisted.core.limits import Limits
 from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
@@ -167,7 +168,7 @@ class World:
         capacity: int = 1024,
         configuration: Configuration | None = None,
         on_disk: bool = True,
-        metrics_text: MetricsText | None = lambda: METRICS,
+        metrics_text: MetricsText | None = lambda is_open: METRICS,
         make_gate: Callable[[Operations, Admission], Gate] = OpenGate,
         connections: Connections | None = None,
         **options: Any,
@@ -207,6 +208,7 @@ class World:
             metrics_text=metrics_text,
             max_response_bytes=lambda: self.max_response_bytes,
             request_timeout=lambda: self.request_timeout,
+            max_batch_keys=lambda: Limits().max_batch_keys,
             connections=connections,
             seconds=self.reactor.seconds,
         )

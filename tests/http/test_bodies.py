@@ -11,11 +11,13 @@ from kvtwisted.core.errors import InvalidRequest
 from kvtwisted.http import bodies
 from kvtwisted.http.errors import UnsupportedMediaType
 
+#: Keys that a body may have.
+MANY = 100
 #: Reads a body of each kind.
 READERS: dict[str, Callable[[bytes], Any]] = {
     "set": bodies.set_arguments,
-    "mset": bodies.mset_arguments,
-    "mget": lambda body: bodies.keys_argument(body, "mget"),
+    "mset": lambda body: bodies.mset_arguments(body, MANY),
+    "mget": lambda body: bodies.keys_argument(body, "mget", MANY),
     "config": bodies.config_argument,
 }
 
@@ -36,19 +38,19 @@ def test_set_takes_key_value_and_ttl() -> None:
 def test_ttl_defaults_to_never() -> None:
     """Without a ttl, set and mset mean 0."""
     assert bodies.set_arguments(b'{"key":"k","value":""}') == (b"k", b"", 0)
-    assert bodies.mset_arguments(b'{"key_values":{}}') == ({}, 0)
+    assert bodies.mset_arguments(b'{"key_values":{}}', MANY) == ({}, 0)
 
 
 def test_mset_takes_pairs() -> None:
     """Pairs keep their order."""
     body = '{"key_values":{"z":"1","ключ":"2"},"ttl":9}'.encode()
-    pairs, ttl = bodies.mset_arguments(body)
+    pairs, ttl = bodies.mset_arguments(body, MANY)
     assert (list(pairs.items()), ttl) == ([(b"z", b"1"), ("ключ".encode(), b"2")], 9)
 
 
 def test_keys_keep_order_and_repetitions() -> None:
     """The list of keys is taken as it stands."""
-    assert bodies.keys_argument(b'{"keys":["b","a","b"]}', "mget") == [b"b", b"a", b"b"]
+    assert bodies.keys_argument(b'{"keys":["b","a","b"]}', "mget", MANY) == [b"b", b"a", b"b"]
 
 
 def test_config_takes_any_object() -> None:

@@ -40,6 +40,8 @@ EXPECTED = [
     ("StorageError", 500, False),
     ("Corruption", 500, False),
     ("StorageLocked", 500, False),
+    ("UnusablePath", 500, True),
+    ("LostFolder", 503, True),
     ("KvError", 500, False),
 ]
 

@@ -55,7 +55,7 @@ def test_stored_bytes_that_are_no_text_are_corruption() -> None:
 def test_failing_metrics_are_500() -> None:
     """A handler that raises at once is answered like one whose Deferred fails."""
 
-    def fail() -> tuple[str, bytes]:
+    def fail(is_open: bool) -> tuple[str, bytes]:
         raise ZeroDivisionError("secret")
 
     reply = World(metrics_text=fail).request("GET", "/metrics")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +33,7 @@ def no_collector() -> Iterator[None]:
 
 async def until(condition: Any) -> None:
     """Let the reactor work until it holds."""
-    for _ in range(3000):
+    for _ in range(1000):
         if condition():
             return
         await deferLater(reactor, 0.01)
@@ -78,3 +79,42 @@ async def test_unsent_answers_of_who_is_cut_off(
     for client in clients:
         client.transport.abortConnection()
         await client.closed()
+
+
+REFUSED = {
+    "json": ("mget", b'{"keys":["' + b"x" * LARGE + b'"]} x'),
+    "shape": ("mget", b'[{"":0},"' + b"x" * LARGE + b'"]'),
+    "key": ("mget", b'{"keys":["","' + b"x" * LARGE + b'"]}'),
+    "utf-8": ("mset", b'{"key_values":{"' + b"\xff" * LARGE + b'":""}}'),
+    "escape": ("set", b'{"key":"k","value":"\\ud800' + b"x" * LARGE + b'"}'),
+    "value": ("set", b'{"key":"","value":"' + b"x" * LARGE + b'"}'),
+    "medium": ("set", b'{"key":"\\u0000","value":1,"x":"' + b"x" * 60_000 + b'"}'),
+    "config": ("config", b'{"x":"' + b"x" * 60_000 + b'"}'),
+    "path": ("nowhere", b"x" * LARGE),
+}
+
+
+@pytest.mark.parametrize(("route", "body"), REFUSED.values(), ids=REFUSED)
+@pytest_twisted.ensureDeferred
+async def test_bodies_that_were_refused(live: LiveSite, route: str, body: bytes, no_collector: None) -> None:
+    """Nothing of them is kept once they are answered, though their connections are."""
+    client = await live.connect()
+
+    async def ask() -> None:
+        client.received = b""
+        client.send(request_bytes("POST", f"/api/v1/{route}", body, host="localhost"))
+        await client.until(b"}")
+        assert b" 400 " in client.received or b" 413 " in client.received or b" 404 " in client.received
+
+    await ask()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(10):
+            await ask()
+        # The last one may still be in a thread's hands.
+        await until(lambda: tracemalloc.get_traced_memory()[0] - before < 2 * len(body) + 200_000)
+    finally:
+        tracemalloc.stop()
+    client.transport.abortConnection()
+    await client.closed()

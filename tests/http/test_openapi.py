@@ -242,8 +242,8 @@ def test_the_document_is_served() -> None:
 def test_every_route_has_its_handler() -> None:
     """And every handler its route."""
     nothing: Any = None
-    handlers = Handlers(nothing, nothing, nothing, nothing, nothing)
-    by_name = make_handlers(handlers, AdminHandlers(nothing), lambda: METRICS)
+    handlers = Handlers(nothing, nothing, nothing, nothing, nothing, nothing, nothing)
+    by_name = make_handlers(handlers, AdminHandlers(nothing), lambda is_open: METRICS)
     assert list(by_name) == [route.name for route in make_routes("/metrics", "/api/v1/health")]
 
 

@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.address import IPv4Address
 
 from kvtwisted.http.refusing import LINGER_TIMEOUT, MAX_LINGERING
+from kvtwisted.http.site import PARTING_SECONDS
 from kvtwisted.security.connections import Connections
 
 from .support import Wire, WireTransport, World, parse_replies, problem
@@ -77,6 +78,8 @@ def test_drain_does_not_wait_for_refused_ones() -> None:
     transport = refused(world)
     done: list[None] = []
     world.site.drain(10).addCallback(done.append)
+    assert not transport.connected
+    world.reactor.advance(PARTING_SECONDS)
     assert (transport.connected, done) == (False, [None])
     assert world.reactor.getDelayedCalls() == []
 

@@ -10,7 +10,10 @@ import pytest_twisted
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutput
 
-from kvtwisted.http.channel import LINGER_TIMEOUT
+from kvtwisted.http import site
+from kvtwisted.http.channel import EXPIRED_TIMEOUT, LINGER_TIMEOUT
+from kvtwisted.http.site import PARTING_SECONDS
+from kvtwisted.security.gate import Visitor
 
 from .live import CLIENT_ENVIRONMENT, MAX_BODY_BYTES, LiveSite
 from .support import Wire, World, parse_replies, problem, request_bytes
@@ -43,18 +46,65 @@ def test_drain_without_connections_is_done_at_once() -> None:
     assert world.reactor.getDelayedCalls() == []
 
 
-def test_drain_closes_idle_connections_at_once() -> None:
-    """Fresh ones, kept-alive ones, and such that have sent a part of a request line."""
+def test_drain_closes_idle_connections_soon() -> None:
+    """Fresh ones, kept-alive ones, and such that have sent a part of a request line; long before the grace ends."""
     world = World()
     fresh, kept, begun = world.wire(), world.wire(), world.wire()
     kept.send(GET)
     begun.send(b"GET /api")
-    assert drain(world, 10) == [None]
+    done = drain(world, 10)
+    world.reactor.advance(PARTING_SECONDS - 0.1)
+    assert [wire.open for wire in (fresh, kept, begun)] == [True] * 3
+    world.reactor.advance(0.1)
     assert [wire.open for wire in (fresh, kept, begun)] == [False] * 3
+    assert done == [None]
+    assert world.reactor.getDelayedCalls() == []
+
+
+def test_drain_answers_one_request_more() -> None:
+    """On a connection that was kept, on one that is new, and to what comes at once behind it; none is then open."""
+    world = World()
+    fresh, kept, pipelining = world.wire(), world.wire(), world.wire()
+    kept.send(GET)
+    kept.replies()
+    done = drain(world, 10)
+    fresh.send(GET)
+    kept.send(SET)
+    pipelining.send(SET + GET + SET)
+    for wire, statuses in ((fresh, [404]), (kept, [200]), (pipelining, [200, 200, 200])):
+        replies = wire.replies()
+        assert [reply.status for reply in replies] == statuses
+        assert [reply.headers.get("connection") for reply in replies] == [None] * (len(statuses) - 1) + ["close"]
+        assert not wire.open
+    assert done == [None]
+
+
+def test_drain_closes_at_once_with_less_grace() -> None:
+    """No grace: no time for a request more."""
+    world = World()
+    wire = world.wire()
+    done = drain(world, 0)
+    world.reactor.advance(0)
+    assert (wire.open, done) == (False, [None])
+
+
+def test_who_never_stops_to_ask_is_told_to() -> None:
+    """When those that say nothing are closed, the next answer is the last one to those that pipeline without an end."""
+    world = World()
+    world.held = True
+    wire = world.wire()
+    wire.send(SET + GET)
+    done = drain(world, 10)
+    world.reactor.advance(PARTING_SECONDS)
+    assert wire.open
+    world.work()
+    (reply,) = wire.replies()
+    assert (reply.status, reply.headers["connection"]) == (200, "close")
+    assert (wire.open, done) == (False, [None])
 
 
 def test_drain_lets_a_running_request_finish() -> None:
-    """Its answer says that the connection ends, and then it does; what was pipelined behind is not started."""
+    """And what was pipelined behind it; the last answer says that the connection ends, and then it does."""
     world = World()
     world.held = True
     wire = world.wire()
@@ -62,8 +112,9 @@ def test_drain_lets_a_running_request_finish() -> None:
     done = drain(world, 10)
     assert (wire.open, done) == (True, [])
     world.work()
-    (reply,) = wire.replies()
-    assert (reply.status, reply.headers["connection"]) == (200, "close")
+    first, last = wire.replies()
+    assert (first.status, "connection" in first.headers) == (200, False)
+    assert (last.status, last.headers["connection"]) == (200, "close")
     assert (wire.open, done) == (False, [None])
     assert world.reactor.getDelayedCalls() == []
 
@@ -147,8 +198,9 @@ async def test_a_client_that_is_still_sending_gets_its_refusal(live: LiveSite) -
 
 
 @pytest_twisted.ensureDeferred
-async def test_drain_over_sockets(live: LiveSite) -> None:
-    """An idle client sees the end at once, one that waits for a thread its answer first."""
+async def test_drain_over_sockets(live: LiveSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle client sees the end soon, one that waits for a thread its answer first."""
+    monkeypatch.setattr(site, "PARTING_SECONDS", 0.1)
     taken, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -189,3 +241,22 @@ async def test_curl(live: LiveSite) -> None:
     assert keys == '{"prefix":"x ","limit":100,"count":1,"keys":["x y"],"next_cursor":""}'
     assert await curl("/api/v1/delete/x%20y", "-X", "DELETE") == '{"success":true,"message":"key deleted successfully"}'
     assert live.storage.value(b"x y") is None
+
+
+def test_a_connection_ends_with_its_client_s_certificate() -> None:
+    """An idle one at once, one that is being answered after that, one that takes too long all the same."""
+    world = World()
+    idle, busy, stuck, other, fresh = [world.wire() for _ in range(5)]
+    for wire in (idle, busy, stuck, other):
+        wire.send(GET)
+        wire.channel.visitor = Visitor("", (), "ann", 1000.0 if wire is not other else 2000.0)
+    world.held = True
+    busy.send(SET)
+    stuck.send(SET)
+    world.site.end_expired(999.0)
+    assert all(wire.open for wire in (idle, busy, stuck, other, fresh))
+    world.site.end_expired(1000.0)
+    assert [wire.open for wire in (idle, busy, stuck, other, fresh)] == [False, True, True, True, True]
+    world.reactor.advance(EXPIRED_TIMEOUT + 1)
+    world.site.end_expired(1011.0)
+    assert [wire.open for wire in (busy, stuck, other)] == [False, False, True]

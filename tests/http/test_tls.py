@@ -26,6 +26,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.config.manager import ConfigManager
+from kvtwisted.http import site
 from kvtwisted.security.certificates import CertificateFiles
 from kvtwisted.tls.connections import TlsFactory
 from kvtwisted.tls.renewal import Certificates
@@ -354,8 +355,11 @@ def connected_later(site: LiveSite, pair: Pair) -> Iterator[Any]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_drain_does_not_wait_for_idle_clients(secure: LiveSite, pair: Pair) -> None:
+async def test_drain_does_not_wait_for_idle_clients(
+    secure: LiveSite, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither for those that do not look, nor for those within the handshake; a request is still answered."""
+    monkeypatch.setattr(site, "PARTING_SECONDS", 0.1)
     silent = [open_socket(secure) for _ in range(2)]
     silent[1].sendall(b"\x16\x03\x01\x02\x00\x01")
     with connected_later(secure, pair) as (start, connections):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -146,6 +147,7 @@ class World:
         threads: int = 4,
         max_in_flight: int = 64,
         max_request_bytes: int = 2 * MIB,
+        max_bytes_in_flight: float = math.inf,
         max_unfinished_bytes: int | None = None,
         max_pipelines: int = 100,
         max_watches: int = 1000,
@@ -162,11 +164,11 @@ class World:
         self.health = Health()
         self.recorder = CountingRecorder()
         self.configuration = FakeConfiguration({"eviction": {"batch_size": 100}, "http": {}}, restart=("http",))
-        self.admission = Admission(max_in_flight)
+        self.admission = Admission(max_in_flight, max_bytes_in_flight)
         self.max_response_bytes = 4 * MIB
         self.request_timeout = PATIENCE
-        limits = Limits(max_request_bytes=max_request_bytes)
-        store = Store(self.engine, Writer(self.engine), self.time.clock(), limits=limits)
+        limits_of_store = Limits(max_request_bytes=max_request_bytes)
+        store = Store(self.engine, Writer(self.engine), self.time.clock(), limits=limits_of_store)
         self.operations = Operations(store, self.configuration, self.recorder, self.health)
         self._holds: list[Hold] = []
         self._health_pool = ThreadPool(0, 1, name="health")
@@ -183,6 +185,7 @@ class World:
         )  # fmt: skip
         limits: Any = {
             "max_response_bytes": lambda: self.max_response_bytes,
+            "max_batch_keys": lambda: limits_of_store.max_batch_keys,
             "request_timeout": lambda: self.request_timeout,
             "checks": HealthChecks(background_reactor(), self._health_pool, self.operations.health),
         }

@@ -11,6 +11,7 @@ from kvtwisted.rpc.calls import Calls
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.methods import METHODS
+from kvtwisted.security.gate import OpenGate, Visitor
 
 from .support import MIB, World
 
@@ -26,10 +27,11 @@ def world() -> World:
 def calls(world: World, request_timeout: float = 10.0) -> Calls:
     """Calls into `world`."""
     return Calls(
-        world.operations,
-        world.admission,
+        OpenGate(world.operations, world.admission).admit(Visitor("")),
+        message_limit=4 * MIB,
         max_response_bytes=lambda: 4 * MIB,
         request_timeout=lambda: request_timeout,
+        max_batch_keys=lambda: 10_000,
     )
 
 

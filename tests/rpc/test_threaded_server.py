@@ -10,14 +10,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import grpc
 import pytest
 from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from twisted.logger import formatEvent
 
 from kvtwisted.core.errors import Unavailable
@@ -25,6 +28,7 @@ from kvtwisted.rpc import threaded_server
 from kvtwisted.rpc.options import GrpcOptions
 
 from .support import MIB, PATIENCE, Client, World, logged
+from .test_pipeline import get, run
 from .test_server import stop_in_background
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +59,17 @@ def test_grpcio_logs_to_twisted(world: World) -> None:
             logging.getLogger("grpc._server").exception("Exception in %s", "the server")
     assert [formatEvent(event) for event in events] == ["grpcio: Exception in the server"]
     assert not logging.getLogger("grpc").propagate
+
+
+def test_a_wall_clock_that_is_set_forward(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """grpcio tells by the wall clock what time a call has left. Set forward by an hour, it makes no call late."""
+    ahead = SimpleNamespace(time=lambda: time.time() + 3600)
+    monkeypatch.setattr("grpc._server.time", ahead)
+    assert world.client.call("Set", key="a", value="1").success
+    assert world.client.call("Get", key="a").found
+    check = health_pb2_grpc.HealthStub(world.channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+    assert check.status == health_pb2.HealthCheckResponse.SERVING
+    assert run(world.channel, [get(1, "a")])[1].get.found
 
 
 def test_calls_that_outlive_the_grace(make_world: Callable[..., World]) -> None:

@@ -191,17 +191,19 @@ def test_an_authority_that_is_none(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True), (0o601, True)])
-def test_modes(tmp_path: Path, mode: int, warned: bool) -> None:
-    """A key that every user may read is used, with a warning."""
-    pair = Pair(tmp_path)
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+def test_modes(open_folder: Path, mode: int, warned: bool) -> None:
+    """A key that every user may read is used, with a warning; not where others cannot come to it."""
+    pair = Pair(open_folder)
     Path(pair.private_key).chmod(mode)
     identity: Identity = read_identity(files_of(pair))
     said = (
-        f"http.tls_private_key: every user of this machine may use {pair.private_key} (mode {mode:04o}); "
-        "0600, or 0640 with a group of its own, is enough"
+        f"http.tls_private_key: {pair.private_key}: its mode is {mode:04o}, and every user of this machine can read it"
+        "; chmod 600 mends it, or 640 with a group of the service's, or a folder around it that lets nobody else in"
     )
     assert identity.warnings == ((said,) if warned else ())
+    open_folder.chmod(0o700)
+    assert read_identity(files_of(pair)).warnings == ()
 
 
 def test_signatures(tmp_path: Path) -> None:

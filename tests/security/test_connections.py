@@ -8,6 +8,7 @@ import pytest
 
 from kvtwisted.security.connections import (
     IN_ALL,
+    ON_TRIAL,
     PER_ADDRESS,
     RESERVED,
     Connections,
@@ -103,3 +104,107 @@ def test_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert descriptors() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert descriptors() == 1 << 20
+
+
+class Idler:
+    """A connection that idles, or does not."""
+
+    def __init__(self, address: str, idle: float | None = 60.0, *, known: bool = False) -> None:
+        self.address, self.idle, self.known = address, idle, known
+        self.gone = False
+
+    def idle_seconds(self) -> float | None:
+        """As the test says."""
+        return self.idle
+
+    def is_of_somebody(self) -> bool:
+        """As the test says."""
+        return self.known
+
+    def make_way(self) -> None:
+        """It is told once."""
+        assert not self.gone
+        self.gone = True
+
+
+class Crowd(Limits):
+    """Limits, with connections that may have to make way, and a time that a test moves."""
+
+    def __init__(self, *idlers: Idler, in_all: int, administrators: int = 0) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.connections = Connections(
+            lambda: in_all, lambda: in_all, 100, lambda *what: self.refused.append(what),
+            administrators=administrators, seconds=lambda: self.now,
+        )  # fmt: skip
+        self.connections.of(lambda: idlers)
+        for idler in idlers:
+            assert self.connections.enter("http", idler.address) is None
+
+
+def test_idle_connections_of_nobody_make_way() -> None:
+    """The one that has idled longest, of the address that has most; the newcomer has its place, the count is right."""
+    few, old, young = Idler("10.0.0.2", 90), Idler("10.0.0.1", 80), Idler("10.0.0.1", 70)
+    crowd = Crowd(few, old, young, in_all=3)
+    assert crowd.connections.enter("grpc", "10.0.0.3") is None
+    assert [idler.gone for idler in (few, old, young)] == [False, True, False]
+    assert (crowd.connections.open, crowd.connections.made_way, crowd.refused) == (3, 1, [])
+    crowd.connections.leave(old.address, old)
+    assert crowd.connections.open == 3  # it was not counted any more
+
+
+def test_nobody_known_goes_before_somebody() -> None:
+    """Whatever the addresses have, and however long."""
+    known, unknown = Idler("10.0.0.1", 900, known=True), Idler("10.0.0.2", 2)
+    crowd = Crowd(known, Idler("10.0.0.1", 900, known=True), unknown, in_all=3)
+    assert crowd.connections.enter("http", "10.0.0.3") is None
+    assert (known.gone, unknown.gone) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        Idler("10.0.0.1", None),
+        Idler("10.0.0.1", 0.5),
+        Idler("10.0.0.1", 4, known=True),
+        Idler("10.0.0.3", 900, known=True),
+    ],
+)
+def test_who_does_not_make_way(busy: Idler) -> None:
+    """Who has something under way, may be about to, or has no more places than the newcomer would have."""
+    crowd = Crowd(busy, in_all=1)
+    assert crowd.connections.enter("http", "10.0.0.3") == IN_ALL
+    assert (busy.gone, crowd.refused) == (False, [("http", IN_ALL)])
+
+
+def test_a_known_client_s_goes_to_who_has_fewer() -> None:
+    """So that one address with many does not keep others out, and two with as many do not take each other's."""
+    crowd = Crowd(*[Idler("10.0.0.1", 60, known=True) for _ in range(4)], in_all=4)
+    assert [crowd.connections.enter("http", "10.0.0.2") for _ in range(3)] == [None, None, IN_ALL]
+
+
+def test_a_look_that_finds_nobody_is_not_repeated_at_once() -> None:
+    """A flood of newcomers is not to cost a look at all connections each."""
+    looks: list[int] = []
+    crowd = Crowd(in_all=0, administrators=0)
+    crowd.connections = Connections(lambda: 1, lambda: 1, 100, seconds=lambda: crowd.now)
+    crowd.connections.of(lambda: looks.append(1) or ())  # type: ignore[func-returns-value]
+    crowd.connections.enter("http", "a")
+    for _ in range(100):
+        assert crowd.connections.enter("http", "b") == IN_ALL
+    assert len(looks) == 1
+    crowd.now += 1
+    assert crowd.connections.enter("http", "b") == IN_ALL
+    assert len(looks) == 2
+
+
+def test_places_for_administrators() -> None:
+    """Beside all others a few are let in on trial; whoever is none of them is refused, and the place is free again."""
+    crowd = Crowd(Idler("10.0.0.1", None), in_all=1, administrators=2)
+    enter, leave = crowd.connections.enter, crowd.connections.leave
+    assert [enter("http", "10.0.0.2") for _ in range(3)] == [ON_TRIAL, ON_TRIAL, IN_ALL]
+    assert crowd.connections.open == 3
+    assert crowd.connections.refused_on_trial("http") == IN_ALL
+    leave("10.0.0.2", on_trial=True)
+    assert enter("grpc", "10.0.0.2") == ON_TRIAL
+    assert crowd.refused == [("http", IN_ALL)] * 2

@@ -7,7 +7,7 @@ import pytest
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import PermissionDenied, RateLimited, Unauthenticated
 from kvtwisted.security import gate as gates
-from kvtwisted.security.audit import ANONYMOUS, ANONYMOUS_REFUSALS, REFUSAL_BURST, REFUSALS
+from kvtwisted.security.audit import ANONYMOUS, EACH_BURST, TOGETHER_BURST, WINDOW
 from kvtwisted.security.authority import NOT_VALID
 from kvtwisted.security.entries import TokenEntry
 from kvtwisted.security.gate import OpenGate
@@ -188,22 +188,27 @@ def test_refusals_cannot_flood_the_audit_log() -> None:
         with pytest.raises((Unauthenticated, PermissionDenied)):
             admitted.require("set", address)
 
-    each, together = int(REFUSALS * REFUSAL_BURST), int(ANONYMOUS_REFUSALS * REFUSAL_BURST)
     for _ in range(1000):
         refuse(nobody, PEER)
-    assert len(world.lines) == each
+    assert len(world.lines) == EACH_BURST
     for number in range(1000):
         refuse(nobody, f"198.51.100.{number % 250}")
-    assert together - 1 <= len(world.lines) <= together
+    assert len(world.lines) == TOGETHER_BURST
     written = len(world.lines)
     for _ in range(1000):
         refuse(world.gate.admit(visitor(shown)), PEER)
-    assert len(world.lines) == written + each
+    assert len(world.lines) == written + EACH_BURST
     assert len(world.counted) == 3000
-    world.seconds.now += 1
-    refuse(nobody, PEER)
-    lines = world.told()
-    assert sum(line.get("left_out", 0) for line in lines) + len(lines) == 3001
+    written = len(world.lines)
+    world.seconds.now += WINDOW
+    world.gate.look()
+    told = world.told()[written:]
+    assert sum(line["left_out"] for line in told) == 3000 - written
+    assert {"event": "denied", "who": "a", "left_out": 990, "last": {"operation": "set"}} in told
+    assert any(line["who"] == ANONYMOUS and line.get("address") == PEER for line in told)
+    assert len([line for line in told if line["who"] == ANONYMOUS]) < 20
+    world.gate.look()
+    assert len(world.told()) == written + len(told)
 
 
 def test_a_certificate_s_name_forges_no_line() -> None:
@@ -224,3 +229,16 @@ def test_what_is_shown_is_not_written_down() -> None:
     shown, _ = made("a")
     assert shown.decode() not in repr(visitor(shown))
     assert "1 authorization" in repr(visitor(shown, certificate="ann\n"))
+
+
+def test_a_certificate_counts_until_it_ends() -> None:
+    """By the wall clock, at each visit: TLS has looked at it only when the connection was made."""
+    world = Fixture(certified("a", "ann"))
+    end = world.wall() + 10
+    ann = visitor(certificate="ann")._replace(certificate_until=end)
+    assert world.gate.admit(ann).is_known
+    world.wall.now += 9.9
+    assert world.gate.find(ann) is not None
+    world.wall.now = end
+    assert world.gate.find(ann) is None
+    assert not world.gate.admit(ann).is_known

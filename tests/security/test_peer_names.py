@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from kvtwisted.security.peer_names import name_of, name_of_pem
+from kvtwisted.security.peer_names import Shown, name_of, shown_by, shown_by_pem
 from tests.support.certificates import Pair
 
 DNS, URI = x509.DNSName, x509.UniformResourceIdentifier
@@ -50,10 +50,11 @@ def test_names(
     """Of a parsed certificate, and of one in PEM."""
     pair = Pair(tmp_path, names=names, common_names=common_names)
     assert name_of(pair.x509) == name
-    assert name_of_pem(pair.chain) == name
+    until = pair.x509.not_valid_after_utc.timestamp()
+    assert shown_by_pem(pair.chain) == shown_by(pair.x509) == Shown(name, until)
 
 
 @pytest.mark.parametrize("pem", [b"", b"ann", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
 def test_no_certificate(pem: bytes) -> None:
     """Nobody."""
-    assert name_of_pem(pem) is None
+    assert shown_by_pem(pem) == Shown()

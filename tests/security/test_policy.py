@@ -37,7 +37,10 @@ def parts() -> tuple[Operations, OpenGate, Health, dict[str, Any]]:
     health = Health()
     operations = Operations(Storage().store, FakeConfiguration({}), CountingRecorder(), health)
     checks = HealthChecks(reactor, ThreadPool(0, 1), operations.health)
-    limits = {"max_response_bytes": lambda: 1 << 22, "request_timeout": lambda: 30.0, "checks": checks}
+    limits = {
+        "max_response_bytes": lambda: 1 << 22, "request_timeout": lambda: 30.0, "max_batch_keys": lambda: 10_000,
+        "checks": checks,
+    }  # fmt: skip
     return operations, OpenGate(operations, Admission(10)), health, limits
 
 

@@ -60,7 +60,10 @@ class FaultyEngine:
         error, left = self._faults.get(method, (None, 0))
         if error is not None and left > 0:
             self._faults[method] = (error, left - 1)
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # like an engine's, it is not held by its own frames
         answer = getattr(self._engine, method)(*arguments)
         self._after.pop(method, _nothing)()
         return answer
@@ -76,6 +79,11 @@ class FaultyEngine:
     def version(self) -> str:
         """The engine's version."""
         return self._engine.version
+
+    @property
+    def copies(self) -> int:
+        """The engine's number of copies."""
+        return self._engine.copies
 
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """See `Engine.get`."""
@@ -119,9 +127,9 @@ class FaultyEngine:
         """See `Engine.sync`."""
         self._call("sync")
 
-    def compact(self, start: bytes, end: bytes) -> None:
+    def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
         """See `Engine.compact`."""
-        self._call("compact", start, end)
+        self._call("compact", start, end, *(() if family == DATA else (family,)))
 
     def checkpoint(self, folder: str) -> None:
         """See `Engine.checkpoint`."""

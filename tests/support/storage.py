@@ -11,6 +11,7 @@ from kvtwisted.core.expiry import Sweeper
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.limits import Limits
 from kvtwisted.core.recency import Recency
+from kvtwisted.core.scrub import Scrub
 from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 
@@ -57,8 +58,9 @@ class Storage:
         self.restart_sweeper()
 
     def restart_sweeper(self) -> None:
-        """A sweeper that has seen nothing yet."""
+        """A sweeper, and a scrub, that have seen nothing yet."""
         self.sweeper = Sweeper(self.engine, self.writer, self.clock)
+        self.scrub = Scrub(self.engine, self.writer, self.clock)
 
     def data(self) -> dict[bytes, bytes]:
         """The records as they are stored."""

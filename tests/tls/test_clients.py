@@ -18,8 +18,9 @@ from twisted.internet.testing import StringTransport
 
 from kvtwisted.rpc.threaded_server import server_credentials
 from kvtwisted.security.certificates import CertificateFiles
+from kvtwisted.security.peer_names import Shown
 from kvtwisted.tls.listening import over_tls
-from kvtwisted.tls.peers import peer_name, rpc_peer_name
+from kvtwisted.tls.peers import peer, rpc_peer
 from kvtwisted.tls.renewal import Certificates
 from tests.support.certificates import Pair, authority
 from tests.support.reactors import background_reactor, on
@@ -40,7 +41,7 @@ class Echo(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Answer with the name."""
-        self.transport.write(ascii(peer_name(self.transport)).encode())
+        self.transport.write(ascii(peer(self.transport).name).encode())
         self.transport.loseConnection()
 
 
@@ -118,7 +119,7 @@ def start_grpcio(site: Site, certificates: Certificates, stops: list[Any]) -> As
     """On grpcio, which threaded gRPC uses."""
 
     def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
-        return ascii(rpc_peer_name(context.auth_context())).encode()
+        return ascii(rpc_peer(context.auth_context()).name).encode()
 
     threads = ThreadPoolExecutor(2)
     server = grpc.server(threads)
@@ -208,6 +209,6 @@ def test_renewal(listen: Callable[[Certificates], Ask], site: Site, tmp_path: Pa
 
 def test_transports_without_tls() -> None:
     """Nobody."""
-    assert peer_name(StringTransport()) is None
-    assert rpc_peer_name({}) is None
-    assert rpc_peer_name({"x509_pem_cert": [b"a", b"b"]}) is None
+    assert peer(StringTransport()) == Shown()
+    assert rpc_peer({}) == Shown()
+    assert rpc_peer({"x509_pem_cert": [b"a", b"b"]}) == Shown()

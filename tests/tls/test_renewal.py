@@ -211,9 +211,9 @@ def test_dates_at_the_start(pair: Pair, log: Log) -> None:
 
 def test_a_key_that_all_may_read(pair: Pair, log: Log) -> None:
     """A warning at the start and at each reload."""
-    Path(pair.private_key).chmod(0o644)
+    Path(pair.private_key).chmod(0o646)
     assert made(pair).reload()
-    levels = [(level, "every user of this machine" in line) for level, line in log.read()]
+    levels = [(level, "others must not write it" in line) for level, line in log.read()]
     assert levels == [("warn", True), ("info", False), ("warn", True)]
 
 

@@ -6,7 +6,18 @@ from typing import Callable, Protocol
 
 from ...security.gate import Visitor
 from ..errors import CallError
-from .frames import DATA, END_STREAM, LARGEST_WINDOW, ConnectionFault, ErrorCode, StreamFault, frame, rst_stream
+from .frames import (
+    DATA,
+    DEFAULT_WINDOW,
+    END_STREAM,
+    LARGEST_WINDOW,
+    ConnectionFault,
+    ErrorCode,
+    StreamFault,
+    frame,
+    rst_stream,
+)
+from .header_blocks import Headers
 from .receiving import Incoming, Message
 from .requests import Head, Route
 from .responses import (
@@ -23,6 +34,8 @@ from .sending import Backlog, Outgoing, Sender
 
 #: Streams that were reset here, whose frames may still be on their way.
 _REMEMBERED_RESETS = 1000
+#: Bytes of DATA that may be on their way there: a stream's first window.
+_LATE_BYTES = DEFAULT_WINDOW
 
 
 class Handler(Protocol):
@@ -33,6 +46,9 @@ class Handler(Protocol):
 
     def half_closed(self) -> None:
         """The client sends no more."""
+
+    def cut(self, error: CallError) -> None:
+        """Nothing more can come of the client: end with this status, once what has come is answered."""
 
     def drained(self) -> None:
         """All that was sent has gone out."""
@@ -45,8 +61,8 @@ class Stream(Outgoing):
     """One stream with something to remember: a request that is not whole, an answer that waits, or a streaming call."""
 
     __slots__ = (
-        "_answering", "body", "deadline", "first_by", "handler", "head", "headers_sent", "incoming", "lingers",
-        "message", "open",
+        "_answering", "body", "deadline", "failed", "first_by", "handler", "head", "headers_sent", "incoming",
+        "lingers", "message", "open",
     )  # fmt: skip
 
     def __init__(self, answering: Answering, stream_id: int, window: int) -> None:
@@ -61,6 +77,8 @@ class Stream(Outgoing):
         self.headers_sent = False
         #: Whether it was refused, and the rest of its request is awaited.
         self.lingers = False
+        #: Whether it ended with a status other than OK.
+        self.failed = False
         #: When its request must be whole, or a streaming call over.
         self.deadline = float("inf")
         #: When the first message of a streaming call must have come.
@@ -79,6 +97,10 @@ class Stream(Outgoing):
         """Take messages again."""
         if self.incoming is not None and self.incoming.paused and self.open and self.last is None:
             self.incoming.go_on()
+
+    def served(self) -> None:
+        """One of its messages was answered well, which is worth a call."""
+        self._answering.served()
 
     @property
     def address(self) -> str:
@@ -124,7 +146,10 @@ class Answering:
         self.expected = 0
         #: Whether a call may be answered at once, in frames that need no queue.
         self.quick = True
-        self.resets: dict[int, None] = {}
+        #: Streams that were reset here, and the bytes of DATA that may be on their way there.
+        self.resets: dict[int, int] = {}
+        #: Bytes of a header list that the peer is willing to take.
+        self.header_limit = LARGEST_WINDOW
 
     @property
     def count(self) -> int:
@@ -190,8 +215,14 @@ class Answering:
     def fail(self, stream_id: int, error: CallError) -> None:
         """End a call with a status."""
         self.promised.pop(stream_id, None)
-        self.out.append(status_frame(stream_id, error.code, str(error), first=True))
+        self.out.append(self.status(stream_id, error.code, str(error)))
         self.touched()
+
+    def status(
+        self, stream_id: int, code: int, sentence: str, *, first: bool = True, more: Headers | None = None
+    ) -> bytes:
+        """The frame that ends a call with a status; `first` if nothing was sent before it."""
+        return status_frame(stream_id, code, sentence, first=first, more=more, limit=self.header_limit)
 
     def refuse(self, stream_id: int, head: Head, end_stream: bool, until: float) -> None:
         """End what is not to be served before it has begun.
@@ -201,7 +232,7 @@ class Answering:
         refusal = head.refusal
         assert refusal is not None  # noqa: S101 - the caller has looked
         if refusal.status == 200:
-            self.out.append(status_frame(stream_id, refusal.code, refusal.sentence, first=True, more=refusal.more))
+            self.out.append(self.status(stream_id, refusal.code, refusal.sentence, more=refusal.more))
             if not end_stream:
                 self.reset(stream_id, ErrorCode.NO_ERROR)
             return
@@ -239,13 +270,17 @@ class Answering:
             return
         self._close_incoming(stream)
         if error is not None:
-            last = status_frame(stream_id, error.code, str(error), first=not stream.headers_sent)
+            stream.failed = True
+            last = self.status(stream_id, error.code, str(error), first=not stream.headers_sent)
         elif stream.headers_sent:
             last = ok_trailers(stream_id)
         else:
-            last = status_frame(stream_id, 0, "", first=True)
+            last = self.status(stream_id, 0, "")
         self.sender.end(stream, last)
         self.touched()
+
+    def served(self) -> None:
+        """See `Stream.served`."""
 
     def pump(self) -> None:
         """Send some of what the windows allow."""
@@ -274,7 +309,7 @@ class Answering:
         """Send RST_STREAM; what the peer still sends there is ignored for a while."""
         if len(self.resets) >= _REMEMBERED_RESETS:
             del self.resets[next(iter(self.resets))]
-        self.resets[stream_id] = None
+        self.resets[stream_id] = _LATE_BYTES
         self.out.append(rst_stream(stream_id, code))
         self.touched()
 

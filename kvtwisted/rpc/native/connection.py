@@ -5,26 +5,38 @@ Note [By the chunk]: a client that has many calls under way sends many in one se
 HEADERS and DATA are whole and in the same chunk, and whose header block is known, is answered on the shortest way there
 is: no object is made for it. Its DATA need not come right after its HEADERS; some clients send the HEADERS of many
 calls first.
+
+Note [Header blocks take turns]: a block that is not known has to be decoded, and who calls to be looked up. A peer may
+send such blocks without end, at no cost of its own. So all connections together have HEADERS_SECONDS for them in a turn
+of the reactor; a connection that comes to one when those are used up reads nothing more until it has its turn, those
+with a small one before those with a large one. If others wait it is a short turn, of one block at least. Known blocks
+never wait.
+
+Note [Half-closed peers]: a client that ends its side of the connection has said all it has to say; it may still want
+the answers (RFC 9112, section 9.6, has the same for HTTP/1). Calls that have come whole are answered, the rest ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Any, Callable
 from typing import Protocol as Interface
 
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ...security.connections import TRIAL_SECONDS
 from ...security.gate import Visitor
-from ...tls.peers import peer_name
-from ..errors import CallError
+from ...tls.peers import peer
+from ..errors import CallError, Code
 from . import frames
 from .control import Control
 from .frames import (
+    CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -35,11 +47,19 @@ from .frames import (
     read_header,
     read_word,
 )
-from .lifetime import FLOOD, PROTOCOL_ERROR
+from .lifetime import EXPIRED_SECONDS, FLOOD, PROTOCOL_ERROR
+from .responses import with_size_update
 from .streams import Settings
+from .turns import Turns
 
 #: Bytes that a DATA frame of an uncompressed message has beside the message.
 _PREFIX = 5
+#: Seconds of a turn of the reactor for header blocks that are not known; see Note [Header blocks take turns].
+HEADERS_SECONDS = 0.004
+#: Seconds that a connection has of that in its turn, if others wait: one block at least.
+SLICE_SECONDS = HEADERS_SECONDS / 8
+#: Bytes of a block that is a small one.
+_SMALL_BLOCK = 2048
 
 _log = Logger(namespace="kvtwisted.rpc")
 
@@ -49,6 +69,17 @@ class Owner(Settings, Interface):
 
     #: Connections that were cut off, by reason (`lifetime.REASONS`).
     cut_off: dict[str, int]
+    #: Seconds for header blocks.
+    header_turns: Turns
+
+    def knows(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known."""
+
+    def administers(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known who administers the server."""
+
+    def refused_on_trial(self) -> CallError:
+        """One that is on trial is no administrator's; what to answer."""
 
     def opened(self, connection: Connection) -> None:
         """It is there."""
@@ -63,15 +94,15 @@ class Owner(Settings, Interface):
         """Send what has gathered on all connections."""
 
 
-@implementer(IPushProducer, IHandshakeListener)
+@implementer(IPushProducer, IHandshakeListener, IHalfCloseableProtocol)
 class Connection(Protocol):
     """An HTTP/2 connection that serves gRPC. Reactor thread."""
 
     #: A TCP or TLS transport of Twisted's; no interface names all that both have.
     transport: Any
 
-    def __init__(self, owner: Owner, address: str = "") -> None:
-        """`address` is the peer's."""
+    def __init__(self, owner: Owner, address: str = "", *, on_trial: bool = False) -> None:
+        """`address` is the peer's; `on_trial` says that it stays only for an administrator."""
         self._owner = owner
         self._rest = b""
         self._out: list[bytes] = []
@@ -80,11 +111,24 @@ class Connection(Protocol):
         self._closed = False
         self._greeted = False
         self._cut_off = False
+        #: Whether a header block waits for its turn.
+        self._waiting = False
+        #: In its turn: what is left to all when the turn ends, and whether it has had a block yet.
+        self._turn_ends: float | None = None
+        self._had_block = False
+        #: Whether the peer has ended its side.
+        self._half_closed = False
+        self._expired_at: float | None = None
         self._write_now: Callable[[], object] | None = None
         self.control = Control(owner, self._out, self._touch)
         self._streams = self.control.streams
         self._streams.visitor = Visitor(address)
         self.address = address
+        #: Whether it has, or may yet have, a place for administrators.
+        self.on_trial = on_trial
+        self._trial_ends = owner.seconds() + TRIAL_SECONDS
+        if on_trial:
+            self._streams.on_trial = self._try_out
 
     # The transport's side.
 
@@ -99,7 +143,7 @@ class Connection(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is agreed on, and HTTP/2 should be (RFC 9113, section 3.2)."""
-        self._streams.visitor = Visitor(self.address, (), peer_name(self.transport))
+        self._streams.visitor = Visitor(self.address, (), *peer(self.transport))
         self._greet()
         if self.transport.negotiatedProtocol != b"h2":
             self._count(PROTOCOL_ERROR)
@@ -119,7 +163,14 @@ class Connection(Protocol):
             return
         if self._rest:
             data = self._rest + data
+        if self._waiting:
+            self._rest = data
+        else:
+            self._received(data)
+
+    def _received(self, data: bytes) -> None:
         self._in_chunk = True
+        self._streams.before_chunk = self._streams.last_id
         try:
             self._rest = data[self._parse(data) :]
         except ConnectionFault as fault:
@@ -133,6 +184,52 @@ class Connection(Protocol):
         self.flush()
         self._owner.flush()
 
+    def go_on(self) -> None:
+        """The header block that waited has its turn."""
+        rest, self._rest = self._rest, b""
+        self._waiting = self._had_block = False
+        self._turn_ends = self._owner.header_turns.left - SLICE_SECONDS
+        self._received(rest)
+        self._turn_ends = None
+        if not self._waiting:
+            self._stop_waiting()
+            if self._half_closed:
+                self._no_more()
+
+    def _wait(self, size: int) -> None:
+        self._waiting = True
+        self.transport.pauseProducing()
+        self._owner.header_turns.wait(self, longer=size > _SMALL_BLOCK)
+
+    def _stop_waiting(self) -> None:
+        self._waiting = False
+        self._owner.header_turns.forget(self)
+        if not self._streams.sender.paused and not self._half_closed:
+            self.transport.resumeProducing()
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its side: see Note [Half-closed peers]."""
+        self._half_closed = True
+        if self._closed:
+            self.transport.loseConnection()
+        elif not self._waiting:
+            self._no_more()
+
+    def _no_more(self) -> None:
+        control = self.control
+        if not self._greeted or control.preface:
+            self.abort()
+        elif not control.failed:
+            control.half_closed()
+            error = CallError(
+                Code.INVALID_ARGUMENT, "the client ended its side of the connection before the call's end"
+            )
+            self._streams.no_more(error, tell=True)
+        self.flush()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is ended, by `_close`."""
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is gone, and with it all calls."""
         self.control.failed = True
@@ -141,6 +238,8 @@ class Connection(Protocol):
         self._streams.drop_all()
         self._streams.sender.resume()
         self._rest = b""
+        self._waiting = False
+        self._owner.header_turns.forget(self)
         self._owner.closed(self)
         self._owner.flush()
         self._streams.let_go()
@@ -156,7 +255,8 @@ class Connection(Protocol):
         self._streams.sender.resume()
         self.control.moved()
         self._streams.consider()
-        self.transport.resumeProducing()
+        if not self._waiting and not self._half_closed:
+            self.transport.resumeProducing()
         if not self._in_chunk:  # else it was `flush` itself whose write went out whole; it goes on
             self.flush()
 
@@ -181,11 +281,16 @@ class Connection(Protocol):
             if streams.parked:
                 streams.unpark()
             if out:
-                data = b"".join(out)
+                data = b"".join(out) if self.control.size_update_after is None else self._with_size_update()
                 out.clear()
                 self._write(data)
             if not streams.sender.can_send and (streams.backlogged or not streams.parked):
-                break
+                if not (self._half_closed or self.control.failed) or streams.sender.paused or not streams.sender.queued:
+                    break
+                # Nobody says any more that there is room.
+                streams.drop_stuck()
+                if not out and (streams.backlogged or not streams.parked):
+                    break
         self._in_chunk = False
         if not streams.quick:
             streams.consider()
@@ -194,6 +299,15 @@ class Connection(Protocol):
         if control.finished and not self._closed and (control.failed or not streams.sender.paused):
             self._closed = True
             self._close()
+
+    def _with_size_update(self) -> bytes:
+        """What there is to write, with word of the table's size in front of the first header block, if there is one."""
+        control, out = self.control, self._out
+        first = control.size_update_after or 0
+        before, after = b"".join(out[:first]), b"".join(out[first:])
+        changed = with_size_update(after)
+        control.size_update_after = 0 if changed is None else None
+        return before + (after if changed is None else changed)
 
     def _write(self, data: bytes) -> None:
         if self._write_now is not None and not self.transport.dataBuffer:
@@ -214,13 +328,20 @@ class Connection(Protocol):
     def _fail(self, code: ErrorCode, sentence: str) -> None:
         self.control.fail(code, sentence)
         self._rest = b""
-        self._streams.drop_all()
+        # Those of others, where it is a proxy's connection: see Note [Mistakes and floods].
+        error = CallError(Code.UNAVAILABLE, f"the connection is closed: {sentence.rstrip()}")
+        self._streams.no_more(error, tell=False)
 
     def _close(self) -> None:
         """End it, once what was written has gone out."""
         self.control.closing()
         self._write_now = None
         self.transport.unregisterProducer()
+        if self._half_closed:
+            self.transport.loseConnection()
+            return
+        if self._waiting:
+            self._stop_waiting()
         # What the peer has sent and nobody has read would make a close a reset, and take away what is on its way.
         self.transport.loseWriteConnection()
 
@@ -290,27 +411,50 @@ class Connection(Protocol):
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame is over {frames.DEFAULT_FRAME_SIZE} bytes")
             if after > end:
                 break
+            if word & 0xFF in (HEADERS, CONTINUATION) and flags & END_HEADERS and self._must_wait():
+                self._wait(word >> 8)
+                break
             position = after
             if opened:
                 control.called(len(opened))
                 streams.open_all()
-            stream_id &= frames.STREAM_BITS
-            try:
-                control.handle(word & 0xFF, flags, stream_id, data[payload:after])
-            except StreamFault as fault:
-                streams.fault(stream_id, fault)
+            self._handle(word & 0xFF, flags, stream_id & frames.STREAM_BITS, data[payload:after])
         if opened:
             control.called(len(opened))
             streams.open_all()
         control.received(received, calls)
         return position
 
+    def _must_wait(self) -> bool:
+        """Whether a header block that may not be known has to wait for its turn, or for the next one."""
+        turns = self._owner.header_turns
+        if self._turn_ends is None:
+            return turns.left <= 0
+        if not self._had_block:
+            self._had_block = True
+            return False
+        return turns.left <= (self._turn_ends if turns.wanted else 0)
+
+    def _handle(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        began = perf_counter() if kind in (HEADERS, CONTINUATION) else None
+        try:
+            self.control.handle(kind, flags, stream_id, payload)
+        except StreamFault as fault:
+            self._streams.fault(stream_id, fault)
+        finally:
+            if began is not None:
+                self._owner.header_turns.spend(perf_counter() - began)
+
     # Looked at by the server from time to time.
 
     def look(self, now: float) -> None:
         """See to deadlines."""
         reason = self.control.look(now)
-        if reason is not None:
+        if self._streams.on_trial is not None and now > self._trial_ends:
+            self._streams.on_trial = None
+            self._owner.refused_on_trial()
+            self.make_way()
+        elif reason is not None:
             self.cut_off(reason)
         elif self._out or self._streams.parked:  # other connections may have made room
             self.flush()
@@ -319,6 +463,45 @@ class Connection(Protocol):
         """Look again who calls, from the next header block on, and see `Streams.revoke`."""
         self._streams.blocks.remembered.clear()
         self._streams.revoke(routes)
+
+    # When there are too many connections; see `security.connections.Member`.
+
+    def _try_out(self, visitor: Visitor) -> None:
+        if not self._owner.administers(visitor):
+            self.control.drain()
+            raise self._owner.refused_on_trial()
+        self._streams.on_trial = None
+
+    def idle_seconds(self) -> float | None:
+        """For how long no call was under way; None: one is."""
+        return self.control.idle_seconds()
+
+    def is_of_somebody(self) -> bool:
+        """Whether somebody known has called on it."""
+        return self._streams.shown is not None and self._owner.knows(self._streams.shown)
+
+    def make_way(self) -> None:
+        """Close, for others to have the place. What was called meanwhile was not served, which the goodbye says."""
+        if self._greeted and not self._closed:
+            self.control.last_goodbye()
+            self.flush()
+            self.transport.loseConnection()
+        else:
+            self.abort()
+
+    def end_expired(self, wall: float, now: float) -> None:
+        """End it if the client's certificate has: `wall` is Unix time, `now` the time of `look`, both in seconds.
+
+        Calls that run have EXPIRED_SECONDS; new ones come from nobody.
+        """
+        if wall < self._streams.visitor.certificate_until:
+            return
+        if self._expired_at is None:
+            self._expired_at = now
+            self._streams.blocks.remembered.clear()
+            self.drain()
+        elif now - self._expired_at > EXPIRED_SECONDS:
+            self.abort()
 
     def drain(self) -> None:
         """Take no new calls, and close when those that run have ended."""

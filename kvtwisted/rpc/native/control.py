@@ -11,6 +11,7 @@ from . import frames
 from .frames import (
     ACK,
     DEFAULT_FRAME_SIZE,
+    DEFAULT_TABLE_BYTES,
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
@@ -25,7 +26,7 @@ from .frames import (
     StreamFault,
 )
 from .guard import Guard
-from .header_blocks import MAX_BLOCK_BYTES, MAX_LIST_BYTES
+from .header_blocks import MAX_BLOCK_BYTES, MAX_LIST_BYTES, MAX_UNKNOWN_BLOCK_BYTES
 from .lifetime import GOODBYE_PING, KEEPALIVE_PING, Lifetime
 from .streams import MAX_STREAMS, Settings, Streams
 
@@ -48,6 +49,11 @@ class Control(Lifetime):
         self._block_of = (0, False)
         self._unacknowledged = 0
         self._rewarded = self._answered = 0
+        #: Bytes that the peer lets our dynamic table have; whether it was told that the table has none; and from which
+        #: piece of `out` on the next header block has to say so, if one does.
+        self._table_bytes = DEFAULT_TABLE_BYTES
+        self._told_of_table = False
+        self.size_update_after: int | None = None
 
     # The beginning.
 
@@ -82,6 +88,7 @@ class Control(Lifetime):
 
     def called(self, calls: int) -> None:
         """So many calls have begun."""
+        self.streams.calls += calls
         self._active_at = self._seconds()
 
     def _credit(self, size: int) -> None:
@@ -131,8 +138,9 @@ class Control(Lifetime):
         block = self._block
         assert block is not None  # noqa: S101 - both callers see to it
         block += payload
-        if len(block) > MAX_BLOCK_BYTES:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a header block is over {MAX_BLOCK_BYTES} bytes")
+        limit = MAX_BLOCK_BYTES if self.streams.known else MAX_UNKNOWN_BLOCK_BYTES
+        if len(block) > limit:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a header block is over {limit} bytes")
         if flags & END_HEADERS:
             self._block = None
             self.quick = self.streams.last_served is None
@@ -173,6 +181,9 @@ class Control(Lifetime):
         self._settled = True
         self.quick = self.streams.last_served is None
         self._out.append(frames.frame(frames.SETTINGS, ACK, 0))
+        if self._table_bytes < DEFAULT_TABLE_BYTES and not self._told_of_table:
+            self._told_of_table = True
+            self.size_update_after = len(self._out)
 
     def _setting(self, name: int, value: int) -> None:
         if name == frames.MAX_FRAME_SIZE:
@@ -182,7 +193,12 @@ class Control(Lifetime):
             self.streams.sender.frame_size = min(value, 4 * DEFAULT_FRAME_SIZE)
         elif name == frames.ENABLE_PUSH and value > 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH must be 0 or 1")
-        # Neither pushing nor a dynamic table is used here, so that nothing else matters; unknown ones never do.
+        elif name == frames.HEADER_TABLE_SIZE:
+            # The smallest counts, also if a larger one comes after it (RFC 7541, section 4.2).
+            self._table_bytes = min(self._table_bytes, value)
+        elif name == frames.MAX_HEADER_LIST_SIZE:
+            self.streams.header_limit = value
+        # Nothing is pushed here, so that the number of streams does not matter; unknown settings never do.
 
     def _push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
@@ -196,7 +212,7 @@ class Control(Lifetime):
         elif payload == KEEPALIVE_PING:
             self._asked_at = None
         elif payload == GOODBYE_PING and self._draining:
-            self._last_goodbye()
+            self.last_goodbye()
 
     def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_the_connection("GOAWAY", stream_id)

@@ -28,6 +28,8 @@ DEFAULT_WINDOW = 65_535
 DEFAULT_FRAME_SIZE = 16_384
 LARGEST_FRAME_SIZE = (1 << 24) - 1
 LARGEST_WINDOW = (1 << 31) - 1
+#: Of the dynamic table of header blocks.
+DEFAULT_TABLE_BYTES = 4096
 #: A stream identifier without the reserved bit in front of it.
 STREAM_BITS = 0x7FFF_FFFF
 

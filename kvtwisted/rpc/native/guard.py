@@ -3,6 +3,12 @@
 PING, SETTINGS, RST_STREAM, PRIORITY, WINDOW_UPDATE, empty and unknown frames cost the peer nothing and the server some
 work each. Peers need some of them; floods of them are attacks (CVE-2019-9511 to 9518, CVE-2023-44487 "rapid reset",
 CVE-2024-27316 and its like). So each takes a token out of a bucket that calls and time fill up again.
+
+Note [Mistakes and floods]: one connection carries the calls of many, of a proxy's clients for example, and what one of
+them does wrong must not end it for the others. So what an honest client may do, however often, takes no tokens: calls
+that are refused, headers that are none, calls given up after a while, and what was on its way then. What such calls
+cost the server is bounded as it is for those that are served, by turns (`turns`), rates, and the number of them at a
+time. docs/threat-model.md has the table.
 """
 
 from __future__ import annotations
@@ -15,6 +21,17 @@ from .frames import ConnectionFault, ErrorCode
 TOKENS = 2_000
 TOKENS_PER_SECOND = 100
 TOKENS_PER_CALL = 4
+#: Bytes of a decoded header list that cost nothing where nothing came of it, and those of the rest that take a token:
+#: for a peer of whom a call was let in, and for one of whom none was.
+_KNOWN_FREE, _KNOWN_BYTES = 4096, 1024
+_UNKNOWN_FREE, _UNKNOWN_BYTES = 2048, 32
+
+
+def tokens_for_headers(size: int, *, known: bool) -> int:
+    """What a header list of so many bytes costs that led nowhere: reading it takes the server's time."""
+    if known:
+        return max(0, size - _KNOWN_FREE) // _KNOWN_BYTES
+    return max(0, size - _UNKNOWN_FREE) // _UNKNOWN_BYTES
 
 
 class Guard:
@@ -42,5 +59,5 @@ class Guard:
                 )
 
     def earn(self, calls: int) -> None:
-        """The peer made calls."""
+        """So many of the peer's calls were answered well."""
         self._tokens = min(TOKENS, self._tokens + calls * TOKENS_PER_CALL)

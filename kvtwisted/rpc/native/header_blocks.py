@@ -12,23 +12,22 @@ from __future__ import annotations
 import re
 from typing import Callable, Generic, NoReturn, TypeVar
 
-from hpack import Decoder, HPACKError, OversizedHeaderListError
-from hpack.table import HeaderTable
+from hpack import HPACKError, OversizedHeaderListError
 
 from .frames import ConnectionFault, ErrorCode, StreamFault
+from .hpack_decoder import Headers as Headers
+from .hpack_decoder import HpackDecoder
 
 T = TypeVar("T")
-Headers = list["tuple[bytes, bytes]"]
 
-#: Bytes of a header block as it arrives, CONTINUATION included. A connection that sends more is closed.
-MAX_BLOCK_BYTES = 32_768
+#: Bytes of a header block as it arrives, CONTINUATION included. A connection that sends more is closed. The second
+#: figure is for those of whom no call was let in yet: what keeps to MAX_LIST_BYTES has no more.
+MAX_BLOCK_BYTES, MAX_UNKNOWN_BLOCK_BYTES = 32_768, 16_384
 #: Bytes of a decoded list (32 more counted for each header), as SETTINGS_MAX_HEADER_LIST_SIZE tells; a call with more
 #: is refused. What decodes to four times that ends the connection: then the decoder stops in the middle.
 MAX_LIST_BYTES = 16_384
 _DECODE_BYTES = 4 * MAX_LIST_BYTES
 
-#: Updates of the dynamic table's size at the beginning of a block (RFC 7541, section 4.2).
-_SIZE_UPDATES = 2
 #: Headers that no client has in a call, unless it means harm.
 _MANY_HEADERS = 64
 
@@ -39,30 +38,15 @@ _PSEUDO_HEADERS = (b":method", b":scheme", b":path", b":authority")
 _OF_A_CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_IN_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z")
+_BAD_WITHIN_VALUE = re.compile(rb"[\0\r\n]")
+_BLANKS = b" \t"
 
 
-class _WatchedTable(HeaderTable):
-    """A dynamic table that knows whether it was changed."""
+class FieldFault(StreamFault):
+    """A header that is none: what a careless client sends. It is told so before its stream is reset."""
 
-    changed = False
-    #: Size updates in the block that is being decoded.
-    updates = 0
-
-    def add(self, name: bytes, value: bytes) -> None:
-        self.changed = True
-        super().add(name, value)
-
-    @property
-    def maxsize(self) -> int:
-        return self._maxsize
-
-    @maxsize.setter
-    def maxsize(self, newmax: int) -> None:
-        self.changed = True
-        self.updates += 1
-        if self.updates > _SIZE_UPDATES:
-            raise HPACKError("too many updates of the table's size")
-        HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined]
+    def __init__(self, sentence: str) -> None:
+        super().__init__(ErrorCode.PROTOCOL_ERROR, sentence)
 
 
 class HeaderBlocks(Generic[T]):
@@ -85,21 +69,18 @@ class HeaderBlocks(Generic[T]):
         self._read = read
         self._spend = spend
         self._lasts = lasts
-        self._decoder = Decoder(_DECODE_BYTES)
-        self._table = _WatchedTable()
-        self._decoder.header_table = self._table
+        self._decoder = HpackDecoder(_DECODE_BYTES)
         self.remembered: dict[bytes, T] = {}
+        #: Bytes of the list that was decoded last.
+        self.decoded = 0
 
     def meaning(self, block: bytes) -> T:
         """What `read` makes of a request's block. Raises ConnectionFault, or StreamFault if it is malformed."""
         known = self.remembered.get(block)
         if known is not None:
             return known
-        self._table.changed = False
-        headers = self.decode(block)
-        check_request(headers)
-        meaning = self._read(headers)
-        if self._lasts(meaning) and not self._table.changed and len(block) <= _REMEMBERED_BYTES:
+        meaning = self._read(checked_request(self.decode(block)))
+        if self._lasts(meaning) and not self._decoder.changed and len(block) <= _REMEMBERED_BYTES:
             if len(self.remembered) >= _REMEMBERED:
                 self.remembered.clear()
             self.remembered[block] = meaning
@@ -107,16 +88,16 @@ class HeaderBlocks(Generic[T]):
 
     def decode(self, block: bytes) -> Headers:
         """The headers in a block. Every block must go through here or `meaning`, for the table's sake."""
-        self._table.updates = 0
         try:
-            headers: Headers = self._decoder.decode(block, raw=True)  # type: ignore[assignment]  # as raw=True says
+            headers = self._decoder.decode(block)
         except OversizedHeaderListError:
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM, f"a header list is over {_DECODE_BYTES} bytes once it is decompressed"
             ) from None
-        except (HPACKError, IndexError, UnicodeDecodeError):
+        except HPACKError:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block is not valid HPACK") from None
-        if self._table.changed:
+        self.decoded = self._decoder.list_bytes
+        if self._decoder.changed:
             self.remembered.clear()
         if len(headers) > _MANY_HEADERS:
             self._spend((len(headers) - _MANY_HEADERS) // 8)
@@ -136,10 +117,13 @@ def list_bytes(headers: Headers) -> int:
     return sum([len(name) + len(value) + 32 for name, value in headers])
 
 
-def check_request(headers: Headers) -> None:
-    """Raise StreamFault unless these are the headers of a well-formed request."""
+def checked_request(headers: Headers) -> Headers:
+    """The headers of a well-formed request, as they mean; else raises StreamFault.
+
+    Blanks around a value are no part of it: gRPC allows to take them away, and a client that sends them means no harm.
+    """
     pseudo: dict[bytes, bytes] = {}
-    regular = False
+    regular: Headers = []
     for name, value in headers:
         if name[:1] == b":":
             if regular or name in pseudo or name not in _PSEUDO_HEADERS:
@@ -148,11 +132,11 @@ def check_request(headers: Headers) -> None:
                 raise _malformed("a pseudo-header has characters that it must not have")
             pseudo[name] = value
         else:
-            regular = True
-            _check_field(name, value)
+            regular.append((name, _field(name, value)))
     # CONNECT, which has neither path nor scheme, is nothing that this server could do.
     if not all(pseudo.get(name) for name in _PSEUDO_HEADERS[:3]):
         raise _malformed("a pseudo-header is missing or empty")
+    return [*pseudo.items(), *regular]
 
 
 def check_trailers(headers: Headers) -> None:
@@ -160,14 +144,18 @@ def check_trailers(headers: Headers) -> None:
     for name, value in headers:
         if name[:1] == b":":
             raise _malformed("trailers have a pseudo-header")
-        _check_field(name, value)
+        _field(name, value)
 
 
-def _check_field(name: bytes, value: bytes) -> None:
-    if not _NAME.fullmatch(name) or _BAD_IN_VALUE.search(value):
-        raise _malformed("a header's name or value has characters that it must not have")
-    if name in _OF_A_CONNECTION or (name == b"te" and value != b"trailers"):
-        raise _malformed("a header belongs to a connection of HTTP/1")
+def _field(name: bytes, value: bytes) -> bytes:
+    """The value of a header, without blanks around it."""
+    if not _NAME.fullmatch(name) or _BAD_WITHIN_VALUE.search(value):
+        text = name.decode("ascii", "backslashreplace")[:100]
+        raise FieldFault(f"the name or the value of the header {text!r} has characters that it must not have")
+    value = value.strip(_BLANKS)
+    if name in _OF_A_CONNECTION or (name == b"te" and value.lower() != b"trailers"):
+        raise FieldFault(f"the header {name.decode()} belongs to a connection of HTTP/1")
+    return value
 
 
 def _malformed(sentence: str) -> StreamFault:

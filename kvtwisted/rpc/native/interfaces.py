@@ -15,6 +15,7 @@ from ...core.errors import KvError
 from ...security.gate import Gate, Visitor
 from ...security.passes import Pass
 from ...security.policy import NOBODY, PUBLIC, rpc_requirement
+from .. import rights
 from ..errors import CallError, Code, call_error
 from ..methods import SERVICES
 from ..places import share_of
@@ -59,14 +60,22 @@ class Interfaces:
             return self._public
         try:
             admitted = self._gate.admit(visitor)
-            if not admitted.is_known:
-                admitted.require(rpc_requirement(path.decode("latin-1")), visitor.address)
+            rights.check(admitted, path.decode("latin-1"), visitor.address)
         except KvError as error:
             raise call_error(error, "authentication") from None
         known = self._entries.get(admitted)
         if known is None:
             known = self._entries[admitted] = self._make(admitted)
         return known
+
+    def knows(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known. It is no attempt to log in."""
+        return self._gate.find(visitor) is not None
+
+    def administers(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known who administers the server. It is no attempt to log in."""
+        admitted = self._gate.find(visitor)
+        return admitted is not None and admitted.administers
 
     def _make(self, admitted: Pass) -> Entry:
         calls = self._make_calls(admitted)

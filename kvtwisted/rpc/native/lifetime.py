@@ -18,6 +18,10 @@ KEEPALIVE_SECONDS, KEEPALIVE_ANSWER_SECONDS = 60.0, 20.0
 STALL_SECONDS, STALL_BYTES = 60.0, 65_536
 #: Seconds that a goodbye waits for calls that were on their way, and those after it until the peer has closed.
 GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 2.0
+#: Seconds that calls under way still have when the connection ends for what the peer did.
+LAST_CALLS_SECONDS = 10.0
+#: Seconds that calls get to finish when the certificate of their client has ended.
+EXPIRED_SECONDS = 10.0
 
 #: Why connections are cut off: no first SETTINGS, answers that are not taken, no sign of life, a goodbye that the peer
 #: does not answer; too many bytes of answers on all of them; frames without end that lead nowhere, what is not HTTP/2.
@@ -38,8 +42,10 @@ class Lifetime:
         self._seconds = seconds
         #: Whether frames other than SETTINGS may come, and no header block is half there.
         self.quick = False
-        #: Nothing that comes is looked at any more.
+        #: Nothing that comes is looked at any more; calls that are under way may still be answered.
         self.failed = False
+        #: All is said; the peer has to close.
+        self._said = False
         self._settled = False
         self._draining = False
         now = self._seconds()
@@ -66,22 +72,35 @@ class Lifetime:
             self._out.append(frames.goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR))
             self._out.append(frames.frame(frames.PING, 0, 0, GOODBYE_PING))
 
-    def _last_goodbye(self) -> None:
+    def last_goodbye(self) -> None:
+        """Say which calls are served; no later one is."""
         if self.streams.last_served is None:
             self.streams.last_served = self.streams.last_id
             self.quick = False
             self._out.append(frames.goaway(self.streams.last_id, ErrorCode.NO_ERROR))
 
+    def idle_seconds(self) -> float | None:
+        """For how long no call has been under way; None: one is."""
+        streams = self.streams
+        if self.failed or streams.count or streams.parked or streams.sender.queued or streams.sender.paused:
+            return None
+        return self._seconds() - self._active_at
+
     @property
     def finished(self) -> bool:
         """Whether the connection is to be closed once all is sent."""
         streams = self.streams
-        return self.failed or (streams.last_served is not None and streams.count == 0)
+        return (self.failed or streams.last_served is not None) and streams.count == 0
 
     def closing(self) -> None:
         """All is said; the peer has to close."""
-        self.failed = True
+        self.failed = self._said = True
         self._closing_at = self._seconds()
+
+    def half_closed(self) -> None:
+        """The peer says nothing more: close when its calls have ended."""
+        if self.streams.last_served is None:
+            self.streams.last_served = self.streams.last_id
 
     # What takes too long.
 
@@ -97,9 +116,10 @@ class Lifetime:
             streams.expire(now)
         if self._closing_at is not None:
             if self.failed:
-                return GOODBYE if now - self._closing_at > CLOSE_SECONDS else None
+                limit = CLOSE_SECONDS if self._said else LAST_CALLS_SECONDS
+                return GOODBYE if now - self._closing_at > limit else None
             if now - self._closing_at > GOODBYE_SECONDS:
-                self._last_goodbye()
+                self.last_goodbye()
         if not self._settled:
             return HANDSHAKE if now - self._opened_at > HANDSHAKE_SECONDS else None
         if self._stalled(now):

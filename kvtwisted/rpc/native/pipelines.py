@@ -60,7 +60,7 @@ class PipelineService:
         """Take no more operations; each pipeline ends when those that it has are answered."""
         self._stopping = True
         for open_pipeline in tuple(self._open):
-            open_pipeline.stop()
+            open_pipeline.cut(_stopping())
 
     def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> _Pipeline:
         if self._stopping:
@@ -121,7 +121,7 @@ class _Pipeline:
 
     def _too_early(self, message: Message) -> bool:
         """Whether the message must wait for a later turn of the reactor; that turn is seen to."""
-        if not message[1] or self._expander.free:
+        if not message[1] or self._expander.left > 0:
             return False
         self._expander.wait(self)
         return True
@@ -164,10 +164,10 @@ class _Pipeline:
         self._expander.forget(self)
         self._closed(self)
 
-    def stop(self) -> None:
-        """Take no more operations."""
+    def cut(self, error: CallError) -> None:
+        """Take no more operations, and end with this error when those that have come are answered."""
         if not self._ended:
-            self._ended, self._error = True, _stopping()
+            self._ended, self._error = True, error
             self.go_on()
 
     # One operation after the other.
@@ -253,6 +253,7 @@ class _Pipeline:
         later = number in self._begun
         operation = self._end(number)
         if operation is not None:
+            self._stream.served()
             self._stream.send_message(pipeline.answered(operation[0], operation[1], message))
             if later:
                 self._release(operation[2].key)

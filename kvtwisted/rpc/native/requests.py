@@ -16,6 +16,7 @@ from .header_blocks import MAX_LIST_BYTES, Headers, list_bytes
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _LENGTH = re.compile(rb"[0-9]{1,15}")
+_CONTENT_TYPE = b"application/grpc"
 _ENCODINGS = (b"identity", b"gzip", b"deflate")
 
 #: gRPC's own code for a method that does not exist.
@@ -115,8 +116,12 @@ def _not_grpc(fields: dict[bytes, bytes]) -> Refusal | None:
         sentence = "" if fields[b":method"] == b"HEAD" else "this is a gRPC server: calls are POST requests"
         return Refusal(405, 0, sentence, [(b"allow", b"POST")])
     content_type = fields.get(b"content-type", b"").partition(b";")[0].rstrip().lower()
-    if content_type not in (b"application/grpc", b"application/grpc+proto"):
+    if not content_type.startswith(_CONTENT_TYPE):
         return Refusal(415, 0, "this is a gRPC server: the content-type must be application/grpc", [])
+    if content_type[len(_CONTENT_TYPE) :] not in (b"", b"+proto"):
+        # A status, since who sends this speaks gRPC: 415 is for what does not begin so. Taking it for protobuf, as some
+        # servers do, might store what nobody has sent.
+        return _status(UNIMPLEMENTED, "the content-type must be application/grpc or application/grpc+proto")
     return None
 
 

@@ -1,7 +1,8 @@
 """gRPC's answers as frames: headers, messages, and the status at the end.
 
 Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Header blocks are constant: what is in no table
-means the same on every connection at any time.
+means the same on every connection at any time. So the server's own dynamic table is empty, and nothing changes when a
+peer allows it less; but where it does, HPACK wants to hear so (`with_size_update`).
 """
 
 from __future__ import annotations
@@ -10,8 +11,18 @@ import struct
 from typing import Callable
 
 from ..errors import Code
-from .frames import DATA, END_HEADERS, END_STREAM, FRAME_HEADER, HEADERS, frame, frame_header
-from .header_blocks import Headers, encode
+from .frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEADER,
+    HEADERS,
+    LARGEST_WINDOW,
+    frame,
+    frame_header,
+    read_header,
+)
+from .header_blocks import Headers, encode, list_bytes
 
 #: Bytes in front of each message: whether it is compressed, and its length.
 MESSAGE_PREFIX = struct.Struct(">BI")
@@ -20,6 +31,11 @@ MESSAGE_PREFIX = struct.Struct(">BI")
 _OK_BLOCK = b"\x88" + b"\x0f\x10\x10application/grpc"
 _LAST = END_HEADERS | END_STREAM
 _GOOD = encode([(b"grpc-status", b"0")])
+#: The size that a peer counts for the headers that begin an answer, and for one header beside its text.
+_OK_LIST_BYTES = list_bytes([(b":status", b"200"), (b"content-type", b"application/grpc")])
+_OVERHEAD = 32
+#: "The dynamic table has no bytes" (RFC 7541, section 6.3).
+_NO_TABLE = b"\x20"
 #: The part of a frame's header that does not depend on the stream.
 _OK_START = frame_header(HEADERS, END_HEADERS, 0, len(_OK_BLOCK))[:5]
 _GOOD_START = frame_header(HEADERS, _LAST, 0, len(_GOOD))[:5]
@@ -77,17 +93,44 @@ class ConstantAnswer:
         )
 
 
-def status_frame(stream_id: int, code: Code | int, sentence: str, *, first: bool, more: Headers | None = None) -> bytes:
-    """The frame that ends a call with a status; `first` if nothing was sent before it."""
-    return frame(HEADERS, _LAST, stream_id, status_block(code, sentence, first=first, more=more))
+def status_frame(
+    stream_id: int,
+    code: Code | int,
+    sentence: str,
+    *,
+    first: bool,
+    more: Headers | None = None,
+    limit: int = LARGEST_WINDOW,
+) -> bytes:
+    """The frame that ends a call with a status; `first` if nothing was sent before it.
+
+    The sentence is cut where the list would have more than `limit` bytes, which the peer says it can take.
+    """
+    headers: Headers = [(b"grpc-status", b"%d" % code), *(more or [])]
+    room = limit - list_bytes(headers) - len(b"grpc-message") - _OVERHEAD - (_OK_LIST_BYTES if first else 0)
+    if sentence and room > 0:
+        # A percent sign and two digits are not parted.
+        text = percent_encoded(sentence)[:room]
+        cut = text.rfind(b"%", -2)
+        headers.insert(1, (b"grpc-message", text if cut < 0 or len(text) < room else text[:cut]))
+    return frame(HEADERS, _LAST, stream_id, (_OK_BLOCK if first else b"") + encode(headers))
 
 
-def status_block(code: Code | int, sentence: str, *, first: bool, more: Headers | None = None) -> bytes:
-    """The header block of `status_frame`."""
-    headers: Headers = [(b"grpc-status", b"%d" % code)]
-    if sentence:
-        headers.append((b"grpc-message", percent_encoded(sentence)))
-    return (_OK_BLOCK if first else b"") + encode(headers + (more or []))
+def with_size_update(frames: bytes) -> bytes | None:
+    """Whole frames, the first header block of which says that the server's table is empty; None if there is no block.
+
+    A peer that lowers SETTINGS_HEADER_TABLE_SIZE waits for that at the beginning of the next block (RFC 7541, section
+    4.2), whether or not the table was ever used.
+    """
+    position = 0
+    while position < len(frames):
+        word, flags, stream_id = read_header(frames, position)
+        start = position + FRAME_HEADER
+        if word & 0xFF == HEADERS:
+            changed = frame_header(HEADERS, flags, stream_id, (word >> 8) + len(_NO_TABLE)) + _NO_TABLE
+            return frames[:position] + changed + frames[start:]
+        position = start + (word >> 8)
+    return None
 
 
 def percent_encoded(sentence: str) -> bytes:

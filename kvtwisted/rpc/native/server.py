@@ -14,19 +14,19 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ...core.health import Health
-from ...security.connections import Connections
+from ...security.connections import IN_ALL, ON_TRIAL, Connections
 from ...security.gate import Gate, Visitor
 from ...security.passes import Pass
 from ...threaded.health_checks import HealthChecks
 from ...threaded.work import Work
 from ...tls.listening import over_tls
 from ..calls import Calls
-from ..errors import CallError
+from ..errors import CallError, Code
 from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..options import GrpcOptions
 from ..places import make_places
-from .connection import Connection
+from .connection import HEADERS_SECONDS, Connection
 from .interfaces import Interfaces
 from .lifetime import HANDSHAKE, REASONS, UNSENT
 from .pipelines import PipelineService
@@ -34,6 +34,7 @@ from .receiving import Budget
 from .requests import Entry
 from .sending import Backlog
 from .streaming import HealthService, ReflectionService
+from .turns import Turns
 from .unary import UnaryCalls
 
 #: Seconds between two looks at what takes too long.
@@ -45,7 +46,7 @@ _log = Logger(namespace="kvtwisted.rpc")
 class NativeGrpcServer(Factory):
     """All services of this server on HTTP/2 connections of our own. Reactor thread.
 
-    `max_response_bytes` and `request_timeout` (seconds) are asked anew for each call.
+    `max_response_bytes`, `request_timeout` (seconds) and `max_batch_keys` are asked anew for each call.
     """
 
     noisy = False
@@ -62,6 +63,7 @@ class NativeGrpcServer(Factory):
         checks: HealthChecks,
         max_response_bytes: Callable[[], int],
         request_timeout: Callable[[], float],
+        max_batch_keys: Callable[[], int],
         connections: Connections | None = None,
     ) -> None:
         """Without `connections` any number may be open."""
@@ -71,6 +73,7 @@ class NativeGrpcServer(Factory):
         self.message_limit = message_limit(options.max_request_bytes)
         self.budget = Budget(options.max_unfinished_bytes, self.seconds)
         self.backlog = Backlog(options.max_unsent_bytes)
+        self.header_turns = Turns(reactor, HEADERS_SECONDS, self.flush)
         #: Connections that were cut off, by reason (`lifetime.REASONS`), since the start.
         self.cut_off = dict.fromkeys(REASONS, 0)
         #: Those of streams that stay open.
@@ -80,13 +83,10 @@ class NativeGrpcServer(Factory):
 
         def make_calls(admitted: Pass) -> UnaryCalls:
             calls = Calls(
-                admitted.operations, admitted.admission,
-                max_response_bytes=max_response_bytes, request_timeout=request_timeout,
+                admitted, message_limit=self.message_limit, max_response_bytes=max_response_bytes,
+                request_timeout=request_timeout, max_batch_keys=max_batch_keys,
             )  # fmt: skip
-            return UnaryCalls(
-                reactor, admitted.operations, work, admitted.admission, calls,
-                message_limit=self.message_limit, max_response_bytes=max_response_bytes, flush=self.flush,
-            )  # fmt: skip
+            return UnaryCalls(reactor, work, calls, max_response_bytes=max_response_bytes, flush=self.flush)
 
         self._pipelines = PipelineService(reactor, self.places.pipeline, self.flush)
         self._interfaces = Interfaces(
@@ -94,6 +94,8 @@ class NativeGrpcServer(Factory):
             [*self._health.routes(), *self._reflection.routes()], self._revoke,
         )  # fmt: skip
         self._counted = connections
+        if connections is not None:
+            connections.of(lambda: self._connections)
         self._connections: set[Connection] = set()
         self._touched: list[Connection] = []
         self._port: Any = None
@@ -111,15 +113,23 @@ class NativeGrpcServer(Factory):
         """Calls that have not ended, on all connections."""
         return sum([connection.control.streams.count for connection in self._connections])
 
-    def start(self) -> int:
-        """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
+    def start(self, listen: Callable[[Any], Any] | None = None) -> int:
+        """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible.
+
+        `listen` makes Twisted's port of a factory where the socket is bound already, and raises OSError.
+        """
         options = self._options
-        check_address(options.host, options.port)
+        factory = over_tls(self._reactor, options.certificates, self, self._too_late)
         try:
-            factory = over_tls(self._reactor, options.certificates, self, self._too_late)
-            self._port = self._reactor.listenTCP(options.port, factory, BACKLOG, options.host)
+            if listen is not None:
+                self._port = listen(factory)
+            else:
+                check_address(options.host, options.port)
+                self._port = self._reactor.listenTCP(options.port, factory, BACKLOG, options.host)
         except CannotListenError as error:
             raise cannot_listen(options.host, options.port, str(error.socketError)) from None
+        except OSError as error:
+            raise cannot_listen(options.host, options.port, error.strerror or str(error)) from None
         self._health.start()
         self._looking.start(LOOK_SECONDS, now=False)
         return int(self._port.getHost().port)
@@ -184,9 +194,10 @@ class NativeGrpcServer(Factory):
         if self._port is None:
             return None
         address = getattr(addr, "host", "")
-        if self._counted is not None and self._counted.enter("grpc", address) is not None:
+        reason = None if self._counted is None else self._counted.enter("grpc", address)
+        if reason is not None and reason != ON_TRIAL:
             return None
-        return Connection(self, address)
+        return Connection(self, address, on_trial=reason == ON_TRIAL)
 
     def _look(self) -> None:
         now = self.seconds()
@@ -203,6 +214,12 @@ class NativeGrpcServer(Factory):
         except Exception:
             # The next look is to come all the same: all deadlines hang on it.
             _log.failure("gRPC connections could not be looked after")
+
+    def end_expired(self, wall: float) -> None:
+        """End connections whose client's certificate has ended at `wall` (Unix time, seconds)."""
+        now = self.seconds()
+        for connection in tuple(self._connections):
+            connection.end_expired(wall, now)
 
     def _relieve(self) -> None:
         """When far too many answers wait, cut those connections off that have not got on for the longest."""
@@ -223,9 +240,26 @@ class NativeGrpcServer(Factory):
     def closed(self, connection: Connection) -> None:
         """One less."""
         if self._counted is not None and connection in self._connections:
-            self._counted.leave(connection.address)
+            self._counted.leave(connection.address, connection, on_trial=connection.on_trial)
         self._connections.discard(connection)
         self._check_stopped()
+
+    def knows(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known."""
+        return self._interfaces.knows(visitor)
+
+    def administers(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known who administers the server."""
+        return self._interfaces.administers(visitor)
+
+    def refused_on_trial(self) -> CallError:
+        """One that is on trial is no administrator's; what to answer."""
+        counted = self._counted
+        assert counted is not None  # noqa: S101 - or nobody would be on trial
+        in_all = counted.refused_on_trial("grpc") == IN_ALL
+        name = "limits.max_connections" if in_all else "limits.max_connections_per_address"
+        limit = counted.limit if in_all else counted.limit_per_address
+        return CallError(Code.UNAVAILABLE, f"too many connections: {name} allows {limit}; try again")
 
     def enter(self, visitor: Visitor, path: bytes) -> Entry:
         """What the visitor finds who asks for this path. Raises CallError."""

@@ -169,6 +169,9 @@ class _Watch:
         if self._known is None:
             self.stream.finish(CallError(Code.INVALID_ARGUMENT, "the call ended without a request message"))
 
+    def cut(self, error: CallError) -> None:
+        self.stream.finish(error)
+
     def drained(self) -> None:
         status, self._next = self._next, None
         if status is not None and status != self._told:
@@ -224,6 +227,9 @@ class _ReflectionStream:
 
     def half_closed(self) -> None:
         self.stream.finish()
+
+    def cut(self, error: CallError) -> None:
+        self.stream.finish(error)
 
     def drained(self) -> None:
         self.stream.go_on()

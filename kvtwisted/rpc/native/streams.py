@@ -11,19 +11,22 @@ from functools import partial
 from typing import Callable, Protocol
 
 from ...security.gate import Visitor
+from ...security.policy import PUBLIC, rpc_requirement
 from ..errors import CallError, Code, call_error
 from .answering import Answering, Stream
 from .frames import DEFAULT_WINDOW, ConnectionFault, ErrorCode, StreamFault, window_update
-from .guard import TOKENS_PER_CALL, Guard
-from .header_blocks import HeaderBlocks, check_trailers
+from .guard import TOKENS_PER_CALL, Guard, tokens_for_headers
+from .header_blocks import FieldFault, HeaderBlocks, check_trailers
 from .receiving import Budget, Incoming, Message, Share
 from .requests import Entry, Head, Route, read_head
 from .sending import Backlog
 
 #: Streams that a peer may have open; one more is refused.
 MAX_STREAMS = 1000
-#: Tokens that a stream's fault costs: more than a call brings.
+#: Tokens that a stream's fault costs, unless it is an honest mistake: more than a call brings.
 _FAULT_TOKENS = 2 * TOKENS_PER_CALL
+#: What each frame takes of the bytes that may be late, so that crumbs do not last for ever.
+_LATE_FRAME_BYTES = 1024
 #: Bytes of DATA that are worth a frame even if they end nothing.
 _SMALL_DATA = 64
 #: Seconds that the rest of a refused request may take.
@@ -61,16 +64,29 @@ class Streams(Answering):
         self.last_id = 0
         #: Unary calls whose HEADERS came in the chunk that is being looked at, and nothing else yet.
         self.opened: dict[int, Head] = {}
+        #: Who has called last; None: nobody has.
+        self.shown: Visitor | None = None
+        #: Raises CallError unless the visitor is an administrator, while that must be shown.
+        self.on_trial: Callable[[Visitor], None] | None = None
         #: The last stream that is served, once the connection drains.
         self.last_served: int | None = None
-        #: Calls that were begun, but for those that failed or were reset: what is not open of them was answered.
-        self.begun = 0
+        #: Whether a call was let in here that is not for everybody.
+        self.known = False
+        #: The last stream before the bytes that are being looked at, and how many calls were reset that came before.
+        self.before_chunk = self._reset_later = 0
+        #: Calls that have come, and those of them that did not fail and were not reset: what is not open of the latter
+        #: was answered well.
+        self.calls = self.begun = 0
         #: Streams that may be open. Calls that were reset while they ran count as open until somebody looks again: some
         #: still run, and a peer that resets its calls (CVE-2023-44487) is not to have more running than one that waits.
         self.allowed = MAX_STREAMS
 
     def _enter(self, path: bytes, authorization: tuple[bytes, ...]) -> Entry:
-        return self._settings.enter(self.visitor._replace(authorization=authorization), path)
+        visitor = self.visitor._replace(authorization=authorization)
+        self.shown = visitor
+        if self.on_trial is not None:
+            self.on_trial(visitor)
+        return self._settings.enter(visitor, path)
 
     def begin(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         """A whole header block has come."""
@@ -81,12 +97,17 @@ class Streams(Answering):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
         if stream_id <= self.last_id:
             self.blocks.decode(block)
+            self._leads_nowhere()
             self._guard.spend()
             if stream_id not in self.resets:
                 raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that is closed")
             return
         self.last_id = stream_id
-        head = self.blocks.meaning(block)
+        try:
+            head = self.blocks.meaning(block)
+        except StreamFault:
+            self._leads_nowhere()
+            raise
         if self.last_served is not None and stream_id > self.last_served:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "the connection is closing")
         if self.allowed <= self.count < MAX_STREAMS:
@@ -99,9 +120,15 @@ class Streams(Answering):
         if head.length > 0 and end_stream:
             raise _wrong_length()
         if head.refusal is not None:
+            self._leads_nowhere()
             self.refuse(stream_id, head, end_stream, self._settings.seconds() + _LINGER_SECONDS)
         else:
+            self.known = self.known or rpc_requirement(_path(head)) != PUBLIC
             self._open(stream_id, head, end_stream)
+
+    def _leads_nowhere(self) -> None:
+        """Charge for the header block that was looked at last, if it was larger than such blocks are."""
+        self._guard.spend(tokens_for_headers(self.blocks.decoded, known=self.known))
 
     def open_all(self) -> None:
         """Make streams of the calls that are `opened`: what comes next of them is not all in this chunk."""
@@ -142,7 +169,7 @@ class Streams(Answering):
         """DATA has come, which took `size` bytes of the windows."""
         stream = self.streams.get(stream_id)
         if stream is None or not stream.open:
-            self._stray_data(stream_id)
+            self._stray_data(stream_id, size)
             return
         if len(data) < _SMALL_DATA and not end_stream:
             self._guard.spend()
@@ -165,21 +192,26 @@ class Streams(Answering):
         if end_stream and stream_id in self.streams:
             self._half_close(stream)
 
-    def _stray_data(self, stream_id: int) -> None:
+    def _stray_data(self, stream_id: int, size: int) -> None:
         if self.idle(stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
-        self._guard.spend()
-        if stream_id not in self.resets:
+        late = self.resets.get(stream_id)
+        if late is None:
+            self._guard.spend()
             raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA on a stream that is closed")
+        # What was on its way when the call was refused: no fault of the client's.
+        if late > 0:
+            self.resets[stream_id] = late - max(size, _LATE_FRAME_BYTES)
+        else:
+            self._guard.spend()
 
     def _received(self, stream: Stream, message: Message) -> None:
         if stream.handler is not None:
-            self._guard.earn(1)
             stream.first_by = float("inf")
             try:
                 stream.handler.received(message)
             except Exception as error:
-                raise call_error(error, _path(stream)) from None
+                raise call_error(error, _path(stream.head)) from None
         elif stream.message is None:
             stream.message = message
         else:
@@ -187,6 +219,7 @@ class Streams(Answering):
 
     def _trailers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         headers = self.blocks.decode(block)
+        self._leads_nowhere()
         stream = self.streams.get(stream_id)
         if stream is None or not stream.open:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that is half closed")
@@ -260,10 +293,21 @@ class Streams(Answering):
         self.begun -= 1
         super().fail(stream_id, error)
 
+    def finish(self, stream: Stream, error: CallError | None = None) -> None:
+        """See `Stream.finish`. An error earns nothing either."""
+        counted = stream.incoming is not None and not stream.failed
+        super().finish(stream, error)
+        if counted and stream.failed:
+            self.begun -= 1
+
+    def served(self) -> None:
+        """See `Stream.served`."""
+        self._guard.earn(1)
+
     def drop(self, stream_id: int) -> None:
         """A stream is over without an answer."""
         stream = self.streams.get(stream_id)
-        if stream_id in self.promised or (stream is not None and stream.incoming is not None):
+        if stream_id in self.promised or (stream is not None and stream.incoming is not None and not stream.failed):
             self.begun -= 1
         if stream_id in self.promised:
             self.allowed -= 1
@@ -290,16 +334,48 @@ class Streams(Answering):
         """RST_STREAM has come."""
         if self.idle(stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on a stream that was never opened")
-        self._guard.spend()
+        # A client gives a call up when its time is over, or nobody wants the answer any more. Who does so at once, or
+        # more often than there were calls, means something else.
+        if stream_id > self.before_chunk or self._reset_later >= self.calls:
+            self._guard.spend()
+        else:
+            self._reset_later += 1
         # Nothing that was sent before can come any more.
         self.resets.pop(stream_id, None)
         self.drop(stream_id)
 
     def fault(self, stream_id: int, fault: StreamFault) -> None:
-        """Reset a stream for what the peer did."""
-        self._guard.spend(_FAULT_TOKENS)
+        """Reset a stream for what the peer did. Of honest mistakes it is told first."""
+        if not isinstance(fault, FieldFault):
+            self._guard.spend(_FAULT_TOKENS)
+        elif stream_id not in self.streams and stream_id not in self.promised:
+            self.out.append(self.status(stream_id, Code.INVALID_ARGUMENT, str(fault)))
         self.drop(stream_id)
         self.reset(stream_id, fault.code)
+
+    def no_more(self, error: CallError, *, tell: bool) -> None:
+        """Nothing more comes of the peer. What has come whole is answered, and what has not ends.
+
+        With `tell` that is by this error; a stream of messages ends with it anyway, once those that came are answered,
+        and so does one that would go on without the peer, such as a Watch.
+        """
+        for stream in tuple(self.streams.values()):
+            was_open, stream.open = stream.open, False
+            if stream.handler is not None:
+                stream.handler.cut(error)
+            elif not was_open or stream.stream_id not in self.streams:
+                continue
+            elif tell and stream.incoming is not None:
+                self.finish(stream, error)
+            else:
+                self.drop(stream.stream_id)
+        self.opened.clear()
+
+    def drop_stuck(self) -> None:
+        """Drop the answers that wait for window, which nobody gives any more."""
+        for stream in tuple(self.streams.values()):
+            if stream.queued and (stream.window <= 0 or self.sender.window <= 0):
+                self.drop(stream.stream_id)
 
     def expire(self, now: float) -> None:
         """End the calls whose time is up."""
@@ -342,8 +418,8 @@ class Streams(Answering):
         self.touched()
 
 
-def _path(stream: Stream) -> str:
-    return stream.head.route.path if stream.head is not None and stream.head.route is not None else ""
+def _path(head: Head | None) -> str:
+    return head.route.path if head is not None and head.route is not None else ""
 
 
 def _wrong_length() -> StreamFault:

@@ -14,8 +14,7 @@ from typing import Any, Callable, NamedTuple, Protocol
 from google.protobuf.message import DecodeError
 from twisted.internet.interfaces import IReactorTime
 
-from ...core.admission import Admission
-from ...core.errors import DeadlineExceeded
+from ...core.errors import DeadlineExceeded, KvError
 from ...core.operations import Pending
 from ...core.service import Service
 from ...threaded import incidents
@@ -23,7 +22,7 @@ from ...threaded.work import Work
 from ..calls import Calls
 from ..errors import IN_MESSAGE, CallError, call_error
 from ..generated import keyvalue_pb2 as kv
-from ..messages import decompress, parse
+from ..messages import parse
 from ..methods import METHODS, Method, encoded_get_response
 from .requests import Unary
 from .responses import ConstantAnswer
@@ -58,6 +57,8 @@ class Caller(Protocol):
         """End the call with a status."""
 
 
+_SCANS = frozenset({"ScanKeys", "ScanKeyValues"})
+
 #: A call for the pool: who made it, and what it asks for.
 Job = tuple[Caller, int, Method, bytes, bool, float, int]
 
@@ -76,23 +77,19 @@ class UnaryCalls:
     def __init__(
         self,
         reactor: IReactorTime,
-        operations: Service,
         work: Work,
-        admission: Admission,
         calls: Calls,
         *,
-        message_limit: int,
         max_response_bytes: Callable[[], int],
         flush: Callable[[], None],
     ) -> None:
         """`flush` is called when calls were answered outside of any connection's own doing."""
         self._reactor = reactor
-        self._operations = operations
-        self._get_now = operations.get_now
+        self._operations: Service = calls.admitted.operations
+        self._get_now = self._operations.get_now
         self._work = work
-        self._admission = admission
+        self._admission = calls.admitted.admission
         self._calls = calls
-        self._message_limit = message_limit
         self._max_response_bytes = max_response_bytes
         self._flush = flush
         #: What answers the methods that write.
@@ -151,9 +148,14 @@ class UnaryCalls:
             self.pooled(way.method, False, streams, stream_id, message, timeout)
             return
         try:
+            if way.method.batch is not None:
+                self._calls.admitted.check_rate()
+                self._calls.check_fields(way.method, message)
             request = way.method.request.FromString(message)
         except DecodeError:
             self._undecodable(way.method, streams, stream_id, message)
+        except KvError as error:
+            self._failed(way.method, streams, stream_id, error)
         else:
             self.write(way, streams, stream_id, request, len(message), timeout)
 
@@ -246,7 +248,7 @@ class UnaryCalls:
     ) -> Job | None:
         try:
             deadline = self._deadline(timeout)
-            self._admission.enter(len(message))
+            self._calls.enter(len(message))
         except Exception as error:
             self._failed(method, streams, stream_id, error)
             return None
@@ -255,7 +257,9 @@ class UnaryCalls:
         return streams, stream_id, method, message, compressed, deadline, answer_bytes
 
     def _start(self, jobs: list[Job]) -> None:
-        done = self._work.run(partial(self._run, jobs))
+        work = partial(self._run, jobs)
+        is_scan = jobs[0][2].name in _SCANS
+        done = self._work.scan(work, self._admission) if is_scan else self._work.run(work)
         done.addCallbacks(partial(self._ran, jobs), partial(self._broke, jobs))
         done.addErrback(incidents.report, "answering")
 
@@ -269,7 +273,7 @@ class UnaryCalls:
         finally:
             # After a defect that is no Exception, a panic of the binding, those behind it were not run.
             for _, _, _, message, *_ in jobs[len(answers) + 1 :]:
-                self._admission.leave(1, len(message))
+                self._let_go(len(message))
 
     def _run_one(
         self,
@@ -281,18 +285,18 @@ class UnaryCalls:
         deadline: float,
         _: int,
     ) -> bytes | CallError:
-        size = len(message)
+        if not streams.awaited(stream_id):
+            self._let_go(len(message))
+            return b""  # the client has gone
         try:
-            if not streams.awaited(stream_id):
-                return b""  # the client has gone
-            if compressed:
-                message = decompress(message, self._message_limit)
-            return self._calls.run(method, message, deadline)
+            return self._calls.run(method, message, compressed, deadline)
         except Exception as error:
-            # Its traceback has the frames that have the message.
-            return call_error(error, method.name).with_traceback(None)
-        finally:
-            self._admission.leave(1, size)
+            return call_error(error, method.name)
+
+    def _let_go(self, size: int) -> None:
+        """A message of that size is not looked at."""
+        self._admission.leave(1, size)
+        self._calls.admitted.give_back(size)
 
     def _ran(self, jobs: list[Job], answers: list[bytes | CallError]) -> None:
         for (streams, stream_id, _, _, _, _, answer_bytes), answer in zip(jobs, answers):

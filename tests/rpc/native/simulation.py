@@ -147,7 +147,7 @@ class Simulation:
         self.server = _Server(
             self.reactor, OpenGate(self.operations, self.admission), work, self.health,
             GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),
-            max_response_bytes=lambda: 4 << 20, request_timeout=lambda: 60.0,
+            max_response_bytes=lambda: 4 << 20, request_timeout=lambda: 60.0, max_batch_keys=lambda: 10_000,
             checks=HealthChecks(self.reactor, pool, self.operations.health),
         )  # fmt: skip
         if budget is not None:

@@ -106,7 +106,9 @@ def test_others_when_a_waiting_connection_is_lost(attacked: Attacked) -> None:
             # From here on there is too little, and the one that has asked for less is the next.
             announce(lost, limit)
             lost.sync()
-            message = kv.SetRequest(key="k", value="v" * MIB).SerializeToString() + b"\x7a\x00" * (MIB // 4)
+            message = (
+                kv.SetRequest(key="k", value="v" * MIB).SerializeToString() + b"\x7a\x80\x80\x20" + bytes(MIB // 2)
+            )
             headers = half_open(other)
             stream = headers.stream_id
             other.send(headers, enveloped_start(stream, len(message)))

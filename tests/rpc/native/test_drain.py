@@ -17,8 +17,9 @@ from kvtwisted.rpc.native.connection import Connection
 from kvtwisted.rpc.native.lifetime import REASONS
 from kvtwisted.rpc.native.server import NativeGrpcServer
 
-from ..support import MIB, PATIENCE, Client, World
-from .bystander import Skew
+from ...support.reactors import on
+from ..support import MIB, PATIENCE, Client, NativeServer, World
+from .bystander import Skew, eventually
 from .peer import Peer
 
 _CHANNELS, _CALLERS = 3, 8
@@ -219,3 +220,21 @@ def test_calls_beyond_the_grace_period(world: World) -> None:
             hold.release()
         assert stream not in peer.answers
     assert set(world.stored()) == {"a"}
+
+
+def test_a_connection_ends_with_its_client_s_certificate(world: World) -> None:
+    """It is told so; what still comes on it comes from nobody."""
+    assert isinstance(world.server, NativeServer)
+    native, reactor = world.server.native, world.server.reactor
+    with Peer(world.address) as peer, Peer(world.address) as other:
+        peer.sync()
+        other.sync()
+        connections = {connection.transport.getPeer().port: connection for connection in native._connections}
+        ending = connections[peer.socket.getsockname()[1]]
+        ending._streams.visitor = ending._streams.visitor._replace(certificate_until=1000.0)
+        on(reactor, native.end_expired, 999.0)
+        assert native.connections == 2
+        on(reactor, native.end_expired, 1000.0)
+        assert goodbye(peer) == 2**31 - 1
+        eventually(lambda: native.connections == 1)
+        other.sync()

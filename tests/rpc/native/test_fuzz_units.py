@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from kvtwisted.rpc.errors import CallError
 from kvtwisted.rpc.native.frames import ConnectionFault, StreamFault
-from kvtwisted.rpc.native.header_blocks import HeaderBlocks, Headers, check_request, encode
+from kvtwisted.rpc.native.header_blocks import HeaderBlocks, Headers, checked_request, encode
 from kvtwisted.rpc.native.receiving import Budget, Incoming, Share
 from kvtwisted.rpc.native.responses import percent_encoded
 from kvtwisted.rpc.native.sending import Backlog, Outgoing, Sender
@@ -78,7 +78,7 @@ def test_remembering_blocks_never_changes_their_meaning(steps: list[tuple[str, A
                 blocks.meaning(block)
             return
         try:
-            check_request(expected)
+            expected = checked_request(expected)
         except StreamFault:
             with pytest.raises(StreamFault):
                 blocks.meaning(block)

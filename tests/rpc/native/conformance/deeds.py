@@ -72,7 +72,7 @@ def reset_by_peer(peer: Peer) -> int:
 def reset_by_server(peer: Peer) -> int:
     """A stream that the server has reset."""
     stream_id = peer.next_stream()
-    peer.send(HeadersFrame(stream_id, b"\x00\x01X\x01y", flags=["END_HEADERS"]))
+    peer.send(HeadersFrame(stream_id, b"\x83", flags=["END_HEADERS"]))
     assert peer.answer(stream_id).reset == PROTOCOL_ERROR
     return stream_id
 

@@ -28,6 +28,7 @@ from .deeds import (
     opened,
     request,
     set_request,
+    without,
 )
 from .stream_errors import ENDS_THE_STREAM
 
@@ -100,7 +101,7 @@ LATE: dict[str, Callable[[int], Sendable]] = {
 @pytest.mark.parametrize("name", LATE)
 def test_frames_that_crossed_a_reset(peer: Peer, name: str) -> None:
     """What was on its way while the server reset a stream is ignored."""
-    stream_id = request(*request_fields(SET, ("connection", "close")))(peer)
+    stream_id = request(*without(":path"))(peer)
     assert peer.answer(stream_id).reset == PROTOCOL_ERROR
     peer.send(LATE[name](stream_id))
     goes_on(peer)

@@ -1,0 +1,265 @@
+"""Reading large bodies: piece by piece, from the front, up to the first thing that cannot be right.
+
+Note [Large bodies]: a JSON parser makes objects of all that it is sent, whatever the route wants, and of 20 MB of
+`[{"":0},...]` for seconds, in which nothing else has the interpreter. What may be large here has one of three shapes:
+a few fields, one of which is a list of strings, or an object of strings, or a string. So a large body is read by these
+shapes: the first element that is no string, the first field that is unknown, the key that is one too many ends it. No
+more is read of a string than it may have. Whatever is sent, no more objects are made of it than of a good request, and
+no piece of the work keeps the interpreter for long. A pool's thread does it: see `handlers`.
+
+Each function gives what its namesake in `bodies` does, or raises an InvalidRequest with the same words as far as it has
+looked.
+"""
+
+from __future__ import annotations
+
+import re
+from codecs import utf_8_decode
+from collections.abc import Iterator, Mapping
+from json import JSONDecodeError
+from json.decoder import scanstring  # type: ignore[attr-defined]  # the stubs leave it out
+from typing import Any, Callable
+
+from ..core import strict_json
+from ..core.errors import InvalidKey, InvalidRequest, InvalidTtl, InvalidValue, TooLarge
+from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
+from ..core.strict_json import InvalidJson
+from .bodies import missing_field, shown_text, ttl_of, unknown_field, wrong_type
+
+#: Bytes that JSON may take for a byte of text: `\u0041`.
+_ESCAPE = 6
+#: Bytes that are looked at in one go.
+_PIECE = 65_536
+#: The same of a string with escapes, at first.
+_STRING_PIECE = 4096
+#: Bytes of a field's name, and of a number or word.
+_NAME, _SCALAR = 128, 128
+
+_SPACE = re.compile(rb"[ \t\r\n]*")
+_SCALAR_TEXT = re.compile(rb"[-+.0-9A-Za-z]{1,%d}" % _SCALAR)
+_CONTROL = re.compile(rb"[\x00-\x1f]")
+
+
+def set_arguments(body: bytes) -> tuple[bytes, bytes, int]:
+    """See `bodies.set_arguments`."""
+    reader = _Reader(body)
+    fields = reader.fields(
+        "set",
+        ("key", "value"),
+        {
+            "key": lambda: reader.text_of("key", InvalidKey, MAX_KEY_BYTES),
+            "value": lambda: reader.text_of("value", InvalidValue, MAX_VALUE_BYTES),
+            "ttl": reader.ttl,
+        },
+    )
+    return fields["key"], fields["value"], ttl_of(fields)
+
+
+def mset_arguments(body: bytes, max_keys: int) -> tuple[dict[bytes, bytes], int]:
+    """See `bodies.mset_arguments`; there may be `max_keys` pairs."""
+    reader = _Reader(body)
+    fields = reader.fields(
+        "mset", ("key_values",), {"key_values": lambda: reader.pairs("key_values", max_keys), "ttl": reader.ttl}
+    )
+    return fields["key_values"], ttl_of(fields)
+
+
+def keys_argument(body: bytes, route: str, max_keys: int) -> list[bytes]:
+    """See `bodies.keys_argument`; there may be `max_keys`."""
+    reader = _Reader(body)
+    keys: list[bytes] = reader.fields(route, ("keys",), {"keys": lambda: reader.strings("keys", max_keys)})["keys"]
+    return keys
+
+
+class _Reader:
+    """What is left of one body."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def fields(self, route: str, required: tuple[str, ...], read: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        """The one object that the body is; `read` has what reads each field's value."""
+        if self._data.startswith(b"\xef\xbb\xbf"):
+            strict_json.decode_utf8(self._data[:3])
+        self._must_be("{", "body", InvalidRequest)
+        result: dict[str, Any] = {}
+        for name in self._names():
+            if name in result:
+                raise _duplicate(name)
+            if name not in read:
+                raise unknown_field(name, route, tuple(read))
+            result[name] = read[name]()
+        self._skip_space()
+        if self._at != len(self._data):
+            raise self._wrong("Extra data")
+        for name in required:
+            if name not in result:
+                raise missing_field(name, route, required)
+        return result
+
+    def strings(self, field: str, limit: int) -> list[bytes]:
+        """An array of keys."""
+        self._must_be("[", field, InvalidRequest)
+        result: list[bytes] = []
+        if self._is_next(b"]"):
+            return result
+        while True:
+            if len(result) == limit:
+                raise _too_many(field, limit)
+            result.append(self.text_of(f"{field}[{len(result)}]", InvalidKey, MAX_KEY_BYTES))
+            if self._is_next(b"]"):
+                return result
+            self._separate()
+
+    def pairs(self, field: str, limit: int) -> dict[bytes, bytes]:
+        """An object of keys and values."""
+        self._must_be("{", field, InvalidRequest)
+        result: dict[bytes, bytes] = {}
+        for key in self._names(f"{field}: key", MAX_KEY_BYTES):
+            encoded = key.encode()
+            if encoded in result:
+                raise _duplicate(key)
+            if len(result) == limit:
+                raise _too_many(field, limit)
+            result[encoded] = self.text_of(f"{field}[{shown_text(key)}]", InvalidValue, MAX_VALUE_BYTES)
+        return result
+
+    def text_of(self, field: str, error: type[InvalidRequest], limit: int) -> bytes:
+        """A string of about `limit` bytes at most, which `core.limits` checks exactly."""
+        self._must_be('"', field, error)
+        return self._string(field, error, limit)
+
+    def ttl(self) -> object:
+        """A number, or what was sent in its place."""
+        self._skip_space()
+        found = _SCALAR_TEXT.match(self._data, self._at)
+        if found is None:
+            raise InvalidTtl(wrong_type("ttl", "a whole number of seconds", self._kind()))
+        self._at = found.end()
+        return strict_json.loads(found[0])
+
+    def _names(self, field: str = "body", limit: int = _NAME) -> Iterator[str]:
+        """The names of the object that has begun; whoever asks for the next has read the value."""
+        if self._is_next(b"}"):
+            return
+        while True:
+            if not self._is_next(b'"'):
+                raise self._wrong("Expecting property name enclosed in double quotes")
+            name = self._string(field, InvalidKey if limit == MAX_KEY_BYTES else InvalidRequest, limit)
+            if not self._is_next(b":"):
+                raise self._wrong("Expecting ':' delimiter")
+            yield name.decode()
+            if self._is_next(b"}"):
+                return
+            self._separate()
+
+    def _string(self, field: str, error: type[InvalidRequest], limit: int) -> bytes:
+        """What is left of a string whose quote has been read."""
+        data, start = self._data, self._at
+        end = data.find(b'"', start, start + limit * _ESCAPE + 1)
+        if end < 0:
+            if len(data) - start <= limit * _ESCAPE:
+                raise self._wrong("Unterminated string starting at", start - 1)
+            raise _too_long(field, error, limit)
+        text = data[start:end]
+        if b"\\" in text:
+            return self._escaped(field, error, limit)
+        self._at = end + 1
+        if (control := _CONTROL.search(text)) is not None:
+            raise self._wrong("Invalid control character at", start + control.start())
+        if not text.isascii():
+            self._check_utf8(text, start)
+        return text
+
+    def _escaped(self, field: str, error: type[InvalidRequest], limit: int) -> bytes:
+        """The same for one with escapes, where the first quote need not be the end."""
+        data, start, most = self._data, self._at, limit * _ESCAPE + 1
+        size = min(_STRING_PIECE, most)
+        while True:
+            piece = data[start : start + size]
+            try:
+                text, _ = utf_8_decode(piece, "strict", False)
+            except UnicodeDecodeError as reason:
+                raise _bad_utf8(data, start + reason.start) from None
+            try:
+                value, end = scanstring(text, 0, True)
+                break
+            except JSONDecodeError as reason:
+                if size == most or len(piece) < size:
+                    if len(piece) == size and reason.msg.startswith("Unterminated"):
+                        raise _too_long(field, error, limit) from None
+                    raise self._wrong(reason.msg, start + len(text[: reason.pos].encode())) from None
+                size = min(size * 8, most)
+        self._at = start + len(text[:end].encode())
+        try:
+            encoded: bytes = value.encode()
+        except UnicodeEncodeError as reason:
+            raise strict_json.lone_surrogate(f"{ord(value[reason.start]):04X}") from None
+        return encoded
+
+    def _must_be(self, opener: str, field: str, error: type[InvalidRequest]) -> None:
+        if not self._is_next(opener.encode()):
+            wanted = {"{": "an object", "[": "an array", '"': "a string"}[opener]
+            raise error(wrong_type(field, wanted, self._kind()))
+
+    def _kind(self) -> object:
+        """Something of the type of the value that comes next; raises InvalidJson where none can begin."""
+        samples: dict[bytes, object] = {b"{": {}, b"[": [], b'"': "", b"t": True, b"f": False, b"n": None}
+        first = self._data[self._at : self._at + 1]
+        if first in samples:
+            return samples[first]
+        if first and first in b"-0123456789":
+            return 0
+        raise self._wrong("Expecting value")
+
+    def _separate(self) -> None:
+        if not self._is_next(b","):
+            raise self._wrong("Expecting ',' delimiter")
+
+    def _is_next(self, character: bytes) -> bool:
+        """Whether it comes next, behind any space; then it has been read."""
+        if self._data[self._at : self._at + 1] != character:
+            self._skip_space()
+            if self._data[self._at : self._at + 1] != character:
+                return False
+        self._at += 1
+        return True
+
+    def _skip_space(self) -> None:
+        data, at = self._data, self._at
+        while True:
+            end = _SPACE.match(data, at, at + _PIECE).end()  # type: ignore[union-attr]  # it matches nothing, too
+            if end < at + _PIECE:
+                break
+            at = end
+        self._at = end
+
+    def _check_utf8(self, text: bytes, start: int) -> None:
+        try:
+            text.decode()
+        except UnicodeDecodeError as reason:
+            raise _bad_utf8(self._data, start + reason.start) from None
+
+    def _wrong(self, what: str, at: int | None = None) -> InvalidJson:
+        at = self._at if at is None else at
+        line = self._data.count(b"\n", 0, at) + 1
+        column = at - self._data.rfind(b"\n", 0, at)
+        return InvalidJson(f"invalid JSON at line {line} column {column}: {what}")
+
+
+def _bad_utf8(data: bytes, at: int) -> InvalidJson:
+    return InvalidJson(f"invalid UTF-8 at byte {at} (0x{data[at]:02x})")
+
+
+def _duplicate(name: str) -> InvalidJson:
+    return InvalidJson(f"duplicate key {shown_text(name)}")
+
+
+def _too_many(field: str, limit: int) -> TooLarge:
+    return TooLarge(f"{field}: too many: more than {limit} keys were sent, limits.max_batch_keys is {limit}")
+
+
+def _too_long(field: str, error: type[InvalidRequest], limit: int) -> InvalidRequest:
+    kind = TooLarge if error is InvalidValue else error
+    return kind(f"{field}: too long: more than {limit} bytes were sent, the limit is {limit} bytes")

@@ -1,0 +1,301 @@
+"""Where lines of logs end up: a file that others may touch too, or a stream such as standard output.
+
+One thread at a time uses a sink, and may be held up by it for as long as the disk or the reader likes.
+
+Note [Files that others touch]: a log file belongs to its readers as much as to the server. logrotate moves it, or
+copies it and cuts it to nothing; somebody removes it to have room; a disk fills up in the middle of a line. So it is
+opened for appending, which leaves no hole in a file that was cut; whole lines go out in one call; and before each batch
+the path is looked at: a file that is no longer the one at its path is left for that one. A path without a file gets a
+new one, but while the old file can still be found under another name it is given a moment: logrotate is about to make
+the new file, with the mode it was told. Nothing is ever closed before its successor is open.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import accumulate
+from time import monotonic
+from typing import Callable, Protocol
+
+#: Seconds for which a file that was moved is still written to while no other has taken its place.
+MOVED_SECONDS = 1.0
+#: Seconds until a rotation that failed is tried again.
+ROTATION_SECONDS = 5.0
+#: Bytes of one write at most, so that what a disk hangs on is little.
+_MAX_WRITE = 1 << 20
+
+
+class Sink(Protocol):
+    """One thread at a time."""
+
+    #: Why something is not as it should be although lines are written, or empty.
+    trouble: str
+
+    def open(self) -> None:
+        """Be ready to write. Raises OSError. Once; may block."""
+
+    def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
+        """Write whole lines, or only see to it that it could be; how many were written, why not the rest. May block."""
+
+    def reopen(self) -> None:
+        """Do not rely on what is open. Any thread; takes effect before the next line."""
+
+    def rotate(self) -> None:
+        """Put aside what was written so far. Any thread; takes effect before the next line."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class FileSink:
+    """Appends to a path, and rotates what is there by size. Note [Files that others touch]."""
+
+    def __init__(self, path: str, max_bytes: int, max_files: int, seconds: Callable[[], float] = monotonic) -> None:
+        """A regular file never has more than `max_bytes`, unless it is one line; so many old ones are kept."""
+        self._path = os.path.abspath(path)
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._seconds = seconds
+        self._fd = -1
+        self._reopen = self._rotate_now = False
+        self._moved: float | None = None
+        # Whether the file may end in the middle of a line.
+        self._torn = False
+        self._size = 0
+        self._regular = False
+        self._rotate_from = 0.0
+        self.trouble = ""
+
+    def open(self) -> None:
+        """See `Sink.open`."""
+        if self._fd < 0:
+            self._open()
+
+    def _open(self) -> None:
+        """Open the path in place of what is open. A folder that is not there any more is made."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY
+        try:
+            fd = os.open(self._path, flags, 0o666)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+            fd = os.open(self._path, flags, 0o666)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._moved, self._reopen = fd, None, False
+        status = os.fstat(fd)
+        self._regular, self._size = stat.S_ISREG(status.st_mode), status.st_size
+        self._torn = self._regular and self._size > 0 and not self._ends_a_line()
+
+    def reopen(self) -> None:
+        """See `Sink.reopen`."""
+        self._reopen = True
+
+    def rotate(self) -> None:
+        """See `Sink.rotate`."""
+        self._rotate_now = True
+
+    def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
+        """See `Sink.write`. Without lines it is only seen to that the file is there."""
+        written = 0
+        # Where each line begins, and the last ends.
+        places = [0, *accumulate(map(len, lines))]
+        try:
+            self._look()
+            while written < len(lines):
+                written += self._write_some(lines, places, written)
+        except _Partly as partly:
+            return written + partly.lines, partly.error
+        except OSError as error:
+            return written, error
+        return written, None
+
+    def close(self) -> None:
+        """See `Sink.close`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _look(self) -> None:
+        """See to it that the open file is the one at the path."""
+        if self._fd < 0 or self._reopen:
+            self._open_or_keep()
+        status = os.fstat(self._fd)
+        try:
+            there: os.stat_result | None = os.stat(self._path)
+        except OSError:
+            there = None
+        if there is not None and os.path.samestat(there, status):
+            self._moved = None
+        elif there is not None or not status.st_nlink:
+            self._open_or_keep()
+        elif self._moved is None:
+            self._moved = self._seconds()
+        elif self._seconds() - self._moved >= MOVED_SECONDS:
+            self._open_or_keep()
+        status = os.fstat(self._fd)
+        if status.st_size != self._size:
+            # Somebody cut it, or wrote to it.
+            self._size = status.st_size
+            self._torn = self._torn and self._size > 0
+        if self._rotate_now:
+            self._rotate_now = False
+            if self._regular and self._size:
+                self._rotate()
+
+    def _open_or_keep(self) -> None:
+        """Open the path; where that cannot be, a file that is still somewhere is better than none."""
+        try:
+            self._open()
+        except OSError as error:
+            if self._fd < 0 or not os.fstat(self._fd).st_nlink:
+                raise
+            self._moved = self._seconds()
+            self.trouble = f"cannot be opened anew: {error.strerror}"
+        else:
+            self.trouble = ""
+
+    def _write_some(self, lines: Sequence[bytes], places: Sequence[int], start: int) -> int:
+        """Write as many lines from `start` on as one call and this file may take, at least one; how many."""
+        limit = _MAX_WRITE
+        if self._regular and self._may_rotate():
+            if self._size and self._size + len(lines[start]) > self._max_bytes:
+                self._rotate()
+            if self._may_rotate():
+                limit = min(limit, self._max_bytes - self._size)
+        end = max(bisect_right(places, places[start] + limit, start) - 1, start + 1)
+        before = b"\n" if self._torn else b""
+        ends = [place - places[start] + len(before) for place in places[start + 1 : end + 1]]
+        self._put(before + b"".join(lines[start:end]), ends)
+        return end - start
+
+    def _put(self, data: bytes, ends: Sequence[int]) -> None:
+        """Write `data`, whose lines end at `ends`. Raises _Partly with how many of them are whole in the file."""
+        size, done = self._size, 0
+        view = memoryview(data)
+        try:
+            while done < len(data):
+                done += _write(self._fd, view[done:])
+        except OSError as error:
+            whole = bisect_right(ends, done)
+            kept = ends[whole - 1] if whole else 0
+            if done > kept:
+                done = self._take_back(size, done, kept)
+                self._torn = done > kept
+            self._size = size + done
+            raise _Partly(whole, error) from None
+        self._size = size + done
+        self._torn = False
+
+    def _take_back(self, size: int, done: int, kept: int) -> int:
+        """Cut off half a line; how much is in the file afterwards of what was written to it when it had `size`."""
+        with suppress(OSError):
+            # Only where nobody has touched it meanwhile.
+            if self._regular and os.fstat(self._fd).st_size == size + done:
+                os.ftruncate(self._fd, size + kept)
+                return kept
+        return done
+
+    def _may_rotate(self) -> bool:
+        return self._seconds() >= self._rotate_from
+
+    def _rotate(self) -> None:
+        """Put the file aside. What keeps it from that is `trouble`, and the file is written on for a while."""
+        status = os.fstat(self._fd)
+        try:
+            if not os.path.samestat(os.stat(self._path), status):
+                return  # the next look finds out
+            numbers = self._numbers()
+            for number in numbers:
+                if number > self._max_files:
+                    os.remove(f"{self._path}.{number}")
+            # Those up to the first gap move on. One that was made by a rotation that failed half way is used again.
+            last = 1
+            while last in numbers and last < self._max_files:
+                last += 1
+            for number in range(last - 1, 0, -1):
+                os.rename(f"{self._path}.{number}", f"{self._path}.{number + 1}")
+            os.rename(self._path, f"{self._path}.1")
+            self._open()
+            with suppress(OSError):
+                os.fchmod(self._fd, stat.S_IMODE(status.st_mode))
+            self.trouble = ""
+        except OSError as error:
+            self._rotate_from = self._seconds() + ROTATION_SECONDS
+            self.trouble = f"cannot be rotated: {error.strerror}"
+
+    def _numbers(self) -> set[int]:
+        """Of the old files."""
+        folder, name = os.path.split(self._path)
+        suffixes = [entry[len(name) + 1 :] for entry in os.listdir(folder) if entry.startswith(f"{name}.")]
+        return {int(suffix) for suffix in suffixes if suffix.isdecimal() and suffix[0] != "0"}
+
+    def _ends_a_line(self) -> bool:
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) == b"\n"
+        except OSError:
+            return True  # not to be known
+
+
+class StreamSink:
+    """Writes to a descriptor that the process was given, such as standard output."""
+
+    trouble = ""
+
+    def __init__(self, fd: int) -> None:
+        """Uses a duplicate of `fd`, so that nobody else can close it or have its number. Raises OSError."""
+        self._fd = os.dup(fd)
+        self._torn = False
+
+    def open(self) -> None:
+        """Nothing to do."""
+
+    def reopen(self) -> None:
+        """Nobody but who started the process could."""
+
+    def rotate(self) -> None:
+        """There is nothing to put aside."""
+
+    def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
+        """See `Sink.write`. A reader that does not read is waited for."""
+        if not lines:
+            return 0, None
+        view = memoryview((b"\n" if self._torn else b"") + b"".join(lines))
+        done = 0
+        try:
+            while done < len(view):
+                done += _write(self._fd, view[done : done + _MAX_WRITE])
+        except OSError as error:
+            ends = [end + self._torn for end in accumulate(map(len, lines))]
+            whole = bisect_right(ends, done)
+            self._torn = done > (ends[whole - 1] if whole else 0)
+            return whole, error
+        self._torn = False
+        return len(lines), None
+
+    def close(self) -> None:
+        """See `Sink.close`."""
+        os.close(self._fd)
+
+
+class _Partly(Exception):
+    def __init__(self, lines: int, error: OSError) -> None:
+        self.lines = lines
+        self.error = error
+
+
+def _write(fd: int, data: memoryview) -> int:
+    while True:
+        try:
+            return os.write(fd, data)
+        except BlockingIOError:
+            # Somebody who has the descriptor too made it one that does not wait.
+            waiting = select.poll()
+            waiting.register(fd, select.POLLOUT)
+            waiting.poll()

@@ -1,0 +1,288 @@
+"""The writers of logs: each log has a thread of its own, the only one that ever waits for its file.
+
+Whoever logs adds a line and goes on. A disk that hangs, a pipe that nobody reads or a full file system therefore holds
+up one log, and nothing else. What waits is bounded; what is lost is counted, and said in the log itself once it can be
+written again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from time import monotonic
+
+from twisted.logger import Logger
+
+from .log_sinks import FileSink, Sink
+
+#: Bytes of lines that wait for each log at most, and what a line counts besides its own. What the log's thread has
+#: taken already counts by itself.
+MAX_BYTES, LINE_BYTES = 32 << 20, 64
+#: Seconds between two looks at a log: its file, and lines that are gathered.
+LOOK_SECONDS = 1.0
+#: Seconds until what failed is tried again.
+RETRY_SECONDS = 1.0
+#: Seconds without an end of one write after which the log counts as stuck.
+STUCK_SECONDS = 5.0
+#: Seconds that a start waits for a log to be open; and that a start, or a stop, waits for all logs to be written.
+OPEN_SECONDS = 2.0
+CLOSE_SECONDS = 1.5
+
+_log = Logger(namespace="kvtwisted")
+
+#: Makes the line that says how many are missing at its place.
+LinesLost = Callable[[int], bytes]
+
+
+class LogWriter:
+    """One log, and its thread from `start` to `close`. Any thread, unless said."""
+
+    def __init__(self, name: str, sink: Sink, lines_lost: LinesLost) -> None:
+        """`name` is for people."""
+        self.name = name
+        self._sink = sink
+        self._lines_lost = lines_lost
+        self._waiting: list[bytes] = []
+        self._bytes = 0
+        self._backlog: list[bytes] = []
+        self._room = MAX_BYTES
+        # Free while there is something to do. Not an Event: who sets one holds its lock for a moment, and a signal's
+        # handler, or a finalizer, that logs just then would wait for itself.
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._closing = threading.Event()
+        self._opened = threading.Event()
+        self._open_error: OSError | None = None
+        self._lock = threading.RLock()
+        self._busy: float | None = None
+        self._failure = ""
+        self._said = ""
+        # Lost since the log said so.
+        self._unsaid = 0
+        #: Lines that were not written and never will be.
+        self.dropped = 0
+        self._thread: threading.Thread | None = None
+
+    # Whoever logs.
+
+    def add(self, line: bytes) -> None:
+        """Have `line`, which ends in a line feed, written at once. Never blocks.
+
+        What is added before `start` waits for it; after `end` nothing is kept.
+        """
+        self.gather(line)
+        self._nudge()
+
+    def gather(self, line: bytes) -> None:
+        """The same within LOOK_SECONDS: for many lines. A tenth of a microsecond."""
+        # Two threads at once may count wrong; it begins anew with each batch.
+        self._bytes = size = self._bytes + len(line) + LINE_BYTES
+        if size <= self._room:
+            self._waiting.append(line)
+        else:
+            self._drop(1)
+
+    # Whoever looks after it.
+
+    def start(self) -> None:
+        """Open the log and begin to write. Raises OSError when that is known within OPEN_SECONDS."""
+        # Made only now: Python takes one that was made before a fork for one that has ended.
+        self._thread = threading.Thread(target=self._run, name=f"log-{self.name}", daemon=True)
+        self._thread.start()
+        if self._opened.wait(OPEN_SECONDS) and self._open_error is not None:
+            self._thread.join()
+            raise self._open_error
+
+    def reopen(self) -> None:
+        """Open the file at its path anew, before the next line."""
+        self._sink.reopen()
+        self._nudge()
+
+    def rotate(self) -> None:
+        """Put aside the file as it is now, before the next line."""
+        self._sink.rotate()
+        self._nudge()
+
+    @property
+    def waiting(self) -> int:
+        """Lines that are not written yet."""
+        return len(self._waiting) + len(self._backlog)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a write has not ended for STUCK_SECONDS."""
+        busy = self._busy
+        return busy is not None and monotonic() - busy > STUCK_SECONDS
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it hangs, or the last write failed."""
+        return bool(self._failure) or self.hangs
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the log, as a sentence, or empty."""
+        if self.hangs:
+            return f"{self.name} takes no lines: a write to it does not end"
+        if self._failure:
+            return f"{self.name} cannot be written: {self._failure}"
+        return f"{self.name} {self._sink.trouble}" if self._sink.trouble else ""
+
+    def end(self) -> None:
+        """Take no more lines, and write those that wait."""
+        self._room = 0
+        self._closing.set()
+        self._nudge()
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """`end`, and wait at most so long for it. What is not written then never will be, and is counted."""
+        self.end()
+        if self._thread is not None:
+            self._thread.join(max(seconds, 0))
+
+    def settle(self, seconds: float) -> None:
+        """Wait until everything is written, at most so long. A log that was never started is written here and now."""
+        if self._thread is None:
+            self._write()
+            return
+        deadline = monotonic() + seconds
+        while self.waiting and self._thread.is_alive() and monotonic() < deadline:
+            self._nudge()
+            # No sleep: libfaketime 0.9.10 makes an error of it.
+            self._closing.wait(0.002)
+
+    def _nudge(self) -> None:
+        if self._wake.locked():
+            with suppress(RuntimeError):  # another thread was faster
+                self._wake.release()
+
+    # Its thread.
+
+    def _run(self) -> None:
+        self._busy = monotonic()
+        try:
+            self._sink.open()
+        except OSError as error:
+            self._open_error = error
+            self._room = 0
+            return
+        finally:
+            self._busy = None
+            self._opened.set()
+        while not self._closing.is_set():
+            self._wake.acquire(timeout=LOOK_SECONDS)
+            self._write()
+            if self._failure:
+                self._closing.wait(RETRY_SECONDS)
+        self._write()
+        if not self._failure:
+            self._write()  # what was added meanwhile
+        self._drop(self.waiting)
+        self._sink.close()
+
+    def _write(self) -> None:
+        if not self._backlog:
+            self._take()
+        self._busy = monotonic()
+        try:
+            written, error = self._sink.write(self._backlog)
+        except Exception:  # a defect, which must not end the log
+            written, error = len(self._backlog), None
+            self._drop(written)
+            _log.failure("{name}: lines could not be written", name=self.name)
+        finally:
+            self._busy = None
+        del self._backlog[:written]
+        if error is None:
+            self._failure = ""
+        else:
+            self._failure = error.strerror or str(error)
+            self._sink.reopen()
+        self._say()
+
+    def _take(self) -> None:
+        waiting = self._waiting
+        # Cut off the front instead of changing the list: another thread may be about to append to this one.
+        count = len(waiting)
+        self._backlog = waiting[:count]
+        del waiting[:count]
+        self._bytes = 0
+        with self._lock:
+            lost, self._unsaid = self._unsaid, 0
+        if lost:
+            # What was lost came after all that waited.
+            self._backlog.append(self._lines_lost(lost))
+
+    def _drop(self, lines: int) -> None:
+        with self._lock:
+            self.dropped += lines
+            self._unsaid += lines
+
+    def _say(self) -> None:
+        """Tell the other logs of a change, once."""
+        trouble = self.trouble
+        if trouble == self._said:
+            return
+        self._said = trouble
+        if trouble:
+            _log.error("{trouble}", trouble=trouble)
+        else:
+            _log.info("{name} is written again", name=self.name)
+
+
+class LogWriters:
+    """All logs of the server. Reactor thread, unless said."""
+
+    def __init__(self) -> None:
+        self._writers: dict[str, LogWriter] = {}
+        self._hanging: set[str] = set()
+
+    def add(self, label: str, writer: LogWriter) -> LogWriter:
+        """One more; `label` is what metrics call it."""
+        self._writers[label] = writer
+        return writer
+
+    def open(self, label: str, path: str, lines_lost: LinesLost, *, max_bytes: int, max_files: int) -> LogWriter:
+        """Start one for the file at `path`. Raises OSError."""
+        writer = LogWriter(f"{label}.log", FileSink(path, max_bytes, max_files), lines_lost)
+        writer.start()
+        return self.add(label, writer)
+
+    @property
+    def all(self) -> Mapping[str, LogWriter]:
+        """By label."""
+        return self._writers
+
+    def reopen(self) -> None:
+        """See `LogWriter.reopen`."""
+        for writer in self._writers.values():
+            writer.reopen()
+
+    def troubles(self) -> list[str]:
+        """What is wrong with any of them. Any thread."""
+        return [writer.trouble for writer in list(self._writers.values()) if writer.trouble]
+
+    def look(self) -> None:
+        """Say, once, which logs hang, and which no longer do: they cannot do so themselves."""
+        hanging = {writer.name for writer in self._writers.values() if writer.hangs}
+        for name in sorted(hanging - self._hanging):
+            _log.error("{name} takes no lines: a write to it does not end", name=name)
+        for name in sorted(self._hanging - hanging):
+            _log.info("{name} is written again", name=name)
+        self._hanging = hanging
+
+    def settle(self) -> None:
+        """Wait until all that was logged so far is written; CLOSE_SECONDS at most for all. Blocks."""
+        deadline = monotonic() + CLOSE_SECONDS
+        for writer in self._writers.values():
+            writer.settle(deadline - monotonic())
+
+    def close(self, *labels: str) -> None:
+        """Write what waits of those logs, and no more of them; CLOSE_SECONDS at most for all. Blocks."""
+        writers = [self._writers[label] for label in labels if label in self._writers]
+        for writer in writers:
+            writer.end()
+        deadline = monotonic() + CLOSE_SECONDS
+        for writer in writers:
+            writer.close(deadline - monotonic())

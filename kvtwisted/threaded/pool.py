@@ -1,0 +1,44 @@
+"""Work in a pool of threads, whose failures hold nothing of those threads."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from ..core.frames import without_frames
+
+T = TypeVar("T")
+
+
+def defer_to_pool(
+    reactor: IReactorFromThreads, pool: ThreadPool, call: Callable[..., T], *args: Any, **kwargs: Any
+) -> Deferred[T]:
+    """Run `call` in a thread of the pool. The failure of the Deferred has its traceback as text alone.
+
+    Twisted's worker has the failure in a variable of a frame that the traceback would hold; what that does is told by
+    Note [An error that is kept]. Reactor thread.
+    """
+    # A Deferred that is given a failure as its result has failed.
+    result: Deferred[Any] = deferToThreadPool(reactor, pool, _outcome, call, *args, **kwargs)
+    return result
+
+
+def caught() -> Failure:
+    """The exception that is being handled, as a failure that may be kept: its traceback is text. Any thread."""
+    failure = Failure()
+    failure.cleanFailure()
+    if failure.value is not None:
+        without_frames(failure.value)
+    return failure
+
+
+def _outcome(call: Callable[..., T], *args: Any, **kwargs: Any) -> T | Failure:
+    try:
+        return call(*args, **kwargs)
+    except BaseException:
+        return caught()

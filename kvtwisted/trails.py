@@ -1,0 +1,72 @@
+"""The part of the assembly that knows which trail goes to which file: audit.log, writes.log and access.log."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Callable
+
+from .config.settings import Settings
+from .log_writer import LinesLost, LogWriter, LogWriters
+from .security import audit
+from .security.audit import Audit, Auditing, Floods
+
+#: Changes of the configuration and batches of eviction that have a line each at once.
+_CHANGES_BURST = 100
+
+
+class Trails:
+    """From `open` to `close`; without a folder in the settings, or where nobody asks for one, all is forgotten."""
+
+    def __init__(self, settings: Settings, writers: LogWriters) -> None:
+        self._settings = settings
+        self._writers = writers
+        #: Who changed what, and who was turned away.
+        self.audit: Auditing = Audit(_forget)
+        #: The same, of what clients can cause as often as they like.
+        self.evictions, self._changes, self._refusals = Floods(self.audit), Floods(self.audit), Floods(self.audit)
+        #: Each write, where that is asked for.
+        self.writes: Auditing = Audit(_forget)
+        #: Takes a line for each HTTP request, where that is asked for.
+        self.access: Callable[[bytes], None] | None = None
+
+    def open(self) -> None:
+        """Open the files. Raises OSError."""
+        if not self._settings.logging.directory:
+            return
+        self.audit = Audit(self._open("audit", audit.lines_lost).add)
+        self.evictions = Floods(self.audit, each_burst=_CHANGES_BURST)
+        self._changes = Floods(self.audit, each_burst=_CHANGES_BURST)
+        self._refusals = Floods(self.audit)
+        if self._settings.security.audit_writes:
+            self.writes = Audit(self._open("writes", audit.lines_lost).gather)
+        if self._settings.logging.access:
+            self.access = self._open("access", _requests_lost).gather
+
+    def configuration(self, event: str, who: str, facts: Mapping[str, object]) -> None:
+        """See `config.manager.Auditor`."""
+        (self._refusals if event == "config_refused" else self._changes).record(event, who, **facts)
+
+    def tell(self, *, at_once: bool = False) -> None:
+        """See `Floods.tell`."""
+        for floods in (self.evictions, self._changes, self._refusals):
+            floods.tell(at_once=at_once)
+
+    def close(self) -> None:
+        """Write what is left, and no more. Blocks, a second or two at most."""
+        self.tell(at_once=True)
+        self._writers.close("audit", "writes", "access")
+
+    def _open(self, name: str, lines_lost: LinesLost) -> LogWriter:
+        settings = self._settings.logging
+        path = os.path.join(settings.directory, f"{name}.log")
+        return self._writers.open(name, path, lines_lost, max_bytes=settings.max_bytes, max_files=settings.max_files)
+
+
+def _forget(line: bytes) -> None:
+    """Nobody asks for it."""
+
+
+def _requests_lost(lines: int) -> bytes:
+    return json.dumps({"lines_lost": lines}).encode() + b"\n"

@@ -1,0 +1,221 @@
+"""Large bodies: read as small ones are, and refused at the first thing that cannot be right."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Callable
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from kvtwisted.core.errors import InvalidRequest
+from kvtwisted.http import bodies, large_bodies
+
+MANY = 100
+Reader = Callable[[bytes], Any]
+#: What reads small bodies, and large ones.
+READERS: dict[str, tuple[Reader, Reader]] = {
+    "set": (bodies.set_arguments, large_bodies.set_arguments),
+    "mset": (lambda body: bodies.mset_arguments(body, MANY), lambda body: large_bodies.mset_arguments(body, MANY)),
+    "mget": (
+        lambda body: bodies.keys_argument(body, "mget", MANY),
+        lambda body: large_bodies.keys_argument(body, "mget", MANY),
+    ),
+}
+
+
+def outcome(read: Reader, body: bytes) -> Any:
+    """What it gives, or what it refuses with."""
+    try:
+        return read(body)
+    except InvalidRequest as error:
+        return error
+
+
+GOOD = {
+    "set": [
+        b'{"key":"k","value":"v"}',
+        b' {\t"ttl" : 5 ,\r\n"value": "" , "key":"a/b" } ',
+        '{"key":"é","value":"😀"}'.encode(),
+        rb'{"key":"\ud83d\ude00","value":"\u0000\"\\\/\b"}',
+        b'{"key":"k","value":"' + b'\\"' * 200_000 + b'","ttl":0}',
+        b'{"key":"k","value":"' + "é\\n".encode() * 9_000 + b'"}',
+    ],
+    "mset": [
+        b'{"key_values":{}}',
+        b'{"key_values":{"a":"1","b":"2"},"ttl":9}',
+        b'{"ttl":1,"key_values":{"a":"\\u0041"}}',
+    ],
+    "mget": [b'{"keys":[]}', b'{"keys":["b","a","b"]}', b'{ "keys" : [ "a" , "\\n" ] }', '{"keys":["ключ"]}'.encode()],
+}
+
+
+@pytest.mark.parametrize(("route", "body"), [(route, body) for route, some in GOOD.items() for body in some])
+def test_good_bodies(route: str, body: bytes) -> None:
+    """They mean the same, however large they are."""
+    small, large = READERS[route]
+    assert large(body) == small(body)
+
+
+BAD = {
+    "set": [
+        b"",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"5",
+        b"{",
+        b'{"key"',
+        b'{"key":',
+        b'{"key":"k"',
+        b'{"key":"k","value":"v"}x',
+        b"\xef\xbb\xbf{}",
+        b'{"key":"k","value":"v",}',
+        b'{"key":"k" "value":"v"}',
+        b'{key:"k"}',
+        b'{"key":1,"value":"v"}',
+        b'{"key":"k","value":null}',
+        b'{"key":"k"}',
+        b'{"value":"v"}',
+        b'{"key":"k","value":"v","x":1}',
+        b'{"key":"k","key":"k","value":"v"}',
+        b"{}",
+        b'{"key":"k","value":"v","ttl":5.0}',
+        b'{"key":"k","value":"v","ttl":"5"}',
+        b'{"key":"k","value":"v","ttl":null}',
+        b'{"key":"k","value":"v","ttl":NaN}',
+        b'{"key":"k","value":"v","ttl":[]}',
+        b'{"key":"k","value":"v","ttl":05}',
+        b'{"key":"k","value":"\n"}',
+        b'{"key":"k","value":"\xff"}',
+        rb'{"key":"k","value":"\x"}',
+        rb'{"key":"k","value":"\ud800"}',
+        b'{"key":"k","value":"v\\"}',
+        b'{"key":"k","value":"v',
+        b'{"key":"k","value":}',
+    ],
+    "mset": [
+        b'{"key_values":[]}',
+        b'{"key_values":{"a":1}}',
+        b'{"key_values":{"a":"1","a":"2"}}',
+        b'{"key_values":{"a"}}',
+        b"{}",
+        b'{"key_values":{"a":"1",}}',
+        b'{"key_values":{1:"a"}}',
+        b'{"key_values":{"\\ud800":"a"}}',
+        b'{"key_values":{"a":{}}}',
+    ],
+    "mget": [
+        b'{"keys":{}}',
+        b'{"keys":"a"}',
+        b'{"keys":[1]}',
+        b'{"keys":["a",{}]}',
+        b'{"keys":["a",[]]}',
+        b'{"keys":["a",]}',
+        b"{}",
+        b'{"keys":["a" "b"]}',
+        b'{"keys":["a"',
+        b'{"keys":[true]}',
+        b'{"keys":["a\x00"]}',
+        b'[{"":0}]',
+        b'{"keys":["\\ud800"]}',
+    ],
+}
+
+
+@pytest.mark.parametrize(("route", "body"), [(route, body) for route, some in BAD.items() for body in some])
+def test_bad_bodies(route: str, body: bytes) -> None:
+    """They are refused with the same code, and in the same words where the fault is not one of JSON."""
+    small, large = READERS[route]
+    expected, found = outcome(small, body), outcome(large, body)
+    assert isinstance(expected, InvalidRequest)
+    assert isinstance(found, InvalidRequest)
+    assert found.code == expected.code
+    assert found.code == "invalid_json" or str(found) == str(expected)
+
+
+#: Names of fields.
+NAMES = ("key", "value", "keys", "key_values", "ttl")
+TEXT = st.text(st.characters(exclude_categories=()), max_size=6) | st.sampled_from(NAMES)
+VALUES = st.recursive(
+    TEXT | st.integers() | st.floats() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(sorted(READERS)),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, VALUES)),
+    st.booleans(),
+    st.none()
+    | st.tuples(st.integers(0, 100), st.sampled_from([b"", b'"', b"\\", b",", b"}", b"]", b":", b"\xff", b"1"])),
+)
+@example("set", {"key": "k", "value": "v"}, True, None)
+def test_both_readers_agree(route: str, document: Any, ascii_only: bool, change: tuple[int, bytes] | None) -> None:
+    """On anything: they take the same, and refuse the same."""
+    body = json.dumps(document, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    if change is not None:
+        at, put = change
+        body = body[:at] + put + body[at + 1 :]
+    small, large = READERS[route]
+    expected, found = outcome(small, body), outcome(large, body)
+    if isinstance(expected, InvalidRequest):
+        assert isinstance(found, InvalidRequest)
+    else:
+        assert found == expected
+
+
+def read_of(reader: Reader, body: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How far a body was looked at when it was refused."""
+    readers: list[Any] = []
+
+    class Watched(large_bodies._Reader):
+        def __init__(self, data: bytes) -> None:
+            super().__init__(data)
+            readers.append(self)
+
+    monkeypatch.setattr(large_bodies, "_Reader", Watched)
+    with pytest.raises(InvalidRequest):
+        reader(body)
+    at: int = readers[0]._at
+    return at
+
+
+SIZE = 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("route", "start", "piece"),
+    [
+        ("mget", b"[", b'{"":0},'),
+        ("mget", b'{"keys":[', b'{"":0},'),
+        ("mget", b'{"keys":[', b'"",'),
+        ("mget", b'{"keys":[', b"[],"),
+        ("mget", b'{"x":[', b'"",'),
+        ("mget", b'{"keys":["', b"x"),
+        ("mget", b'{"keys":["', b'\\"'),
+        ("mset", b'{"key_values":{"', b"x"),
+        ("mget", b"", b"["),
+        ("set", b'{"key":"', b"x"),
+        ("set", b'{"key":"k","value":{', b'"a":1,'),
+        ("set", b'{"', b"x"),
+    ],
+)
+def test_a_flood_is_refused_early(route: str, start: bytes, piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not much of it is looked at."""
+    body = start + piece * (SIZE // len(piece))
+    assert read_of(READERS[route][1], body, monkeypatch) < 10_000
+
+
+def test_one_key_too_many() -> None:
+    """As many as there may be, and one more, of which nothing is made."""
+    for count, good in ((MANY, True), (MANY + 1, False)):
+        keys = json.dumps({"keys": ["k"] * count}).encode()
+        pairs = json.dumps({"key_values": {str(number): "" for number in range(count)}}).encode()
+        for route, body in (("mget", keys), ("mset", pairs)):
+            for read in READERS[route]:
+                assert (not isinstance(outcome(read, body), InvalidRequest)) == good
+                assert good or outcome(read, body).code == "too_large"
