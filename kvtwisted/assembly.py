@@ -34,6 +34,7 @@ from .core.admission import Admission
 from .core.engine import Engine
 from .core.errors import Unavailable
 from .core.operations import Operations
+from .core.spare_inodes import SpareInodes
 from .engines import open_engine
 from .lifecycle import Unwinding, make_folder, warn_of_open_folders
 from .log_writer import LOOK_SECONDS as LOG_SECONDS
@@ -227,11 +228,19 @@ class Server(Service):
     def _open_engine(self) -> Engine:
         settings = self._settings
         if settings.storage.engine != "memory":
-            make_folder("rocksdb.path", settings.rocksdb.path)
-            options = fitted_options(settings.rocksdb.path, settings.rocksdb.options)
-        else:
-            options = settings.rocksdb.options
-        return open_engine(settings.storage.engine, settings.rocksdb.path, options)
+            return self._open_on_disk()
+        return open_engine(settings.storage.engine, settings.rocksdb.path, settings.rocksdb.options)
+
+    def _open_on_disk(self) -> Engine:
+        settings = self._settings
+        path = settings.rocksdb.path
+        make_folder("rocksdb.path", path)
+        spare = SpareInodes(path)
+        if spare.before_open():
+            _log.warn("there are nearly no inodes left for {path} (df -i tells); spare ones are used", path=path)
+        engine = open_engine(settings.storage.engine, path, fitted_options(path, settings.rocksdb.options))
+        spare.after_open()
+        return engine
 
     def _start_pool(self, name: str, threads: int) -> ThreadPool:
         # All at once: one that cannot be started later would have requests wait for ever.

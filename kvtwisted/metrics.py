@@ -21,6 +21,7 @@ from prometheus_client.utils import floatToGoString
 from .core.disk import DiskUsage
 from .core.errors import PermissionDenied, RateLimited, Unauthenticated
 from .core.operations import DELETE, GET, OPERATIONS, SCAN, SET
+from .core.resources import Use
 
 #: Of Prometheus's own text format, and of OpenMetrics.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,12 +40,14 @@ _NO_DISK = DiskUsage(0, 0)
 
 @dataclass(frozen=True)
 class StorageSample:
-    """What the sampler last saw: bytes of the two folders, the disk, and RocksDB's own figures by short name."""
+    """What the sampler last saw: bytes of the two folders, the disk, RocksDB's own figures by short name, and how much
+    of what the process may have is in use."""
 
     data_bytes: int = 0
     value_bytes: int = 0
     disk: DiskUsage = _NO_DISK
     engine: Mapping[str, float] = field(default_factory=dict)
+    uses: tuple[Use, ...] = ()
 
 
 class Totals(NamedTuple):
@@ -306,6 +309,12 @@ class _SampleCollector(Collector):
         yield GaugeMetricFamily("kv_disk_used_bytes", "Bytes in use on the data's file system.", sample.disk.used)
         yield GaugeMetricFamily("kv_disk_free_bytes", "Bytes free on the data's file system.", sample.disk.free)
         yield GaugeMetricFamily("kv_disk_used_percent", "Percent of the file system in use.", sample.disk.percent)
+        yield GaugeMetricFamily("kv_inodes", "Inodes of the data's file system; 0: made as needed.", sample.disk.inodes)
+        yield GaugeMetricFamily("kv_inodes_free", "Inodes free on the data's file system.", sample.disk.inodes_free)
+        for use in sample.uses:
+            name = f"kv_{use.name.replace(' ', '_')}"
+            yield GaugeMetricFamily(name, f"How many {use.name} are in use.", use.used)
+            yield GaugeMetricFamily(f"{name}_limit", f"How many {use.name} there may be; 0: no limit.", use.limit)
         keys = sample.engine.get("estimate-num-keys", 0)
         yield GaugeMetricFamily("kv_keys", "Keys stored, as RocksDB estimates.", keys)
         for name, value in sample.engine.items():

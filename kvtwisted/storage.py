@@ -34,6 +34,7 @@ from .core.paths import Folder, FolderWatch
 from .core.recency import Recency
 from .core.scrub import Scrub
 from .core.space import GuardedDisk, SpaceGuard, headroom, least_free, spill_threshold
+from .core.spare_inodes import SpareInodes
 from .core.store import Store
 from .core.victims import OLDEST
 from .core.writer import Writer
@@ -82,6 +83,7 @@ class Storage:
             lambda: settings().eviction.high_water_mark,
             self._space_changed,
         )
+        self._spare = SpareInodes(now.rocksdb.path)
         self._ask_for_room: Callable[[], object] = lambda: None
         ages = WriteAges()
         self._dated = DatedEngine(engine, ages)
@@ -93,6 +95,7 @@ class Storage:
             durable=now.rocksdb.options.sync,
             spill_threshold=_spill_threshold(now),
             admit=self._guard.admit,
+            admit_file=self._guard.admit_file if self._disks else None,
         )
         self._store = Store(engine, self._writer, clock, limits=_limits(now), recency=recency)
         self.backups = Backups(
@@ -205,6 +208,14 @@ class Storage:
             _log.warn("{reason}", reason=reason)
             self._ask_for_room()
 
+    def _look_at_disks(self) -> None:
+        self._guard.look()
+        if self._spare.look():
+            _log.warn(
+                "there are nearly no inodes left for {path} (df -i tells); spare ones are used",
+                path=self._settings().rocksdb.path,
+            )
+
     def apply(self, new: Settings) -> None:
         """Take up changed settings. Any thread; requests that run see either the old ones or the new."""
         self._store.limits = _limits(new)
@@ -242,7 +253,7 @@ class Storage:
     def make_tickers(self, reactor: Any, defer: Defer) -> list[Ticker]:
         """The periodic tasks, not yet started."""
         settings, metrics = self._settings, self._metrics
-        data, values = settings().rocksdb.path, settings().value.disk_path
+        data = settings().rocksdb.path
         expiry = ExpiryTask(self._sweeper, self._scrub, self._store, metrics, defer)
         performance = PerformanceTask(metrics, reactor.seconds)
         tickers = [
@@ -260,9 +271,11 @@ class Storage:
             disks=self._disks,
             defer=defer,
         )
-        space = SpaceTask(self._guard, reactor, eviction.run, defer)
+        space = SpaceTask(self._guard, reactor, eviction.run, defer, self._look_at_disks)
         self._ask_for_room = lambda: reactor.callFromThread(space.relieve)
-        sampling = SamplingTask(self.operations, metrics, lambda: take_sample(self.engine, data, values), defer)
+        sampling = SamplingTask(
+            self.operations, metrics, lambda: take_sample(self.engine, data, self._writer.files), defer, self.health
+        )
         return [
             *tickers,
             Ticker("space", reactor, lambda: INTERVAL, space.run, at_once=True),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..plan import Group
-from . import cold, connections, grpc, http, layers, security, service
+from . import cold, connections, deleted, grpc, http, layers, security, service
 
 GROUPS: tuple[Group, ...] = (
     service.GROUP, layers.GROUP, grpc.GROUP, http.GROUP, security.GROUP, connections.IDLE, connections.ACTIVE,
-    cold.GROUP,
+    cold.GROUP, deleted.GROUP,
 )  # fmt: skip

@@ -11,19 +11,23 @@ from twisted.logger import Logger
 from ..core.disk import disk_usage, folder_bytes
 from ..core.engine import Engine
 from ..core.errors import StorageError, Unavailable
+from ..core.health import Health
+from ..core.large_values import ValueFiles
 from ..core.operations import Operations
+from ..core.resources import Use, descriptors, threads
 from ..metrics import Metrics, StorageSample
 
 _log = Logger(namespace="kvtwisted.sampling")
 
 
-def take_sample(engine: Engine, data_path: str, value_path: str) -> StorageSample:
-    """Measure now. Blocks: it walks both folders. Raises OSError when the data folder is gone."""
+def take_sample(engine: Engine, data_path: str, values: ValueFiles) -> StorageSample:
+    """Measure now. Blocks: it walks the data folder. Raises OSError when that is gone."""
     return StorageSample(
         data_bytes=folder_bytes(data_path),
-        value_bytes=folder_bytes(value_path),
+        value_bytes=values.taken,
         disk=disk_usage(data_path),
         engine=dict(engine.statistics()),
+        uses=(descriptors(), threads()),
     )
 
 
@@ -36,13 +40,16 @@ class SamplingTask:
         metrics: Metrics,
         sample: Callable[[], StorageSample],
         defer: Callable[[Callable[[], None]], Deferred[None]],
+        health: Health,
     ) -> None:
-        """`defer` runs a function in a pool thread."""
+        """`defer` runs a function in a pool thread; `health` is told when there is no more of what a process needs."""
         self._operations = operations
         self._metrics = metrics
         self._sample = sample
         self._defer = defer
+        self._health = health
         self._failure: str | None = None
+        self._nearly_all: set[str] = set()
 
     def run(self) -> Deferred[None]:
         """One turn. Reactor thread; fires when the pool thread has finished."""
@@ -63,4 +70,18 @@ class SamplingTask:
                 _log.info("writes work again")
         # There is nothing to measure while the storage is being reopened, or its folder is gone.
         with suppress(Unavailable, FileNotFoundError):
-            self._metrics.sampled(self._sample())
+            sample = self._sample()
+            self._metrics.sampled(sample)
+            for use in sample.uses:
+                self._look_at(use)
+
+    def _look_at(self, use: Use) -> None:
+        if use.all:
+            self._health.fail(use.name, f"there are no more {use.name}: {use}")
+        else:
+            self._health.recover(use.name)
+        if not use.nearly_all:
+            self._nearly_all.discard(use.name)
+        elif use.name not in self._nearly_all:
+            self._nearly_all.add(use.name)
+            _log.warn("{use}", use=str(use))

@@ -1,4 +1,4 @@
-"""The high-water mark as a periodic task: a look at the disks every second, help at once when writes are refused."""
+"""The high-water mark as a periodic task: a look at the disks every second, help at once when writes want bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = Logger(namespace="kvtwisted.space")
 
 
 class SpaceTask:
-    """`work` for a Ticker. While writes are refused it runs the eviction, without waiting for its next turn."""
+    """`work` for a Ticker. While writes are refused for want of bytes it runs the eviction, ahead of its next turn."""
 
     def __init__(
         self,
@@ -29,23 +29,25 @@ class SpaceTask:
         clock: IReactorTime,
         evict: Callable[[], Deferred[bool]],
         defer: Callable[[Callable[[], None]], Deferred[None]],
+        look: Callable[[], None] | None = None,
     ) -> None:
-        """`evict` is `EvictionTask.run`; `defer` runs a function in a pool thread."""
+        """`evict` is `EvictionTask.run`; `defer` runs a function in a pool thread; `look` is the guard's, or more."""
         self._guard = guard
         self._clock = clock
         self._evict = evict
         self._defer = defer
+        self._look = look or guard.look
         self._evicting = False
         self._pause = 0.0
         self._not_before = 0.0
 
     def run(self) -> Deferred[None]:
         """One turn. Reactor thread; fires when the pool thread has looked. An eviction goes on beyond that."""
-        return self._defer(self._guard.look).addCallback(lambda _: self.relieve())
+        return self._defer(self._look).addCallback(lambda _: self.relieve())
 
     def relieve(self) -> None:
         """Evict, if writes are refused and it was not in vain just now. Reactor thread; does not wait for it."""
-        if self._guard.reason is None:
+        if not self._guard.wants_bytes:
             self._pause = self._not_before = 0.0
         elif not self._evicting and self._clock.seconds() >= self._not_before:
             self._evicting = True

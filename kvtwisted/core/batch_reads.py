@@ -1,17 +1,16 @@
-"""Reads of many keys: MGet and scans, each from one consistent view."""
+"""MGet: many keys from one consistent view."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 from . import expiry, records
 from .cache import Entry
 from .clock import Clock
 from .engine import READ_AHEAD, Engine
-from .errors import DeadlineExceeded, ResponseTooLarge
+from .errors import ResponseTooLarge
 from .recency import Recency
 from .records import ENVELOPE, Found
 from .writer import Writer
@@ -19,20 +18,12 @@ from .writer import Writer
 #: What one entry of an answer may cost beside its key and value, in any transport's encoding.
 ENTRY_OVERHEAD = 16
 
-_SCAN_STRIDE = 1024
 #: Times that a large MGet is tried without a snapshot, which costs more than reading again.
 _OPTIMISTIC_READS = 3
 
 
-class Page(NamedTuple):
-    """One page of a scan, in byte order. An empty `next_cursor` says that the scan has reached the end."""
-
-    items: list[tuple[bytes, bytes]]
-    next_cursor: bytes
-
-
 class BatchReader:
-    """MGet and scans of checked keys. Blocks; safe from any thread."""
+    """MGet of checked keys. Blocks; safe from any thread."""
 
     def __init__(self, engine: Engine, writer: Writer, recency: Recency, clock: Clock) -> None:
         self._engine = engine
@@ -124,67 +115,7 @@ class BatchReader:
         self._clock.tell(expired)
         return found
 
-    def scan(
-        self,
-        prefix: bytes,
-        *,
-        cursor: bytes,
-        limit: int,
-        keys_only: bool,
-        budget: int,
-        deadline: float,
-    ) -> Page:
-        """Up to `limit` (0: all) pairs whose keys start with `prefix` and come after `cursor`, from one snapshot.
-
-        With a limit or a cursor the page ends before `budget` bytes (ENTRY_OVERHEAD for each entry counted), and
-        `next_cursor` says where to go on. Without either the caller expects everything, so that too much is
-        ResponseTooLarge. With `keys_only` the values are left empty. A value over the budget is never cut short:
-        the caller's budget must hold one entry of the largest size.
-        """
-        now, expired = self._clock.now_ms(), 0
-        start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
-        items: list[tuple[bytes, bytes]] = []
-        if end is not None and start >= end:
-            return Page(items, b"")
-        paged, size = bool(limit or cursor), 0
-        with self._files.reading():
-            for position, (key, stored) in enumerate(self._engine.scan(start, end)):
-                if not position % _SCAN_STRIDE and time.monotonic() > deadline:
-                    raise DeadlineExceeded(
-                        "the scan took longer than the request's time; ask for less with limit and cursor"
-                    )
-                record = None
-                value_bytes = len(stored)
-                if stored and stored[0] == ENVELOPE:
-                    record = records.decode(stored)
-                    if expiry.is_expired(record.expires_at_ms, now):
-                        expired = max(expired, record.expires_at_ms)
-                        continue
-                    value_bytes = record.pointer.length if record.pointer else len(record.value)
-                size += len(key) + ENTRY_OVERHEAD + (0 if keys_only else value_bytes)
-                if size > budget and not paged:
-                    raise ResponseTooLarge(
-                        f"prefix: the answer exceeds {budget} bytes, the limit of one answer; "
-                        "page with limit and cursor"
-                    )
-                if (limit and len(items) == limit) or (size > budget and items):
-                    self._clock.tell(expired)
-                    return Page(items, items[-1][0])
-                if keys_only:
-                    stored = b""
-                elif record is not None:
-                    stored = self._files.value(record)
-                items.append((key, stored))
-        self._clock.tell(expired)
-        return Page(items, b"")
-
 
 def _check_budget(size: int, budget: int) -> None:
     if size > budget:
         raise ResponseTooLarge(f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer")
-
-
-def prefix_end(prefix: bytes) -> bytes | None:
-    """The first key after all those that start with `prefix`, or None when there is no such key."""
-    stripped = prefix.rstrip(b"\xff")
-    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None

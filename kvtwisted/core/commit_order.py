@@ -23,6 +23,7 @@ from .frames import without_frames
 from .index_entries import IndexEntries
 from .large_values import Collected, ValueFiles
 from .records import Pointer
+from .views import WrittenRange
 from .write import Write
 
 
@@ -37,7 +38,7 @@ class CommitOrder:
         self._entries = self.cache.entries
         self.files = files if files is not None else ValueFiles("")
         self._lock = threading.Lock()
-        self._watches: list[set[bytes]] = []
+        self._watches: list[set[bytes] | WrittenRange] = []
         #: See Note [The version tells of writes].
         self.version = 0
         self._index = FileIndex(engine, files, self._lock)
@@ -197,6 +198,18 @@ class CommitOrder:
             with self._lock:
                 self._watches = [other for other in self._watches if other is not watch]
 
+    @contextmanager
+    def watching_range(self, start: bytes, end: bytes | None) -> Iterator[WrittenRange]:
+        """Within the block, know of writes to a range; see Note [A page from several views]."""
+        watch = WrittenRange(start, end)
+        with self._lock:
+            self._watches.append(watch)
+        try:
+            yield watch
+        finally:
+            with self._lock:
+                self._watches = [other for other in self._watches if other is not watch]
+
     def delete_watched(
         self, watch: set[bytes], condemned: Mapping[bytes, Sequence[Mutation]], also: Sequence[Mutation] = ()
     ) -> list[bytes]:
@@ -216,6 +229,9 @@ class CommitOrder:
                     mutations.append((FILES, key, None))
             if not mutations:
                 return deleted
+            for other in self._watches:
+                if other is not watch:
+                    other.difference_update(deleted)
             for key in deleted:
                 self.cache.drop(key)
             self.version += 1

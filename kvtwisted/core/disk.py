@@ -14,10 +14,16 @@ _TRIAL = ".kvtwisted-trial"
 
 
 class DiskUsage(NamedTuple):
-    """Bytes of a file system: used by anybody, and free for this process (root's reserve counts as neither)."""
+    """Bytes of a file system: used by anybody, and free for this process (root's reserve counts as neither).
+
+    Also its inodes, of which each file takes one: all there are, and those that are free; 0 of 0 where they are made as
+    needed.
+    """
 
     used: int
     free: int
+    inodes: int = 0
+    inodes_free: int = 0
 
     @property
     def percent(self) -> float:
@@ -34,7 +40,10 @@ def disk_usage(path: str) -> DiskUsage:
     """The file system that holds `path`. Raises OSError when there is no such path."""
     figures = os.statvfs(path)
     return DiskUsage(
-        used=(figures.f_blocks - figures.f_bfree) * figures.f_frsize, free=figures.f_bavail * figures.f_frsize
+        used=(figures.f_blocks - figures.f_bfree) * figures.f_frsize,
+        free=figures.f_bavail * figures.f_frsize,
+        inodes=figures.f_files,
+        inodes_free=figures.f_favail,
     )
 
 
@@ -67,6 +76,20 @@ def _takes_from(path: str, other: str) -> bool:
             os.unlink(trial)
     after = disk_usage(other).free
     return before - between >= _TRIAL_BYTES // 2 and after - between >= _TRIAL_BYTES // 2
+
+
+def out_of_inodes(path: str) -> bool:
+    """Whether what keeps files from being made at `path` is that no inode is free, however many bytes are."""
+    try:
+        usage = disk_usage(path)
+    except OSError:
+        return False
+    return bool(usage.inodes) and not usage.inodes_free
+
+
+def blocks_of(length: int) -> int:
+    """Bytes of the whole blocks that a file of so many bytes takes."""
+    return -(-length // BLOCK) * BLOCK
 
 
 def folder_bytes(path: str) -> int:

@@ -8,8 +8,11 @@ Every failure is a `kvtwisted.core.errors.StorageError` (or `Unavailable` once c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Callable, Optional, Protocol
+
+from .errors import DeadlineExceeded
 
 #: Column family of the records, keyed by the user's key. Its name is RocksDB's own for the first family.
 DATA = "default"
@@ -32,6 +35,18 @@ READ_AHEAD = 64
 Mutation = tuple[str, bytes, Optional[bytes]]
 
 
+#: What DeadlineExceeded says of a scan.
+TOO_LONG = "the scan took longer than the request's time; ask for less with limit and cursor"
+
+
+class ScanUnfinished(DeadlineExceeded):
+    """A scan's time ran out among deleted keys. Every key of its range before `reached` has been read."""
+
+    def __init__(self, reached: bytes) -> None:
+        super().__init__(TOO_LONG)
+        self.reached = reached
+
+
 def everything(value: bytes) -> bool:
     """Says yes to every value, for `Engine.multi_get`."""
     return True
@@ -39,6 +54,10 @@ def everything(value: bytes) -> bool:
 
 def nothing() -> None:
     """Does nothing, for `Engine.reopen`."""
+
+
+def ignored(key: bytes) -> None:
+    """Does nothing, for `Engine.scan`."""
 
 
 class Engine(Protocol):
@@ -81,11 +100,23 @@ class Engine(Protocol):
         count for that, and may be None in the answer. No more than READ_AHEAD keys are read fastest.
         """
 
-    def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self,
+        start: bytes,
+        end: bytes | None,
+        family: str = DATA,
+        until: float = math.inf,
+        renewed: Callable[[bytes], object] = ignored,
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with start <= key < end in byte order (end None: to the last), from one view taken by this call.
 
         RocksDB is given the start to seek and the end as its bound, so that a scan never reads past its range. One
         thread at a time uses a scan; exhaust it or let go of it to release the view.
+
+        However many deleted keys lie in between, no other Python code waits for RocksDB to read over all of them. For
+        that an engine may take its view anew among them: `renewed` is told, each time, the key from which on the view
+        is newer than that of what was read before. Once it is `until` (a time of `time.monotonic`) among them,
+        ScanUnfinished is raised instead.
         """
 
     def put(self, key: bytes, value: bytes) -> None:

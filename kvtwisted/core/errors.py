@@ -126,6 +126,10 @@ class StorageFull(StorageError):
     code = "storage_full"
 
 
+class NoInodes(StorageFull):
+    """The file system has no inodes left, so that no file can be made on it, though bytes may be free."""
+
+
 class NearlyFull(StorageFull):
     """A write was refused because the disk is over its high-water mark. Nothing was tried: the storage is well."""
 

@@ -22,6 +22,7 @@ class FileIndex:
         self._files = files or ValueFiles("")
         self._lock = lock
         self.pointers = {} if files is None else _read(engine)
+        self._files.count(self.pointers.values())
         # Files that no record names any more, once what says so is durable.
         self._replaced: list[Pointer] = []
         # Files of writes that failed: a record that the log brings back may name them.

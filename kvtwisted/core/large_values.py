@@ -17,13 +17,15 @@ import re
 import secrets
 import threading
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Callable, NamedTuple
 
-from .errors import Corruption, StorageError, StorageFull, StorageLocked, UnusablePath
+from .disk import blocks_of, out_of_inodes
+from .errors import Corruption, NoInodes, StorageError, StorageFull, StorageLocked, UnusablePath
 from .paths import kind_of
 from .records import Pointer, Record
+from .resources import NO_DESCRIPTORS, no_descriptors
 
 _TEMPORARY = "tmp"
 _SUBFOLDERS = tuple(f"{number:02x}" for number in range(256))
@@ -54,6 +56,22 @@ class ValueFiles:
         # Files of writes under way, and of writes that failed in a way that leaves open whether a record names them.
         self._unsettled: set[bytes] = set()
         self._claim: int | None = None
+        self._taken = 0
+        #: Files that are counted though nothing names them: they could not be unlinked.
+        self._left_over: set[bytes] = set()
+
+    @property
+    def taken(self) -> int:
+        """Bytes on the disk of all that is stored and not unlinked yet. Kept, and not read from the folder."""
+        return self._taken
+
+    def count(self, pointers: Iterable[Pointer]) -> None:
+        """These files were stored by a run before."""
+        self._add(sum(blocks_of(pointer.length) for pointer in pointers))
+
+    def _add(self, taken: int) -> None:
+        with self._lock:
+            self._taken += taken
 
     def prepare(self) -> None:
         """Make the folders. Raises OSError when that is not possible."""
@@ -82,6 +100,7 @@ class ValueFiles:
                     os.unlink(path)
             self._unsettled.discard(name)
             raise self._translated(error, "write") from error
+        self._add(blocks_of(len(value)))
         return Pointer(name, len(value), zlib.crc32(value))
 
     def load(self, pointer: Pointer) -> bytes:
@@ -190,9 +209,11 @@ class ValueFiles:
             for path in found:
                 if bytes.fromhex(os.path.basename(path)) not in keep:
                     with suppress(FileNotFoundError):
-                        freed += os.stat(path).st_size
+                        size = os.stat(path).st_size
                         os.unlink(path)
                         files += 1
+                        freed += size
+                        self._forget(bytes.fromhex(os.path.basename(path)), size)
         except OSError as error:
             raise self._translated(error, "collect") from error
         return Collected(files, freed)
@@ -215,8 +236,20 @@ class ValueFiles:
             self._retired = [entry for entry in self._retired if entry[0] >= oldest]
         for pointer in gone:
             # What cannot be unlinked is an orphan, and collected at the next start.
-            with suppress(OSError):
+            try:
                 os.unlink(self._path(pointer.name))
+            except FileNotFoundError:
+                self._add(-blocks_of(pointer.length))
+            except OSError:
+                self._left_over.add(pointer.name)
+            else:
+                self._add(-blocks_of(pointer.length))
+
+    def _forget(self, name: bytes, size: int) -> None:
+        """An orphan has gone. Only those that this run has left are counted."""
+        if name in self._left_over:
+            self._left_over.discard(name)
+            self._add(-blocks_of(size))
 
     def _path(self, name: bytes) -> str:
         text = name.hex()
@@ -224,9 +257,13 @@ class ValueFiles:
 
     def _translated(self, error: OSError, doing: str) -> StorageError:
         kind = kind_of(error)
-        if kind is StorageFull:
-            return StorageFull("no space left for a large value")
         folder = os.path.abspath(self._folder)
+        if kind is StorageFull:
+            if out_of_inodes(folder):
+                return NoInodes(f"no inode is free for a large value's file in {folder!r} (df -i tells)")
+            return StorageFull("no space left for a large value")
+        if error.errno in NO_DESCRIPTORS:
+            return StorageError(f"cannot {doing} a large value: {no_descriptors()}")
         return kind(f"value.disk_path: cannot {doing} a large value in {folder}: {error.strerror}")
 
 

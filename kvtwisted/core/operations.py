@@ -12,10 +12,10 @@ from time import monotonic
 from typing import Callable, Protocol, TypeVar
 
 from .author import ANONYMOUS, Author
-from .batch_reads import Page
 from .counter import Counter
 from .errors import DeadlineExceeded, KvError, NearlyFull, StorageError
 from .health import Health
+from .pages import Page
 from .records import Found
 from .recovery import Recovery
 from .store import Store

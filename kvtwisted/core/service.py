@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from .batch_reads import Page
 from .operations import Pending
+from .pages import Page
 from .records import Found
 
 

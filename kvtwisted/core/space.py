@@ -21,6 +21,8 @@ LONGEST_STEP = 8 * MIB
 _LARGE = 64
 #: Seconds within which a write that was admitted reaches the disk, as a rule. What takes longer has the headroom.
 _SPELL = 0.1
+#: Inodes that must stay free, for what RocksDB writes: these, or 1 / that of all where there are few.
+_INODES, _PART_OF_INODES = 1024, 20
 #: Seconds after which a refusal looks at the disks again.
 _STALE = 1.0
 
@@ -84,6 +86,11 @@ def least_free(usage: DiskUsage, mark: int, headroom: int) -> int:
     return max(headroom, -(-usage.total * (100 - mark) // 100))
 
 
+def least_inodes(usage: DiskUsage) -> int:
+    """Inodes that must stay free on a disk; 0 where they are made as needed."""
+    return min(_INODES, usage.inodes // _PART_OF_INODES)
+
+
 class SpaceGuard:
     """Decides whether there is room to write. Safe from any thread.
 
@@ -112,6 +119,7 @@ class SpaceGuard:
         self._step = 0
         self._looked_at = -_STALE
         self._wanted: dict[str, int] = {}
+        self._few_inodes: set[str] = set()
         #: Why writes are refused now, or None.
         self.reason: str | None = None
         #: Writes refused since the start.
@@ -136,10 +144,28 @@ class SpaceGuard:
                 self.refused += 1
                 raise NearlyFull(refusal)
 
+    def admit_file(self) -> None:
+        """A file of a large value is about to be made, after `admit`. Raises NearlyFull where no inode is left for it.
+
+        A statvfs of each disk, which is no time beside what the file takes.
+        """
+        with self._lock:
+            if self.reason is None and not any(map(_lacks_inodes, self.disks)):
+                return
+            self._look(0)
+            if self.reason is not None:
+                self.refused += 1
+                raise NearlyFull(self.reason)
+
     def look(self) -> None:
         """Measure the disks, and change one's mind. Blocks on the file systems."""
         with self._lock:
             self._look(0)
+
+    @property
+    def wants_bytes(self) -> bool:
+        """Whether writes are refused for want of bytes: inodes are not what eviction brings."""
+        return bool(self._wanted)
 
     def wanted_free(self, name: str) -> int:
         """Bytes that must be free on the disk of that name for writes to be accepted again; 0 while they are."""
@@ -152,6 +178,7 @@ class SpaceGuard:
         recent = self._recent(now, self._admitted - size)
         refusals: dict[str, int] = {}
         reasons: list[str] = []
+        few_inodes: set[str] = set()
         too_large = None
         room = LONGEST_STEP
         for disk in self.disks:
@@ -159,6 +186,11 @@ class SpaceGuard:
                 usage = disk.measure()
             except OSError:
                 continue  # whoever writes there will be told
+            inodes = least_inodes(usage)
+            inodes += inodes // 4 if disk.name in self._few_inodes else 0
+            if usage.inodes_free < inodes:
+                few_inodes.add(disk.name)
+                reasons.append(_sentence_of_inodes(disk.name, usage, least_inodes(usage)))
             least = least_free(usage, mark, disk.headroom)
             again = least + usage.total // 100
             if disk.name in self._wanted:
@@ -176,6 +208,7 @@ class SpaceGuard:
         self._looked_at = now
         self._admitted = size
         self._step = room // 8
+        self._few_inodes = few_inodes
         self._decide(refusals, reasons)
         return too_large
 
@@ -197,8 +230,24 @@ class SpaceGuard:
             self._on_change(reason)
 
 
+def _lacks_inodes(disk: GuardedDisk) -> bool:
+    try:
+        usage = disk.measure()
+    except OSError:
+        return False  # whoever writes there will be told
+    return usage.inodes_free < least_inodes(usage)
+
+
 def _sentence(name: str, usage: DiskUsage, mark: int, wanted: int) -> str:
     return (
         f"the disk of {name} is nearly full: {usage.percent:.1f} % in use, {usage.free} bytes free; writes are refused "
         f"until {wanted} bytes are free (eviction.high_water_mark is {mark} %), reads and deletes go on"
+    )
+
+
+def _sentence_of_inodes(name: str, usage: DiskUsage, least: int) -> str:
+    return (
+        f"the disk of {name} has nearly no inodes left: {usage.inodes_free} of {usage.inodes} are free, of which "
+        f"{least} must stay so (df -i tells; each file takes one); writes are refused until there are more, reads and "
+        "deletes go on"
     )

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from . import expiry, records
-from .batch_reads import BatchReader, Page
+from .batch_reads import BatchReader
 from .cache import Entry
 from .clock import Clock
 from .counter import Counter
@@ -28,6 +28,7 @@ from .limits import (
     check_ttl,
     check_value,
 )
+from .pages import Page, PageReader
 from .recency import Recency
 from .records import ENVELOPE, Found, Record
 from .upkeep import Upkeep
@@ -71,6 +72,7 @@ class Store:
         self._hits, self._misses = Counter(), Counter()
         self._count_hit, self._count_miss = self._hits.advance, self._misses.advance
         self._batches = BatchReader(engine, writer, self._recency, clock)
+        self._pages = PageReader(engine, writer, clock)
         #: The server's own entries, and what looks after the storage.
         self.upkeep = Upkeep(engine, writer, clock)
 
@@ -240,7 +242,7 @@ class Store:
         check_prefix(prefix)
         check_prefix(cursor, "cursor")
         check_scan_limit(limit)
-        return self._batches.scan(
+        return self._pages.scan(
             prefix, cursor=cursor, limit=limit, keys_only=keys_only, budget=budget, deadline=deadline
         )
 

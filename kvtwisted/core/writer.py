@@ -36,15 +36,17 @@ class Writer(CommitOrder):
         durable: bool = False,
         spill_threshold: float = math.inf,
         admit: Callable[[int], None] | None = None,
+        admit_file: Callable[[], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`durable` makes every write wait until it would survive a power loss.
 
         Values of `spill_threshold` bytes and more go to `files`. Both may be changed at any time. `admit` is told the
-        bytes of each write that stores something, and raises what refuses it.
+        bytes of each write that stores something, and raises what refuses it; `admit_file` does so before each file.
         """
         super().__init__(engine, cache, files)
         self._admit = admit
+        self._admit_file = admit_file
         self._sleep = sleep
         self._queue: deque[Write] = deque()
         self.durable = durable
@@ -145,6 +147,8 @@ class Writer(CommitOrder):
             if value is not None and len(value) >= self.spill_threshold:
                 if write.large and time.monotonic() > write.deadline:
                     raise Overloaded("the request's time ran out while its large values were being written")
+                if self._admit_file is not None:
+                    self._admit_file()
                 write.large[key] = self.files.store(value)
 
     def _still_in_time(self, writes: Sequence[Write], pause: float) -> list[Write]:

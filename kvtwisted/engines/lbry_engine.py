@@ -7,6 +7,7 @@ and then every read is told.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Generator, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any, Callable, NamedTuple
 
 import rocksdb
 
-from ..core.engine import DATA, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, nothing
+from ..core.engine import DATA, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, ignored, nothing
 from ..core.errors import StorageError, StorageFull
 from ..core.options import EngineOptions
 from .budget import within
@@ -115,8 +116,19 @@ class LbryEngine:
         with closing(self._read(keys)) as values:
             return within(budget, values, keep)
 
-    def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Scan:
-        """Pairs with start <= key < end in byte order, from the view of this call."""
+    def scan(
+        self,
+        start: bytes,
+        end: bytes | None,
+        family: str = DATA,
+        until: float = math.inf,
+        renewed: Callable[[bytes], object] = ignored,
+    ) -> Scan:
+        """Pairs with start <= key < end in byte order, from the view of this call.
+
+        `until` is not looked at: the binding cannot bound how many deleted keys a seek reads over. But nobody else
+        waits for it.
+        """
         with self._failures:
             handle = self._handles[family]
             iterator = self._db.iteritems(handle, iterate_upper_bound=end, verify_checksums=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Callable
 
-from ..core.engine import DATA, FAMILIES, Mutation, everything, nothing
+from ..core.engine import DATA, FAMILIES, Mutation, everything, ignored, nothing
 from ..core.errors import StorageError, Unavailable
 from ..core.options import EngineOptions
 from .budget import within
@@ -73,7 +74,14 @@ class MemoryEngine:
         with self._lock:
             return within(budget, map(self._table(DATA).values.get, keys), keep)
 
-    def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Scan:
+    def scan(
+        self,
+        start: bytes,
+        end: bytes | None,
+        family: str = DATA,
+        until: float = math.inf,
+        renewed: Callable[[bytes], object] = ignored,
+    ) -> Scan:
         """Pairs with start <= key < end, from the view of this call."""
         with self._lock:
             pairs = self._table(family).pairs(start, end)

@@ -6,31 +6,37 @@ Single reads, writes and steps of a scan keep Python's lock while RocksDB works;
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Callable, cast
 
-from rocksdict import Checkpoint, CompactOptions, RdictIter, ReadOptions, WriteBatch
+from rocksdict import Checkpoint, CompactOptions, WriteBatch
 
-from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, nothing
+from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, ignored, nothing
 from ..core.errors import Corruption, StorageError, WriteStalled
 from ..core.options import EngineOptions
 from .budget import within
 from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
 from .peeking import within_memory
+from .pieces import SKIPS, Pieces
 from .reopening import READ_PATIENCE, Calls, check_folder, database_identity, patiently, rehearsed, telling_unsynced
 from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
 from .rocksdict_options import write_options
-from .scans import Pair, Scan, Scans
+from .rocksdict_scans import Among, opened, pairs
+from .scans import Scan, Scans
 from .translate import CLOSED, REOPENING, EngineReopening, Translating, check_open, translated
 
 #: Seconds that a checkpoint waits for compaction to catch up.
 _CALM_PATIENCE = 60.0
+#: Seconds between two flushes of one family for the sake of its deleted keys.
+_FLUSH_PAUSE = 1.0
 
 
 class RocksdictEngine:
@@ -50,6 +56,7 @@ class RocksdictEngine:
         self._failures = Translating(path)
         self._scans = Scans(path)
         self._slow = Calls()
+        self._flush_not_before = dict.fromkeys(FAMILIES, 0.0)
         self._files = DatabaseFiles(path, options)
         # The database, unless it is being reopened; and what is read from meanwhile, if anything is.
         self._database: OpenDatabase | None = None
@@ -115,21 +122,40 @@ class RocksdictEngine:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         if len(keys) > READ_AHEAD:
             # Like a scan it ends with the database, whoever is still reading: no variable holds the generator.
-            values: Any = self._scans.start(cast(Any, self._read_one_by_one(keys)).__next__, None)
+            values: Any = self._scans.start(cast(Any, self._read_one_by_one(keys)).__next__)
             with closing(values):
                 return within(budget, values, keep)
         with self._failures:
             found = self._db.get(list(keys))
         return within(budget, found, keep)
 
-    def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Scan:
-        """Pairs with start <= key < end in byte order, from the view of this call."""
+    def scan(
+        self,
+        start: bytes,
+        end: bytes | None,
+        family: str = DATA,
+        until: float = math.inf,
+        renewed: Callable[[bytes], object] = ignored,
+    ) -> Scan:
+        """Pairs with start <= key < end in byte order, from the view of this call while deleted keys are few."""
+        pieces = Pieces(start, end)
+        among = Among(self._scans, partial(self._flush_deleted, family), until, renewed)
         with self._failures:
-            bounds = ReadOptions()
-            if end is not None:
-                bounds.set_iterate_upper_bound(end)
-            iterator = self._families[family].iter(bounds)
-        return self._scans.start(_pairs(iterator, start).__next__, end)
+            records = self._families[family]
+            return self._scans.start(pairs(records, opened(records, pieces), pieces, among).__next__)
+
+    def _flush_deleted(self, family: str) -> None:
+        """Have deleted keys written to a file, if memory has many: from there compaction takes them away."""
+        now = time.monotonic()
+        if now < self._flush_not_before[family]:
+            return  # each of these calls may wait for RocksDB's mutex, with Python's lock in its hand
+        self._flush_not_before[family] = now + _FLUSH_PAUSE
+        with suppress(Exception):  # whatever hinders it, reads go on
+            # RocksDB looks at those in its last level when a snapshot that is newer than them is given up.
+            self._db.snapshot()
+            if int(self._property(family, "rocksdb.num-deletes-active-mem-table") or 0) >= SKIPS:
+                with self._slow:
+                    self._families[family].flush(False)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store one value. Raises WriteStalled rather than wait."""
@@ -325,18 +351,3 @@ class RocksdictEngine:
     def _property(self, family: str, name: str) -> str | None:
         value: str | None = self._families[family].property_value(name)
         return value
-
-
-def _pairs(iterator: RdictIter, start: bytes) -> Iterator[Pair]:
-    """The iterator's pairs from `start`. rocksdict's own `items()` ends at a damaged block as if that were all."""
-    key_here, value_here, step = iterator.key, iterator.value, iterator.next
-    try:
-        # The seek is the lower bound of a forward scan; with one set and no upper bound rocksdict finds nothing.
-        iterator.seek(start)
-        while (key := key_here()) is not None:
-            yield key, value_here()
-            step()
-        iterator.status()
-    finally:
-        # A stored traceback keeps this frame; it must not keep the iterator, and with it the folder's lock.
-        del iterator, key_here, value_here, step

@@ -6,6 +6,9 @@ from rocksdict import BlockBasedOptions, Cache, ChecksumType, DBCompressionType,
 
 from ..core.options import EngineOptions
 
+#: So many deleted keys among so many entries in a row have a table file compacted.
+_DELETED, _DELETED_AMONG = 4096, 8192
+
 
 def write_options() -> WriteOptions:
     """Options of every write."""
@@ -38,6 +41,8 @@ def native_options(wanted: EngineOptions, cache: Cache) -> Options:
     options.set_keep_log_file_num(wanted.keep_log_file_num)
     # Old files are unlinked in the background, not by the reader that happens to release them.
     options.set_avoid_unnecessary_blocking_io(True)
+    # A file with many deleted keys next to each other is compacted soon, however little else there is to compact.
+    options.add_compact_on_deletion_collector_factory(_DELETED_AMONG, _DELETED, 0.0)
     options.set_block_based_table_factory(_table_options(wanted, cache))
     return options
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Callable
 
+from ..core.errors import KvError
+from .pieces import Turns
 from .translate import EngineClosed, translated
 
 Pair = tuple[bytes, bytes]
@@ -25,7 +27,7 @@ class Scan(Iterator[Pair]):
     def __init__(self, advance: Callable[[], Pair], upper_bound: bytes | None, path: str) -> None:
         """Own the iterator behind `advance`, which gives the next pair or raises StopIteration.
 
-        `upper_bound` lives as long as the iterator: both bindings give RocksDB its address, not a copy.
+        `upper_bound` lives as long as the iterator: the bindings give RocksDB its address, not a copy.
         `advance` must not leave frames that hold the iterator in the traceback of what it raises.
         """
         self._advance = advance
@@ -38,6 +40,8 @@ class Scan(Iterator[Pair]):
             return self._advance()
         except StopIteration:
             self.close()
+            raise
+        except KvError:
             raise
         except Exception as error:
             raise translated(error, self._path) from None
@@ -65,8 +69,13 @@ class Scans:
     def __init__(self, path: str) -> None:
         self._path = path
         self._live: weakref.WeakSet[Scan] = weakref.WeakSet()
+        #: Of those who read over many deleted keys; see Note [Deleted keys in between].
+        self.turns = Turns()
+        #: Times that all scans have been ended, and what the last time was for: a scan that is at it for long looks.
+        self.ended = 0
+        self.why: type[Exception] = EngineClosed
 
-    def start(self, advance: Callable[[], Pair], upper_bound: bytes | None) -> Scan:
+    def start(self, advance: Callable[[], Pair], upper_bound: bytes | None = None) -> Scan:
         """A scan over `advance` (see `Scan`), watched until it is dropped."""
         scan = Scan(advance, upper_bound, self._path)
         self._live.add(scan)
@@ -74,6 +83,8 @@ class Scans:
 
     def end(self, error: type[Exception] = EngineClosed) -> None:
         """End every live scan, so that nothing of the database is held once those in use have got their pair."""
+        self.why = error
+        self.ended += 1
         for scan in self._all():
             scan.end(error)
 

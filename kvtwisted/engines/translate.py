@@ -9,11 +9,23 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..core.errors import Corruption, KvError, StorageError, StorageFull, StorageLocked, Unavailable, WriteStalled
+from ..core.disk import out_of_inodes
+from ..core.errors import (
+    Corruption,
+    KvError,
+    NoInodes,
+    StorageError,
+    StorageFull,
+    StorageLocked,
+    Unavailable,
+    WriteStalled,
+)
 from ..core.frames import without_frames
+from ..core.resources import no_descriptors
 
 #: What the operating system says when a file system, or the user's share of it, is full.
 _FULL = re.compile("No space left on device|Disk quota exceeded")
+_NO_DESCRIPTORS = re.compile("Too many open files")
 #: RocksDB holds a POSIX lock on the file LOCK; the first text is for a holder in this process.
 _LOCKED_HERE = re.compile("lock hold by current process")
 _LOCKED_ELSEWHERE = re.compile("While lock file: .*Resource temporarily unavailable")
@@ -79,7 +91,11 @@ def translated(error: Exception, path: str) -> KvError:
     if text.startswith("Corruption"):
         return Corruption(f"the data folder {path!r} is damaged: {text}")
     if _FULL.search(text):
+        if out_of_inodes(path):
+            return NoInodes(f"no inode is free for a file in the data folder {path!r} (df -i tells): {text}")
         return StorageFull(f"no space is left for the data folder {path!r}: {text}")
+    if _NO_DESCRIPTORS.search(text):
+        return StorageError(f"the storage in {path!r} failed: {no_descriptors()}: {text}")
     if _LOCKED_HERE.search(text):
         return StorageLocked(f"the data folder {path!r} is already open in this process")
     if _LOCKED_ELSEWHERE.search(text):

@@ -72,6 +72,7 @@ TABLE: dict[type[BaseException], Row] = {
     errors.Unavailable: Row(503, retry_after=RETRY_AFTER),
     errors.NearlyFull: Row(507),
     errors.StorageFull: Row(507, "the disk is full; nothing can be written until there is space, reads go on"),
+    errors.NoInodes: Row(507, "the disk has no free inodes; nothing can be written until there are some, reads go on"),
     errors.LostFolder: Row(503, retry_after=RETRY_AFTER),
     errors.StorageError: _STORAGE_FAILED,
     # Told as it is: who reads it can mend it, or knows whom to ask.

@@ -69,6 +69,9 @@ TABLE: dict[type[BaseException], Row] = {
     errors.StorageFull: Row(
         Code.RESOURCE_EXHAUSTED, "the disk is full; nothing can be written until there is space, reads go on"
     ),
+    errors.NoInodes: Row(
+        Code.RESOURCE_EXHAUSTED, "the disk has no free inodes; nothing can be written until there are some, reads go on"
+    ),
     # Not UNAVAILABLE, upon which clients retry by themselves: whether a write happened is not known.
     errors.StorageError: _STORAGE_FAILED,
     errors.UnusablePath: Row(Code.INTERNAL),

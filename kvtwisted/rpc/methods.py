@@ -9,8 +9,8 @@ from typing import Any, Callable, NamedTuple
 
 from google.protobuf.message import Message
 
-from ..core.batch_reads import Page
 from ..core.limits import MAX_KEY_BYTES
+from ..core.pages import Page
 from ..core.records import Found, as_text
 from ..core.service import Service
 from .generated import keyvalue_pb2 as kv

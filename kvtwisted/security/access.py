@@ -15,9 +15,9 @@ from time import monotonic
 from typing import Callable
 
 from ..core.author import Author
-from ..core.batch_reads import Page
 from ..core.errors import PermissionDenied
 from ..core.operations import Operations, Pending
+from ..core.pages import Page
 from ..core.records import Found
 from . import buckets
 from .grants import ADMIN, CONFIG_READ, CONFIG_WRITE, DELETE, GET, SCAN, SET, Principal

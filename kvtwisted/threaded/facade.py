@@ -14,9 +14,9 @@ from typing import Any, Callable, TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 
 from ..core.admission import Admission
-from ..core.batch_reads import Page
 from ..core.errors import KvError
 from ..core.operations import Pending
+from ..core.pages import Page
 from ..core.records import Found
 from ..core.service import Service
 from .direct import Direct

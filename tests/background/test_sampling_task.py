@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from kvtwisted.background.sampling import SamplingTask, take_sample
 from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
 from kvtwisted.core.errors import KvError, StorageError, StorageFull, Unavailable
 from kvtwisted.core.health import Health
+from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.operations import Operations
+from kvtwisted.core.resources import Use
 from kvtwisted.metrics import StorageSample
 
 from ..support.configuration import FakeConfiguration
@@ -30,13 +33,14 @@ class Scene:
         self.health = Health()
         self.operations = Operations(self.storage.store, FakeConfiguration({}), self.counted.metrics, self.health)
         self.broken: KvError | None = None
-        self.task = SamplingTask(self.operations, self.counted.metrics, self.sample, at_once)
+        self.sampled = SAMPLE
+        self.task = SamplingTask(self.operations, self.counted.metrics, self.sample, at_once, self.health)
 
     def sample(self) -> StorageSample:
         """The one that is given, or the error that is."""
         if self.broken is not None:
             raise self.broken
-        return SAMPLE
+        return self.sampled
 
     def run(self) -> list[LogEvent]:
         """One turn, and what it logged."""
@@ -94,21 +98,47 @@ def test_storage_that_is_being_reopened(scene: Scene) -> None:
 
 
 def test_take_sample_measures(tmp_path: Path) -> None:
-    """Both folders, the disk of the first, and the engine's own figures."""
-    data, values = tmp_path / "data", tmp_path / "values"
+    """The data folder, the large values, the disk, the engine's own figures, and what is in use."""
+    data = tmp_path / "data"
     data.mkdir()
+    values = ValueFiles(str(tmp_path / "values"))
+    values.prepare()
+    values.store(b"x" * 5000)
     (data / "file").write_bytes(b"x" * 50_000)
     storage = Storage()
     storage.store.set(b"k", b"v")
-    sample = take_sample(storage.engine, str(data), str(values))
+    sample = take_sample(storage.engine, str(data), values)
     assert sample.data_bytes == folder_bytes(str(data)) > 0
-    assert sample.value_bytes == 0
+    assert sample.value_bytes == 8192
     usage = disk_usage(str(data))
     assert sample.disk.used + sample.disk.free == pytest.approx(usage.used + usage.free, rel=0.1)
     assert sample.engine["estimate-num-keys"] == 1
+    assert [use.name for use in sample.uses] == ["file descriptors", "threads"]
 
 
 def test_take_sample_without_a_folder(tmp_path: Path) -> None:
     """A data folder that is gone is an error."""
     with pytest.raises(FileNotFoundError):
-        take_sample(Storage().engine, str(tmp_path / "gone"), str(tmp_path))
+        take_sample(Storage().engine, str(tmp_path / "gone"), ValueFiles(str(tmp_path)))
+
+
+def test_what_the_process_may_have_no_more_of(scene: Scene) -> None:
+    """Nearly all in use is said once, none left makes the server ill, and both pass; each is a metric."""
+
+    def turn(used: int) -> list[str]:
+        scene.sampled = replace(SAMPLE, uses=(Use("file descriptors", used, 100, "ulimit -n"),))
+        return lines(scene.run())
+
+    assert turn(50) == []
+    assert turn(91) == ["warn: 91 of 100 file descriptors are in use (ulimit -n is their limit)"]
+    assert turn(91) == []
+    assert scene.health.reason() is None
+    assert turn(99) == []
+    assert scene.health.reason() == (
+        "there are no more file descriptors: 99 of 100 file descriptors are in use (ulimit -n is their limit)"
+    )
+    assert scene.counted.value("kv_file_descriptors") == 99
+    assert scene.counted.value("kv_file_descriptors_limit") == 100
+    assert turn(50) == []
+    assert scene.health.reason() is None
+    assert len(turn(95)) == 1

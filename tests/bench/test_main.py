@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as bench
-from bench.cases import GROUPS, grpc, http, security
+from bench.cases import GROUPS, deleted, grpc, http, security
 from bench.cases.connections import greet, kib_each
 from bench.load import LoadError
 from bench.plan import Plan
@@ -66,6 +66,15 @@ def test_http(tmp_path: Path) -> None:
     printed, found = run("--only", "cold GET, page cache dropped", folder=tmp_path)
     assert {line["form"] for line in found["results"]} == set(http.LANES)
     assert printed.count("KiB of it from the disk.") == 2
+
+
+def test_deleted(tmp_path: Path) -> None:
+    """GETs alone and beside scanners, which find nothing; the ratio is to those alone."""
+    _, found = run("--only", "deleted", folder=tmp_path)
+    lines = {line["form"]: line for line in found["results"]}
+    assert lines.keys() == {deleted.ALONE, deleted.BESIDE}
+    assert lines[deleted.BESIDE]["ratio"]["to"] == deleted.ALONE
+    assert all(line["median"] > 0 for line in lines.values())
 
 
 def test_security(tmp_path: Path) -> None:

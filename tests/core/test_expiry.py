@@ -95,7 +95,7 @@ def test_sweep_starts_where_the_last_one_ended(storage: Storage) -> None:
     storage.time.advance(1)
     storage.sweeper.sweep(10)
     deadline = START_MS + 1000
-    starts = [start for start, _, family in storage.engine.called("scan") if family == EXPIRY]
+    starts = [start for start, _, family, *_ in storage.engine.called("scan") if family == EXPIRY]
     assert starts == [
         b"",
         expiry.index_key(deadline, b"1"),
@@ -109,7 +109,7 @@ def test_sweep_reads_no_further_than_now(storage: Storage) -> None:
     storage.sweeper.sweep(10)
     storage.time.advance(7)
     storage.sweeper.sweep(10)
-    bounds = [(start, end) for start, end, family in storage.engine.called("scan") if family == EXPIRY]
+    bounds = [(start, end) for start, end, family, *_ in storage.engine.called("scan") if family == EXPIRY]
     due = [(START_MS + passed + 1).to_bytes(8, "big") for passed in (0, 7)]
     assert bounds == [(b"", due[0]), (START_MS.to_bytes(8, "big"), due[1])]
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kvtwisted.core import records
+from kvtwisted.core import large_values, records
 from kvtwisted.core.ages import WriteAges
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.engine import DATA, FILES
 from kvtwisted.core.errors import (
     Corruption,
+    NoInodes,
     Overloaded,
     ResponseTooLarge,
     StorageError,
@@ -450,3 +451,56 @@ def test_missing_pointer_is_told(scene: Scene) -> None:
     scene.engine.write([(DATA, b"k", records.encode_pointer(Pointer(bytes(16), 1, 1), 0))])
     with pytest.raises(Corruption, match=f"file {'00' * 16} is missing"):
         scene.store.get(b"k")
+
+
+# What they take on the disk.
+
+
+def _taken(scene: Scene) -> int:
+    return sum(path.stat().st_blocks * 512 for path in scene.files())
+
+
+def test_bytes_are_kept_in_mind(scene: Scene) -> None:
+    """Each value counts from when it is stored until its file has gone, and after a start without a walk."""
+    files = scene.writer.files
+    assert files.taken == 0
+    scene.store.mset({b"a": BIG, b"b": OTHER * 10, b"c": OTHER})
+    scene.store.set(b"a", OTHER * 20)
+    assert files.taken == _taken(scene) > 0
+    with files.reading():
+        scene.store.delete(b"b")
+        assert files.taken == _taken(scene)
+    assert files.taken == _taken(scene)
+    scene.restart_files()
+    assert scene.writer.files.taken == _taken(scene)
+    scene.store.mdelete([b"a", b"c"])
+    assert scene.writer.files.taken == _taken(scene) == 0
+
+
+def test_bytes_of_what_cannot_be_unlinked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are still taken, until the collection of orphans has them; orphans of others do not count."""
+    files = scene.writer.files
+    scene.store.mset({b"a": BIG, b"b": BIG})
+
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, "no", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        scene.store.delete(b"a")
+    assert files.taken == _taken(scene) > 0
+    (scene.folder / "ab" / ("ab" * 16)).write_bytes(b"x" * 50_000)
+    assert scene.writer.collect_orphans().files == 2
+    assert files.taken == _taken(scene) > 0
+
+
+def test_no_inode_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without inodes is not called full when its bytes are free."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(large_values, "out_of_inodes", lambda folder: folder == str(scene.folder))
+    monkeypatch.setattr(large_values, "open", refuse, raising=False)
+    with pytest.raises(NoInodes, match="no inode is free for a large value's file"):
+        scene.store.set(b"k", BIG)

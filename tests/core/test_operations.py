@@ -8,10 +8,9 @@ from typing import Any, Callable
 
 import pytest
 
-from kvtwisted.core import batch_reads as batch_reads_module
 from kvtwisted.core import operations as operations_module
+from kvtwisted.core import pages as pages_module
 from kvtwisted.core import writer as writer_module
-from kvtwisted.core.batch_reads import Page
 from kvtwisted.core.engine import META
 from kvtwisted.core.errors import (
     DeadlineExceeded,
@@ -26,6 +25,7 @@ from kvtwisted.core.errors import (
 )
 from kvtwisted.core.health import Health
 from kvtwisted.core.operations import DELETE, GET, OPERATIONS, SCAN, SET, Operations
+from kvtwisted.core.pages import Page
 from kvtwisted.core.records import Found
 
 from ..support.clocks import ScriptedTime
@@ -126,7 +126,7 @@ def test_deadline_is_passed_to_the_scan(scene: Scene, monkeypatch: pytest.Monkey
     scene.operations.set(b"k", b"v")
     now = ScriptedTime(1.0, 3.0, 3.0)
     monkeypatch.setattr(operations_module, "monotonic", now.monotonic)
-    monkeypatch.setattr(batch_reads_module, "time", now)
+    monkeypatch.setattr(pages_module, "time", now)
     with pytest.raises(DeadlineExceeded, match="the scan took longer"):
         scene.operations.scan(b"", budget=PLENTY, deadline=2.0)
 

@@ -278,3 +278,64 @@ def test_no_disk_no_limit() -> None:
     guard = SpaceGuard([], lambda: 95, lambda reason: None)
     guard.admit(1 << 40)
     assert guard.refused == 0
+
+
+# Inodes.
+
+
+class Inodes:
+    """A guard over a disk with room, of whose 1000 inodes some are free; and how often writes were refused."""
+
+    def __init__(self, inodes: int = 1000) -> None:
+        self.inodes, self.free = inodes, inodes
+        self.changes: list[str | None] = []
+        disks = [GuardedDisk("rocksdb.path", lambda: DiskUsage(0, _TOTAL, self.inodes, self.free), 0)]
+        self.guard = SpaceGuard(disks, lambda: 95, self.changes.append, lambda: 100.0)
+
+    def accepted(self, free: int) -> bool:
+        """Whether writes are accepted after a look at so many free inodes."""
+        self.free = free
+        self.guard.look()
+        return self.guard.reason is None
+
+
+def test_inodes_end_before_they_are_all_gone() -> None:
+    """A twentieth of them stays free; a refusal lasts a little longer than that; what to look at is said."""
+    scene = Inodes()
+    assert [scene.accepted(free) for free in (50, 49, 61, 62)] == [True, False, False, True]
+    refused, again = scene.changes
+    assert refused == (
+        "the disk of rocksdb.path has nearly no inodes left: 49 of 1000 are free, of which 50 must stay so (df -i "
+        "tells; each file takes one); writes are refused until there are more, reads and deletes go on"
+    )
+    assert again is None
+
+
+def test_a_large_disk_keeps_no_more_inodes_than_are_of_use() -> None:
+    """1,024 are enough however many there are; where they are made as needed none are missed."""
+    scene = Inodes(10_000_000)
+    assert [scene.accepted(free) for free in (1024, 1023, 1279, 1280)] == [True, False, False, True]
+    assert Inodes(0).accepted(0)
+
+
+def test_want_of_inodes_is_none_of_bytes() -> None:
+    """Nothing would be won by evicting."""
+    scene = Inodes()
+    assert not scene.accepted(0)
+    assert not scene.guard.wants_bytes
+    assert scene.guard.wanted_free("rocksdb.path") == 0
+    with pytest.raises(NearlyFull, match="inodes"):
+        scene.guard.admit(1)
+
+
+def test_each_file_is_asked_for() -> None:
+    """A large value is refused as soon as no inode is left for it, before anybody else has looked."""
+    scene = Inodes()
+    scene.guard.admit_file()
+    scene.free = 49
+    with pytest.raises(NearlyFull, match="49 of 1000"):
+        scene.guard.admit_file()
+    assert scene.guard.refused == 1
+    scene.free = 500
+    scene.guard.admit_file()
+    assert scene.guard.reason is None

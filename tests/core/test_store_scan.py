@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvtwisted.core import batch_reads as batch_reads_module
-from kvtwisted.core.batch_reads import ENTRY_OVERHEAD, Page, prefix_end
+from kvtwisted.core import pages as pages_module
+from kvtwisted.core.batch_reads import ENTRY_OVERHEAD
 from kvtwisted.core.errors import DeadlineExceeded, ResponseTooLarge
+from kvtwisted.core.pages import Page, prefix_end
 
 from ..support.clocks import ScriptedTime
 from ..support.properties import repeatable
@@ -47,7 +48,7 @@ def test_scan_gives_the_engine_both_bounds(storage: Storage) -> None:
     storage.store.scan(b"p", cursor=b"pq", budget=PLENTY)
     storage.store.scan(b"p", cursor=b"a", budget=PLENTY)
     storage.store.scan(b"", budget=PLENTY)
-    ranges = [(start, end) for start, end, _ in storage.engine.called("scan")]
+    ranges = [(start, end) for start, end, *_ in storage.engine.called("scan")]
     assert ranges == [(b"p", b"q"), (b"pq\0", b"q"), (b"p", b"q"), (b"", None)]
 
 
@@ -159,7 +160,7 @@ def test_long_scan_looks_at_the_time(storage: Storage, monkeypatch: pytest.Monke
     storage.store.mset({b"%05d" % n: b"" for n in range(3000)}, 1)
     storage.time.advance(1000)
     looks = ScriptedTime(1.0, 2.0, 3.5)
-    monkeypatch.setattr(batch_reads_module, "time", looks)
+    monkeypatch.setattr(pages_module, "time", looks)
     with pytest.raises(DeadlineExceeded):
         storage.store.scan(b"", budget=PLENTY, deadline=3.0)
     with pytest.raises(StopIteration):

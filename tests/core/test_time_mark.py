@@ -11,10 +11,11 @@ from kvtwisted.core.clock import Clock
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.engine import META
 from kvtwisted.core.errors import StorageError, WriteStalled
-from kvtwisted.core.eviction import Disk, EvictionRules, Evictor
+from kvtwisted.core.eviction import EvictionRules, Evictor
 
 from ..support.clocks import START_MS, ManualClock
 from ..support.storage import PLENTY, Storage
+from .evictions import seen_disk
 
 HOUR_MS = 3_600_000
 _OTHER = b"never read"
@@ -47,8 +48,7 @@ def _sweep(storage: Storage) -> bool:
 
 
 def _evict(storage: Storage) -> bool:
-    usage = DiskUsage(900, 100)
-    disk = Disk("rocksdb.path", measure=lambda: usage, own_bytes=lambda: 1000)
+    disk = seen_disk(DiskUsage(900, 100), own_bytes=1000)
     evictor = Evictor(storage.engine, storage.writer, storage.clock, bool, WriteAges(1), lambda batch: None)
     evictor.run(disk, EvictionRules(threshold=90, batch_size=10, policy="none"))
     return b"k" in storage.data()

@@ -22,9 +22,13 @@ from .harness import PATIENCE, Server
 MIB = 1024 * 1024
 
 
-def mount(folder: str, size: int) -> bool:
-    """Mount a file system of `size` bytes of memory on `folder`; says whether that was allowed."""
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "kvtwisted", folder]
+def mount(folder: str, size: int, inodes: int = 0) -> bool:
+    """Mount a file system of `size` bytes of memory on `folder`; says whether that was allowed.
+
+    It has that many inodes (0: enough).
+    """
+    options = f"size={size},nr_inodes={inodes}" if inodes else f"size={size}"
+    command = ["mount", "-t", "tmpfs", "-o", options, "kvtwisted", folder]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
@@ -44,10 +48,10 @@ def can_mount() -> bool:
 
 
 @contextmanager
-def mounted(folder: Path, size: int) -> Iterator[Path]:
+def mounted(folder: Path, size: int, inodes: int = 0) -> Iterator[Path]:
     """A disk of `size` bytes on `folder`, which is made."""
     folder.mkdir(parents=True)
-    assert mount(str(folder), size)
+    assert mount(str(folder), size, inodes)
     try:
         yield folder
     finally:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import grpc
@@ -237,3 +238,49 @@ def test_a_backup_never_costs_data(others: int, threshold: int, disk: Path, laun
             assert http.metric("kv_evictions_total", reason="lru") == 0
             assert http.post("/api/v1/set", {"key": "k", "value": "v"}).status == 200
         server.stop()
+
+
+def _take_all_inodes(folder: Path) -> list[Path]:
+    taken: list[Path] = []
+    with suppress(OSError):
+        while True:
+            taken.append(folder / f"other{time.monotonic_ns()}")
+            taken[-1].touch()
+    return taken[:-1]
+
+
+def test_without_inodes(tmp_path: Path, launch: Launcher) -> None:
+    """A disk with bytes but no inodes: said in so many words; deletes go on, the server starts, all is well after."""
+    with mounted(tmp_path / "disk", _DISK, inodes=600) as disk:
+        folders = ("--rocksdb-path", str(disk / "data"), "--value-disk-path", str(disk / "values"))
+        options = (*_OPTIONS, *folders, "--value-disk-threshold", "4096")
+        server = launch(*options)
+        with server.http() as http:
+            number = 0
+            while (answer := http.post("/api/v1/set", {"key": f"k{number}", "value": "v" * 5000})).status == 200:
+                number += 1
+            assert (answer.status, answer.body["code"]) == (507, "storage_full")
+            assert "inodes" in answer.body["error"]
+            taken = _take_all_inodes(disk)
+            assert len(taken) < 60  # the server has left some
+            answer = http.post("/api/v1/set", {"key": "small", "value": "v"})
+            assert (answer.status, "inodes" in answer.body["error"]) == (507, True)
+            assert "inodes" in http.get("/api/v1/health").body["reason"]
+            assert http.call("DELETE", "/api/v1/delete/k0").status == 200
+            assert http.post("/api/v1/mdelete", {"keys": ["k1", "small"]}).status == 200
+            eventually(lambda: "spare ones are used" in server.log("running"))
+            taken += _take_all_inodes(disk)
+        server.kill()
+        taken += _take_all_inodes(disk)
+        server = launch(*options)
+        with server.http() as http:
+            assert http.get("/api/v1/health").status == 503
+            assert http.metric("kv_inodes") == 600
+            assert len(http.get("/api/v1/get/k2").body["value"]) == 5000
+            assert http.get("/api/v1/get/k1").status == 404
+            assert http.call("DELETE", "/api/v1/delete/k2").status == 200
+            for path in taken:
+                path.unlink()
+            eventually(lambda: http.get("/api/v1/health").status == 200)
+            assert http.post("/api/v1/set", {"key": "again", "value": "v" * 5000}).status == 200
+            assert http.get("/api/v1/scan?limit=10000&keys_only=true").body["count"] == number - 2

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kvtwisted.core.errors import (
     Corruption,
     KvError,
+    NoInodes,
     StorageError,
     StorageFull,
     StorageLocked,
     Unavailable,
     WriteStalled,
 )
+from kvtwisted.engines import translate
 from kvtwisted.engines.translate import CLOSED, EngineClosed, Translating, translated
 
 
@@ -39,6 +43,21 @@ from kvtwisted.engines.translate import CLOSED, EngineClosed, Translating, trans
 def test_class_of_each_message(error: Exception, expected: type[KvError]) -> None:
     """Each text, as str or bytes, has exactly one meaning; what is not known is a plain StorageError."""
     assert type(translated(error, "./data")) is expected
+
+
+def test_no_inode_is_told_from_no_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's words are the same for both."""
+    monkeypatch.setattr(translate, "out_of_inodes", lambda path: path == "./data")
+    error = Exception("IO error: No space left on device: While open a file for appending: 8.log")
+    assert type(translated(error, "./data")) is NoInodes
+    assert str(translated(error, "./data")).startswith("no inode is free for a file in the data folder './data'")
+    assert type(translated(error, "./other")) is StorageFull
+
+
+def test_no_descriptor_is_named() -> None:
+    """With how many there are, and what sets their limit."""
+    error = Exception("IO error: While open a file for random read: 8.sst: Too many open files")
+    assert re.search(r"no file descriptor is free.*While open a file", str(translated(error, "./data")))
 
 
 def test_messages_are_sentences() -> None:

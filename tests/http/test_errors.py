@@ -35,6 +35,7 @@ EXPECTED = [
     ("DeadlineExceeded", 503, True),
     ("Unavailable", 503, True),
     ("StorageFull", 507, False),
+    ("NoInodes", 507, False),
     ("NearlyFull", 507, True),
     ("StorageError", 500, False),
     ("Corruption", 500, False),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from kvtwisted.core.engine import DATA, Engine, Mutation, everything, nothing
+from kvtwisted.core.engine import DATA, Engine, Mutation, everything, ignored, nothing
 from kvtwisted.core.errors import KvError
 from kvtwisted.core.options import EngineOptions
 from kvtwisted.engines import open_engine
@@ -103,9 +104,16 @@ class FaultyEngine:
         """See `Engine.multi_get`."""
         return self._call("multi_get", keys, budget, keep)
 
-    def scan(self, start: bytes, end: bytes | None, family: str = DATA) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self,
+        start: bytes,
+        end: bytes | None,
+        family: str = DATA,
+        until: float = math.inf,
+        renewed: Callable[[bytes], object] = ignored,
+    ) -> Iterator[tuple[bytes, bytes]]:
         """See `Engine.scan`."""
-        return self._call("scan", start, end, family)
+        return self._call("scan", start, end, family, until, renewed)
 
     def put(self, key: bytes, value: bytes) -> None:
         """See `Engine.put`; recorded, and made to fail, as the `write` that it is."""

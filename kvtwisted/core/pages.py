@@ -1,0 +1,167 @@
+"""Scans: pages of keys or pairs, each from one consistent view."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Callable, NamedTuple
+
+from . import expiry, records
+from .batch_reads import ENTRY_OVERHEAD
+from .clock import Clock
+from .engine import TOO_LONG, Engine, ScanUnfinished, ignored
+from .errors import DeadlineExceeded, ResponseTooLarge
+from .records import ENVELOPE
+from .views import text_before
+from .writer import Writer
+
+_STRIDE = 1024
+#: The part of its time after which a page ends with what it has; the rest is for the answer.
+_SHARE = 0.8
+
+
+class Page(NamedTuple):
+    """One page of a scan, in byte order. An empty `next_cursor` says that the scan has reached the end.
+
+    A page may hold fewer items than were asked for, or none, and still have a cursor: its time was over.
+    """
+
+    items: list[tuple[bytes, bytes]]
+    next_cursor: bytes
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A page that is asked for: its range, and what bounds it. `paged` says that it may end early, with a cursor."""
+
+    start: bytes
+    end: bytes | None
+    limit: int
+    paged: bool
+    keys_only: bool
+    budget: int
+    until: float
+
+
+class PageReader:
+    """Scans of checked prefixes. Blocks; safe from any thread."""
+
+    def __init__(self, engine: Engine, writer: Writer, clock: Clock) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._files = writer.files
+        self._clock = clock
+
+    def scan(
+        self,
+        prefix: bytes,
+        *,
+        cursor: bytes,
+        limit: int,
+        keys_only: bool,
+        budget: int,
+        deadline: float,
+    ) -> Page:
+        """Up to `limit` (0: all) pairs whose keys start with `prefix` and come after `cursor`, from one snapshot.
+
+        With a limit or a cursor the page ends before `budget` bytes (ENTRY_OVERHEAD for each entry counted) and before
+        its time is over, and `next_cursor` says where to go on. Without either the caller expects everything, so that
+        too much is ResponseTooLarge, and too long DeadlineExceeded. With `keys_only` the values are left empty. A value
+        over the budget is never cut short: the caller's budget must hold one entry of the largest size.
+        """
+        start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
+        if end is not None and start >= end:
+            return Page([], b"")
+        until, paged = deadline, bool(limit or cursor)
+        if paged and deadline < math.inf:
+            until -= (1 - _SHARE) * (deadline - time.monotonic())
+        wanted = _Wanted(start, end, limit, paged, keys_only, budget, until)
+        try:
+            return self._read(wanted, -math.inf)
+        except ScanUnfinished:
+            """There are many deleted keys next to each other."""
+        while (page := self._read_watched(wanted)) is None:
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    "deleted keys were read over, and others written in between, until the request's time was over; "
+                    "ask for less with limit and cursor"
+                )
+        return page
+
+    def _read_watched(self, wanted: _Wanted) -> Page | None:
+        """The page, or what could be read of it; None for nothing. See Note [A page from several views]."""
+        renewed: list[bytes] = []
+
+        def note(key: bytes) -> None:
+            if not renewed:
+                renewed.append(key)
+
+        with self._writer.watching_range(wanted.start, wanted.end) as written:
+            page = self._read(wanted, wanted.until, note)
+        lowest = written.lowest
+        if not renewed or lowest is None or (page.next_cursor and lowest > page.next_cursor):
+            return page
+        return _cut(wanted, page.items, max(lowest, renewed[0]))
+
+    def _read(self, wanted: _Wanted, among_deleted: float, renewed: Callable[[bytes], object] = ignored) -> Page:
+        """The page, by one scan of the engine, which gets `among_deleted` as `until`, and `renewed`."""
+        now, expired = self._clock.now_ms(), 0
+        limit, keys_only, budget, paged = wanted.limit, wanted.keys_only, wanted.budget, wanted.paged
+        items: list[tuple[bytes, bytes]] = []
+        size = 0
+        pairs = self._engine.scan(wanted.start, wanted.end, until=among_deleted, renewed=renewed)
+        try:
+            with self._files.reading():
+                for position, (key, stored) in enumerate(pairs):
+                    if not position % _STRIDE and time.monotonic() > wanted.until:
+                        return _early(wanted, items, key)
+                    record = None
+                    value_bytes = len(stored)
+                    if stored and stored[0] == ENVELOPE:
+                        record = records.decode(stored)
+                        if expiry.is_expired(record.expires_at_ms, now):
+                            expired = max(expired, record.expires_at_ms)
+                            continue
+                        value_bytes = record.pointer.length if record.pointer else len(record.value)
+                    size += len(key) + ENTRY_OVERHEAD + (0 if keys_only else value_bytes)
+                    if size > budget and not paged:
+                        raise ResponseTooLarge(
+                            f"prefix: the answer exceeds {budget} bytes, the limit of one answer; "
+                            "page with limit and cursor"
+                        )
+                    if (limit and len(items) == limit) or (size > budget and items):
+                        return Page(items, items[-1][0])
+                    if keys_only:
+                        stored = b""
+                    elif record is not None:
+                        stored = self._files.value(record)
+                    items.append((key, stored))
+        except ScanUnfinished as unfinished:
+            if among_deleted < wanted.until:
+                raise
+            return _early(wanted, items, unfinished.reached)
+        finally:
+            self._clock.tell(expired)
+        return Page(items, b"")
+
+
+def _early(wanted: _Wanted, items: list[tuple[bytes, bytes]], before: bytes) -> Page:
+    """The part of a page before that key, since its time is over. Raises DeadlineExceeded when that is none."""
+    page = _cut(wanted, items, before)
+    if page is None:
+        raise DeadlineExceeded(TOO_LONG)
+    return page
+
+
+def _cut(wanted: _Wanted, items: list[tuple[bytes, bytes]], before: bytes) -> Page | None:
+    """The part of a page before that key; None when it may not end early, or that would be no step forward."""
+    kept = [item for item in items if item[0] < before]
+    cursor = max(text_before(before), kept[-1][0] if kept else b"")
+    return Page(kept, cursor) if wanted.paged and cursor >= wanted.start and cursor else None
+
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """The first key after all those that start with `prefix`, or None when there is no such key."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
