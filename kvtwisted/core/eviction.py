@@ -40,8 +40,8 @@ _AFTER_ALL = b"\xff"
 _ORPHANS_EVERY_MS = 60_000
 #: Where a dry run ends: keys judged, and seconds.
 PLAN_KEYS, PLAN_SECONDS = 100_000, 5.0
-#: After a walk over the folders that took so many seconds, or more, and showed that nothing can be done, this many times
-#: as long without another one.
+#: After a walk over the folders that took so many seconds or more, and showed that nothing can be done, this many times
+#: as long without another.
 _LONG_WALK, _REST = 0.05, 20
 
 
