@@ -7,7 +7,6 @@ written again.
 
 from __future__ import annotations
 
-import select
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from time import monotonic
 
 from twisted.logger import Logger
 
+from .core.clock import pause
 from .log_sinks import FileSink, Sink
 
 #: Bytes of lines that wait for each log at most, and what a line counts besides its own. What the log's thread has
@@ -157,7 +157,7 @@ class LogWriter:
         deadline = monotonic() + seconds
         while self.waiting and self._thread.is_alive() and monotonic() < deadline:
             self.nudge()
-            _pause(0.002)
+            pause(0.002)
 
     # Its thread.
 
@@ -186,7 +186,7 @@ class LogWriter:
     def _await_retry(self) -> None:
         deadline = monotonic() + RETRY_SECONDS
         while not self._closing.is_set() and monotonic() < deadline:
-            _pause(0.05)
+            pause(0.05)
 
     def _write(self) -> None:
         if not self._backlog:
@@ -296,8 +296,3 @@ class LogWriters:
         deadline = monotonic() + CLOSE_SECONDS
         for writer in writers:
             writer.close(deadline - monotonic())
-
-
-def _pause(seconds: float) -> None:
-    """Wait, whatever is done to the wall clock. No sleep: libfaketime 0.9.10 makes an error of it."""
-    select.poll().poll(seconds * 1000)

@@ -15,6 +15,7 @@ from typing import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from ..core.clock import pause
 from ..core.errors import StorageError, Unavailable
 from ..core.expiry import Sweeper
 from ..core.scrub import Scrub
@@ -35,7 +36,7 @@ class Pace:
     """Rests for the thread that made it: after each piece of work as long as that took of a processor."""
 
     def __init__(
-        self, worked: Callable[[], float] = time.thread_time, sleep: Callable[[float], object] = time.sleep
+        self, worked: Callable[[], float] = time.thread_time, sleep: Callable[[float], object] = pause
     ) -> None:
         """`worked` gives the thread's processor time in seconds."""
         self._worked = worked

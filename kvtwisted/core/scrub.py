@@ -11,7 +11,7 @@ however long keys are refreshed: the hand passes over useless ones four times as
 ones are as many as keys. The first round after a start owes nothing to anybody: it goes on in every turn until it is
 done.
 
-Note [What no doubt tells]: a write without a ttl leaves its key's entry behind, one at most, and looks at nothing, since
+Note [What no doubt tells]: a write without a ttl leaves its key's entry behind, one at most, and looks at nothing, as
 that would cost the most frequent write the most. These entries are garbage all the same, and an eviction must not take
 keys in their stead. So before one the index is looked at once a minute, doubts or not, though not for long unless many
 are found.

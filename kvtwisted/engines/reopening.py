@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from operator import methodcaller
 from typing import Any, Callable, TypeVar
 
+from ..core.clock import pause
 from ..core.errors import StorageError, StorageFull, UnusablePath
 from ..core.paths import Identity, identity
 from .translate import EngineReopening, in_use
@@ -84,7 +85,7 @@ def patiently(act: Callable[[], T], patience: float | None = None) -> T:
         except Exception as error:
             if not in_use(error) or time.monotonic() > deadline:
                 raise
-        time.sleep(_PAUSE)
+        pause(_PAUSE)
 
 
 def rehearsed(act: Callable[[], T]) -> T:
@@ -92,7 +93,7 @@ def rehearsed(act: Callable[[], T]) -> T:
     for _ in range(_REHEARSALS - 1):
         with suppress(Exception):
             return act()
-        time.sleep(_PAUSE)
+        pause(_PAUSE)
     return act()
 
 
@@ -138,7 +139,7 @@ class Calls:
             if time.monotonic() > deadline:
                 self.go_on()
                 raise StorageError(f"cannot reopen the storage yet: {self._running} calls under way do not end")
-            time.sleep(_PAUSE)
+            pause(_PAUSE)
 
     def go_on(self) -> None:
         """Let calls begin again."""
