@@ -30,7 +30,7 @@ from .core.holdings import Folders
 from .core.large_values import OWNER, Collected, ValueFiles, check_owner
 from .core.limits import Limits
 from .core.operations import Configuration, Operations
-from .core.paths import Folder, FolderWatch
+from .core.paths import Folder, FolderMonitor
 from .core.recency import Recency
 from .core.scrub import Scrub
 from .core.space import GuardedDisk, SpaceGuard, headroom, least_free, spill_threshold
@@ -124,7 +124,7 @@ class Storage:
             scrub=self._scrub,
             collect_orphans=self._writer.collect_orphans,
         )
-        self._folders = FolderWatch(self._find_folders(now), self._folder_changed)
+        self._folders = FolderMonitor(self._find_folders(now), self._folder_changed)
         self._watch()
 
     def _compare_clocks(self) -> None:

@@ -10,16 +10,10 @@ a store whose keys are all new pays little; and the useless entries stay within 
 however long keys are refreshed: the hand passes over useless ones four times as fast as they can be made, and useful
 ones are as many as keys. The first round after a start owes nothing to anybody: it goes on in every turn until it is
 done.
-
-Note [What no doubt tells]: a write without a ttl leaves its key's entry behind, one at most, and looks at nothing, as
-that would cost the most frequent write the most. These entries are garbage all the same, and an eviction must not take
-keys in their stead. So before one the index is looked at once a minute, doubts or not, though not for long unless many
-are found.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from itertools import islice
@@ -45,8 +39,6 @@ MANY = 1 / 8
 WORTH_COMPACTING = 10_000
 #: Seconds that a search before an eviction may take while it finds many, and while it finds few.
 PATIENCE, LITTLE_PATIENCE = 10.0, 1.0
-#: Seconds for which an index that was seen is taken to hold only what doubts tell of. Note [What no doubt tells].
-TRUST = 60.0
 #: After every entry: deadlines are far below this.
 _AFTER_ALL = b"\xff" * 8
 
@@ -76,7 +68,6 @@ class Scrub:
         # Doubts when the present round began, and when the last whole one did (None: there was none).
         self._round_began = 0
         self._clean: int | None = None
-        self._trusted_until = -math.inf
         # The share of the last slices that was removed.
         self._found = 0.0
         # What was removed since the last compaction, and where.
@@ -107,15 +98,12 @@ class Scrub:
     def before_eviction(self) -> Scrubbed:
         """Look until the whole index has been seen, or for a while; what is found is given back to the disk at once.
 
-        Nothing is done when nothing can have been left behind. See Note [What no doubt tells]. Raises StorageError and
-        WriteStalled.
+        Nothing is done when nothing can have been left behind. Raises StorageError and WriteStalled.
         """
         with self._lock:
-            before, clean = self.removed, self._clean
+            before = self.removed
             wanted = self._writer.index_entries.doubts
             began = found_at = self._monotonic()
-            if clean is not None and began >= self._trusted_until:
-                self._clean = min(clean, wanted - 1)
             while dirty := (self._clean is None or self._clean < wanted):
                 self._step()
                 now = self._monotonic()
@@ -123,9 +111,6 @@ class Scrub:
                     found_at = now
                 if now - found_at > LITTLE_PATIENCE or now - began > PATIENCE:
                     break
-            self._trusted_until = self._monotonic() + TRUST
-            if clean is not None and self._clean is not None and not self._many:
-                self._clean = max(clean, self._clean)
             if self._removed:
                 self._compact()
             return Scrubbed(self.removed - before, dirty and self._many)
@@ -148,7 +133,6 @@ class Scrub:
             self._hand = entries[-1] + b"\0"
         else:
             self._hand, self._clean = b"", self._round_began
-            self._trusted_until = self._monotonic() + TRUST
             # Whatever was left behind before the round is gone.
             self._credit = min(self._credit, (self._reckoned - self._round_began) * EAGER)
 

@@ -9,7 +9,7 @@ from kvtwisted.core.engine import DATA, EXPIRY
 from kvtwisted.core.errors import StorageError
 from kvtwisted.core.index_entries import IndexEntries
 from kvtwisted.core.records import index_key
-from kvtwisted.core.scrub import SLICE, TRUST, Scrub
+from kvtwisted.core.scrub import SLICE, Scrub
 
 from ..support.clocks import START_MS
 from ..support.storage import Storage
@@ -82,24 +82,6 @@ def test_keys_that_are_all_new_cost_little(storage: Storage) -> None:
     looked_at = sum(len(keys) for keys, *_ in storage.engine.called("multi_get"))
     assert looked_at <= 8000 / 8 + 2 * SLICE
     assert storage.scrub.removed == 0
-
-
-def test_what_writes_without_a_ttl_leave_behind(each_storage: Storage) -> None:
-    """Is looked for before an eviction, once a minute: no doubt tells of it."""
-    now = [0.0]
-    scrub = Scrub(each_storage.engine, each_storage.writer, each_storage.clock, lambda: now[0])
-    keys = [b"%04d" % number for number in range(2 * SLICE)]
-    each_storage.store.mset(dict.fromkeys(keys, b"v"), HOUR)
-    scrub.before_eviction()
-    each_storage.store.mset(dict.fromkeys(keys[1:], b"v"))
-    assert scrub.before_eviction() == (0, False)
-    assert len(each_storage.index()) == len(keys)
-    now[0] += TRUST
-    assert scrub.before_eviction() == (len(keys) - 1, False)
-    assert [key for _, key in each_storage.index()] == keys[:1]
-    before = len(each_storage.engine.called("multi_get"))
-    assert scrub.before_eviction() == (0, False)
-    assert len(each_storage.engine.called("multi_get")) == before
 
 
 @pytest.mark.parametrize("moment", ["scan", "multi_get"])
