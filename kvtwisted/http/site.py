@@ -231,10 +231,10 @@ def make_site(
     `max_batch_keys` are asked anew for each request. `connections` counts and limits connections; `seconds` is the
     clock of the deadlines.
     """
-    admin = AdminHandlers(administration)
 
     def make(admitted: Pass) -> Interface:
         facade = make_facade(admitted)
+        admin = AdminHandlers(administration, admitted.name)
         handlers = Handlers(admitted, facade, checks, reactor, max_response_bytes, request_timeout, max_batch_keys)
         lane = FastLane(facade.direct, handlers, reactor, request_timeout, options.cors.always)
         return Interface(make_handlers(handlers, admin, metrics_text), lane)

@@ -57,6 +57,11 @@ class Pass:
         return self.principal is not None
 
     @property
+    def name(self) -> str:
+        """What the audit log calls whose it is."""
+        return ANONYMOUS if self.principal is None else self.principal.name
+
+    @property
     def administers(self) -> bool:
         """Whether it is an administrator's."""
         return self.principal is not None and self.principal.allows(ADMIN)
@@ -102,7 +107,7 @@ class Pass:
         try:
             self._take()
         except KvError as error:
-            self._refused(ANONYMOUS if self.principal is None else self.principal.name, "", "rate", error)
+            self._refused(self.name, "", "rate", error)
             raise
 
     def _take(self) -> None:
