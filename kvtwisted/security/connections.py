@@ -10,9 +10,9 @@ nobody known, of the address that has most, that have idled longest. A known cli
 fewer, and not while it may just be between two requests. Clients with pools connect anew by themselves; who floods has
 his own closed.
 
-Note [Places for administrators]: where even that finds none, ADMINISTRATORS more are let in on trial: one that shows an
-administrator's token or certificate stays, others are refused as soon as they have shown something else, or nothing for
-TRIAL_SECONDS. When all these places are taken, a newcomer gets that of one who has not shown anything yet: of the
+Note [Reserved for administrators]: where even that finds none, ADMINISTRATORS more are let in on trial: one that shows
+an administrator's token or certificate stays, others are refused as soon as they have shown something else, or nothing
+for TRIAL_SECONDS. When all these places are taken, a newcomer gets that of one who has not shown anything yet: of the
 address that has most of them, who came first. So whoever has filled the server, or has set its limits too low, cannot
 keep those out who mend it.
 """
@@ -33,7 +33,7 @@ from .buckets import network_of
 RESERVED = 128
 #: Why a connection was refused: too many in all, or from its address.
 IN_ALL, PER_ADDRESS = "all", "address"
-#: Neither let in for good nor refused: see Note [Places for administrators].
+#: Neither let in for good nor refused: see Note [Reserved for administrators].
 ON_TRIAL = "trial"
 #: Places beside all others, and seconds to show for whom one is.
 ADMINISTRATORS, TRIAL_SECONDS = 8, 2.0
@@ -188,7 +188,7 @@ class Connections:
             self._counts.leave(network_of(address))
 
     def _end_a_trial(self, newcomer: str) -> bool:
-        """Have one that is on trial go, for one from network `newcomer`. See Note [Places for administrators]."""
+        """Have one that is on trial go, for one from network `newcomer`. See Note [Reserved for administrators]."""
         if not self._trials:
             return False
         counts = Counter(trial.network for trial in self._trials.values())
