@@ -195,7 +195,8 @@ class Passes:
     def _limiter(self, principal: Principal, network: str) -> Budget | None:
         if not self._addresses.limited:
             return principal.limiter
-        of_address = OfAddress(self._addresses, network)
+        # Administrators have a rate of each address to themselves: others there cannot use it up and keep them out.
+        of_address = OfAddress(self._addresses, f"{network} {ADMIN}" if principal.allows(ADMIN) else network)
         return of_address if principal.limiter is None else Both(principal.limiter, of_address)
 
     def _whose(self, principal: Principal) -> str:

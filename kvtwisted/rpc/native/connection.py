@@ -78,6 +78,9 @@ class Owner(Settings, Interface):
     def administers(self, visitor: Visitor) -> bool:
         """Whether it is somebody known who administers the server."""
 
+    def passed_trial(self, connection: Connection) -> None:
+        """One that is on trial is an administrator's."""
+
     def refused_on_trial(self) -> CallError:
         """One that is on trial is no administrator's; what to answer."""
 
@@ -124,8 +127,6 @@ class Connection(Protocol):
         self._streams = self.control.streams
         self._streams.visitor = Visitor(address)
         self.address = address
-        #: Whether it has, or may yet have, a place for administrators.
-        self.on_trial = on_trial
         self._trial_ends = owner.seconds() + TRIAL_SECONDS
         if on_trial:
             self._streams.on_trial = self._try_out
@@ -471,6 +472,7 @@ class Connection(Protocol):
             self.control.drain()
             raise self._owner.refused_on_trial()
         self._streams.on_trial = None
+        self._owner.passed_trial(self)
 
     def idle_seconds(self) -> float | None:
         """For how long no call was under way; None: one is."""

@@ -197,7 +197,10 @@ class NativeGrpcServer(Factory):
         reason = None if self._counted is None else self._counted.enter("grpc", address)
         if reason is not None and reason != ON_TRIAL:
             return None
-        return Connection(self, address, on_trial=reason == ON_TRIAL)
+        connection = Connection(self, address, on_trial=reason == ON_TRIAL)
+        if reason == ON_TRIAL and self._counted is not None:
+            self._counted.try_out(connection, "grpc")
+        return connection
 
     def _look(self) -> None:
         now = self.seconds()
@@ -239,10 +242,11 @@ class NativeGrpcServer(Factory):
 
     def closed(self, connection: Connection) -> None:
         """One less."""
-        if self._counted is not None and connection in self._connections:
-            self._counted.leave(connection.address, connection, on_trial=connection.on_trial)
+        is_open = connection in self._connections
         self._connections.discard(connection)
         self._check_stopped()
+        if self._counted is not None and is_open:
+            self._counted.leave(connection.address, connection)
 
     def knows(self, visitor: Visitor) -> bool:
         """Whether it is somebody known."""
@@ -251,6 +255,11 @@ class NativeGrpcServer(Factory):
     def administers(self, visitor: Visitor) -> bool:
         """Whether it is somebody known who administers the server."""
         return self._interfaces.administers(visitor)
+
+    def passed_trial(self, connection: Connection) -> None:
+        """One that is on trial is an administrator's."""
+        if self._counted is not None:
+            self._counted.passed(connection)
 
     def refused_on_trial(self) -> CallError:
         """One that is on trial is no administrator's; what to answer."""
