@@ -99,7 +99,10 @@ class Server(Service):
 
     def explained(self, error: Exception) -> str:
         """Why it did not start, with the values that are to blame and where they come from."""
-        return self._config.explained(str(error), *self._going_by)
+        message = str(error)
+        # What begins with `http:` has nothing to do with the keys of gRPC.
+        named = [name for name in self._going_by if name.startswith(message.partition(":")[0] + ".")]
+        return self._config.explained(message, *(named or self._going_by))
 
     def startService(self) -> None:
         """Start all parts. When one fails, the others are undone and its KvError or OSError is raised."""

@@ -28,8 +28,6 @@ T = TypeVar("T")
 
 #: Large results that may wait for the reactor.
 UNTAKEN_RESULTS = 4
-#: More than threads can ever wait for.
-_ENOUGH = 1_000_000
 #: The part of the threads that scans of one principal, or of all where nobody shows who they are, have at once.
 SCANNING_PART = 4
 
@@ -76,7 +74,8 @@ class Work:
     def stop(self) -> None:
         """No thread waits for the reactor any more, which may be about to wait for the threads."""
         self._stopped = True
-        self._untaken.release(_ENOUGH)
+        # For one of them, which does the same for the next: releasing for many at once takes time for each.
+        self._untaken.release()
 
     def submit(self, pending: Pending, done: Done, admission: Admission) -> None:
         """Let a write go in, with its turn's, or by itself when a file has to be written; then call `done`.
@@ -100,6 +99,7 @@ class Work:
         result = job()
         self._untaken.acquire()
         if self._stopped:
+            self._untaken.release()
             return result
         # Just before the result, and also if nobody waits for that any more.
         self._reactor.callFromThread(self._untaken.release)

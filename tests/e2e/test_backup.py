@@ -128,9 +128,10 @@ def exercise(launch: Launcher, backups: int, folder: Path | None = None) -> None
     ledger.compare(launch(*_SPILL))
 
 
-def test_backups_under_load(launch: Launcher) -> None:
+@pytest.mark.parametrize("backups", [2, pytest.param(3, marks=pytest.mark.long)])
+def test_backups_under_load(launch: Launcher, backups: int) -> None:
     """What was acknowledged before is there, batches are whole, every large value can be read; the rest is as usual."""
-    exercise(launch, 3)
+    exercise(launch, backups)
 
 
 def test_backups_on_another_file_system(launch: Launcher, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ PROMPT = 10.0
 _LONG_GRACE = ("--limits-shutdown-grace", "60")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_under_load(launch: Launcher, number: signal.Signals) -> None:
     """A signal under load ends the server promptly and quietly, and every acknowledged write is there afterwards."""
     ledger = Ledger()

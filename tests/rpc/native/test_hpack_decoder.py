@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kvtwisted.rpc.native import huffman
 from kvtwisted.rpc.native.hpack_decoder import HpackDecoder
-from tests.support.properties import fuzzing
+from tests.support.properties import sampled
 
 _ENCODER = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 _texts = st.binary(max_size=300) | st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=300).map(
@@ -30,8 +30,7 @@ def outcome(decode: Any, data: bytes) -> Any:
         return HPACKError
 
 
-@fuzzing(300)
-@given(text=_texts, wrong=st.binary(max_size=3), cut=st.integers(0, 3))
+@sampled(100, 300, given(text=_texts, wrong=st.binary(max_size=3), cut=st.integers(0, 3)))
 def test_huffman_strings(text: bytes, wrong: bytes, cut: int) -> None:
     """Long and short ones, with all symbols, cut short and with something after them."""
     string = _ENCODER.encode(text)
@@ -58,8 +57,7 @@ def test_most_is_not_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> Non
         assert huffman.decoded(string) == text
 
 
-@fuzzing(300)
-@given(blocks=st.lists(st.binary(max_size=40), max_size=4))
+@sampled(100, 300, given(blocks=st.lists(st.binary(max_size=40), max_size=4)))
 def test_any_bytes(blocks: list[bytes]) -> None:
     """The same headers, or wrong for both."""
     ours, theirs = HpackDecoder(65_536), Decoder(65_536)
@@ -77,8 +75,9 @@ def test_any_bytes(blocks: list[bytes]) -> None:
 _fields = st.lists(st.tuples(_texts.filter(bool), _texts), max_size=6)
 
 
-@fuzzing(150)
-@given(lists=st.lists(st.tuples(_fields, st.sampled_from((None, 0, 100, 4096)), st.booleans()), max_size=6))
+@sampled(
+    50, 150, given(lists=st.lists(st.tuples(_fields, st.sampled_from((None, 0, 100, 4096)), st.booleans()), max_size=6))
+)
 def test_encoded_lists(lists: list[tuple[list[tuple[bytes, bytes]], int | None, bool]]) -> None:
     """What an encoder makes of them, with tables of any size, is what they were."""
     encoder, decoder = Encoder(), HpackDecoder(1 << 20)
