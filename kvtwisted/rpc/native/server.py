@@ -26,7 +26,7 @@ from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..options import GrpcOptions
 from ..places import make_places
-from .connection import HEADERS_SECONDS, Connection
+from .connection import HEADERS_WORK, Connection
 from .interfaces import Interfaces
 from .lifetime import HANDSHAKE, REASONS, UNSENT
 from .pipelines import PipelineService
@@ -73,7 +73,7 @@ class NativeGrpcServer(Factory):
         self.message_limit = message_limit(options.max_request_bytes)
         self.budget = Budget(options.max_unfinished_bytes, self.seconds)
         self.backlog = Backlog(options.max_unsent_bytes)
-        self.header_turns = Turns(reactor, HEADERS_SECONDS, self.flush)
+        self.header_turns = Turns(reactor, HEADERS_WORK, self.flush)
         #: Connections that were cut off, by reason (`lifetime.REASONS`), since the start.
         self.cut_off = dict.fromkeys(REASONS, 0)
         #: Those of streams that stay open.
