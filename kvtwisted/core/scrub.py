@@ -11,9 +11,9 @@ however long keys are refreshed: the hand passes over useless ones four times as
 ones are as many as keys. The first round after a start owes nothing to anybody: it goes on in every turn until it is
 done.
 
-Note [Before an eviction]: a write without a ttl leaves the entry of an earlier ttl behind, and nobody counts that, since
-it would cost every such write a look. One entry a key is no matter, until keys would be deleted for the room that it
-takes. So an eviction has the hand go round whenever anything was written since its last whole round.
+Note [Before an eviction]: a write without a ttl leaves the entry of an earlier ttl behind, and nobody counts that,
+since it would cost every such write a look. One entry a key is no matter, until keys would be deleted for the room that
+it takes. So an eviction has the hand go round whenever anything was written since its last whole round.
 """
 
 from __future__ import annotations
