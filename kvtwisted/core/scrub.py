@@ -82,8 +82,11 @@ class Scrub:
         #: Entries removed since the start.
         self.removed = 0
 
-    def turn(self) -> int:
-        """Look at as many entries as are due; returns how many were removed. Raises StorageError and WriteStalled."""
+    def turn(self, rest: Callable[[], object] = lambda: None) -> int:
+        """Look at as many entries as are due; returns how many were removed. Calls `rest` after each SLICE of them.
+
+        Raises StorageError and WriteStalled.
+        """
         with self._lock:
             before = self.removed
             doubts = self._writer.index_entries.doubts
@@ -93,6 +96,7 @@ class Scrub:
                 if not (self._credit >= 1 or (self._clean is None and (self._many or step < QUIET_TURN))):
                     break
                 self._step()
+                rest()
             if self._removed >= WORTH_COMPACTING:
                 self._compact()
             return self.removed - before

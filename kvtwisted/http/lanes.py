@@ -113,8 +113,9 @@ class TwoLaneChannel(KvChannel):
         data, self._held, self._needed = self._held, b"", 0
         at, end, size, left = 0, len(data), 0, TURN
         read, log = self._read, self.site.access_log
+        for_twisted = self.is_ending() or self.on_trial is not None
         while at < end:
-            request = None if self.is_ending() or self.on_trial is not None else read(data, at)
+            request = None if for_twisted else read(data, at)
             lane = self._lane
             if request is not None and (lane is None or request[5] is not self._authorization):
                 lane = self._enter(request[5])
@@ -197,13 +198,14 @@ class TwoLaneChannel(KvChannel):
             return
         self._is_promised = False
         self.running = None
+        last = self.is_last_answer()
         if answer:
             if self.site.access_log is not None:
                 self._log_answer(self.site.access_log, answer)
-            self._out.append(closing(answer) if self.is_last_answer() else answer)
+            self._out.append(closing(answer) if last else answer)
         if self._is_busy:
             return
-        if self.is_last_answer():
+        if last:
             self._flush()
             self.loseConnection()
             return
@@ -275,9 +277,9 @@ class TwoLaneChannel(KvChannel):
         self._go_on()
         super().part()
 
-    def is_answering(self) -> bool:
-        """See `KvChannel.is_answering`."""
-        return self._is_promised or super().is_answering()
+    def has_unanswered(self) -> bool:
+        """See `KvChannel.has_unanswered`."""
+        return self._is_promised or super().has_unanswered()
 
     def timeoutConnection(self) -> None:
         """The idle timeout, which rests while the server works on a request."""

@@ -48,10 +48,10 @@ METHODS: Mapping[str, str] = {
 }
 
 _SENTENCES = {
-    GET: "the token does not allow to read every key of this request",
-    SET: "the token does not allow to write every key of this request",
-    DELETE: "the token does not allow to delete every key of this request",
-    SCAN: "the token does not allow to scan every key under this prefix",
+    GET: "the token does not allow reading every key of this request",
+    SET: "the token does not allow writing every key of this request",
+    DELETE: "the token does not allow deleting every key of this request",
+    SCAN: "the token does not allow scanning every key under this prefix",
 }
 _OTHER = "the token does not allow this"
 

@@ -17,7 +17,7 @@ from typing import Any, Callable, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
 
-from ..core.admission import Admission, Share
+from ..core.admission import Admission
 from ..core.operations import Operations, Pending
 from .group_commit import Done, GroupCommit
 from .pool import defer_to_pool
@@ -28,9 +28,7 @@ T = TypeVar("T")
 
 #: Large results that may wait for the reactor.
 UNTAKEN_RESULTS = 4
-#: More than threads can ever wait for.
-_ENOUGH = 1_000_000
-#: The part of the threads that scans of one principal have at once.
+#: The part of the threads that scans of one principal, or of all where nobody shows who they are, have at once.
 SCANNING_PART = 4
 
 
@@ -69,16 +67,15 @@ class Work:
     def scan(self, job: Callable[[], T], admission: Admission) -> Deferred[T]:
         """`run` a scan when it is the turn of whose `admission` it has entered: see `turns`.
 
-        Where nobody shows who they are, all have one, and there are no turns.
+        Where nobody shows who they are, all have one: what they do beside scans finds threads all the same.
         """
-        if not isinstance(admission, Share):
-            return self.run(job)
         return self._turns.run(admission, partial(self.run, job))
 
     def stop(self) -> None:
         """No thread waits for the reactor any more, which may be about to wait for the threads."""
         self._stopped = True
-        self._untaken.release(_ENOUGH)
+        # For one of them, which does the same for the next: releasing for many at once takes time for each.
+        self._untaken.release()
 
     def submit(self, pending: Pending, done: Done, admission: Admission) -> None:
         """Let a write go in, with its turn's, or by itself when a file has to be written; then call `done`.
@@ -102,6 +99,7 @@ class Work:
         result = job()
         self._untaken.acquire()
         if self._stopped:
+            self._untaken.release()
             return result
         # Just before the result, and also if nobody waits for that any more.
         self._reactor.callFromThread(self._untaken.release)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kvtwisted.config.schema import KEYS, Key, build, flatten, to_document
 from kvtwisted.config.settings import Settings
 from kvtwisted.core.errors import InvalidConfig
+from tests.support.properties import sampled
 
 
 def values_of(key: Key) -> st.SearchStrategy[object]:
@@ -125,7 +126,7 @@ def test_the_document_has_the_order_of_declaration() -> None:
     assert document["logging"]["level"] == "warn"
 
 
-@given(FLAT)
+@sampled(25, 200, given(FLAT))
 def test_settings_survive_the_round_trip(flat: dict[str, object]) -> None:
     """Document, JSON text, flat values and settings carry the same; what was set is what comes back."""
     try:

@@ -132,7 +132,7 @@ def test_with_sync_nothing_acknowledged_is_lost(machine: Machine) -> None:
     _report("sync", ledger, 0)
 
 
-@pytest.mark.parametrize("interval", [100, 1000])
+@pytest.mark.parametrize("interval", [100, pytest.param(1000, marks=pytest.mark.long)])
 def test_the_interval_bounds_what_is_lost(machine: Machine, interval: int) -> None:
     """What goes was acknowledged just before, and what stays has no holes."""
     bound = interval / 1000 + SLACK

@@ -19,12 +19,13 @@ from .ledger import Ledger, Refused, start_writers
 
 #: Writes that are acknowledged before the signal.
 WRITES = 300
-#: Seconds that a stop may take when nothing but idle clients is in its way; the grace period is set to far more.
-PROMPT = 5.0
+#: Seconds that a stop may take when nothing but idle clients is in its way, who have two seconds for one request more;
+#: the grace period is set to far more.
+PROMPT = 10.0
 _LONG_GRACE = ("--limits-shutdown-grace", "60")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_under_load(launch: Launcher, number: signal.Signals) -> None:
     """A signal under load ends the server promptly and quietly, and every acknowledged write is there afterwards."""
     ledger = Ledger()

@@ -34,8 +34,14 @@ def test_what_is_taken(launch: Launcher) -> None:
     third = launch("--http-port", http_port, name="third", ready=False)
     fourth = launch("--grpc-port", grpc_port, name="fourth", ready=False)
     assert "./data" in _refusal(second)
-    assert f"127.0.0.1:{http_port}" in _refusal(third)
-    assert f"127.0.0.1:{grpc_port}" in _refusal(fourth)
+    for server, port, to_blame, innocent in (
+        (third, http_port, "http.port is", "grpc."),
+        (fourth, grpc_port, "grpc.port is", "http."),
+    ):
+        said = _refusal(server)
+        assert f"127.0.0.1:{port}" in said
+        assert to_blame in said
+        assert innocent not in said
     with first.http() as http, first.grpc() as client:
         assert http.post("/api/v1/set", {"key": "a", "value": "1"}).status == 200
         assert client.call("Get", key="a").value == "1"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kvtwisted.http.lanes import EAGER
 
-from ..support.properties import fuzzing
+from ..support.properties import sampled
 from .support import Reply, Wire, World, parse_replies, request_bytes
 
 #: Says that these tests need not run once for each lane.
@@ -116,8 +116,7 @@ class Course:
 _KINDS = st.lists(st.integers(0, len(REQUESTS) - 1), min_size=1, max_size=12)
 
 
-@fuzzing(max_examples=150)
-@given(_KINDS, st.lists(_EVENT, max_size=30), st.booleans())
+@sampled(50, 150, given(_KINDS, st.lists(_EVENT, max_size=30), st.booleans()))
 def test_every_request_is_answered(kinds: list[int], events: list[tuple[str, int]], slow: bool) -> None:
     """However sending, threads, turns of the reactor and a client that reads now and then mix."""
     course = Course(kinds, slow, fast=True)
@@ -129,8 +128,9 @@ def test_every_request_is_answered(kinds: list[int], events: list[tuple[str, int
     assert course.world.admission.in_flight == 0
 
 
-@fuzzing(max_examples=150)
-@given(_KINDS, st.lists(_EVENT, max_size=20), st.lists(_EVENT, max_size=10), st.booleans(), st.booleans())
+@sampled(
+    50, 150, given(_KINDS, st.lists(_EVENT, max_size=20), st.lists(_EVENT, max_size=10), st.booleans(), st.booleans())
+)
 def test_the_end_may_come_at_any_time(
     kinds: list[int], before: list[tuple[str, int]], after: list[tuple[str, int]], slow: bool, client: bool
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..support.properties import fuzzing
+from ..support.properties import sampled
 from .smuggling import CORPUS, GET, SET, SIZES, SLOW, get
 from .support import World
 from .test_lanes import Outcome, send
@@ -152,12 +152,15 @@ def changed(stream: bytes, changes: list[tuple[int, int, int, bytes]]) -> bytes:
     return stream
 
 
-@fuzzing(max_examples=200)
-@given(
-    st.lists(st.sampled_from(_PARTS), min_size=1, max_size=5),
-    st.lists(_CHANGE, max_size=4),
-    st.integers(0, 1000),
-    st.booleans(),
+@sampled(
+    70,
+    200,
+    given(
+        st.lists(st.sampled_from(_PARTS), min_size=1, max_size=5),
+        st.lists(_CHANGE, max_size=4),
+        st.integers(0, 1000),
+        st.booleans(),
+    ),
 )
 def test_streams_that_were_tampered_with(
     parts: list[bytes], changes: list[tuple[int, int, int, bytes]], seed: int, slow: bool

@@ -226,7 +226,8 @@ def test_another_limit_of_failed_logins() -> None:
     assert flood(scene, 3) == [Unauthenticated] * 3
 
 
-def test_tokens_change_under_many_threads() -> None:
+@pytest.mark.parametrize("changes", [40, pytest.param(200, marks=pytest.mark.long)])
+def test_tokens_change_under_many_threads(changes: int) -> None:
     """A token that stays is good in every moment, while others come and go."""
     authority = Authority()
     header, entry = made("stays")
@@ -243,7 +244,7 @@ def test_tokens_change_under_many_threads() -> None:
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for number in range(200):
+    for number in range(changes):
         authority.replace([entry, made(f"t{number}")[1]])
         time.sleep(0)
     stop.set()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Callable
+from typing import Any, Callable
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 #: For properties of pure functions.
@@ -46,5 +47,26 @@ def fuzzing(max_examples: int) -> Callable[[Callable[..., None]], Callable[[], N
 
         many.__name__, many.__doc__ = prove.__name__, prove.__doc__
         return many
+
+    return decorate
+
+
+def sampled(few: int, many: int, each: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The same with `few` examples in the suite that everybody waits for, and with `many` in the long one.
+
+    `each` is what `given` makes of strategies.
+    """
+
+    def decorate(prove: Callable[..., None]) -> Callable[..., None]:
+        if _MINUTES:
+            return fuzzing(many)(each(prove))
+        proofs = {number: fuzzing(number)(each(prove)) for number in (few, many)}
+
+        @pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.long)])
+        def run(examples: int) -> None:
+            proofs[examples]()
+
+        run.__name__, run.__doc__ = prove.__name__, prove.__doc__
+        return run
 
     return decorate

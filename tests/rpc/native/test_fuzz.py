@@ -1,7 +1,7 @@
 """Whatever a peer sends, in whatever pieces and at whatever time: nothing breaks, hangs or stays behind.
 
-Half a minute of examples, the same each time. For more, by hand and at random, so many minutes for each property (the
-others are in `test_fuzz_calls` and `test_fuzz_units`):
+Some examples, the same each time, and more of them in the long suite. For more still, by hand and at random, so many
+minutes for each property (the others are in `test_fuzz_calls` and `test_fuzz_units`):
 
     KVTWISTED_FUZZ_MINUTES=20 pytest -o faulthandler_timeout=0 tests/rpc/native/test_fuzz*.py
 """
@@ -11,21 +11,24 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.properties import fuzzing
+from tests.support.properties import sampled
 
 from .frames_strategy import good_settings, steps
 from .simulation import simulation
 from .steps import Step, act
 
 
-@fuzzing(500)
-@given(
-    steps=steps,
-    greeting=good_settings,
-    eager=st.booleans(),
-    capacity=st.sampled_from((0, 1_000, 65_536)),
-    budget=st.sampled_from((None, None, 0, 80_000, 200_000)),
-    slow=st.booleans(),
+@sampled(
+    80,
+    500,
+    given(
+        steps=steps,
+        greeting=good_settings,
+        eager=st.booleans(),
+        capacity=st.sampled_from((0, 1_000, 65_536)),
+        budget=st.sampled_from((None, None, 0, 80_000, 200_000)),
+        slow=st.booleans(),
+    ),
 )
 def test_nothing_breaks(
     steps: list[Step],

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvtwisted.core.limits import MAX_KEY_BYTES
-from tests.support.properties import fuzzing
+from tests.support.properties import sampled
 
 from ..support import CLASSES
 from .frames_strategy import KEYS, good_settings, messages, sizes, valid_requests
@@ -41,8 +41,11 @@ def _parsed(request: Request) -> Any:
 # Segmentation.
 
 
-@fuzzing(200)
-@given(calls=st.lists(_small, min_size=1, max_size=8), greeting=good_settings, pieces=sizes, slow=st.booleans())
+@sampled(
+    50,
+    200,
+    given(calls=st.lists(_small, min_size=1, max_size=8), greeting=good_settings, pieces=sizes, slow=st.booleans()),
+)
 def test_segmentation_does_not_matter(
     calls: list[Request], greeting: tuple[tuple[int, int], ...], pieces: tuple[int, ...], slow: bool
 ) -> None:
@@ -84,15 +87,18 @@ def _canonical(request: Request, answers: list[bytes]) -> bytes:
 # Right answers.
 
 
-@fuzzing(200)
-@given(
-    rounds=st.lists(st.lists(_fitting, max_size=8), min_size=1, max_size=4),
-    greeting=good_settings,
-    pieces=st.sampled_from(((), (9,), (1_000,), (50, 20_000))),
-    order=st.lists(st.integers(0, 7), min_size=1, max_size=20),
-    budget=st.sampled_from((None, 200_000)),
-    slow=st.booleans(),
-    eager=st.booleans(),
+@sampled(
+    60,
+    200,
+    given(
+        rounds=st.lists(st.lists(_fitting, max_size=8), min_size=1, max_size=4),
+        greeting=good_settings,
+        pieces=st.sampled_from(((), (9,), (1_000,), (50, 20_000))),
+        order=st.lists(st.integers(0, 7), min_size=1, max_size=20),
+        budget=st.sampled_from((None, 200_000)),
+        slow=st.booleans(),
+        eager=st.booleans(),
+    ),
 )
 def test_each_call_gets_its_right_answer(
     rounds: list[list[Request]],

@@ -21,7 +21,7 @@ from kvtwisted.rpc.native.header_blocks import HeaderBlocks, Headers, checked_re
 from kvtwisted.rpc.native.receiving import Budget, Incoming, Share
 from kvtwisted.rpc.native.responses import percent_encoded
 from kvtwisted.rpc.native.sending import Backlog, Outgoing, Sender
-from tests.support.properties import fuzzing
+from tests.support.properties import fuzzing, sampled
 
 # Header blocks.
 
@@ -49,8 +49,7 @@ def _updates(block: bytes) -> int:
     return count
 
 
-@fuzzing(400)
-@given(steps=_block_steps)
+@sampled(120, 400, given(steps=_block_steps))
 def test_remembering_blocks_never_changes_their_meaning(steps: list[tuple[str, Any]]) -> None:
     """A block means what a decoder that remembers nothing makes of it, whatever the dynamic table has been through."""
     blocks: HeaderBlocks[tuple[Any, ...]] = HeaderBlocks(tuple)
@@ -96,8 +95,7 @@ def test_encoded_blocks_decode_to_what_they_were(headers: Headers) -> None:
     assert not decoder.header_table.dynamic_entries
 
 
-@fuzzing(200)
-@given(sentence=st.text(max_size=500) | st.text(min_size=500, max_size=1500))
+@sampled(60, 200, given(sentence=st.text(max_size=500) | st.text(min_size=500, max_size=1500)))
 def test_percent_encoding_can_be_undone(sentence: str) -> None:
     """What comes out is printable ASCII, and means the sentence, or its beginning."""
     encoded = percent_encoded(sentence)
