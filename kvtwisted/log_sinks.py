@@ -7,14 +7,17 @@ copies it and cuts it to nothing; somebody removes it to have room; a disk fills
 opened for appending, which leaves no hole in a file that was cut; whole lines go out in one call; and before each batch
 the path is looked at: a file that is no longer the one at its path is left for that one. A path without a file gets a
 new one, but while the old file can still be found under another name it is given a moment: logrotate is about to make
-the new file, with the mode it was told. Nothing is ever closed before its successor is open.
+the new file, with the mode it was told. Nothing is ever closed before its successor is open. A FIFO is waited for, one
+that nobody has opened as well as one that nobody reads, but no longer than it is at its path.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
+import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +29,8 @@ from typing import Callable, Protocol
 MOVED_SECONDS = 1.0
 #: Seconds until a rotation that failed is tried again.
 ROTATION_SECONDS = 5.0
+#: Seconds between two looks whether a FIFO that is waited for is still there.
+FIFO_SECONDS = 0.2
 #: Bytes of one write at most, so that what a disk hangs on is little.
 _MAX_WRITE = 1 << 20
 
@@ -78,18 +83,28 @@ class FileSink:
 
     def _open(self) -> None:
         """Open the path in place of what is open. A folder that is not there any more is made."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY
         try:
-            fd = os.open(self._path, flags, 0o666)
+            fd = self._opened()
         except FileNotFoundError:
             os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
-            fd = os.open(self._path, flags, 0o666)
+            fd = self._opened()
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._moved, self._reopen = fd, None, False
         status = os.fstat(fd)
         self._regular, self._size = stat.S_ISREG(status.st_mode), status.st_size
         self._torn = self._regular and self._size > 0 and not self._ends_a_line()
+
+    def _opened(self) -> int:
+        """The path opened. Waits for the reader of a FIFO."""
+        while True:
+            try:
+                # A call that waits for the reader would do so for ever when another file takes the FIFO's place.
+                return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK, 0o666)
+            except OSError as error:
+                if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(self._path).st_mode):
+                    raise
+            threading.Event().wait(FIFO_SECONDS)
 
     def reopen(self) -> None:
         """See `Sink.reopen`."""
@@ -130,7 +145,8 @@ class FileSink:
         except OSError:
             there = None
         if there is not None and os.path.samestat(there, status):
-            self._moved = None
+            if self._moved is not None:  # it is back
+                self._moved, self.trouble = None, ""
         elif there is not None or not status.st_nlink:
             self._open_or_keep()
         elif self._moved is None:
@@ -146,6 +162,13 @@ class FileSink:
             self._rotate_now = False
             if self._regular and self._size:
                 self._rotate()
+
+    def _is_left(self) -> bool:
+        """Whether the open file is no longer the one at the path."""
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except OSError:
+            return True
 
     def _open_or_keep(self) -> None:
         """Open the path; where that cannot be, a file that is still somewhere is better than none."""
@@ -179,7 +202,7 @@ class FileSink:
         view = memoryview(data)
         try:
             while done < len(data):
-                done += _write(self._fd, view[done:])
+                done += _write(self._fd, view[done:], self._is_left)
         except OSError as error:
             whole = bisect_right(ends, done)
             kept = ends[whole - 1] if whole else 0
@@ -290,12 +313,13 @@ class _Partly(Exception):
         self.error = error
 
 
-def _write(fd: int, data: memoryview) -> int:
+def _write(fd: int, data: memoryview, given_up: Callable[[], bool] = lambda: False) -> int:
     while True:
         try:
             return os.write(fd, data)
         except BlockingIOError:
-            # Somebody who has the descriptor too made it one that does not wait.
+            # A FIFO; or somebody who has the descriptor too made it one that does not wait.
             waiting = select.poll()
             waiting.register(fd, select.POLLOUT)
-            waiting.poll()
+            if not waiting.poll(FIFO_SECONDS * 1000) and given_up():
+                raise

@@ -120,6 +120,26 @@ def test_a_file_that_cannot_be_opened_anew_is_kept(tmp_path: Path) -> None:
     assert scene.sink.trouble == ""
 
 
+def test_a_file_that_comes_back_is_no_trouble(tmp_path: Path) -> None:
+    """As after a folder lost its permissions for a while, or was renamed: nothing was opened anew, or has to be."""
+    now = [0.0]
+    (tmp_path / "logs").mkdir()
+    sink = FileSink(str(tmp_path / "logs" / "a.log"), 1000, 2, lambda: now[0])
+    sink.open()
+    (tmp_path / "logs").rename(tmp_path / "aside")
+    (tmp_path / "logs").write_text("in its place")
+    for _ in range(3):
+        assert sink.write([b"one\n"]) == (1, None)
+        now[0] += MOVED_SECONDS
+    assert "cannot be opened anew" in sink.trouble
+    (tmp_path / "logs").unlink()
+    (tmp_path / "aside").rename(tmp_path / "logs")
+    assert sink.write([b"two\n"]) == (1, None)
+    assert sink.trouble == ""
+    assert (tmp_path / "logs" / "a.log").read_bytes() == b"one\n" * 3 + b"two\n"
+    sink.close()
+
+
 def test_no_descriptor_is_left(tmp_path: Path) -> None:
     """However often a file is moved, removed, rotated."""
     scene = Scene(tmp_path, max_bytes=10)

@@ -172,6 +172,29 @@ def test_a_log_that_hangs_holds_up_nobody(writers: LogWriters, tmp_path: Path) -
     os.close(reader)
 
 
+@pytest.mark.parametrize("opened_by_a_reader", [False, True])
+def test_a_pipe_that_hangs_is_left_for_what_takes_its_place(
+    writers: LogWriters, tmp_path: Path, opened_by_a_reader: bool
+) -> None:
+    """Whether the log waits for a reader to open it or to read: no line is lost that nobody was given."""
+    path = tmp_path / "pipe.log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if opened_by_a_reader else None
+    stuck = opened(writers, tmp_path, "pipe")
+    lines = [b"%02d" % number + b"x" * 10_000 + b"\n" for number in range(20)]
+    for line in lines:
+        stuck.add(line)
+    eventually(lambda: stuck.stuck)
+    path.unlink()
+    eventually(lambda: not stuck.stuck and not stuck.waiting)
+    left = path.read_bytes()
+    assert left.endswith(b"".join(lines[10:]))
+    if reader is None:
+        assert left == b"".join(lines)
+    else:
+        os.close(reader)
+
+
 def test_what_waits_is_bounded(kept: tuple[Sink, LogWriter], monkeypatch: pytest.MonkeyPatch) -> None:
     """In bytes, of which each line has some of its own; what is lost is counted, and said in its place."""
     sink, writer = kept
