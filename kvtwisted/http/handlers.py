@@ -171,14 +171,15 @@ class Handlers:
         then: Callable[[T], Deferred[Answer]],
     ) -> Deferred[Answer]:
         """What `then` does with what `small` or `large` makes of the body."""
+        body, size = received.body, len(received.body)
+        if size > bodies.LARGE:
+            # Receiving so much was work, whatever it is.
+            self._admitted.require(route_requirement(name), "")
+            self._admitted.charge(size)
         bodies.check_content_type(received.content_type)
         bodies.check_codings(received.codings)
-        body = received.body
-        if len(body) <= bodies.LARGE:
+        if size <= bodies.LARGE:
             return then(self.read(name, body, small))
-        size = len(body)
-        self._admitted.require(route_requirement(name), "")
-        self._admitted.charge(size)
         reading = self._bounded(self._operations.reckon(partial(large, body), size))
         return reading.addCallbacks(self._paid, self._not_read, (size,), errbackArgs=(size,)).addCallback(then)
 

@@ -194,8 +194,11 @@ class Connections:
         counts = Counter(trial.network for trial in self._trials.values())
         counts[newcomer] += 1
         # Of equals the first, which came first.
-        gone = max(
-            self._trials, key=lambda member: (counts[network := self._trials[member].network], network == newcomer)
+        most = max((counts[trial.network], trial.network == newcomer) for trial in self._trials.values())
+        gone = next(
+            member
+            for member, trial in self._trials.items()
+            if (counts[trial.network], trial.network == newcomer) == most
         )
         trial = self._trials.pop(gone)
         self._leaving.add(gone)

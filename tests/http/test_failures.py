@@ -157,7 +157,7 @@ def test_health_does_not_wait_for_requests() -> None:
     world.held = True
     waiting = [world.wire() for _ in range(9)]
     for wire in waiting:
-        wire.send(request_bytes("GET", "/api/v1/scan"))
+        wire.send(request_bytes("POST", "/api/v1/mget", b'{"keys":["k"]}'))
     checked = world.wire()
     checked.send(request_bytes("GET", "/api/v1/health"))
     world.health_pool.run_all()

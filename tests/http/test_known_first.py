@@ -97,6 +97,14 @@ def test_one_key_too_many_costs_too(route: str) -> None:
     assert world.request("POST", f"/api/v1/{route}", MANY_KEYS).status == 429
 
 
+@pytest.mark.parametrize("headers", [{"content_type": "text/plain"}, {"content_encoding": "gzip"}])
+def test_a_large_body_of_another_kind_costs_too(headers: dict[str, str]) -> None:
+    """It came whole, and is refused without a look at it."""
+    world = World(make_gate=limited(1))
+    assert world.request("POST", "/api/v1/mget", BAD["large"], **headers).status == 415
+    assert world.request("POST", "/api/v1/mget", BAD["large"], **headers).status == 429
+
+
 def test_what_is_good_costs_what_it_did() -> None:
     """Its keys, and their bytes and those of values: nothing for JSON, small or large, on either lane."""
     world = World(make_gate=limited(4, 400_000))
