@@ -140,7 +140,8 @@ class PageReader:
                 raise
             return _early(wanted, items, unfinished.reached)
         finally:
-            self._clock.tell(expired)
+            if expired:
+                self._clock.tell(expired)
         return Page(items, b"")
 
 
