@@ -45,7 +45,7 @@ from .rehearsal import Rehearsal
 from .sockets import Sockets
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
-from .threaded.administration import Administration
+from .threaded.administration import Administration, Auditor
 from .threaded.health_checks import THREADS as HEALTH_THREADS
 from .threaded.health_checks import HealthChecks
 from .threaded.pool import defer_to_pool
@@ -55,8 +55,9 @@ from .trails import Trails
 from .transports import Addresses, Behind, Transports
 
 #: Threads of the background tasks: one for each of those that may take long (eviction, expiry, sampling, space, the
-#: log's fsync, which must not wait for a compaction), and one for the small ones.
-BACKGROUND_THREADS = 6
+#: log's fsync, which must not wait for a compaction, and the look at the folders, one of which may hang), and one for
+#: the small ones.
+BACKGROUND_THREADS = 7
 
 #: The keys that listeners go by.
 _LISTENING = ("http.host", "http.port", "grpc.host", "grpc.port")
@@ -165,7 +166,7 @@ class Server(Service):
             writes=trails.writes,
         )  # fmt: skip
         push("gate", authentication.gate.close)
-        administration = self._make_administration(storage)
+        administration = self._make_administration(storage, trails.operator)
         connections = make_connections(
             lambda: self._settings, metrics.connection_refused, is_open=authentication.is_open
         )
@@ -207,7 +208,7 @@ class Server(Service):
         metrics.watch("kv_tokens", "Tokens and certificates that are known.", lambda: authentication.tokens)
         self._watch(metrics, engine, storage.operations, admission, work)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
-        self._config.audit = trails.configuration
+        self._config.audit = trails.operator
         self._config.rehearse = Rehearsal(
             lambda: self._settings,
             lambda name, path, options: open_engine(name, path, options).close(),
@@ -262,13 +263,14 @@ class Server(Service):
         self._unwinding.push("health checks", checks.stop)
         return checks
 
-    def _make_administration(self, storage: Storage) -> Administration:
+    def _make_administration(self, storage: Storage, audit: Auditor) -> Administration:
         return Administration(
             self._reactor,
             self._start_pool("administration", ADMINISTRATION_THREADS),
             backups=storage.backups,
             plan_eviction=storage.plan_eviction,
             collect_orphans=storage.collect_orphans,
+            audit=audit,
             on_disk=self._settings.storage.engine != "memory",
         )
 

@@ -103,11 +103,11 @@ class FileSink:
         """See `Sink.write`. Without lines it is only seen to that the file is there."""
         written = 0
         # Where each line begins, and the last ends.
-        places = [0, *accumulate(map(len, lines))]
+        offsets = [0, *accumulate(map(len, lines))]
         try:
             self._look()
             while written < len(lines):
-                written += self._write_some(lines, places, written)
+                written += self._write_some(lines, offsets, written)
         except _Partly as partly:
             return written + partly.lines, partly.error
         except OSError as error:
@@ -159,7 +159,7 @@ class FileSink:
         else:
             self.trouble = ""
 
-    def _write_some(self, lines: Sequence[bytes], places: Sequence[int], start: int) -> int:
+    def _write_some(self, lines: Sequence[bytes], offsets: Sequence[int], start: int) -> int:
         """Write as many lines from `start` on as one call and this file may take, at least one; how many."""
         limit = _MAX_WRITE
         if self._regular and self._may_rotate():
@@ -167,9 +167,9 @@ class FileSink:
                 self._rotate()
             if self._may_rotate():
                 limit = min(limit, self._max_bytes - self._size)
-        end = max(bisect_right(places, places[start] + limit, start) - 1, start + 1)
+        end = max(bisect_right(offsets, offsets[start] + limit, start) - 1, start + 1)
         before = b"\n" if self._torn else b""
-        ends = [place - places[start] + len(before) for place in places[start + 1 : end + 1]]
+        ends = [offset - offsets[start] + len(before) for offset in offsets[start + 1 : end + 1]]
         self._put(before + b"".join(lines[start:end]), ends)
         return end - start
 

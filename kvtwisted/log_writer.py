@@ -14,6 +14,7 @@ from time import monotonic
 
 from twisted.logger import Logger
 
+from .core.clock import pause
 from .log_sinks import FileSink, Sink
 
 #: Bytes of lines that wait for each log at most, and what a line counts besides its own. What the log's thread has
@@ -72,7 +73,7 @@ class LogWriter:
         What is added before `start` waits for it; after `end` nothing is kept.
         """
         self.gather(line)
-        self._nudge()
+        self.nudge()
 
     def gather(self, line: bytes) -> None:
         """The same within LOOK_SECONDS: for many lines. A tenth of a microsecond."""
@@ -94,15 +95,22 @@ class LogWriter:
             self._thread.join()
             raise self._open_error
 
+    def nudge(self) -> None:
+        """Have it look after its file and its lines now. Pythons before 3.11 wait by the wall clock, which may be set
+        back: left to itself it might wait for that to catch up."""
+        if self._wake.locked():
+            with suppress(RuntimeError):  # another thread was faster
+                self._wake.release()
+
     def reopen(self) -> None:
         """Open the file at its path anew, before the next line."""
         self._sink.reopen()
-        self._nudge()
+        self.nudge()
 
     def rotate(self) -> None:
         """Put aside the file as it is now, before the next line."""
         self._sink.rotate()
-        self._nudge()
+        self.nudge()
 
     @property
     def waiting(self) -> int:
@@ -133,7 +141,7 @@ class LogWriter:
         """Take no more lines, and write those that wait."""
         self._room = 0
         self._closing.set()
-        self._nudge()
+        self.nudge()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """`end`, and wait at most so long for it. What is not written then never will be, and is counted."""
@@ -148,14 +156,8 @@ class LogWriter:
             return
         deadline = monotonic() + seconds
         while self.waiting and self._thread.is_alive() and monotonic() < deadline:
-            self._nudge()
-            # No sleep: libfaketime 0.9.10 makes an error of it.
-            self._closing.wait(0.002)
-
-    def _nudge(self) -> None:
-        if self._wake.locked():
-            with suppress(RuntimeError):  # another thread was faster
-                self._wake.release()
+            self.nudge()
+            pause(0.002)
 
     # Its thread.
 
@@ -174,12 +176,17 @@ class LogWriter:
             self._wake.acquire(timeout=LOOK_SECONDS)
             self._write()
             if self._failure:
-                self._closing.wait(RETRY_SECONDS)
+                self._await_retry()
         self._write()
         if not self._failure:
             self._write()  # what was added meanwhile
         self._drop(self.waiting)
         self._sink.close()
+
+    def _await_retry(self) -> None:
+        deadline = monotonic() + RETRY_SECONDS
+        while not self._closing.is_set() and monotonic() < deadline:
+            pause(0.05)
 
     def _write(self) -> None:
         if not self._backlog:
@@ -264,7 +271,10 @@ class LogWriters:
         return [writer.trouble for writer in list(self._writers.values()) if writer.trouble]
 
     def look(self) -> None:
-        """Say, once, which logs hang, and which no longer do: they cannot do so themselves."""
+        """Have each look after its file. Say, once, which logs hang, and which no longer do: they cannot do so
+        themselves. Every LOOK_SECONDS."""
+        for writer in self._writers.values():
+            writer.nudge()
         hanging = {writer.name for writer in self._writers.values() if writer.hangs}
         for name in sorted(hanging - self._hanging):
             _log.error("{name} takes no lines: a write to it does not end", name=name)

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from .background.eviction import EvictionTask, report_batch
 from .background.expiry import ExpiryTask
 from .background.performance import PerformanceTask
-from .background.sampling import SamplingTask, take_sample
+from .background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from .background.space import INTERVAL, SpaceTask
 from .background.ticker import Ticker
 from .config.settings import Settings
@@ -30,7 +30,7 @@ from .core.holdings import Folders
 from .core.large_values import OWNER, Collected, ValueFiles, check_owner
 from .core.limits import Limits
 from .core.operations import Configuration, Operations
-from .core.paths import Folder, FolderWatch
+from .core.paths import Folder, FolderMonitor
 from .core.recency import Recency
 from .core.scrub import Scrub
 from .core.space import GuardedDisk, SpaceGuard, headroom, least_free, spill_threshold
@@ -124,7 +124,7 @@ class Storage:
             scrub=self._scrub,
             collect_orphans=self._writer.collect_orphans,
         )
-        self._folders = FolderWatch(self._find_folders(now), self._folder_changed)
+        self._folders = FolderMonitor(self._find_folders(now), self._folder_changed)
         self._watch()
 
     def _compare_clocks(self) -> None:
@@ -274,14 +274,19 @@ class Storage:
         space = SpaceTask(self._guard, reactor, eviction.run, defer, self._look_at_disks)
         self._ask_for_room = lambda: reactor.callFromThread(space.relieve)
         sampling = SamplingTask(
-            self.operations, metrics, lambda: take_sample(self.engine, data, self._writer.files), defer, self.health
+            self.operations,
+            metrics,
+            lambda: take_sample(self.engine, data, self._writer.files),
+            defer,
+            self.health,
+            lambda: settings().monitoring.sample_interval,
         )
         return [
             *tickers,
             Ticker("space", reactor, lambda: INTERVAL, space.run, at_once=True),
             Ticker("folders", reactor, lambda: INTERVAL, lambda: defer(self._folders.look)),
             Ticker("eviction", reactor, lambda: settings().eviction.check_interval, eviction.run),
-            Ticker("sampling", reactor, lambda: settings().monitoring.sample_interval, sampling.run, at_once=True),
+            Ticker("sampling", reactor, lambda: _sampling_interval(settings()), sampling.run, at_once=True),
         ]
 
     def _sync_log(self) -> None:
@@ -339,6 +344,10 @@ def _spill_threshold(settings: Settings) -> float:
 def _sync_interval(settings: Settings) -> float:
     """Seconds; while switched off the task still looks once a second whether it is on again."""
     return (settings.storage.wal_sync_interval_ms or 1000) / 1000
+
+
+def _sampling_interval(settings: Settings) -> float:
+    return min(settings.monitoring.sample_interval, LONGEST_PAUSE)
 
 
 def _eviction_rules(settings: Settings) -> EvictionRules:

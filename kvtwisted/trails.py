@@ -12,7 +12,7 @@ from .log_writer import LinesLost, LogWriter, LogWriters
 from .security import audit
 from .security.audit import Audit, Auditing, Floods
 
-#: Changes of the configuration and batches of eviction that have a line each at once.
+#: Changes of the configuration, operators' calls and batches of eviction that have a line each at once.
 _CHANGES_BURST = 100
 
 
@@ -44,8 +44,8 @@ class Trails:
         if self._settings.logging.access:
             self.access = self._open("access", _requests_lost).gather
 
-    def configuration(self, event: str, who: str, facts: Mapping[str, object]) -> None:
-        """See `config.manager.Auditor`."""
+    def operator(self, event: str, who: str, facts: Mapping[str, object]) -> None:
+        """See `config.manager.Auditor` and `threaded.administration.Auditor`."""
         (self._refusals if event == "config_refused" else self._changes).record(event, who, **facts)
 
     def tell(self, *, at_once: bool = False) -> None:

@@ -114,6 +114,17 @@ def test_lines_come_in_order(writers: LogWriters, tmp_path: Path) -> None:
     assert log.dropped == 0
 
 
+def test_a_look_does_not_wait_for_the_writer(
+    writers: LogWriters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may sleep for an hour, where Python waits by a wall clock that was set back."""
+    monkeypatch.setattr(log_writer, "LOOK_SECONDS", 3600.0)
+    log = opened(writers, tmp_path)
+    log.gather(b"one\n")
+    writers.look()
+    eventually(lambda: (tmp_path / "a.log").read_bytes() == b"one\n")
+
+
 def test_a_log_that_cannot_be_opened(writers: LogWriters, tmp_path: Path) -> None:
     """Is an error of the start."""
     (tmp_path / "a.log").mkdir()

@@ -1,27 +1,52 @@
 """The expiry sweep as a periodic task: slices of deletions in a pool thread until nothing expired is left.
 
-With it goes the scrub of the expiry index, as far as one is due."""
+With it goes the scrub of the expiry index, as far as one is due.
+
+Note [Nobody waits for expired keys]: they are gone already for who reads, so that the sweep has all the time it wants,
+and requests do not. A slice keeps Python's lock, and that of the writes, for about a millisecond. After each the sweep
+rests for as long as it has worked: it has half of a core at most, whoever makes keys expire by the hundred thousand.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from ..core.clock import pause
 from ..core.errors import StorageError, Unavailable
 from ..core.expiry import Sweeper
 from ..core.scrub import Scrub
 from ..core.store import Store
 from ..metrics import Metrics
 
-SLICE = 1000
-#: Slices in one turn, so that a turn of the loop always ends; the next one comes after the interval.
-TURN = 100
+#: Keys deleted at once.
+SLICE = 100
+#: Seconds after which a turn ends, so that a stop does not wait; with an interval of a second the next comes at once.
+TURN_SECONDS = 0.9
 #: Of a wall clock that is so far behind, it is taken that it was set back.
 FAR_AHEAD_MS = 1000
 
 _log = Logger(namespace="kvtwisted.expiry")
+
+
+class Pace:
+    """Rests for the thread that made it: after each piece of work as long as that took of a processor."""
+
+    def __init__(
+        self, worked: Callable[[], float] = time.thread_time, sleep: Callable[[float], object] = pause
+    ) -> None:
+        """`worked` gives the thread's processor time in seconds."""
+        self._worked = worked
+        self._sleep = sleep
+        self._rested_at = worked()
+
+    def rest(self) -> None:
+        """A piece is done. Blocks."""
+        self._sleep(max(0.0, self._worked() - self._rested_at))
+        self._rested_at = self._worked()
 
 
 class ExpiryTask:
@@ -34,13 +59,18 @@ class ExpiryTask:
         store: Store,
         metrics: Metrics,
         defer: Callable[[Callable[[], int]], Deferred[int]],
+        *,
+        seconds: Callable[[], float] = time.monotonic,
+        make_pace: Callable[[], Pace] = Pace,
     ) -> None:
-        """`defer` runs a function in a pool thread."""
+        """`defer` runs a function in a pool thread; `seconds` is a monotonic time; see `Pace`."""
         self._sweeper = sweeper
         self._scrub = scrub
         self._store = store
         self._metrics = metrics
         self._defer = defer
+        self._seconds = seconds
+        self._make_pace = make_pace
         self._failing = False
 
     def run(self) -> Deferred[None]:
@@ -48,9 +78,10 @@ class ExpiryTask:
         return self._defer(self._sweep).addCallback(self._report)
 
     def _sweep(self) -> int:
+        pace = self._make_pace()
         try:
-            deleted = self._delete()
-            self._scrub.turn()
+            deleted = self._delete(pace)
+            self._scrub.turn(pace.rest)
         except (StorageError, Unavailable) as error:
             # Once, not at every turn: a full disk may last.
             if not self._failing:
@@ -60,14 +91,14 @@ class ExpiryTask:
         self._failing = False
         return deleted
 
-    def _delete(self) -> int:
-        deleted = 0
-        for _ in range(TURN):
+    def _delete(self, pace: Pace) -> int:
+        deleted, until, more = 0, self._seconds() + TURN_SECONDS, True
+        while more and self._seconds() < until:
             swept = self._sweeper.sweep(SLICE)
             deleted += len(swept.deleted)
             self._metrics.expired(len(swept.deleted))
-            if not swept.more:
-                break
+            more = swept.more
+            pace.rest()
         if deleted or self._sweeper.pending() or self._store.upkeep.clock_ahead_ms() > FAR_AHEAD_MS:
             # Keys with a deadline exist, or the wall clock is behind, and the next one may get a deadline by this one:
             # a later run must not go back before what this one has seen.

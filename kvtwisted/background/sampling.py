@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import suppress
 from typing import Callable
 
@@ -16,6 +18,9 @@ from ..core.large_values import ValueFiles
 from ..core.operations import Operations
 from ..core.resources import Use, descriptors, threads
 from ..metrics import Metrics, StorageSample
+
+#: Seconds between two turns at most: whoever samples seldom wants failing writes to be tried all the same.
+LONGEST_PAUSE = 10.0
 
 _log = Logger(namespace="kvtwisted.sampling")
 
@@ -32,7 +37,7 @@ def take_sample(engine: Engine, data_path: str, values: ValueFiles) -> StorageSa
 
 
 class SamplingTask:
-    """`work` for a Ticker: one sample, and one try to recover from failing writes."""
+    """`work` for a Ticker: one try to recover from failing writes, and one sample if it is time."""
 
     def __init__(
         self,
@@ -41,13 +46,21 @@ class SamplingTask:
         sample: Callable[[], StorageSample],
         defer: Callable[[Callable[[], None]], Deferred[None]],
         health: Health,
+        interval: Callable[[], float],
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`defer` runs a function in a pool thread; `health` is told when there is no more of what a process needs."""
+        """`defer` runs a function in a pool thread; `health` is told when there is no more of what a process needs.
+
+        `interval` gives the seconds between two samples; `seconds` is a monotonic time.
+        """
         self._operations = operations
         self._metrics = metrics
         self._sample = sample
         self._defer = defer
         self._health = health
+        self._interval = interval
+        self._seconds = seconds
+        self._sampled_at = -math.inf
         self._failure: str | None = None
         self._nearly_all: set[str] = set()
 
@@ -68,6 +81,10 @@ class SamplingTask:
             self._failure = None
             if failing:
                 _log.info("writes work again")
+        # Turns may come a little early.
+        if self._seconds() - self._sampled_at < self._interval() - LONGEST_PAUSE / 2:
+            return
+        self._sampled_at = self._seconds()
         # There is nothing to measure while the storage is being reopened, or its folder is gone.
         with suppress(Unavailable, FileNotFoundError):
             sample = self._sample()

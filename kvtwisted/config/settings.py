@@ -153,7 +153,7 @@ class HttpSettings:
         guarded=SERVICE,
     )
     fast_lane: bool = option(
-        True, "Answer plain requests for single keys, mset and mget without Klein, many times as fast."
+        True, "Answer plain requests for single keys, mset and mget without Klein, many times as fast.", guarded=SERVICE
     )
 
 

@@ -40,6 +40,9 @@ _AFTER_ALL = b"\xff"
 _ORPHANS_EVERY_MS = 60_000
 #: Where a dry run ends: keys judged, and seconds.
 PLAN_KEYS, PLAN_SECONDS = 100_000, 5.0
+#: After a walk over the folders that took so many seconds or more, and showed that nothing can be done, this many times
+#: as long without another.
+_LONG_WALK, _REST = 0.05, 20
 
 
 @dataclass(frozen=True)
@@ -151,19 +154,23 @@ class Evictor:
         *,
         scrub: Scrub | None = None,
         collect_orphans: Callable[[], Collected] = lambda: Collected(0, 0),
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """`used_lately` tells which keys the policy `lru` spares, `ages` whom `oldest` takes first. `scrub` is that of
-        the expiry sweep, which knows how far it is."""
+        the expiry sweep, which knows how far it is. `seconds` is a monotonic time."""
         self._engine = engine
         self._writer = writer
         self._clock = clock
         self._on_batch = on_batch
         self._scrub = scrub or Scrub(engine, writer, clock)
         self._collect_orphans = collect_orphans
+        self._seconds = seconds
         self._orphans_at_ms = 0
         self._victims = {family: Victims(engine, used_lately, ages, family) for family in (DATA, FILES)}
         # By disk: bytes in use after the last run, and those of what it deleted that were still to come back.
         self._returning: dict[str, tuple[int, int]] = {}
+        # By disk: the last run that was futile, and until when it stands for others.
+        self._futile: dict[str, tuple[Eviction, float]] = {}
 
     def run(self, disk: Disk, rules: EvictionRules) -> Eviction:
         """Evict until the projected use is under the threshold, or the policy has no more to offer.
@@ -184,9 +191,17 @@ class Evictor:
         if needed <= 0:
             return Eviction(needed + orphans, orphans, False)
         usage = DiskUsage(usage.used - orphans, usage.free + orphans)
+        futile, until = self._futile.get(disk.name, (Eviction(0, 0, True), 0.0))
+        began = self._seconds()
+        # Unless writes are refused: then each look may be the one that helps.
+        if began < until and needed >= futile.needed and not disk.wanted_free():
+            return Eviction(needed + orphans, orphans, True, futile.passing)
         held = disk.holdings()
         if needed <= held.passing or held.returnable + held.log < needed - held.passing:
-            return Eviction(needed + orphans, orphans, True, held.passing + held.held)
+            found = Eviction(needed + orphans, orphans, True, held.passing + held.held)
+            took = self._seconds() - began
+            self._futile[disk.name] = (found, began + _REST * took if took >= _LONG_WALK else 0.0)
+            return found
         if disk.records:
             if self._scrub.before_eviction().more:
                 return Eviction(needed + orphans, orphans, False, scrubbing=True)
@@ -348,7 +363,7 @@ class Evictor:
                 found += size
 
     def _foreseen(self, disk: Disk, rules: EvictionRules, needed: int, share: float) -> Iterator[Batch]:
-        now, until, judged = self._clock.now_ms(), time.monotonic() + PLAN_SECONDS, 0
+        now, until, judged = self._clock.now_ms(), self._seconds() + PLAN_SECONDS, 0
         victims = {family: copy.copy(walk) for family, walk in self._victims.items()}
         for nomination in self._nominations(victims, disk, rules, dry=True):
             judged += len(nomination.keys)
@@ -358,7 +373,7 @@ class Evictor:
             sizes = [size for _, size, _ in foreseen]
             yield Batch(nomination.reason, len(sizes), sum(sizes))
             needed -= sum(sizes)
-            if needed <= 0 or judged >= PLAN_KEYS or time.monotonic() > until:
+            if needed <= 0 or judged >= PLAN_KEYS or self._seconds() > until:
                 return
 
 

@@ -22,7 +22,7 @@ from .records import index_key
 from .write import Change
 
 #: Places of the table, a power of two; 8 bytes each, once there is a first ttl.
-PLACES = 1 << 20
+SLOTS = 1 << 20
 #: A place holds a deadline in its lower bits (until the year 2527), and a tag in those above.
 _DEADLINE_BITS = 44
 _DEADLINE = (1 << _DEADLINE_BITS) - 1
@@ -32,9 +32,9 @@ _TAG = (1 << 64) - 1 - _DEADLINE
 class IndexEntries:
     """The entries that the last writes made. For the writer, under its lock; the figures are for anybody."""
 
-    def __init__(self, places: int = PLACES) -> None:
-        self._places = places
-        self._mask = places - 1
+    def __init__(self, slots: int = SLOTS) -> None:
+        self._slots = slots
+        self._mask = slots - 1
         self._known = array("Q")
         # What to put back should the batch fail: place and content; and how many entries it takes along.
         self._before: list[tuple[int, int]] = []
@@ -55,7 +55,7 @@ class IndexEntries:
                 if not deadline:
                     self.doubts += 1
                     continue
-                known = self._known = array("Q", bytes(8 * self._places))
+                known = self._known = array("Q", bytes(8 * self._slots))
             hashed = hash(key)
             place = hashed & mask
             before = known[place]

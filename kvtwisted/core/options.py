@@ -72,12 +72,15 @@ class EngineOptions:
         high=1024 * GIB,
         guarded=SERVICE,
     )
-    block_size: int = option(16 * KIB, "Bytes of one uncompressed data block.", low=1 * KIB, high=4 * MIB)
-    bloom_bits_per_key: int = option(
-        10, "Bits per key of the bloom filter in every file; 0 turns it off.", low=0, high=64
+    block_size: int = option(
+        16 * KIB, "Bytes of one uncompressed data block.", low=1 * KIB, high=4 * MIB, guarded=SERVICE
     )
-    compression: str = option("lz4", "Compression of all levels but the last.", choices=_COMPRESSIONS)
-    bottommost_compression: str = option("zstd", "Compression of the last level.", choices=_COMPRESSIONS)
+    bloom_bits_per_key: int = option(
+        10, "Bits per key of the bloom filter in every file; 0 turns it off.", low=0, high=64, guarded=SERVICE
+    )
+    # What takes more disk for the same data has others' keys evicted.
+    compression: str = option("lz4", "Compression of all levels but the last.", choices=_COMPRESSIONS, guarded=DATA)
+    bottommost_compression: str = option("zstd", "Compression of the last level.", choices=_COMPRESSIONS, guarded=DATA)
     max_background_jobs: int = option(4, "Flushes and compactions at once.", low=1, high=64, guarded=SERVICE)
     max_open_files: int = option(
         1024, "Table files kept open; -1 keeps all open.", low=-1, high=10_000_000, guarded=SERVICE
@@ -90,7 +93,7 @@ class EngineOptions:
         guarded=SERVICE,
     )
     target_file_size_base: int = option(
-        32 * MIB, "Bytes of one table file at the first level.", low=1 * MIB, high=4 * GIB
+        32 * MIB, "Bytes of one table file at the first level.", low=1 * MIB, high=4 * GIB, guarded=SERVICE
     )
     max_bytes_for_level_base: int = option(
         64 * MIB,
@@ -100,7 +103,7 @@ class EngineOptions:
         guarded=SERVICE,
     )
     level_compaction_dynamic_level_bytes: bool = option(
-        True, "Size the levels from the last one upward, which keeps space overhead near 10 %."
+        True, "Size the levels from the last one upward, which keeps space overhead near 10 %.", guarded=DATA
     )
     level0_file_num_compaction_trigger: int = option(
         4, "Files at level 0 that start a compaction.", low=1, high=1000, guarded=SERVICE
@@ -117,7 +120,7 @@ class EngineOptions:
     )
     bytes_per_sync: int = option(
         1 * MIB, "Bytes after which table files being written are handed to the disk; 0 leaves it to the kernel.",
-        low=0, high=1 * GIB,
+        low=0, high=1 * GIB, guarded=SERVICE,
     )  # fmt: skip
     max_log_file_size: int = option(
         10 * MIB,

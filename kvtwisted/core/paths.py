@@ -43,7 +43,7 @@ class Folder(NamedTuple):
     files: tuple[str, ...] = ()
 
 
-class FolderWatch:
+class FolderMonitor:
     """Notices that a folder went away, became another one, or may not be written any more. One thread at a time."""
 
     def __init__(self, folders: Sequence[Folder], on_change: Callable[[Folder, str | None], None]) -> None:

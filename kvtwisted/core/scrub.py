@@ -10,6 +10,10 @@ a store whose keys are all new pays little; and the useless entries stay within 
 however long keys are refreshed: the hand passes over useless ones four times as fast as they can be made, and useful
 ones are as many as keys. The first round after a start owes nothing to anybody: it goes on in every turn until it is
 done.
+
+Note [Before an eviction]: a write without a ttl leaves the entry of an earlier ttl behind, and nobody counts that,
+since it would cost every such write a look. One entry a key is no matter, until keys would be deleted for the room that
+it takes. So an eviction has the hand go round whenever anything was written since its last whole round.
 """
 
 from __future__ import annotations
@@ -65,7 +69,9 @@ class Scrub:
         # Entries that may be looked at yet, and the doubts that are reckoned in it.
         self._credit = 0.0
         self._reckoned = 0
-        # Doubts when the present round began, and when the last whole one did (None: there was none).
+        # Doubts when the present round began; the writer's version then, and when the last whole one began (None: there
+        # was none).
+        self._doubts_then = 0
         self._round_began = 0
         self._clean: int | None = None
         # The share of the last slices that was removed.
@@ -76,8 +82,11 @@ class Scrub:
         #: Entries removed since the start.
         self.removed = 0
 
-    def turn(self) -> int:
-        """Look at as many entries as are due; returns how many were removed. Raises StorageError and WriteStalled."""
+    def turn(self, rest: Callable[[], object] = lambda: None) -> int:
+        """Look at as many entries as are due; returns how many were removed. Calls `rest` after each SLICE of them.
+
+        Raises StorageError and WriteStalled.
+        """
         with self._lock:
             before = self.removed
             doubts = self._writer.index_entries.doubts
@@ -87,6 +96,7 @@ class Scrub:
                 if not (self._credit >= 1 or (self._clean is None and (self._many or step < QUIET_TURN))):
                     break
                 self._step()
+                rest()
             if self._removed >= WORTH_COMPACTING:
                 self._compact()
             return self.removed - before
@@ -94,11 +104,12 @@ class Scrub:
     def before_eviction(self) -> Scrubbed:
         """Look until the whole index has been seen, or for a while; what is found is given back to the disk at once.
 
-        Nothing is done when nothing can have been left behind. Raises StorageError and WriteStalled.
+        Nothing is done when nothing was written since the last such round. See Note [Before an eviction]. Raises
+        StorageError and WriteStalled.
         """
         with self._lock:
             before = self.removed
-            wanted = self._writer.index_entries.doubts
+            wanted = self._writer.version
             began = found_at = self._monotonic()
             while dirty := (self._clean is None or self._clean < wanted):
                 self._step()
@@ -118,7 +129,8 @@ class Scrub:
     def _step(self) -> None:
         """Look at one slice. At the end of the index the hand goes back to its start."""
         if not self._hand:
-            self._round_began = self._writer.index_entries.doubts
+            self._doubts_then = self._writer.index_entries.doubts
+            self._round_began = self._writer.version
             self._hand = index_start(self._clock.now_ms() + 1)  # what is before that is the sweeper's
         entries = [entry for entry, _ in islice(self._engine.scan(self._hand, None, EXPIRY), SLICE)]
         removed = self._remove_stale(entries)
@@ -130,7 +142,7 @@ class Scrub:
         else:
             self._hand, self._clean = b"", self._round_began
             # Whatever was left behind before the round is gone.
-            self._credit = min(self._credit, (self._reckoned - self._round_began) * EAGER)
+            self._credit = min(self._credit, (self._reckoned - self._doubts_then) * EAGER)
 
     def _remove_stale(self, entries: list[bytes]) -> int:
         if not entries:

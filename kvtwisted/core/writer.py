@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Callable
 
 from .cache import HotCache
+from .clock import pause
 from .commit_order import CommitOrder
 from .engine import Engine
 from .errors import KvError, LostFolder, Overloaded, StorageError, WriteStalled
@@ -37,7 +38,7 @@ class Writer(CommitOrder):
         spill_threshold: float = math.inf,
         admit: Callable[[int], None] | None = None,
         admit_file: Callable[[], None] | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = pause,
     ) -> None:
         """`durable` makes every write wait until it would survive a power loss.
 

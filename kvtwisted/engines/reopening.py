@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from operator import methodcaller
 from typing import Any, Callable, TypeVar
 
+from ..core.clock import pause
 from ..core.errors import StorageError, StorageFull, UnusablePath
 from ..core.paths import Identity, identity
 from .translate import EngineReopening, in_use
@@ -84,7 +85,7 @@ def patiently(act: Callable[[], T], patience: float | None = None) -> T:
         except Exception as error:
             if not in_use(error) or time.monotonic() > deadline:
                 raise
-        time.sleep(_PAUSE)
+        pause(_PAUSE)
 
 
 def rehearsed(act: Callable[[], T]) -> T:
@@ -92,7 +93,7 @@ def rehearsed(act: Callable[[], T]) -> T:
     for _ in range(_REHEARSALS - 1):
         with suppress(Exception):
             return act()
-        time.sleep(_PAUSE)
+        pause(_PAUSE)
     return act()
 
 
@@ -112,35 +113,37 @@ class Calls:
 
     def __init__(self) -> None:
         # Reentrant: the garbage collector may end something that is counted wherever it likes to run.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
         self._running = 0
         self._refusing = False
 
     def __enter__(self) -> None:
         """One more. Raises EngineReopening while none may begin."""
-        with self._changed:
+        with self._lock:
             if self._refusing:
                 raise EngineReopening
             self._running += 1
 
     def __exit__(self, *exception: object) -> None:
         """One less."""
-        with self._changed:
+        with self._lock:
             self._running -= 1
-            if not self._running:
-                self._changed.notify_all()
 
     def stop(self, patience: float | None = None) -> None:
         """Let none begin, and wait for the last to end, or so many seconds: then all is as before, and StorageError."""
-        with self._changed:
+        with self._lock:
             self._refusing = True
-            if not self._changed.wait_for(lambda: not self._running, PATIENCE if patience is None else patience):
-                self._refusing = False
+        deadline = time.monotonic() + (PATIENCE if patience is None else patience)
+        # No Condition: Pythons before 3.11 wait for those by the wall clock, which may be set back.
+        while self._running:
+            if time.monotonic() > deadline:
+                self.go_on()
                 raise StorageError(f"cannot reopen the storage yet: {self._running} calls under way do not end")
+            pause(_PAUSE)
 
     def go_on(self) -> None:
         """Let calls begin again."""
-        with self._changed:
+        with self._lock:
             self._refusing = False
 
 

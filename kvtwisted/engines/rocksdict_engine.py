@@ -17,6 +17,7 @@ from typing import Any, Callable, cast
 
 from rocksdict import Checkpoint, CompactOptions, WriteBatch
 
+from ..core.clock import pause
 from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, ignored, nothing
 from ..core.errors import Corruption, StorageError, WriteStalled
 from ..core.options import EngineOptions
@@ -235,7 +236,7 @@ class RocksdictEngine:
                 return
             if time.monotonic() > deadline:
                 raise WriteStalled("compaction does not catch up with the writes; no copy was made, try again")
-            time.sleep(0.05)
+            pause(0.05)
 
     def statistics(self) -> dict[str, float]:
         """RocksDB's properties by short name."""

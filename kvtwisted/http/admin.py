@@ -22,15 +22,17 @@ from .handlers import Received
 class AdminHandlers:
     """One method for each route. Reactor thread. Each fails with what `errors.answer` can answer."""
 
-    def __init__(self, administration: Administration) -> None:
+    def __init__(self, administration: Administration, who: str) -> None:
+        """`who` is what the audit log calls those whose requests come here."""
         self._administration = administration
+        self._who = who
 
     def backup(self, received: Received) -> Deferred[Answer]:
         """POST /api/v1/admin/backup."""
         bodies.check_content_type(received.content_type)
         bodies.check_codings(received.codings)
         name = bodies.backup_argument(received.body)
-        return self._administration.backup(name).addCallbacks(_made, _no_room)
+        return self._administration.backup(name, self._who).addCallbacks(_made, _no_room)
 
     def backups(self, received: Received) -> Deferred[Answer]:
         """GET /api/v1/admin/backups."""
@@ -38,14 +40,14 @@ class AdminHandlers:
 
     def eviction(self, received: Received) -> Deferred[Answer]:
         """GET /api/v1/admin/eviction."""
-        return self._administration.eviction().addCallback(_planned)
+        return self._administration.eviction(self._who).addCallback(_planned)
 
     def orphans(self, received: Received) -> Deferred[Answer]:
         """POST /api/v1/admin/orphans."""
         bodies.check_content_type(received.content_type)
         bodies.check_codings(received.codings)
         bodies.no_arguments(received.body, "orphans")
-        return self._administration.orphans().addCallback(_collected)
+        return self._administration.orphans(self._who).addCallback(_collected)
 
 
 def _made(backup: Backup) -> Answer:

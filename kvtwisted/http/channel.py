@@ -159,7 +159,7 @@ class KvChannel(WatchedChannel):
     #: What the connection is counted by in `security.connections`.
     address = ""
     #: The end of the time to show an administrator's token, of one that was let in for that: see
-    #: Note [Places for administrators] in `security.connections`. It stays when it has been shown.
+    #: Note [Reserved for administrators] in `security.connections`.
     on_trial: IDelayedCall | None = None
     # The headers Authorization of the last request; None: nothing has been asked.
     _shown: tuple[bytes, ...] | None = None
@@ -270,6 +270,8 @@ class KvChannel(WatchedChannel):
             return False
         if self.on_trial is not None:
             self.on_trial.cancel()
+            self.on_trial = None
+            self.site.passed_trial(self)
         return True
 
     def fail_trial(self) -> None:
@@ -361,10 +363,10 @@ class KvChannel(WatchedChannel):
 
     def part(self) -> None:
         """Close, unless there is something to answer, or about to be."""
-        if not (self._closing or self.is_answering() or unread_bytes(self.transport)):
+        if not (self._closing or self.has_unanswered() or unread_bytes(self.transport)):
             self.loseConnection()
 
-    def is_answering(self) -> bool:
+    def has_unanswered(self) -> bool:
         """Whether a request has come, or its first line, that has not been answered."""
         waits = any(self._dataBuffer) or (self._waitingForTransport and self.has_more())
         return bool(self.requests or self._busyReceiving or waits)

@@ -277,9 +277,9 @@ class TwoLaneChannel(KvChannel):
         self._go_on()
         super().part()
 
-    def is_answering(self) -> bool:
-        """See `KvChannel.is_answering`."""
-        return self._is_promised or super().is_answering()
+    def has_unanswered(self) -> bool:
+        """See `KvChannel.has_unanswered`."""
+        return self._is_promised or super().has_unanswered()
 
     def timeoutConnection(self) -> None:
         """The idle timeout, which rests while the server works on a request."""

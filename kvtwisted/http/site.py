@@ -137,10 +137,11 @@ class KvSite(Site):
 
     def closed(self, channel: KvChannel) -> None:
         """`channel` has lost its connection."""
-        if self._counted is not None and channel in self.channels:
-            self._counted.leave(channel.address, channel, on_trial=channel.on_trial is not None)
+        is_open = channel in self.channels
         self.channels.discard(channel)
         self._check_drained()
+        if self._counted is not None and is_open:
+            self._counted.leave(channel.address, channel)
 
     def end_expired(self, wall: float) -> None:
         """End connections whose client's certificate has ended at `wall` (Unix time, seconds)."""
@@ -180,8 +181,14 @@ class KvSite(Site):
         channel: Any = super().buildProtocol(addr)
         channel.address = address
         if reason == ON_TRIAL:
+            self._counted.try_out(channel, "http")  # type: ignore[union-attr]  # it has said so
             channel.on_trial = self.reactor.callLater(TRIAL_SECONDS, channel.fail_trial)
         return channel
+
+    def passed_trial(self, channel: KvChannel) -> None:
+        """One that is on trial is an administrator's."""
+        if self._counted is not None:
+            self._counted.passed(channel)
 
     def refused_on_trial(self) -> Answer:
         """What to answer to one that is on trial and no administrator's."""
@@ -231,10 +238,10 @@ def make_site(
     `max_batch_keys` are asked anew for each request. `connections` counts and limits connections; `seconds` is the
     clock of the deadlines.
     """
-    admin = AdminHandlers(administration)
 
     def make(admitted: Pass) -> Interface:
         facade = make_facade(admitted)
+        admin = AdminHandlers(administration, admitted.name)
         handlers = Handlers(admitted, facade, checks, reactor, max_response_bytes, request_timeout, max_batch_keys)
         lane = FastLane(facade.direct, handlers, reactor, request_timeout, options.cors.always)
         return Interface(make_handlers(handlers, admin, metrics_text), lane)

@@ -10,17 +10,20 @@ nobody known, of the address that has most, that have idled longest. A known cli
 fewer, and not while it may just be between two requests. Clients with pools connect anew by themselves; who floods has
 his own closed.
 
-Note [Places for administrators]: where even that finds none, ADMINISTRATORS more are let in on trial: one that shows an
-administrator's token or certificate stays, others are refused as soon as they have shown something else, or nothing for
-TRIAL_SECONDS. So whoever has filled the server, or has set its limits too low, cannot keep those out who mend it.
+Note [Reserved for administrators]: where even that finds none, ADMINISTRATORS more are let in on trial: one that shows
+an administrator's token or certificate stays, others are refused as soon as they have shown something else, or nothing
+for TRIAL_SECONDS. When all these places are taken, a newcomer gets that of one who has not shown anything yet: of the
+address that has most of them, who came first. So whoever has filled the server, or has set its limits too low, cannot
+keep those out who mend it.
 """
 
 from __future__ import annotations
 
 import resource
+from collections import Counter
 from collections.abc import Iterable
 from time import monotonic
-from typing import Callable, Protocol
+from typing import Callable, NamedTuple, Protocol
 
 from ..core import shares
 from ..core.shares import Shares, three_quarters
@@ -30,7 +33,7 @@ from .buckets import network_of
 RESERVED = 128
 #: Why a connection was refused: too many in all, or from its address.
 IN_ALL, PER_ADDRESS = "all", "address"
-#: Neither let in for good nor refused: see Note [Places for administrators].
+#: Neither let in for good nor refused: see Note [Reserved for administrators].
 ON_TRIAL = "trial"
 #: Places beside all others, and seconds to show for whom one is.
 ADMINISTRATORS, TRIAL_SECONDS = 8, 2.0
@@ -79,6 +82,14 @@ class Member(Protocol):
     def make_way(self) -> None:
         """Close at once, in the orderly way."""
 
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class _Trial(NamedTuple):
+    transport: str
+    network: str
+
 
 class Connections:
     """Counts connections in and out. Reactor thread, or any other single one; `open` may be read on any."""
@@ -106,9 +117,11 @@ class Connections:
         self._administrators = administrators
         self._seconds = seconds
         self._members: list[Callable[[], Iterable[Member]]] = []
-        # Those that were told to go: nobody counts them any more. Those in places for administrators.
+        # Those that were told to go: nobody counts them any more.
         self._leaving: set[Member] = set()
-        self._on_trial = 0
+        # Those in places for administrators: that have to show yet that they are, the first comers first; and that are.
+        self._trials: dict[Member, _Trial] = {}
+        self._passed: set[Member] = set()
         self._look_at = 0.0
         #: Connections that made way for others, since the start.
         self.made_way = 0
@@ -118,7 +131,7 @@ class Connections:
     @property
     def open(self) -> int:
         """Connections that have entered and not left."""
-        return self._counts.open + self._on_trial
+        return self._counts.open + len(self._trials) + len(self._passed)
 
     @property
     def limit(self) -> int:
@@ -137,8 +150,7 @@ class Connections:
     def enter(self, transport: str, address: str) -> str | None:
         """Count a connection in, or say why it is refused. One that is counted in must `leave`, with that address.
 
-        ON_TRIAL: it is counted in by itself, and has TRIAL_SECONDS to show that it is an administrator's, else it is
-        `refused_on_trial`. It must `leave` as one that is on trial.
+        ON_TRIAL: it is not counted yet, but `try_out` counts it in, which must be called next.
         """
         network = network_of(address)
         refused = self._counts.enter(network, self.limit, self.limit_per_address)
@@ -146,24 +158,50 @@ class Connections:
             refused = self._counts.enter(network, self.limit, self.limit_per_address)
         if refused is None:
             return None
-        if self._on_trial < self._administrators:
-            self._on_trial += 1
+        if len(self._trials) + len(self._passed) < self._administrators or self._end_a_trial(network):
             return ON_TRIAL
         return self._refuse(transport, refused)
+
+    def try_out(self, member: Member, transport: str) -> None:
+        """Let it in on trial: it has TRIAL_SECONDS to show that it is an administrator's (`passed`), else it is
+        `refused_on_trial`. Others may have its place meanwhile.
+        """
+        self._trials[member] = _Trial(transport, network_of(member.address))
+
+    def passed(self, member: Member) -> None:
+        """One that was on trial is an administrator's, and stays."""
+        if self._trials.pop(member, None) is not None:
+            self._passed.add(member)
 
     def refused_on_trial(self, transport: str) -> str:
         """One that is on trial is no administrator's; the reason (IN_ALL, PER_ADDRESS) to give."""
         return self._refuse(transport, shares.IN_ALL if self._counts.open >= self.limit else shares.OF_OWNER)
 
-    def leave(self, address: str, member: Member | None = None, *, on_trial: bool = False) -> None:
-        """Count a connection out. `on_trial`: it was, or is, whoever came on it."""
+    def leave(self, address: str, member: Member | None = None) -> None:
+        """Count a connection out."""
         self.ended += 1
-        if on_trial:
-            self._on_trial -= 1
-        elif member in self._leaving:
+        if member is not None and (member in self._leaving or member in self._passed or member in self._trials):
             self._leaving.discard(member)
+            self._passed.discard(member)
+            self._trials.pop(member, None)
         else:
             self._counts.leave(network_of(address))
+
+    def _end_a_trial(self, newcomer: str) -> bool:
+        """Have one that is on trial go, for one from network `newcomer`. See Note [Reserved for administrators]."""
+        if not self._trials:
+            return False
+        counts = Counter(trial.network for trial in self._trials.values())
+        counts[newcomer] += 1
+        # Of equals the first, which came first.
+        gone = max(
+            self._trials, key=lambda member: (counts[network := self._trials[member].network], network == newcomer)
+        )
+        trial = self._trials.pop(gone)
+        self._leaving.add(gone)
+        self.refused_on_trial(trial.transport)
+        gone.abort()
+        return True
 
     def _refuse(self, transport: str, refused: str) -> str:
         reason = IN_ALL if refused == shares.IN_ALL else PER_ADDRESS
@@ -178,7 +216,9 @@ class Connections:
         found: list[tuple[bool, int, float, int, Member]] = []
         for members in self._members:
             for member in members():
-                idle = None if member in self._leaving else member.idle_seconds()
+                if member in self._leaving or member in self._trials or member in self._passed:
+                    continue  # it has none of the places that are missing
+                idle = member.idle_seconds()
                 if idle is None or idle < UNKNOWN_IDLE_SECONDS:
                     continue
                 network, known = network_of(member.address), member.is_of_somebody()

@@ -57,6 +57,11 @@ class Pass:
         return self.principal is not None
 
     @property
+    def name(self) -> str:
+        """What the audit log calls whose it is."""
+        return ANONYMOUS if self.principal is None else self.principal.name
+
+    @property
     def administers(self) -> bool:
         """Whether it is an administrator's."""
         return self.principal is not None and self.principal.allows(ADMIN)
@@ -102,7 +107,7 @@ class Pass:
         try:
             self._take()
         except KvError as error:
-            self._refused(ANONYMOUS if self.principal is None else self.principal.name, "", "rate", error)
+            self._refused(self.name, "", "rate", error)
             raise
 
     def _take(self) -> None:
@@ -190,7 +195,8 @@ class Passes:
     def _limiter(self, principal: Principal, network: str) -> Budget | None:
         if not self._addresses.limited:
             return principal.limiter
-        of_address = OfAddress(self._addresses, network)
+        # Administrators have a rate of each address to themselves: others there cannot use it up and keep them out.
+        of_address = OfAddress(self._addresses, f"{network} {ADMIN}" if principal.allows(ADMIN) else network)
         return of_address if principal.limiter is None else Both(principal.limiter, of_address)
 
     def _whose(self, principal: Principal) -> str:

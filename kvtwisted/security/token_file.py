@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Callable
 
+from ..core.clock import pause
 from ..core.durable import keep_owner, replace_file
 from . import secret_files
 from .entries import InvalidTokens, TokenEntry, read_entries, write_entries
@@ -173,7 +174,7 @@ def _locked(path: str, create: bool) -> Iterator[None]:
                     ) from None
             except OSError as error:
                 raise InvalidTokens(f"token file {path}: its lock cannot be taken: {error.strerror}") from None
-            time.sleep(_LOCK_PAUSE)
+            pause(_LOCK_PAUSE)
         yield
     finally:
         os.close(descriptor)

@@ -6,6 +6,7 @@ Reactor thread. A call is bounded where it comes in: of each kind so many may ru
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Callable, TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -27,13 +28,17 @@ THREADS = 3
 #: Lists of backups that may be asked for at once.
 _LISTS = 8
 
+#: Called with an event, who caused it, and what is to be said of it.
+Auditor = Callable[[str, str, Mapping[str, object]], None]
+
 _log = Logger(namespace="kvtwisted")
 
 
 class Administration:
     """Backups, the dry run of eviction, and the collection of orphans. Each Deferred fails with a KvError.
 
-    Cancelling one, as a client does that goes away, stops nothing: the work is finished, and logged.
+    Cancelling one, as a client does that goes away, stops nothing: the work is finished, logged, and audited under the
+    name of `who` asked for it.
     """
 
     def __init__(
@@ -44,33 +49,39 @@ class Administration:
         backups: Backups,
         plan_eviction: Callable[[], Plan],
         collect_orphans: Callable[[], Collected],
+        audit: Auditor,
         on_disk: bool = True,
     ) -> None:
-        """All that is given blocks and runs in `pool`. `on_disk` says that the engine keeps what it is given."""
+        """All that is given blocks and runs in `pool`, but for `audit`, which must be quick. `on_disk` says that the
+        engine keeps what it is given."""
         self._reactor = reactor
         self._pool = pool
         self._backups = backups
         self._plan_eviction = plan_eviction
         self._collect_orphans = collect_orphans
+        self._audit = audit
         self._on_disk = on_disk
         self._running: Counter[str] = Counter()
         self._stopping: Deferred[None] | None = None
 
-    def backup(self, name: str | None) -> Deferred[Backup]:
+    def backup(self, name: str | None, who: str) -> Deferred[Backup]:
         """See `Backups.create`; Overloaded while one is being made."""
-        return self._bounded("backup", 1, lambda: _logged_backup(self._backups.create(name)))
+        made = self._bounded("backup", 1, lambda: _logged_backup(self._backups.create(name)))
+        return self._audited(made, "backup", who, lambda backup: {"name": backup.name, "bytes": backup.bytes})
 
     def backups(self) -> Deferred[list[Backup]]:
         """See `Backups.finished`."""
-        return self._bounded("list of backups", _LISTS, self._backups.finished)
+        return _uncancelled(self._bounded("list of backups", _LISTS, self._backups.finished))
 
-    def eviction(self) -> Deferred[Plan]:
+    def eviction(self, who: str) -> Deferred[Plan]:
         """What an eviction would do now; Overloaded while that is being found out."""
-        return self._bounded("eviction dry run", 1, self._plan_eviction)
+        planned = self._bounded("eviction dry run", 1, self._plan_eviction)
+        return self._audited(planned, "eviction", who, lambda plan: {"needed": plan.needed})
 
-    def orphans(self) -> Deferred[Collected]:
+    def orphans(self, who: str) -> Deferred[Collected]:
         """Remove the value files that no record names; Overloaded while that is being done."""
-        return self._bounded("collection of orphans", 1, lambda: _logged_collection(self._collect_orphans()))
+        collected = self._bounded("collection of orphans", 1, lambda: _logged_collection(self._collect_orphans()))
+        return self._audited(collected, "orphans", who, lambda all_: {"files": all_.files, "bytes": all_.freed})
 
     def stop(self) -> Deferred[None]:
         """Refuse every later call with Unavailable and let a backup give up. Fires when nothing runs any more."""
@@ -84,11 +95,17 @@ class Administration:
         if error is not None:
             return fail(error)
         self._running[kind] += 1
-        inner = defer_to_pool(self._reactor, self._pool, call).addBoth(self._ended, kind)
-        # Its own, so that cancelling does not look like the end of the work.
-        outer: Deferred[T] = Deferred()
-        inner.addCallbacks(outer.callback, outer.errback)
-        return outer
+        return defer_to_pool(self._reactor, self._pool, call).addBoth(self._ended, kind)
+
+    def _audited(
+        self, work: Deferred[T], operation: str, who: str, facts: Callable[[T], dict[str, object]]
+    ) -> Deferred[T]:
+        def record(result: Any) -> Any:
+            said = {"error": str(result.value)} if isinstance(result, Failure) else facts(result)
+            self._audit("administration", who, {"operation": operation, **said})
+            return result
+
+        return _uncancelled(work.addBoth(record))
 
     def _refusal(self, kind: str, most: int) -> KvError | None:
         if self._stopping is not None:
@@ -110,6 +127,13 @@ class Administration:
     def _check_stopped(self) -> None:
         if self._stopping is not None and not self._stopping.called and not any(self._running.values()):
             self._stopping.callback(None)
+
+
+def _uncancelled(work: Deferred[T]) -> Deferred[T]:
+    """A Deferred of its own, so that cancelling it does not look like the end of the work."""
+    outer: Deferred[T] = Deferred()
+    work.addCallbacks(outer.callback, outer.errback)
+    return outer
 
 
 def _logged_backup(backup: Backup) -> Backup:

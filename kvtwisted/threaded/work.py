@@ -17,7 +17,7 @@ from typing import Any, Callable, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
 
-from ..core.admission import Admission, Share
+from ..core.admission import Admission
 from ..core.operations import Operations, Pending
 from .group_commit import Done, GroupCommit
 from .pool import defer_to_pool
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 #: Large results that may wait for the reactor.
 UNTAKEN_RESULTS = 4
-#: The part of the threads that scans of one principal have at once.
+#: The part of the threads that scans of one principal, or of all where nobody shows who they are, have at once.
 SCANNING_PART = 4
 
 
@@ -67,10 +67,8 @@ class Work:
     def scan(self, job: Callable[[], T], admission: Admission) -> Deferred[T]:
         """`run` a scan when it is the turn of whose `admission` it has entered: see `turns`.
 
-        Where nobody shows who they are, all have one, and there are no turns.
+        Where nobody shows who they are, all have one: what they do beside scans finds threads all the same.
         """
-        if not isinstance(admission, Share):
-            return self.run(job)
         return self._turns.run(admission, partial(self.run, job))
 
     def stop(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Callable
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
-from kvtwisted.background.expiry import FAR_AHEAD_MS, SLICE, TURN, ExpiryTask
+from kvtwisted.background.expiry import FAR_AHEAD_MS, SLICE, TURN_SECONDS, ExpiryTask, Pace
 from kvtwisted.core.engine import META
 from kvtwisted.core.errors import StorageError
 from kvtwisted.core.scrub import Scrub
@@ -24,12 +25,25 @@ class Scene:
     def __init__(self) -> None:
         self.storage = Storage()
         self.counted = Counted()
+        #: What a piece of work takes, and how long was rested; both are the task's time.
+        self.piece = 0.01
+        self.rests: list[float] = []
+        self._worked = 0.0
         self.task = self.with_defer(at_once)
 
     def with_defer(self, defer: Callable[[Callable[[], int]], Deferred[int]]) -> ExpiryTask:
         """The task, with that to run its work."""
         scrub = Scrub(self.storage.engine, self.storage.writer, self.storage.clock)
-        return ExpiryTask(self.storage.sweeper, scrub, self.storage.store, self.counted.metrics, defer)
+        return ExpiryTask(
+            self.storage.sweeper, scrub, self.storage.store, self.counted.metrics, defer,
+            seconds=lambda: self._worked + sum(self.rests),
+            make_pace=lambda: Pace(self._work, self.rests.append),
+        )  # fmt: skip
+
+    def _work(self) -> float:
+        """Asked before and after each rest, which is no work."""
+        self._worked += self.piece / 2
+        return self._worked
 
     @property
     def clock_mark(self) -> bytes | None:
@@ -92,16 +106,43 @@ def test_goes_on_until_nothing_expired_is_left(scene: Scene) -> None:
     assert scene.expirations == len(keys)
 
 
-def test_a_turn_ends(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so many slices the turn is over; the next one goes on."""
-    monkeypatch.setattr("kvtwisted.background.expiry.SLICE", 2)
-    scene.storage.store.mset(dict.fromkeys([b"%05d" % n for n in range(2 * TURN + 1)], b""), 1)
+def test_a_turn_ends(scene: Scene) -> None:
+    """After a while the turn is over; the next one goes on."""
+    scene.piece = TURN_SECONDS / 10
+    keys = [b"%05d" % n for n in range(20 * SLICE)]
+    scene.storage.store.mset(dict.fromkeys(keys, b""), 1)
     scene.storage.time.advance(1000)
     _run(scene)
-    assert len(scene.storage.data()) == 1
+    left = len(scene.storage.data())
+    assert 0 < left < len(keys)
+    while scene.storage.data():
+        _run(scene)
+        assert len(scene.storage.data()) < left
+        left = len(scene.storage.data())
+    assert scene.expirations == len(keys)
+
+
+def test_rests_as_long_as_it_has_worked(scene: Scene) -> None:
+    """After each slice of the sweep, and of the scrub, so that requests have at least half of the processor."""
+    scene.storage.store.mset({b"%05d" % n: b"" for n in range(3 * SLICE)}, 1)
+    scene.storage.store.mset({b"stays/%05d" % n: b"" for n in range(3)}, 1000)
+    scene.storage.time.advance(1000)
     _run(scene)
-    assert scene.storage.data() == {}
-    assert scene.expirations == 2 * TURN + 1
+    assert scene.rests == pytest.approx([scene.piece / 2] * 5)
+
+
+def test_a_pace_of_a_thread() -> None:
+    """What counts is the processor's time, and not what others have taken meanwhile."""
+    rests: list[float] = []
+    pace = Pace(sleep=rests.append)
+    time.sleep(0.05)
+    pace.rest()
+    until = time.thread_time() + 0.05
+    while time.thread_time() < until:
+        """Works."""
+    pace.rest()
+    assert rests[0] < 0.04
+    assert rests[1] >= 0.05
 
 
 def test_clock_is_marked_while_deadlines_exist(scene: Scene) -> None:

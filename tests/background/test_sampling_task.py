@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.logger import LogEvent, capturedLogs
 
-from kvtwisted.background.sampling import SamplingTask, take_sample
+from kvtwisted.background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
 from kvtwisted.core.errors import KvError, StorageError, StorageFull, Unavailable
 from kvtwisted.core.health import Health
@@ -34,7 +34,11 @@ class Scene:
         self.operations = Operations(self.storage.store, FakeConfiguration({}), self.counted.metrics, self.health)
         self.broken: KvError | None = None
         self.sampled = SAMPLE
-        self.task = SamplingTask(self.operations, self.counted.metrics, self.sample, at_once, self.health)
+        self.interval, self.now = 1.0, 0.0
+        self.task = SamplingTask(
+            self.operations, self.counted.metrics, self.sample, at_once, self.health,
+            lambda: self.interval, lambda: self.now,
+        )  # fmt: skip
 
     def sample(self) -> StorageSample:
         """The one that is given, or the error that is."""
@@ -79,6 +83,22 @@ def test_recovery_is_tried(scene: Scene) -> None:
     assert lines(scene.run()) == ["info: writes work again"]
     assert scene.run() == []
     assert scene.health.reason() is None
+
+
+def test_seldom_sampled_is_recovered_all_the_same(scene: Scene) -> None:
+    """Turns come more often than samples then, and each tries a write while they fail."""
+    scene.interval = 3600.0
+    scene.run()
+    scene.storage.engine.fail("write", StorageError("broken"), times=1)
+    with pytest.raises(StorageError):
+        scene.operations.set(b"k", b"v")
+    scene.sampled = replace(SAMPLE, data_bytes=7)
+    scene.now += LONGEST_PAUSE
+    assert lines(scene.run()) == ["info: writes work again"]
+    assert scene.counted.metrics.sample() == SAMPLE
+    scene.now += 3600 - LONGEST_PAUSE - 0.1
+    scene.run()
+    assert scene.counted.metrics.sample() == scene.sampled
 
 
 def test_storage_that_is_being_reopened(scene: Scene) -> None:

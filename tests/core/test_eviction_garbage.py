@@ -9,7 +9,7 @@ import pytest
 
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.engine import EXPIRY
-from kvtwisted.core.eviction import Batch, Disk, Eviction, EvictionRules
+from kvtwisted.core.eviction import Batch, Disk, Eviction, EvictionRules, Evictor
 from kvtwisted.core.holdings import Holdings
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.records import index_key
@@ -95,6 +95,34 @@ def test_too_little_beside_what_passes(scene: Scene) -> None:
     disk = seen_disk(needing(700), held=Holdings(199, passing=500))
     assert scene.evictor.run(disk, RULES) == Eviction(700, 0, True, 500)
     assert len(scene.left) == 2
+
+
+def test_a_long_walk_in_vain_is_not_repeated_soon() -> None:
+    """With many files it would be most of what a disk has to do that others have filled; unless writes are refused."""
+    scene, now, walks = Scene(), [0.0], [0]
+
+    def walk() -> Holdings:
+        walks[0] += 1
+        now[0] += 0.5
+        return Holdings(10)
+
+    def run(needed: int, at: float, wanted_free: int = 0) -> int:
+        now[0] = max(now[0], at)
+        disk = Disk("rocksdb.path", lambda: needing(needed), walk, lambda: wanted_free)
+        assert scene.evictor.run(disk, RULES).futile
+        return walks[0]
+
+    evictor = Evictor(
+        scene.storage.engine, scene.storage.writer, scene.storage.clock, lambda key: False, scene.ages,
+        scene.batches.append, seconds=lambda: now[0],
+    )  # fmt: skip
+    scene.evictor = evictor
+    assert run(1000, 0) == 1
+    assert run(1000, 1) == run(5000, 5) == 1
+    assert run(900, 6) == 2, "others have given back some"
+    assert run(900, 7) == 2
+    assert run(900, 8, wanted_free=DISK) == 3
+    assert run(900, 30) == 4
 
 
 def test_a_backup_that_ends_meanwhile(scene: Scene) -> None:

@@ -125,10 +125,10 @@ _STEPS = st.lists(
 
 
 @given(_STEPS, st.sampled_from([1, 4, 1 << 10]))
-def test_no_record_loses_its_entry(steps: list[tuple[bytes, str, int]], places: int) -> None:
+def test_no_record_loses_its_entry(steps: list[tuple[bytes, str, int]], slots: int) -> None:
     """Whatever is forgotten, and whatever fails: an entry that a record needs is there."""
     storage = Storage()
-    storage.writer.index_entries = IndexEntries(places)
+    storage.writer.index_entries = IndexEntries(slots)
     for key, step, ttl in steps:
         if step == "ttl":
             storage.store.set(key, b"v", ttl)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.core.errors import StorageError, StorageFull, UnusablePath
-from kvtwisted.core.paths import Folder, FolderWatch, kind_of
+from kvtwisted.core.paths import Folder, FolderMonitor, kind_of
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ class Scene:
         self.path.mkdir()
         (self.path / "LOCK").touch()
         self.told: list[str | None] = []
-        self.watch = FolderWatch(
+        self.watch = FolderMonitor(
             [Folder("rocksdb.path", str(self.path), ("LOCK",))], lambda folder, trouble: self.told.append(trouble)
         )
 

@@ -54,8 +54,11 @@ def test_nothing_is_looked_at_when_nothing_can_be_there(storage: Storage) -> Non
     for ttl in range(50):
         storage.store.set(b"k", b"v", HOUR + ttl)
     storage.scrub.turn()
-    storage.scrub.before_eviction()
     assert [call.method for call in storage.engine.calls[before:]] == ["write"] * 50
+    storage.scrub.before_eviction()
+    before = len(storage.engine.calls)
+    storage.scrub.before_eviction()
+    assert len(storage.engine.calls) == before
 
 
 @pytest.mark.parametrize("refreshed", [100, 1000])
@@ -120,6 +123,22 @@ def test_a_turn_that_fails_is_made_up_for(storage: Storage) -> None:
         storage.scrub.turn()
     _turns(storage, 3)
     assert storage.index() == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_before_an_eviction_what_keys_without_a_ttl_left_behind_goes(each_storage: Storage, restarted: bool) -> None:
+    """A ttl that is taken from a key, by a single write or a batch, leaves its entry; nobody counts it."""
+    keys = [b"%04d" % number for number in range(1200)]
+    each_storage.store.mset(dict.fromkeys(keys, b"v"), HOUR)
+    if restarted:
+        each_storage.restart()
+    each_storage.scrub.before_eviction()
+    for key in keys[:400]:
+        each_storage.store.set(key, b"w")
+    each_storage.store.mset(dict.fromkeys(keys[400:1000], b"w"))
+    assert each_storage.scrub.before_eviction() == (1000, False)
+    assert [key for _, key in each_storage.index()] == keys[1000:]
+    assert each_storage.scrub.before_eviction() == (0, False)
 
 
 def test_before_an_eviction_all_of_it_goes(storage: Storage) -> None:

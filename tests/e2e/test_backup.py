@@ -232,6 +232,9 @@ def test_administration_of_a_running_server(launch: Launcher) -> None:
     done = kvtwisted(server, "orphans")
     assert (done.returncode, done.stdout) == (0, f"removed {MANY} files, 0 bytes\n")
     assert "backup monday made in" in server.log("running")
+    lines = [json.loads(line) for line in eventually(lambda: server.log("audit")).splitlines()]
+    done_by = [(line["who"], line["operation"]) for line in lines if line["event"] == "administration"]
+    assert {("anonymous", "eviction"), ("anonymous", "backup"), ("anonymous", "orphans")} <= set(done_by)
     with server.grpc() as client:
         assert dict(client.call("ScanKeyValues").key_values) == {"small": "v", "large": "x" * LARGE}
     eventually(lambda: len(list((server.folder / "value_data").glob("??/*"))) == 1)

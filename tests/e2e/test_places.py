@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from contextlib import ExitStack
+
+import pytest
 
 from .clients import Http
 from .harness import PATIENCE, Launcher, eventually
@@ -57,3 +60,44 @@ def test_an_administrator_always_finds_a_place(launch: Launcher) -> None:
             assert eventually(lambda: http.post("/api/v1/config", {"limits.max_connections": 0}).status == 200)
         with server.http(token) as http:
             assert http.post("/api/v1/set", {"key": "a", "value": "1"}).status == 200
+
+
+@needs_native
+@pytest.mark.parametrize("sends", [b"", b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\n"], ids=["silent", "half"])
+def test_an_administrator_is_not_kept_out_by_those_who_want_his_place(launch: Launcher, sends: bytes) -> None:
+    """Three addresses have all places, those for administrators too, and come again at once whenever one is closed."""
+    tokens = Tokens(launch.folder / "server")
+    root = tokens.create("root", "get,config_read,admin")
+    server = launch("--security-tokens", str(tokens.path), "--limits-max-connections", "12")
+    over = threading.Event()
+
+    def crowd(source: str) -> None:
+        while not over.is_set():
+            try:
+                with connect_from(server.http_address, source) as connection:
+                    connection.settimeout(0.5)
+                    connection.sendall(sends)
+                    while not over.is_set():
+                        try:
+                            if not connection.recv(65_536):
+                                break
+                        except socket.timeout:
+                            pass
+            except OSError:
+                pass
+            over.wait(0.05)
+
+    crowds = [threading.Thread(target=crowd, args=(f"127.0.0.{2 + number % 3}",)) for number in range(30)]
+    for thread in crowds:
+        thread.start()
+    try:
+        time.sleep(1.5)
+        for _ in range(5):
+            with server.http(root) as http:
+                assert http.get("/api/v1/config").status == 200
+    finally:
+        over.set()
+        for thread in crowds:
+            thread.join()
+    server.stop()
+    assert "Traceback" not in server.output

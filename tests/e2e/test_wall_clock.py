@@ -71,6 +71,7 @@ def test_set_back(launch: Launcher, wall: WallClock) -> None:
     assert -wall.offset - 5 < metric("kv_clock_ahead_seconds") < -wall.offset + 5
     date = parsedate_to_datetime(ask("/api/v1/get/none").headers["date"]).timestamp()
     assert abs(date - (time.time() + wall.offset)) < PATIENCE
+    assert "at its next turn" not in server.log("running")
 
 
 def _set_forward(server: Server, wall: WallClock, steps: int) -> None:

@@ -101,7 +101,14 @@ class LiveSite:
         self.site = make_site(
             OpenGate(operations, Admission(1024)),
             lambda admitted: AsyncOperations(admitted.operations, work, admitted.admission),
-            Administration(reactor, pool, backups=tasks, plan_eviction=tasks.plan, collect_orphans=tasks.collect),
+            Administration(
+                reactor,
+                pool,
+                backups=tasks,
+                plan_eviction=tasks.plan,
+                collect_orphans=tasks.collect,
+                audit=lambda event, who, facts: None,
+            ),
             HealthChecks(reactor, pool, operations.health),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Callable, ClassVar, NamedTuple
 
 from twisted.internet.error import ConnectionLost
@@ -188,12 +189,15 @@ class World:
         self.max_response_bytes = 16 * 1_048_576
         self.request_timeout = 30.0
         self.tasks = FakeTasks()
+        #: Event, who and facts of what the operator did.
+        self.audited: list[tuple[str, str, Mapping[str, object]]] = []
         self.administration = Administration(
             self.reactor,
             self.pool,
             backups=self.tasks,
             plan_eviction=self.tasks.plan,
             collect_orphans=self.tasks.collect,
+            audit=lambda *line: self.audited.append(line),
             on_disk=on_disk,
         )
         operations = Operations(self.storage.store, configuration or small_configuration(), self.recorder, self.health)

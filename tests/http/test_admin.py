@@ -66,6 +66,23 @@ def test_collection_of_orphans() -> None:
     assert World().post(ORPHANS, {}).json() == {"success": True, "files": 2, "bytes": 3_000_000}
 
 
+def test_all_of_it_is_audited() -> None:
+    """What was done and came of it, under the name of who asked for it; lists change nothing."""
+    world = World()
+    world.post(BACKUP, {"name": "monday"})
+    world.request("GET", BACKUPS)
+    world.request("GET", EVICTION)
+    world.post(ORPHANS, {})
+    world.post(BACKUP, {"name": "monday"})
+    assert world.audited == [
+        ("administration", "anonymous", {"operation": "backup", "name": "monday", "bytes": 12345}),
+        ("administration", "anonymous", {"operation": "eviction", "needed": 4096}),
+        ("administration", "anonymous", {"operation": "orphans", "files": 2, "bytes": 3_000_000}),
+        ("administration", "anonymous",
+         {"operation": "backup", "error": "name: there is a backup monday already"}),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("target", "body", "code", "sentence"),
     [
@@ -136,6 +153,7 @@ def test_client_that_goes_away_does_not_end_a_backup() -> None:
     assert problem(world.post(BACKUP, {"name": "other"}))[0] == 429
     world.held = False
     world.pool.run_all()
+    assert world.audited[-1][2] == {"operation": "backup", "name": "mine", "bytes": 12345}
     assert [backup["name"] for backup in world.request("GET", BACKUPS).json()["backups"]] == ["mine"]
     assert world.post(BACKUP, {"name": "other"}).status == 200
 

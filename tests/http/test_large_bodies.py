@@ -6,11 +6,13 @@ import json
 from typing import Any, Callable
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvtwisted.core.errors import InvalidRequest
+from kvtwisted.core.errors import InvalidRequest, TooLarge
 from kvtwisted.http import bodies, large_bodies
+
+from ..support.properties import fuzzing
 
 MANY = 100
 Reader = Callable[[bytes], Any]
@@ -135,6 +137,50 @@ def test_bad_bodies(route: str, body: bytes) -> None:
     assert found.code == "invalid_json" or str(found) == str(expected)
 
 
+UNITS = (rb"\"", rb"\\", rb"\n", rb"\u00e9", rb"\ud83d\ude00", "é".encode(), "😀".encode())
+HALVES = (rb"\ud83d", rb"\ude00", rb"\ud83d\u0041", rb"\u12", b"\\", b"\xc3", b"\xc3\\n", b"\n", rb"\x")
+
+
+@pytest.mark.parametrize("unit", UNITS + HALVES)
+def test_strings_are_cut_at_no_escape(unit: bytes) -> None:
+    """Wherever a piece of a string with escapes would end, it means the same, or is refused as before."""
+    small, large = READERS["set"]
+    for offset in range(14):
+        body = b'{"key":"k","value":"\\t' + b"a" * (large_bodies._PIECE - offset) + unit * 3 + b'"}'
+        for sent in (body, body[:-2]):
+            expected, found = outcome(small, sent), outcome(large, sent)
+            if isinstance(expected, InvalidRequest):
+                assert isinstance(found, InvalidRequest)
+                assert found.code == expected.code
+            else:
+                assert found == expected
+
+
+@pytest.mark.parametrize("unit", [rb"\"", rb"\u000a", rb"\ud83d\ude00", "é\\n".encode()])
+def test_the_parser_has_pieces(unit: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the interpreter for all that it is given: of a long string with escapes that is a part."""
+    sizes: list[int] = []
+
+    def scan(text: str, *rest: Any) -> Any:
+        sizes.append(len(text))
+        return real(text, *rest)
+
+    real = large_bodies.scanstring
+    monkeypatch.setattr(large_bodies, "scanstring", scan)
+    value = unit * 100_000
+    _, found, _ = large_bodies.set_arguments(b'{"key":"k","value":"' + value + b'"}')
+    assert found == json.loads(b'"%s"' % value).encode()
+    assert len(sizes) > 2
+    assert max(sizes) <= large_bodies._PIECE + 1
+
+
+def test_a_value_of_escapes_has_its_limit() -> None:
+    """What it means counts, and what is over that is not read on."""
+    for size, good in ((1 << 20, True), ((1 << 20) + 1, False)):
+        found = outcome(large_bodies.set_arguments, b'{"key":"k","value":"' + rb"\u0041" * size + b'"}')
+        assert isinstance(found, TooLarge) != good
+
+
 #: Names of fields.
 NAMES = ("key", "value", "keys", "key_values", "ttl")
 TEXT = st.text(st.characters(exclude_categories=()), max_size=6) | st.sampled_from(NAMES)
@@ -145,7 +191,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@fuzzing(100)
 @given(
     st.sampled_from(sorted(READERS)),
     st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, VALUES)),

@@ -243,7 +243,7 @@ def test_every_route_has_its_handler() -> None:
     """And every handler its route."""
     nothing: Any = None
     handlers = Handlers(nothing, nothing, nothing, nothing, nothing, nothing, nothing)
-    by_name = make_handlers(handlers, AdminHandlers(nothing), lambda is_open: METRICS)
+    by_name = make_handlers(handlers, AdminHandlers(nothing, ""), lambda is_open: METRICS)
     assert list(by_name) == [route.name for route in make_routes("/metrics", "/api/v1/health")]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Callable
 import grpc
 import pytest
 
-from kvtwisted.core.errors import KvError
+from kvtwisted.core.errors import KvError, StorageError
 from kvtwisted.rpc.errors import CallError
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from tests.security.support import grant, made
@@ -33,13 +33,19 @@ REFUSED: dict[str, tuple[str, bytes]] = {
     "an empty key": ("Set", kv.SetRequest(value="v" * SIZE).SerializeToString()),
     "too large a key": ("Get", kv.GetRequest(key="k" * SIZE).SerializeToString()),
     "a key that is not allowed": ("Set", kv.SetRequest(key="b/", value="v" * SIZE).SerializeToString()),
+    "failing storage": ("Set", kv.SetRequest(key="a/", value="v" * SIZE).SerializeToString()),
+    "a failing read": ("Get", kv.GetRequest(key="a/" + "k" * 1000).SerializeToString()),
     "a bad configuration": ("UpdateConfig", kv.UpdateConfigRequest(config="{" + " " * SIZE).SerializeToString()),
 }
 
 
 def errors() -> list[BaseException]:
-    """Errors of ours that are somewhere: what has their frames has the messages."""
-    return [found for found in gc.get_objects() if isinstance(found, (KvError, CallError))]
+    """Errors of ours that are somewhere with their frames, or other errors' frames: what has those has the messages.
+
+    Without them they may stay, as in what was logged before logging has begun.
+    """
+    ours = [found for found in gc.get_objects() if isinstance(found, (KvError, CallError))]
+    return [found for found in ours if found.__traceback__ or found.__context__ or found.__cause__]
 
 
 @pytest.fixture
@@ -59,6 +65,8 @@ def guarded(make_world: Callable[..., World]) -> Guarded:
 def test_a_refused_call_keeps_nothing(guarded: Guarded, kind: str, compression: Any) -> None:
     """Its message is free as soon as it is answered."""
     method, message = REFUSED[kind]
+    for failing in ("write", "put", "get"):
+        guarded.world.fail(failing, StorageError("it fails"))
     stub = guarded.channel.unary_unary(f"/{SERVICES[0]}/{method}")
     token: bytes = guarded.token  # type: ignore[attr-defined]
 

@@ -126,6 +126,8 @@ class Idler:
         assert not self.gone
         self.gone = True
 
+    abort = make_way
+
 
 class Crowd(Limits):
     """Limits, with connections that may have to make way, and a time that a test moves."""
@@ -140,6 +142,13 @@ class Crowd(Limits):
         self.connections.of(lambda: idlers)
         for idler in idlers:
             assert self.connections.enter("http", idler.address) is None
+
+    def tries(self, address: str) -> Idler:
+        """One that is let in on trial."""
+        assert self.connections.enter("http", address) == ON_TRIAL
+        idler = Idler(address)
+        self.connections.try_out(idler, "http")
+        return idler
 
 
 def test_idle_connections_of_nobody_make_way() -> None:
@@ -202,9 +211,53 @@ def test_places_for_administrators() -> None:
     """Beside all others a few are let in on trial; whoever is none of them is refused, and the place is free again."""
     crowd = Crowd(Idler("10.0.0.1", None), in_all=1, administrators=2)
     enter, leave = crowd.connections.enter, crowd.connections.leave
-    assert [enter("http", "10.0.0.2") for _ in range(3)] == [ON_TRIAL, ON_TRIAL, IN_ALL]
+    on_trial = crowd.tries("10.0.0.2"), crowd.tries("10.0.0.2")
     assert crowd.connections.open == 3
     assert crowd.connections.refused_on_trial("http") == IN_ALL
-    leave("10.0.0.2", on_trial=True)
+    leave("10.0.0.2", on_trial[0])
     assert enter("grpc", "10.0.0.2") == ON_TRIAL
-    assert crowd.refused == [("http", IN_ALL)] * 2
+    assert crowd.refused == [("http", IN_ALL)]
+    assert (crowd.connections.open, on_trial[1].gone) == (2, False)
+
+
+def test_trials_make_way_for_other_addresses() -> None:
+    """A newcomer has the place of who came first of the address that has most, so that floods have their own closed."""
+    crowd = Crowd(Idler("10.0.0.1", None), in_all=1, administrators=3)
+    first, second, other = crowd.tries("10.0.0.2"), crowd.tries("10.0.0.2"), crowd.tries("10.0.0.3")
+    administrator = crowd.tries("10.0.0.4")
+    assert [idler.gone for idler in (first, second, other)] == [True, False, False]
+    for _ in range(5):
+        for flooding in ("10.0.0.2", "10.0.0.3"):
+            crowd.tries(flooding)
+    assert not administrator.gone
+    assert crowd.connections.open == 4
+    crowd.connections.leave(first.address, first)
+    assert crowd.connections.open == 4  # it was not counted any more
+
+
+def test_administrators_do_not_make_way_for_trials() -> None:
+    """Who has shown it stays, and where all places are theirs there is none."""
+    crowd = Crowd(Idler("10.0.0.1", None), in_all=1, administrators=2)
+    administrators = crowd.tries("10.0.0.2"), crowd.tries("10.0.0.2")
+    for administrator in administrators:
+        crowd.connections.passed(administrator)
+    assert crowd.connections.enter("http", "10.0.0.3") == IN_ALL
+    crowd.connections.leave("10.0.0.2", administrators[0])
+    assert crowd.connections.enter("http", "10.0.0.3") == ON_TRIAL
+
+
+@pytest.mark.parametrize("passed", [False, True])
+def test_who_has_a_place_for_administrators_makes_no_other_free(passed: bool) -> None:
+    """However long it idles: it has none of those that a newcomer could have."""
+    busy = Idler("10.0.0.1", None)
+    crowd = Crowd(busy, in_all=1, administrators=1)
+    idle = crowd.tries("10.0.0.2")
+    if passed:
+        crowd.connections.passed(idle)
+    crowd.connections.of(lambda: [idle])
+    crowd.now += 1
+    assert crowd.connections.enter("http", "10.0.0.3") == (IN_ALL if passed else ON_TRIAL)
+    assert crowd.connections.made_way == 0
+    for connection in (idle, busy):
+        crowd.connections.leave(connection.address, connection)
+    assert crowd.connections.open == 0

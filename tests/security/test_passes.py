@@ -15,7 +15,7 @@ from kvtwisted.security.gate import OpenGate
 from kvtwisted.security.passes import Pass
 
 from .gates import Fixture, visitor
-from .support import PEER, made
+from .support import PEER, grant, made
 
 
 def test_what_is_over_a_rate_is_counted() -> None:
@@ -149,6 +149,19 @@ def test_each_principal_has_a_share_of_what_may_be_under_way() -> None:
         there.admission.enter(1)
     world.gate.admit(visitor(b)).admission.enter(1)
     assert (world.admission.in_flight, world.admission.bytes) == (7, 7)
+
+
+def test_administrators_have_the_rate_of_an_address_to_themselves() -> None:
+    """Others at their address cannot use it up; they share it with each other, and it holds for them too."""
+    (root, entry_root), (a, entry_a), (b, entry_b) = made("root"), made("a", grant("get")), made("b", grant("get"))
+    world = Fixture(entry_root, entry_a, entry_b, addresses=Addresses(Rate(1, 0)))
+    world.gate.admit(visitor(a)).operations.get(b"k")
+    administrator = world.gate.admit(visitor(root))
+    with pytest.raises(RateLimited):
+        world.gate.admit(visitor(b)).operations.get(b"k")
+    administrator.require("admin", PEER)
+    with pytest.raises(RateLimited, match="the address"):
+        administrator.require("admin", PEER)
 
 
 def test_an_open_gate_has_no_shares() -> None:

@@ -31,6 +31,8 @@ class ManualTransport:
         self.protocol: Any = None
         #: Told of all bytes as they are written.
         self.written: Callable[[bytes], object] = lambda data: None
+        #: Told, in the next turn, that the protocol reads again.
+        self.resumed: Callable[[], object] = lambda: None
         #: Bytes that the peer still takes.
         self.accepts = float("inf")
         #: Bytes that were written and have not gone out.
@@ -117,7 +119,9 @@ class ManualTransport:
 
     def resumeProducing(self) -> None:
         """See IPushProducer."""
-        self.reading = self.connected and not self.aborting
+        if not self.reading and self.connected and not self.aborting:
+            self.reading = True
+            self._later(0, self.resumed)
 
     def loseWriteConnection(self) -> None:
         """See IHalfCloseableDescriptor."""

@@ -169,3 +169,19 @@ def test_threads_do_not_wait_for_a_reactor_that_waits_for_them(scene: Scene) -> 
     scene.pool.stop()
     results = yield gatherResults(waiting)
     assert results == [b"large"] * 20
+
+
+@pytest_twisted.ensureDeferred
+async def test_scans_leave_a_thread(scene: Scene) -> None:
+    """Also where nobody shows who they are: scans that come together wait for each other, and nobody else for them."""
+    gate = _Gate()
+    await scene.facade.set(b"k", b"v")
+    scene.storage.engine.before("scan", gate.pass_through)
+    scans = [scene.facade.scan(b"", budget=1000) for _ in range(2)]
+    try:
+        assert await scene.facade.mget([b"k"], budget=1000) == {b"k": b"v"}
+        assert scene.work.queue_depth == 1
+    finally:
+        gate.opened.set()
+    for page in await gatherResults(scans):
+        assert page.items == [(b"k", b"v")]

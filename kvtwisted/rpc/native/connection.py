@@ -7,10 +7,10 @@ is: no object is made for it. Its DATA need not come right after its HEADERS; so
 calls first.
 
 Note [Header blocks take turns]: a block that is not known has to be decoded, and who calls to be looked up. A peer may
-send such blocks without end, at no cost of its own. So all connections together have HEADERS_SECONDS for them in a turn
-of the reactor; a connection that comes to one when those are used up reads nothing more until it has its turn, those
-with a small one before those with a large one. If others wait it is a short turn, of one block at least. Known blocks
-never wait.
+send such blocks without end, at no cost of its own. So all connections together have HEADERS_WORK for them in a turn
+of the reactor; a connection that comes to one when that is used up reads nothing more until it has its turn, those with
+a small one before those with a large one. If others wait it is a short turn, of one block at least. Known blocks never
+wait. Work is counted by bytes (`HpackDecoder.work`), not by a clock, so that the same bytes always do the same.
 
 Note [Half-closed peers]: a client that ends its side of the connection has said all it has to say; it may still want
 the answers (RFC 9112, section 9.6, has the same for HTTP/1). Calls that have come whole are answered, the rest ends.
@@ -19,7 +19,6 @@ the answers (RFC 9112, section 9.6, has the same for HTTP/1). Calls that have co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import perf_counter
 from typing import Any, Callable
 from typing import Protocol as Interface
 
@@ -54,10 +53,12 @@ from .turns import Turns
 
 #: Bytes that a DATA frame of an uncompressed message has beside the message.
 _PREFIX = 5
-#: Seconds of a turn of the reactor for header blocks that are not known; see Note [Header blocks take turns].
-HEADERS_SECONDS = 0.004
-#: Seconds that a connection has of that in its turn, if others wait: one block at least.
-SLICE_SECONDS = HEADERS_SECONDS / 8
+#: Work on header blocks that are not known in a turn of the reactor, some 4 ms; see Note [Header blocks take turns].
+HEADERS_WORK = 128 * 1024
+#: What a connection has of that in its turn, if others wait: one block at least.
+SLICE_WORK = HEADERS_WORK // 8
+#: What each block takes beside what it takes to decode it.
+BLOCK_WORK = 1024
 #: Bytes of a block that is a small one.
 _SMALL_BLOCK = 2048
 
@@ -69,7 +70,7 @@ class Owner(Settings, Interface):
 
     #: Connections that were cut off, by reason (`lifetime.REASONS`).
     cut_off: dict[str, int]
-    #: Seconds for header blocks.
+    #: For work on header blocks.
     header_turns: Turns
 
     def knows(self, visitor: Visitor) -> bool:
@@ -77,6 +78,9 @@ class Owner(Settings, Interface):
 
     def administers(self, visitor: Visitor) -> bool:
         """Whether it is somebody known who administers the server."""
+
+    def passed_trial(self, connection: Connection) -> None:
+        """One that is on trial is an administrator's."""
 
     def refused_on_trial(self) -> CallError:
         """One that is on trial is no administrator's; what to answer."""
@@ -114,7 +118,7 @@ class Connection(Protocol):
         #: Whether a header block waits for its turn.
         self._waiting = False
         #: In its turn: what is left to all when the turn ends, and whether it has had a block yet.
-        self._turn_ends: float | None = None
+        self._turn_ends: int | None = None
         self._had_block = False
         #: Whether the peer has ended its side.
         self._half_closed = False
@@ -124,8 +128,6 @@ class Connection(Protocol):
         self._streams = self.control.streams
         self._streams.visitor = Visitor(address)
         self.address = address
-        #: Whether it has, or may yet have, a place for administrators.
-        self.on_trial = on_trial
         self._trial_ends = owner.seconds() + TRIAL_SECONDS
         if on_trial:
             self._streams.on_trial = self._try_out
@@ -188,7 +190,7 @@ class Connection(Protocol):
         """The header block that waited has its turn."""
         rest, self._rest = self._rest, b""
         self._waiting = self._had_block = False
-        self._turn_ends = self._owner.header_turns.left - SLICE_SECONDS
+        self._turn_ends = self._owner.header_turns.left - SLICE_WORK
         self._received(rest)
         self._turn_ends = None
         if not self._waiting:
@@ -411,7 +413,12 @@ class Connection(Protocol):
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame is over {frames.DEFAULT_FRAME_SIZE} bytes")
             if after > end:
                 break
-            if word & 0xFF in (HEADERS, CONTINUATION) and flags & END_HEADERS and self._must_wait():
+            if (
+                word & 0xFF in (HEADERS, CONTINUATION)
+                and flags & END_HEADERS
+                and data[payload:after] not in remembered
+                and self._must_wait()
+            ):
                 self._wait(word >> 8)
                 break
             position = after
@@ -426,7 +433,7 @@ class Connection(Protocol):
         return position
 
     def _must_wait(self) -> bool:
-        """Whether a header block that may not be known has to wait for its turn, or for the next one."""
+        """Whether a header block that is not known has to wait for its turn, or for the next one."""
         turns = self._owner.header_turns
         if self._turn_ends is None:
             return turns.left <= 0
@@ -436,14 +443,14 @@ class Connection(Protocol):
         return turns.left <= (self._turn_ends if turns.wanted else 0)
 
     def _handle(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        began = perf_counter() if kind in (HEADERS, CONTINUATION) else None
         try:
             self.control.handle(kind, flags, stream_id, payload)
         except StreamFault as fault:
             self._streams.fault(stream_id, fault)
         finally:
-            if began is not None:
-                self._owner.header_turns.spend(perf_counter() - began)
+            work = self._streams.blocks.work
+            if work and kind in (HEADERS, CONTINUATION) and flags & END_HEADERS:
+                self._owner.header_turns.spend(BLOCK_WORK + work)
 
     # Looked at by the server from time to time.
 
@@ -471,6 +478,7 @@ class Connection(Protocol):
             self.control.drain()
             raise self._owner.refused_on_trial()
         self._streams.on_trial = None
+        self._owner.passed_trial(self)
 
     def idle_seconds(self) -> float | None:
         """For how long no call was under way; None: one is."""

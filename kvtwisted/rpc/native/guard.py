@@ -21,17 +21,17 @@ from .frames import ConnectionFault, ErrorCode
 TOKENS = 2_000
 TOKENS_PER_SECOND = 100
 TOKENS_PER_CALL = 4
-#: Bytes of a decoded header list that cost nothing where nothing came of it, and those of the rest that take a token:
-#: for a peer of whom a call was let in, and for one of whom none was.
-_KNOWN_FREE, _KNOWN_BYTES = 4096, 1024
-_UNKNOWN_FREE, _UNKNOWN_BYTES = 2048, 32
+#: Work on a header block (`HpackDecoder.work`) that costs nothing where nothing came of it, and how much of the rest
+#: takes a token: for a peer of whom a call was let in, and for one of whom none was.
+_KNOWN_FREE, _KNOWN_STEP = 4096, 1024
+_UNKNOWN_FREE, _UNKNOWN_STEP = 2048, 32
 
 
-def tokens_for_headers(size: int, *, known: bool) -> int:
-    """What a header list of so many bytes costs that led nowhere: reading it takes the server's time."""
+def tokens_for_headers(work: int, *, known: bool) -> int:
+    """What a header block costs that took so much work and led nowhere."""
     if known:
-        return max(0, size - _KNOWN_FREE) // _KNOWN_BYTES
-    return max(0, size - _UNKNOWN_FREE) // _UNKNOWN_BYTES
+        return max(0, work - _KNOWN_FREE) // _KNOWN_STEP
+    return max(0, work - _UNKNOWN_FREE) // _UNKNOWN_STEP
 
 
 class Guard:

@@ -71,13 +71,14 @@ class HeaderBlocks(Generic[T]):
         self._lasts = lasts
         self._decoder = HpackDecoder(_DECODE_BYTES)
         self.remembered: dict[bytes, T] = {}
-        #: Bytes of the list that was decoded last.
-        self.decoded = 0
+        #: What the block that was looked at last took to decode (see `HpackDecoder.work`); 0 if it was known.
+        self.work = 0
 
     def meaning(self, block: bytes) -> T:
         """What `read` makes of a request's block. Raises ConnectionFault, or StreamFault if it is malformed."""
         known = self.remembered.get(block)
         if known is not None:
+            self.work = 0
             return known
         meaning = self._read(checked_request(self.decode(block)))
         if self._lasts(meaning) and not self._decoder.changed and len(block) <= _REMEMBERED_BYTES:
@@ -96,7 +97,8 @@ class HeaderBlocks(Generic[T]):
             ) from None
         except HPACKError:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block is not valid HPACK") from None
-        self.decoded = self._decoder.list_bytes
+        finally:
+            self.work = self._decoder.work
         if self._decoder.changed:
             self.remembered.clear()
         if len(headers) > _MANY_HEADERS:

@@ -26,7 +26,7 @@ from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..options import GrpcOptions
 from ..places import make_places
-from .connection import HEADERS_SECONDS, Connection
+from .connection import HEADERS_WORK, Connection
 from .interfaces import Interfaces
 from .lifetime import HANDSHAKE, REASONS, UNSENT
 from .pipelines import PipelineService
@@ -73,7 +73,7 @@ class NativeGrpcServer(Factory):
         self.message_limit = message_limit(options.max_request_bytes)
         self.budget = Budget(options.max_unfinished_bytes, self.seconds)
         self.backlog = Backlog(options.max_unsent_bytes)
-        self.header_turns = Turns(reactor, HEADERS_SECONDS, self.flush)
+        self.header_turns = Turns(reactor, HEADERS_WORK, self.flush)
         #: Connections that were cut off, by reason (`lifetime.REASONS`), since the start.
         self.cut_off = dict.fromkeys(REASONS, 0)
         #: Those of streams that stay open.
@@ -197,7 +197,10 @@ class NativeGrpcServer(Factory):
         reason = None if self._counted is None else self._counted.enter("grpc", address)
         if reason is not None and reason != ON_TRIAL:
             return None
-        return Connection(self, address, on_trial=reason == ON_TRIAL)
+        connection = Connection(self, address, on_trial=reason == ON_TRIAL)
+        if reason == ON_TRIAL and self._counted is not None:
+            self._counted.try_out(connection, "grpc")
+        return connection
 
     def _look(self) -> None:
         now = self.seconds()
@@ -239,10 +242,11 @@ class NativeGrpcServer(Factory):
 
     def closed(self, connection: Connection) -> None:
         """One less."""
-        if self._counted is not None and connection in self._connections:
-            self._counted.leave(connection.address, connection, on_trial=connection.on_trial)
+        is_open = connection in self._connections
         self._connections.discard(connection)
         self._check_stopped()
+        if self._counted is not None and is_open:
+            self._counted.leave(connection.address, connection)
 
     def knows(self, visitor: Visitor) -> bool:
         """Whether it is somebody known."""
@@ -251,6 +255,11 @@ class NativeGrpcServer(Factory):
     def administers(self, visitor: Visitor) -> bool:
         """Whether it is somebody known who administers the server."""
         return self._interfaces.administers(visitor)
+
+    def passed_trial(self, connection: Connection) -> None:
+        """One that is on trial is an administrator's."""
+        if self._counted is not None:
+            self._counted.passed(connection)
 
     def refused_on_trial(self) -> CallError:
         """One that is on trial is no administrator's; what to answer."""

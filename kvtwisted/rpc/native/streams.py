@@ -127,8 +127,8 @@ class Streams(Answering):
             self._open(stream_id, head, end_stream)
 
     def _leads_nowhere(self) -> None:
-        """Charge for the header block that was looked at last, if it was larger than such blocks are."""
-        self._guard.spend(tokens_for_headers(self.blocks.decoded, known=self.known))
+        """Charge for the header block that was looked at last, if it took more work than such blocks do."""
+        self._guard.spend(tokens_for_headers(self.blocks.work, known=self.known))
 
     def open_all(self) -> None:
         """Make streams of the calls that are `opened`: what comes next of them is not all in this chunk."""

@@ -20,7 +20,7 @@ class Turns:
     Who comes when all is used up waits, in the order of coming.
     """
 
-    def __init__(self, reactor: IReactorTime, amount: float, flush: Callable[[], None]) -> None:
+    def __init__(self, reactor: IReactorTime, amount: int, flush: Callable[[], None]) -> None:
         """`amount` is what a turn has. `flush` is called when those who waited have gone on."""
         self._reactor = reactor
         self._amount = amount
@@ -37,7 +37,7 @@ class Turns:
         """Whether anybody waits."""
         return bool(self._waiting or self._waiting_longer)
 
-    def spend(self, amount: float) -> None:
+    def spend(self, amount: int) -> None:
         """So much was done."""
         self.left -= amount
         self._schedule()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Callable
 
 import pytest
@@ -22,25 +23,76 @@ SERVICE = "/kv.v1.KeyValueService"
 INITIAL_WINDOW = SettingsFrame.INITIAL_WINDOW_SIZE
 
 
-class _TlsPeer(Peer):
-    """A peer over TLS; its end of input is TLS's alert, or TCP's end without one."""
+class _Tls:
+    """What `Peer` needs of a socket, over TLS that is made in memory, so that each half can end by itself."""
 
-    def __init__(self, address: str, alert: bool) -> None:
-        super().__init__(address, greet=False)
+    def __init__(self, raw: socket.socket) -> None:
+        self.raw = raw
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols(["h2"])
-        self._raw = self.socket.dup()
-        self._alert = alert
-        self.socket = context.wrap_socket(self.socket)
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out)
+        self._drive(self._tls.do_handshake)
+
+    def _drive(self, step: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                done, whole = step(), True
+            except ssl.SSLWantReadError:
+                done, whole = None, False
+            if pending := self._out.read():
+                self.raw.sendall(pending)
+            if whole:
+                return done
+            self._take()
+
+    def _take(self) -> None:
+        data = self.raw.recv(65_536)
+        if data:
+            self._in.write(data)
+        else:
+            self._in.write_eof()
+
+    def sendall(self, data: bytes) -> None:
+        """See socket."""
+        self._tls.write(data)
+        self.raw.sendall(self._out.read())
+
+    def recv(self, size: int) -> bytes:
+        """See socket; empty once the server has sent its close_notify."""
+        try:
+            data: bytes = self._drive(lambda: self._tls.read(size))
+        except ssl.SSLZeroReturnError:
+            return b""
+        return data
+
+    def close_notify(self) -> None:
+        """Send TLS's alert that we send no more; TCP stays as it is."""
+        with suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self.raw.sendall(self._out.read())
+
+    def close(self) -> None:
+        """See socket."""
+        self.raw.close()
+
+
+class _TlsPeer(Peer):
+    """A peer over TLS; its end of input is TLS's close_notify, TCP's end, or both."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, greet=False)
+        self.tls = _Tls(self.socket)
+        self.socket = self.tls  # type: ignore[assignment]
         self.greet()
 
-    def end(self) -> None:
+    def end(self, how: str) -> None:
         """End our side."""
-        if self._alert:
-            # `unwrap` waits for the server's alert, and gives up what comes before it.
-            self._raw.shutdown(socket.SHUT_WR)
-        self._raw.shutdown(socket.SHUT_WR)
+        if "alert" in how:
+            self.tls.close_notify()
+        if "TCP" in how:
+            self.tls.raw.shutdown(socket.SHUT_WR)
 
 
 def _end(peer: Peer) -> None:
@@ -143,18 +195,25 @@ def test_what_is_not_whole(world: World) -> None:
     assert "half" not in world.stored()
 
 
-@pytest.mark.parametrize("alert", [True, False], ids=["alert", "none"])
-def test_over_tls(tmp_path_factory: pytest.TempPathFactory, alert: bool) -> None:
-    """The same, whether TLS ended before TCP or not."""
+@pytest.mark.parametrize("how", ["alert", "TCP", "alert and TCP"])
+def test_over_tls(tmp_path_factory: pytest.TempPathFactory, how: str) -> None:
+    """The same, whether TLS has ended, or TCP below it, or both; also what waits for the storage."""
     pair = Pair(tmp_path_factory.mktemp("tls"))
     world = World(transport="native", certificate=pair.certificate, private_key=pair.private_key)
     world.start()
     try:
-        with _TlsPeer(world.address, alert) as peer:
-            stream = peer.start(f"{SERVICE}/Set", CLASSES["Set"][0](key="k", value="v").SerializeToString())
-            peer.end()
-            peer.read_all()
-            assert peer.answers[stream].status == "0"
+        for waits in (False, True):
+            with _TlsPeer(world.address) as peer:
+                hold = world.hold("write") if waits else None
+                message = CLASSES["Set"][0](key="k", value="v").SerializeToString()
+                streams = [peer.start(f"{SERVICE}/Set", message) for _ in range(3)]
+                if hold is not None:
+                    hold.reached()
+                peer.end(how)
+                if hold is not None:
+                    hold.release()
+                peer.read_all()
+                assert [peer.answers[stream].status for stream in streams] == ["0"] * 3
     finally:
         world.stop()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hpack import Decoder, Encoder, HPACKError
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
@@ -22,6 +21,12 @@ _texts = st.binary(max_size=300) | st.text(st.characters(min_codepoint=32, max_c
 )
 
 
+def decoded(string: bytes) -> bytes:
+    """As the decoder reads it."""
+    text = huffman.decoded(string)
+    return decode_huffman(string) if text is None else text
+
+
 def outcome(decode: Any, data: bytes) -> Any:
     """What a decoder makes of it, or that it is wrong."""
     try:
@@ -34,27 +39,23 @@ def outcome(decode: Any, data: bytes) -> Any:
 def test_huffman_strings(text: bytes, wrong: bytes, cut: int) -> None:
     """Long and short ones, with all symbols, cut short and with something after them."""
     string = _ENCODER.encode(text)
-    assert huffman.decoded(string) == text
+    assert decoded(string) == text
     for changed in (string[: len(string) - cut], string + wrong, wrong + string, wrong * 40):
-        assert outcome(huffman.decoded, changed) == outcome(decode_huffman, changed)
+        assert outcome(decoded, changed) == outcome(decode_huffman, changed)
 
 
 def test_each_symbol_in_a_long_string() -> None:
     """Those of zlib's, and those that have longer codes than it knows."""
     for symbol in range(256):
         text = b"a" * 100 + bytes((symbol,)) + b"b" * 100
-        assert huffman.decoded(_ENCODER.encode(text)) == text
+        assert decoded(_ENCODER.encode(text)) == text
 
 
-def test_most_is_not_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_most_is_not_left_to_the_library() -> None:
     """What is printable, but for the backslash, is read by zlib, whatever its version."""
-    strings = {
-        text: _ENCODER.encode(text)
-        for text in [bytes((symbol,)) * 200 for symbol in range(0x20, 0x7F) if symbol != ord("\\")]
-    }
-    monkeypatch.setattr(huffman, "decode_huffman", None)
-    for text, string in strings.items():
-        assert huffman.decoded(string) == text
+    for symbol in range(0x20, 0x7F):
+        text = bytes((symbol,)) * 200
+        assert huffman.decoded(_ENCODER.encode(text)) == (None if symbol == ord("\\") else text)
 
 
 @sampled(100, 300, given(blocks=st.lists(st.binary(max_size=40), max_size=4)))
@@ -85,4 +86,18 @@ def test_encoded_lists(lists: list[tuple[list[tuple[bytes, bytes]], int | None, 
         if size is not None:
             encoder.header_table_size = size
         assert decoder.decode(encoder.encode(fields, huffman=by_huffman)) == fields
-        assert decoder.list_bytes == sum(len(name) + len(value) + 32 for name, value in fields)
+        size = sum(len(name) + len(value) + 32 for name, value in fields)
+        assert decoder.work >= size if by_huffman else decoder.work == size
+
+
+def test_work() -> None:
+    """It is the list's bytes, and much more for Huffman strings that are short or have rare symbols; also if wrong."""
+    for text, slow in ((b"a" * 9000, False), (b"\\" * 3000, True), (b"\xff" * 3000, True), (b"ab", True)):
+        block = Encoder().encode([(b":authority", text)])
+        decoder = HpackDecoder(1 << 20)
+        decoder.decode(block)
+        string = len(_ENCODER.encode(text)) if slow else 0
+        assert decoder.work == len(b":authority") + len(text) + 32 + 8 * string
+    decoder = HpackDecoder(1 << 20)
+    assert outcome(decoder.decode, b"\x41\xfe" + b"\xff" * 126) is HPACKError
+    assert decoder.work == 8 * 126
