@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
 from . import expiry, records
@@ -31,8 +30,7 @@ class Page(NamedTuple):
     next_cursor: bytes
 
 
-@dataclass(frozen=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """A page that is asked for: its range, and what bounds it. `paged` says that it may end early, with a cursor."""
 
     start: bytes
@@ -142,7 +140,8 @@ class PageReader:
                 raise
             return _early(wanted, items, unfinished.reached)
         finally:
-            self._clock.tell(expired)
+            if expired:
+                self._clock.tell(expired)
         return Page(items, b"")
 
 

@@ -37,9 +37,8 @@ class Pieces:
     def __init__(self, start: bytes, end: bytes | None) -> None:
         self.low = start
         self.high = self._end = end
-        self._end_number = _number(end) if end is not None else 256**_DIGITS
-        # Of the present piece, once there is more than one.
-        self._width = 0
+        # Where the range ends, and how long the present piece is, once there is more than one.
+        self._end_number = self._width = 0
         #: Whether the range ends with this piece, and whether it is the first, of the whole range.
         self.last = self.whole = True
         self.limited = True
@@ -52,6 +51,8 @@ class Pieces:
     def given_up(self, low: bytes) -> None:
         """RocksDB has given up on it, having read all keys before `low`."""
         self.low = low
+        if self.whole:
+            self._end_number = _number(self._end) if self._end is not None else 256**_DIGITS
         self.whole = False
         if self.last:
             self._width = self._end_number - _number(low)

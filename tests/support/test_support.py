@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 import pytest
 from twisted.internet.threads import deferToThreadPool
 
-from kvtwisted.core.engine import DATA, META, Engine, everything
+from kvtwisted.core.engine import DATA, META, Engine, everything, ignored
 from kvtwisted.core.errors import InvalidConfig, StorageError, WriteStalled
 from kvtwisted.core.operations import Configuration, Recorder
 
@@ -83,7 +84,7 @@ def test_faulty_engine_passes_everything_on() -> None:
         Call("get", (b"a", DATA)),
         Call("get", (b"m", META)),
         Call("multi_get", ([b"a", b"b"], 10, everything)),
-        Call("scan", (b"", None, DATA)),
+        Call("scan", (b"", None, DATA, math.inf, ignored)),
         Call("sync", ()),
         Call("compact", (b"a", b"b")),
         Call("statistics", ()),
