@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from typing import Any, Callable, NamedTuple
 
 from kvtwisted.core.engine import DATA, Engine, Mutation, everything, ignored, nothing
@@ -36,7 +35,7 @@ class FaultyEngine:
         self.slow = False
 
     def fail(self, method: str, error: KvError, times: float = float("inf")) -> None:
-        """Let the next `times` calls of `method` raise one such as `error`, a new one each time."""
+        """Let the next `times` calls of `method` raise `error`."""
         self._faults[method] = (error, times)
 
     def heal(self, method: str) -> None:
@@ -61,7 +60,6 @@ class FaultyEngine:
         error, left = self._faults.get(method, (None, 0))
         if error is not None and left > 0:
             self._faults[method] = (error, left - 1)
-            error = copy(error)
             try:
                 raise error
             finally:
