@@ -228,7 +228,7 @@ class World:
         self.engine.before(method, hold)
         return hold
 
-    def fail(self, method: str, error: Exception, times: float = float("inf")) -> None:
+    def fail(self, method: str, error: Any, times: float = float("inf")) -> None:
         """Let the next `times` calls of this method of the engine fail."""
         self.engine.slow = True
         self.engine.fail(method, error, times)

@@ -14,7 +14,17 @@ from kvtwisted.config.schema import KEYS
 from kvtwisted.core import limits
 from kvtwisted.rpc import health, pipeline, places, reflection, threaded_handlers, threaded_server
 from kvtwisted.rpc.errors import Code
-from kvtwisted.rpc.native import guard, header_blocks, lifetime, pipelines, receiving, sending, server, streams
+from kvtwisted.rpc.native import (
+    connection,
+    guard,
+    header_blocks,
+    lifetime,
+    pipelines,
+    receiving,
+    sending,
+    server,
+    streams,
+)
 
 from .support import CLASSES, MIB, PATIENCE, NativeServer, World
 
@@ -91,7 +101,8 @@ def test_figures_of_the_native_transport() -> None:
         f"or answers of up to {pipelines.EXPECTED_BYTES // MIB} MiB are being made",
         f"| {pipelines.QUEUED_BYTES // MIB} MiB, {pipelines.EXPECTED_BYTES // MIB} MiB |",
         f"| headers of a call | {header_blocks.MAX_LIST_BYTES:,} bytes, with 32 for each header |",
-        f"| a header block as it is sent | {header_blocks.MAX_BLOCK_BYTES:,} bytes |",
+        f"| a header block as it is sent | {header_blocks.MAX_BLOCK_BYTES:,} bytes; "
+        f"{header_blocks.MAX_UNKNOWN_BLOCK_BYTES:,} until a call was let in that is not for everybody |",
         "an eighth of `limits.max_unsent_bytes` "
         f"({KEYS['limits.max_unsent_bytes'].default // sending.SHARES // MIB} MiB) |",
         f"| answers that wait on all connections | `limits.max_unsent_bytes` "
@@ -102,7 +113,8 @@ def test_figures_of_the_native_transport() -> None:
         f"| when no answer comes within {lifetime.KEEPALIVE_ANSWER_SECONDS:.0f} s |",
         f"when fewer than {lifetime.STALL_BYTES:,} bytes go out in {lifetime.STALL_SECONDS:.0f} s |",
         f"Each connection has {guard.TOKENS:,} tokens for them",
-        f"{guard.TOKENS_PER_SECOND} tokens come back each second, {guard.TOKENS_PER_CALL} with each answered call",
+        f"{guard.TOKENS_PER_SECOND} tokens come back each second, {guard.TOKENS_PER_CALL} with each call",
+        f"{connection.HEADERS_WORK:,} bytes of headers, of which each block counts for {connection.BLOCK_WORK:,} more",
         f"so that resetting does not get a client more than {streams.MAX_STREAMS:,} at once",
         f"count as open for up to {server.LOOK_SECONDS} s",
         f"once its PING is answered or after {lifetime.GOODBYE_SECONDS:.0f} s",

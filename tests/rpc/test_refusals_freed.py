@@ -66,7 +66,7 @@ def test_a_refused_call_keeps_nothing(guarded: Guarded, kind: str, compression: 
     """Its message is free as soon as it is answered."""
     method, message = REFUSED[kind]
     for failing in ("write", "put", "get"):
-        guarded.world.fail(failing, StorageError("it fails"))
+        guarded.world.fail(failing, lambda: StorageError("it fails"))
     stub = guarded.channel.unary_unary(f"/{SERVICES[0]}/{method}")
     token: bytes = guarded.token  # type: ignore[attr-defined]
 

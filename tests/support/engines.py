@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from typing import Any, Callable, NamedTuple
 
 from kvtwisted.core.engine import DATA, Engine, Mutation, everything, ignored, nothing
@@ -28,15 +27,15 @@ class FaultyEngine:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._faults: dict[str, tuple[KvError, float]] = {}
+        self._faults: dict[str, tuple[KvError | Callable[[], KvError], float]] = {}
         self._before: dict[str, Callable[[], object]] = {}
         self._after: dict[str, Callable[[], object]] = {}
         self.calls: list[Call] = []
         #: Makes the engine one that cannot tell from memory and whose writes may wait, so that threads are needed.
         self.slow = False
 
-    def fail(self, method: str, error: KvError, times: float = float("inf")) -> None:
-        """Let the next `times` calls of `method` raise one such as `error`, a new one each time."""
+    def fail(self, method: str, error: KvError | Callable[[], KvError], times: float = float("inf")) -> None:
+        """Let the next `times` calls of `method` raise `error`, or what it makes each time."""
         self._faults[method] = (error, times)
 
     def heal(self, method: str) -> None:
@@ -61,9 +60,8 @@ class FaultyEngine:
         error, left = self._faults.get(method, (None, 0))
         if error is not None and left > 0:
             self._faults[method] = (error, left - 1)
-            error = copy(error)
             try:
-                raise error
+                raise error if isinstance(error, BaseException) else error()
             finally:
                 del error  # like an engine's, it is not held by its own frames
         answer = getattr(self._engine, method)(*arguments)
