@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any, Callable
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
+from .core.disk import out_of_inodes
 from .core.durable import sync_entry
 from .core.errors import KvError, Unavailable
 from .security import secret_files
@@ -57,7 +59,9 @@ def make_folder(key: str, path: str) -> None:
             with suppress(PermissionError):
                 sync_entry(name)
     except OSError as error:
-        raise Unavailable(f"{key}: cannot make the folder {folder}: {error.strerror}") from None
+        is_for_inodes = error.errno == errno.ENOSPC and out_of_inodes(folder)
+        why = "no inode is free (df -i tells)" if is_for_inodes else error.strerror
+        raise Unavailable(f"{key}: cannot make the folder {folder}: {why}") from None
 
 
 def warn_of_open_folders(paths: Mapping[str, str]) -> None:

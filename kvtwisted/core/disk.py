@@ -79,7 +79,10 @@ def _takes_from(path: str, other: str) -> bool:
 
 
 def out_of_inodes(path: str) -> bool:
-    """Whether what keeps files from being made at `path` is that no inode is free, however many bytes are."""
+    """Whether what keeps files from being made at `path`, which need not exist, is that no inode is free, however many
+    bytes are."""
+    while not os.path.exists(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
     try:
         usage = disk_usage(path)
     except OSError:

@@ -74,10 +74,13 @@ class ValueFiles:
             self._taken += taken
 
     def prepare(self) -> None:
-        """Make the folders. Raises OSError when that is not possible."""
-        for sub in (_TEMPORARY, *_SUBFOLDERS):
-            os.makedirs(os.path.join(self._folder, sub), exist_ok=True)
-        _sync_folder(self._folder)
+        """Make the folders. Raises StorageError when that is not possible."""
+        try:
+            for sub in (_TEMPORARY, *_SUBFOLDERS):
+                os.makedirs(os.path.join(self._folder, sub), exist_ok=True)
+            _sync_folder(self._folder)
+        except OSError as error:
+            raise self._translated(error, "make room for") from error
 
     def store(self, value: bytes) -> Pointer:
         """Write a value to a new file, durably. Raises StorageFull or StorageError, and then leaves nothing behind.

@@ -11,6 +11,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from kvtwisted.core.errors import NoInodes, Unavailable
+from kvtwisted.core.large_values import ValueFiles
+from kvtwisted.lifecycle import make_folder
+
 from .harness import Launcher, Server, eventually
 from .small_disks import MIB, Load, bound, can_mount, mounted, text
 
@@ -284,3 +288,13 @@ def test_without_inodes(tmp_path: Path, launch: Launcher) -> None:
             eventually(lambda: http.get("/api/v1/health").status == 200)
             assert http.post("/api/v1/set", {"key": "again", "value": "v" * 5000}).status == 200
             assert http.get("/api/v1/scan?limit=10000&keys_only=true").body["count"] == number - 2
+
+
+def test_a_first_start_without_inodes(tmp_path: Path) -> None:
+    """What makes the folders says that inodes are missing, and not that the disk is full."""
+    with mounted(tmp_path / "disk", _DISK, inodes=60) as disk:
+        values = ValueFiles(str(disk))
+        with pytest.raises(NoInodes, match="no inode is free"):
+            values.prepare()
+        with pytest.raises(Unavailable, match=r"backup.path: cannot make the folder \S+: no inode is free"):
+            make_folder("backup.path", str(disk / "backups" / "more"))
