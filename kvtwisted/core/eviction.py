@@ -200,7 +200,9 @@ class Evictor:
         if needed <= held.passing or held.returnable + held.log < needed - held.passing:
             found = Eviction(needed + orphans, orphans, True, held.passing + held.held)
             took = self._seconds() - began
-            self._futile[disk.name] = (found, began + _REST * took if took >= _LONG_WALK else 0.0)
+            # What passes may have passed by the next look.
+            lasting = took >= _LONG_WALK and held.returnable + held.log + held.passing < needed
+            self._futile[disk.name] = (found, began + _REST * took if lasting else 0.0)
             return found
         if disk.records:
             if self._scrub.before_eviction().more:
