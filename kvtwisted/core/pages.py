@@ -108,9 +108,9 @@ class PageReader:
         limit, keys_only, budget, paged = wanted.limit, wanted.keys_only, wanted.budget, wanted.paged
         items: list[tuple[bytes, bytes]] = []
         size = 0
-        pairs = self._engine.scan(wanted.start, wanted.end, until=among_deleted, renewed=renewed)
         try:
-            with self._files.reading():
+            with self._files.reading():  # before the view is taken: its files must stay
+                pairs = self._engine.scan(wanted.start, wanted.end, until=among_deleted, renewed=renewed)
                 for position, (key, stored) in enumerate(pairs):
                     if not position % _STRIDE and time.monotonic() > wanted.until:
                         return _early(wanted, items, key)

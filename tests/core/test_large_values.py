@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -443,6 +444,23 @@ def test_readers_beside_a_writer(scene: Scene) -> None:
     for reader in readers:
         reader.join()
     assert failures == []
+    assert len(scene.files()) == 1
+
+
+def test_a_scan_keeps_the_files_of_its_view(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that is replaced just after the view was taken is still read from its file."""
+    scene.store.set(b"k", BIG)
+    taken = scene.engine.scan
+
+    def then_replaced(*args: Any, **kwargs: Any) -> Any:
+        pairs = taken(*args, **kwargs)
+        monkeypatch.undo()
+        scene.store.set(b"k", OTHER * 20)
+        return pairs
+
+    monkeypatch.setattr(scene.engine, "scan", then_replaced)
+    assert scene.store.scan(b"", budget=PLENTY).items == [(b"k", BIG)]
+    assert scene.value(b"k") == OTHER * 20
     assert len(scene.files()) == 1
 
 
