@@ -95,6 +95,11 @@ class EvictionTask:
             _log.info(
                 "the disk of {disk} is {percent} % full (threshold {threshold} %); garbage goes before keys", **facts
             )
+        elif eviction.is_passing:
+            _log.info(
+                "the disk of {disk} is {percent} % full (threshold {threshold} %) with {passing} bytes that the server "
+                "needs for a while; no key goes for them", **facts,
+            )  # fmt: skip
         elif eviction.futile:
             self._metrics.eviction_futile()
             why = (

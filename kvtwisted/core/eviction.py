@@ -96,7 +96,7 @@ class Batch(NamedTuple):
 class Eviction(NamedTuple):
     """What a run did: bytes that had to go, bytes that went, and whether evicting could not have helped.
 
-    `passing` is how many bytes of the disk are the server's but do not come back with keys, when it was futile.
+    `passing` is how many bytes of the disk are the server's but do not come back with keys, when no key went for that.
     `scrubbing` says that no key was deleted because so much of the expiry index is still found to be garbage.
     """
 
@@ -105,6 +105,11 @@ class Eviction(NamedTuple):
     futile: bool
     passing: int = 0
     scrubbing: bool = False
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether what is too much goes by itself."""
+        return bool(self.passing) and not self.futile
 
 
 class Plan(NamedTuple):
@@ -197,11 +202,12 @@ class Evictor:
         if began < until and needed >= futile.needed and not disk.wanted_free():
             return Eviction(needed + orphans, orphans, True, futile.passing)
         held = disk.holdings()
-        if needed <= held.passing or held.returnable + held.log < needed - held.passing:
-            found = Eviction(needed + orphans, orphans, True, held.passing + held.held)
+        if needed <= held.apart or held.returnable + held.log < needed - held.apart:
+            # What passes by itself is nobody's trouble.
+            found = Eviction(needed + orphans, orphans, needed > held.passing, held.apart + held.held)
             took = self._seconds() - began
             # What passes may have passed by the next look.
-            lasting = took >= _LONG_WALK and held.returnable + held.log + held.passing < needed
+            lasting = took >= _LONG_WALK and held.returnable + held.log + held.apart < needed
             self._futile[disk.name] = (found, began + _REST * took if lasting else 0.0)
             return found
         if disk.records:
@@ -242,7 +248,7 @@ class Evictor:
             key=lambda candidate: (candidate[2], candidate[0].percent),
         )
         held = disk.holdings()
-        needed = max(0, needed - held.passing)
+        needed = max(0, needed - held.apart)
         futile = held.returnable < needed
         victims: dict[str, tuple[int, int]] = {}
         if needed and not futile:
@@ -273,12 +279,13 @@ class Evictor:
         so that neither what came meanwhile counts, nor what went."""
         if needed:
             held = disk.holdings()
-            passing = held.passing + held.log
+            apart = held.apart + held.log
             after = disk.measure()
             needed = min(needed, max(0, needed - (usage.used - after.used)))
-            beside = max(0, needed - passing)
+            beside = max(0, needed - apart)
             if needed and (not beside or held.returnable < beside):
-                return Eviction(needed + orphans, orphans, True, passing + held.held)
+                futile = needed > held.passing + held.log
+                return Eviction(needed + orphans, orphans, futile, apart + held.held)
             if beside:
                 freed = self._evict(disk, rules, after, beside, held.share)
                 return Eviction(beside + orphans, freed + orphans, False)

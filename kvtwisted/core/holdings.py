@@ -28,9 +28,10 @@ _TABLE, _LOG = ".sst", ".log"
 class Holdings(NamedTuple):
     """Bytes on one disk.
 
-    `returnable` come back when every key is deleted. `passing` do not, but are the server's own: they go by themselves,
-    or with the backups. `log` are the write-ahead log's, which go after a flush. `held` are those of living tables and
-    files that a backup holds too. `share` is the part of a record's bytes that comes back, 0 to 1.
+    `returnable` come back when every key is deleted. `passing` do not, but are the server's own, and go by themselves;
+    `backups` go when the operator removes them. `log` are the write-ahead log's, which go after a flush. `held` are
+    those of living tables and files that a backup holds too. `share` is the part of a record's bytes that comes back, 0
+    to 1.
     """
 
     returnable: int
@@ -38,6 +39,12 @@ class Holdings(NamedTuple):
     log: int = 0
     held: int = 0
     share: float = 1.0
+    backups: int = 0
+
+    @property
+    def apart(self) -> int:
+        """What counts as if it were not on the disk: no key goes for it."""
+        return self.passing + self.backups
 
 
 class Folders:
@@ -75,7 +82,7 @@ class Folders:
             returnable += files
             passing += unnamed
             held += linked
-        return Holdings(returnable, passing + self._of_backups(live), log, held, share)
+        return Holdings(returnable, passing, log, held, share, self._of_backups(live))
 
     def _of_data(self, folder: str, live: set[File]) -> tuple[int, int, int, int, float]:
         """Bytes of tables that come back, of the log, of what passes, of tables that backups hold; and the share of

@@ -60,13 +60,21 @@ def test_while_many_are_found_no_key_goes(scene: Scene, monkeypatch: pytest.Monk
     assert scene.run(100) == Eviction(100, 100, False)
 
 
-@pytest.mark.parametrize("needed", [1, 500])
-def test_nothing_goes_for_what_passes(scene: Scene, needed: int) -> None:
-    """Backups and what the server needs for a while may be all that is too much: nothing is even compacted for them."""
+@pytest.mark.parametrize(
+    ("needed", "passing", "backups"),
+    [(1, 500, 0), (500, 500, 0), (1, 0, 500), (500, 0, 500), (300, 300, 200), (301, 300, 200)],
+)
+def test_nothing_goes_for_what_passes(scene: Scene, needed: int, passing: int, backups: int) -> None:
+    """Backups and what the server needs for a while may be all that is too much: nothing is even compacted for them.
+
+    Only what does not go by itself makes it futile.
+    """
     scene.put(*(b"%02d" % n for n in range(10)))
     before = len(scene.storage.engine.calls)
-    disk = seen_disk(needing(needed), held=Holdings(PLENTY, passing=500))
-    assert scene.evictor.run(disk, RULES) == Eviction(needed, 0, True, 500)
+    disk = seen_disk(needing(needed), held=Holdings(PLENTY, passing=passing, backups=backups))
+    eviction = scene.evictor.run(disk, RULES)
+    assert eviction == Eviction(needed, 0, needed > passing, 500)
+    assert eviction.is_passing == (needed <= passing)
     assert len(scene.storage.engine.calls) == before
     assert scene.evictor.plan([disk], RULES).victims == {}
     assert len(scene.left) == 10
@@ -85,7 +93,7 @@ def test_the_log_is_no_reason_either(scene: Scene) -> None:
     """What of it is left after the flush goes by itself."""
     scene.put(b"a")
     disk = seen_disk(needing(100), held=Holdings(PLENTY, log=100))
-    assert scene.evictor.run(disk, RULES) == Eviction(100, 0, True, 100)
+    assert scene.evictor.run(disk, RULES) == Eviction(100, 0, False, 100)
     assert scene.left == [b"a"]
 
 

@@ -95,10 +95,10 @@ def test_backups_pass_with_the_operator(scene: Scene) -> None:
     scene.link(gone, "backups/tuesday/data/000001.sst")
     scene.file("backups/.unfinished-friday/data/000001.sst", 8)
     scene.file("backups/pictures/1.jpeg", 80)
-    assert scene.holdings() == Holdings(40 * KIB, 32 * KIB)
-    assert scene.holdings(data=False) == Holdings(0, 32 * KIB)
+    assert scene.holdings() == Holdings(40 * KIB, backups=32 * KIB)
+    assert scene.holdings(data=False) == Holdings(0, backups=32 * KIB)
     scene.link(table, "backups/tuesday/data/000010.sst")
-    assert scene.holdings() == Holdings(0, 32 * KIB, held=40 * KIB, share=0.0)
+    assert scene.holdings() == Holdings(0, held=40 * KIB, share=0.0, backups=32 * KIB)
 
 
 def test_backups_on_another_disk_do_not_matter(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
