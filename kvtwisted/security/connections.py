@@ -195,7 +195,7 @@ class Connections:
         counts[newcomer] += 1
         # Of equals the first, which came first.
         gone = max(
-            self._trials, key=lambda member: (counts[network := self._trials[member].network], network == newcomer)
+            self._trials, key=lambda member: (counts[(network := self._trials[member].network)], network == newcomer)
         )
         trial = self._trials.pop(gone)
         self._leaving.add(gone)
