@@ -254,6 +254,8 @@ class Server(Service):
         try:
             pool.start()
         except RuntimeError as error:
+            # Stopping waits for each, which one that never began would make an error of.
+            pool.threads[:] = [thread for thread in pool.threads if thread.ident is not None]
             raise Unavailable(f"the threads for {name}: {error} (ulimit -u is their limit)") from None
         return pool
 

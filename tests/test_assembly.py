@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from unittest import mock
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.logger import globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted import assembly
@@ -124,17 +126,23 @@ def test_threads_that_cannot_be_started(
     config: ConfigManager, engines: list[FaultyEngine], monkeypatch: pytest.MonkeyPatch
 ) -> Generator[Any, Any, None]:
     """They are started with the server, which says so and does not start, rather than have a request wait for ever."""
-    start = ThreadPool.start
 
-    def refuse(pool: ThreadPool) -> None:
-        if pool.name == "kvtwisted-requests":
-            raise RuntimeError("can't start new thread")
-        start(pool)
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            """As where `ulimit -u` is reached."""
+            if "requests" in self.name:
+                raise RuntimeError("can't start new thread")
+            super().start()
 
-    monkeypatch.setattr(ThreadPool, "start", refuse)
+    monkeypatch.setattr(ThreadPool, "threadFactory", Refused)
+    unclean: list[Any] = []
+    observer = lambda event: unclean.append(event) if "log_failure" in event else None  # noqa: E731
+    globalLogPublisher.addObserver(observer)
     server = Server(reactor, config)
     with pytest.raises(Unavailable) as refused:
         server.startService()
     assert str(refused.value) == "the threads for requests: can't start new thread (ulimit -u is their limit)"
     yield server.stopService()
+    globalLogPublisher.removeObserver(observer)
     assert engines[0].called("close") == [()]
+    assert unclean == []
