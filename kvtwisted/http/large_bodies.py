@@ -165,7 +165,7 @@ class _Reader:
         if end < 0:
             if len(data) - start <= limit * _ESCAPE:
                 raise self._wrong("Unterminated string starting at", start - 1)
-            raise _too_long(field, error, limit)
+            raise _too_long(field, error, limit, f"more than {limit} bytes")
         text = data[start:end]
         if b"\\" in text:
             return self._escaped(field, error, limit)
@@ -194,12 +194,15 @@ class _Reader:
                 raise self._bad_escape()
             part = self._meaning(text)
             left -= len(part)
-            if left < 0:
-                raise _too_long(field, error, limit)
-            parts.append(part)
+            if left >= 0:
+                parts.append(part)
+            elif -left > limit:  # up to there it is measured, for the refusal
+                raise _too_long(field, error, limit, f"more than {2 * limit} bytes")
             self._at = at + taken
             if ends:
                 self._at += 1
+                if left < 0:
+                    raise _too_long(field, error, limit, f"{limit - left} bytes")
                 return b"".join(parts)
 
     def _meaning(self, text: str) -> bytes:
@@ -287,6 +290,6 @@ def _too_many(field: str, limit: int) -> TooLarge:
     return TooLarge(f"{field}: too many: more than {limit} keys were sent, limits.max_batch_keys is {limit}")
 
 
-def _too_long(field: str, error: type[InvalidRequest], limit: int) -> InvalidRequest:
+def _too_long(field: str, error: type[InvalidRequest], limit: int, sent: str) -> InvalidRequest:
     kind = TooLarge if error is InvalidValue else error
-    return kind(f"{field}: too long: more than {limit} bytes were sent, the limit is {limit} bytes")
+    return kind(f"{field}: too long: {sent} were sent, the limit is {limit} bytes")

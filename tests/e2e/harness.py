@@ -46,6 +46,10 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**ours, "PYTHONPATH": os.pathsep.join(paths), **(extra or {})}
 
 
+#: In front of the command of a server that could not save what coverage measures, or must not write that.
+UNMEASURED = ("env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START")
+
+
 def engine() -> str:
     """The engine that these tests are run for (KVTWISTED_TEST_ENGINE)."""
     return os.environ.get("KVTWISTED_TEST_ENGINE", "auto")

@@ -15,7 +15,7 @@ import pytest
 from kvtwisted.config.schema import KEYS
 
 from .clients import Grpc, Http
-from .harness import FREE_PORTS, REPOSITORY, TWISTD, Launcher, Server, engine, eventually, run_twistd
+from .harness import FREE_PORTS, REPOSITORY, TWISTD, UNMEASURED, Launcher, Server, engine, eventually, run_twistd
 
 
 def _refusal(server: Server) -> str:
@@ -121,7 +121,7 @@ def test_ports_below_1024() -> None:
         (launcher.folder / "server").mkdir()
         (launcher.folder / "server" / "kv.toml").write_text(f"http.port = {http}\ngrpc.port = {grpc}\n")
         options = ("kvtwisted", "--config", "kv.toml", "--storage-engine", engine())
-        command = [*TWISTD, "-n", "--pidfile=", "--uid", str(nobody), *options]
+        command = [*UNMEASURED, *TWISTD, "-n", "--pidfile=", "--uid", str(nobody), *options]
         os.chown(launcher.folder / "server", nobody, nobody)
         server = launcher.run(command)
         assert (server.http_address, server.grpc_address) == (f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import FREE_PORTS, TWISTD, Launcher, engine, environment, eventually, transport
+from tests.e2e.harness import FREE_PORTS, TWISTD, UNMEASURED, Launcher, engine, environment, eventually, transport
 
 from .causes import can_trace
 
@@ -49,6 +49,7 @@ def test_nothing_but_the_configured_folders(tmp_path: Path) -> None:
     elsewhere.mkdir()
     fails = f"inject=fsync,fdatasync:error=EIO:when={_FAILING}"
     command = [
+        *UNMEASURED,
         *("strace", "-f", "-qq", "--seccomp-bpf", "-s", "300", "-o", str(trace)),
         *("-e", "trace=%file,fsync,fdatasync", "-e", fails),
         *TWISTD, "-n", "--pidfile=", "kvtwisted", *FREE_PORTS,
