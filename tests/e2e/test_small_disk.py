@@ -209,7 +209,7 @@ def test_refreshed_keys_leave_nothing_behind(rounds: int, disk: Path, launch: La
         assert (http.metric("kv_disk_used_percent") or 100) < 80
 
 
-@pytest.mark.parametrize(("others", "threshold"), [(0, 60), (22, 80)], ids=["fits", "does not"])
+@pytest.mark.parametrize(("others", "threshold"), [(0, 60), (18, 80)], ids=["fits", "does not"])
 def test_a_backup_never_costs_data(others: int, threshold: int, disk: Path, launch: Launcher) -> None:
     """Between two mounts of one disk all must be copied. A backup that does not fit is refused with the numbers; one
     that does may fill the disk beyond the threshold, and not a key goes for it."""
@@ -226,7 +226,10 @@ def test_a_backup_never_costs_data(others: int, threshold: int, disk: Path, laun
             (disk / "else").write_bytes(bytes(others * MIB))
             values = {f"key{number:03}": text(200_000) for number in range(100)}
             for key, value in values.items():
-                assert http.post("/api/v1/set", {"key": key, "value": value}).status == 200
+                # At the mark RocksDB may have to give something back first.
+                eventually(
+                    lambda key=key, value=value: http.post("/api/v1/set", {"key": key, "value": value}).status == 200
+                )
             answer = http.post("/api/v1/admin/backup", {})
             assert answer.status == (507 if others else 200), answer
             if others:
