@@ -51,6 +51,7 @@ def test_idle_grpc(tmp_path: Path) -> None:
             assert kib_each(running, running.grpc, 5, greet) >= 0
 
 
+@pytest.mark.long
 def test_servers(tmp_path: Path) -> None:
     """What needs no wrk: one case of gRPC on both transports, and idle connections."""
     _, found = run("--only", "grpc get, 4", "--only", "idle http", folder=tmp_path)
@@ -77,6 +78,7 @@ def test_deleted(tmp_path: Path) -> None:
     assert all(line["median"] > 0 for line in lines.values())
 
 
+@pytest.mark.long
 def test_security(tmp_path: Path) -> None:
     """Gets with and without a token, on both interfaces; the ratio is to the form without."""
     _, found = run("--only", "security", folder=tmp_path)

@@ -29,7 +29,7 @@ _FILES = ("--value-disk-threshold", str(LARGE))
 
 @pytest.mark.parametrize(
     "options",
-    [(), _FILES, (*_FILES, "--rocksdb-options-sync", "true")],
+    [(), pytest.param(_FILES, marks=pytest.mark.long), (*_FILES, "--rocksdb-options-sync", "true")],
     ids=["inline", "files", "files-synced"],
 )
 def test_nothing_acknowledged_is_lost(launch: Launcher, options: tuple[str, ...]) -> None:

@@ -63,7 +63,11 @@ def test_an_administrator_always_finds_a_place(launch: Launcher) -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("sends", [b"", b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\n"], ids=["silent", "half"])
+@pytest.mark.parametrize(
+    "sends",
+    [b"", pytest.param(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\n", marks=pytest.mark.long)],
+    ids=["silent", "half"],
+)
 def test_an_administrator_is_not_kept_out_by_those_who_want_his_place(launch: Launcher, sends: bytes) -> None:
     """Three addresses have all places, those for administrators too, and come again at once whenever one is closed."""
     tokens = Tokens(launch.folder / "server")

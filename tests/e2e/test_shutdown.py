@@ -111,7 +111,7 @@ def _ask_until_the_end(address: str, request: bytes, answers: list[bytes]) -> No
             time.sleep(PAUSE * random.random())
 
 
-@pytest.mark.parametrize("lane", ["true", "false"])
+@pytest.mark.parametrize("lane", ["true", pytest.param("false", marks=pytest.mark.long)])
 def test_kept_connections_lose_no_request(launch: Launcher, lane: str) -> None:
     """Each of many kept connections is told by an answer that it ends; a silent one ends, and does not hold it up."""
     server = launch(*_LONG_GRACE, "--http-fast-lane", lane)

@@ -26,7 +26,7 @@ GET = b"GET /api/v1/get/large HTTP/1.1\r\nHost: localhost\r\n\r\n"
 needs_native = pytest.mark.skipif(transport() != "native", reason="the limits are the native transport's")
 
 
-@pytest.fixture(params=["true", "false"], ids=["fast lane", "Klein"])
+@pytest.fixture(params=["true", pytest.param("false", marks=pytest.mark.long)], ids=["fast lane", "Klein"])
 def lane(request: pytest.FixtureRequest) -> tuple[str, str]:
     """The options for one lane or the other."""
     return ("--http-fast-lane", request.param)
