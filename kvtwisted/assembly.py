@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Callable
@@ -76,7 +78,7 @@ class Server(Service):
         self._writers = LogWriters() if writers is None else writers
         self._unwinding = Unwinding()
         self._sockets = Sockets()
-        #: The keys that what is being started goes by.
+        # The keys that what is being started goes by.
         self._going_by: tuple[str, ...] = ()
         self._tickers: list[Ticker] = []
         self._transports: Transports | None = None
@@ -93,9 +95,15 @@ class Server(Service):
     def privilegedStartService(self) -> None:
         """Bind the reactor's sockets: Note [Two steps to listening]. Raises Unavailable; then nothing is bound."""
         super().privilegedStartService()
-        self._going_by = _LISTENING
-        self._sockets.bind(self._settings)
-        self._going_by = ()
+        with self._by(*_LISTENING):
+            self._sockets.bind(self._settings)
+
+    @contextmanager
+    def _by(self, *names: str) -> Iterator[None]:
+        """Within the block, what fails is the fault of these keys: see `explained`."""
+        self._going_by = names
+        yield
+        self._going_by = ()  # not after a failure, which is explained by them
 
     def explained(self, error: Exception) -> str:
         """Why it did not start, with the values that are to blame and where they come from."""
@@ -134,26 +142,23 @@ class Server(Service):
     def _start(self) -> None:
         push = self._unwinding.push
         push("sockets", self._sockets.close)
-        self._going_by = ("logging.directory",)
-        logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE, self._writers)
-        push("logs", logs.close)
-        logs.open()
-        trails = Trails(self._settings, self._writers)
-        push("audit and access logs", trails.close)
-        trails.open()
-        self._going_by = ()
+        with self._by("logging.directory"):
+            logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE, self._writers)
+            push("logs", logs.close)
+            logs.open()
+            trails = Trails(self._settings, self._writers)
+            push("audit and access logs", trails.close)
+            trails.open()
         self._tls = ListenerCertificates(grpc=self._settings.grpc, http=self._settings.http)
-        self._going_by = ("storage.engine", "rocksdb.path")
-        engine = self._open_engine()
-        self._going_by = ()
+        with self._by("storage.engine", "rocksdb.path"):
+            engine = self._open_engine()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
         requests = self._start_pool("requests", self._settings.storage.threads)
 
         metrics = Metrics(CollectorRegistry())
-        self._going_by = ("rocksdb.path", "value.disk_path", "backup.path")
-        storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.evictions)
-        self._going_by = ()
+        with self._by("rocksdb.path", "value.disk_path", "backup.path"):
+            storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.evictions)
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)
@@ -186,9 +191,8 @@ class Server(Service):
         keep_little_memory()
         shorten_turns(self._settings.grpc.transport)
         transports = self._transports = Transports(self._reactor, lambda: self._settings, behind)
-        self._going_by = _LISTENING
-        self.addresses = transports.start()
-        self._going_by = ()
+        with self._by(*_LISTENING):
+            self.addresses = transports.start()
         push("transports", transports.drain)
         memory = MemoryTask(lambda: connections.ended, defer)
         self._start_tickers(

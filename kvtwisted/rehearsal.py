@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ class Rehearsal:
             try:
                 self._try_engine(wanted.storage.engine, trial, wanted.rocksdb.options)
             finally:
-                _remove(trial)
+                shutil.rmtree(trial)
 
     def _check_secrets(self, changed: set[str], wanted: Settings) -> None:
         if "security.tokens" in changed and wanted.security.tokens:
@@ -184,15 +185,6 @@ def _folder(path: str) -> Iterator[str]:
         for name in made:
             with suppress(OSError):  # it was not made, or somebody has put something there
                 os.rmdir(name)
-
-
-def _remove(folder: str) -> None:
-    for above, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            os.unlink(os.path.join(above, name))
-        for name in folders:
-            os.rmdir(os.path.join(above, name))
-    os.rmdir(folder)
 
 
 def _try_threads(more: int) -> None:

@@ -189,23 +189,21 @@ class CommitOrder:
     @contextmanager
     def watching(self, keys: Iterable[bytes]) -> Iterator[set[bytes]]:
         """Within the block, know which of `keys` have not been rewritten; register before reading what is judged."""
-        watch = set(keys)
-        with self._lock:
-            self._watches.append(watch)
-        try:
+        with self._registered(watch := set(keys)):
             yield watch
-        finally:
-            with self._lock:
-                self._watches = [other for other in self._watches if other is not watch]
 
     @contextmanager
     def watching_range(self, start: bytes, end: bytes | None) -> Iterator[WrittenRange]:
         """Within the block, know of writes to a range; see Note [A page from several views]."""
-        watch = WrittenRange(start, end)
+        with self._registered(watch := WrittenRange(start, end)):
+            yield watch
+
+    @contextmanager
+    def _registered(self, watch: set[bytes] | WrittenRange) -> Iterator[None]:
         with self._lock:
             self._watches.append(watch)
         try:
-            yield watch
+            yield
         finally:
             with self._lock:
                 self._watches = [other for other in self._watches if other is not watch]

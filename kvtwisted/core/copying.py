@@ -8,7 +8,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Callable
 
-from .disk import BLOCK
+from .disk import blocks_of
 
 _CHUNK = 1 << 20
 #: Why a file cannot be linked, but perhaps copied: another file system, one without links, or too many of them.
@@ -125,7 +125,7 @@ def tree_bytes(folder: str, passing_over: Collection[str] = ()) -> int:
         folders[:] = [name for name in folders if name not in passing_over]
         for file in files:
             with suppress(FileNotFoundError):
-                total += -(-os.lstat(os.path.join(path, file)).st_size // BLOCK) * BLOCK
+                total += blocks_of(os.lstat(os.path.join(path, file)).st_size)
     return total
 
 

@@ -24,7 +24,7 @@ from typing import Callable, NamedTuple
 from . import expiry, records
 from .ages import WriteAges
 from .clock import Clock
-from .disk import BLOCK, DiskUsage
+from .disk import DiskUsage, blocks_of
 from .engine import DATA, EXPIRY, FILES, Engine, Mutation
 from .errors import Corruption
 from .holdings import Holdings
@@ -81,7 +81,7 @@ class Disk:
         if self.files and record.pointer:
             if self.held(record.pointer):
                 return 0
-            taken += -(-record.pointer.length // BLOCK) * BLOCK
+            taken += blocks_of(record.pointer.length)
         return taken
 
 

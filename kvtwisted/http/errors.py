@@ -2,10 +2,6 @@
 
 A class is looked up along its method resolution order, so that a subclass without a row of its own is answered like the
 nearest class above it that has one.
-
-Note [What a refusal keeps]: an error has its traceback, which has the frames that it came through, which have the
-request, and often the error again, as has the one that it was raised in place of. Such a cycle holds a body of 20 MB
-until Python's collector comes by. So whoever answers an error lets go of all that: nobody needs it after the log.
 """
 
 from __future__ import annotations
@@ -16,6 +12,7 @@ from typing import NamedTuple
 from twisted.python.failure import Failure
 
 from ..core import errors
+from ..core.frames import without_frames
 from ..threaded import incidents
 from .answers import Answer, problem
 
@@ -87,14 +84,14 @@ TABLE: dict[type[BaseException], Row] = {
 def answer(failure: Failure, doing: str) -> Answer:
     """What to answer to `failure`, which happened while `doing` (an operation's name); it ends here.
 
-    See Note [What a refusal keeps].
+    It loses its frames, which have the request: Note [An error that is kept].
     """
     try:
         return _answer(failure, doing)
     finally:
         failure.tb = None
         if failure.value is not None:
-            failure.value.__traceback__ = failure.value.__context__ = failure.value.__cause__ = None
+            without_frames(failure.value)
 
 
 def _answer(failure: Failure, doing: str) -> Answer:

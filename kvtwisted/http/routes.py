@@ -16,9 +16,9 @@ from ..security.gate import Visitor
 from . import errors, fields
 from .admin import AdminHandlers
 from .answers import Answer
-from .channel import KvRequest
 from .handlers import Handler, Handlers, Received, respond
 from .openapi import OPENAPI
+from .requests import KvRequest
 
 #: What GET on the metrics path answers: content type and body, in the format OpenMetrics or else in that of Prometheus.
 MetricsText = Callable[[bool], "tuple[str, bytes]"]

@@ -30,7 +30,7 @@ from . import errors
 from .access_log import AccessLog
 from .admin import AdminHandlers
 from .answers import Answer
-from .channel import KvChannel, KvRequest
+from .channel import KvChannel
 from .cors import Cors
 from .deadlines import ByteLimits, Deadlines, Patience
 from .entrance import Entrance, Interface
@@ -40,6 +40,7 @@ from .handlers import Handlers
 from .hosts import Hosts
 from .lanes import TwoLaneChannel
 from .refusing import REASONS, Refusals
+from .requests import KvRequest
 from .routes import MetricsText, make_app, make_handlers, make_routes
 
 #: Seconds that an idle connection has for one request more when the server stops.

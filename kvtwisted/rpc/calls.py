@@ -15,7 +15,7 @@ from typing import Callable
 from ..core.errors import DeadlineExceeded, TooLarge
 from ..security.passes import Pass
 from .errors import IN_MESSAGE, CallError, Code, call_error
-from .messages import count_fields, expanded, measured, parse
+from .messages import count_fields, decompress, parse
 from .methods import Call, Method
 
 #: Fields that a request without a batch may have. None has more than four that this server knows.
@@ -85,14 +85,16 @@ class Calls:
         charged = held = len(message)
         try:
             if compressed:
-                size = measured(message, self._message_limit)
+
+                def grown(size: int) -> None:
+                    nonlocal held
+                    admitted.admission.grow(size)
+                    held += size
+
+                message = decompress(message, self._message_limit, grown)
                 admitted.give_back(charged)
-                admitted.charge(size)
-                charged = size
-                if size > held:
-                    admitted.admission.grow(size - held)
-                    held = size
-                message = expanded(message, size)
+                charged = len(message)
+                admitted.charge(charged)
             try:
                 self.check_fields(method, message)
                 request = parse(method.request, message)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from twisted.python.failure import Failure
 
 from ..core import errors
+from ..core.frames import without_frames
 from ..threaded import incidents
 
 #: What is wrong with the request itself: answered with status OK and a sentence in the response's `error` field.
@@ -84,16 +85,13 @@ TABLE: dict[type[BaseException], Row] = {
 def call_error(error: BaseException, doing: str) -> CallError:
     """The CallError to answer with when `error` escaped while `doing` (a method's name). Any thread.
 
-    INTERNAL ones are logged with their traceback here, and nowhere else.
-
-    Note [What a refusal keeps]: an error has its traceback, that its frames, and those the request. Whoever keeps an
-    error, for as long as its answer takes, would keep the request; and where a frame has the error too, all of it stays
-    until Python's cyclic collector comes by, which may be gigabytes later. So an error that is answered loses all that.
+    INTERNAL ones are logged with their traceback here, and nowhere else. `error` loses its frames, which have the
+    request: Note [An error that is kept].
     """
     try:
         return error if isinstance(error, CallError) else _call_error(error, doing)
     finally:
-        error.__traceback__ = error.__context__ = error.__cause__ = None
+        without_frames(error)
 
 
 def _call_error(error: BaseException, doing: str) -> CallError:

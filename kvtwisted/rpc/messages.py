@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import TypeVar
+from typing import Callable, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -16,7 +16,7 @@ _OTHER_FIELDS = 16  # a ttl takes 11 bytes at most
 _GZIP = b"\x1f\x8b"
 _DEFLATE = b"\x78"  # zlib's format with a window of 32 KiB, the one that every client uses
 _EITHER_FORMAT = zlib.MAX_WBITS | 32
-#: Bytes that are expanded at a time where they are only counted.
+#: Bytes that are expanded at a time.
 _PIECE = 65_536
 
 #: Wire types of protobuf: a number, text and messages; and those of a fixed size, with their bytes.
@@ -46,43 +46,30 @@ def is_compressed(message: bytes) -> bool:
     return message[:2] == _GZIP
 
 
-def decompress(message: bytes, limit: int) -> bytes:
-    """The message in gzip or deflate data. Never expands to more than `limit` bytes; raises CallError instead."""
-    expander = zlib.decompressobj(_EITHER_FORMAT)
-    try:
-        expanded = expander.decompress(message, limit + 1)
-    except zlib.error:
-        raise CallError(Code.INVALID_ARGUMENT, "the request is not valid compressed data") from None
-    if len(expanded) > limit:
-        raise CallError(Code.RESOURCE_EXHAUSTED, f"the request is over {limit} bytes once it is decompressed")
-    if not expander.eof or expander.unused_data:
-        raise CallError(Code.INVALID_ARGUMENT, "the request's compressed data is cut short or has a tail")
-    return expanded
+def decompress(message: bytes, limit: int, grown: Callable[[int], object] = lambda size: None) -> bytes:
+    """The message in gzip or deflate data. Never expands to more than `limit` bytes; raises CallError instead.
 
-
-def measured(message: bytes, limit: int) -> int:
-    """The bytes that `decompress` would give, found out without keeping them. Raises what it raises."""
+    `grown` is told of the bytes of each piece as it comes, and may raise what ends it.
+    """
     expander = zlib.decompressobj(_EITHER_FORMAT)
+    pieces: list[bytes] = []
     size, rest = 0, message
     try:
-        while not expander.eof and (rest or size == 0):
-            piece = len(expander.decompress(rest, _PIECE))
-            size += piece
+        while not expander.eof:
+            piece = expander.decompress(rest, min(_PIECE, limit + 1 - size))
+            rest = expander.unconsumed_tail
+            if not (piece or rest or expander.eof):
+                break  # it is cut short
+            size += len(piece)
             if size > limit:
                 raise CallError(Code.RESOURCE_EXHAUSTED, f"the request is over {limit} bytes once it is decompressed")
-            rest = expander.unconsumed_tail
-            if not piece and not rest:
-                break
+            grown(len(piece))
+            pieces.append(piece)
     except zlib.error:
         raise CallError(Code.INVALID_ARGUMENT, "the request is not valid compressed data") from None
     if not expander.eof or expander.unused_data:
         raise CallError(Code.INVALID_ARGUMENT, "the request's compressed data is cut short or has a tail")
-    return size
-
-
-def expanded(message: bytes, size: int) -> bytes:
-    """The message in compressed data that was `measured`: so many bytes, and no more memory than they take."""
-    return zlib.decompress(message, _EITHER_FORMAT, size + 1)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def count_fields(message: bytes, enough: int) -> int:

@@ -21,7 +21,7 @@ from ..core.admission import Admission
 from ..core.operations import Operations, Pending
 from .group_commit import Done, GroupCommit
 from .pool import defer_to_pool
-from .turns import Turns
+from .slots import Slots
 
 T = TypeVar("T")
 
@@ -43,13 +43,13 @@ class Work:
         self._reactor = reactor
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
         self._stopped = False
-        self._turns = Turns(max(1, getattr(pool, "max", 1) // SCANNING_PART))
+        self._slots = Slots(max(1, getattr(pool, "max", 1) // SCANNING_PART))
         self._group = GroupCommit(reactor, operations, self._defer)
 
     @property
     def queue_depth(self) -> int:
         """Jobs that wait for a thread, and writes that wait for their group."""
-        return len(self._queued) + self._group.waiting + self._turns.waiting
+        return len(self._queued) + self._group.waiting + self._slots.waiting
 
     def run(self, job: Callable[[], T]) -> Deferred[T]:
         """Run `job` in the pool. It counts its requests out by itself (`Admission.leave`)."""
@@ -65,11 +65,11 @@ class Work:
         return partial(self._make, job)
 
     def scan(self, job: Callable[[], T], admission: Admission) -> Deferred[T]:
-        """`run` a scan when it is the turn of whose `admission` it has entered: see `turns`.
+        """`run` a scan when whose `admission` it has entered has a slot: see `slots`.
 
         Where nobody shows who they are, all have one: what they do beside scans finds threads all the same.
         """
-        return self._turns.run(admission, partial(self.run, job))
+        return self._slots.run(admission, partial(self.run, job))
 
     def stop(self) -> None:
         """No thread waits for the reactor any more, which may be about to wait for the threads."""

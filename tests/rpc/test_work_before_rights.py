@@ -43,7 +43,7 @@ def guarded(make_world: Callable[..., World]) -> Guarded:
 def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Each piece of work on messages that is done, as it is done."""
     done: list[str] = []
-    for module, name in ((calls, "measured"), (calls, "expanded"), (calls, "parse"), (messages, "parse")):
+    for module, name in ((calls, "decompress"), (calls, "parse"), (messages, "parse")):
         work = getattr(module, name)
 
         def counted(*args: Any, name: str = name, work: Any = work) -> Any:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Callable
-from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -47,9 +46,8 @@ from .frames import (
     read_word,
 )
 from .lifetime import EXPIRED_SECONDS, FLOOD, PROTOCOL_ERROR
+from .owner import Owner
 from .responses import with_size_update
-from .streams import Settings
-from .turns import Turns
 
 #: Bytes that a DATA frame of an uncompressed message has beside the message.
 _PREFIX = 5
@@ -63,39 +61,6 @@ BLOCK_WORK = 1024
 _SMALL_BLOCK = 2048
 
 _log = Logger(namespace="kvtwisted.rpc")
-
-
-class Owner(Settings, Interface):
-    """What a connection needs of the server it belongs to."""
-
-    #: Connections that were cut off, by reason (`lifetime.REASONS`).
-    cut_off: dict[str, int]
-    #: For work on header blocks.
-    header_turns: Turns
-
-    def knows(self, visitor: Visitor) -> bool:
-        """Whether it is somebody known."""
-
-    def administers(self, visitor: Visitor) -> bool:
-        """Whether it is somebody known who administers the server."""
-
-    def passed_trial(self, connection: Connection) -> None:
-        """One that is on trial is an administrator's."""
-
-    def refused_on_trial(self) -> CallError:
-        """One that is on trial is no administrator's; what to answer."""
-
-    def opened(self, connection: Connection) -> None:
-        """It is there."""
-
-    def closed(self, connection: Connection) -> None:
-        """It is gone."""
-
-    def touched(self, connection: Connection) -> None:
-        """It has something to send, which `flush` sends."""
-
-    def flush(self) -> None:
-        """Send what has gathered on all connections."""
 
 
 @implementer(IPushProducer, IHandshakeListener, IHalfCloseableProtocol)
@@ -167,10 +132,7 @@ class Connection(Protocol):
             data = self._rest + data
         if self._waiting:
             self._rest = data
-        else:
-            self._received(data)
-
-    def _received(self, data: bytes) -> None:
+            return
         self._in_chunk = True
         self._streams.before_chunk = self._streams.last_id
         try:
@@ -188,10 +150,9 @@ class Connection(Protocol):
 
     def go_on(self) -> None:
         """The header block that waited has its turn."""
-        rest, self._rest = self._rest, b""
         self._waiting = self._had_block = False
         self._turn_ends = self._owner.header_turns.left - SLICE_WORK
-        self._received(rest)
+        self.dataReceived(b"")
         self._turn_ends = None
         if not self._waiting:
             self._stop_waiting()
@@ -413,19 +374,21 @@ class Connection(Protocol):
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame is over {frames.DEFAULT_FRAME_SIZE} bytes")
             if after > end:
                 break
-            if (
-                word & 0xFF in (HEADERS, CONTINUATION)
-                and flags & END_HEADERS
-                and data[payload:after] not in remembered
-                and self._must_wait()
-            ):
+            ends_block = flags & END_HEADERS and word & 0xFF in (HEADERS, CONTINUATION)
+            if ends_block and data[payload:after] not in remembered and self._must_wait():
                 self._wait(word >> 8)
                 break
             position = after
             if opened:
                 control.called(len(opened))
                 streams.open_all()
-            self._handle(word & 0xFF, flags, stream_id & frames.STREAM_BITS, data[payload:after])
+            try:
+                control.handle(word & 0xFF, flags, stream_id & frames.STREAM_BITS, data[payload:after])
+            except StreamFault as fault:
+                streams.fault(stream_id & frames.STREAM_BITS, fault)
+            finally:
+                if ends_block and streams.blocks.work:
+                    self._owner.header_turns.spend(BLOCK_WORK + streams.blocks.work)
         if opened:
             control.called(len(opened))
             streams.open_all()
@@ -441,16 +404,6 @@ class Connection(Protocol):
             self._had_block = True
             return False
         return turns.left <= (self._turn_ends if turns.wanted else 0)
-
-    def _handle(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        try:
-            self.control.handle(kind, flags, stream_id, payload)
-        except StreamFault as fault:
-            self._streams.fault(stream_id, fault)
-        finally:
-            work = self._streams.blocks.work
-            if work and kind in (HEADERS, CONTINUATION) and flags & END_HEADERS:
-                self._owner.header_turns.spend(BLOCK_WORK + work)
 
     # Looked at by the server from time to time.
 

@@ -1,7 +1,7 @@
 """How many threads the scans of one principal have at once, so that others find one free.
 
 A scan keeps a thread for as long as it reads, and Python's lock for most of that. So scans of one principal that come
-together have a part of the pool; what comes on top waits for its turn, outside of the pool, and does not keep others'
+together have a part of the pool; what comes on top waits for a slot, outside of the pool, and does not keep others'
 work waiting. How many may wait is what `limits.max_in_flight_per_principal` says.
 """
 
@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 T = TypeVar("T")
 
 
-class Turns:
+class Slots:
     """Who has how many. Reactor thread."""
 
     def __init__(self, most: int) -> None:
@@ -26,11 +26,11 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """Those that wait for their turn."""
+        """Those that wait for a slot."""
         return sum(map(len, self._waiting.values()))
 
     def run(self, owner: object, start: Callable[[], Deferred[T]]) -> Deferred[T]:
-        """What `start` gives, which is called when it is `owner`'s turn, in the order in which they come."""
+        """What `start` gives, which is called when `owner` has a slot, in the order in which they come."""
         if self._running.get(owner, 0) < self._most:
             return self._begin(owner, start)
         promised: Deferred[T] = Deferred()

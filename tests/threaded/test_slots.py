@@ -7,14 +7,14 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from kvtwisted.threaded.turns import Turns
+from kvtwisted.threaded.slots import Slots
 
 
 class Jobs:
     """Jobs that a test ends."""
 
     def __init__(self, most: int = 2) -> None:
-        self.turns = Turns(most)
+        self.slots = Slots(most)
         self.running: list[tuple[str, Deferred[str]]] = []
         self.results: list[Any] = []
 
@@ -26,7 +26,7 @@ class Jobs:
             self.running.append((owner, job))
             return job
 
-        return self.turns.run(owner, start).addBoth(self.results.append)
+        return self.slots.run(owner, start).addBoth(self.results.append)
 
     def end(self, result: Any = "done") -> None:
         """The first one that runs ends."""
@@ -45,13 +45,13 @@ def test_one_owner_does_not_take_all() -> None:
         jobs.ask("greedy")
     jobs.ask("other")
     assert jobs.owners == ["greedy", "greedy", "other"]
-    assert jobs.turns.waiting == 2
+    assert jobs.slots.waiting == 2
     jobs.end("first")
-    assert (jobs.owners, jobs.results, jobs.turns.waiting) == (["greedy", "other", "greedy"], ["first"], 1)
+    assert (jobs.owners, jobs.results, jobs.slots.waiting) == (["greedy", "other", "greedy"], ["first"], 1)
     for _ in range(4):
         jobs.end()
     assert (jobs.owners, len(jobs.results)) == ([], 5)
-    assert (jobs.turns._running, jobs.turns._waiting) == ({}, {})
+    assert (jobs.slots._running, jobs.slots._waiting) == ({}, {})
 
 
 def test_a_failure_is_passed_on_and_ends_the_turn() -> None:
@@ -72,7 +72,7 @@ def test_who_goes_away_keeps_the_turn_until_the_thread_has_ended() -> None:
     running.cancel()
     waiting.cancel()
     assert [result.type for result in jobs.results] == [CancelledError] * 2
-    assert (jobs.owners, jobs.turns.waiting) == (["a"], 2)
+    assert (jobs.owners, jobs.slots.waiting) == (["a"], 2)
     for _ in range(3):
         jobs.end()
-    assert (jobs.owners, len(jobs.results), jobs.turns._running) == ([], 3, {})
+    assert (jobs.owners, len(jobs.results), jobs.slots._running) == ([], 3, {})
