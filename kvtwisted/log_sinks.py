@@ -17,13 +17,14 @@ import errno
 import os
 import select
 import stat
-import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import accumulate
 from time import monotonic
 from typing import Callable, Protocol
+
+from .core.clock import pause
 
 #: Seconds for which a file that was moved is still written to while no other has taken its place.
 MOVED_SECONDS = 1.0
@@ -104,7 +105,7 @@ class FileSink:
             except OSError as error:
                 if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(self._path).st_mode):
                     raise
-            threading.Event().wait(FIFO_SECONDS)
+            pause(FIFO_SECONDS)
 
     def reopen(self) -> None:
         """See `Sink.reopen`."""

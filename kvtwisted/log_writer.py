@@ -275,12 +275,12 @@ class LogWriters:
         themselves. Every LOOK_SECONDS."""
         for writer in self._writers.values():
             writer.nudge()
-        hanging = {writer.name for writer in self._writers.values() if writer.hangs}
-        for name in sorted(hanging - self._hanging):
-            _log.error("{name} takes no lines: a write to it does not end", name=name)
-        for name in sorted(self._hanging - hanging):
+        hanging = {writer.name: writer.trouble for writer in self._writers.values() if writer.hangs}
+        for name in sorted(hanging.keys() - self._hanging):
+            _log.error("{trouble}", trouble=hanging[name])
+        for name in sorted(self._hanging - hanging.keys()):
             _log.info("{name} is written again", name=name)
-        self._hanging = hanging
+        self._hanging = set(hanging)
 
     def settle(self) -> None:
         """Wait until all that was logged so far is written; CLOSE_SECONDS at most for all. Blocks."""
