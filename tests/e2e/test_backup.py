@@ -231,7 +231,7 @@ def test_administration_of_a_running_server(launch: Launcher) -> None:
     assert out.startswith("backup monday: ")
     done = kvtwisted(server, "orphans")
     assert (done.returncode, done.stdout) == (0, f"removed {MANY} files, 0 bytes\n")
-    assert "backup monday made in" in server.log("running")
+    server.wait_for_log("running", "backup monday made in")
     lines = [json.loads(line) for line in eventually(lambda: server.log("audit")).splitlines()]
     done_by = [(line["who"], line["operation"]) for line in lines if line["event"] == "administration"]
     assert {("anonymous", "eviction"), ("anonymous", "backup"), ("anonymous", "orphans")} <= set(done_by)

@@ -228,7 +228,7 @@ def launch_with_few_descriptors(launch: Launcher, *options: str) -> Server:
 def test_few_descriptors(launch: Launcher) -> None:
     """With 256 the server keeps some for itself: a flood is refused, writes go on, and it says what it lowered."""
     server = launch_with_few_descriptors(launch, "--limits-max-connections-per-address", "60")
-    assert "rocksdb.options.max_open_files lowered to 64: 256 descriptors" in server.output
+    server.wait_for("rocksdb.options.max_open_files lowered to 64: 256 descriptors")
     base = server.descriptors
     with good_client_from(server, "127.0.0.2"), good_http(server, "127.0.0.2") as http, ExitStack() as stack:
         # Connected before the flood: in its first moment there may be no descriptor for a new connection.

@@ -66,7 +66,7 @@ def _files(folder: Path) -> int:
 def test_three_times_its_size(disk: Path, launch: Launcher) -> None:
     """Everything acknowledged and not evicted is there, exactly, all the time and after a crash."""
     server = launch(*_OPTIONS)
-    assert "rocksdb.options lowered" in server.output
+    server.wait_for("rocksdb.options lowered")
     loads = [Load(server, name, _SIZES, _TOTAL // 4) for name in ("http-0", "http-1", "grpc-0")]
     loads.append(Load(server, "grpc-1", _SIZES, _TOTAL // 4, ttl=(0, 2, 3600)))
     _write(loads, server)
@@ -142,7 +142,7 @@ def test_full_of_something_else(disk: Path, launch: Launcher) -> None:
         eventually(lambda: http.metric("kv_evictions_futile_total"))
         eventually(lambda: http.post("/api/v1/set", {"key": "k", "value": "v"}).status == 507)
         assert len(http.get("/api/v1/get/mine").body["value"]) == 100_000
-        assert "nothing is evicted" in server.log("running")
+        server.wait_for_log("running", "nothing is evicted")
         filler.unlink()
         eventually(lambda: http.get("/api/v1/health").status == 200)
         assert http.post("/api/v1/set", {"key": "k", "value": "v"}).status == 200
@@ -162,7 +162,7 @@ def test_values_on_a_disk_of_their_own(disk: Path, tmp_path: Path, launch: Launc
             assert http.metric("kv_evictions_total", reason="lru") > 100
             assert http.post("/api/v1/mget", {"keys": list(small)}).body["results"] == small
             assert 0 < len(_held([load], server)) < len(load.written)
-            assert "the disk of value.disk_path was" in server.log("running")
+            server.wait_for_log("running", "the disk of value.disk_path was")
         assert _never_full(disk)
 
 
@@ -239,7 +239,7 @@ def test_a_backup_never_costs_data(others: int, threshold: int, disk: Path, laun
                 assert list((disk / "backups").iterdir()) == [disk / "backups" / ".lock"]
             else:
                 eventually(lambda: http.metric("kv_evictions_futile_total"))
-                assert "are backups, and what the server needs for a while" in server.log("running")
+                server.wait_for_log("running", "are backups, and what the server needs for a while")
             left = http.get("/api/v1/scan?limit=10000&keys_only=true").body["keys"]
             assert left == sorted(values)
             assert http.metric("kv_evictions_total", reason="lru") == 0

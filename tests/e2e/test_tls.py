@@ -94,8 +94,8 @@ def test_as_the_page_says(launch: Launcher, tmp_path: Path, transport: str) -> N
     (config,) = blocks(PAGE, "toml")
     (folder / "kv.toml").write_text(config.replace("/etc/kvtwisted/", ""))
     server = launch("--config", "kv.toml", "--grpc-transport", transport)
-    assert "HTTP on https://" in server.output
-    assert re.search(r"gRPC on \S+ over TLS", server.output)
+    server.wait_for("HTTP on https://")
+    server.wait_for(r"gRPC on \S+ over TLS")
 
     old = (folder / "kv.pem").read_bytes()
     new = Pair(tmp_path, "new", days=(-1, 200))

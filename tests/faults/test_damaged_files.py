@@ -164,7 +164,7 @@ def test_damaged_value_files(launch: Launcher) -> None:
             answer = http.get(f"/api/v1/get/{name}")
             assert (answer.status, answer.body["code"]) == (500, "corruption"), name
             server.wait_for_log("error", answer.body["incident"])
-            assert files[name].name in server.log("error")
+            server.wait_for_log("error", files[name].name)
             with pytest.raises(grpc.RpcError, match="stored data is damaged") as failed:
                 client.call("Get", key=name)
             assert failed.value.code() is grpc.StatusCode.INTERNAL
