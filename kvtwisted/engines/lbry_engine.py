@@ -14,20 +14,21 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 import rocksdb
 
 from ..core.engine import DATA, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, ignored, nothing
-from ..core.errors import StorageError, StorageFull
+from ..core.errors import StorageFull
 from ..core.options import EngineOptions
 from .budget import within
 from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
+from .lbry_database import OpenDatabase
 from .peeking import within_memory
-from .reopening import Calls, Counted, check_folder, database_identity, patiently, rehearsed, telling_unsynced
-from .scans import Pair, Scan, Scans
-from .translate import CLOSED, REOPENING, EngineReopening, Translating, check_open, translated
+from .reopening import Reopening, rehearsed, telling_unsynced
+from .scans import Pair, Scan
+from .translate import CLOSED, REOPENING, Translating, check_open, translated
 
 
 class LbryEngine:
@@ -45,47 +46,13 @@ class LbryEngine:
         self._path = path
         self._options = options
         self._failures = Translating(path)
-        self._scans = Scans(path)
-        self._slow = Calls()
-        # The database, unless it is being reopened; and what is read from meanwhile, if anything is.
-        self._database: _Open | None = None
-        self._copy: _Open | None = None
-        # What calls use: the parts of one of these, or what refuses them.
+        # What calls use: the parts of an open database, or what refuses them.
         self._db: Any = CLOSED
         self._handles: Any = CLOSED
         with self._failures:
             os.makedirs(path, exist_ok=True)
-            self._open(create=True)
-            self._identity = database_identity(path)
-
-    def _open(self, *, create: bool = False) -> None:
-        self._database = self._native(create=create)
-        self._use(self._database)
-        self._slow.go_on()
-        copy, self._copy = self._copy, None
-        if copy is not None:
-            self._scans.end(EngineReopening)
-            with suppress(StorageError):  # it locks nothing; its last reader frees it
-                copy.db.shut()
-
-    def _use(self, database: _Open) -> None:
-        self._handles = database.handles
-        # Last: whoever sees the new database, sees its handles.
-        self._db = database.db
-
-    def _refuse(self) -> None:
-        """Let every call, and every scan under way, be one to try again."""
-        self._db = self._handles = REOPENING
-        self._scans.end(EngineReopening)
-
-    def _native(self, *, create: bool = False, read_only: bool = False) -> _Open:
-        cache = rocksdb.LRUCache(0 if read_only else self._options.block_cache_size)
-        families = {family.encode(): _family_options(self._options, cache) for family in OTHER_FAMILIES}
-        options = _database_options(self._options, cache, create=create)
-        db = rocksdb.DB(self._path, options, column_families=families, read_only=read_only)
-        # None is the family "default": its keys are given plain, those of others with their handle.
-        handles = {DATA: None, **{family: db.get_column_family(family.encode()) for family in OTHER_FAMILIES}}
-        return _Open(Counted(db), handles)
+            self._reopening = Reopening(path, self._opened, self._rehearsed, self._use)
+        self._scans, self._slow = self._reopening.scans, self._reopening.slow
 
     @property
     def version(self) -> str:
@@ -208,58 +175,39 @@ class LbryEngine:
         self._scans.end()
         with self._failures:
             check_open(self._db)
-        databases = [database.db for database in (self._copy, self._database) if database is not None]
         try:
-            if self._database is not None:
+            if self._reopening.database is not None:
                 self.sync()
         finally:
             self._db = self._handles = CLOSED
-            self._copy = self._database = None
-            for db in databases:
-                db.shut()
+            for database in self._reopening.given_up():
+                database.shut()
 
     def reopen(self, closed: Callable[[], None] = nothing) -> None:
-        """Close and open again. See Note [Closing under readers].
-
-        The log is replayed twice, first into memory by a copy for reading only: files that cannot be opened any more
-        are left open. Reads go on from the copy if they can, until the database is open again.
-        """
+        """Close and open again. See Note [Closing under readers]."""
         with self._failures:
             check_open(self._db)
-            check_folder(self._path, self._identity)
-            if self._database is not None:
-                self._close_for(self._database, closed)
-            else:
-                self._refuse()
-                closed()
-                if self._copy is not None:
-                    self._use(self._copy)
-            patiently(self._open)
+            self._reopening.reopen(closed)
 
-    def _close_for(self, database: _Open, closed: Callable[[], None]) -> None:
-        """Close `database`, to open it again. Raises StorageError when calls under way keep it from that; then
-        everything is as before."""
-        copy = rehearsed(lambda: self._native(read_only=True))
-        try:
-            self._slow.stop()
-            self._refuse()
-            closed()
-            if _stands_still(database):
-                self._copy = copy
-                self._use(copy)
-            try:
-                database.db.shut()
-            except StorageError:
-                self._refuse()
-                closed()
-                self._copy = None
-                self._use(database)
-                self._slow.go_on()
-                raise
-            self._database = None
-        finally:
-            if self._copy is not copy:
-                copy.db.shut()
+    def _use(self, database: OpenDatabase | None) -> None:
+        if database is None:
+            self._db = self._handles = REOPENING
+            return
+        self._handles = database.handles
+        # Last: whoever sees the new database, sees its handles.
+        self._db = database
+
+    def _opened(self, *, create: bool = False, read_only: bool = False) -> OpenDatabase:
+        cache = rocksdb.LRUCache(0 if read_only else self._options.block_cache_size)
+        families = {family.encode(): _family_options(self._options, cache) for family in OTHER_FAMILIES}
+        options = _database_options(self._options, cache, create=create)
+        db = rocksdb.DB(self._path, options, column_families=families, read_only=read_only)
+        # None is the family "default": its keys are given plain, those of others with their handle.
+        handles = {DATA: None, **{family: db.get_column_family(family.encode()) for family in OTHER_FAMILIES}}
+        return OpenDatabase(db, handles)
+
+    def _rehearsed(self, database: OpenDatabase) -> OpenDatabase:
+        return rehearsed(partial(self._opened, read_only=True))
 
     def _read(self, keys: Sequence[bytes]) -> Generator[bytes | None, None, None]:
         """The values at `keys`, a chunk at a time; from a snapshot when there are several chunks."""
@@ -283,22 +231,6 @@ class LbryEngine:
     def _property(self, family: str, name: str) -> str | None:
         value: bytes | None = self._db.get_property(name.encode(), self._handles[family])
         return None if value is None else value.decode()
-
-
-class _Open(NamedTuple):
-    """A database that is open, for reading alone or for everything, and its column families."""
-
-    db: Counted
-    handles: dict[str, Any]
-
-
-def _stands_still(database: _Open) -> bool:
-    """Whether `database`, which nobody can find any more, takes no write of who had found it."""
-    try:
-        database.db.write(rocksdb.WriteBatch())
-    except Exception:
-        return True
-    return False
 
 
 def _file_bytes(folder: str) -> int:

@@ -24,15 +24,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from operator import methodcaller
-from typing import Any, Callable, TypeVar
+from typing import Callable, Generic, Protocol, TypeVar
 
 from ..core.clock import pause
 from ..core.errors import StorageError, StorageFull, UnusablePath
 from ..core.paths import Identity, identity
+from .scans import Scans
 from .translate import EngineReopening, in_use
 
 T = TypeVar("T")
+D = TypeVar("D", bound="Database")
 
 #: Seconds that a reopening waits for calls that may take long (an fsync, a compaction); reads go on meanwhile.
 PATIENCE = 5.0
@@ -53,7 +54,7 @@ def check_folder(path: str, right: Identity) -> None:
     a new one. Raises UnusablePath when there is another than the one that was opened, whose `identity` was `right`.
     """
     os.stat(os.path.join(path, "CURRENT"))
-    if database_identity(path) != right:
+    if identity(path, "LOCK") != right:
         raise UnusablePath(f"rocksdb.path: {os.path.abspath(path)} is not the folder of the database that is open")
     trial = os.path.join(path, _TRIAL)
     with open(trial, "wb") as file:
@@ -69,11 +70,6 @@ def check_folder(path: str, right: Identity) -> None:
     room = shutil.disk_usage(path).free
     if room < needed:
         raise StorageFull(f"the data folder {path!r} needs {needed} bytes to be opened again, but {room} are free")
-
-
-def database_identity(path: str) -> Identity:
-    """What tells the folder of a database that is open from others. Raises OSError."""
-    return identity(path, "LOCK")
 
 
 def patiently(act: Callable[[], T], patience: float | None = None) -> T:
@@ -147,94 +143,103 @@ class Calls:
             self._refusing = False
 
 
-class Counted:
-    """A database of lbry-rocksdb: its calls are counted, its iterators and snapshots end before it is closed.
-
-    No variable holds an iterator or a snapshot: a stored traceback would keep its frame, and so them.
-    """
-
-    def __init__(self, native: Any) -> None:
-        self._native = native
-        self._calls = Calls()
-        # What outlives a call. It is freed within counted calls too, or by `shut`.
-        self._natives: dict[object, Any] = {}
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        """The method of that name, counted."""
-        method = getattr(self._native, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with self._calls:
-                return method(*args, **kwargs)
-
-        setattr(self, name, call)
-        return call
-
-    def snapshot(self) -> _Held:
-        """A snapshot, for `multi_get`."""
-        with self._calls:
-            return self._hold(self._native.snapshot())
-
-    def multi_get(self, keys: Any, *, snapshot: _Held | None = None, **options: Any) -> Any:
-        """The values at `keys`."""
-        with self._calls:
-            if snapshot is None:
-                return self._native.multi_get(keys, **options)
-            if snapshot.token not in self._natives:
-                raise EngineReopening  # it is of a database that is closed by now
-            return self._native.multi_get(keys, snapshot=self._natives[snapshot.token], **options)
-
-    def iteritems(self, *args: Any, **options: Any) -> _Held:
-        """An iterator over pairs, with a `seek`."""
-        with self._calls:
-            return self._hold(self._native.iteritems(*args, **options))
-
-    def lend(self, use: Callable[[Any], T]) -> T:
-        """What `use` makes of the binding's own object, as one counted call."""
-        with self._calls:
-            return use(self._native)
+class Database(Protocol):
+    """A database that is open, for reading alone or for everything. For the thread that reopens."""
 
     def shut(self) -> None:
-        """Close the database once no call is under way. Raises StorageError when they do not end; it stays open."""
-        self._calls.stop(READ_PATIENCE)
-        self._natives.clear()
-        self._native.close()
+        """Close it, within READ_PATIENCE. Raises StorageError when calls under way keep it open: it can be used on."""
 
-    def _hold(self, native: Any) -> _Held:
-        token = object()
-        self._natives[token] = native
-        return _Held(self, token)
-
-    def use(self, token: object, call: Callable[[Any], T]) -> T:
-        """What `call` makes of the iterator of that token, counted."""
-        with self._calls:
-            return call(self._natives[token])
-
-    def release(self, token: object) -> None:
-        """Free what the token stands for, unless that is done."""
-        with suppress(EngineReopening), self._calls:
-            self._natives.pop(token, None)
+    def stands_still(self: D, copy: D, /) -> bool:
+        """Whether it, which nobody can find any more, takes no late write either, and `copy` has all of it."""
 
 
-class _Held:
-    """An iterator or a snapshot, which goes when this goes."""
+class Reopening(Generic[D]):
+    """The database of an engine and how it is opened again. One thread at a time; every method blocks."""
 
-    def __init__(self, owner: Counted, token: object) -> None:
-        self._owner = owner
-        self.token = token
+    def __init__(
+        self,
+        path: str,
+        opened: Callable[..., D],
+        rehearsed: Callable[[D], D],
+        use: Callable[[D | None], None],
+    ) -> None:
+        """Open the database in folder `path`; it is made when there is none. Raises what `opened` does, and OSError.
 
-    def seek(self, key: bytes) -> None:
-        """See the binding's iterator."""
-        self._owner.use(self.token, methodcaller("seek", key))
+        `opened` opens it, `rehearsed` reads its files into memory, beside it. `use` has all calls that begin use a
+        database, or refuses them as ones to try again; it cannot fail.
+        """
+        self._path = path
+        self._opened = opened
+        self._rehearsed = rehearsed
+        self._use = use
+        #: What ends before a close: scans, and calls that may take long.
+        self.scans = Scans(path)
+        self.slow = Calls()
+        #: None while it is closed to be opened again; and what is read from meanwhile, if anything is.
+        self.database: D | None = opened(create=True)
+        self._copy: D | None = None
+        self._identity = identity(path, "LOCK")
+        use(self.database)
 
-    def __iter__(self) -> Iterator[Any]:
-        """Itself."""
-        return self
+    def given_up(self) -> list[D]:
+        """What is open, for the caller to close for good."""
+        databases = [database for database in (self._copy, self.database) if database is not None]
+        self._copy = self.database = None
+        return databases
 
-    def __next__(self) -> Any:
-        """See the binding's iterator."""
-        return self._owner.use(self.token, next)
+    def reopen(self, closed: Callable[[], None]) -> None:
+        """Close and open again, while reads go on if they can; `closed` is called when no call finds it any more.
 
-    def __del__(self) -> None:
-        """Free it within a counted call."""
-        self._owner.release(self.token)
+        Raises what `check_folder` and the rehearsal do, and StorageError when calls under way keep it open: then all
+        is as before. What opening raises leaves it closed; the next reopening goes on from there.
+        """
+        check_folder(self._path, self._identity)
+        if self.database is not None:
+            self._close(self.database, closed)
+        else:
+            self._refuse(closed)
+            self._use(self._copy)
+        patiently(self._open)
+
+    def _close(self, database: D, closed: Callable[[], None]) -> None:
+        copy = self._rehearsed(database)
+        try:
+            self.slow.stop()
+            self._refuse(closed)
+            if database.stands_still(copy):
+                self._copy = copy
+                self._use(copy)
+            try:
+                database.shut()
+            except StorageError:
+                self._refuse(closed)
+                self._copy = None
+                self._use(database)
+                self.slow.go_on()
+                raise
+            self.database = None
+        finally:
+            if self._copy is not copy:
+                _dismiss(copy)
+
+    def _open(self) -> None:
+        # What was begun before the close keeps the folder's lock.
+        self.scans.end(EngineReopening)
+        self.database = self._opened()
+        self._use(self.database)
+        self.slow.go_on()
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            self.scans.end(EngineReopening)
+            _dismiss(copy)
+
+    def _refuse(self, closed: Callable[[], None]) -> None:
+        """Let every call, and every scan under way, be one to try again."""
+        self._use(None)
+        self.scans.end(EngineReopening)
+        closed()
+
+
+def _dismiss(copy: Database) -> None:
+    with suppress(Exception):  # it locks nothing; its last reader frees it
+        copy.shut()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rocksdict import Rdict
+from rocksdict import Rdict, WriteBatch
 
 from ..core.engine import DATA, OTHER_FAMILIES
+from ..core.errors import StorageError
 from ..core.frames import without_frames
-from .translate import EngineReopening, in_use
+from .reopening import READ_PATIENCE, patiently
+from .translate import EngineReopening, in_use, stalled
 
 
 class OpenDatabase:
@@ -21,24 +23,43 @@ class OpenDatabase:
     def __init__(self, root: Rdict) -> None:
         """Raises the binding's error when a column family is missing; then the database is closed."""
         self.root = root
-        self.families: dict[str, Rdict] = {DATA: root}
+        self._take_parts()
+
+    def _take_parts(self) -> None:
+        self.families: dict[str, Rdict] = {DATA: self.root}
         # None is the family "default", and cheaper than its handle.
         self.handles: dict[str, Any] = _Handles({DATA: None})
+        self._open = [self.root]
         try:
             for family in OTHER_FAMILIES:
-                self.families[family] = root.get_column_family(family)
-                self.handles[family] = root.get_column_family_handle(family)
+                self.families[family] = self.root.get_column_family(family)
+                self._open.append(self.families[family])
+                self.handles[family] = self.root.get_column_family_handle(family)
         except BaseException:
             self.close()
             raise
-        finally:
-            self._open = list(self.families.values())
+
+    def shut(self) -> None:
+        """Close it, whatever becomes of the flush. Raises StorageError while calls use it; then it is open, anew."""
+        try:
+            patiently(self.close, READ_PATIENCE)
+        except Exception:
+            self._take_parts()
+            raise StorageError("cannot reopen the storage yet: reads under way do not end") from None
+
+    def stands_still(self, copy: OpenDatabase, /) -> bool:
+        """Whether it takes no write of who had found it, and `copy` has all of it."""
+        try:
+            self.root.write(WriteBatch(raw_mode=True))
+        except Exception as error:
+            return not stalled(error) and copy.root.latest_sequence_number() >= self.root.latest_sequence_number()
+        return False
 
     def close(self) -> list[Exception]:
         """Flush and close: nothing is left of it, whoever still has this object or a part of it.
 
-        Raises the binding's error while a call under way uses it (`in_use`): then it is to be called again, or another
-        object made of `root`. Any other failure is of the flush, and given back: it is closed all the same.
+        Raises the binding's error while a call under way uses it (`in_use`): then it is to be called again. Any other
+        failure is of the flush, and given back: it is closed all the same.
         """
         self.handles.clear()
         failures = []

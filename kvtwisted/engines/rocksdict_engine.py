@@ -19,20 +19,19 @@ from rocksdict import Checkpoint, CompactOptions, WriteBatch
 
 from ..core.clock import pause
 from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, ignored, nothing
-from ..core.errors import Corruption, StorageError, WriteStalled
+from ..core.errors import WriteStalled
 from ..core.options import EngineOptions
 from .budget import within
 from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
 from .peeking import within_memory
 from .pieces import SKIPS, Pieces
-from .reopening import READ_PATIENCE, Calls, check_folder, database_identity, patiently, rehearsed, telling_unsynced
+from .reopening import Reopening, telling_unsynced
 from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
-from .rocksdict_options import write_options
 from .rocksdict_scans import Among, opened, pairs
-from .scans import Scan, Scans
-from .translate import CLOSED, REOPENING, EngineReopening, Translating, check_open, translated
+from .scans import Scan
+from .translate import CLOSED, REOPENING, Translating, check_open, translated
 
 #: Seconds that a checkpoint waits for compaction to catch up.
 _CALM_PATIENCE = 60.0
@@ -55,45 +54,16 @@ class RocksdictEngine:
         self._path = path
         self._options = options
         self._failures = Translating(path)
-        self._scans = Scans(path)
-        self._slow = Calls()
         self._flush_not_before = dict.fromkeys(FAMILIES, 0.0)
-        self._files = DatabaseFiles(path, options)
-        # The database, unless it is being reopened; and what is read from meanwhile, if anything is.
-        self._database: OpenDatabase | None = None
-        self._copy: OpenDatabase | None = None
-        # What calls use: the parts of one of these, or what refuses them.
+        # What calls use: the parts of an open database, or what refuses them.
         self._db: Any = CLOSED
         self._families: Any = CLOSED
         self._handles: Any = CLOSED
         with self._failures:
             os.makedirs(path, exist_ok=True)
-            self._open(create=True)
-            self._identity = database_identity(path)
-
-    def _open(self, *, create: bool = False) -> None:
-        # For a reopening: what was begun before the close keeps the folder's lock.
-        self._scans.end(EngineReopening)
-        root = self._files.opened(create=create)
-        root.set_write_options(write_options())
-        self._database = OpenDatabase(root)
-        self._use(self._database)
-        self._slow.go_on()
-        copy, self._copy = self._copy, None
-        if copy is not None:
-            self._scans.end(EngineReopening)
-            with suppress(Exception):  # it locks nothing; its last reader frees it
-                patiently(copy.close, READ_PATIENCE)
-
-    def _use(self, database: OpenDatabase) -> None:
-        self._families, self._handles = database.families, database.handles
-        # Last: whoever sees the new database, sees what belongs to it.
-        self._db = database.root
-
-    def _refuse(self) -> None:
-        """Let every call, and every scan under way, be one to try again."""
-        self._db = self._families = self._handles = REOPENING
-        self._scans.end(EngineReopening)
+            files = DatabaseFiles(path, options)
+            self._reopening = Reopening(path, files.opened, files.rehearsed, self._use)
+        self._scans, self._slow = self._reopening.scans, self._reopening.slow
 
     @property
     def version(self) -> str:
@@ -254,83 +224,26 @@ class RocksdictEngine:
         Raises StorageError when the flush failed; the database is closed all the same, and its log replayed next time.
         """
         self._scans.end()
-        databases = [database for database in (self._copy, self._database) if database is not None]
         with self._failures:
             check_open(self._db)
             self._db = self._families = self._handles = CLOSED
-            self._copy = self._database = None
-            failures = [failure for database in databases for failure in database.close()]
+            failures = [failure for database in self._reopening.given_up() for failure in database.close()]
             if failures:
                 raise failures.pop()
 
     def reopen(self, closed: Callable[[], None] = nothing) -> None:
-        """Close and open again. See Note [Closing under readers].
-
-        The log is replayed twice, first into memory by a copy for reading only. If that lacks anything of what was
-        acknowledged, the database stays open, which still has it. Else reads go on from the copy if they can, until the
-        database is open again.
-        """
+        """Close and open again. See Note [Closing under readers]."""
         with self._failures:
             check_open(self._db)
-            check_folder(self._path, self._identity)
-            if self._database is not None:
-                self._close_for(self._database, closed)
-            else:
-                self._refuse()
-                closed()
-                if self._copy is not None:
-                    self._use(self._copy)
-            patiently(self._open)
+            self._reopening.reopen(closed)
 
-    def _close_for(self, database: OpenDatabase, closed: Callable[[], None]) -> None:
-        """Close `database`, to open it again. Raises StorageError when calls under way keep it from that, and what the
-        rehearsal raises; then everything is as before."""
-        for family in database.families.values():
-            with suppress(Exception):  # the log has what cannot be flushed
-                family.flush()
-        copy = rehearsed(lambda: self._rehearse(database))
-        try:
-            self._slow.stop()
-            self._refuse()
-            closed()
-            if self._stands_still(database, copy):
-                self._copy = copy
-                self._use(copy)
-            try:
-                patiently(database.close, READ_PATIENCE)
-            except Exception:
-                self._refuse()
-                closed()
-                self._copy, self._database = None, OpenDatabase(database.root)
-                self._use(self._database)
-                self._slow.go_on()
-                raise StorageError("cannot reopen the storage yet: reads under way do not end") from None
-            self._database = None
-        finally:
-            if self._copy is not copy:
-                copy.close()
-
-    def _rehearse(self, database: OpenDatabase) -> OpenDatabase:
-        """The files, opened for reading beside the open database, all of whose changes they must have."""
-        acknowledged = database.root.latest_sequence_number()
-        copy = OpenDatabase(self._files.opened_for_reading())
-        replayed = copy.root.latest_sequence_number()
-        if replayed < acknowledged:
-            copy.close()
-            raise Corruption(
-                f"the write-ahead log in {self._path!r} has lost the last {acknowledged - replayed} changes that were "
-                "acknowledged; they are left in memory alone, so copy the data before the server stops"
-            )
-        return copy
-
-    def _stands_still(self, database: OpenDatabase, copy: OpenDatabase) -> bool:
-        """Whether `database`, which nobody can find any more, takes no late write either, and `copy` has all of it."""
-        try:
-            database.root.write(WriteBatch(raw_mode=True))
-        except Exception as error:
-            stopped = not isinstance(translated(error, self._path), WriteStalled)
-            return stopped and copy.root.latest_sequence_number() >= database.root.latest_sequence_number()
-        return False
+    def _use(self, database: OpenDatabase | None) -> None:
+        if database is None:
+            self._db = self._families = self._handles = REOPENING
+            return
+        self._families, self._handles = database.families, database.handles
+        # Last: whoever sees the new database, sees what belongs to it.
+        self._db = database.root
 
     def _read_one_by_one(self, keys: Sequence[bytes]) -> Generator[bytes | None, None, None]:
         """The values at `keys` from a snapshot, which rocksdict reads by single keys only."""

@@ -5,12 +5,17 @@ RocksDB reads a damaged log in one of several ways, of which some drop what come
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
+
 from rocksdict import AccessType, Cache, DBRecoveryMode, Options, Rdict
 
 from ..core.engine import FAMILIES, OTHER_FAMILIES
 from ..core.errors import Corruption
 from ..core.options import EngineOptions
-from .rocksdict_options import native_options
+from .reopening import rehearsed
+from .rocksdict_database import OpenDatabase
+from .rocksdict_options import native_options, write_options
 
 
 class DatabaseFiles:
@@ -20,7 +25,7 @@ class DatabaseFiles:
         self._path = path
         self._options = options
 
-    def opened(self, *, create: bool) -> Rdict:
+    def opened(self, *, create: bool = False) -> OpenDatabase:
         """The database, open, with all families; made if there is none and `create` says so.
 
         Raises Corruption when the log has lost more than a torn tail.
@@ -33,15 +38,39 @@ class DatabaseFiles:
             self._check_damaged_log()
             return self._open(DBRecoveryMode.point_in_time(), create=create)
 
-    def opened_for_reading(self, recovery: DBRecoveryMode | None = None) -> Rdict:
+    def rehearsed(self, database: OpenDatabase) -> OpenDatabase:
+        """What is to be read while `database`, which is open, is opened again.
+
+        Raises Corruption if the files lack anything that it has acknowledged.
+        """
+        for family in database.families.values():
+            with suppress(Exception):  # the log has what cannot be flushed
+                family.flush()
+        return rehearsed(partial(self._copy, database))
+
+    def _copy(self, database: OpenDatabase) -> OpenDatabase:
+        acknowledged = database.root.latest_sequence_number()
+        copy = OpenDatabase(self._opened_for_reading())
+        replayed = copy.root.latest_sequence_number()
+        if replayed < acknowledged:
+            copy.close()
+            raise Corruption(
+                f"the write-ahead log in {self._path!r} has lost the last {acknowledged - replayed} changes that were "
+                "acknowledged; they are left in memory alone, so copy the data before the server stops"
+            )
+        return copy
+
+    def _opened_for_reading(self, recovery: DBRecoveryMode | None = None) -> Rdict:
         """What the files hold, log included, read beside a database that may be open. It writes no file."""
         options, *others = self._native_options(0, recovery or DBRecoveryMode.point_in_time())
         return Rdict(self._path, options, dict(zip(OTHER_FAMILIES, others)), access_type=AccessType.read_only())
 
-    def _open(self, recovery: DBRecoveryMode, *, create: bool) -> Rdict:
+    def _open(self, recovery: DBRecoveryMode, *, create: bool) -> OpenDatabase:
         options, *others = self._native_options(self._options.block_cache_size, recovery)
         options.create_if_missing(create)
-        return Rdict(self._path, options, dict(zip(OTHER_FAMILIES, others)))
+        root = Rdict(self._path, options, dict(zip(OTHER_FAMILIES, others)))
+        root.set_write_options(write_options())
+        return OpenDatabase(root)
 
     def _native_options(self, cache_size: int, recovery: DBRecoveryMode) -> list[Options]:
         cache = Cache(cache_size)
@@ -64,7 +93,7 @@ class DatabaseFiles:
             )
 
     def _last_change(self, recovery: DBRecoveryMode) -> int:
-        copy = self.opened_for_reading(recovery)
+        copy = self._opened_for_reading(recovery)
         try:
             last: int = copy.latest_sequence_number()
         finally:

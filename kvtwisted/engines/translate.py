@@ -75,6 +75,11 @@ def in_use(error: Exception) -> bool:
     return bool(_GONE.search(text) or _LOCKED_HERE.search(text))
 
 
+def stalled(error: Exception) -> bool:
+    """Whether `error`, of a write, says that RocksDB would have let it wait."""
+    return bool(_STALLED.search(_text(error)))
+
+
 def translated(error: Exception, path: str) -> KvError:
     """The error of kvtwisted that says what `error`, raised by a binding on the data folder `path`, means.
 

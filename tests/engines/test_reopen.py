@@ -138,7 +138,7 @@ def test_opening_that_fails_is_tried_again(name: str, tmp_path: Path, monkeypatc
     put(engine, b"k")
     scan = engine.scan(b"", None)
     with monkeypatch.context() as broken:
-        broken.setattr(type(engine), "_open", lambda engine: _broken(0))
+        broken.setattr(reopening.Reopening, "_open", lambda engine: _broken(0))
         for _ in range(2):
             with pytest.raises(StorageError, match="Input/output error"):
                 engine.reopen()
@@ -177,7 +177,7 @@ def test_engine_that_is_being_reopened_can_be_closed(
     engine = opened(name, tmp_path)
     put(engine, b"k")
     with monkeypatch.context() as broken:
-        broken.setattr(type(engine), "_open", lambda engine: _broken(0))
+        broken.setattr(reopening.Reopening, "_open", lambda engine: _broken(0))
         with pytest.raises(StorageError):
             engine.reopen()
     engine.close()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kvtwisted.core.engine import DATA, EXPIRY, META, Engine
 from kvtwisted.core.errors import StorageError, Unavailable
+from kvtwisted.engines.reopening import Reopening
 from tests.support.collector import without_collector
 
 from .support import PERSISTENT, PLENTY, opened, put, redirect_next_log
@@ -138,11 +138,10 @@ def test_reads_of_another_thread_end(name: str, tmp_path: Path) -> None:
 def test_reads_go_on_while_it_is_opened(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a database that had stopped writing everything can be read meanwhile; writes are to be tried again."""
     engine = broken(name, tmp_path)
-    kind: Any = type(engine)
-    was_open = kind._open
+    was_open = Reopening._open
     seen: list[object] = []
 
-    def failing(self: object, **options: object) -> None:
+    def failing(self: object) -> None:
         seen.append(engine.get(b"0001"))
         seen.append(engine.peek(b"nothing")[1])
         seen.append(len(engine.multi_get([b"0001"] * 300, PLENTY)))
@@ -158,7 +157,7 @@ def test_reads_go_on_while_it_is_opened(name: str, tmp_path: Path, monkeypatch: 
     expected = [b"v", None, 300, 500, []]
     told: list[None] = []
     for _ in range(2):
-        monkeypatch.setattr(kind, "_open", failing)
+        monkeypatch.setattr(Reopening, "_open", failing)
         with pytest.raises(StorageError, match="Input/output error"):
             engine.reopen(lambda: told.append(None))
         assert seen == expected
@@ -166,7 +165,7 @@ def test_reads_go_on_while_it_is_opened(name: str, tmp_path: Path, monkeypatch: 
         assert engine.statistics()["estimate-num-keys"] >= 0
         seen.clear()
     scan = engine.scan(b"", None)
-    monkeypatch.setattr(kind, "_open", was_open)
+    monkeypatch.setattr(Reopening, "_open", was_open)
     engine.reopen(lambda: told.append(None))
     assert len(told) == 3
     with pytest.raises(Unavailable, match="being reopened"):
@@ -184,11 +183,11 @@ def test_closed_while_reads_go_on(name: str, tmp_path: Path, monkeypatch: pytest
     """A server that could not open its database again stops in order."""
     engine = broken(name, tmp_path)
 
-    def failing(self: object, **options: object) -> None:
+    def failing(self: object) -> None:
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(engine), "_open", failing)
+        patched.setattr(Reopening, "_open", failing)
         with pytest.raises(StorageError):
             engine.reopen()
     assert engine.get(b"0001") == b"v"

@@ -1,0 +1,117 @@
+"""An open database of lbry-rocksdb, of which nothing is used or freed once it is closed: that would end the process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from operator import methodcaller
+from typing import Any, Callable, TypeVar
+
+import rocksdb
+
+from .reopening import READ_PATIENCE, Calls
+from .translate import EngineReopening
+
+T = TypeVar("T")
+
+
+class OpenDatabase:
+    """A database with its column families. Its calls are counted; its iterators and snapshots end before it is closed.
+
+    No variable holds an iterator or a snapshot: a stored traceback would keep its frame, and so them.
+    """
+
+    def __init__(self, native: Any, handles: dict[str, Any]) -> None:
+        self._native = native
+        self.handles = handles
+        self._calls = Calls()
+        # What outlives a call. It is freed within counted calls too, or by `shut`.
+        self._natives: dict[object, Any] = {}
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """The method of that name, counted."""
+        method = getattr(self._native, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._calls:
+                return method(*args, **kwargs)
+
+        setattr(self, name, call)
+        return call
+
+    def snapshot(self) -> _Held:
+        """A snapshot, for `multi_get`."""
+        with self._calls:
+            return self._hold(self._native.snapshot())
+
+    def multi_get(self, keys: Any, *, snapshot: _Held | None = None, **options: Any) -> Any:
+        """The values at `keys`."""
+        with self._calls:
+            if snapshot is None:
+                return self._native.multi_get(keys, **options)
+            if snapshot.token not in self._natives:
+                raise EngineReopening  # it is of a database that is closed by now
+            return self._native.multi_get(keys, snapshot=self._natives[snapshot.token], **options)
+
+    def iteritems(self, *args: Any, **options: Any) -> _Held:
+        """An iterator over pairs, with a `seek`."""
+        with self._calls:
+            return self._hold(self._native.iteritems(*args, **options))
+
+    def lend(self, use: Callable[[Any], T]) -> T:
+        """What `use` makes of the binding's own object, as one counted call."""
+        with self._calls:
+            return use(self._native)
+
+    def shut(self) -> None:
+        """Close the database once no call is under way. Raises StorageError when they do not end; it stays open."""
+        self._calls.stop(READ_PATIENCE)
+        self._natives.clear()
+        self._native.close()
+
+    def stands_still(self, copy: OpenDatabase, /) -> bool:
+        """Whether it takes no write of who had found it. The binding cannot tell what `copy` has."""
+        try:
+            self.write(rocksdb.WriteBatch())
+        except Exception:
+            return True
+        return False
+
+    def _hold(self, native: Any) -> _Held:
+        token = object()
+        self._natives[token] = native
+        return _Held(self, token)
+
+    def use(self, token: object, call: Callable[[Any], T]) -> T:
+        """What `call` makes of the iterator of that token, counted."""
+        with self._calls:
+            return call(self._natives[token])
+
+    def release(self, token: object) -> None:
+        """Free what the token stands for, unless that is done."""
+        with suppress(EngineReopening), self._calls:
+            self._natives.pop(token, None)
+
+
+class _Held:
+    """An iterator or a snapshot, which goes when this goes."""
+
+    def __init__(self, owner: OpenDatabase, token: object) -> None:
+        self._owner = owner
+        self.token = token
+
+    def seek(self, key: bytes) -> None:
+        """See the binding's iterator."""
+        self._owner.use(self.token, methodcaller("seek", key))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Any:
+        """See the binding's iterator."""
+        return self._owner.use(self.token, next)
+
+    def __del__(self) -> None:
+        """Free it within a counted call."""
+        self._owner.release(self.token)
