@@ -6,6 +6,7 @@ import math
 import time
 from typing import Callable, NamedTuple
 
+from ..commands.scan import Page, Scan
 from . import expiry, records
 from .batch_reads import ENTRY_OVERHEAD
 from .clock import Clock
@@ -18,16 +19,6 @@ from .writer import Writer
 _STRIDE = 1024
 #: The part of its time after which a page ends with what it has; the rest is for the answer.
 _SHARE = 0.8
-
-
-class Page(NamedTuple):
-    """One page of a scan, in byte order. An empty `next_cursor` says that the scan has reached the end.
-
-    A page may hold fewer items than were asked for, or none, and still have a cursor: its time was over.
-    """
-
-    items: list[tuple[bytes, bytes]]
-    next_cursor: bytes
 
 
 class _Wanted(NamedTuple):
@@ -51,30 +42,18 @@ class PageReader:
         self._files = writer.files
         self._clock = clock
 
-    def scan(
-        self,
-        prefix: bytes,
-        *,
-        cursor: bytes,
-        limit: int,
-        keys_only: bool,
-        budget: int,
-        deadline: float,
-    ) -> Page:
-        """Up to `limit` (0: all) pairs whose keys start with `prefix` and come after `cursor`, from one snapshot.
-
-        With a limit or a cursor the page ends before `budget` bytes (ENTRY_OVERHEAD for each entry counted) and before
-        its time is over, and `next_cursor` says where to go on. Without either the caller expects everything, so that
-        too much is ResponseTooLarge, and too long DeadlineExceeded. With `keys_only` the values are left empty. A value
-        over the budget is never cut short: the caller's budget must hold one entry of the largest size.
+    def scan(self, command: Scan) -> Page:
+        """The page that `command` asks for. With a limit or a cursor it ends before its time is over, too; without either
+        that is DeadlineExceeded.
         """
+        prefix, cursor, limit, deadline = command.prefix, command.cursor, command.limit, command.deadline
         start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
         if end is not None and start >= end:
             return Page([], b"")
         until, paged = deadline, bool(limit or cursor)
         if paged and deadline < math.inf:
             until -= (1 - _SHARE) * (deadline - time.monotonic())
-        wanted = _Wanted(start, end, limit, paged, keys_only, budget, until)
+        wanted = _Wanted(start, end, limit, paged, command.keys_only, command.budget, until)
         try:
             return self._read(wanted, -math.inf)
         except ScanUnfinished:

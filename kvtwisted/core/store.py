@@ -1,38 +1,30 @@
 """The store: keys, values and their expiry, over any engine.
 
-Keys and values are bytes of UTF-8 text here; the transports encode and decode. Every method may block, may be called
-from any thread, and raises `KvError`s: InvalidRequest before anything is touched, StorageError when the engine fails.
-`deadline` is a time of `time.monotonic`.
+Keys and values are bytes of UTF-8 text here; codecs encode and decode. What comes here has been checked by its command.
+But for what says that it does not block, every method may, and any thread may call it. They raise StorageError when the
+engine fails.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from ..commands.command import Command, WriteCommand
+from ..commands.get import Get
+from ..commands.mget import MGet
+from ..commands.scan import Scan
 from . import expiry, records
 from .batch_reads import BatchReader
 from .cache import Entry
 from .clock import Clock
 from .counter import Counter
 from .engine import Engine
-from .limits import (
-    MAX_KEY_BYTES,
-    MAX_VALUE_BYTES,
-    Limits,
-    check_key,
-    check_keys,
-    check_pairs,
-    check_prefix,
-    check_scan_limit,
-    check_ttl,
-    check_value,
-)
-from .pages import Page, PageReader
+from .limits import MAX_KEY_BYTES, check_key
+from .pages import PageReader
 from .recency import Recency
 from .records import ENVELOPE, Found, Record
 from .upkeep import Upkeep
-from .write import Change, Write
+from .write import Write
 from .writer import Writer
 
 _LONG_AGO_MS = 1
@@ -51,7 +43,6 @@ class Store:
         writer: Writer,
         clock: Clock,
         *,
-        limits: Limits,
         recency: Recency | None = None,
     ) -> None:
         """Raises Corruption when the folder was written by a newer format (see `Upkeep`).
@@ -66,8 +57,6 @@ class Store:
         self.hot = self._cache.entries.get
         self._clock = clock
         self._recency = recency if recency is not None else Recency()
-        #: May be replaced at any time; a request sees either the old object or the new.
-        self.limits = limits
         #: Keys that Get and MGet found in the hot cache, and those that they had to ask RocksDB for.
         self._hits, self._misses = Counter(), Counter()
         self._count_hit, self._count_miss = self._hits.advance, self._misses.advance
@@ -87,21 +76,6 @@ class Store:
         return self._misses.value + self._batches.misses
 
     # Single keys.
-
-    def set(self, key: bytes, value: bytes, ttl: int = 0, deadline: float = math.inf) -> None:
-        """Store `value` at `key` for `ttl` seconds (0: for ever), whatever was there before."""
-        if ttl or (value and value[0] == ENVELOPE):
-            self._write(self.set_changes(key, value, ttl), deadline)
-            return
-        # The tests of `check_key` and `check_value`, without the calls.
-        if not 0 < len(key) <= MAX_KEY_BYTES:
-            check_key(key)
-        if len(value) > MAX_VALUE_BYTES:
-            check_value(value)
-        recency = self._recency
-        if not recency.young[hash(key) & recency.mask]:
-            recency.touch(key)
-        self._writer.put(key, value, deadline)
 
     def get(self, key: bytes) -> Found | None:
         """The value at `key`, or None when there is none or it has expired.
@@ -202,87 +176,27 @@ class Store:
             return Found(value, ttl)
         return None if self._clock.is_marked(expires_at_ms) else _UNKNOWN
 
-    def delete(self, key: bytes, *, deadline: float = math.inf) -> None:
-        """Remove `key`; a missing key is fine."""
-        self._write(self.delete_changes([key]), deadline)
+    # Commands that have passed the door.
 
-    def mset(self, pairs: Mapping[bytes, bytes], ttl: int = 0, *, deadline: float = math.inf) -> None:
-        """Store all pairs, each for `ttl` seconds (0: for ever), or none of them."""
-        self._write(self.mset_changes(pairs, ttl), deadline)
-
-    def mget(self, keys: Sequence[bytes], *, budget: int) -> dict[bytes, bytes]:
-        """The values of those keys that exist, in the order asked, from one consistent view.
-
-        Raises ResponseTooLarge when they exceed `budget` bytes, counting ENTRY_OVERHEAD for each.
-        """
-        check_keys(keys, self.limits)
-        return self._batches.mget(keys, budget)
-
-    def mdelete(self, keys: Sequence[bytes], *, deadline: float = math.inf) -> None:
-        """Remove all keys, or none of them; missing keys are fine."""
-        self._write(self.mdelete_changes(keys), deadline)
-
-    def scan(
-        self,
-        prefix: bytes,
-        *,
-        cursor: bytes = b"",
-        limit: int = 0,
-        keys_only: bool = False,
-        budget: int,
-        deadline: float = math.inf,
-    ) -> Page:
-        """Up to `limit` (0: all) pairs whose keys start with `prefix` and come after `cursor`, from one snapshot.
-
-        With a limit or a cursor the page ends before `budget` bytes (ENTRY_OVERHEAD for each entry counted), and
-        `next_cursor` says where to go on. Without either the caller expects everything, so that too much is
-        ResponseTooLarge. With `keys_only` the values are left empty. A value over the budget is never cut short:
-        the caller's budget must hold one entry of the largest size.
-        """
-        check_prefix(prefix)
-        check_prefix(cursor, "cursor")
-        check_scan_limit(limit)
-        return self._pages.scan(
-            prefix, cursor=cursor, limit=limit, keys_only=keys_only, budget=budget, deadline=deadline
-        )
-
-    # What the writes write: checked changes, for `Writer`.
-
-    def set_changes(self, key: bytes, value: bytes, ttl: int) -> list[Change]:
-        """The changes of `set`. Raises InvalidRequest; nothing is written yet."""
-        if not 0 < len(key) <= MAX_KEY_BYTES:
-            check_key(key)
-        if len(value) > MAX_VALUE_BYTES:
-            check_value(value)
-        if ttl:
-            check_ttl(ttl)
+    def prepare(self, command: WriteCommand) -> Write:
+        """What is to be written for a command. It does not block."""
+        ttl = command.ttl
+        changes = command.changes(expiry.expires_at(self._clock.now_ms(), ttl) if ttl else 0)
         recency = self._recency
-        if not recency.young[hash(key) & recency.mask]:
-            recency.touch(key)
-        return [(key, value, self._expires_at(ttl))]
+        for key, value, _ in changes:
+            if value is not None and not recency.young[hash(key) & recency.mask]:
+                recency.touch(key)
+        return Write(changes, command.deadline)
 
-    def mset_changes(self, pairs: Mapping[bytes, bytes], ttl: int) -> list[Change]:
-        """The changes of `mset`. Raises InvalidRequest; nothing is written yet."""
-        check_pairs(pairs, self.limits)
-        check_ttl(ttl)
-        expires_at_ms = self._expires_at(ttl)
-        self._recency.touch_all(pairs)
-        return [(key, value, expires_at_ms) for key, value in pairs.items()]
-
-    def delete_changes(self, keys: Sequence[bytes]) -> list[Change]:
-        """The changes of `delete`. Raises InvalidRequest; nothing is written yet."""
-        for key in keys:
-            check_key(key)
-        return [(key, None, 0) for key in keys]
-
-    def mdelete_changes(self, keys: Sequence[bytes]) -> list[Change]:
-        """The changes of `mdelete`. Raises InvalidRequest; nothing is written yet."""
-        check_keys(keys, self.limits)
-        return [(key, None, 0) for key in keys]
-
-    def _write(self, changes: Sequence[Change], deadline: float) -> None:
-        if changes:
-            self._writer.write(changes, deadline)
+    def read(self, command: Command) -> object:
+        """The result of a command that reads. Blocks."""
+        if isinstance(command, Get):
+            return self.fetch(command.key, self.hot(command.key))
+        if isinstance(command, MGet):
+            return self._batches.mget(command.keys, command.budget)
+        if isinstance(command, Scan):
+            return self._pages.scan(command)
+        raise AssertionError(f"nobody knows how to read {command.name}")
 
     def write_all(self, writes: Sequence[Write]) -> None:
         """Apply writes, each atomic, together where possible; see `Writer.write_all`."""
@@ -295,6 +209,3 @@ class Store:
     def try_now(self, writes: Sequence[Write]) -> bool:
         """Apply writes if that needs no waiting; see `Writer.try_now`."""
         return self._writer.try_now(writes)
-
-    def _expires_at(self, ttl: int) -> int:
-        return expiry.expires_at(self._clock.now_ms(), ttl) if ttl else 0

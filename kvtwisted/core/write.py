@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Optional
 
+from ..commands.command import Change
 from . import records
 from .engine import DATA, EXPIRY, FILES, Mutation
 from .errors import KvError
 from .frames import without_frames
 from .records import ENVELOPE, Pointer
-
-#: A user's change of one key: the value, or None to delete, and its deadline in ms since 1970 (0: never).
-Change = tuple[bytes, Optional[bytes], int]
 
 #: Shared by all writes without large values, and never changed.
 _NO_FILES: dict[bytes, Pointer] = {}

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from ..core.errors import KvError
 from ..security.gate import Gate, Visitor, Watcher
-from ..security.passes import Pass
+from ..sessions.session import Session
 from ..security.policy import AUTHENTICATED, PUBLIC, route_requirement
 from . import errors
 from .answers import Answer
@@ -30,10 +30,10 @@ class Interface(NamedTuple):
 class Entrance:
     """Looks at who comes, and lets them to an interface of their own. Reactor thread."""
 
-    def __init__(self, gate: Gate, make: Callable[[Pass], Interface]) -> None:
+    def __init__(self, gate: Gate, make: Callable[[Session], Interface]) -> None:
         self._gate = gate
         self._make = make
-        self._made: dict[Pass, Interface] = {}
+        self._made: dict[Session, Interface] = {}
         gate.watch(self._withdrawn)
 
     def watch(self, watcher: Watcher) -> None:
@@ -93,12 +93,12 @@ class Entrance:
         admitted = self._gate.find(visitor)
         return admitted is not None and admitted.administers
 
-    def _interface(self, admitted: Pass) -> Interface:
+    def _interface(self, admitted: Session) -> Interface:
         made = self._made.get(admitted)
         if made is None:
             made = self._made[admitted] = self._make(admitted)
         return made
 
-    def _withdrawn(self, passes: frozenset[Pass]) -> None:
-        for withdrawn in passes:
+    def _withdrawn(self, sessions: frozenset[Session]) -> None:
+        for withdrawn in sessions:
             self._made.pop(withdrawn, None)

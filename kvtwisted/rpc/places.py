@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..core.admission import Share
 from ..core.shares import OF_OWNER, Shares, three_quarters
-from ..security.passes import Pass
+from ..sessions.session import Session
 from .errors import CallError, Code
 from .options import GrpcOptions
 
@@ -77,7 +77,7 @@ def make_places(options: GrpcOptions, threads: int | None = None) -> StreamPlace
     )
 
 
-def share_of(admitted: Pass) -> str | None:
+def share_of(admitted: Session) -> str | None:
     """Whose share the streams of this pass are taken from; None when the gate is open, and everybody one principal."""
     is_share = isinstance(admitted.admission, Share)
     return admitted.principal.name if is_share and admitted.principal is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.errors import PermissionDenied
-from ..security.passes import Pass
+from ..sessions.session import Session
 from ..security.policy import AUTHENTICATED, NOBODY, PIPELINE, rpc_requirement
 from . import pipeline
 from .methods import SERVICES
@@ -11,7 +11,7 @@ from .methods import SERVICES
 _PIPELINES = frozenset(f"/{service}/{pipeline.NAME}" for service in SERVICES)
 
 
-def check(admitted: Pass, path: str, address: str) -> None:
+def check(admitted: Session, path: str, address: str) -> None:
     """Raise Unauthenticated or PermissionDenied if nothing that the method at `path` does is open to this one.
 
     A refusal costs an operation; RateLimited if there is none left. `address` is for the audit log.

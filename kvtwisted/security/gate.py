@@ -12,14 +12,13 @@ from time import monotonic, time
 from typing import Callable, NamedTuple, Protocol
 
 from ..core.admission import Admission
-from ..core.errors import KvError, PermissionDenied, RateLimited, Unauthenticated
-from ..core.operations import Operations
-from .access import Access, Written
+from ..core.errors import KvError, RateLimited, Unauthenticated
+from ..sessions.door import Door
+from ..sessions.session import Session, Sessions, Written
 from .audit import ANONYMOUS, Auditing, Floods
 from .authority import Authority
 from .buckets import Addresses, Rate, network_of
 from .grants import ADMIN, OPERATIONS, Grant, Principal
-from .passes import Pass, Passes
 
 #: What a name in a client's certificate begins with in the audit log.
 CERTIFICATE = "cert:"
@@ -49,24 +48,24 @@ class Visitor(NamedTuple):
         return f"<Visitor {self.address} {self.certificate!a} {len(self.authorization)} authorization>"
 
 
-#: Called, on the reactor thread, with the passes that hold no longer.
-Watcher = Callable[["frozenset[Pass]"], None]
+#: Called, on the reactor thread, with the sessions that hold no longer.
+Watcher = Callable[["frozenset[Session]"], None]
 
 
 class Gate(Protocol):
     """Any thread may ask to be admitted."""
 
-    def admit(self, visitor: Visitor) -> Pass:
+    def admit(self, visitor: Visitor) -> Session:
         """Who it is. Raises Unauthenticated when what is shown is not valid, RateLimited after too many attempts."""
 
-    def find(self, visitor: Visitor) -> Pass | None:
+    def find(self, visitor: Visitor) -> Session | None:
         """The same if it is somebody known, else None, which is no attempt: whoever asks comes to `admit` next."""
 
     def watch(self, watcher: Watcher) -> None:
-        """Call `watcher` whenever passes are withdrawn."""
+        """Call `watcher` whenever sessions are withdrawn."""
 
     def look(self, *, anew: bool = False) -> None:
-        """Withdraw the passes that hold no longer; `anew`: all. Reactor thread; every second."""
+        """Withdraw the sessions that hold no longer; `anew`: all. Reactor thread; every second."""
 
     def close(self) -> None:
         """Have everything in the audit log that is to be there."""
@@ -77,7 +76,7 @@ class OpenGate:
 
     def __init__(
         self,
-        operations: Operations,
+        door: Door,
         admission: Admission,
         addresses: Addresses | None = None,
         *,
@@ -90,20 +89,19 @@ class OpenGate:
         """
         self._everybody = Principal(ANONYMOUS, _EVERYTHING)
         self._watchers: list[Watcher] = []
-        self._passes = Passes(
-            operations,
+        self._sessions = Sessions(
+            door,
             lambda principal: admission,
             Addresses(Rate()) if addresses is None else addresses,
             lambda who, address, what, error: count(error.code),
             written=written,
-            count=count,
         )
 
-    def admit(self, visitor: Visitor) -> Pass:
+    def admit(self, visitor: Visitor) -> Session:
         """Everybody; what they show is not looked at."""
-        return self._passes.of(self._everybody, visitor.address)
+        return self._sessions.of(self._everybody, visitor.address)
 
-    def find(self, visitor: Visitor) -> Pass | None:
+    def find(self, visitor: Visitor) -> Session | None:
         """The same."""
         return self.admit(visitor)
 
@@ -113,7 +111,7 @@ class OpenGate:
 
     def look(self, *, anew: bool = False) -> None:
         """See `Gate.look`."""
-        _tell(self._watchers, self._passes.withdraw(time(), anew=anew))
+        _tell(self._watchers, self._sessions.withdraw(time(), anew=anew))
 
     def close(self) -> None:
         """Nothing is audited."""
@@ -129,7 +127,7 @@ class ClosedGate:
 
     def __init__(
         self,
-        operations: Operations,
+        door: Door,
         admission: Admission,
         authority: Authority | None,
         audit: Auditing,
@@ -153,27 +151,24 @@ class ClosedGate:
         self._watchers: list[Watcher] = []
         self._lock = Lock()
         self._certified: dict[str, Principal] = {}
-        self._passes = Passes(
-            operations,
+        self._sessions = Sessions(
+            door,
             lambda principal: admission.share(RESERVED_REQUESTS if principal.allows(ADMIN) else 0),
             Addresses(Rate()) if addresses is None else addresses,
             self._refused,
-            denied=self._denied,
             written=written,
-            count=count,
             seconds=seconds,
         )
-        nobody = Principal(ANONYMOUS, ())
-        self._nobody = Pass(Access(operations, nobody, denied=self._denied), None, admission, self._refused)
+        self._nobody = self._sessions.nobody(admission)
 
-    def admit(self, visitor: Visitor) -> Pass:
+    def admit(self, visitor: Visitor) -> Session:
         """See `Gate.admit`."""
         found = self.find(visitor)
         if found is not None:
             return found
-        return self._passes.of(self._log_in(visitor), visitor.address) if visitor.authorization else self._nobody
+        return self._sessions.of(self._log_in(visitor), visitor.address) if visitor.authorization else self._nobody
 
-    def find(self, visitor: Visitor) -> Pass | None:
+    def find(self, visitor: Visitor) -> Session | None:
         """See `Gate.find`."""
         principal = None
         if visitor.authorization:
@@ -181,18 +176,18 @@ class ClosedGate:
                 principal = self._authority.find(visitor.authorization)
         elif visitor.certificate is not None and self._wall() < visitor.certificate_until:
             principal = self._of_certificate(visitor.certificate)
-        return None if principal is None else self._passes.of(principal, visitor.address)
+        return None if principal is None else self._sessions.of(principal, visitor.address)
 
     def watch(self, watcher: Watcher) -> None:
         """See `Gate.watch`."""
         self._watchers.append(watcher)
 
     def look(self, *, anew: bool = False) -> None:
-        """Withdraw the passes of tokens that were revoked, changed or have expired; `anew`: all. Reactor thread; every
+        """Withdraw the sessions of tokens that were revoked, changed or have expired; `anew`: all. Reactor thread; every
         second. Tell of the refusals that had no line in the audit log.
         """
         self._refusals.tell()
-        _tell(self._watchers, self._passes.withdraw(self._wall(), anew=anew))
+        _tell(self._watchers, self._sessions.withdraw(self._wall(), anew=anew))
 
     def close(self) -> None:
         """Tell of all refusals."""
@@ -223,10 +218,6 @@ class ClosedGate:
                     principal = self._certified[name] = Principal(CERTIFICATE + name, _EVERYTHING)
         return principal
 
-    def _denied(self, principal: Principal, operation: str) -> None:
-        self._count(PermissionDenied.code)
-        self._refusals.record("denied", principal.name, operation=operation)
-
     def _refused(self, who: str, address: str, operation: str, error: KvError) -> None:
         self._count(error.code)
         if not isinstance(error, RateLimited):
@@ -234,7 +225,7 @@ class ClosedGate:
             self._refusals.record("denied", who, operation=operation, **facts)
 
 
-def _tell(watchers: list[Watcher], withdrawn: frozenset[Pass]) -> None:
+def _tell(watchers: list[Watcher], withdrawn: frozenset[Session]) -> None:
     if withdrawn:
         for watcher in watchers:
             watcher(withdrawn)

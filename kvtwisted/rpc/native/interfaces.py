@@ -13,7 +13,7 @@ from typing import Callable
 
 from ...core.errors import KvError
 from ...security.gate import Gate, Visitor
-from ...security.passes import Pass
+from ...sessions.session import Session
 from ...security.policy import NOBODY, PUBLIC, rpc_requirement
 from .. import rights
 from ..errors import CallError, Code, call_error
@@ -34,7 +34,7 @@ class Interfaces:
     def __init__(
         self,
         gate: Gate,
-        make_calls: Callable[[Pass], UnaryCalls],
+        make_calls: Callable[[Session], UnaryCalls],
         pipelines: PipelineService,
         others: Iterable[Route],
         revoke: Callable[[Mapping[int, CallError]], None],
@@ -49,7 +49,7 @@ class Interfaces:
         self._pipelines = pipelines
         self._others = list(others)
         self._revoke = revoke
-        self._entries: dict[Pass, Entry] = {}
+        self._entries: dict[Session, Entry] = {}
         self._public = {route.path.encode(): route for route in self._others if rpc_requirement(route.path) == PUBLIC}
         gate.watch(self._withdrawn)
 
@@ -77,7 +77,7 @@ class Interfaces:
         admitted = self._gate.find(visitor)
         return admitted is not None and admitted.administers
 
-    def _make(self, admitted: Pass) -> Entry:
+    def _make(self, admitted: Session) -> Entry:
         calls = self._make_calls(admitted)
         methods = [Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in calls.methods().items()]
         pipelines = self._pipelines.routes(calls, share_of(admitted))
@@ -85,7 +85,7 @@ class Interfaces:
         # Without those that the table of rights does not know.
         return {route.path.encode(): route for route in routes if rpc_requirement(route.path) != NOBODY}
 
-    def _withdrawn(self, passes: frozenset[Pass]) -> None:
+    def _withdrawn(self, sessions: frozenset[Session]) -> None:
         gone = [
             (self._entries.pop(withdrawn, {}), _REPLACED if withdrawn.is_replaced else _REVOKED) for withdrawn in passes
         ]

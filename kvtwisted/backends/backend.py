@@ -1,0 +1,48 @@
+"""The port: what the door needs of whatever carries commands out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable, Optional, Protocol
+
+from ..commands.command import Command
+from ..core.cache import Entry
+from ..core.records import Found
+
+#: Told, on the reactor thread, of commands that are done.
+Settled = Callable[[Sequence[Command]], None]
+
+
+class Backend(Protocol):
+    """Carries out commands that have passed the door. Reactor thread, and asynchronous by nature.
+
+    It decides what runs at once, in a pool, or over a socket; it may answer in any order. Each command that it is given
+    it settles once: with `Command.complete`, or with `Command.error`; then it tells. What comes later on a key sees
+    what came before it and was settled.
+    """
+
+    #: What it can do beyond the ten operations.
+    capabilities: frozenset[str]
+
+    #: An entry of memory for a key, if there is one, whose `answer` may be given as it is: the quickest of all ways, for
+    #: backends that have such a thing. Any thread.
+    hot: Callable[[bytes], Optional[Entry]]
+
+    def start(self, settled: Settled) -> None:
+        """Take commands from now on, and tell `settled` of those that are done."""
+
+    def stop(self) -> None:
+        """Nothing waits for the reactor any more. What is under way is settled."""
+
+    def get_now(self, key: bytes) -> tuple[bool, Found | None]:
+        """(True, the value at `key`) if that can be told without blocking, else (False, None). Raises KvErrors."""
+
+    def submit(self, commands: Sequence[Command]) -> None:
+        """Carry these out: all that passed the door in one turn of the reactor, in their order."""
+
+    @property
+    def waiting(self) -> int:
+        """Commands that nothing has taken up yet."""
+
+    def health(self) -> str | None:
+        """Why it cannot serve, or None. Blocks, on the thread of health checks; for as long as it may take."""

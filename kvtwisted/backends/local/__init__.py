@@ -1,0 +1,1 @@
+"""RocksDB, or memory, in this process: the one backend that has the only writer."""

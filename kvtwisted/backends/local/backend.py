@@ -1,0 +1,157 @@
+"""The local backend: what cannot block runs on the reactor thread, writes in groups, the rest in a pool of threads.
+
+Note [Inline or pool]: a hop to a thread and back takes longer than twenty Gets from memory. So the reactor thread reads
+what memory has, and writes what need not wait. Scans, MGets and Gets that need the disk go to the pool; Gets of the same
+turn share a job.
+
+Note [Large results wait in their threads]: threads make large results quicker than the reactor sends them. So there may
+be only so many that the reactor has not taken yet: the thread that has made one more waits until it has. Then hundreds
+of scans take no more memory than those, and what else the reactor has to do comes in between.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Callable
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from ...commands.command import Command, WriteCommand
+from ...commands.get import Get
+from ...commands.scan import Scan
+from ...core.errors import KvError
+from ...core.frames import without_frames
+from ...core.health import Health
+from ...core.records import Found
+from ...core.recovery import Recovery
+from ...core.store import Store
+from ...threaded.pool import defer_to_pool
+from ...threaded.slots import Slots
+from ..backend import Settled
+from .group_commit import GroupCommit
+
+#: Gets that share a job of the pool.
+GETS_IN_A_JOB = 16
+#: Large results that may wait for the reactor.
+UNTAKEN_RESULTS = 4
+#: The part of the threads that scans of one principal, or of all where nobody shows who they are, have at once.
+SCANNING_PART = 4
+
+
+class LocalBackend:
+    """A `Backend` over a store in this process. Reactor thread, but `health`."""
+
+    capabilities: frozenset[str] = frozenset()
+
+    def __init__(self, reactor: Any, pool: ThreadPool, store: Store, health: Health) -> None:
+        """What blocks runs in `pool`. Nothing is opened, and no thread started, by this."""
+        self._reactor = reactor
+        self._defer: Callable[..., Deferred[Any]] = partial(defer_to_pool, reactor, pool)
+        self._store = store
+        self._health = health
+        self.hot = store.hot
+        self.get_now = store.get_now
+        #: Knows whether writes fail, and tries to get over it.
+        self.recovery = Recovery(store.upkeep, health)
+        self._settled: Settled = _nobody
+        self._group = GroupCommit(store, self.recovery, self._in_pool)
+        # One mark for each job that no thread has taken up yet: appended here, popped there, both atomic.
+        self._queued: deque[None] = deque()
+        self._slots = Slots(max(1, getattr(pool, "max", 1) // SCANNING_PART))
+        self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
+        self._stopped = False
+
+    def start(self, settled: Settled) -> None:
+        """See `Backend.start`."""
+        self._settled = self._group.settled = settled
+
+    def stop(self) -> None:
+        """See `Backend.stop`. The reactor may be about to wait for the threads."""
+        self._stopped = True
+        # For one of them, which does the same for the next: releasing for many at once takes time for each.
+        self._untaken.release()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a thread, and writes that wait for their group."""
+        return len(self._queued) + self._group.waiting + self._slots.waiting
+
+    def submit(self, commands: Sequence[Command]) -> None:
+        """See `Backend.submit`."""
+        gets: list[Command] = []
+        for command in commands:
+            if isinstance(command, WriteCommand):
+                self._group.add(command)
+            elif type(command) is Get:
+                gets.append(command)
+            else:
+                self._read(command)
+        self._group.commit()
+        for first in range(0, len(gets), GETS_IN_A_JOB):
+            self._run(gets[first : first + GETS_IN_A_JOB])
+
+    def health(self) -> str | None:
+        """See `Backend.health`: the known conditions, and a real read of the storage."""
+        reason = self._health.reason()
+        if reason is None:
+            try:
+                self._store.upkeep.check()
+            except KvError as error:
+                reason = str(error)
+        return reason
+
+    def _read(self, command: Command) -> None:
+        """What may take long, and have a large result."""
+        if type(command) is Scan:
+            # Where nobody shows who they are, all have one admission: what they do beside scans finds threads.
+            self._slots.run(command.admission, partial(self._run, [command], large=True))
+        else:
+            self._run([command], large=True)
+
+    def _run(self, commands: Sequence[Command], *, large: bool = False) -> Deferred[None]:
+        job = partial(self._carry_out, commands)
+        done: Deferred[None] = self._in_pool(partial(self._make, job) if large else job)
+        return done.addErrback(_broke, commands).addCallback(lambda _: self._settled(commands))
+
+    def _in_pool(self, job: Callable[[], object]) -> Deferred[Any]:
+        self._queued.append(None)
+        return self._defer(self._taken_up, job)
+
+    # In a pool thread.
+
+    def _taken_up(self, job: Callable[[], object]) -> None:
+        self._queued.pop()
+        job()
+
+    def _make(self, job: Callable[[], object]) -> None:
+        job()
+        self._untaken.acquire()
+        if self._stopped:
+            self._untaken.release()
+            return
+        # Just before the result, and also if nobody waits for that any more.
+        self._reactor.callFromThread(self._untaken.release)
+
+    def _carry_out(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            if command.awaited is not None and not command.awaited():
+                continue
+            try:
+                command.complete(self._store.read(command))
+            except Exception as error:
+                command.error = without_frames(error)
+
+
+def _broke(failure: Failure, commands: Sequence[Command]) -> None:
+    """The job itself broke: nobody knows what was done."""
+    for command in commands:
+        command.error = failure.value
+
+
+def _nobody(commands: Sequence[Command]) -> None:
+    raise AssertionError("a backend was given commands before it was started")

@@ -1,0 +1,63 @@
+"""What the server carries out itself: commands about its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Protocol
+
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from ..commands.command import Command
+from ..commands.configuration import GetConfig, UpdateConfig
+from ..core.author import ANONYMOUS, Author
+from ..threaded.pool import defer_to_pool
+
+
+class Configuration(Protocol):
+    """What is needed of the configuration. Thread-safe."""
+
+    def show(self) -> str:
+        """The whole configuration as JSON text, secrets redacted."""
+
+    def update(self, document: Mapping[str, object], author: Author = ANONYMOUS) -> list[str]:
+        """Apply and persist a change; returns the keys that need a restart.
+
+        Raises InvalidConfig, PermissionDenied or StorageError.
+        """
+
+    def update_text(self, text: str, author: Author = ANONYMOUS) -> list[str]:
+        """The same for JSON text."""
+
+
+class ServerCommands:
+    """Runs them in the pool, since a change is written to the disk. Reactor thread."""
+
+    def __init__(
+        self, reactor: Any, pool: ThreadPool, configuration: Configuration, updated: Callable[[], object]
+    ) -> None:
+        """`updated` is called for each change that was accepted."""
+        self._reactor = reactor
+        self._pool = pool
+        self._configuration = configuration
+        self._updated = updated
+
+    def submit(self, command: Command, settled: Callable[[Sequence[Command]], None]) -> None:
+        """Carry it out, and tell."""
+        done = defer_to_pool(self._reactor, self._pool, self._run, command)
+        done.addErrback(_failed, command).addCallback(lambda _: settled([command]))
+
+    def _run(self, command: Command) -> None:
+        """In a pool thread."""
+        if isinstance(command, UpdateConfig):
+            change, author = command.change, command.author
+            update = self._configuration.update_text if isinstance(change, str) else self._configuration.update
+            command.complete(update(change, author))  # type: ignore[operator]  # each is given its own
+            self._updated()
+        else:
+            assert isinstance(command, GetConfig)  # noqa: S101 - there is no other
+            command.complete(self._configuration.show())
+
+
+def _failed(failure: Failure, command: Command) -> None:
+    command.error = failure.value

@@ -1,0 +1,99 @@
+"""What all commands have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any, Callable, ClassVar, Optional
+
+from ..core.limits import Limits
+
+#: What is counted and timed, as in the metrics' names.
+SET, GET, DELETE, SCAN = "set", "get", "delete", "scan"
+OPERATIONS = (SET, GET, DELETE, SCAN)
+
+#: A change of one key: the value, or None to delete it, and when it expires, in ms since 1970 (0: never).
+Change = tuple[bytes, Optional[bytes], int]
+
+
+class Command:
+    """One request for the store, as a value: a codec makes it, the door lets it pass, a backend carries it out.
+
+    A subclass says all that is particular to it. An instance is used once. Once it is carried out, `error` says why it
+    failed, or is None, and `result` is what it was asked for.
+    """
+
+    __slots__ = ("admission", "answered", "awaited", "deadline", "done", "encode", "error", "result", "size", "started")
+
+    #: What it is called in logs and in the path of its HTTP route.
+    name: ClassVar[str]
+    #: The operation that a grant must have (`security.grants`).
+    right: ClassVar[str]
+    #: The operation that it is counted and timed as, one of OPERATIONS; "" for what is about no key.
+    metric: ClassVar[str]
+    #: Whether it changes keys: then it is a `WriteCommand`.
+    writes: ClassVar[bool] = False
+
+    def __init__(self, size: int, deadline: float = math.inf) -> None:
+        """`size` is in bytes of keys and values; waiting ends at `deadline` (`time.monotonic`)."""
+        #: Bytes of keys and values that it came with.
+        self.size = size
+        self.deadline = deadline
+        self.error: BaseException | None = None
+        self.result: Any = None
+        #: Bytes of keys and values in the result, before it was encoded.
+        self.answered = 0
+        #: Makes of the result what the client is sent, on the thread that made the result: for results that may be
+        #: large. None leaves it as it is. It may raise KvErrors.
+        self.encode: Callable[[Any], Any] | None = None
+        #: Says, on any thread, whether somebody still waits for the result; None: somebody does.
+        self.awaited: Callable[[], bool] | None = None
+
+    # What the door notes while it is under way.
+
+    #: Called with it on the reactor thread when it is done; must not raise.
+    done: Callable[[Any], object]
+    #: What it was counted into; also whose it is, for turns in the backend.
+    admission: Any
+    #: When it passed the door (`time.monotonic`).
+    started: float
+
+    @property
+    def count(self) -> int:
+        """How many keys it counts as."""
+        return 1
+
+    @property
+    def keys(self) -> Collection[bytes]:
+        """The keys that it is about; none when it is about a range, or no key."""
+        return ()
+
+    def check(self, limits: Limits) -> None:
+        """Raise InvalidRequest when it asks for what cannot be."""
+
+    def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
+        """Whether it touches only what begins with one of the prefixes that `right` was granted for."""
+        raise NotImplementedError
+
+    def complete(self, result: Any) -> None:
+        """It was carried out, with this result. For the backend, on the thread that made it."""
+        self.answered = self.weigh(result)
+        self.result = result if self.encode is None else self.encode(result)
+
+    def weigh(self, result: Any) -> int:
+        """Bytes of keys and values in a result."""
+        return 0
+
+
+class WriteCommand(Command):
+    """A command that changes keys, all or none, whatever they were before."""
+
+    __slots__ = ("ttl",)
+
+    writes = True
+
+    ttl: int
+
+    def changes(self, expires_at_ms: int) -> list[Change]:
+        """What it changes, when its `ttl` ends at `expires_at_ms` (0: never)."""
+        raise NotImplementedError

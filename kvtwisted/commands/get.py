@@ -1,0 +1,41 @@
+"""Get: read one value. What memory can answer is asked for without this object: see `Door.get_now`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any, Callable
+
+from ..core.limits import Limits, check_key
+from .command import Command
+
+
+class Get(Command):
+    """The value at `key`: a `Found`, or None when there is none or it has expired."""
+
+    __slots__ = ("key",)
+
+    name = right = metric = "get"
+
+    def __init__(self, key: bytes, deadline: float = math.inf, encode: Callable[[Any], Any] | None = None) -> None:
+        """UTF-8."""
+        Command.__init__(self, len(key), deadline)
+        self.key = key
+        self.encode = encode
+
+    @property
+    def keys(self) -> Collection[bytes]:
+        """The one."""
+        return (self.key,)
+
+    def check(self, limits: Limits) -> None:
+        """See `Command.check`."""
+        check_key(self.key)
+
+    def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
+        """See `Command.permitted`."""
+        return self.key.startswith(prefixes)
+
+    def weigh(self, result: Any) -> int:
+        """See `Command.weigh`."""
+        return 0 if result is None else len(result.value)

@@ -1,0 +1,46 @@
+"""Set: store one value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, Limits, check_key, check_ttl, check_value
+from .command import Change, WriteCommand
+
+
+class Set(WriteCommand):
+    """Store `value` at `key` for `ttl` seconds (0: for ever), whatever was there before."""
+
+    __slots__ = ("key", "value")
+
+    name = right = metric = "set"
+
+    def __init__(self, key: bytes, value: bytes, ttl: int = 0, deadline: float = math.inf) -> None:
+        """UTF-8 both."""
+        WriteCommand.__init__(self, len(key) + len(value), deadline)
+        self.key = key
+        self.value = value
+        self.ttl = ttl
+
+    @property
+    def keys(self) -> Collection[bytes]:
+        """The one."""
+        return (self.key,)
+
+    def check(self, limits: Limits) -> None:
+        """See `Command.check`."""
+        if not 0 < len(self.key) <= MAX_KEY_BYTES:
+            check_key(self.key)
+        if len(self.value) > MAX_VALUE_BYTES:
+            check_value(self.value)
+        if self.ttl:
+            check_ttl(self.ttl)
+
+    def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
+        """See `Command.permitted`."""
+        return self.key.startswith(prefixes)
+
+    def changes(self, expires_at_ms: int) -> list[Change]:
+        """See `WriteCommand.changes`."""
+        return [(self.key, self.value, expires_at_ms)]

@@ -1,0 +1,1 @@
+"""Who asks, and the one door that all requests go through."""

@@ -1,0 +1,200 @@
+"""The door: every request of every transport passes here, once, on its way to what carries it out.
+
+A session lets a command in (`sessions.session`); the door looks at the command itself, hands it over with the others of
+the same turn of the reactor, and counts and times it when it is done. Reactor thread.
+
+Note [What a hot Get costs]: telling the recorder takes longer than a Get from the cache does. So such Gets are counted
+by a plain integer, and every HOT_SAMPLE-th (a power of 2) is timed and stands for that many in the latency histogram.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Callable, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from ..backends.backend import Backend
+from ..commands.command import GET, SET, Command
+from ..commands.set import Set
+from ..core.admission import Admission
+from ..core.counter import Counter
+from ..core.errors import DeadlineExceeded
+from ..core.limits import Limits
+from ..core.records import Found
+
+HOT_SAMPLE = 64
+_NOT_SAMPLED = HOT_SAMPLE - 1
+#: Durations that gather before they are counted, all at once: a tenth of the cost of one by one.
+FOLD = 1024
+
+#: Called with a command when it is done; must not raise.
+Done = Callable[[Command], object]
+
+
+class Recorder(Protocol):
+    """What the door tells whoever counts. Called from any thread; must not block or raise."""
+
+    def operation(self, name: str, keys: int, seconds: float, failed: bool, calls: int = 1) -> None:
+        """`name` (one of OPERATIONS) ran on `keys` keys for `seconds`; it stands for `calls` calls."""
+
+    def durations(self, name: str) -> list[float]:
+        """Where to append the seconds of each call of `name` on one key that succeeded: cheaper than `operation`.
+
+        Call `fold` whenever FOLD of them have gathered.
+        """
+
+    def fold(self) -> None:
+        """Count what has been appended to `durations`."""
+
+    def config_update(self) -> None:
+        """A configuration change was accepted."""
+
+    def health_check(self, seconds: float) -> None:
+        """A health check ran for `seconds`."""
+
+
+class Server(Protocol):
+    """Carries out the commands that are about no key."""
+
+    def submit(self, command: Command, settled: Callable[[Sequence[Command]], None]) -> None:
+        """Carry it out, and tell, on the reactor thread."""
+
+
+class Door:
+    """Reactor thread, but `health`."""
+
+    def __init__(
+        self, reactor: IReactorTime, backend: Backend, server: Server, recorder: Recorder, limits: Limits
+    ) -> None:
+        """Keys and values go to `backend`, the rest to `server`."""
+        self._reactor = reactor
+        self._backend = backend
+        self._server = server
+        self._recorder = recorder
+        #: What a command may ask for. May be replaced at any time.
+        self.limits = limits
+        self._hot = backend.hot
+        self._get_now = backend.get_now
+        self._gathered: list[Command] = []
+        self._after: list[Callable[[], None]] = []
+        self._overdue = Counter()
+        self._hot_gets = Counter()
+        self._count_hot = self._hot_gets.advance
+        self._set_durations, self._get_durations = recorder.durations(SET), recorder.durations(GET)
+        backend.start(self._settled)
+
+    @property
+    def overdue(self) -> int:
+        """Commands that were given up since their time had run out."""
+        return self._overdue.value
+
+    @property
+    def hot_gets(self) -> int:
+        """Gets answered by an entry of memory, which the recorder is not told of one by one."""
+        return self._hot_gets.value
+
+    @property
+    def waiting(self) -> int:
+        """Commands that nothing has taken up yet."""
+        return len(self._gathered) + self._backend.waiting
+
+    def on_settled(self, told: Callable[[], None]) -> None:
+        """Call `told` whenever commands have been settled and those who waited for them were told."""
+        self._after.append(told)
+
+    def get_now(self, key: bytes) -> tuple[bool, Found | None]:
+        """(True, the value at `key`) if memory has the answer; else (False, None), and a Get is to be submitted.
+
+        Raises KvErrors.
+        """
+        entry = self._hot(key)
+        if entry is not None:
+            answer = entry.answer
+            if answer is not None:
+                entry.used = True
+                if not self._count_hot() & _NOT_SAMPLED:
+                    self._time_hot_get(key)
+                return True, answer
+        started = monotonic()
+        try:
+            known, found = self._get_now(key)
+        except BaseException as error:
+            self._failed(GET, 1, started, error)
+            raise
+        if known:
+            durations = self._get_durations
+            durations.append(monotonic() - started)
+            if len(durations) >= FOLD:
+                self._recorder.fold()
+        return known, found
+
+    def submit(self, command: Command, admission: Admission, done: Done) -> None:
+        """Hand a command over that may be carried out, counted into `admission`; call `done` with it when it is done.
+
+        Raises what is wrong with the command, and Overloaded; then `done` is not called. Cancelling is not possible:
+        who does not wait any more ignores `done`.
+        """
+        command.started = started = monotonic()
+        try:
+            if started > command.deadline:
+                raise DeadlineExceeded("the request's time ran out before it was started")
+            command.check(self.limits)
+        except BaseException as error:
+            if command.metric:
+                self._failed(command.metric, command.count, started, error)
+            raise
+        admission.enter(command.size)
+        command.admission = admission
+        command.done = done
+        if not command.metric:
+            self._server.submit(command, self._settled)
+            return
+        self._gathered.append(command)
+        if len(self._gathered) == 1:
+            self._reactor.callLater(0, self._hand_over)
+
+    def health(self) -> str | None:
+        """Why the server cannot serve, or None. Blocks, on the thread of health checks."""
+        started = monotonic()
+        reason = self._backend.health()
+        self._recorder.health_check(monotonic() - started)
+        return reason
+
+    def _hand_over(self) -> None:
+        commands, self._gathered = self._gathered, []
+        self._backend.submit(commands)
+
+    def _settled(self, commands: Sequence[Command]) -> None:
+        now = monotonic()
+        sets = self._set_durations
+        # Each admission is told once.
+        left: dict[Admission, list[int]] = {}
+        for command in commands:
+            left.setdefault(command.admission, []).append(command.size)
+            if command.error is not None:
+                if command.metric:
+                    self._failed(command.metric, command.count, command.started, command.error)
+            elif type(command) is Set:
+                sets.append(now - command.started)
+            elif command.metric:
+                self._recorder.operation(command.metric, command.count, now - command.started, False)
+        if len(sets) >= FOLD:
+            self._recorder.fold()
+        for admission, sizes in left.items():
+            admission.leave(len(sizes), sum(sizes))
+        for command in commands:
+            command.done(command)
+        for told in self._after:
+            told()
+
+    def _time_hot_get(self, key: bytes) -> None:
+        started = monotonic()
+        self._hot(key)
+        self._recorder.operation(GET, 0, monotonic() - started, False, HOT_SAMPLE)
+
+    def _failed(self, metric: str, keys: int, started: float, error: BaseException) -> None:
+        self._recorder.operation(metric, keys, monotonic() - started, True)
+        if isinstance(error, DeadlineExceeded):
+            self._overdue.advance()

@@ -1,0 +1,300 @@
+"""Who asks: what one principal may do, and how much, whatever transport it comes by.
+
+Note [What is known first]: a request is refused by what costs nothing to know. In this order: may who asks ever do this
+(`Session.require`, before there is a body)? Is there anything left of their rate (`charge`)? Is there room for the
+bytes, those of a compressed message once it is expanded (`Session.enter`)? Are there more keys than there may be? Only
+then is it decoded, and `submit` looks at what it asks for: room, rate, rights over each key, limits. A request that is
+read in a pool is charged one operation and its bytes first; one that comes as far as `submit` gets that back
+(`give_back`), since it pays there what it really costs, and one that is refused before does not.
+
+Note [Nothing is told]: rights are checked before anything is read, and a refusal is the same sentence whatever is
+stored. A batch with one key that is not allowed is refused whole, without naming the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from time import monotonic
+from typing import Callable
+from weakref import WeakValueDictionary
+
+from ..commands.command import Command
+from ..commands.configuration import UpdateConfig
+from ..core.admission import Admission
+from ..core.author import Author
+from ..core.errors import KvError, PermissionDenied
+from ..core.records import Found
+from ..security import buckets, policy
+from ..security.audit import ANONYMOUS
+from ..security.buckets import Addresses, Both, Budget, OfAddress, network_of
+from ..security.grants import ADMIN, DELETE, GET, METRICS, SCAN, SET, Principal
+from .door import Done, Door
+
+#: Sessions that are kept; of more the oldest are withdrawn at the next look.
+MAX_SESSIONS = 4096
+
+#: Told who (with the address of somebody anonymous) was refused what, and why. Any thread; must not block or raise.
+Refused = Callable[[str, str, str, KvError], object]
+
+#: Told of each write that was let in: who, what operation, which keys. Must not block or raise.
+Written = Callable[[Principal, str, Collection[bytes]], object]
+
+_SENTENCES = {
+    GET: "the token does not allow reading every key of this request",
+    SET: "the token does not allow writing every key of this request",
+    DELETE: "the token does not allow deleting every key of this request",
+    SCAN: "the token does not allow scanning every key under this prefix",
+}
+_OTHER = "the token does not allow this"
+
+_EVERYTHING = (b"",)
+
+
+class Session:
+    """One principal, as long as the gate says so: the same object for all its connections. Reactor thread; `require`,
+    `charge` and `give_back` on any.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        principal: Principal,
+        admission: Admission,
+        refused: Refused,
+        *,
+        is_known: bool = True,
+        written: Written | None = None,
+        limiter: Budget | None = None,
+        seconds: Callable[[], float] = monotonic,
+        whose: str = "the token",
+    ) -> None:
+        """`admission` is what its requests enter, `limiter` what they are taken from (None: they are not limited).
+
+        Not `is_known` is who shows nothing: only what is public is open to them. `whose` begins the sentence of
+        RateLimited.
+        """
+        self._door = door
+        self.principal = principal
+        self.is_known = is_known
+        self.admission = admission
+        self._refused = refused
+        self._written = written
+        self._limiter = limiter
+        self._seconds = seconds
+        self._whose = whose
+        self._author = Author(principal.name, principal.allows(ADMIN))
+        self._get_prefixes = principal.prefixes(GET)
+        #: Of one that was withdrawn: whether the principal only has to come again.
+        self.is_replaced = False
+        if limiter is None and principal.unrestricted(GET):
+            # One that may read everything, as often as it likes, needs no look.
+            self.get_now = door.get_now  # type: ignore[method-assign]
+
+    @property
+    def name(self) -> str:
+        """What the audit log calls whose it is."""
+        return self.principal.name
+
+    @property
+    def administers(self) -> bool:
+        """Whether it is an administrator's."""
+        return self.is_known and self.principal.allows(ADMIN)
+
+    # Before there is a command.
+
+    def require(self, requirement: str, address: str) -> None:
+        """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
+
+        RateLimited, if it is for what `submit` does not see, and over the principal's rate.
+
+        `address` is where the request comes from, for the audit log.
+        """
+        try:
+            policy.admit(requirement, self.principal if self.is_known else None)
+            if requirement in (METRICS, ADMIN):
+                self._take()
+        except KvError as error:
+            self._refused(self.name, "" if self.is_known else address, requirement, error)
+            raise
+
+    def charge(self, size: int) -> None:
+        """Take one operation from the rate for a request that is about to be read, and its `size` bytes whether they
+        are there or not; raises RateLimited. Without it what is refused for its content would cost nothing.
+        """
+        if self._limiter is not None:
+            self._take_counted()
+            self._limiter.spend(0, size, self._seconds())
+
+    def give_back(self, size: int) -> None:
+        """Undo `charge`: the request was good, and pays what it costs when it is submitted."""
+        if self._limiter is not None:
+            self._limiter.spend(-1, -size, self._seconds())
+
+    def check_rate(self) -> None:
+        """Raise RateLimited if there is nothing left to charge the next request to."""
+        if self._limiter is not None:
+            self._take_counted()
+            self._limiter.spend(-1, 0, self._seconds())
+
+    # The two ways through the door.
+
+    def get_now(self, key: bytes) -> tuple[bool, Found | None]:
+        """See `Door.get_now`. Only what it answers is taken from the rate: else a Get comes next.
+
+        Raises PermissionDenied and RateLimited too.
+        """
+        limiter = self._limiter
+        now = 0.0
+        if limiter is not None:
+            now = self._seconds()
+            self._admit(limiter.take(1, len(key), now))
+        if not key.startswith(self._get_prefixes):
+            raise self._refusal(GET)
+        known, found = self._door.get_now(key)
+        if limiter is not None:
+            if not known:
+                limiter.spend(-1, -len(key), now)
+            elif found is not None:
+                limiter.spend(0, len(found.value), now)
+        return known, found
+
+    def submit(self, command: Command, done: Done) -> None:
+        """Let a command in; `done` is called with it, on the reactor thread, when it is done, and must not raise.
+
+        Raises Overloaded, Unavailable, RateLimited, PermissionDenied and what is wrong with the command; then `done` is
+        not called.
+        """
+        # First: what is refused for want of room has taken nothing from a rate, and is not audited as a write.
+        self.admission.check(command.size)
+        limiter = self._limiter
+        if limiter is not None:
+            # A request counts as one operation at least: an empty batch is work too.
+            self._admit(limiter.take(command.count or 1, command.size, self._seconds()))
+        prefixes = self.principal.prefixes(command.right)
+        if prefixes != _EVERYTHING and not (prefixes and command.permitted(prefixes)):
+            raise self._refusal(command.right)
+        if command.writes and self._written is not None:
+            self._written(self.principal, command.right, command.keys)
+        elif isinstance(command, UpdateConfig):
+            command.author = self._author
+        self._door.submit(command, self.admission, done if limiter is None else self._paying(done))
+
+    def _paying(self, done: Done) -> Done:
+        """`done`, after the result has been taken from the rate."""
+        limiter, seconds = self._limiter, self._seconds
+
+        def paid(command: Command) -> None:
+            if command.answered and limiter is not None:
+                limiter.spend(0, command.answered, seconds())
+            done(command)
+
+        return paid
+
+    def _take_counted(self) -> None:
+        try:
+            self._take()
+        except KvError as error:
+            self._refused(self.name, "", "rate", error)
+            raise
+
+    def _take(self) -> None:
+        """Take one from the rate, for what no command is made of."""
+        if self._limiter is not None:
+            buckets.admit(self._limiter.take(1, 0, self._seconds()), self._whose)
+
+    def _admit(self, wait: float) -> None:
+        if wait:
+            try:
+                buckets.admit(wait, self._whose)
+            except KvError as error:
+                self._refused(self.name, "", "rate", error)
+                raise
+
+    def _refusal(self, operation: str) -> PermissionDenied:
+        error = PermissionDenied(_SENTENCES.get(operation, _OTHER))
+        self._refused(self.name, "", operation, error)
+        return error
+
+
+class Sessions:
+    """Those that are open. Any thread, but `withdraw`.
+
+    Where addresses have rates, a principal has a session for each address that it comes from.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        admission: Callable[[Principal], Admission],
+        addresses: Addresses,
+        refused: Refused,
+        *,
+        written: Written | None = None,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
+        """`admission` gives what the requests of one principal enter."""
+        self._door = door
+        self._admission = admission
+        self._addresses = addresses
+        self._refused = refused
+        self._written = written
+        self._seconds = seconds
+        self._open: dict[tuple[Principal, str], Session] = {}
+        # By the principals' names: one for all sessions, also for those of a token that has other rights now, as long
+        # as there is any, or a request in it.
+        self._admissions: WeakValueDictionary[str, Admission] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        """Those that hold."""
+        return len(self._open)
+
+    def of(self, principal: Principal, address: str) -> Session:
+        """The principal's."""
+        network = network_of(address) if self._addresses.limited else ""
+        found = self._open.get((principal, network))
+        if found is None:
+            # Two threads may both make one; the first is everybody's.
+            admission = self._admissions.setdefault(principal.name, self._admission(principal))
+            made = Session(
+                self._door, principal, admission, self._refused,
+                written=self._written, limiter=self._limiter(principal, network), seconds=self._seconds,
+                whose=self._whose(principal),
+            )  # fmt: skip
+            found = self._open.setdefault((principal, network), made)
+        return found
+
+    def nobody(self, admission: Admission) -> Session:
+        """That of visitors who show nothing."""
+        return Session(self._door, Principal(ANONYMOUS, ()), admission, self._refused, is_known=False)
+
+    def withdraw(self, now: float, *, anew: bool) -> frozenset[Session]:
+        """End those of principals who are nobody any more, and the oldest of too many; `anew`: all.
+
+        `now` is Unix time in seconds.
+        """
+        open_ = tuple(self._open)
+        keys = [key for key in open_ if anew or now >= key[0].valid_until]
+        keys += open_[: max(0, len(open_) - MAX_SESSIONS)]
+        withdrawn = []
+        for key in keys:
+            found = self._open.pop(key, None)
+            if found is not None:
+                found.is_replaced = key[0].is_replaced or now < key[0].valid_until
+                withdrawn.append(found)
+        return frozenset(withdrawn)
+
+    def _limiter(self, principal: Principal, network: str) -> Budget | None:
+        if not self._addresses.limited:
+            return principal.limiter
+        # Administrators have a rate of each address to themselves: others there cannot use it up and keep them out.
+        of_address = OfAddress(self._addresses, f"{network} {ADMIN}" if principal.allows(ADMIN) else network)
+        return of_address if principal.limiter is None else Both(principal.limiter, of_address)
+
+    def _whose(self, principal: Principal) -> str:
+        """Which rates a request may be over, for messages. Those who have others later have other sessions then."""
+        whose = []
+        if principal.limiter is not None:
+            whose.append(f"the token (which may have {principal.limiter.rate})")
+        if self._addresses.limited:
+            whose.append(f"the address (which may have {self._addresses.rate})")
+        return " or ".join(whose)

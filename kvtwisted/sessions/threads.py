@@ -1,0 +1,62 @@
+"""The way to the door for threads that wait, as grpcio's do: their commands go over in batches."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NamedTuple
+
+from twisted.internet.interfaces import IReactorFromThreads
+
+from ..commands.command import Command
+from ..core.errors import DeadlineExceeded
+from ..core.frames import without_frames
+from .session import Session
+
+#: Seconds past a command's own deadline after which it is no longer waited for. Until then whatever carries it out gives
+#: up by itself, and says more exactly why; this is for what is stuck.
+LAST_RESORT = 1.0
+
+
+class _Waiting(NamedTuple):
+    session: Session
+    command: Command
+    done: threading.Event
+
+
+class FromThreads:
+    """Any thread but the reactor's."""
+
+    def __init__(self, reactor: IReactorFromThreads) -> None:
+        self._reactor = reactor
+        self._lock = threading.Lock()
+        self._waiting: list[_Waiting] = []
+
+    def run(self, session: Session, command: Command) -> object:
+        """The result of a command. Blocks until it is there, or the command's deadline is well over; raises KvErrors."""
+        waiting = _Waiting(session, command, threading.Event())
+        with self._lock:
+            self._waiting.append(waiting)
+            first = len(self._waiting) == 1
+        if first:
+            self._reactor.callFromThread(self._submit)
+        if not waiting.done.wait(command.deadline - time.monotonic() + LAST_RESORT):
+            raise DeadlineExceeded("the storage did not answer in the request's time; a write may still be applied")
+        error, command.error = command.error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
+        return command.result
+
+    def _submit(self) -> None:
+        """On the reactor thread."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for session, command, done in waiting:
+            try:
+                session.submit(command, lambda _, done=done: done.set())
+            except Exception as error:
+                command.error = without_frames(error)
+                done.set()
