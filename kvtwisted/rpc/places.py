@@ -80,4 +80,4 @@ def make_places(options: GrpcOptions, threads: int | None = None) -> StreamPlace
 def share_of(admitted: Session) -> str | None:
     """Whose share the streams of this pass are taken from; None when the gate is open, and everybody one principal."""
     is_share = isinstance(admitted.admission, Share)
-    return admitted.principal.name if is_share and admitted.principal is not None else None
+    return admitted.principal.name if is_share and admitted.is_known else None

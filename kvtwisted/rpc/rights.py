@@ -19,7 +19,7 @@ def check(admitted: Session, path: str, address: str) -> None:
     requirement = rpc_requirement(path)
     if requirement == NOBODY and admitted.is_known:
         return  # that there is no such method is no secret to them
-    if path in _PIPELINES and admitted.principal is not None:
+    if path in _PIPELINES and admitted.is_known:
         # Which operations come is not known; one of them must be possible.
         allowed = [operation for operation in PIPELINE.values() if admitted.principal.may_ever(operation)]
         requirement = AUTHENTICATED if allowed else next(iter(PIPELINE.values()))
