@@ -25,6 +25,8 @@ import twisted
 
 from . import __version__
 from .authentication import Authentication
+from .backends.local.backend import LocalBackend
+from .backends.server import ServerCommands
 from .background.memory import INTERVAL as MEMORY_INTERVAL
 from .background.memory import MemoryTask, keep_little_memory
 from .background.performance import NAMESPACE
@@ -35,7 +37,7 @@ from .config.settings import Settings
 from .core.admission import Admission
 from .core.engine import Engine
 from .core.errors import Unavailable
-from .core.operations import Operations
+from .core.limits import Limits
 from .core.spare_inodes import SpareInodes
 from .engines import open_engine
 from .lifecycle import Unwinding, make_folder, warn_of_open_folders
@@ -44,6 +46,7 @@ from .log_writer import LogWriter, LogWriters
 from .logs import LogFiles
 from .metrics import Metrics
 from .rehearsal import Rehearsal
+from .sessions.door import Door
 from .sockets import Sockets
 from .storage import Storage
 from .threaded.administration import THREADS as ADMINISTRATION_THREADS
@@ -51,7 +54,6 @@ from .threaded.administration import Administration, Auditor
 from .threaded.health_checks import THREADS as HEALTH_THREADS
 from .threaded.health_checks import HealthChecks
 from .threaded.pool import defer_to_pool
-from .threaded.work import Work
 from .tls.renewal import LOOK_SECONDS, ListenerCertificates
 from .trails import Trails
 from .transports import Addresses, Behind, Transports
@@ -83,6 +85,7 @@ class Server(Service):
         self._tickers: list[Ticker] = []
         self._transports: Transports | None = None
         self._authentication: Authentication | None = None
+        self._door: Door | None = None
         self._reload_certificates: Callable[[], Deferred[bool]] | None = None
         #: None until started.
         self.addresses: Addresses | None = None
@@ -158,16 +161,18 @@ class Server(Service):
 
         metrics = Metrics(CollectorRegistry())
         with self._by("rocksdb.path", "value.disk_path", "backup.path"):
-            storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.evictions)
+            storage = Storage(engine, lambda: self._settings, metrics, trails.evictions)
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)
-        checks = self._start_checks(storage)
-        work = Work(self._reactor, requests, storage.operations)
-        push("work", work.stop)
+        backend = LocalBackend(self._reactor, requests, storage.store, storage.recovery, storage.health)
+        push("backend", backend.stop)
+        server = ServerCommands(self._reactor, requests, self._config, metrics.config_update)
+        door = self._door = Door(self._reactor, backend, server, metrics, _limits(self._settings))
+        checks = self._start_checks(door)
         defer = partial(defer_to_pool, self._reactor, background)
         authentication = self._authentication = Authentication(
-            self._reactor, lambda: self._settings, storage.operations, admission, trails.audit, defer, metrics.denied,
+            self._reactor, lambda: self._settings, door, admission, trails.audit, defer, metrics.denied,
             writes=trails.writes,
         )  # fmt: skip
         push("gate", authentication.gate.close)
@@ -178,7 +183,8 @@ class Server(Service):
         behind = Behind(
             storage.health,
             checks,
-            work,
+            door,
+            requests,
             administration,
             metrics,
             authentication.gate,
@@ -210,7 +216,7 @@ class Server(Service):
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         transports.watch(metrics)
         metrics.watch("kv_tokens", "Tokens and certificates that are known.", lambda: authentication.tokens)
-        self._watch(metrics, engine, storage.operations, admission, work)
+        self._watch(metrics, engine, storage, door, admission)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
         self._config.audit = trails.operator
         self._config.rehearse = Rehearsal(
@@ -263,9 +269,9 @@ class Server(Service):
             raise Unavailable(f"the threads for {name}: {error} (ulimit -u is their limit)") from None
         return pool
 
-    def _start_checks(self, storage: Storage) -> HealthChecks:
+    def _start_checks(self, door: Door) -> HealthChecks:
         pool = self._start_pool("health", HEALTH_THREADS)
-        checks = HealthChecks(self._reactor, pool, storage.operations.health, self._writers.troubles)
+        checks = HealthChecks(self._reactor, pool, door.health, self._writers.troubles)
         self._unwinding.push("health checks", checks.stop)
         return checks
 
@@ -297,6 +303,8 @@ class Server(Service):
     def _apply(self, new: Settings, storage: Storage) -> None:
         """A change was accepted; called on the thread that made it."""
         storage.apply(new)
+        if self._door is not None:
+            self._door.limits = _limits(new)
         if self._authentication is not None:
             self._authentication.apply(new)
         self._reactor.callFromThread(self._retune)
@@ -311,13 +319,15 @@ class Server(Service):
         self,
         metrics: Metrics,
         engine: Engine,
-        operations: Operations,
+        storage: Storage,
+        door: Door,
         admission: Admission,
-        work: Work,
     ) -> None:
         metrics.watch("kv_in_flight_requests", "Requests being worked on or waiting.", lambda: admission.in_flight)
-        metrics.watch(
-            "kv_pool_queue_depth", "Work of requests that waits for a storage thread.", lambda: work.queue_depth
+        metrics.watch("kv_pool_queue_depth", "Work of requests that waits for a storage thread.", lambda: door.waiting)
+        metrics.count_hot_gets(lambda: door.hot_gets)
+        metrics.watch_total(
+            "kv_cache_hits", "Gets answered from the hot cache.", lambda: storage.store.cache_hits + door.hot_gets
         )
         metrics.watch("kv_in_flight_bytes", "Bytes of those requests.", lambda: admission.bytes)
         metrics.watch_total(
@@ -327,7 +337,7 @@ class Server(Service):
         )
         metrics.watch_total(
             "kv_overdue", "Requests given up since their time had run out when the storage was to begin with them.",
-            lambda: operations.overdue + admission.overdue.value,
+            lambda: door.overdue + admission.overdue.value,
         )  # fmt: skip
         for label, writer in self._writers.all.items():
             self._watch_log(metrics, label, writer)
@@ -354,3 +364,7 @@ class Server(Service):
             "kvtwisted {version} with {engine}, data in {path}",
             version=__version__, engine=engine.version, path=os.path.abspath(self._settings.rocksdb.path),
         )  # fmt: skip
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.limits.max_batch_keys, settings.limits.max_request_bytes)

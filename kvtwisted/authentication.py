@@ -12,8 +12,6 @@ from .background.ticker import Ticker
 from .config.settings import Settings
 from .core.admission import Admission
 from .core.errors import Unavailable
-from .core.operations import Operations
-from .security.access import Written
 from .security.audit import SERVER, Auditing
 from .security.authority import Authority
 from .security.buckets import Addresses, Rate
@@ -21,6 +19,8 @@ from .security.entries import InvalidTokens, TokenEntry
 from .security.gate import ClosedGate, Gate, OpenGate
 from .security.grants import Principal
 from .security.token_file import TokenFile
+from .sessions.door import Door
+from .sessions.session import Written
 
 #: Seconds between two looks at the file, and within which a token that has expired is refused everywhere.
 LOOK_SECONDS = 1.0
@@ -35,7 +35,7 @@ class Authentication:
         self,
         reactor: Any,
         settings: Callable[[], Settings],
-        operations: Operations,
+        door: Door,
         admission: Admission,
         audit: Auditing,
         defer: Callable[..., Deferred[Any]],
@@ -71,15 +71,15 @@ class Authentication:
                 raise Unavailable(f"security.tokens: {error}") from None
         self._retune(now)
         written = self._written if now.security.audit_writes else None
-        self.gate = self._make_gate(operations, admission, written)
+        self.gate = self._make_gate(door, admission, written)
 
-    def _make_gate(self, operations: Operations, admission: Admission, written: Written | None) -> Gate:
+    def _make_gate(self, door: Door, admission: Admission, written: Written | None) -> Gate:
         now = self._settings()
         if self._authority is None and not (now.http.tls_client_ca or now.grpc.tls_client_ca):
-            return OpenGate(operations, admission, self._addresses, written=written, count=self._count)
+            return OpenGate(door, admission, self._addresses, written=written, count=self._count)
         self.is_open = False
         return ClosedGate(
-            operations, admission, self._authority, self._audit,
+            door, admission, self._authority, self._audit,
             addresses=self._addresses, written=written, count=self._count,
         )  # fmt: skip
 

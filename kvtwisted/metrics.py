@@ -18,9 +18,9 @@ from prometheus_client.openmetrics import exposition as open_metrics
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from .commands.command import DELETE, GET, OPERATIONS, SCAN, SET
 from .core.disk import DiskUsage
 from .core.errors import PermissionDenied, RateLimited, Unauthenticated
-from .core.operations import DELETE, GET, OPERATIONS, SCAN, SET
 from .core.resources import Use
 
 #: Of Prometheus's own text format, and of OpenMetrics.

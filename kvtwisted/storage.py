@@ -28,10 +28,9 @@ from .core.expiry import Sweeper
 from .core.health import Health
 from .core.holdings import Folders
 from .core.large_values import OWNER, Collected, ValueFiles, check_owner
-from .core.limits import Limits
-from .core.operations import Configuration, Operations
 from .core.paths import Folder, FolderMonitor
 from .core.recency import Recency
+from .core.recovery import Recovery
 from .core.scrub import Scrub
 from .core.space import GuardedDisk, SpaceGuard, headroom, least_free, spill_threshold
 from .core.spare_inodes import SpareInodes
@@ -58,7 +57,6 @@ class Storage:
         self,
         engine: Engine,
         settings: Callable[[], Settings],
-        configuration: Configuration,
         metrics: Metrics,
         audit: Auditing,
     ) -> None:
@@ -97,11 +95,11 @@ class Storage:
             admit=self._guard.admit,
             admit_file=self._guard.admit_file if self._disks else None,
         )
-        self._store = Store(engine, self._writer, clock, limits=_limits(now), recency=recency)
+        self.store = Store(engine, self._writer, clock, recency=recency)
         self.backups = Backups(
             engine,
             files,
-            self._store.upkeep.identity,
+            self.store.upkeep.identity,
             folder=now.backup.path,
             data=now.rocksdb.path,
             values=now.value.disk_path,
@@ -111,7 +109,8 @@ class Storage:
             self._take_over(files)
             self.backups.tidy()
         self._compare_clocks()
-        self.operations = Operations(self._store, configuration, metrics, self.health)
+        #: Knows whether writes fail, and tries to get over it.
+        self.recovery = Recovery(self.store.upkeep, self.health)
         self._sweeper = Sweeper(engine, self._writer, clock)
         self._scrub = Scrub(engine, self._writer, clock)
         self._evictor = Evictor(
@@ -128,7 +127,7 @@ class Storage:
         self._watch()
 
     def _compare_clocks(self) -> None:
-        ahead = self._store.upkeep.clock_ahead_ms() / 1000
+        ahead = self.store.upkeep.clock_ahead_ms() / 1000
         if ahead > 1:
             _log.warn(
                 "the system's clock is {ahead} s behind the time that the data has reached; ttls go by the latter",
@@ -136,7 +135,7 @@ class Storage:
             )
 
     def _take_over(self, files: ValueFiles) -> None:
-        files.claim(self._store.upkeep.identity(), empty=not self._writer.large_files)
+        files.claim(self.store.upkeep.identity(), empty=not self._writer.large_files)
         files.prepare()
         orphans = self._writer.collect_orphans()
         if orphans.files:
@@ -218,11 +217,10 @@ class Storage:
 
     def apply(self, new: Settings) -> None:
         """Take up changed settings. Any thread; requests that run see either the old ones or the new."""
-        self._store.limits = _limits(new)
         self._writer.resize_cache(new.cache.max_bytes)
         self._writer.durable, was_durable = new.rocksdb.options.sync, self._writer.durable
         if self._writer.durable and not was_durable:
-            self._store.upkeep.mark_anew()
+            self.store.upkeep.mark_anew()
         self._writer.spill_threshold = _spill_threshold(new)
         if self._dated.recording != (new.eviction.policy == OLDEST):
             self._dated.record(new.eviction.policy == OLDEST)
@@ -230,13 +228,13 @@ class Storage:
     def close(self) -> None:
         """Write down what the next run should know. The engine stays open. Raises StorageError."""
         self._writer.files.release()
-        self._store.upkeep.mark_clock()
+        self.store.upkeep.mark_clock()
 
     def check_folders(self, wanted: Settings) -> None:
         """Raise StorageError when the folders of `wanted`, data and large values, do not belong together. Blocks."""
         data, values = os.path.abspath(wanted.rocksdb.path), os.path.abspath(wanted.value.disk_path)
         if data == os.path.abspath(self._settings().rocksdb.path):
-            check_owner(values, self._store.upkeep.identity(), empty=not self._writer.large_files)
+            check_owner(values, self.store.upkeep.identity(), empty=not self._writer.large_files)
         elif not os.path.exists(os.path.join(data, "CURRENT")):
             check_owner(values, "a database that is made at the start", empty=True)
 
@@ -254,7 +252,7 @@ class Storage:
         """The periodic tasks, not yet started."""
         settings, metrics = self._settings, self._metrics
         data = settings().rocksdb.path
-        expiry = ExpiryTask(self._sweeper, self._scrub, self._store, metrics, defer)
+        expiry = ExpiryTask(self._sweeper, self._scrub, self.store, metrics, defer)
         performance = PerformanceTask(metrics, reactor.seconds)
         tickers = [
             Ticker("expiry", reactor, lambda: settings().storage.expiry_interval, expiry.run),
@@ -274,7 +272,7 @@ class Storage:
         space = SpaceTask(self._guard, reactor, eviction.run, defer, self._look_at_disks)
         self._ask_for_room = lambda: reactor.callFromThread(space.relieve)
         sampling = SamplingTask(
-            self.operations,
+            self.recovery,
             metrics,
             lambda: take_sample(self.engine, data, self._writer.files),
             defer,
@@ -291,19 +289,15 @@ class Storage:
 
     def _sync_log(self) -> None:
         # RocksDB recovers from a write that failed for want of space, but not when its log is then told to sync.
-        if not self._settings().storage.wal_sync_interval_ms or self.operations.recovery.writes_fail:
+        if not self._settings().storage.wal_sync_interval_ms or self.recovery.writes_fail:
             return
         try:
             self._writer.sync()
         except StorageError as error:
-            self.operations.recovery.log_failed(error)
+            self.recovery.log_failed(error)
 
     def _watch(self) -> None:
-        store, operations = self._store, self.operations
-        self._metrics.count_hot_gets(lambda: operations.hot_gets)
-        self._metrics.watch_total(
-            "kv_cache_hits", "Gets answered from the hot cache.", lambda: store.cache_hits + operations.hot_gets
-        )
+        store = self.store
         self._metrics.watch_total(
             "kv_cache_misses", "Gets that the hot cache could not answer.", lambda: store.cache_misses
         )
@@ -328,10 +322,6 @@ class Storage:
             lambda: self._scrub.removed,
         )
         self._metrics.watch("kv_cache_bytes", "Bytes of the hot cache's entries.", lambda: self._writer.cache.size)
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(settings.limits.max_batch_keys, settings.limits.max_request_bytes)
 
 
 def _spill_threshold(settings: Settings) -> float:

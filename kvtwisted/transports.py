@@ -9,6 +9,7 @@ from typing import Any, Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
 
 from .background.ticker import Ticker
 from .config.origins import cors_origins
@@ -27,12 +28,11 @@ from .rpc.places import StreamPlaces
 from .rpc.threaded_server import ThreadedGrpcServer
 from .security.connections import Connections
 from .security.gate import Gate
+from .sessions.door import Door
 from .sockets import GRPC, HTTP, Sockets, refused
 from .threaded.administration import Administration
-from .threaded.facade import AsyncOperations
 from .threaded.health_checks import HealthChecks
 from .threaded.pool import defer_to_pool
-from .threaded.work import Work
 from .tls.listening import over_tls
 from .tls.renewal import ListenerCertificates
 
@@ -54,7 +54,9 @@ class Behind(NamedTuple):
 
     health: Health
     checks: HealthChecks
-    work: Work
+    door: Door
+    #: Threads that decode what is large.
+    pool: ThreadPool
     administration: Administration
     metrics: Metrics
     gate: Gate
@@ -220,7 +222,7 @@ class Transports:
         monitored = settings.monitoring.enabled
         return make_site(
             behind.gate,
-            lambda admitted: AsyncOperations(admitted.operations, behind.work, admitted.admission),
+            behind.pool,
             behind.administration,
             behind.checks,
             reactor=self._reactor,
@@ -255,12 +257,12 @@ class Transports:
         gate, health = behind.gate, behind.health
         if settings.grpc.transport == "native":
             native = NativeGrpcServer(
-                self._reactor, gate, behind.work, health, options, **more,
+                self._reactor, gate, behind.door, behind.pool, health, options, **more,
                 connections=behind.connections,
             )  # fmt: skip
             listen = partial(behind.sockets.listen, self._reactor, GRPC)
             return _GrpcServer(partial(native.start, listen), native.stop, native.places, native)
-        threaded = ThreadedGrpcServer(gate, health, options, **more)
+        threaded = ThreadedGrpcServer(self._reactor, gate, health, options, **more)
         reactor = self._reactor
         return _GrpcServer(
             threaded.start,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable, Optional, Protocol
+from typing import Callable, Protocol
 
 from ..commands.command import Command
 from ..core.cache import Entry
@@ -24,9 +24,9 @@ class Backend(Protocol):
     #: What it can do beyond the ten operations.
     capabilities: frozenset[str]
 
-    #: An entry of memory for a key, if there is one, whose `answer` may be given as it is: the quickest of all ways, for
+    #: What memory has for a key, if anything. Its `answer` may be given as it is, which is the quickest of all ways, for
     #: backends that have such a thing. Any thread.
-    hot: Callable[[bytes], Optional[Entry]]
+    hot: Callable[[bytes], Entry | None]
 
     def start(self, settled: Settled) -> None:
         """Take commands from now on, and tell `settled` of those that are done."""

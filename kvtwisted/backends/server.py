@@ -51,8 +51,10 @@ class ServerCommands:
         """In a pool thread."""
         if isinstance(command, UpdateConfig):
             change, author = command.change, command.author
-            update = self._configuration.update_text if isinstance(change, str) else self._configuration.update
-            command.complete(update(change, author))  # type: ignore[operator]  # each is given its own
+            if isinstance(change, str):
+                command.complete(self._configuration.update_text(change, author))
+            else:
+                command.complete(self._configuration.update(change, author))
             self._updated()
         else:
             assert isinstance(command, GetConfig)  # noqa: S101 - there is no other

@@ -15,7 +15,7 @@ from ..core.engine import Engine
 from ..core.errors import StorageError, Unavailable
 from ..core.health import Health
 from ..core.large_values import ValueFiles
-from ..core.operations import Operations
+from ..core.recovery import Recovery
 from ..core.resources import Use, descriptors, threads
 from ..metrics import Metrics, StorageSample
 
@@ -41,7 +41,7 @@ class SamplingTask:
 
     def __init__(
         self,
-        operations: Operations,
+        recovery: Recovery,
         metrics: Metrics,
         sample: Callable[[], StorageSample],
         defer: Callable[[Callable[[], None]], Deferred[None]],
@@ -53,7 +53,7 @@ class SamplingTask:
 
         `interval` gives the seconds between two samples; `seconds` is a monotonic time.
         """
-        self._operations = operations
+        self._recovery = recovery
         self._metrics = metrics
         self._sample = sample
         self._defer = defer
@@ -69,9 +69,9 @@ class SamplingTask:
         return self._defer(self._work)
 
     def _work(self) -> None:
-        failing = self._operations.recovery.writes_fail
+        failing = self._recovery.writes_fail
         try:
-            self._operations.recovery.attempt()
+            self._recovery.attempt()
         except (StorageError, Unavailable) as error:
             # Once for each cause, not at every turn: a full disk may last.
             if self._failure != str(error):

@@ -1,4 +1,4 @@
-"""GetConfig and UpdateConfig: what the server goes by. They are about no key, and the server carries them out itself."""
+"""GetConfig and UpdateConfig: they are about no key, and the server carries them out itself."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class MDelete(WriteCommand):
         return len(self._keys)
 
     @property
-    def keys(self) -> Collection[bytes]:
+    def keys(self) -> Sequence[bytes]:
         """As they were sent."""
         return self._keys
 
@@ -39,7 +39,7 @@ class MDelete(WriteCommand):
 
     def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
         """See `Command.permitted`."""
-        return all([key.startswith(prefixes) for key in self._keys])
+        return all(key.startswith(prefixes) for key in self._keys)
 
     def changes(self, expires_at_ms: int) -> list[Change]:
         """See `WriteCommand.changes`."""

@@ -51,7 +51,7 @@ class MGet(Command):
 
     def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
         """See `Command.permitted`."""
-        return all([key.startswith(prefixes) for key in self._keys])
+        return all(key.startswith(prefixes) for key in self._keys)
 
     def weigh(self, result: Any) -> int:
         """See `Command.weigh`."""

@@ -40,7 +40,7 @@ class MSet(WriteCommand):
 
     def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
         """See `Command.permitted`."""
-        return all([key.startswith(prefixes) for key in self.pairs])
+        return all(key.startswith(prefixes) for key in self.pairs)
 
     def changes(self, expires_at_ms: int) -> list[Change]:
         """See `WriteCommand.changes`."""

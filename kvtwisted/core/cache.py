@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..commands.command import Change
 from .records import Found
-from .write import Change
 
 #: Bytes that an entry costs beside its key and value: two bytes objects, the entry, and its place in the table.
 ENTRY_COST = 320

@@ -17,9 +17,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+from ..commands.command import Change
 from .engine import EXPIRY, Mutation
 from .records import index_key
-from .write import Change
 
 #: Places of the table, a power of two; 8 bytes each, once there is a first ttl.
 SLOTS = 1 << 20

@@ -43,8 +43,9 @@ class PageReader:
         self._clock = clock
 
     def scan(self, command: Scan) -> Page:
-        """The page that `command` asks for. With a limit or a cursor it ends before its time is over, too; without either
-        that is DeadlineExceeded.
+        """The page that `command` asks for. With a limit or a cursor it ends before its time is over, too.
+
+        Without either it raises DeadlineExceeded then.
         """
         prefix, cursor, limit, deadline = command.prefix, command.cursor, command.limit, command.deadline
         start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)

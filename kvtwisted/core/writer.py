@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Callable
 
+from ..commands.command import Change
 from .cache import HotCache
 from .clock import pause
 from .commit_order import CommitOrder
 from .engine import Engine
 from .errors import KvError, LostFolder, Overloaded, StorageError, WriteStalled
 from .large_values import ValueFiles
-from .write import Change, Write
+from .write import Write
 
 _STALL_PAUSE, _LONGEST_STALL_PAUSE = 0.001, 0.05
 

@@ -10,8 +10,8 @@ from twisted.python.failure import Failure
 
 from ..core.errors import KvError
 from ..security.gate import Gate, Visitor, Watcher
-from ..sessions.session import Session
 from ..security.policy import AUTHENTICATED, PUBLIC, route_requirement
+from ..sessions.session import Session
 from . import errors
 from .answers import Answer
 from .handlers import Handler, Received

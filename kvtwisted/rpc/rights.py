@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..core.errors import PermissionDenied
-from ..sessions.session import Session
 from ..security.policy import AUTHENTICATED, NOBODY, PIPELINE, rpc_requirement
+from ..sessions.session import Session
 from . import pipeline
 from .methods import SERVICES
 

@@ -183,8 +183,9 @@ class ClosedGate:
         self._watchers.append(watcher)
 
     def look(self, *, anew: bool = False) -> None:
-        """Withdraw the sessions of tokens that were revoked, changed or have expired; `anew`: all. Reactor thread; every
-        second. Tell of the refusals that had no line in the audit log.
+        """Withdraw the sessions of tokens that were revoked, changed or have expired; `anew`: all.
+
+        Tell of the refusals that had no line in the audit log. Reactor thread; every second.
         """
         self._refusals.tell()
         _tell(self._watchers, self._sessions.withdraw(self._wall(), anew=anew))

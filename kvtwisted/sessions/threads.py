@@ -13,8 +13,8 @@ from ..core.errors import DeadlineExceeded
 from ..core.frames import without_frames
 from .session import Session
 
-#: Seconds past a command's own deadline after which it is no longer waited for. Until then whatever carries it out gives
-#: up by itself, and says more exactly why; this is for what is stuck.
+#: Seconds past a command's own deadline after which it is no longer waited for. Until then whatever carries it out
+#: gives up by itself, and says more exactly why; this is for what is stuck.
 LAST_RESORT = 1.0
 
 
@@ -22,6 +22,10 @@ class _Waiting(NamedTuple):
     session: Session
     command: Command
     done: threading.Event
+
+    def finished(self, command: Command) -> None:
+        """The command is done."""
+        self.done.set()
 
 
 class FromThreads:
@@ -33,7 +37,7 @@ class FromThreads:
         self._waiting: list[_Waiting] = []
 
     def run(self, session: Session, command: Command) -> object:
-        """The result of a command. Blocks until it is there, or the command's deadline is well over; raises KvErrors."""
+        """The result of a command. Blocks until it is there, or its deadline is well over. Raises KvErrors."""
         waiting = _Waiting(session, command, threading.Event())
         with self._lock:
             self._waiting.append(waiting)
@@ -54,9 +58,9 @@ class FromThreads:
         """On the reactor thread."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-        for session, command, done in waiting:
+        for one in waiting:
             try:
-                session.submit(command, lambda _, done=done: done.set())
+                one.session.submit(one.command, one.finished)
             except Exception as error:
-                command.error = without_frames(error)
-                done.set()
+                one.command.error = without_frames(error)
+                one.done.set()

@@ -1,8 +1,8 @@
 """The local backend: what cannot block runs on the reactor thread, writes in groups, the rest in a pool of threads.
 
 Note [Inline or pool]: a hop to a thread and back takes longer than twenty Gets from memory. So the reactor thread reads
-what memory has, and writes what need not wait. Scans, MGets and Gets that need the disk go to the pool; Gets of the same
-turn share a job.
+what memory has, and writes what need not wait. Scans, MGets and Gets that need the disk go to the pool; Gets of the
+same turn share a job.
 
 Note [Large results wait in their threads]: threads make large results quicker than the reactor sends them. So there may
 be only so many that the reactor has not taken yet: the thread that has made one more waits until it has. Then hundreds
@@ -24,10 +24,10 @@ from twisted.python.threadpool import ThreadPool
 from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
+from ...core.cache import Entry
 from ...core.errors import KvError
 from ...core.frames import without_frames
 from ...core.health import Health
-from ...core.records import Found
 from ...core.recovery import Recovery
 from ...core.store import Store
 from ...threaded.pool import defer_to_pool
@@ -48,18 +48,16 @@ class LocalBackend:
 
     capabilities: frozenset[str] = frozenset()
 
-    def __init__(self, reactor: Any, pool: ThreadPool, store: Store, health: Health) -> None:
-        """What blocks runs in `pool`. Nothing is opened, and no thread started, by this."""
+    def __init__(self, reactor: Any, pool: ThreadPool, store: Store, recovery: Recovery, health: Health) -> None:
+        """What blocks runs in `pool`. `recovery` is told of writes that the storage failed."""
         self._reactor = reactor
         self._defer: Callable[..., Deferred[Any]] = partial(defer_to_pool, reactor, pool)
         self._store = store
         self._health = health
-        self.hot = store.hot
+        self.hot: Callable[[bytes], Entry | None] = store.hot
         self.get_now = store.get_now
-        #: Knows whether writes fail, and tries to get over it.
-        self.recovery = Recovery(store.upkeep, health)
         self._settled: Settled = _nobody
-        self._group = GroupCommit(store, self.recovery, self._in_pool)
+        self._group = GroupCommit(store, recovery, self._in_pool)
         # One mark for each job that no thread has taken up yet: appended here, popped there, both atomic.
         self._queued: deque[None] = deque()
         self._slots = Slots(max(1, getattr(pool, "max", 1) // SCANNING_PART))

@@ -80,9 +80,7 @@ class GroupCommit:
 
     def _settle_in_pool(self, commands: Sequence[Command], writes: Sequence[Write]) -> Deferred[None]:
         waiting = self._defer(lambda: self._store.write_all(writes))
-        return waiting.addCallbacks(
-            lambda _: self._tell(commands, writes), self._fail, errbackArgs=(commands,)
-        )
+        return waiting.addCallbacks(lambda _: self._tell(commands, writes), self._fail, errbackArgs=(commands,))
 
     def _go_on(self, _: object) -> None:
         self._busy = False

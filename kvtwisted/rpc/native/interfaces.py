@@ -13,8 +13,8 @@ from typing import Callable
 
 from ...core.errors import KvError
 from ...security.gate import Gate, Visitor
-from ...sessions.session import Session
 from ...security.policy import NOBODY, PUBLIC, rpc_requirement
+from ...sessions.session import Session
 from .. import rights
 from ..errors import CallError, Code, call_error
 from ..methods import SERVICES
@@ -87,6 +87,6 @@ class Interfaces:
 
     def _withdrawn(self, sessions: frozenset[Session]) -> None:
         gone = [
-            (self._entries.pop(withdrawn, {}), _REPLACED if withdrawn.is_replaced else _REVOKED) for withdrawn in passes
+            (self._entries.pop(withdrawn, {}), _REPLACED if withdrawn.is_replaced else _REVOKED) for withdrawn in sessions
         ]
         self._revoke({id(route): error for entry, error in gone for route in entry.values()})
