@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kvtwisted.core.operations import Operations
 from twisted.internet.defer import Deferred
 
 from kvtwisted.authentication import LOOK_SECONDS, Authentication
@@ -14,7 +15,6 @@ from kvtwisted.config.settings import SecuritySettings, Settings
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import Unauthenticated, Unavailable
 from kvtwisted.core.health import Health
-from kvtwisted.core.operations import Operations
 from kvtwisted.security.audit import Audit
 from kvtwisted.security.gate import OpenGate, Pass, Visitor
 from kvtwisted.security.token_file import edit

@@ -7,13 +7,13 @@ import threading
 from typing import Any
 
 import pytest
+from kvtwisted.core.operations import OPERATIONS, Recorder
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from kvtwisted.core.disk import DiskUsage
-from kvtwisted.core.operations import OPERATIONS, Recorder
 from kvtwisted.metrics import BUCKETS, CONTENT_TYPE, OPEN_METRICS, Metrics, StorageSample, Totals
 
 #: Section 8 of the contract.

@@ -70,7 +70,8 @@ class CommitOrder:
         error: KvError | None = None
         self.version += 1
         try:
-            self._engine.write(mutations)
+            if mutations:
+                self._engine.write(mutations)
         except KvError as failure:
             error = without_frames(failure)
         finally:

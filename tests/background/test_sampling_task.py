@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kvtwisted.core.operations import Operations
 from twisted.logger import LogEvent, capturedLogs
 
 from kvtwisted.background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
@@ -13,7 +14,6 @@ from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
 from kvtwisted.core.errors import KvError, StorageError, StorageFull, Unavailable
 from kvtwisted.core.health import Health
 from kvtwisted.core.large_values import ValueFiles
-from kvtwisted.core.operations import Operations
 from kvtwisted.core.resources import Use
 from kvtwisted.metrics import StorageSample
 

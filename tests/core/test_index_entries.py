@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvtwisted.commands.set import Set
 from kvtwisted.core import records
 from kvtwisted.core.engine import EXPIRY, Mutation
 from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled
@@ -63,7 +64,7 @@ def test_a_write_without_a_ttl_leaves_one_entry_for_the_next(storage: Storage) -
 def test_twice_in_one_batch(storage: Storage) -> None:
     """Writes of one key that share a batch: the last one's entry is there, and no other."""
     storage.store.set(b"k", b"v", 5)
-    changes = [storage.store.set_changes(b"k", b"v", ttl) for ttl in (10, 20)]
+    changes = [storage.store.prepare(Set(b"k", b"v", ttl)).changes for ttl in (10, 20)]
     storage.writer.write_all([Write(change) for change in changes])
     assert storage.index() == _current(storage)
     assert len(storage.index()) == 1
@@ -78,7 +79,7 @@ def test_a_write_that_fails(storage: Storage, error: StorageError) -> None:
     storage.store.set(b"k", b"v", 10)
     storage.engine.fail("write", error, 1)
     with pytest.raises((StorageError, Overloaded)):
-        storage.writer.write(storage.store.set_changes(b"k", b"v", 20), deadline=0)
+        storage.writer.write(storage.store.prepare(Set(b"k", b"v", 20)).changes, deadline=0)
     storage.store.set(b"k", b"v", 30)
     assert storage.index() == _current(storage)
     assert len(storage.index()) == 1

@@ -22,7 +22,7 @@ from kvtwisted.core.errors import (
 )
 from kvtwisted.core.limits import Limits
 from kvtwisted.core.records import Found
-from kvtwisted.core.store import Store
+from tests.support.storage import BlockingStore as Store
 
 from ..support.clocks import START_MS
 from ..support.storage import PLENTY, Storage

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvtwisted.commands.scan import Page
 from kvtwisted.core.engine import DATA, ScanUnfinished, ignored
 from kvtwisted.core.errors import DeadlineExceeded
-from kvtwisted.core.pages import Page
 from kvtwisted.core.views import WrittenRange, text_before
 
 from ..support.engines import FaultyEngine, memory_engine

@@ -12,11 +12,11 @@ from kvtwisted.core import records
 from kvtwisted.core.engine import DATA, EXPIRY, FAMILIES, META, Engine
 from kvtwisted.core.limits import Limits
 from kvtwisted.core.options import EngineOptions
-from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 from kvtwisted.engines import open_engine
 from tests.e2e.harness import PATIENCE, engine, environment
 from tests.support.clocks import START_MS, ManualClock
+from tests.support.storage import BlockingStore as Store
 
 from .pages import ROOT, blocks, prose, tables
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from kvtwisted.core.operations import Operations
 
 from kvtwisted.core.engine import DATA, FILES
 from kvtwisted.core.errors import (
@@ -18,7 +19,6 @@ from kvtwisted.core.errors import (
 )
 from kvtwisted.core.health import Health
 from kvtwisted.core.large_values import ValueFiles
-from kvtwisted.core.operations import Operations
 from kvtwisted.core.records import Found
 from tests.support.configuration import FakeConfiguration
 from tests.support.engines import FaultyEngine

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from kvtwisted.core.operations import Configuration, Operations
+from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.work import Work
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
@@ -14,13 +17,10 @@ from twisted.python.threadpool import ThreadPool
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.security.gate import OpenGate
 from kvtwisted.threaded.administration import Administration
-from kvtwisted.threaded.facade import AsyncOperations
 from kvtwisted.threaded.health_checks import HealthChecks
-from kvtwisted.threaded.work import Work
 from kvtwisted.tls.listening import over_tls
 from kvtwisted.tls.renewal import Certificates
 

@@ -9,6 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Callable, ClassVar, NamedTuple
 
+from kvtwisted.core.operations import Configuration, Operations
+from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.work import Work
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock as FakeClock
 from twisted.internet.testing import StringTransportWithDisconnection
@@ -17,15 +20,12 @@ from twisted.python.failure import Failure
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.operations import Configuration, Operations
 from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.security.connections import Connections
 from kvtwisted.security.gate import Gate, OpenGate
 from kvtwisted.threaded.administration import Administration
-from kvtwisted.threaded.facade import AsyncOperations
 from kvtwisted.threaded.health_checks import HealthChecks
-from kvtwisted.threaded.work import Work
 
 from ..support.administration import FakeTasks
 from ..support.configuration import FakeConfiguration

@@ -7,9 +7,9 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from kvtwisted.core.operations import Operations
 
 from kvtwisted.core.admission import Admission
-from kvtwisted.core.operations import Operations
 from kvtwisted.http.deadlines import ByteLimits
 from kvtwisted.security.audit import Audit
 from kvtwisted.security.authority import Authority

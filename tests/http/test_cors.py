@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from kvtwisted.core.operations import Operations
 from twisted.web.http_headers import Headers
 
 from kvtwisted.core.admission import Admission
-from kvtwisted.core.operations import Operations
 from kvtwisted.http.cors import MAX_AGE, VARY, Cors
 from kvtwisted.http.deadlines import LOOK_SECONDS, ByteLimits, Patience
 from kvtwisted.http.hosts import Hosts

@@ -6,10 +6,10 @@ import json
 from typing import Any, Callable
 
 import pytest
+from kvtwisted.core.operations import Operations
 
 from kvtwisted.core import strict_json
 from kvtwisted.core.admission import Admission
-from kvtwisted.core.operations import Operations
 from kvtwisted.http import bodies, large_bodies
 from kvtwisted.security import tokens
 from kvtwisted.security.audit import Audit

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jsonschema
 import pytest
+from kvtwisted.core.operations import Operations
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from kvtwisted.core import limits
@@ -19,7 +20,6 @@ from kvtwisted.core.errors import (
     StorageError,
     StorageFull,
 )
-from kvtwisted.core.operations import Operations
 from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import urls
 from kvtwisted.http.admin import AdminHandlers

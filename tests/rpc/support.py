@@ -11,14 +11,14 @@ from typing import Any, Callable
 
 import grpc
 from google.protobuf.message import Message
+from kvtwisted.core.operations import Operations
+from kvtwisted.threaded.work import Work
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.operations import Operations
-from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 from kvtwisted.rpc.generated import keyvalue_pb2
 from kvtwisted.rpc.messages import message_limit
@@ -29,13 +29,13 @@ from kvtwisted.security.certificates import CertificateFiles
 from kvtwisted.security.connections import Connections
 from kvtwisted.security.gate import Gate, OpenGate
 from kvtwisted.threaded.health_checks import HealthChecks
-from kvtwisted.threaded.work import Work
 from kvtwisted.tls.renewal import Certificates
 from tests.support.clocks import ManualClock
 from tests.support.configuration import FakeConfiguration
 from tests.support.engines import memory_engine
 from tests.support.reactors import background_reactor, on
 from tests.support.recorders import CountingRecorder
+from tests.support.storage import BlockingStore as Store
 
 #: Seconds after which something that should have happened has not.
 PATIENCE = 30.0

@@ -12,9 +12,9 @@ import pytest
 from google.protobuf.message import Message
 from grpc import StatusCode
 from hyperframe.frame import DataFrame
+from kvtwisted.core.operations import Operations
 
 from kvtwisted.core.admission import Admission
-from kvtwisted.core.operations import Operations
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.methods import METHODS, SERVICES
 from kvtwisted.rpc.native.server import NativeGrpcServer

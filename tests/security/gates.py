@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Callable
 
 from kvtwisted.core.admission import Admission
-from kvtwisted.core.health import Health
-from kvtwisted.core.operations import Operations
 from kvtwisted.security.audit import Audit
 from kvtwisted.security.authority import Authority
 from kvtwisted.security.buckets import Addresses
 from kvtwisted.security.entries import TokenEntry
 from kvtwisted.security.gate import ClosedGate, Visitor
-from kvtwisted.security.passes import Pass
+from kvtwisted.sessions.session import Session
 from tests.support.configuration import FakeConfiguration
-from tests.support.recorders import CountingRecorder
-from tests.support.storage import Storage
+from tests.support.doors import Blocking, Doorway
 
 from .support import PEER, ManualTime
 
@@ -27,8 +24,9 @@ class Fixture:
     def __init__(
         self, *entries: TokenEntry, tokens: bool = True, failed_logins: int = 0, addresses: Addresses | None = None
     ) -> None:
-        configuration = FakeConfiguration({"http": {"port": 1}})
-        self.operations = Operations(Storage().store, configuration, CountingRecorder(), Health())
+        self.doorway = Doorway(configuration=FakeConfiguration({"http": {"port": 1}}))
+        self.door = self.doorway.door
+        self.calls: Callable[[Session], Blocking] = self.doorway.blocking
         self.admission = Admission(8, 800)
         self.wall, self.seconds = ManualTime(), ManualTime()
         self.authority = (
@@ -39,7 +37,7 @@ class Fixture:
         self.lines: list[bytes] = []
         self.counted: list[str] = []
         self.gate = ClosedGate(
-            self.operations,
+            self.door,
             self.admission,
             self.authority,
             Audit(self.lines.append),
@@ -48,7 +46,7 @@ class Fixture:
             wall=self.wall,
             seconds=self.seconds,
         )
-        self.withdrawn: list[frozenset[Pass]] = []
+        self.withdrawn: list[frozenset[Session]] = []
         self.gate.watch(self.withdrawn.append)
 
     def told(self) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from kvtwisted.security.authority import NOT_VALID
 from kvtwisted.security.entries import TokenEntry
 from kvtwisted.security.gate import OpenGate
 from kvtwisted.security.grants import Grant
-from kvtwisted.security.passes import Pass
 from kvtwisted.security.policy import AUTHENTICATED, NO_TOKEN, PUBLIC
+from kvtwisted.sessions.session import Session
 
 from .gates import Fixture, visitor
 from .support import EVERYTHING, PEER, grant, made
@@ -26,11 +26,11 @@ def certified(token_id: str, name: str, *grants: Grant) -> TokenEntry:
 
 def test_an_open_gate_lets_everybody_do_everything() -> None:
     """Whatever they show, and always with the same pass."""
-    operations = Fixture().operations
-    gate = OpenGate(operations, Admission(8))
+    door = Fixture().door
+    gate = OpenGate(door, Admission(8))
     admitted = gate.admit(visitor())
     assert admitted.is_known
-    assert admitted.operations.get_now == operations.get_now
+    assert admitted.get_now == door.get_now
     assert gate.admit(visitor(b"nonsense")) is gate.find(visitor(certificate="ann")) is admitted
     for requirement in ("get", "admin", AUTHENTICATED, PUBLIC):
         admitted.require(requirement, PEER)
@@ -46,8 +46,8 @@ def test_a_token_gives_its_pass() -> None:
     assert admitted.principal is not None
     assert admitted.principal.name == "a"
     admitted.require("get", PEER)
-    assert admitted.operations.get(b"x/1") is None
-    for refused in (lambda: admitted.require("set", PEER), lambda: admitted.operations.get(b"y")):
+    assert world.calls(admitted).get(b"x/1") is None
+    for refused in (lambda: admitted.require("set", PEER), lambda: world.calls(admitted).get(b"y")):
         with pytest.raises(PermissionDenied):
             refused()
     assert world.counted == ["permission_denied"] * 2
@@ -69,7 +69,7 @@ def test_nobody_has_what_is_public_alone() -> None:
             nobody.require(requirement, PEER)
         assert str(refused.value) == NO_TOKEN
     with pytest.raises(PermissionDenied):
-        nobody.operations.get(b"k")
+        world.calls(nobody).get(b"k")
     assert world.counted == ["unauthenticated"] * 3 + ["permission_denied"]
     assert world.told()[0] == {"event": "denied", "who": ANONYMOUS, "operation": "get", "address": PEER}
 
@@ -114,12 +114,12 @@ def test_a_certificate_that_is_listed() -> None:
     assert old.principal is not None
     assert old.principal.name == "ann"
     with pytest.raises(PermissionDenied):
-        old.operations.get(b"y")
+        world.calls(old).get(b"y")
     assert world.authority is not None
     world.authority.replace([certified("ann", "ann.example", grant("get", b"y"))])
     new = world.gate.admit(ann)
     assert new is not old
-    assert new.operations.get(b"y") is None
+    assert world.calls(new).get(b"y") is None
     world.gate.look()
     assert world.withdrawn == [frozenset([old])]
     # The name goes to another entry.
@@ -171,7 +171,7 @@ def test_certificates_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> No
     for number in range(1, 50):
         world.gate.admit(visitor(certificate=str(number)))
     world.gate.look()
-    assert len(world.gate._passes) == len(world.gate._certified) == 3
+    assert len(world.gate._sessions) == len(world.gate._certified) == 3
     assert first in world.withdrawn[0]
     again = world.gate.admit(visitor(certificate="0"))
     assert again is not first
@@ -184,7 +184,7 @@ def test_refusals_cannot_flood_the_audit_log() -> None:
     world = Fixture(entry)
     nobody = world.gate.admit(visitor())
 
-    def refuse(admitted: Pass, address: str) -> None:
+    def refuse(admitted: Session, address: str) -> None:
         with pytest.raises((Unauthenticated, PermissionDenied)):
             admitted.require("set", address)
 

@@ -12,7 +12,6 @@ from twisted.python.threadpool import ThreadPool
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import PermissionDenied, Unauthenticated
 from kvtwisted.core.health import Health
-from kvtwisted.core.operations import Operations
 from kvtwisted.http.routes import make_routes
 from kvtwisted.rpc import pipeline
 from kvtwisted.rpc.native.server import NativeGrpcServer
@@ -21,27 +20,24 @@ from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security import policy
 from kvtwisted.security.gate import OpenGate, Visitor
 from kvtwisted.security.grants import OPERATIONS, Principal
+from kvtwisted.sessions.door import Door
 from kvtwisted.threaded.health_checks import HealthChecks
-from kvtwisted.threaded.work import Work
 
 from ..docs.pages import ROOT, tables
-from ..support.configuration import FakeConfiguration
-from ..support.recorders import CountingRecorder
-from ..support.storage import Storage
+from ..support.doors import Doorway
 from .support import grant
 
 
 @pytest.fixture
-def parts() -> tuple[Operations, OpenGate, Health, dict[str, Any]]:
+def parts() -> tuple[Door, OpenGate, Health, dict[str, Any]]:
     """What both gRPC servers are made of."""
-    health = Health()
-    operations = Operations(Storage().store, FakeConfiguration({}), CountingRecorder(), health)
-    checks = HealthChecks(reactor, ThreadPool(0, 1), operations.health)
+    doorway = Doorway()
+    checks = HealthChecks(reactor, ThreadPool(0, 1), doorway.door.health)
     limits = {
         "max_response_bytes": lambda: 1 << 22, "request_timeout": lambda: 30.0, "max_batch_keys": lambda: 10_000,
         "checks": checks,
     }  # fmt: skip
-    return operations, OpenGate(operations, Admission(10)), health, limits
+    return doorway.door, OpenGate(doorway.door, Admission(10)), doorway.health, limits
 
 
 OPTIONS = GrpcOptions(host="127.0.0.1", port=0, threads=2, max_in_flight=10, max_request_bytes=1 << 23)
@@ -49,16 +45,15 @@ OPTIONS = GrpcOptions(host="127.0.0.1", port=0, threads=2, max_in_flight=10, max
 
 def test_every_rpc_of_the_native_server(parts: Any) -> None:
     """All paths that it routes, and no other."""
-    operations, gate, health, limits = parts
-    work = Work(reactor, ThreadPool(0, 1), operations)
-    server = NativeGrpcServer(reactor, gate, work, health, OPTIONS, **limits)
+    door, gate, health, limits = parts
+    server = NativeGrpcServer(reactor, gate, door, ThreadPool(0, 1), health, OPTIONS, **limits)
     assert {path.decode() for path in server.enter(Visitor(""), b"")} == policy.RPCS.keys()
 
 
 def test_every_rpc_of_the_threaded_server(parts: Any) -> None:
     """The same."""
     _, gate, health, limits = parts
-    server = ThreadedGrpcServer(gate, health, OPTIONS, **limits)
+    server = ThreadedGrpcServer(reactor, gate, health, OPTIONS, **limits)
     server.start()
     try:
         running: Any = server._running

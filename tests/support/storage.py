@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from kvtwisted.commands.command import Command, WriteCommand
+from kvtwisted.commands.delete import Delete
+from kvtwisted.commands.get import Get
+from kvtwisted.commands.mdelete import MDelete
+from kvtwisted.commands.mget import MGet
+from kvtwisted.commands.mset import MSet
+from kvtwisted.commands.scan import Page, Scan
+from kvtwisted.commands.set import Set
 from kvtwisted.core import expiry, records
 from kvtwisted.core.cache import HotCache
 from kvtwisted.core.engine import DATA, EXPIRY
@@ -11,6 +21,7 @@ from kvtwisted.core.expiry import Sweeper
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.limits import Limits
 from kvtwisted.core.recency import Recency
+from kvtwisted.core.records import Found
 from kvtwisted.core.scrub import Scrub
 from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
@@ -20,6 +31,55 @@ from .engines import FaultyEngine, memory_engine
 
 #: A budget that no test's answer exceeds.
 PLENTY = 1 << 30
+
+
+class BlockingStore(Store):
+    """A store whose commands are carried out at once, on the thread that asks; what is wrong is raised."""
+
+    def __init__(self, *args: Any, limits: Limits | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.limits = limits or Limits()
+
+    def run(self, command: Command) -> Any:
+        """The result."""
+        command.check(self.limits)
+        if isinstance(command, WriteCommand):
+            write = self.prepare(command)
+            self.write_all([write])
+            write.check()
+            return None
+        return self.read(command)
+
+    def set(self, key: bytes, value: bytes, ttl: int = 0, deadline: float = math.inf) -> None:
+        """See `Set`."""
+        self.run(Set(key, value, ttl, deadline))
+
+    def get(self, key: bytes) -> Found | None:
+        """See `Get`."""
+        found: Found | None = self.run(Get(key))
+        return found
+
+    def delete(self, key: bytes, *, deadline: float = math.inf) -> None:
+        """See `Delete`."""
+        self.run(Delete(key, deadline))
+
+    def mset(self, pairs: Mapping[bytes, bytes], ttl: int = 0, *, deadline: float = math.inf) -> None:
+        """See `MSet`."""
+        self.run(MSet(pairs, ttl, deadline))
+
+    def mget(self, keys: Sequence[bytes], *, budget: int) -> dict[bytes, bytes]:
+        """See `MGet`."""
+        found: dict[bytes, bytes] = self.run(MGet(keys, budget=budget))
+        return found
+
+    def mdelete(self, keys: Sequence[bytes], *, deadline: float = math.inf) -> None:
+        """See `MDelete`."""
+        self.run(MDelete(keys, deadline))
+
+    def scan(self, prefix: bytes, **options: Any) -> Page:
+        """See `Scan`."""
+        page: Page = self.run(Scan(prefix, **options))
+        return page
 
 
 class Storage:
@@ -54,7 +114,7 @@ class Storage:
             self.engine, self.cache, self._files, durable=self._durable, spill_threshold=self._spill_threshold
         )
         self.recency = Recency()
-        self.store = Store(self.engine, self.writer, self.clock, limits=self._limits, recency=self.recency)
+        self.store = BlockingStore(self.engine, self.writer, self.clock, limits=self._limits, recency=self.recency)
         self.restart_sweeper()
 
     def restart_sweeper(self) -> None:

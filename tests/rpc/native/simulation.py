@@ -10,13 +10,13 @@ from types import FrameType
 from typing import Any
 
 from hpack import Encoder
+from kvtwisted.core.operations import Operations
+from kvtwisted.threaded.work import Work
 from twisted.logger import LogLevel
 
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.operations import Operations
-from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 from kvtwisted.rpc.native.connection import Connection
 from kvtwisted.rpc.native.lifetime import LAST_CALLS_SECONDS
@@ -24,11 +24,11 @@ from kvtwisted.rpc.native.server import LOOK_SECONDS, NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.security.gate import OpenGate
 from kvtwisted.threaded.health_checks import HealthChecks
-from kvtwisted.threaded.work import Work
 from tests.support.clocks import ManualClock
 from tests.support.configuration import FakeConfiguration
 from tests.support.engines import memory_engine
 from tests.support.recorders import CountingRecorder
+from tests.support.storage import BlockingStore as Store
 from tests.support.transports import ManualReactor, ManualTransport, cut
 
 from ..support import logged

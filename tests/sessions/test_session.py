@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from typing import Any, Callable
 
@@ -11,20 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvtwisted.core.errors import InvalidKey, PermissionDenied, RateLimited
-from kvtwisted.core.health import Health
-from kvtwisted.core.operations import Operations
-from kvtwisted.core.service import Service
-from kvtwisted.security.access import METHODS, Access
 from kvtwisted.security.buckets import Limiter, Rate
 from kvtwisted.security.grants import ADMIN, METRICS, OPERATIONS, Grant, Principal
 
-from ..support.configuration import FakeConfiguration
-from ..support.recorders import CountingRecorder
+from ..security.support import EVERYTHING, ManualTime, grant
+from ..support.doors import Blocking, Doorway
 from ..support.storage import PLENTY, Storage
-from .support import EVERYTHING, ManualTime, grant
-
-#: What is done for many requests at once, or tells of the server: no principal's business.
-NOT_FOR_PRINCIPALS = {"health", "hot_gets", "overdue", "recovery", "needs_files", "settle", "settle_now"}
 
 #: One call of each method, by the key or prefix that it is about.
 CALLS: dict[str, Callable[[Any, bytes], Any]] = {
@@ -32,72 +23,43 @@ CALLS: dict[str, Callable[[Any, bytes], Any]] = {
     "get_now": lambda access, key: access.get_now(key),
     "mget": lambda access, key: access.mget([key], budget=PLENTY),
     "set": lambda access, key: access.set(key, b"v"),
-    "begin_set": lambda access, key: access.begin_set(key, b"v"),
     "mset": lambda access, key: access.mset({key: b"v"}),
-    "begin_mset": lambda access, key: access.begin_mset({key: b"v"}),
     "delete": lambda access, key: access.delete(key),
-    "begin_delete": lambda access, key: access.begin_delete(key),
     "mdelete": lambda access, key: access.mdelete([key]),
-    "begin_mdelete": lambda access, key: access.begin_mdelete([key]),
     "scan": lambda access, key: access.scan(key, budget=PLENTY),
 }
 #: The same for those that are about no key, with what they require.
 KEYLESS_CALLS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "get_config": ("config_read", lambda access: access.get_config()),
     "update_config": ("config_write", lambda access: access.update_config({"a": 2})),
-    "update_config_text": ("config_write", lambda access: access.update_config_text('{"a": 2}')),
+    "update_config as text": ("config_write", lambda access: access.update_config('{"a": 2}')),
 }
+#: Which right each takes.
+METHODS = {
+    "get": "get", "get_now": "get", "mget": "get", "set": "set", "mset": "set", "delete": "delete", "mdelete": "delete",
+    "scan": "scan",
+}  # fmt: skip
 
 
-class Scene:
-    """Operations over a store in memory, with three keys."""
+class Scene(Doorway):
+    """A door over a store in memory, with three keys."""
 
     def __init__(self) -> None:
-        self.storage = Storage(cache_bytes=1 << 20)
-        self.recorder = CountingRecorder()
-        self.configuration = FakeConfiguration({"a": 1})
-        self.operations = Operations(self.storage.store, self.configuration, self.recorder, Health())
+        super().__init__(Storage(cache_bytes=1 << 20))
+        self.operations = self.blocking()
         for key in (b"a/1", b"ab", b"b/1"):
             self.operations.set(key, b"old")
         self.recorder.operations.clear()
 
-    def access(self, *grants: Grant, **options: Any) -> Access:
+    def access(self, *grants: Grant, **options: Any) -> Blocking:
         """For a principal with these grants."""
-        return Access(self.operations, Principal("p", grants), **options)
+        return self.blocking(self.make_session(*grants, **options))
 
 
 @pytest.fixture
 def scene() -> Scene:
     """A new one."""
     return Scene()
-
-
-def public(of: type) -> set[str]:
-    """Names of methods and properties."""
-    return {name for name in dir(of) if not name.startswith("_")}
-
-
-def test_every_method_of_operations_is_decided() -> None:
-    """It is offered with a check, or it is known not to be for principals. A new one fails here."""
-    members = public(Operations) | {"recovery"}
-    assert public(Access) - {"require"} == members - NOT_FOR_PRINCIPALS
-    assert public(Service) == members - NOT_FOR_PRINCIPALS
-    assert METHODS.keys() | KEYLESS_CALLS.keys() == public(Service)
-    assert CALLS.keys() == METHODS.keys()
-
-
-@pytest.mark.parametrize("name", sorted(public(Service)))
-def test_signatures_are_those_of_operations(name: str) -> None:
-    """So that either may stand where the other does. Who changes the configuration is for Access to say."""
-    ours, theirs = [inspect.signature(getattr(owner, name)).parameters for owner in (Access, Operations)]
-    assert list(ours.values()) == [parameter for parameter in theirs.values() if parameter.name != "author"]
-
-
-@pytest.mark.parametrize("name", sorted(NOT_FOR_PRINCIPALS))
-def test_what_is_not_listed_is_not_there(scene: Scene, name: str) -> None:
-    """Not even for whoever may do everything."""
-    with pytest.raises(AttributeError):
-        getattr(scene.access(EVERYTHING), name)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -155,9 +117,7 @@ def test_a_batch_with_one_forbidden_key(scene: Scene) -> None:
     before = scene.storage.data()
     for call in (
         lambda: access.mset({b"a/1": b"new", b"secret-key": b"x", b"ab": b"new"}),
-        lambda: access.begin_mset({b"a/1": b"new", b"secret-key": b"x"}),
         lambda: access.mdelete([b"a/1", b"secret-key"]),
-        lambda: access.begin_mdelete([b"secret-key", b"a/1"]),
         lambda: access.mget([b"a/1", b"secret-key"], budget=PLENTY),
     ):
         with pytest.raises(PermissionDenied) as refused:
@@ -201,8 +161,7 @@ def test_arguments_are_passed_on(scene: Scene) -> None:
     found = access.get(b"a", deadline=1e18)
     assert found is not None
     assert (found.value, found.ttl) == (b"1", 5)
-    pending = access.begin_mset({b"a2": b"2"}, 7, deadline=1e18)
-    assert scene.operations.settle_now([pending])
+    access.mset({b"a2": b"2"}, 7, deadline=1e18)
     assert access.get_now(b"a2")[1] == (b"2", 7)
     page = access.scan(b"a", cursor=b"a", limit=1, keys_only=True, budget=PLENTY, deadline=1e18)
     assert (page.items, page.next_cursor) == ([(b"a/1", b"")], b"a/1")
@@ -231,26 +190,23 @@ def test_batches_are_allowed_key_by_key(prefixes: list[bytes], keys: list[bytes]
 
 
 def test_full_rights_cost_nothing(scene: Scene) -> None:
-    """What needs no check is the method of Operations itself."""
-    access = scene.access(grant("get,set"), grant("delete", b"a"))
-    for name in ("get", "get_now", "mget", "set", "begin_set", "mset", "begin_mset"):
-        assert getattr(access, name) == getattr(scene.operations, name)
-    for name in ("delete", "mdelete", "scan", "get_config"):
-        assert getattr(access, name) != getattr(scene.operations, name)
+    """A Get that needs no check goes through the door at once."""
+    assert scene.access(grant("get")).session.get_now == scene.door.get_now
+    assert scene.access(grant("get", b"a")).session.get_now != scene.door.get_now
 
 
 def test_require(scene: Scene) -> None:
     """For what is no operation of the store."""
-    access = scene.access(grant("metrics"))
-    access.require(METRICS)
+    session = scene.make_session(grant("metrics"))
+    session.require(METRICS, "")
     with pytest.raises(PermissionDenied):
-        access.require(ADMIN)
+        session.require(ADMIN, "")
 
 
 def test_refusals_are_told(scene: Scene) -> None:
     """Each once, with who and what, so that it can be written down."""
     told: list[tuple[str, str]] = []
-    access = scene.access(grant("set", b"a"), denied=lambda who, what: told.append((who.name, what)))
+    access = scene.access(grant("set", b"a"), refused=lambda who, address, what, error: told.append((who, what)))
     for call in (lambda: access.get(b"a"), lambda: access.mset({b"b": b"", b"c": b""}), access.get_config):
         with pytest.raises(PermissionDenied):
             call()
@@ -264,7 +220,7 @@ class Limited:
     def __init__(self, scene: Scene, rate: Rate, *grants: Grant) -> None:
         self.time = ManualTime()
         principal = Principal("p", grants or (EVERYTHING,), limiter=Limiter(rate))
-        self.access = Access(scene.operations, principal, seconds=self.time)
+        self.access = scene.access(principal=principal, limiter=principal.limiter, seconds=self.time)
 
 
 @pytest.mark.parametrize("name", [*CALLS, *KEYLESS_CALLS])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.group_commit import INLINE_KEYS
 from twisted.internet.defer import Deferred
 
 from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled
 from kvtwisted.core.records import Found
-from kvtwisted.threaded.facade import AsyncOperations
-from kvtwisted.threaded.group_commit import INLINE_KEYS
 
 from .test_facade import Scene, _outcome
 

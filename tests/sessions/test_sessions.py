@@ -1,4 +1,4 @@
-"""Passes: one for each principal, with its rate and its share, until it holds no longer."""
+"""Sessions: one for each principal, with its rate and its share, until it holds no longer."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from kvtwisted.security import gate as gates
 from kvtwisted.security.buckets import Addresses, Rate
 from kvtwisted.security.entries import OwnRate
 from kvtwisted.security.gate import OpenGate
-from kvtwisted.security.passes import Pass
+from kvtwisted.sessions.session import Session
 
-from .gates import Fixture, visitor
-from .support import PEER, grant, made
+from ..security.gates import Fixture, visitor
+from ..security.support import PEER, grant, made
 
 
 def test_what_is_over_a_rate_is_counted() -> None:
     """By the principal's own limiter, on any of its operations."""
     shown, entry = made("a", rate=OwnRate(1, 0))
     world = Fixture(entry)
-    operations = world.gate.admit(visitor(shown)).operations
+    operations = world.calls(world.gate.admit(visitor(shown)))
     operations.get(b"k")
     admitted = world.gate.admit(visitor(shown))
     for attempt in (
@@ -43,7 +43,7 @@ def test_what_is_over_a_rate_is_counted() -> None:
         operations.get(b"k")
 
 
-def test_a_revoked_pass_is_withdrawn_once() -> None:
+def test_a_revoked_session_is_withdrawn_once() -> None:
     """The watchers hear of it at the next look, and of nothing else."""
     (a, entry_a), (b, entry_b) = made("a"), made("b")
     world = Fixture(entry_a, entry_b)
@@ -62,7 +62,7 @@ def test_a_revoked_pass_is_withdrawn_once() -> None:
     assert world.gate.admit(visitor(b)) is stays
 
 
-def test_a_pass_expires() -> None:
+def test_a_session_expires() -> None:
     """At its time, to the second; not a moment before."""
     shown, entry = made("a", not_after=2000)
     world = Fixture(entry)
@@ -76,14 +76,14 @@ def test_a_pass_expires() -> None:
     assert world.withdrawn == [frozenset([admitted])]
 
 
-def test_many_threads_get_the_same_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_threads_get_the_same_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of certificates that come for the first time, while others are forgotten and the gate looks."""
     monkeypatch.setattr(gates, "_MAX_CERTIFIED", 64)
     world = Fixture(tokens=False)
     start, failures = threading.Barrier(5), []
-    found: list[list[Pass]] = [[], [], [], []]
+    found: list[list[Session]] = [[], [], [], []]
 
-    def enter(mine: list[Pass]) -> None:
+    def enter(mine: list[Session]) -> None:
         try:
             start.wait()
             for number in range(64):
@@ -101,12 +101,12 @@ def test_many_threads_get_the_same_pass(monkeypatch: pytest.MonkeyPatch) -> None
         world.gate.look()
     assert failures == []
     world.gate.look()
-    assert len(world.gate._passes) <= 64
+    assert len(world.gate._sessions) <= 64
     assert all(len(mine) == 64 for mine in found)
 
 
 def test_a_principal_that_was_revoked_meanwhile_is_let_go() -> None:
-    """A thread that found it before it was revoked may remember its pass afterwards, until the next look."""
+    """A thread that found it before it was revoked may remember its session afterwards, until the next look."""
     shown, entry = made("a")
     world = Fixture(entry)
     late = world.gate.admit(visitor(shown)).principal
@@ -114,14 +114,14 @@ def test_a_principal_that_was_revoked_meanwhile_is_let_go() -> None:
     assert world.authority is not None
     world.authority.replace([])
     world.gate.look()
-    world.gate._passes.of(late, PEER)
+    world.gate._sessions.of(late, PEER)
     world.gate.look()
     assert len(world.withdrawn) == 2
-    assert len(world.gate._passes) == 0
+    assert len(world.gate._sessions) == 0
 
 
 def test_other_rates_do_not_change_who_is_who() -> None:
-    """A token that follows the server's rate gets a new pass, the old one is withdrawn."""
+    """A token that follows the server's rate gets a new session, the old one is withdrawn."""
     shown, entry = made("a")
     world = Fixture(entry)
     old = world.gate.admit(visitor(shown))
@@ -130,7 +130,7 @@ def test_other_rates_do_not_change_who_is_who() -> None:
     world.gate.look()
     assert world.withdrawn == [frozenset([old])]
     assert old.is_replaced
-    new = world.gate.admit(visitor(shown)).operations
+    new = world.calls(world.gate.admit(visitor(shown)))
     new.get(b"k")
     with pytest.raises(RateLimited):
         new.get(b"k")
@@ -155,10 +155,10 @@ def test_administrators_have_the_rate_of_an_address_to_themselves() -> None:
     """Others at their address cannot use it up; they share it with each other, and it holds for them too."""
     (root, entry_root), (a, entry_a), (b, entry_b) = made("root"), made("a", grant("get")), made("b", grant("get"))
     world = Fixture(entry_root, entry_a, entry_b, addresses=Addresses(Rate(1, 0)))
-    world.gate.admit(visitor(a)).operations.get(b"k")
+    world.calls(world.gate.admit(visitor(a))).get(b"k")
     administrator = world.gate.admit(visitor(root))
     with pytest.raises(RateLimited):
-        world.gate.admit(visitor(b)).operations.get(b"k")
+        world.calls(world.gate.admit(visitor(b))).get(b"k")
     administrator.require("admin", PEER)
     with pytest.raises(RateLimited, match="the address"):
         administrator.require("admin", PEER)
@@ -166,8 +166,8 @@ def test_administrators_have_the_rate_of_an_address_to_themselves() -> None:
 
 def test_an_open_gate_has_no_shares() -> None:
     """Everybody is the same there."""
-    operations, admission = Fixture().operations, Admission(8)
-    gate = OpenGate(operations, admission)
+    admission = Admission(8)
+    gate = OpenGate(Fixture().door, admission)
     assert gate.admit(visitor()).admission is gate.admit(visitor(address="192.0.2.9")).admission is admission
 
 
@@ -207,8 +207,8 @@ def test_a_refusal_for_a_rate_names_it(own: OwnRate | None, addresses: Rate, who
     shown, entry = made("a", rate=own)
     world = Fixture(entry, addresses=Addresses(addresses))
     admitted = world.gate.admit(visitor(shown))
-    admitted.operations.get_now(b"k")
-    for refused in (lambda: admitted.operations.get_now(b"k"), lambda: admitted.require("metrics", PEER)):
+    world.calls(admitted).get_now(b"k")
+    for refused in (lambda: world.calls(admitted).get_now(b"k"), lambda: admitted.require("metrics", PEER)):
         with pytest.raises(RateLimited) as caught:
             refused()
         assert str(caught.value) == f"{whose} is over its rate; try again in 1.000 s"

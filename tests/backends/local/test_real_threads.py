@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from kvtwisted.core.operations import Operations
+from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.work import UNTAKEN_RESULTS, Work
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
@@ -17,10 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import InvalidKey, Overloaded
 from kvtwisted.core.health import Health
-from kvtwisted.core.operations import Operations
 from kvtwisted.core.records import Found
-from kvtwisted.threaded.facade import AsyncOperations
-from kvtwisted.threaded.work import UNTAKEN_RESULTS, Work
 
 from ..support.configuration import FakeConfiguration
 from ..support.recorders import CountingRecorder

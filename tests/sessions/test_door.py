@@ -1,4 +1,4 @@
-"""The one seam: everything is counted once, and failing writes show in the health."""
+"""The door: everything is counted once, and failing writes show in the health."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, Callable
 
 import pytest
 
-from kvtwisted.core import operations as operations_module
+from kvtwisted.commands.command import DELETE, GET, OPERATIONS, SCAN, SET
+from kvtwisted.commands.scan import Page
 from kvtwisted.core import pages as pages_module
 from kvtwisted.core import writer as writer_module
 from kvtwisted.core.engine import META
@@ -23,31 +24,22 @@ from kvtwisted.core.errors import (
     Unavailable,
     WriteStalled,
 )
-from kvtwisted.core.health import Health
-from kvtwisted.core.operations import DELETE, GET, OPERATIONS, SCAN, SET, Operations
-from kvtwisted.core.pages import Page
 from kvtwisted.core.records import Found
+from kvtwisted.sessions import door as door_module
 
 from ..support.clocks import ScriptedTime
 from ..support.configuration import FakeConfiguration
-from ..support.recorders import CountingRecorder, Recorded
+from ..support.doors import Blocking, Doorway
+from ..support.recorders import Recorded
 from ..support.storage import PLENTY, Storage
 
 
-class Scene:
-    """Operations over a store in memory, and all that they report to."""
+class Scene(Doorway):
+    """A door over a store in memory, and all that it reports to."""
 
     def __init__(self, storage: Storage | None = None) -> None:
-        self.storage = storage or Storage()
-        self.recorder = CountingRecorder()
-        self.health = Health()
-        self.configuration = FakeConfiguration({"a": 1, "b": 2}, restart=("b",))
-        self.operations = Operations(self.storage.store, self.configuration, self.recorder, self.health)
-
-    @property
-    def recorded(self) -> list[Recorded]:
-        """What was counted."""
-        return self.recorder.operations
+        super().__init__(storage, configuration=FakeConfiguration({"a": 1, "b": 2}, restart=("b",)))
+        self.operations: Blocking = self.blocking()
 
 
 @pytest.fixture
@@ -124,8 +116,8 @@ def test_call_in_time_is_done(scene: Scene, call: Callable[..., Any], recorded: 
 def test_deadline_is_passed_to_the_scan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan that starts in time still gives up at the deadline."""
     scene.operations.set(b"k", b"v")
-    now = ScriptedTime(1.0, 3.0, 3.0)
-    monkeypatch.setattr(operations_module, "monotonic", now.monotonic)
+    now = ScriptedTime(1.0, *[3.0] * 6)
+    monkeypatch.setattr(door_module, "monotonic", now.monotonic)
     monkeypatch.setattr(pages_module, "time", now)
     with pytest.raises(DeadlineExceeded, match="the scan took longer"):
         scene.operations.scan(b"", budget=PLENTY, deadline=2.0)
@@ -134,8 +126,8 @@ def test_deadline_is_passed_to_the_scan(scene: Scene, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("call", [_CALLS[0][0], _CALLS[2][0], _CALLS[4][0], _CALLS[6][0]])
 def test_deadline_is_passed_to_writes(scene: Scene, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that starts in time waits for a stall no longer than the deadline; being refused is no illness."""
-    now = ScriptedTime(1.0, 3.0, 3.0)
-    monkeypatch.setattr(operations_module, "monotonic", now.monotonic)
+    now = ScriptedTime(1.0, *[3.0] * 6)
+    monkeypatch.setattr(door_module, "monotonic", now.monotonic)
     monkeypatch.setattr(writer_module, "time", now)
     scene.storage.engine.fail("write", WriteStalled("stalled"))
     with pytest.raises(Overloaded):
@@ -164,11 +156,11 @@ def test_failures_are_counted(scene: Scene) -> None:
 def test_calls_are_timed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recorder gets the seconds from start to end, of calls that fail too, and of health checks."""
     readings = ScriptedTime(1.0, 1.25, 2.0, 2.5, 3.0, 3.75)
-    monkeypatch.setattr(operations_module, "monotonic", readings.monotonic)
+    monkeypatch.setattr(door_module, "monotonic", readings.monotonic)
     scene.operations.set(b"k", b"v", deadline=1.0)
     with pytest.raises(InvalidKey):
         scene.operations.get(b"")
-    scene.operations.health()
+    scene.door.health()
     assert scene.recorder.seconds == [0.25, 0.5, 0.75]
 
 
@@ -190,7 +182,7 @@ def test_configuration(scene: Scene) -> None:
     """Shown, changed by document and by text; both name what needs a restart; each change counts once."""
     assert json.loads(scene.operations.get_config()) == {"a": 1, "b": 2}
     assert scene.operations.update_config({"a": 3}) == []
-    assert scene.operations.update_config_text('{"b": 4}') == ["b"]
+    assert scene.operations.update_config('{"b": 4}') == ["b"]
     assert json.loads(scene.operations.get_config()) == {"a": 3, "b": 4}
     assert scene.recorder.config_updates == 2
     assert scene.recorded == []
@@ -201,7 +193,7 @@ def test_refused_configuration_does_not_count(scene: Scene) -> None:
     with pytest.raises(InvalidConfig):
         scene.operations.update_config({"c": 1})
     with pytest.raises(InvalidConfig):
-        scene.operations.update_config_text('{"c": 1}')
+        scene.operations.update_config('{"c": 1}')
     assert scene.recorder.config_updates == 0
 
 
@@ -210,8 +202,8 @@ def test_refused_configuration_does_not_count(scene: Scene) -> None:
 
 def test_healthy(scene: Scene) -> None:
     """With no condition and a readable storage there is no reason; each check counts."""
-    assert scene.operations.health() is None
-    assert scene.operations.health() is None
+    assert scene.door.health() is None
+    assert scene.door.health() is None
     assert scene.recorder.health_checks == 2
 
 
@@ -219,7 +211,7 @@ def test_condition_is_the_reason(scene: Scene) -> None:
     """A known condition is told without asking the storage."""
     scene.health.fail("server", "the server is stopping")
     before = len(scene.storage.engine.calls)
-    assert scene.operations.health() == "the server is stopping"
+    assert scene.door.health() == "the server is stopping"
     assert len(scene.storage.engine.calls) == before
     assert scene.recorder.health_checks == 1
 
@@ -228,15 +220,15 @@ def test_condition_is_the_reason(scene: Scene) -> None:
 def test_unreadable_storage_is_the_reason(scene: Scene, error: StorageError) -> None:
     """The check really reads, and what fails is the reason; it counts like any other."""
     scene.storage.engine.fail("get", error, times=1)
-    assert scene.operations.health() == str(error)
-    assert scene.operations.health() is None
+    assert scene.door.health() == str(error)
+    assert scene.door.health() is None
     assert scene.recorder.health_checks == 2
 
 
 def test_damaged_mark_is_the_reason(scene: Scene) -> None:
     """A storage that gives back something else than was written is not healthy."""
     scene.storage.engine.write([(META, b"format", b"?")])
-    assert scene.operations.health() == "the data folder's format mark cannot be read back"
+    assert scene.door.health() == "the data folder's format mark cannot be read back"
 
 
 @pytest.mark.parametrize("call", [_CALLS[0][0], _CALLS[2][0], _CALLS[4][0], _CALLS[6][0]])
@@ -246,13 +238,13 @@ def test_failed_write_shows_and_recovers(scene: Scene, call: Callable[..., Any])
     engine.fail("write", StorageFull("no space left"))
     with pytest.raises(StorageFull):
         call(scene.operations)
-    assert scene.operations.health() == "writes fail: no space left"
+    assert scene.door.health() == "writes fail: no space left"
     with pytest.raises(StorageFull):
-        scene.operations.recovery.attempt()
-    assert scene.operations.health() == "writes fail: no space left"
+        scene.recovery.attempt()
+    assert scene.door.health() == "writes fail: no space left"
     engine.heal("write")
-    scene.operations.recovery.attempt()
-    assert scene.operations.health() is None
+    scene.recovery.attempt()
+    assert scene.door.health() is None
     call(scene.operations)
 
 
@@ -278,14 +270,14 @@ def test_refused_write_is_no_illness(scene: Scene) -> None:
     """Bad input sets no condition."""
     with pytest.raises(InvalidKey):
         scene.operations.set(b"", b"")
-    assert scene.operations.health() is None
+    assert scene.door.health() is None
 
 
 def test_recover_leaves_a_healthy_storage_alone(scene: Scene) -> None:
     """Without failing writes nothing is tried."""
     scene.health.fail("server", "the server is stopping")
     before = len(scene.storage.engine.calls)
-    scene.operations.recovery.attempt()
+    scene.recovery.attempt()
     assert len(scene.storage.engine.calls) == before
     assert scene.health.reason() == "the server is stopping"
 
@@ -297,15 +289,15 @@ def test_recover_from_a_failed_fsync() -> None:
     with pytest.raises(StorageError):
         scene.operations.set(b"k", b"v")
     with pytest.raises(StorageError, match="fsync broke"):
-        scene.operations.recovery.attempt()
-    assert scene.operations.health() == "writes fail: fsync broke"
+        scene.recovery.attempt()
+    assert scene.door.health() == "writes fail: fsync broke"
     scene.storage.engine.heal("sync")
-    scene.operations.recovery.attempt()
-    assert scene.operations.health() is None
+    scene.recovery.attempt()
+    assert scene.door.health() is None
 
 
 def test_no_deadline_by_default(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a deadline there is none."""
-    monkeypatch.setattr(operations_module, "monotonic", lambda: 1e300)
+    monkeypatch.setattr(door_module, "monotonic", lambda: 1e300)
     scene.operations.set(b"k", b"v")
     assert scene.operations.get(b"k") == Found(b"v", 0)

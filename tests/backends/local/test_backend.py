@@ -8,16 +8,16 @@ import time
 from typing import Any, Callable
 
 import pytest
+from kvtwisted.core.operations import Operations
+from kvtwisted.threaded.facade import AsyncOperations
+from kvtwisted.threaded.work import Work
 from twisted.internet.defer import CancelledError, Deferred
 
+from kvtwisted.commands.scan import Page
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import DeadlineExceeded, InvalidConfig, InvalidKey, KvError, Overloaded, Unavailable
 from kvtwisted.core.health import Health
-from kvtwisted.core.operations import Operations
-from kvtwisted.core.pages import Page
 from kvtwisted.core.records import Found
-from kvtwisted.threaded.facade import AsyncOperations
-from kvtwisted.threaded.work import Work
 
 from ..support.configuration import FakeConfiguration
 from ..support.pools import ImmediateReactor, ManualPool
