@@ -7,21 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kvtwisted.core.operations import Operations
 from twisted.internet.defer import Deferred
 
 from kvtwisted.authentication import LOOK_SECONDS, Authentication
 from kvtwisted.config.settings import SecuritySettings, Settings
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import Unauthenticated, Unavailable
-from kvtwisted.core.health import Health
 from kvtwisted.security.audit import Audit
-from kvtwisted.security.gate import OpenGate, Pass, Visitor
+from kvtwisted.security.gate import OpenGate, Visitor
 from kvtwisted.security.token_file import edit
+from kvtwisted.sessions.session import Session
 from tests.security.support import PEER, made
-from tests.support.configuration import FakeConfiguration
-from tests.support.recorders import CountingRecorder
-from tests.support.storage import Storage
+from tests.support.doors import Doorway
 
 from .http.support import FakeReactor
 
@@ -32,14 +29,14 @@ class World:
     def __init__(self, tokens: str) -> None:
         self.reactor = FakeReactor()
         settings = replace(Settings(), security=SecuritySettings(tokens=tokens))
-        operations = Operations(Storage().store, FakeConfiguration({}), CountingRecorder(), Health())
+        door = Doorway().door
         self.hangs = False
         self.counted: list[str] = []
         self.authentication = Authentication(
-            self.reactor, lambda: settings, operations, Admission(8),
+            self.reactor, lambda: settings, door, Admission(8),
             Audit(lambda line: None), self._defer, self.counted.append, writes=Audit(lambda line: None),
         )  # fmt: skip
-        self.withdrawn: list[frozenset[Pass]] = []
+        self.withdrawn: list[frozenset[Session]] = []
         self.authentication.gate.watch(self.withdrawn.append)
         for ticker in self.authentication.tickers():
             ticker.startService()

@@ -7,14 +7,15 @@ import threading
 from typing import Any
 
 import pytest
-from kvtwisted.core.operations import OPERATIONS, Recorder
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from kvtwisted.commands.command import OPERATIONS
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.metrics import BUCKETS, CONTENT_TYPE, OPEN_METRICS, Metrics, StorageSample, Totals
+from kvtwisted.sessions.door import Recorder
 
 #: Section 8 of the contract.
 HISTOGRAMS = [

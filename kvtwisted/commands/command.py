@@ -33,6 +33,8 @@ class Command:
     metric: ClassVar[str]
     #: Whether it changes keys: then it is a `WriteCommand`.
     writes: ClassVar[bool] = False
+    #: Whether its bytes take room while it is under way.
+    takes_room: ClassVar[bool] = True
 
     def __init__(self, size: int, deadline: float = math.inf) -> None:
         """`size` is in bytes of keys and values; waiting ends at `deadline` (`time.monotonic`)."""

@@ -145,7 +145,7 @@ class Door:
             if command.metric:
                 self._failed(command.metric, command.count, started, error)
             raise
-        admission.enter(command.size)
+        admission.enter(command.size if command.takes_room else 0)
         command.admission = admission
         command.done = done
         if not command.metric:
@@ -172,7 +172,7 @@ class Door:
         # Each admission is told once.
         left: dict[Admission, list[int]] = {}
         for command in commands:
-            left.setdefault(command.admission, []).append(command.size)
+            left.setdefault(command.admission, []).append(command.size if command.takes_room else 0)
             if command.error is not None:
                 if command.metric:
                     self._failed(command.metric, command.count, command.started, command.error)

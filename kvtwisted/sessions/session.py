@@ -165,7 +165,7 @@ class Session:
         not called.
         """
         # First: what is refused for want of room has taken nothing from a rate, and is not audited as a write.
-        self.admission.check(command.size)
+        self.admission.check(command.size if command.takes_room else 0)
         limiter = self._limiter
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.

@@ -6,37 +6,34 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kvtwisted.core.operations import Operations
 from twisted.logger import LogEvent, capturedLogs
 
 from kvtwisted.background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
 from kvtwisted.core.errors import KvError, StorageError, StorageFull, Unavailable
-from kvtwisted.core.health import Health
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.resources import Use
 from kvtwisted.metrics import StorageSample
 
-from ..support.configuration import FakeConfiguration
+from ..support.doors import Doorway
 from ..support.storage import Storage
 from .tasks import Counted, at_once, lines
 
 SAMPLE = StorageSample(1, 2, DiskUsage(3, 4), {"estimate-num-keys": 5.0})
 
 
-class Scene:
+class Scene(Doorway):
     """The task over a store in memory and a sample that is given."""
 
     def __init__(self) -> None:
-        self.storage = Storage()
+        super().__init__()
         self.counted = Counted()
-        self.health = Health()
-        self.operations = Operations(self.storage.store, FakeConfiguration({}), self.counted.metrics, self.health)
+        self.operations = self.blocking()
         self.broken: KvError | None = None
         self.sampled = SAMPLE
         self.interval, self.now = 1.0, 0.0
         self.task = SamplingTask(
-            self.operations, self.counted.metrics, self.sample, at_once, self.health,
+            self.recovery, self.counted.metrics, self.sample, at_once, self.health,
             lambda: self.interval, lambda: self.now,
         )  # fmt: skip
 
@@ -46,7 +43,7 @@ class Scene:
             raise self.broken
         return self.sampled
 
-    def run(self) -> list[LogEvent]:
+    def look(self) -> list[LogEvent]:
         """One turn, and what it logged."""
         with capturedLogs() as events:
             assert self.task.run().called
@@ -61,7 +58,7 @@ def scene() -> Scene:
 
 def test_sample_reaches_the_metrics(scene: Scene) -> None:
     """One turn, one sample, nothing logged."""
-    assert scene.run() == []
+    assert scene.look() == []
     assert scene.counted.metrics.sample() == SAMPLE
     assert scene.counted.value("kv_keys") == 5
 
@@ -71,46 +68,46 @@ def test_recovery_is_tried(scene: Scene) -> None:
     scene.storage.engine.fail("write", StorageFull("no space left"))
     with pytest.raises(StorageError):
         scene.operations.set(b"k", b"v")
-    assert lines(scene.run()) == ["warn: writes fail, and are tried again now and then: no space left"]
-    assert scene.run() == []
+    assert lines(scene.look()) == ["warn: writes fail, and are tried again now and then: no space left"]
+    assert scene.look() == []
     scene.storage.engine.fail("write", StorageError("another cause"))
-    assert lines(scene.run()) == ["warn: writes fail, and are tried again now and then: another cause"]
+    assert lines(scene.look()) == ["warn: writes fail, and are tried again now and then: another cause"]
     scene.storage.engine.fail("write", StorageFull("no space left"))
-    assert len(scene.run()) == 1
+    assert len(scene.look()) == 1
     assert scene.health.reason() == "writes fail: no space left"
     assert scene.counted.metrics.sample() == SAMPLE
     scene.storage.engine.heal("write")
-    assert lines(scene.run()) == ["info: writes work again"]
-    assert scene.run() == []
+    assert lines(scene.look()) == ["info: writes work again"]
+    assert scene.look() == []
     assert scene.health.reason() is None
 
 
 def test_seldom_sampled_is_recovered_all_the_same(scene: Scene) -> None:
     """Turns come more often than samples then, and each tries a write while they fail."""
     scene.interval = 3600.0
-    scene.run()
+    scene.look()
     scene.storage.engine.fail("write", StorageError("broken"), times=1)
     with pytest.raises(StorageError):
         scene.operations.set(b"k", b"v")
     scene.sampled = replace(SAMPLE, data_bytes=7)
     scene.now += LONGEST_PAUSE
-    assert lines(scene.run()) == ["info: writes work again"]
+    assert lines(scene.look()) == ["info: writes work again"]
     assert scene.counted.metrics.sample() == SAMPLE
     scene.now += 3600 - LONGEST_PAUSE - 0.1
-    scene.run()
+    scene.look()
     assert scene.counted.metrics.sample() == scene.sampled
 
 
 def test_storage_that_is_being_reopened(scene: Scene) -> None:
     """Unavailable, which it is then, fails no turn; what was measured before stays."""
-    scene.run()
+    scene.look()
     scene.storage.engine.fail("write", StorageError("broken"), times=1)
     with pytest.raises(StorageError):
         scene.operations.set(b"k", b"v")
     for method in ("write", "reopen"):
         scene.storage.engine.fail(method, Unavailable("the storage is being reopened; try again"))
     scene.broken = Unavailable("the storage is being reopened; try again")
-    assert lines(scene.run()) == [
+    assert lines(scene.look()) == [
         "warn: writes fail, and are tried again now and then: the storage is being reopened; try again"
     ]
     assert scene.counted.metrics.sample() == SAMPLE
@@ -147,7 +144,7 @@ def test_what_the_process_may_have_no_more_of(scene: Scene) -> None:
 
     def turn(used: int) -> list[str]:
         scene.sampled = replace(SAMPLE, uses=(Use("file descriptors", used, 100, "ulimit -n"),))
-        return lines(scene.run())
+        return lines(scene.look())
 
     assert turn(50) == []
     assert turn(91) == ["warn: 91 of 100 file descriptors are in use (ulimit -n is their limit)"]

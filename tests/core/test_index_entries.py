@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.set import Set
 from kvtwisted.core import records
 from kvtwisted.core.engine import EXPIRY, Mutation
@@ -68,7 +69,7 @@ def test_twice_in_one_batch(storage: Storage) -> None:
     storage.writer.write_all([Write(change) for change in changes])
     assert storage.index() == _current(storage)
     assert len(storage.index()) == 1
-    gone = [storage.store.set_changes(b"k", b"v", 30), storage.store.delete_changes([b"k"])]
+    gone = [storage.store.prepare(command).changes for command in (Set(b"k", b"v", 30), Delete(b"k"))]
     storage.writer.write_all([Write(change) for change in gone])
     assert storage.index() == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kvtwisted.core.operations import Operations
 
 from kvtwisted.core.engine import DATA, FILES
 from kvtwisted.core.errors import (
@@ -17,25 +16,22 @@ from kvtwisted.core.errors import (
     UnusablePath,
     WriteStalled,
 )
-from kvtwisted.core.health import Health
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.records import Found
-from tests.support.configuration import FakeConfiguration
+from tests.support.doors import Doorway
 from tests.support.engines import FaultyEngine
-from tests.support.recorders import CountingRecorder
 from tests.support.storage import Storage
 
 BROKEN = StorageError("the disk broke")
 
 
-class Scene:
-    """Operations over a storage in memory in which a write has failed."""
+class Scene(Doorway):
+    """A door over a storage in memory in which a write has failed."""
 
     def __init__(self, storage: Storage | None = None) -> None:
-        self.storage = storage or Storage()
+        super().__init__(storage)
         self.engine: FaultyEngine = self.storage.engine
-        self.health = Health()
-        self.operations = Operations(self.storage.store, FakeConfiguration({}), CountingRecorder(), self.health)
+        self.operations = self.blocking()
 
     def break_writes(self, error: KvError = BROKEN) -> None:
         """From now on writes fail, which is known."""
@@ -61,7 +57,7 @@ def test_write_that_works_again_is_enough() -> None:
     scene = Scene()
     scene.break_writes()
     scene.heal()
-    scene.operations.recovery.attempt()
+    scene.recovery.attempt()
     assert scene.methods == ["write", "sync", "get"]
     assert scene.health.reason() is None
 
@@ -71,7 +67,7 @@ def test_database_that_refuses_is_reopened() -> None:
     scene = Scene()
     scene.break_writes()
     scene.engine.before("reopen", scene.heal)
-    scene.operations.recovery.attempt()
+    scene.recovery.attempt()
     assert scene.methods[:4] == ["write", "reopen", "scan", "write"]
     assert scene.health.reason() is None
     scene.operations.set(b"k", b"v")
@@ -80,10 +76,10 @@ def test_database_that_refuses_is_reopened() -> None:
 def test_failed_sync_is_a_reason_to_reopen() -> None:
     """A write that goes in and cannot be synced is no recovery."""
     scene = Scene()
-    scene.operations.recovery.log_failed(BROKEN)
+    scene.recovery.log_failed(BROKEN)
     assert scene.health.reason() == "writes fail: the write-ahead log cannot be synced: the disk broke"
     scene.engine.fail("sync", BROKEN, times=1)
-    scene.operations.recovery.attempt()
+    scene.recovery.attempt()
     assert [method for method in scene.methods if method in ("sync", "reopen")] == ["sync", "reopen", "sync"]
     assert scene.health.reason() is None
 
@@ -95,7 +91,7 @@ def test_one_attempt_in_a_turn() -> None:
     for _ in range(2):
         scene.engine.calls.clear()
         with pytest.raises(StorageError, match="the disk broke"):
-            scene.operations.recovery.attempt()
+            scene.recovery.attempt()
         assert scene.methods.count("reopen") == 1
         assert scene.health.reason() == "writes fail: the disk broke"
 
@@ -114,11 +110,11 @@ def test_refused_reopening(error: KvError, reason: str) -> None:
     scene.break_writes()
     scene.engine.fail("reopen", error)
     with pytest.raises(KvError):
-        scene.operations.recovery.attempt()
+        scene.recovery.attempt()
     assert scene.health.reason() == reason
     scene.engine.heal("reopen")
     scene.heal()
-    scene.operations.recovery.attempt()
+    scene.recovery.attempt()
     assert scene.health.reason() is None
 
 
@@ -128,7 +124,7 @@ def test_database_left_closed_is_opened() -> None:
     scene.break_writes()
     scene.engine.fail("write", Unavailable("the storage is being reopened; try again"), times=1)
     scene.engine.before("reopen", lambda: scene.engine.heal("put"))
-    scene.operations.recovery.attempt()
+    scene.recovery.attempt()
     assert scene.methods.count("reopen") == 1
     assert scene.health.reason() is None
 
@@ -139,7 +135,7 @@ def test_stall_is_no_reason_to_reopen() -> None:
     scene.break_writes()
     scene.engine.fail("write", WriteStalled("stalled"))
     with pytest.raises(WriteStalled):
-        scene.operations.recovery.attempt()
+        scene.recovery.attempt()
     assert "reopen" not in scene.methods
 
 
@@ -151,11 +147,11 @@ def test_value_folder_is_tried_too(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         scene.operations.set(b"k", b"large value")
     with pytest.raises(UnusablePath, match=r"value\.disk_path: cannot write a large value in .*: No such file"):
-        scene.operations.recovery.attempt()
+        scene.recovery.attempt()
     assert "reopen" not in scene.methods
     assert str(scene.health.reason()).startswith("writes fail: value.disk_path: cannot write a large value")
     files.prepare()
-    scene.operations.recovery.attempt()
+    scene.recovery.attempt()
     assert scene.health.reason() is None
     assert list(tmp_path.glob("??/*")) == []
 
@@ -175,7 +171,7 @@ def test_failed_write_that_the_log_has_after_all() -> None:
         scene.engine._engine.write([(DATA, b"refused", b"v")])
 
     scene.engine.before("reopen", replay)
-    scene.operations.recovery.attempt()
+    scene.recovery.attempt()
     assert scene.operations.get(b"refused") == Found(b"v", 0)
     # An answer that was on its way from before is not let in any more.
     scene.storage.writer.offer(before, b"refused", b"old", 0)
@@ -195,7 +191,7 @@ def test_large_values_are_those_of_the_reopened_database(tmp_path: Path) -> None
     (second,) = set(tmp_path.glob("??/*")) - {first}
     (mutations,) = scene.engine.called("write")[-1]
     scene.engine.before("reopen", lambda: (scene.engine.heal("write"), scene.engine._engine.write(mutations)))
-    scene.operations.recovery.attempt()
+    scene.recovery.attempt()
     assert any(family == FILES for family, _, _ in mutations)
     assert scene.operations.get(b"k") == Found(b"the second large value", 0)
     scene.storage.writer.sync()
@@ -219,10 +215,10 @@ def test_failed_reopening_forgets_no_replaced_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("??/*"))) == 1
     scene.engine.after("reopen", _fail)
     with pytest.raises(StorageError, match="after the close"):
-        scene.operations.recovery.attempt()
+        scene.recovery.attempt()
     assert len(list(tmp_path.glob("??/*"))) == 1
     scene.engine.heal("sync")
-    scene.operations.recovery.attempt()
+    scene.recovery.attempt()
     scene.storage.writer.sync()
     assert list(tmp_path.glob("??/*")) == []
 

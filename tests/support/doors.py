@@ -101,6 +101,10 @@ class Doorway:
             self.pool.run_all()
             self.reactor.turn()
 
+    def asking(self, session: Session | None = None) -> Asking:
+        """Calls that give what becomes of them."""
+        return Asking(self, session or self.session)
+
     def blocking(self, session: Session | None = None) -> Blocking:
         """Calls that wait."""
         return Blocking(self, session or self.session)
@@ -160,3 +164,67 @@ class Blocking:
         """See `UpdateConfig`."""
         restart_required: list[str] = self.run(UpdateConfig(change))
         return restart_required
+
+
+class Asking:
+    """The commands of one session as calls that give their `Outcome`."""
+
+    def __init__(self, doorway: Doorway, session: Session) -> None:
+        self.session = session
+        self._doorway = doorway
+
+    def submit(self, command: Command) -> Outcome:
+        """Any command; what refuses it is its outcome."""
+        outcome = Outcome()
+        try:
+            self.session.submit(command, outcome)
+        except Exception as error:
+            command.error = error
+            outcome(command)
+        return outcome
+
+    def get(self, key: bytes, *, deadline: float = math.inf) -> Outcome:
+        """As codecs do: what memory has is there at once."""
+        command = Get(key, deadline)
+        try:
+            self.session.admission.check()
+            known, command.result = self.session.get_now(key)
+        except Exception as error:
+            known, command.error = True, error
+        if not known:
+            return self.submit(command)
+        outcome = Outcome()
+        outcome(command)
+        return outcome
+
+    def set(self, key: bytes, value: bytes, ttl: int = 0, *, deadline: float = math.inf) -> Outcome:
+        """See `Set`."""
+        return self.submit(Set(key, value, ttl, deadline))
+
+    def delete(self, key: bytes, *, deadline: float = math.inf) -> Outcome:
+        """See `Delete`."""
+        return self.submit(Delete(key, deadline))
+
+    def scan(self, prefix: bytes, **options: Any) -> Outcome:
+        """See `Scan`."""
+        return self.submit(Scan(prefix, **options))
+
+    def mset(self, pairs: Mapping[bytes, bytes], ttl: int = 0, *, deadline: float = math.inf) -> Outcome:
+        """See `MSet`."""
+        return self.submit(MSet(pairs, ttl, deadline))
+
+    def mget(self, keys: Sequence[bytes], *, budget: int, deadline: float = math.inf) -> Outcome:
+        """See `MGet`."""
+        return self.submit(MGet(keys, budget=budget, deadline=deadline))
+
+    def mdelete(self, keys: Sequence[bytes], *, deadline: float = math.inf) -> Outcome:
+        """See `MDelete`."""
+        return self.submit(MDelete(keys, deadline))
+
+    def get_config(self) -> Outcome:
+        """See `GetConfig`."""
+        return self.submit(GetConfig())
+
+    def update_config(self, change: Mapping[str, object] | str) -> Outcome:
+        """See `UpdateConfig`."""
+        return self.submit(UpdateConfig(change))

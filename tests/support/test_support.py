@@ -6,11 +6,12 @@ import inspect
 import math
 
 import pytest
-from kvtwisted.core.operations import Configuration, Recorder
 from twisted.internet.threads import deferToThreadPool
 
+from kvtwisted.backends.server import Configuration
 from kvtwisted.core.engine import DATA, META, Engine, everything, ignored
 from kvtwisted.core.errors import InvalidConfig, StorageError, WriteStalled
+from kvtwisted.sessions.door import Recorder
 
 from .clocks import START_MS, ManualClock, ScriptedTime
 from .configuration import FakeConfiguration

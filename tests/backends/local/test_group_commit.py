@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kvtwisted.threaded.facade import AsyncOperations
-from kvtwisted.threaded.group_commit import INLINE_KEYS
-from twisted.internet.defer import Deferred
 
+from kvtwisted.backends.local.group_commit import INLINE_KEYS
 from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled
 from kvtwisted.core.records import Found
+from tests.security.support import EVERYTHING
+from tests.support.doors import Outcome
 
-from .test_facade import Scene, _outcome
+from .test_backend import Scene, outcome_of
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def writes(scene: Scene) -> list[int]:
     return [len(mutations) for (mutations,) in scene.storage.engine.called("write")][1:]
 
 
-def outcomes(deferreds: list[Deferred[Any]]) -> list[Any]:
+def outcomes(deferreds: list[Outcome]) -> list[Any]:
     """What each Deferred fired with: its result, or the type of its error."""
     found = []
     for deferred in deferreds:
         try:
-            found.append(_outcome(deferred))
+            found.append(outcome_of(deferred))
         except Exception as error:
             found.append(type(error))
     return found
@@ -45,7 +45,7 @@ def test_one_turn_is_one_batch(quick: Scene) -> None:
         quick.facade.delete(b"a"),
         quick.facade.set(b"d", b"4", 10),
     ]
-    assert quick.work.queue_depth == 4
+    assert quick.door.waiting == 4
     quick.reactor.turn()
     second = quick.facade.mdelete([b"b"])
     quick.reactor.turn()
@@ -53,7 +53,7 @@ def test_one_turn_is_one_batch(quick: Scene) -> None:
     assert writes(quick) == [1 + 2 + 1 + 2, 1]
     assert set(quick.storage.data()) == {b"c", b"d"}
     assert quick.pool.waiting == 0
-    assert (quick.admission.in_flight, quick.work.queue_depth) == (0, 0)
+    assert (quick.admission.in_flight, quick.door.waiting) == (0, 0)
     assert [(name, keys) for name, keys, _ in quick.recorder.operations] == [
         ("set", 1), ("set", 2), ("delete", 1), ("set", 1), ("delete", 1),
     ]  # fmt: skip
@@ -62,8 +62,8 @@ def test_one_turn_is_one_batch(quick: Scene) -> None:
 def test_a_get_of_memory_needs_no_thread(quick: Scene) -> None:
     """The answer is there at once, and counted; a failure too."""
     quick.storage.store.set(b"k", b"v")
-    assert _outcome(quick.facade.get(b"k")) == Found(b"v", 0)
-    assert _outcome(quick.facade.get(b"none")) is None
+    assert outcome_of(quick.facade.get(b"k")) == Found(b"v", 0)
+    assert outcome_of(quick.facade.get(b"none")) is None
     quick.storage.engine.fail("peek", StorageError("broke"), times=1)
     assert outcomes([quick.facade.get(b"k")]) == [StorageError]
     assert quick.pool.waiting == 0
@@ -80,10 +80,10 @@ def test_durable_writes_gather_while_one_group_waits() -> None:
     assert scene.pool.waiting == 1
     later = [scene.facade.set(b"later %d" % n, b"v") for n in range(5)]
     scene.reactor.turn()
-    assert (scene.pool.waiting, scene.work.queue_depth) == (1, 5)
+    assert (scene.pool.waiting, scene.door.waiting) == (1, 6)
     scene.pool.run_one()
     assert outcomes(first) == [None] * 3
-    assert (scene.pool.waiting, scene.work.queue_depth, scene.admission.in_flight) == (1, 0, 5)
+    assert (scene.pool.waiting, scene.door.waiting, scene.admission.in_flight) == (1, 1, 5)
     scene.pool.run_one()
     assert outcomes(later) == [None] * 5
     assert writes(scene) == [3, 5]
@@ -163,7 +163,11 @@ def test_a_bug_fails_each_write_and_lets_them_leave(quick: Scene) -> None:
 def test_each_write_leaves_where_it_entered(quick: Scene) -> None:
     """With its bytes, though those of several principals are one batch, here or in a thread, good or broken."""
     shares = [quick.admission.share() for _ in range(2)]
-    facades = [AsyncOperations(quick.operations, quick.work, share) for share in shares]
+    facades = []
+    for share in shares:
+        session = quick.make_session(EVERYTHING)
+        session.admission = share
+        facades.append(quick.asking(session))
     for durable, cause in ((False, None), (True, None), (False, StorageError("broke"))):
         quick.storage.writer.durable = durable
         if cause is not None:
