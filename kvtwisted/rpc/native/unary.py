@@ -240,7 +240,9 @@ class UnaryCalls:
 
         def refused(failure: Failure) -> None:
             charged.refuse()
-            promise.fail(without_frames(failure.value))
+            error = failure.value
+            assert error is not None  # noqa: S101 - failures of the pool have one
+            promise.fail(error)
             self._flush()
 
         deciding = defer_to_pool(self._reactor, self._pool, decode)
