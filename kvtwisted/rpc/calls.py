@@ -1,20 +1,17 @@
-"""One call of the key-value service, from the request's bytes to the answer's: the same for every transport.
+"""What every transport does with a request's message before there is a command: charge, expand, count, decode.
 
-Note [What is known first]: a request is refused by what costs nothing to know. In this order: may who asks ever do this
-(`rights`, before there is a message)? Is there anything left of their rate? Is there room for the bytes, those of a
-compressed message once it is expanded? Are there more keys than there may be? Only then is it decoded and run. A
-request is charged one operation and its bytes; one that comes as far as the operations gets that back, since they take
-what it really costs, and one that is refused before does not.
+See Note [What is known first] in `kvtwisted.sessions.session`.
 """
 
 from __future__ import annotations
 
-import time
-from typing import Callable
+from typing import Callable, NamedTuple
 
+from ..commands.command import Command
 from ..core.errors import DeadlineExceeded, TooLarge
-from ..security.passes import Pass
-from .errors import IN_MESSAGE, CallError, Code, call_error
+from ..sessions.door import Done
+from ..sessions.session import Session
+from .errors import CallError, Code
 from .messages import count_fields, decompress, parse
 from .methods import Call, Method
 
@@ -24,95 +21,78 @@ MAX_FIELDS = 1000
 OTHER_FIELDS = 16
 
 
-class Calls:
-    """Runs one principal's calls. Blocks; safe from any thread.
+class Terms(NamedTuple):
+    """What all calls go by. A message has at most `message_limit` bytes, expanded.
 
-    `max_response_bytes`, `request_timeout` (seconds) and `max_batch_keys` are asked anew for each call, so that they
-    may change.
+    The others are asked anew for each call, so that they may change; `request_timeout` is in seconds.
     """
 
-    def __init__(
-        self,
-        admitted: Pass,
-        *,
-        message_limit: int,
-        max_response_bytes: Callable[[], int],
-        request_timeout: Callable[[], float],
-        max_batch_keys: Callable[[], int],
-    ) -> None:
-        """A message has at most `message_limit` bytes, expanded."""
-        self.admitted = admitted
-        self._message_limit = message_limit
-        self._max_response_bytes = max_response_bytes
-        self.request_timeout = request_timeout
-        self._max_batch_keys = max_batch_keys
-
-    def answer(
-        self, method: Method, message: bytes, *, arrived: float, time_left: float, compressed: bool = False
-    ) -> bytes:
-        """The encoded answer to `message`, which began to arrive at `arrived` (`time.monotonic`).
-
-        `time_left` is what the client's own deadline still allows, in seconds. Raises CallError, and nothing else.
-        """
-        try:
-            now = time.monotonic()
-            deadline = min(now + time_left, arrived + self.request_timeout())
-            if deadline <= now:
-                self.admitted.admission.overdue.advance()
-                raise DeadlineExceeded("the call's time ran out before it was started")
-            self.enter(len(message))
-            return self.run(method, message, compressed, deadline)
-        except Exception as error:
-            failed = call_error(error, method.name)
-        # Not within the handler: that would make what was caught its context. Nor may this frame keep it, which it has.
-        try:
-            raise failed
-        finally:
-            del failed
-
-    def enter(self, size: int) -> None:
-        """Charge for a message of `size` bytes, and count it in. Raises RateLimited, Overloaded, Unavailable."""
-        self.admitted.charge(size)
-        try:
-            self.admitted.admission.enter(size)
-        except Exception:
-            self.admitted.give_back(size)
-            raise
-
-    def run(self, method: Method, message: bytes, compressed: bool, deadline: float) -> bytes:
-        """The encoded answer to a message that has entered; it leaves. Raises KvErrors, CallErrors and defects."""
-        admitted = self.admitted
-        charged = held = len(message)
-        try:
-            if compressed:
-
-                def grown(size: int) -> None:
-                    nonlocal held
-                    admitted.admission.grow(size)
-                    held += size
-
-                message = decompress(message, self._message_limit, grown)
-                admitted.give_back(charged)
-                charged = len(message)
-                admitted.charge(charged)
-            try:
-                self.check_fields(method, message)
-                request = parse(method.request, message)
-                del message
-                admitted.give_back(charged)
-                response = method.run(admitted.operations, request, Call(deadline, self._max_response_bytes()))
-            except IN_MESSAGE as error:
-                response = method.response(error=str(error))
-            return response.SerializeToString()
-        finally:
-            admitted.admission.leave(1, held)
+    message_limit: int
+    max_response_bytes: Callable[[], int]
+    request_timeout: Callable[[], float]
+    max_batch_keys: Callable[[], int]
 
     def check_fields(self, method: Method, message: bytes) -> None:
         """Raise TooLarge for a batch of too many keys, and CallError for fields without end in any other request."""
-        limit = MAX_FIELDS if method.batch is None else self._max_batch_keys()
+        limit = MAX_FIELDS if method.batch is None else self.max_batch_keys()
         enough = limit + OTHER_FIELDS + 1
         if len(message) < 2 * enough or count_fields(message, enough) < enough:
             return
         if method.batch is None:
             raise CallError(Code.INVALID_ARGUMENT, f"the request has over {MAX_FIELDS} fields")
         raise TooLarge(f"{method.batch}: too many: over {limit} keys were sent, limits.max_batch_keys is {limit}")
+
+
+class Charged:
+    """A message that was charged for, and counted in, before it is read in a thread. It is used once.
+
+    Then comes one of `submit`, `refuse` and `forget`. Any thread, but `submit`.
+    """
+
+    __slots__ = ("_charged", "_held", "_session")
+
+    def __init__(self, session: Session, size: int) -> None:
+        """It has `size` bytes as it came. Raises RateLimited, Overloaded, Unavailable."""
+        self._session = session
+        session.charge(size)
+        try:
+            session.admission.enter(size)
+        except BaseException:
+            session.give_back(size)
+            raise
+        self._charged = self._held = size
+
+    def read(self, terms: Terms, method: Method, message: bytes, call: Call, *, compressed: bool) -> Command:
+        """The command. Raises KvErrors and CallErrors."""
+        if compressed:
+            message = decompress(message, terms.message_limit, self._grow)
+            self._session.give_back(self._charged)
+            self._charged = 0
+            self._session.charge(len(message))
+            self._charged = len(message)
+        terms.check_fields(method, message)
+        return method.command(parse(method.request, message), call)
+
+    def submit(self, command: Command, done: Done) -> None:
+        """See `Session.submit`. Reactor thread."""
+        self.forget()
+        self._session.submit(command, done)
+
+    def refuse(self) -> None:
+        """It was no good: what was charged is not given back."""
+        self._session.admission.leave(1, self._held)
+
+    def forget(self) -> None:
+        """It pays what it costs elsewhere, or nobody wants it any more."""
+        self._session.give_back(self._charged)
+        self.refuse()
+
+    def _grow(self, size: int) -> None:
+        self._session.admission.grow(size)
+        self._held += size
+
+
+def overdue(session: Session) -> DeadlineExceeded:
+    """What a call is told that has no time left when it is to begin. It is counted."""
+    session.admission.overdue.advance()
+    return DeadlineExceeded("the call's time ran out before it was started")

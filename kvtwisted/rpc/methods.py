@@ -1,6 +1,6 @@
-"""The ten methods: each decodes its request, calls the operations, and encodes the answer.
+"""The ten methods as a codec: from the request's message to a command, and from its result to the answer's bytes.
 
-Functions of this module know nothing of any transport. They block on storage and may run on any thread.
+Functions of this module know nothing of any transport or store, and may run on any thread.
 """
 
 from __future__ import annotations
@@ -9,10 +9,17 @@ from typing import Any, Callable, NamedTuple
 
 from google.protobuf.message import Message
 
+from ..commands.command import Command
+from ..commands.configuration import GetConfig, UpdateConfig
+from ..commands.delete import Delete
+from ..commands.get import Get
+from ..commands.mdelete import MDelete
+from ..commands.mget import MGet
+from ..commands.mset import MSet
+from ..commands.scan import Page, Scan
+from ..commands.set import Set
 from ..core.limits import MAX_KEY_BYTES
-from ..core.pages import Page
 from ..core.records import Found, as_text
-from ..core.service import Service
 from .generated import keyvalue_pb2 as kv
 
 #: The names that the service answers under: its own, and the one of clients whose proto text names no package.
@@ -21,9 +28,12 @@ SERVICES = ("kv.v1.KeyValueService", "KeyValueService")
 #: Bytes kept free in an answer for what is not an entry: the tag, length and text of `next_cursor`.
 MESSAGE_OVERHEAD = 3 + MAX_KEY_BYTES
 
+#: The good answer of every method that has nothing else to say: `success`.
+SUCCESS = kv.SetResponse(success=True).SerializeToString()
+
 
 class Call(NamedTuple):
-    """What a method is told beside its request: when to stop trying (`time.monotonic`), and how much to answer.
+    """What a command is told beside its request: when to stop trying (`time.monotonic`), and how much to answer.
 
     The encoded answer never exceeds `max_response_bytes`, which must have room for one entry of the largest size.
     """
@@ -38,37 +48,86 @@ class Call(NamedTuple):
 
 
 class Method(NamedTuple):
-    """One method of the service: name, message classes, and the function that runs it.
+    """One method of the service: name, message classes, and the function that makes a command of a request.
 
-    `run` raises KvErrors. `response` has an `error` field for those of them that are answered in the message. `batch`
-    is the field with many keys, if there is one.
+    `response` has an `error` field for errors that are answered in the message. `good` is the encoded answer to every
+    command that was carried out; None: the command encodes its result itself. `batch` is the field with many keys, if
+    there is one.
     """
 
     name: str
     request: type[Message]
     response: Callable[..., Message]
-    run: Callable[[Service, Any, Call], Message]
+    command: Callable[[Any, Call], Command]
+    good: bytes | None = None
     batch: str | None = None
 
+    def refused(self, error: BaseException) -> bytes:
+        """The encoded answer that has an error in its message."""
+        return self.response(error=str(error)).SerializeToString()
 
-def _set(operations: Service, request: kv.SetRequest, call: Call) -> kv.SetResponse:
-    operations.set(request.key.encode(), request.value.encode(), request.ttl, deadline=call.deadline)
-    return kv.SetResponse(success=True)
+    def answer(self, result: Any) -> bytes:
+        """The encoded answer to a command that was carried out."""
+        encoded: bytes = result if self.good is None else self.good
+        return encoded
 
 
-def _get(operations: Service, request: kv.GetRequest, call: Call) -> kv.GetResponse:
-    return get_response(operations.get(request.key.encode(), deadline=call.deadline))
+def _set(request: kv.SetRequest, call: Call) -> Set:
+    return Set(request.key.encode(), request.value.encode(), request.ttl, call.deadline)
 
 
-def get_response(found: Found | None) -> kv.GetResponse:
-    """What Get answers."""
-    if found is None:
-        return kv.GetResponse()
-    return kv.GetResponse(value=as_text(found.value), found=True, ttl=found.ttl)
+def _get(request: kv.GetRequest, call: Call) -> Get:
+    return Get(request.key.encode(), call.deadline, encoded_get_response)
+
+
+def _delete(request: kv.DeleteRequest, call: Call) -> Delete:
+    return Delete(request.key.encode(), call.deadline)
+
+
+def _scan_keys(request: kv.ScanRequest, call: Call) -> Scan:
+    return _scan(request, call, _encoded_keys, keys_only=True)
+
+
+def _scan_key_values(request: kv.ScanRequest, call: Call) -> Scan:
+    return _scan(request, call, _encoded_pairs, keys_only=False)
+
+
+def _scan(request: kv.ScanRequest, call: Call, encode: Callable[[Page], bytes], *, keys_only: bool) -> Scan:
+    return Scan(
+        request.prefix.encode(), cursor=request.cursor.encode(), limit=request.limit, keys_only=keys_only,
+        budget=call.budget, deadline=call.deadline, encode=encode,
+    )  # fmt: skip
+
+
+def _mset(request: kv.MSetRequest, call: Call) -> MSet:
+    pairs = {key.encode(): value.encode() for key, value in request.key_values.items()}
+    return MSet(pairs, request.ttl, call.deadline)
+
+
+def _mget(request: kv.MGetRequest, call: Call) -> MGet:
+    keys = [key.encode() for key in request.keys]
+    return MGet(keys, budget=call.budget, deadline=call.deadline, encode=_encoded_values)
+
+
+def _mdelete(request: kv.MDeleteRequest, call: Call) -> MDelete:
+    return MDelete([key.encode() for key in request.keys], call.deadline)
+
+
+def _get_config(request: kv.GetConfigRequest, call: Call) -> GetConfig:
+    command = GetConfig()
+    command.deadline = call.deadline
+    command.encode = lambda config: kv.GetConfigResponse(config=config).SerializeToString()
+    return command
+
+
+def _update_config(request: kv.UpdateConfigRequest, call: Call) -> UpdateConfig:
+    command = UpdateConfig(request.config)
+    command.deadline = call.deadline
+    return command
 
 
 def encoded_get_response(found: Found | None) -> bytes:
-    """The same, encoded. Without protobuf, which takes five times as long: text would become a message, and text again.
+    """What Get answers. Without protobuf, which takes five times as long: text would become a message, and text again.
 
     Source: https://protobuf.dev/programming-guides/encoding/.
     """
@@ -76,10 +135,26 @@ def encoded_get_response(found: Found | None) -> bytes:
         return b""
     value, ttl = found
     if ttl or not value:
-        return get_response(found).SerializeToString()
+        return kv.GetResponse(value=as_text(value), found=True, ttl=ttl).SerializeToString()
     if not value.isascii():
         as_text(value)
     return b"\x0a%b%b\x10\x01" % (varint(len(value)), value)
+
+
+def _encoded_values(found: dict[bytes, bytes]) -> bytes:
+    return kv.MGetResponse(
+        key_values={as_text(key): as_text(value) for key, value in found.items()}
+    ).SerializeToString()
+
+
+def _encoded_keys(page: Page) -> bytes:
+    keys = [as_text(key) for key, _ in page.items]
+    return kv.ScanKeysResponse(keys=keys, next_cursor=as_text(page.next_cursor)).SerializeToString()
+
+
+def _encoded_pairs(page: Page) -> bytes:
+    pairs = {as_text(key): as_text(value) for key, value in page.items}
+    return kv.ScanKeyValuesResponse(key_values=pairs, next_cursor=as_text(page.next_cursor)).SerializeToString()
 
 
 def varint(number: int) -> bytes:
@@ -97,70 +172,18 @@ def varint(number: int) -> bytes:
 _SMALL = [bytes((number,)) for number in range(128)]
 
 
-def _delete(operations: Service, request: kv.DeleteRequest, call: Call) -> kv.DeleteResponse:
-    operations.delete(request.key.encode(), deadline=call.deadline)
-    return kv.DeleteResponse(success=True)
-
-
-def _scan_keys(operations: Service, request: kv.ScanRequest, call: Call) -> kv.ScanKeysResponse:
-    page = _page(operations, request, call, keys_only=True)
-    return kv.ScanKeysResponse(keys=[as_text(key) for key, _ in page.items], next_cursor=as_text(page.next_cursor))
-
-
-def _scan_key_values(operations: Service, request: kv.ScanRequest, call: Call) -> kv.ScanKeyValuesResponse:
-    page = _page(operations, request, call, keys_only=False)
-    pairs = {as_text(key): as_text(value) for key, value in page.items}
-    return kv.ScanKeyValuesResponse(key_values=pairs, next_cursor=as_text(page.next_cursor))
-
-
-def _mset(operations: Service, request: kv.MSetRequest, call: Call) -> kv.MSetResponse:
-    pairs = {key.encode(): value.encode() for key, value in request.key_values.items()}
-    operations.mset(pairs, request.ttl, deadline=call.deadline)
-    return kv.MSetResponse(success=True)
-
-
-def _mget(operations: Service, request: kv.MGetRequest, call: Call) -> kv.MGetResponse:
-    found = operations.mget([key.encode() for key in request.keys], budget=call.budget, deadline=call.deadline)
-    return kv.MGetResponse(key_values={as_text(key): as_text(value) for key, value in found.items()})
-
-
-def _mdelete(operations: Service, request: kv.MDeleteRequest, call: Call) -> kv.MDeleteResponse:
-    operations.mdelete([key.encode() for key in request.keys], deadline=call.deadline)
-    return kv.MDeleteResponse(success=True)
-
-
-def _get_config(operations: Service, request: kv.GetConfigRequest, call: Call) -> kv.GetConfigResponse:
-    return kv.GetConfigResponse(config=operations.get_config())
-
-
-def _update_config(operations: Service, request: kv.UpdateConfigRequest, call: Call) -> kv.UpdateConfigResponse:
-    operations.update_config_text(request.config)
-    return kv.UpdateConfigResponse(success=True)
-
-
-def _page(operations: Service, request: kv.ScanRequest, call: Call, *, keys_only: bool) -> Page:
-    return operations.scan(
-        request.prefix.encode(),
-        cursor=request.cursor.encode(),
-        limit=request.limit,
-        keys_only=keys_only,
-        budget=call.budget,
-        deadline=call.deadline,
-    )
-
-
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("Set", kv.SetRequest, kv.SetResponse, _set),
+        Method("Set", kv.SetRequest, kv.SetResponse, _set, SUCCESS),
         Method("Get", kv.GetRequest, kv.GetResponse, _get),
-        Method("Delete", kv.DeleteRequest, kv.DeleteResponse, _delete),
+        Method("Delete", kv.DeleteRequest, kv.DeleteResponse, _delete, SUCCESS),
         Method("ScanKeys", kv.ScanRequest, kv.ScanKeysResponse, _scan_keys),
         Method("ScanKeyValues", kv.ScanRequest, kv.ScanKeyValuesResponse, _scan_key_values),
-        Method("MSet", kv.MSetRequest, kv.MSetResponse, _mset, "key_values"),
-        Method("MGet", kv.MGetRequest, kv.MGetResponse, _mget, "keys"),
-        Method("MDelete", kv.MDeleteRequest, kv.MDeleteResponse, _mdelete, "keys"),
+        Method("MSet", kv.MSetRequest, kv.MSetResponse, _mset, SUCCESS, "key_values"),
+        Method("MGet", kv.MGetRequest, kv.MGetResponse, _mget, batch="keys"),
+        Method("MDelete", kv.MDeleteRequest, kv.MDeleteResponse, _mdelete, SUCCESS, "keys"),
         Method("GetConfig", kv.GetConfigRequest, kv.GetConfigResponse, _get_config),
-        Method("UpdateConfig", kv.UpdateConfigRequest, kv.UpdateConfigResponse, _update_config),
+        Method("UpdateConfig", kv.UpdateConfigRequest, kv.UpdateConfigResponse, _update_config, SUCCESS),
     )
 }

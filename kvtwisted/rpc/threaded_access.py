@@ -9,22 +9,22 @@ import grpc
 
 from ..core.errors import KvError
 from ..security.gate import Gate, Visitor
-from ..security.passes import Pass
+from ..sessions.session import Session
 from ..tls.peers import rpc_peer
 from . import rights
-from .calls import Calls
 from .errors import call_error
+from .threaded_calls import ThreadedCalls
 
 
 class Access:
     """The gate for calls as grpcio gives them."""
 
-    def __init__(self, gate: Gate, make_calls: Callable[[Pass], Calls]) -> None:
+    def __init__(self, gate: Gate, make_calls: Callable[[Session], ThreadedCalls]) -> None:
         """`make_calls` makes what runs the calls of one principal."""
         self._gate = gate
         self._make_calls = make_calls
 
-    def admit(self, context: grpc.ServicerContext, path: str) -> Pass:
+    def admit(self, context: grpc.ServicerContext, path: str) -> Session:
         """Who makes this call of the method at `path`. Raises CallError when it is nobody who may ever do that."""
         try:
             visitor = _visitor(context)
@@ -34,7 +34,7 @@ class Access:
             raise call_error(error, "authentication") from None
         return admitted
 
-    def calls(self, context: grpc.ServicerContext, path: str) -> Calls:
+    def calls(self, context: grpc.ServicerContext, path: str) -> ThreadedCalls:
         """What runs it. Raises CallError too."""
         return self._make_calls(self.admit(context, path))
 

@@ -27,7 +27,6 @@ from ..core.errors import KvError
 from ..security.policy import NOBODY, rpc_requirement
 from ..threaded.health_checks import HealthChecks
 from . import health, pipeline, reflection
-from .calls import Calls
 from .errors import CallError, Code, call_error
 from .health import Watches
 from .messages import decompress, is_compressed
@@ -35,6 +34,7 @@ from .methods import METHODS, SERVICES, Method
 from .places import Places, StreamPlaces, share_of
 from .reflection import Reflection
 from .threaded_access import Access, address_of
+from .threaded_calls import ThreadedCalls
 from .watchdog import Watchdog
 
 #: Threads for health and reflection: its streams, and as many for what comes and goes.
@@ -225,15 +225,15 @@ class Handlers(grpc.GenericRpcHandler):
         except Exception as error:
             _abort(context, call_error(error, "reflection"))
 
-    def _admit(self, context: grpc.ServicerContext, path: str) -> Calls:
+    def _admit(self, context: grpc.ServicerContext, path: str) -> ThreadedCalls:
         try:
             return self._access.calls(context, path)
         except CallError as error:
             _abort(context, error)
 
-    def _check_rate(self, calls: Calls, context: grpc.ServicerContext) -> None:
+    def _check_rate(self, calls: ThreadedCalls, context: grpc.ServicerContext) -> None:
         try:
-            calls.admitted.check_rate()
+            calls.session.check_rate()
         except KvError as error:
             _abort(context, call_error(error, "rates"))
 

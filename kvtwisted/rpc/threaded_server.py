@@ -1,11 +1,11 @@
-"""The gRPC server on grpcio's own threads. Its methods block; none needs the reactor."""
+"""The gRPC server on grpcio's own threads. Its methods block; its calls need the reactor to turn, in another thread."""
 
 from __future__ import annotations
 
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, cast
+from typing import Any, Callable, cast
 
 import grpc
 from twisted.logger import Logger
@@ -14,15 +14,17 @@ from ..core.errors import Unavailable
 from ..core.health import Health
 from ..security.certificates import Identity
 from ..security.gate import Gate
+from ..sessions.threads import FromThreads
 from ..threaded.health_checks import HealthChecks
 from ..tls.renewal import Certificates
-from .calls import Calls
+from .calls import Terms
 from .health import Watches
 from .listening import FIRST_FREE_PORT, cannot_listen, check_address, joined
 from .messages import message_limit
 from .options import GrpcOptions
 from .places import StreamPlaces, make_places
 from .threaded_access import Access
+from .threaded_calls import ThreadedCalls
 from .threaded_handlers import SIDE_THREADS, Handlers
 from .watchdog import Watchdog
 
@@ -41,6 +43,7 @@ class ThreadedGrpcServer:
 
     def __init__(
         self,
+        reactor: Any,
         gate: Gate,
         health: Health,
         options: GrpcOptions,
@@ -56,13 +59,9 @@ class ThreadedGrpcServer:
         self._request_timeout = request_timeout
         #: Those of streams that stay open.
         self.places = make_places(options, options.threads)
-        self._access = Access(
-            gate,
-            lambda admitted: Calls(
-                admitted, message_limit=message_limit(options.max_request_bytes),
-                max_response_bytes=max_response_bytes, request_timeout=request_timeout, max_batch_keys=max_batch_keys,
-            ),
-        )  # fmt: skip
+        terms = Terms(message_limit(options.max_request_bytes), max_response_bytes, request_timeout, max_batch_keys)
+        from_threads = FromThreads(reactor)
+        self._access = Access(gate, lambda session: ThreadedCalls(session, terms, from_threads))
         self._running: _Running | None = None
 
     def start(self) -> int:
@@ -85,7 +84,8 @@ class ThreadedGrpcServer:
     def stop(self, grace: float) -> None:
         """Stop: watchers hear NOT_SERVING, nothing new is accepted, running calls have `grace` seconds to finish.
 
-        Calls that do not are cancelled. Blocks until no thread of the server works on the storage any longer.
+        Calls that do not are cancelled. Blocks until no thread of the server has a call any longer; not to be called on
+        the reactor thread, which they wait for.
         """
         running, self._running = self._running, None
         if running is not None:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from twisted.internet.interfaces import IReactorFromThreads
 
 from ..commands.command import Command
 from ..core.errors import DeadlineExceeded
 from ..core.frames import without_frames
-from .session import Session
+from .door import Done
 
 #: Seconds past a command's own deadline after which it is no longer waited for. Until then whatever carries it out
 #: gives up by itself, and says more exactly why; this is for what is stuck.
 LAST_RESORT = 1.0
 
 
+class Submits(Protocol):
+    """A session, or what submits to one."""
+
+    def submit(self, command: Command, done: Done, /) -> None:
+        """See `Session.submit`."""
+
+
 class _Waiting(NamedTuple):
-    session: Session
+    session: Submits
     command: Command
     done: threading.Event
 
@@ -36,7 +43,7 @@ class FromThreads:
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
 
-    def run(self, session: Session, command: Command) -> object:
+    def run(self, session: Submits, command: Command) -> object:
         """The result of a command. Blocks until it is there, or its deadline is well over. Raises KvErrors."""
         waiting = _Waiting(session, command, threading.Event())
         with self._lock:
@@ -44,7 +51,7 @@ class FromThreads:
             first = len(self._waiting) == 1
         if first:
             self._reactor.callFromThread(self._submit)
-        if not waiting.done.wait(command.deadline - time.monotonic() + LAST_RESORT):
+        if not waiting.done.wait(min(command.deadline - time.monotonic() + LAST_RESORT, threading.TIMEOUT_MAX)):
             raise DeadlineExceeded("the storage did not answer in the request's time; a write may still be applied")
         error, command.error = command.error, None
         try:

@@ -12,6 +12,10 @@ _log = Logger(namespace="kvtwisted.incident")
 
 def report(failure: Failure, doing: str) -> str:
     """Log `failure`, which happened while `doing` (an operation's name), and return the incident id. Any thread."""
+    raised_at = getattr(failure.value, "raised_at", None)
+    if raised_at:
+        # In another thread: see `pool.caught`.
+        failure.frames = [*failure.frames, *raised_at]
     incident = secrets.token_hex(8)
     _log.failure("incident {incident} in {doing}", failure=failure, incident=incident, doing=doing)
     return incident

@@ -29,11 +29,14 @@ def defer_to_pool(
 
 
 def caught() -> Failure:
-    """The exception that is being handled, as a failure that may be kept: its traceback is text. Any thread."""
+    """The exception that is being handled, as a failure that may be kept: its traceback is text. Any thread.
+
+    The exception may be kept without the failure: it remembers that text for its incident (`incidents.report`).
+    """
     failure = Failure()
     failure.cleanFailure()
     if failure.value is not None:
-        without_frames(failure.value)
+        without_frames(failure.value).raised_at = failure.frames  # type: ignore[attr-defined]
     return failure
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 
+from twisted.internet.epollreactor import EPollReactor
 from twisted.logger import globalLogBeginner
 
 from kvtwisted.core.errors import Unavailable
@@ -19,12 +21,15 @@ from .support import PATIENCE, World
 
 def main() -> None:
     """Fork and serve."""
-    world = World()
+    reactor = EPollReactor()
+    world = World(reactor=reactor)
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
         sys.exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)
     # As in the real server, what is logged goes to an observer and not to standard error.
+    threading.Thread(target=reactor.run, args=(False,), daemon=True).start()
+    world.pool.start()
     globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False)
     serve(world)
 
@@ -48,6 +53,7 @@ def serve(world: World) -> None:
     world.engine.get = broken_get
     sys.stdin.readline()
     world.server.stop(PATIENCE)
+    world.pool.stop()
     print("stopped", flush=True)
 
 

@@ -11,14 +11,15 @@ from typing import Any, Callable
 
 import grpc
 from google.protobuf.message import Message
-from kvtwisted.core.operations import Operations
-from kvtwisted.threaded.work import Work
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
+from kvtwisted.backends.local.backend import LocalBackend
+from kvtwisted.backends.server import ServerCommands
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
+from kvtwisted.core.recovery import Recovery
 from kvtwisted.core.writer import Writer
 from kvtwisted.rpc.generated import keyvalue_pb2
 from kvtwisted.rpc.messages import message_limit
@@ -28,6 +29,7 @@ from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
 from kvtwisted.security.certificates import CertificateFiles
 from kvtwisted.security.connections import Connections
 from kvtwisted.security.gate import Gate, OpenGate
+from kvtwisted.sessions.door import Door
 from kvtwisted.threaded.health_checks import HealthChecks
 from kvtwisted.tls.renewal import Certificates
 from tests.support.clocks import ManualClock
@@ -35,7 +37,7 @@ from tests.support.configuration import FakeConfiguration
 from tests.support.engines import memory_engine
 from tests.support.reactors import background_reactor, on
 from tests.support.recorders import CountingRecorder
-from tests.support.storage import BlockingStore as Store
+from tests.support.storage import BlockingStore
 
 #: Seconds after which something that should have happened has not.
 PATIENCE = 30.0
@@ -115,25 +117,20 @@ class Hold:
 
 
 class NativeServer:
-    """The native server with a reactor in a thread and a pool, with the methods of the threaded one."""
+    """The native server with the methods of the threaded one."""
 
-    def __init__(self, operations: Operations, gate: Gate, health: Health, options: GrpcOptions, **limits: Any) -> None:
-        self.reactor = background_reactor()
-        self._pool = ThreadPool(0, options.threads, name="requests")
-        work = Work(self.reactor, self._pool, operations)
-        self.native = NativeGrpcServer(self.reactor, gate, work, health, options, **limits)
+    def __init__(self, reactor: Any, *arguments: Any, **limits: Any) -> None:
+        self.reactor = reactor
+        self.native = NativeGrpcServer(reactor, *arguments, **limits)
 
     def start(self) -> int:
         """Listen, and return the port."""
         port: int = on(self.reactor, self.native.start)
-        self._pool.start()
         return port
 
     def stop(self, grace: float) -> None:
         """Stop; blocks."""
         on(self.reactor, self.native.stop, grace)
-        if self._pool.started:
-            self._pool.stop()
 
 
 class World:
@@ -156,8 +153,11 @@ class World:
         private_key: str = "",
         client_ca: str = "",
         connections: Connections | None = None,
-        make_gate: Callable[[Operations, Admission], Gate] = OpenGate,
+        make_gate: Callable[[Door, Admission], Gate] = OpenGate,
+        reactor: Any = None,
     ) -> None:
+        """`reactor` runs in a thread, at the latest when the server starts; None is one that does already."""
+        self.reactor = reactor or background_reactor()
         self.engine = memory_engine()
         self.engine.slow = transport == "native, by the pool"
         self.time = ManualClock()
@@ -168,8 +168,13 @@ class World:
         self.max_response_bytes = 4 * MIB
         self.request_timeout = PATIENCE
         limits_of_store = Limits(max_request_bytes=max_request_bytes)
-        store = Store(self.engine, Writer(self.engine), self.time.clock(), limits=limits_of_store)
-        self.operations = Operations(store, self.configuration, self.recorder, self.health)
+        self.store = BlockingStore(self.engine, Writer(self.engine), self.time.clock(), limits=limits_of_store)
+        #: Threads of requests.
+        self.pool = ThreadPool(0, threads, name="requests")
+        recovery = Recovery(self.store.upkeep, self.health)
+        backend = LocalBackend(self.reactor, self.pool, self.store, recovery, self.health)
+        commands = ServerCommands(self.reactor, self.pool, self.configuration, self.recorder.config_update)
+        self.door = Door(self.reactor, backend, commands, self.recorder, limits_of_store)
         self._holds: list[Hold] = []
         self._health_pool = ThreadPool(0, 1, name="health")
         #: None without TLS.
@@ -187,21 +192,22 @@ class World:
             "max_response_bytes": lambda: self.max_response_bytes,
             "max_batch_keys": lambda: limits_of_store.max_batch_keys,
             "request_timeout": lambda: self.request_timeout,
-            "checks": HealthChecks(background_reactor(), self._health_pool, self.operations.health),
+            "checks": HealthChecks(self.reactor, self._health_pool, self.door.health),
         }
-        gate = make_gate(self.operations, self.admission)
+        gate = self.gate = make_gate(self.door, self.admission)
         self.server: ThreadedGrpcServer | NativeServer
         if transport == "threaded":
-            self.server = ThreadedGrpcServer(gate, self.health, options, **limits)
+            self.server = ThreadedGrpcServer(self.reactor, gate, self.health, options, **limits)
         else:
             limits["connections"] = connections
-            self.server = NativeServer(self.operations, gate, self.health, options, **limits)
+            self.server = NativeServer(self.reactor, gate, self.door, self.pool, self.health, options, **limits)
         self.places = getattr(self.server, "native", self.server).places
         self.host = f"[{host}]" if ":" in host else host
 
     def start(self) -> None:
         """Start the server and connect to it."""
         self._health_pool.start()
+        self.pool.start()
         self.address = f"{self.host}:{self.server.start()}"
         self.channel = self.connect()
         self.client = Client(self.channel)
@@ -212,8 +218,9 @@ class World:
             hold.release()
         self.channel.close()
         self.server.stop(PATIENCE)
-        if self._health_pool.started:
-            self._health_pool.stop()
+        for pool in (self.pool, self._health_pool):
+            if pool.started:
+                pool.stop()
 
     def connect(self, *options: tuple[str, Any]) -> grpc.Channel:
         """Another channel, with connections of its own."""
@@ -236,7 +243,7 @@ class World:
     def fill(self, keys: Iterable[str], value: str) -> None:
         """Store the same value at many keys, without the transport."""
         for key in keys:
-            self.operations.set(key.encode(), value.encode())
+            self.store.set(key.encode(), value.encode())
 
     def stored(self) -> dict[str, str]:
         """All keys and values, straight from the engine."""

@@ -12,7 +12,6 @@ import pytest
 from google.protobuf.message import Message
 from grpc import StatusCode
 from hyperframe.frame import DataFrame
-from kvtwisted.core.operations import Operations
 
 from kvtwisted.core.admission import Admission
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
@@ -23,6 +22,7 @@ from kvtwisted.security.authority import NOT_VALID, Authority
 from kvtwisted.security.entries import TokenEntry
 from kvtwisted.security.gate import ClosedGate
 from kvtwisted.security.policy import NO_TOKEN
+from kvtwisted.sessions.door import Door
 from tests.security.support import grant, made
 from tests.support.reactors import on
 
@@ -50,20 +50,14 @@ class Guarded:
         self.world = make_world(make_gate=self._close, **options)
         self.channel = self.world.channel
 
-    def _close(self, operations: Operations, admission: Admission) -> ClosedGate:
-        self.gate = ClosedGate(
-            operations, admission, self.authority, Audit(lambda line: None), count=self.counted.append
-        )
+    def _close(self, door: Door, admission: Admission) -> ClosedGate:
+        self.gate = ClosedGate(door, admission, self.authority, Audit(lambda line: None), count=self.counted.append)
         return self.gate
 
     def replace(self, *entries: TokenEntry) -> None:
         """Go by these tokens, and look."""
         self.authority.replace(entries)
-        server = self.world.server
-        if hasattr(server, "reactor"):
-            on(server.reactor, self.gate.look)
-        else:
-            self.gate.look()
+        on(self.world.reactor, self.gate.look)
 
     def start(self, method: str, *tokens: bytes, message: Message | None = None, **fields: Any) -> Any:
         """The future of a call with these values of the header."""
@@ -268,7 +262,7 @@ def test_an_unfinished_request_of_a_revoked_token(guarded: Guarded, transport: s
         if transport == "threaded":
             # grpcio gives the calls to its threads in its own time; both have been let in before.
             deadline = time.monotonic() + PATIENCE
-            while len(guarded.gate._passes) < 2:
+            while len(guarded.gate._sessions) < 2:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
         guarded.replace(_ROOT)
@@ -311,7 +305,7 @@ def test_a_secret_that_is_never_indexed(guarded: Guarded) -> None:
             assert peer.answer(stream_id).status == status
 
 
-def test_what_is_kept_of_passes(guarded: Guarded, transport: str) -> None:
+def test_what_is_kept_of_sessions(guarded: Guarded, transport: str) -> None:
     """Of many tokens that came and went nothing stays."""
     for number in range(20):
         shown, entry = made(f"t{number}")
@@ -322,7 +316,7 @@ def test_what_is_kept_of_passes(guarded: Guarded, transport: str) -> None:
     if transport != "threaded":
         native: NativeGrpcServer = server.native
         assert len(native._interfaces._entries) == 0
-    assert len(guarded.gate._passes) == 0
+    assert len(guarded.gate._sessions) == 0
 
 
 def test_an_operation_of_a_pipeline_that_waits_for_its_key(guarded: Guarded, transport: str) -> None:

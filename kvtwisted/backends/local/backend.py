@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from time import monotonic
 from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
@@ -25,12 +26,11 @@ from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
 from ...core.cache import Entry
-from ...core.errors import KvError
-from ...core.frames import without_frames
+from ...core.errors import DeadlineExceeded, KvError
 from ...core.health import Health
 from ...core.recovery import Recovery
 from ...core.store import Store
-from ...threaded.pool import defer_to_pool
+from ...threaded.pool import caught, defer_to_pool
 from ...threaded.slots import Slots
 from ..backend import Settled
 from .group_commit import GroupCommit
@@ -140,9 +140,11 @@ class LocalBackend:
             if command.awaited is not None and not command.awaited():
                 continue
             try:
+                if monotonic() > command.deadline:
+                    raise DeadlineExceeded("the request's time ran out before it was started")
                 command.complete(self._store.read(command))
-            except Exception as error:
-                command.error = without_frames(error)
+            except Exception:
+                command.error = caught().value
 
 
 def _broke(failure: Failure, commands: Sequence[Command]) -> None:

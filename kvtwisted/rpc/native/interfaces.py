@@ -87,6 +87,7 @@ class Interfaces:
 
     def _withdrawn(self, sessions: frozenset[Session]) -> None:
         gone = [
-            (self._entries.pop(withdrawn, {}), _REPLACED if withdrawn.is_replaced else _REVOKED) for withdrawn in sessions
+            (self._entries.pop(withdrawn, {}), _REPLACED if withdrawn.is_replaced else _REVOKED)
+            for withdrawn in sessions
         ]
         self._revoke({id(route): error for entry, error in gone for route in entry.values()})

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import Callable
+from typing import Any, Callable
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -28,7 +28,7 @@ from .expanding import Expander
 from .receiving import Message
 from .requests import Route
 from .responses import ConstantAnswer
-from .unary import INLINE_MESSAGE, UnaryCalls
+from .unary import UnaryCalls
 
 #: Operations of one pipeline that are under way, or wait for one on their key.
 MAX_UNANSWERED = 256
@@ -86,9 +86,10 @@ class _Pipeline:
         self, stream: Stream, calls: UnaryCalls, expander: Expander, closed: Callable[[_Pipeline], None]
     ) -> None:
         self._stream = stream
-        self._calls = calls
         self._expander = expander
-        self._writes = {"set": calls.writes["Set"], "delete": calls.writes["Delete"]}
+        self._run: dict[str, Callable[[_Pipeline, int, Any, None], None]] = {
+            "set": calls.set, "get": calls.get, "delete": calls.delete
+        }  # fmt: skip
         self._closed = closed
         self._number = 0
         #: The operation that is being begun, and those that were and are not answered, by number.
@@ -187,12 +188,7 @@ class _Pipeline:
         self._number += 1
         self._beginning = operation
         _, field, request, _ = operation
-        if field == "get":
-            self._calls.get(self, self._number, request, None)
-        elif (size := request.ByteSize()) > INLINE_MESSAGE:
-            self._calls.pooled(self._writes[field].method, False, self, self._number, request.SerializeToString(), None)
-        else:
-            self._calls.write(self._writes[field], self, self._number, request, size, None)
+        self._run[field](self, self._number, request, None)
         self._beginning = None
 
     def _end(self, number: int) -> Operation | None:

@@ -12,15 +12,16 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
 
 from ...core.health import Health
 from ...security.connections import IN_ALL, ON_TRIAL, Connections
 from ...security.gate import Gate, Visitor
-from ...security.passes import Pass
+from ...sessions.door import Door
+from ...sessions.session import Session
 from ...threaded.health_checks import HealthChecks
-from ...threaded.work import Work
 from ...tls.listening import over_tls
-from ..calls import Calls
+from ..calls import Terms
 from ..errors import CallError, Code
 from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
@@ -56,7 +57,8 @@ class NativeGrpcServer(Factory):
         self,
         reactor: Any,
         gate: Gate,
-        work: Work,
+        door: Door,
+        pool: ThreadPool,
         health: Health,
         options: GrpcOptions,
         *,
@@ -66,7 +68,7 @@ class NativeGrpcServer(Factory):
         max_batch_keys: Callable[[], int],
         connections: Connections | None = None,
     ) -> None:
-        """Without `connections` any number may be open."""
+        """What takes long to decode is decoded in `pool`. Without `connections` any number may be open."""
         self._reactor = reactor
         self._options = options
         self.request_timeout = request_timeout
@@ -81,13 +83,12 @@ class NativeGrpcServer(Factory):
         self._health = HealthService(reactor, checks, health, self.flush, self.places.watch)
         self._reflection = ReflectionService(self.seconds, self.places.reflection)
 
-        def make_calls(admitted: Pass) -> UnaryCalls:
-            calls = Calls(
-                admitted, message_limit=self.message_limit, max_response_bytes=max_response_bytes,
-                request_timeout=request_timeout, max_batch_keys=max_batch_keys,
-            )  # fmt: skip
-            return UnaryCalls(reactor, work, calls, max_response_bytes=max_response_bytes, flush=self.flush)
+        terms = Terms(self.message_limit, max_response_bytes, request_timeout, max_batch_keys)
 
+        def make_calls(session: Session) -> UnaryCalls:
+            return UnaryCalls(reactor, pool, session, terms, self.flush)
+
+        door.on_settled(self.flush)
         self._pipelines = PipelineService(reactor, self.places.pipeline, self.flush)
         self._interfaces = Interfaces(
             gate, make_calls, self._pipelines,

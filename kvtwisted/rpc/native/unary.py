@@ -1,38 +1,41 @@
-"""The unary methods: what cannot block is answered here and now, the rest by the pool, many calls to a job.
+"""The unary methods: decoded here and now if that is quick, else in a pool thread; then handed to the session.
 
-Note [Inline or pool]: a hop to a thread and back takes longer than twenty Gets from memory. So the reactor thread reads
-what memory has, and begins writes, which go in together at the end of its turn (`threaded.group_commit`). Scans, large
-messages, and Gets that need the disk go to the pool; small ones of the same turn share a job.
+Messages of one string, Set's and its like, are decoded on the reactor thread whatever their size. What has many fields
+is only if it is small, after those were counted, and what is compressed never is.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from time import monotonic
-from typing import Any, Callable, NamedTuple, Protocol
+from typing import Any, Callable, Protocol
 
 from google.protobuf.message import DecodeError
-from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
-from ...core.errors import DeadlineExceeded, KvError
-from ...core.operations import Pending
-from ...core.service import Service
+from ...commands.command import Command
+from ...commands.delete import Delete
+from ...commands.get import Get
+from ...commands.set import Set
+from ...core.frames import without_frames
+from ...sessions.session import Session
 from ...threaded import incidents
-from ...threaded.work import Work
-from ..calls import Calls
+from ...threaded.pool import defer_to_pool
+from ..calls import Charged, Terms, overdue
 from ..errors import IN_MESSAGE, CallError, call_error
 from ..generated import keyvalue_pb2 as kv
 from ..messages import parse
-from ..methods import METHODS, Method, encoded_get_response
+from ..methods import METHODS, SUCCESS, Call, Method, encoded_get_response
 from .requests import Unary
 from .responses import ConstantAnswer
 
-#: Bytes of a message that is decoded on the reactor thread; larger ones take some milliseconds.
+#: Bytes of a message with many fields that is decoded on the reactor thread; larger ones take some milliseconds.
 INLINE_MESSAGE = 65_536
-#: Gets that share a pool job, and bytes that one of them may answer.
-GETS_IN_A_JOB, GET_ANSWER_BYTES = 16, 1_048_576 + 64
+#: Bytes that a Get may answer.
+GET_ANSWER_BYTES = 1_048_576 + 64
 
-_GET = METHODS["Get"]
+_SET, _GET, _DELETE = METHODS["Set"], METHODS["Get"], METHODS["Delete"]
+_SUCCESS = ConstantAnswer(SUCCESS)
 
 
 class Caller(Protocol):
@@ -57,259 +60,244 @@ class Caller(Protocol):
         """End the call with a status."""
 
 
-_SCANS = frozenset({"ScanKeys", "ScanKeyValues"})
-
-#: A call for the pool: who made it, and what it asks for.
-Job = tuple[Caller, int, Method, bytes, bool, float, int]
-
-
-class Way(NamedTuple):
-    """How a method that writes is answered: what checks its request and begins the write, and the good answer."""
-
-    method: Method
-    begin: Callable[[Any, float], Pending]
-    good: ConstantAnswer
-
-
 class UnaryCalls:
-    """Answers unary calls of the key-value service. Reactor thread."""
+    """Answers one session's unary calls of the key-value service. Reactor thread."""
 
     def __init__(
-        self,
-        reactor: IReactorTime,
-        work: Work,
-        calls: Calls,
-        *,
-        max_response_bytes: Callable[[], int],
-        flush: Callable[[], None],
+        self, reactor: Any, pool: ThreadPool, session: Session, terms: Terms, flush: Callable[[], None]
     ) -> None:
-        """`flush` is called when calls were answered outside of any connection's own doing."""
+        """What takes long to decode is decoded in `pool`; `flush` is called when such a call was answered.
+
+        Answers to commands that are done are flushed by whoever the door tells (`Door.on_settled`).
+        """
         self._reactor = reactor
-        self._operations: Service = calls.admitted.operations
-        self._get_now = self._operations.get_now
-        self._work = work
-        self._admission = calls.admitted.admission
-        self._calls = calls
-        self._max_response_bytes = max_response_bytes
+        self._pool = pool
+        self._session = session
+        self._get_now = session.get_now
+        self._submit = session.submit
+        self._admission = session.admission
+        self._terms = terms
+        self._request_timeout = terms.request_timeout
         self._flush = flush
-        #: What answers the methods that write.
-        self.writes = {
-            name: Way(METHODS[name], begin, ConstantAnswer(METHODS[name].response(success=True).SerializeToString()))
-            for name, begin in (
-                ("Set", self._begin_set),
-                ("Delete", self._begin_delete),
-                ("MSet", self._begin_mset),
-                ("MDelete", self._begin_mdelete),
-            )
-        }
-        self._gets: list[Job] = []
-        work.on_settled(flush)
 
     def methods(self) -> dict[str, tuple[Unary, Unary]]:
         """For each method what answers it, and what answers it when its message is compressed."""
-        short: dict[str, Unary] = {name: partial(self._write, way) for name, way in self.writes.items()}
-        short["Get"] = self._get
+        quick: dict[str, Unary] = {
+            "Set": self._single(_SET, kv.SetRequest.FromString, self.set),
+            "Get": self._single(_GET, kv.GetRequest.FromString, self.get),
+            "Delete": self._single(_DELETE, kv.DeleteRequest.FromString, self.delete),
+        }
         return {
-            name: (short.get(name, partial(self.pooled, method, False)), partial(self.pooled, method, True))
-            for name, method in METHODS.items()
+            name: (quick.get(name) or self._plain(method), self._compressed(method)) for name, method in METHODS.items()
         }
 
-    # Here and now.
+    # What is about one key; for pipelines too.
 
-    def _get(self, streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
-        if len(message) > INLINE_MESSAGE:
-            self.pooled(_GET, False, streams, stream_id, message, timeout)
-            return
+    def set(self, streams: Caller, stream_id: int, request: kv.SetRequest, timeout: float | None) -> None:
+        """Answer a Set."""
         try:
-            request = kv.GetRequest.FromString(message)
-        except DecodeError:
-            self._undecodable(_GET, streams, stream_id, message)
-        else:
-            self.get(streams, stream_id, request, timeout)
+            deadline = self._deadline(timeout)
+            self._write(
+                _SET, streams, stream_id, Set(request.key.encode(), request.value.encode(), request.ttl, deadline)
+            )
+        except Exception as error:
+            _fail(_SET, streams, stream_id, error)
+
+    def delete(self, streams: Caller, stream_id: int, request: kv.DeleteRequest, timeout: float | None) -> None:
+        """Answer a Delete."""
+        try:
+            self._write(_DELETE, streams, stream_id, Delete(request.key.encode(), self._deadline(timeout)))
+        except Exception as error:
+            _fail(_DELETE, streams, stream_id, error)
 
     def get(self, streams: Caller, stream_id: int, request: kv.GetRequest, timeout: float | None) -> None:
         """Answer a Get, now if memory can."""
         try:
             self._admission.check()
-            if timeout is not None:
-                self._deadline(timeout)
-            known, found = self._get_now(request.key.encode())
+            if timeout is not None and timeout <= 0:
+                raise overdue(self._session)
+            key = request.key.encode()
+            known, found = self._get_now(key)
             if not known:
-                self._share(_GET, streams, stream_id, request.SerializeToString(), timeout)
+                command = Get(key, self._deadline(timeout), encoded_get_response)
+                self._read(_GET, streams, stream_id, command, GET_ANSWER_BYTES)
                 return
             answer = encoded_get_response(found)
         except Exception as error:
-            self._failed(_GET, streams, stream_id, error)
+            _fail(_GET, streams, stream_id, error)
             return
         streams.answer(stream_id, answer)
 
-    def _write(self, way: Way, streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
-        if len(message) > INLINE_MESSAGE:
-            self.pooled(way.method, False, streams, stream_id, message, timeout)
-            return
-        try:
-            if way.method.batch is not None:
-                self._calls.admitted.check_rate()
-                self._calls.check_fields(way.method, message)
-            request = way.method.request.FromString(message)
-        except DecodeError:
-            self._undecodable(way.method, streams, stream_id, message)
-        except KvError as error:
-            self._failed(way.method, streams, stream_id, error)
-        else:
-            self.write(way, streams, stream_id, request, len(message), timeout)
+    def _single(self, method: Method, decode: Callable[[bytes], Any], answer: Callable[..., None]) -> Unary:
+        session, terms, admission = self._session, self._terms, self._admission
 
-    def write(self, way: Way, streams: Caller, stream_id: int, request: Any, size: int, timeout: float | None) -> None:
-        """Answer a write, whose message has `size` bytes, once it has gone in with those of its turn."""
-        try:
-            # Before it is begun: what is refused here has taken nothing from a rate, and is not audited as a write.
-            self._admission.check(size)
-            pending = way.begin(request, self._deadline(timeout))
-            self._admission.enter(pending.size)
-        except Exception as error:
-            self._failed(way.method, streams, stream_id, error)
-            return
+        def single(streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
+            try:
+                if len(message) > INLINE_MESSAGE:
+                    # As with those that are decoded in the pool; nothing comes in between here.
+                    session.charge(len(message))
+                    admission.check(len(message))
+                    terms.check_fields(method, message)
+                    request = decode(message)
+                    session.give_back(len(message))
+                else:
+                    request = decode(message)
+            except DecodeError:
+                _undecodable(method, streams, stream_id, message)
+            except Exception as error:
+                _fail(method, streams, stream_id, error)
+            else:
+                answer(streams, stream_id, request, timeout)
+
+        return single
+
+    # The others.
+
+    def _plain(self, method: Method) -> Unary:
+        session, terms = self._session, self._terms
+
+        def plain(streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
+            size = len(message)
+            if size > INLINE_MESSAGE:
+                self._decode_in_pool(method, False, streams, stream_id, message, timeout)
+                return
+            try:
+                call = Call(self._deadline(timeout), terms.max_response_bytes())
+                session.charge(size)
+                self._admission.check(size)
+                terms.check_fields(method, message)
+                command = method.command(parse(method.request, message), call)
+                session.give_back(size)
+                if method.good is None:
+                    self._read(method, streams, stream_id, command, call.max_response_bytes)
+                else:
+                    self._write(method, streams, stream_id, command)
+            except Exception as error:
+                _fail(method, streams, stream_id, error)
+
+        return plain
+
+    def _compressed(self, method: Method) -> Unary:
+        def compressed(streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
+            self._decode_in_pool(method, True, streams, stream_id, message, timeout)
+
+        return compressed
+
+    # From a command to its answer.
+
+    def _write(self, method: Method, streams: Caller, stream_id: int, command: Command) -> None:
+        """What is answered with SUCCESS. Raises what refuses it."""
+
+        def done(command: Command) -> None:
+            if streams.awaited(stream_id):
+                error = command.error
+                if error is None:
+                    streams.answer_constant(stream_id, _SUCCESS)
+                else:
+                    _fail(method, streams, stream_id, error)
+
+        self._submit(command, done)
         streams.promise(stream_id)
-        self._work.submit(pending, partial(self._written, way, streams, stream_id), self._admission)
 
-    def _begin_set(self, request: kv.SetRequest, deadline: float) -> Pending:
-        return self._operations.begin_set(request.key.encode(), request.value.encode(), request.ttl, deadline=deadline)
+    def _read(self, method: Method, streams: Caller, stream_id: int, command: Command, size: int) -> None:
+        """What is answered with up to `size` bytes. Raises what refuses it."""
+        command.awaited = lambda: streams.awaited(stream_id)
+        self._submit(command, _Promise(method, streams, stream_id, size).done)
+        streams.promise(stream_id)
+        streams.expect(size)
 
-    def _begin_delete(self, request: kv.DeleteRequest, deadline: float) -> Pending:
-        return self._operations.begin_delete(request.key.encode(), deadline=deadline)
-
-    def _begin_mset(self, request: kv.MSetRequest, deadline: float) -> Pending:
-        pairs = {key.encode(): value.encode() for key, value in request.key_values.items()}
-        return self._operations.begin_mset(pairs, request.ttl, deadline=deadline)
-
-    def _begin_mdelete(self, request: kv.MDeleteRequest, deadline: float) -> Pending:
-        return self._operations.begin_mdelete([key.encode() for key in request.keys], deadline=deadline)
-
-    def _written(self, way: Way, streams: Caller, stream_id: int, error: BaseException | None) -> None:
-        if not streams.awaited(stream_id):
-            return
-        if error is None:
-            streams.answer_constant(stream_id, way.good)
-        else:
-            self._failed(way.method, streams, stream_id, error)
-
-    def _failed(self, method: Method, streams: Caller, stream_id: int, error: BaseException) -> None:
-        if isinstance(error, IN_MESSAGE):
-            streams.answer(stream_id, method.response(error=str(error)).SerializeToString())
-        else:
-            streams.fail(stream_id, call_error(error, method.name))
-
-    def _undecodable(self, method: Method, streams: Caller, stream_id: int, message: bytes) -> None:
+    def _decode_in_pool(
+        self, method: Method, compressed: bool, streams: Caller, stream_id: int, message: bytes, timeout: float | None
+    ) -> None:
         try:
-            parse(method.request, message)
-        except CallError as error:
-            streams.fail(stream_id, error)
+            call = Call(self._deadline(timeout), self._terms.max_response_bytes())
+            charged = Charged(self._session, len(message))
+        except Exception as error:
+            _fail(method, streams, stream_id, error)
+            return
+        promise = _Promise(method, streams, stream_id, 0 if method.good is not None else call.max_response_bytes)
+        streams.promise(stream_id)
+        streams.expect(promise.size)
+
+        def decode() -> Command | None:
+            """In a pool thread."""
+            if not streams.awaited(stream_id):
+                return None
+            return charged.read(self._terms, method, message, call, compressed=compressed)
+
+        def decoded(command: Command | None) -> None:
+            if command is None or not streams.awaited(stream_id):
+                charged.forget()
+                promise.end()
+                return
+            if method.good is None:
+                command.awaited = lambda: streams.awaited(stream_id)
+            try:
+                charged.submit(command, promise.done)
+            except Exception as error:
+                promise.fail(error)
+                self._flush()
+
+        def refused(failure: Failure) -> None:
+            charged.refuse()
+            error = failure.value
+            assert error is not None  # noqa: S101 - failures of the pool have one
+            promise.fail(error)
+            self._flush()
+
+        deciding = defer_to_pool(self._reactor, self._pool, decode)
+        deciding.addCallbacks(decoded, refused).addErrback(incidents.report, "answering")
 
     def _deadline(self, timeout: float | None) -> float:
         """When the call is to end. Raises DeadlineExceeded."""
-        if timeout is not None and timeout <= 0:
-            self._admission.overdue.advance()
-            raise DeadlineExceeded("the call's time ran out before it was started")
-        limit = self._calls.request_timeout()
-        return monotonic() + (limit if timeout is None else min(timeout, limit))
+        limit = self._request_timeout()
+        if timeout is None:
+            return monotonic() + limit
+        if timeout <= 0:
+            raise overdue(self._session)
+        return monotonic() + min(timeout, limit)
 
-    # By the pool.
 
-    def pooled(
-        self, method: Method, compressed: bool, streams: Caller, stream_id: int, message: bytes, timeout: float | None
-    ) -> None:
-        """Answer any call by the pool."""
-        job = self._job(method, streams, stream_id, message, compressed, timeout, self._max_response_bytes())
-        if job is not None:
-            self._start([job])
+class _Promise:
+    """An answer that comes later, for which room is kept."""
 
-    def _share(self, method: Method, streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
-        """Answer a Get with those of the same turn."""
-        job = self._job(method, streams, stream_id, message, False, timeout, GET_ANSWER_BYTES)
-        if job is not None:
-            self._gets.append(job)
-            if len(self._gets) == 1:
-                self._reactor.callLater(0, self._start_gets)
+    __slots__ = ("_method", "_stream_id", "_streams", "size")
 
-    def _start_gets(self) -> None:
-        gets, self._gets = self._gets, []
-        for first in range(0, len(gets), GETS_IN_A_JOB):
-            self._start(gets[first : first + GETS_IN_A_JOB])
+    def __init__(self, method: Method, streams: Caller, stream_id: int, size: int) -> None:
+        self._method = method
+        self._streams = streams
+        self._stream_id = stream_id
+        self.size = size
 
-    def _job(
-        self,
-        method: Method,
-        streams: Caller,
-        stream_id: int,
-        message: bytes,
-        compressed: bool,
-        timeout: float | None,
-        answer_bytes: int,
-    ) -> Job | None:
-        try:
-            deadline = self._deadline(timeout)
-            self._calls.enter(len(message))
-        except Exception as error:
-            self._failed(method, streams, stream_id, error)
-            return None
-        streams.promise(stream_id)
-        streams.expect(answer_bytes)
-        return streams, stream_id, method, message, compressed, deadline, answer_bytes
+    def end(self) -> None:
+        """The room is free again."""
+        self._streams.expect(-self.size)
 
-    def _start(self, jobs: list[Job]) -> None:
-        work = partial(self._run, jobs)
-        is_scan = jobs[0][2].name in _SCANS
-        done = self._work.scan(work, self._admission) if is_scan else self._work.run(work)
-        done.addCallbacks(partial(self._ran, jobs), partial(self._broke, jobs))
-        done.addErrback(incidents.report, "answering")
+    def done(self, command: Command) -> None:
+        """The command is done."""
+        if command.error is not None:
+            self.fail(command.error)
+            return
+        self.end()
+        if self._streams.awaited(self._stream_id):
+            self._streams.answer(self._stream_id, self._method.answer(command.result))
 
-    def _run(self, jobs: list[Job]) -> list[bytes | CallError]:
-        """In a pool thread."""
-        answers: list[bytes | CallError] = []
-        try:
-            for job in jobs:
-                answers.append(self._run_one(*job))
-            return answers
-        finally:
-            # After a defect that is no Exception, a panic of the binding, those behind it were not run.
-            for _, _, _, message, *_ in jobs[len(answers) + 1 :]:
-                self._let_go(len(message))
+    def fail(self, error: BaseException) -> None:
+        """It has failed."""
+        self.end()
+        if self._streams.awaited(self._stream_id):
+            _fail(self._method, self._streams, self._stream_id, error)
 
-    def _run_one(
-        self,
-        streams: Caller,
-        stream_id: int,
-        method: Method,
-        message: bytes,
-        compressed: bool,
-        deadline: float,
-        _: int,
-    ) -> bytes | CallError:
-        if not streams.awaited(stream_id):
-            self._let_go(len(message))
-            return b""  # the client has gone
-        try:
-            return self._calls.run(method, message, compressed, deadline)
-        except Exception as error:
-            return call_error(error, method.name)
 
-    def _let_go(self, size: int) -> None:
-        """A message of that size is not looked at."""
-        self._admission.leave(1, size)
-        self._calls.admitted.give_back(size)
+def _fail(method: Method, streams: Caller, stream_id: int, error: BaseException) -> None:
+    if isinstance(error, IN_MESSAGE):
+        streams.answer(stream_id, method.refused(without_frames(error)))
+    else:
+        streams.fail(stream_id, call_error(error, method.name))
 
-    def _ran(self, jobs: list[Job], answers: list[bytes | CallError]) -> None:
-        for (streams, stream_id, _, _, _, _, answer_bytes), answer in zip(jobs, answers):
-            streams.expect(-answer_bytes)
-            if not streams.awaited(stream_id):
-                continue
-            if isinstance(answer, bytes):
-                streams.answer(stream_id, answer)
-            else:
-                streams.fail(stream_id, answer)
-        self._flush()
 
-    def _broke(self, jobs: list[Job], failure: Any) -> None:
-        """The job itself broke: nothing was answered."""
-        error = call_error(failure.value, "pool")
-        self._ran(jobs, [error] * len(jobs))
+def _undecodable(method: Method, streams: Caller, stream_id: int, message: bytes) -> None:
+    try:
+        parse(method.request, message)
+    except CallError as error:
+        streams.fail(stream_id, error)

@@ -10,25 +10,27 @@ from types import FrameType
 from typing import Any
 
 from hpack import Encoder
-from kvtwisted.core.operations import Operations
-from kvtwisted.threaded.work import Work
 from twisted.logger import LogLevel
 
+from kvtwisted.backends.local.backend import LocalBackend
+from kvtwisted.backends.server import ServerCommands
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
+from kvtwisted.core.recovery import Recovery
 from kvtwisted.core.writer import Writer
 from kvtwisted.rpc.native.connection import Connection
 from kvtwisted.rpc.native.lifetime import LAST_CALLS_SECONDS
 from kvtwisted.rpc.native.server import LOOK_SECONDS, NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.security.gate import OpenGate
+from kvtwisted.sessions.door import Door
 from kvtwisted.threaded.health_checks import HealthChecks
 from tests.support.clocks import ManualClock
 from tests.support.configuration import FakeConfiguration
 from tests.support.engines import memory_engine
 from tests.support.recorders import CountingRecorder
-from tests.support.storage import BlockingStore as Store
+from tests.support.storage import BlockingStore
 from tests.support.transports import ManualReactor, ManualTransport, cut
 
 from ..support import logged
@@ -146,16 +148,19 @@ class Simulation:
         self.engine.slow = slow
         self.health = Health()
         self.admission = Admission(in_flight)
-        store = Store(self.engine, Writer(self.engine), ManualClock().clock(), limits=Limits())
-        configuration = FakeConfiguration({"http": {}})
-        self.operations = Operations(store, configuration, CountingRecorder(), self.health)
+        self.store = BlockingStore(self.engine, Writer(self.engine), ManualClock().clock())
         pool: Any = self.reactor.pool
-        work = Work(self.reactor, pool, self.operations)
+        recorder = CountingRecorder()
+        backend = LocalBackend(self.reactor, pool, self.store, Recovery(self.store.upkeep, self.health), self.health)
+        commands = ServerCommands(
+            self.reactor, pool, FakeConfiguration({"http": {}}), recorder.config_update
+        )  # fmt: skip
+        door = Door(self.reactor, backend, commands, recorder, Limits())
         self.server = _Server(
-            self.reactor, OpenGate(self.operations, self.admission), work, self.health,
+            self.reactor, OpenGate(door, self.admission), door, pool, self.health,
             GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),
             max_response_bytes=lambda: 4 << 20, request_timeout=lambda: 60.0, max_batch_keys=lambda: 10_000,
-            checks=HealthChecks(self.reactor, pool, self.operations.health),
+            checks=HealthChecks(self.reactor, pool, door.health),
         )  # fmt: skip
         if budget is not None:
             self.server.budget.retune(2 * budget)

@@ -41,7 +41,7 @@ def test_nothing_breaks(
     """No exception, no hang, nothing but proper HTTP/2 within the client's windows, and nothing left at the end."""
     with simulation(in_flight=8, budget=budget, slow=slow) as sim:
         for key, size in (("a", 5), ("b", 9_000), ("ba", 16_370), ("ü", 70_000)):
-            sim.operations.set(key.encode(), b"v" * size)
+            sim.store.set(key.encode(), b"v" * size)
         sim.greeting, sim.manner = greeting, {"eager": eager, "capacity": capacity}
         for step in steps:
             act(sim, step)

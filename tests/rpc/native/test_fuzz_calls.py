@@ -59,7 +59,7 @@ def _answers(
 ) -> dict[int, tuple[str | None, bytes, int | None, bool]]:
     with simulation(slow=slow) as sim:
         for key in KEYS:
-            sim.operations.set(key.encode(), b"before")
+            sim.store.set(key.encode(), b"before")
         link = sim.connect()
         link.sizes = pieces
         # Windows that hold nothing back, at last.

@@ -57,7 +57,7 @@ def test_calls_however_cut(world: World, peer: Peer, name: str, cut: int | None)
         answer = peer.answer(stream_id)
         assert (answer.status, answer.headers[":status"], answer.blocks, answer.reset) == ("0", "200", 2, None)
         assert world.stored()["c"] == "2"
-    world.operations.delete(b"c")
+    world.store.delete(b"c")
 
 
 def test_many_calls_in_one_segment(peer: Peer) -> None:

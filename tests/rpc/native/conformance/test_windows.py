@@ -214,7 +214,7 @@ def test_large_requests(world: World, peer: Peer, pad_length: int | None) -> Non
         assert peer.answer(stream_id).status == "0"
         assert world.stored()["c"] == value
         assert world.server.native.budget.used == 0
-    world.operations.delete(b"c")
+    world.store.delete(b"c")
 
 
 def test_padding_is_given_back(peer: Peer) -> None:

@@ -1,17 +1,23 @@
-"""One call, from bytes to bytes, without a transport."""
+"""One call, from bytes to bytes, without a transport: for threads that wait."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from kvtwisted.rpc.calls import Calls
+from kvtwisted.commands.command import Command
+from kvtwisted.core.admission import Admission
+from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.methods import METHODS
-from kvtwisted.security.gate import OpenGate, Visitor
+from kvtwisted.rpc.threaded_calls import ThreadedCalls
+from kvtwisted.security.gate import Visitor
+from kvtwisted.sessions.door import Done
+from kvtwisted.sessions.threads import FromThreads
 
 from .support import MIB, World
 
@@ -19,20 +25,18 @@ GET = kv.GetRequest(key="a").SerializeToString()
 
 
 @pytest.fixture
-def world() -> World:
-    """The parts of a server that is not started."""
-    return World()
+def world() -> Iterator[World]:
+    """The parts of a server that is not started, but for its threads."""
+    world = World()
+    world.pool.start()
+    yield world
+    world.pool.stop()
 
 
-def calls(world: World, request_timeout: float = 10.0) -> Calls:
+def calls(world: World, request_timeout: float = 10.0) -> ThreadedCalls:
     """Calls into `world`."""
-    return Calls(
-        OpenGate(world.operations, world.admission).admit(Visitor("")),
-        message_limit=4 * MIB,
-        max_response_bytes=lambda: 4 * MIB,
-        request_timeout=lambda: request_timeout,
-        max_batch_keys=lambda: 10_000,
-    )
+    terms = Terms(4 * MIB, lambda: 4 * MIB, lambda: request_timeout, lambda: 10_000)
+    return ThreadedCalls(world.gate.admit(Visitor("")), terms, FromThreads(world.reactor))
 
 
 @pytest.mark.parametrize("method", ["Get", "Set", "ScanKeys", "GetConfig", "UpdateConfig"])
@@ -48,13 +52,15 @@ def test_a_call_whose_time_is_up_does_nothing(world: World, method: str, age: fl
 
 
 def test_the_earlier_deadline_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operations get the client's deadline or the server's, whichever is earlier."""
+    """Commands get the client's deadline or the server's, whichever is earlier."""
     seen: list[float] = []
+    submit = world.door.submit
 
-    def get(key: bytes, *, deadline: float) -> None:
-        seen.append(deadline)
+    def seen_to(command: Command, admission: Admission, done: Done) -> None:
+        seen.append(command.deadline)
+        submit(command, admission, done)
 
-    monkeypatch.setattr(world.operations, "get", get)
+    monkeypatch.setattr(world.door, "submit", seen_to)
     now = time.monotonic()
     for time_left in (1_000.0, math.inf, 9.2e18, 3.0):
         calls(world).answer(METHODS["Get"], GET, arrived=now, time_left=time_left)
@@ -64,7 +70,7 @@ def test_the_earlier_deadline_counts(world: World, monkeypatch: pytest.MonkeyPat
 
 def test_bytes_in_and_bytes_out(world: World) -> None:
     """The answer is encoded, also when it is the error in a message."""
-    world.operations.set(b"a", b"1", 5)
+    world.store.set(b"a", b"1", 5)
     answer = calls(world).answer(METHODS["Get"], GET, arrived=time.monotonic(), time_left=math.inf)
     assert kv.GetResponse.FromString(answer) == kv.GetResponse(value="1", found=True, ttl=5)
     answer = calls(world).answer(METHODS["Get"], b"", arrived=time.monotonic(), time_left=math.inf)
