@@ -23,10 +23,6 @@ LARGE = 65_536
 #: Objects, arrays and numbers in a body with keys and values: far more than make sense, few enough to be quick.
 MAX_PARTS = 64
 
-#: Routes whose bodies have keys and values, by path; and the paths of other routes that take a body.
-KEYED = {f"/api/v1/{name}".encode(): name for name in ("set", "mset", "mget", "mdelete")}
-KEYLESS = frozenset((b"/api/v1/config", b"/api/v1/admin/backup", b"/api/v1/admin/orphans"))
-
 # Bytes from which they are counted.
 _COUNTED = 4096
 _SHOWN_CHARACTERS = 60

@@ -7,7 +7,6 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from kvtwisted.core.operations import Operations
 
 from kvtwisted.core.admission import Admission
 from kvtwisted.http.deadlines import ByteLimits
@@ -15,6 +14,7 @@ from kvtwisted.security.audit import Audit
 from kvtwisted.security.authority import Authority
 from kvtwisted.security.entries import OwnRate, TokenEntry
 from kvtwisted.security.gate import ClosedGate
+from kvtwisted.sessions.door import Door
 from tests.security.support import grant, made
 
 from .slow import NONE_CUT_OFF
@@ -41,9 +41,9 @@ class Guarded:
         self.world = World(make_gate=self._close)
         self.world.storage.store.set(b"b", b"secret")
 
-    def _close(self, operations: Operations, admission: Admission) -> ClosedGate:
+    def _close(self, door: Door, admission: Admission) -> ClosedGate:
         audit = Audit(lambda line: self.lines.append(json.loads(line)))
-        self.gate = ClosedGate(operations, admission, self.authority, audit, count=self.counted.append)
+        self.gate = ClosedGate(door, admission, self.authority, audit, count=self.counted.append)
         return self.gate
 
     def replace(self, *entries: TokenEntry) -> None:

@@ -15,8 +15,8 @@ from kvtwisted.core.errors import KvError
 from kvtwisted.http import bodies, fast_bodies, fast_requests
 from kvtwisted.http.deadlines import Patience
 from kvtwisted.http.fast_requests import DELETE, GET, POST, RequestReader
-from kvtwisted.http.handlers import LAST_RESORT
 from kvtwisted.http.lanes import BURST, EAGER
+from kvtwisted.sessions.threads import LAST_RESORT
 
 from ..support.properties import repeatable
 from .live import LiveSite

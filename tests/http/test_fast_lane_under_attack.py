@@ -11,8 +11,8 @@ from kvtwisted.http import fast_requests
 from kvtwisted.http.answers import Answer
 from kvtwisted.http.fast_lane import FastLane
 from kvtwisted.http.fast_requests import POST, RequestReader
-from kvtwisted.http.handlers import LAST_RESORT
 from kvtwisted.http.lanes import EAGER, TURN, TWISTED_TURN
+from kvtwisted.sessions.threads import LAST_RESORT
 
 from .support import World, parse_replies, problem, request_bytes
 from .test_fast_lane import GET_K, SCAN, SET_K
