@@ -19,6 +19,7 @@ from .http.bodies import body_limit
 from .http.cors import Cors
 from .http.deadlines import HANDSHAKE, ByteLimits, Patience
 from .http.hosts import Hosts, words
+from .http.received import Bounds
 from .http.site import HttpOptions, KvSite, make_site
 from .metrics import Metrics
 from .rpc.listening import joined
@@ -135,7 +136,7 @@ class Transports:
     def retune(self) -> None:
         """Have the limits hold that are in force now. A failure of one is logged; the other goes on."""
         limits, native = self._settings().limits, self._grpc.native
-        vars(self._bounds).update(vars(_bounds(self._settings())))
+        self._bounds.become(_bounds(self._settings()))
         try:
             self._site.deadlines.retune(self._byte_limits())
         except Exception:

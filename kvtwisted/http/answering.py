@@ -14,14 +14,15 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from ..commands.command import Command
+from ..commands.get import Get
 from ..core.errors import InvalidRequest
 from ..sessions.session import Session
 from ..sessions.threads import LAST_RESORT, overdue
 from ..threaded.pool import defer_to_pool
-from . import bodies, errors, routes
+from . import bodies, errors
 from .answers import Answer
 from .received import Bounds, Received
-from .routes import Route, Services
+from .routes import Handle, Read, Route, Services
 
 #: Told the answer. Must not raise.
 Done = Callable[[Answer], object]
@@ -125,7 +126,7 @@ class Answering:
         """Answer what has come for a route, which `session` has been let to."""
         try:
             if route.handle is not None:
-                return self._handle(session, route, received, done)
+                return self._handle(session, route, route.handle, received, done)
             assert route.read is not None  # noqa: S101 - it has one of both
             if route.has_body:
                 size = len(received.body)
@@ -136,19 +137,20 @@ class Answering:
                 bodies.check_content_type(received.content_type)
                 bodies.check_codings(received.codings)
                 if size > bodies.LARGE and route.may_be_large:
-                    return self._read_in_pool(session, route, received, done)
+                    return self._read_in_pool(session, route, route.read, received, done)
                 if size <= bodies.LARGE:
                     session.charge(size)
                 command = route.read(received, self.bounds)
                 session.give_back(size)
             else:
                 command = route.read(received, self.bounds)
-            if route is routes.GET:
+            if isinstance(command, Get):
                 # What is not counted: it ends before anything else can begin.
                 session.admission.check()
-                known, found = session.get_now(command.keys[0])
+                known, found = session.get_now(command.key)
                 if known:
-                    done(command.encode(found))
+                    command.complete(found)
+                    done(command.result)
                     return None
         except Exception:
             done(errors.answer(Failure(), route.name))
@@ -172,7 +174,9 @@ class Answering:
             return None
         return request
 
-    def _read_in_pool(self, session: Session, route: Route, received: Received, done: Done) -> Running | None:
+    def _read_in_pool(
+        self, session: Session, route: Route, read: Read, received: Received, done: Done
+    ) -> Running | None:
         size = len(received.body)
         try:
             session.admission.enter(size)
@@ -183,9 +187,9 @@ class Answering:
         request = _Request(self._requests, route, done)
         until = self._requests.until[request] = self._reactor.seconds() + self.bounds.request_timeout + LAST_RESORT
         self._requests.look_at(until)
-        reading: Deferred[Command] = defer_to_pool(self._reactor, self._pool, route.read, received, self.bounds)
+        reading: Deferred[Command] = defer_to_pool(self._reactor, self._pool, read, received, self.bounds)
 
-        def read(command: Command) -> None:
+        def submit(command: Command) -> None:
             session.give_back(size)
             session.admission.leave(1, size)
             if request.is_awaited():
@@ -197,15 +201,15 @@ class Answering:
             session.admission.leave(1, size)
             request.fail(failure)
 
-        reading.addCallbacks(read, failed)
+        reading.addCallbacks(submit, failed)
         return request
 
-    def _handle(self, session: Session, route: Route, received: Received, done: Done) -> Running:
+    def _handle(self, session: Session, route: Route, handle: Handle, received: Received, done: Done) -> Running:
         def failed(failure: Failure) -> None:
             # One that was cancelled nobody waits for.
             if not failure.check(CancelledError):
                 done(errors.answer(failure, route.name))
 
-        running: Deferred[Answer] = maybeDeferred(route.handle, self._services, session, received)
+        running: Deferred[Answer] = maybeDeferred(handle, self._services, session, received)
         running.addCallbacks(done, failed)
         return running

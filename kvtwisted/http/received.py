@@ -30,3 +30,9 @@ class Bounds:
     request_timeout: float
     #: Keys in one request.
     max_batch_keys: int
+
+    def become(self, other: Bounds) -> None:
+        """Have those of another from now on."""
+        self.max_response_bytes = other.max_response_bytes
+        self.request_timeout = other.request_timeout
+        self.max_batch_keys = other.max_batch_keys

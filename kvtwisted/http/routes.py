@@ -76,7 +76,8 @@ class Route(NamedTuple):
 
 def _set(received: Received, bounds: Bounds) -> Command:
     body = received.body
-    return Set(*(bodies if len(body) <= bodies.LARGE else large_bodies).set_arguments(body))
+    read = bodies.set_arguments if len(body) <= bodies.LARGE else large_bodies.set_arguments
+    return Set(*read(body))
 
 
 def read_get(received: Received, bounds: Bounds) -> Get:
@@ -104,14 +105,14 @@ def _scan(received: Received, bounds: Bounds) -> Command:
 
 def _mset(received: Received, bounds: Bounds) -> Command:
     body = received.body
-    reader = bodies if len(body) <= bodies.LARGE else large_bodies
-    return MSet(*reader.mset_arguments(body, bounds.max_batch_keys))
+    read = bodies.mset_arguments if len(body) <= bodies.LARGE else large_bodies.mset_arguments
+    return MSet(*read(body, bounds.max_batch_keys))
 
 
 def _keys(route: str, received: Received, bounds: Bounds) -> list[bytes]:
     body = received.body
-    reader = bodies if len(body) <= bodies.LARGE else large_bodies
-    return reader.keys_argument(body, route, bounds.max_batch_keys)
+    read = bodies.keys_argument if len(body) <= bodies.LARGE else large_bodies.keys_argument
+    return read(body, route, bounds.max_batch_keys)
 
 
 def _mget(received: Received, bounds: Bounds) -> Command:
