@@ -84,6 +84,10 @@ class LastResort:
     def forget(self, request: _Request) -> None:
         """Nobody waits for it any more."""
         self.until.pop(request, None)
+        self.rest()
+
+    def rest(self) -> None:
+        """Look no more, unless something is waited for. Not done after each request: that would take a timer for each."""
         if not self.until and self._call is not None:
             self._call.cancel()
             self._call = None
@@ -121,6 +125,10 @@ class Answering:
         self._services = services
         self.bounds = bounds
         self._requests = LastResort(reactor)
+
+    def rest(self) -> None:
+        """No connection is left."""
+        self._requests.rest()
 
     def answer(self, session: Session, route: Route, received: Received, done: Done) -> Running | None:
         """Answer what has come for a route, which `session` has been let to."""

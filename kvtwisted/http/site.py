@@ -87,10 +87,14 @@ class KvSite(Site):
         options: HttpOptions,
         entrance: Entrance,
         *,
+        rest: Callable[[], object] = lambda: None,
         connections: Connections | None = None,
         seconds: Callable[[], float] = monotonic,
     ) -> None:
-        """`resource` is what answers all but plain requests; without `connections` there is no limit to them."""
+        """`resource` is what answers all but plain requests; without `connections` there is no limit to them.
+
+        `rest` is called when no connection is left.
+        """
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         if options.fast_lane:
             max_body_bytes = min(options.max_body_bytes, MAX_BODY)
@@ -108,6 +112,7 @@ class KvSite(Site):
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
         self.deadlines = Deadlines(reactor, seconds, options.patience, options.byte_limits)
+        self._rest = rest
         self._counted = connections
         if connections is not None:
             connections.of(lambda: self.channels)
@@ -141,6 +146,8 @@ class KvSite(Site):
         """`channel` has lost its connection."""
         is_open = channel in self.channels
         self.channels.discard(channel)
+        if not self.channels:
+            self._rest()
         self._check_drained()
         if self._counted is not None and is_open:
             self._counted.leave(channel.address, channel)
@@ -254,6 +261,7 @@ def make_site(
         reactor,
         options,
         entrance,
+        rest=answering.rest,
         connections=connections,
         seconds=seconds,
     )

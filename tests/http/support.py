@@ -231,6 +231,7 @@ class World:
 
     def work(self) -> None:
         """Let reactor and threads take turns until nothing waits for either."""
+        self.reactor.advance(0)
         while self.pool.waiting or self.health_pool.waiting:
             self.pool.run_all()
             self.health_pool.run_all()
