@@ -87,7 +87,7 @@ class LastResort:
         self.rest()
 
     def rest(self) -> None:
-        """Look no more, unless something is waited for. Not done after each request: that would take a timer for each."""
+        """Look no more, unless something is waited for. Not for each request: that would take a timer for each."""
         if not self.until and self._call is not None:
             self._call.cancel()
             self._call = None
