@@ -165,11 +165,12 @@ class Answering:
             return None
         return self.submit(session, route, command, done)
 
-    def submit(self, session: Session, route: Route, command: Command, done: Done) -> Running | None:
-        """Have a command of the route carried out."""
-        return self._submit(session, command, _Request(self._requests, route, done))
-
-    def _submit(self, session: Session, command: Command, request: _Request) -> Running | None:
+    def submit(
+        self, session: Session, route: Route, command: Command, done: Done, request: _Request | None = None
+    ) -> Running | None:
+        """Have a command of the route carried out; `request` is what waits for it already, if anything does."""
+        if request is None:
+            request = _Request(self._requests, route, done)
         timeout = self.bounds.request_timeout
         command.deadline = time.monotonic() + timeout
         command.awaited = request.is_awaited
@@ -201,7 +202,7 @@ class Answering:
             session.give_back(size)
             session.admission.leave(1, size)
             if request.is_awaited():
-                self._submit(session, command, request)
+                self.submit(session, route, command, done, request)
 
         def failed(failure: Failure) -> None:
             if not failure.check(InvalidRequest):
