@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..core.errors import PermissionDenied, Unauthenticated
-from .grants import ADMIN, CONFIG_READ, CONFIG_WRITE, DELETE, GET, METRICS, SCAN, SET, Principal
+from .grants import CONFIG_READ, CONFIG_WRITE, DELETE, GET, SCAN, SET, Principal
 
 #: For everybody, without a token: what load balancers and supervisors ask, who have none.
 PUBLIC = "public"
