@@ -19,6 +19,7 @@ from .http.bodies import body_limit
 from .http.cors import Cors
 from .http.deadlines import HANDSHAKE, ByteLimits, Patience
 from .http.hosts import Hosts, words
+from .http.received import Bounds
 from .http.site import HttpOptions, KvSite, make_site
 from .metrics import Metrics
 from .rpc.listening import joined
@@ -47,6 +48,11 @@ class Addresses(NamedTuple):
 
     http: tuple[str, int]
     grpc: tuple[str, int]
+
+
+def _bounds(settings: Settings) -> Bounds:
+    limits = settings.limits
+    return Bounds(settings.http.max_response_bytes, limits.request_timeout, limits.max_batch_keys)
 
 
 class Behind(NamedTuple):
@@ -89,6 +95,7 @@ class Transports:
         self._reactor = reactor
         self._settings = settings
         self._behind = behind
+        self._bounds = _bounds(settings())
         self._site = self._make_site()
         self._grpc = self._make_grpc()
         self._port: Any = None
@@ -127,8 +134,9 @@ class Transports:
         return gatherResults([http_stopped, self._site.drain(grace), grpc_stopped], consumeErrors=True)
 
     def retune(self) -> None:
-        """Have the limits of bytes hold that are in force now. A failure of one is logged; the other goes on."""
+        """Have the limits hold that are in force now. A failure of one is logged; the other goes on."""
         limits, native = self._settings().limits, self._grpc.native
+        self._bounds.become(_bounds(self._settings()))
         try:
             self._site.deadlines.retune(self._byte_limits())
         except Exception:
@@ -228,9 +236,7 @@ class Transports:
             reactor=self._reactor,
             options=options,
             metrics_text=behind.metrics.exposition if monitored else None,
-            max_response_bytes=lambda: self._settings().http.max_response_bytes,
-            request_timeout=lambda: self._settings().limits.request_timeout,
-            max_batch_keys=lambda: self._settings().limits.max_batch_keys,
+            bounds=self._bounds,
             connections=behind.connections,
         )
 

@@ -1,10 +1,12 @@
 """The operator's routes: backups, the dry run of eviction, and the collection of orphans.
 
-Like `handlers`, but without a request's time limit: a backup may take longer than any request, and is finished even
-when its client has gone.
+They are no commands, and have no request's time limit: a backup may take longer than any request, and is finished even
+when its client has gone. Reactor thread; each fails with what `errors.answer` can answer.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -13,41 +15,39 @@ from ..core.backup import Backup
 from ..core.errors import StorageFull
 from ..core.eviction import Plan
 from ..core.large_values import Collected
-from ..threaded.administration import Administration
+from ..sessions.session import Session
 from . import bodies
 from .answers import Answer, problem, to_json
-from .handlers import Received
+from .received import Received
+
+if TYPE_CHECKING:
+    from .routes import Services
 
 
-class AdminHandlers:
-    """One method for each route. Reactor thread. Each fails with what `errors.answer` can answer."""
+def backup(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+    """POST /api/v1/admin/backup."""
+    bodies.check_content_type(received.content_type)
+    bodies.check_codings(received.codings)
+    name = bodies.backup_argument(received.body)
+    return services.administration.backup(name, session.name).addCallbacks(_made, _no_room)
 
-    def __init__(self, administration: Administration, who: str) -> None:
-        """`who` is what the audit log calls those whose requests come here."""
-        self._administration = administration
-        self._who = who
 
-    def backup(self, received: Received) -> Deferred[Answer]:
-        """POST /api/v1/admin/backup."""
-        bodies.check_content_type(received.content_type)
-        bodies.check_codings(received.codings)
-        name = bodies.backup_argument(received.body)
-        return self._administration.backup(name, self._who).addCallbacks(_made, _no_room)
+def backups(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+    """GET /api/v1/admin/backups."""
+    return services.administration.backups().addCallback(_listed)
 
-    def backups(self, received: Received) -> Deferred[Answer]:
-        """GET /api/v1/admin/backups."""
-        return self._administration.backups().addCallback(_listed)
 
-    def eviction(self, received: Received) -> Deferred[Answer]:
-        """GET /api/v1/admin/eviction."""
-        return self._administration.eviction(self._who).addCallback(_planned)
+def eviction(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+    """GET /api/v1/admin/eviction."""
+    return services.administration.eviction(session.name).addCallback(_planned)
 
-    def orphans(self, received: Received) -> Deferred[Answer]:
-        """POST /api/v1/admin/orphans."""
-        bodies.check_content_type(received.content_type)
-        bodies.check_codings(received.codings)
-        bodies.no_arguments(received.body, "orphans")
-        return self._administration.orphans(self._who).addCallback(_collected)
+
+def orphans(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+    """POST /api/v1/admin/orphans."""
+    bodies.check_content_type(received.content_type)
+    bodies.check_codings(received.codings)
+    bodies.no_arguments(received.body, "orphans")
+    return services.administration.orphans(session.name).addCallback(_collected)
 
 
 def _made(backup: Backup) -> Answer:

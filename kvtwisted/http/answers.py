@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
-from ..core.pages import Page
+from ..commands.scan import Page
 from ..core.records import Found, as_text
 
 JSON = "application/json"

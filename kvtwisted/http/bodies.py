@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from ..core import strict_json
 from ..core.errors import InvalidConfig, InvalidKey, InvalidRequest, InvalidTtl, InvalidValue, TooLarge
@@ -22,10 +23,6 @@ MAX_DEPTH = 32
 LARGE = 65_536
 #: Objects, arrays and numbers in a body with keys and values: far more than make sense, few enough to be quick.
 MAX_PARTS = 64
-
-#: Routes whose bodies have keys and values, by path; and the paths of other routes that take a body.
-KEYED = {f"/api/v1/{name}".encode(): name for name in ("set", "mset", "mget", "mdelete")}
-KEYLESS = frozenset((b"/api/v1/config", b"/api/v1/admin/backup", b"/api/v1/admin/orphans"))
 
 # Bytes from which they are counted.
 _COUNTED = 4096
@@ -102,6 +99,9 @@ def mset_arguments(body: bytes, max_keys: int) -> tuple[dict[bytes, bytes], int]
     if not isinstance(pairs, dict):
         raise InvalidRequest(wrong_type("key_values", "an object", pairs))
     check_count(len(pairs), "key_values", max_keys)
+    # All that is good is read in one go; the other way words what is wrong.
+    with suppress(AttributeError, UnicodeEncodeError):
+        return {key.encode(): value.encode() for key, value in pairs.items()}, ttl_of(fields)
     encoded: dict[bytes, bytes] = {}
     for key, value in pairs.items():
         if not isinstance(value, str):
@@ -116,6 +116,8 @@ def keys_argument(body: bytes, route: str, max_keys: int) -> list[bytes]:
     if not isinstance(keys, list):
         raise InvalidRequest(wrong_type("keys", "an array", keys))
     check_count(len(keys), "keys", max_keys)
+    with suppress(AttributeError, UnicodeEncodeError):
+        return [key.encode() for key in keys]
     encoded: list[bytes] = []
     for key in keys:
         if not isinstance(key, str):

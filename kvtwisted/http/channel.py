@@ -36,6 +36,7 @@ from .answers import Answer
 from .deadlines import UNAUTHENTICATED_BODY, unread_bytes, unsent_bytes
 from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED, reason_of, whole
 from .requests import KvRequest
+from .routes import KEYED, KEYLESS
 from .watching import WatchedChannel
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class KvChannel(WatchedChannel):
             headers.setRawHeaders(b"expect", [b"100-continue"] if asked else [])
 
     def _refusal(self) -> tuple[Answer, str] | None:
-        """What is to be said to a large body before it comes, and why. See Note [What is known first] in `handlers`."""
+        """What is to be said to a large body before it comes, and why. See Note [What is known first]."""
         length = math.inf if self.length is None else self.length
         unasked = self.site.deadlines.limits.unauthenticated_body
         if length <= unasked and length <= bodies.LARGE:
@@ -222,10 +223,10 @@ class KvChannel(WatchedChannel):
         if length > unasked and (refusal := entrance.refusal(visitor)) is not None:
             self.site.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
             return refusal, UNAUTHENTICATED
-        if length > bodies.LARGE and path in bodies.KEYED:
-            refusal = entrance.refusal_of_known(bodies.KEYED[path], visitor)
+        if length > bodies.LARGE and path in KEYED:
+            refusal = entrance.refusal_of_known(KEYED[path], visitor)
             return None if refusal is None else (refusal, NOT_ALLOWED)
-        if bodies.LARGE < length < math.inf and path in bodies.KEYLESS:
+        if bodies.LARGE < length < math.inf and path in KEYLESS:
             return errors.too_large(bodies.size_sentence(int(length))), BODY_TOO_LARGE
         return None
 

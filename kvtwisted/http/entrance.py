@@ -1,63 +1,54 @@
-"""What each visitor finds: the same routes for all, over the operations that are granted to them."""
+"""Who comes to which route: the session of each visitor, and what answers their plain requests."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable
 
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..core.errors import KvError
 from ..security.gate import Gate, Visitor, Watcher
-from ..security.policy import AUTHENTICATED, PUBLIC, route_requirement
+from ..security.policy import AUTHENTICATED, PUBLIC
 from ..sessions.session import Session
 from . import errors
 from .answers import Answer
-from .handlers import Handler, Received
+from .routes import Route
 
 if TYPE_CHECKING:
     from .fast_lane import FastLane
 
 
-class Interface(NamedTuple):
-    """What answers the routes by their names, and the plain requests among them."""
-
-    handlers: Mapping[str, Handler]
-    lane: FastLane
-
-
 class Entrance:
-    """Looks at who comes, and lets them to an interface of their own. Reactor thread."""
+    """Looks at who comes. Reactor thread."""
 
-    def __init__(self, gate: Gate, make: Callable[[Session], Interface]) -> None:
+    def __init__(self, gate: Gate, make_lane: Callable[[Session], FastLane]) -> None:
         self._gate = gate
-        self._make = make
-        self._made: dict[Session, Interface] = {}
+        self._make_lane = make_lane
+        self._lanes: dict[Session, FastLane] = {}
         gate.watch(self._withdrawn)
 
     def watch(self, watcher: Watcher) -> None:
         """See `Gate.watch`."""
         self._gate.watch(watcher)
 
-    def handle(self, name: str, visitor: Visitor, received: Received) -> Deferred[Answer]:
-        """What the route called `name` answers.
-
-        Fails, at once or by its Deferred, with Unauthenticated or PermissionDenied, or with what the handler fails.
-        """
-        requirement = route_requirement(name)
-        if requirement == PUBLIC:
+    def session(self, route: Route, visitor: Visitor) -> Session:
+        """The session of a visitor who may come to that route. Raises Unauthenticated and PermissionDenied."""
+        if route.requirement == PUBLIC:
             # What is public is answered whatever is shown.
-            admitted = self._gate.admit(Visitor(visitor.address))
-        else:
-            admitted = self._gate.admit(visitor)
-            admitted.require(requirement, visitor.address)
-        return self._interface(admitted).handlers[name](received)
+            return self._gate.admit(Visitor(visitor.address))
+        session = self._gate.admit(visitor)
+        session.require(route.requirement, visitor.address)
+        return session
 
     def lane(self, visitor: Visitor) -> FastLane | None:
-        """What answers the plain requests of somebody known; None for anybody else, whom `handle` tells more."""
-        admitted = self._gate.find(visitor)
-        return None if admitted is None else self._interface(admitted).lane
+        """What answers the plain requests of somebody known; None for anybody else, whom `session` tells more."""
+        session = self._gate.find(visitor)
+        if session is None:
+            return None
+        lane = self._lanes.get(session)
+        if lane is None:
+            lane = self._lanes[session] = self._make_lane(session)
+        return lane
 
     def refusal(self, visitor: Visitor) -> Answer | None:
         """What to answer at once to a visitor who is not known and announces much; None if they are known."""
@@ -69,19 +60,19 @@ class Entrance:
             return errors.answer(Failure(error), "authentication")
         return None
 
-    def refusal_of_known(self, name: str, visitor: Visitor) -> Answer | None:
-        """What to answer at once to a visitor who is known and announces much for the route called `name`.
+    def refusal_of_known(self, route: Route, visitor: Visitor) -> Answer | None:
+        """What to answer at once to a visitor who is known and announces much for that route.
 
         None if they may do that, and there is something left of their rate.
         """
-        admitted = self._gate.find(visitor)
-        if admitted is None:
+        session = self._gate.find(visitor)
+        if session is None:
             return None
         try:
-            admitted.require(route_requirement(name), visitor.address)
-            admitted.check_rate()
+            session.require(route.requirement, visitor.address)
+            session.check_rate()
         except KvError as error:
-            return errors.answer(Failure(error), name)
+            return errors.answer(Failure(error), route.name)
         return None
 
     def knows(self, visitor: Visitor) -> bool:
@@ -90,15 +81,9 @@ class Entrance:
 
     def administers(self, visitor: Visitor) -> bool:
         """Whether it is somebody known who administers the server. It is no attempt to log in."""
-        admitted = self._gate.find(visitor)
-        return admitted is not None and admitted.administers
-
-    def _interface(self, admitted: Session) -> Interface:
-        made = self._made.get(admitted)
-        if made is None:
-            made = self._made[admitted] = self._make(admitted)
-        return made
+        session = self._gate.find(visitor)
+        return session is not None and session.administers
 
     def _withdrawn(self, sessions: frozenset[Session]) -> None:
         for withdrawn in sessions:
-            self._made.pop(withdrawn, None)
+            self._lanes.pop(withdrawn, None)

@@ -13,13 +13,13 @@ from typing import Callable
 from twisted.web.http import datetimeToString
 
 from ..core.records import Found
-from .answers import JSON, KEY_DELETED, KEY_NOT_FOUND, KEY_SET, NOSNIFF, SERVER, Answer, found, phrase
+from .answers import JSON, KEY_DELETED, KEY_NOT_FOUND, KEY_SET, KEYS_SET, NOSNIFF, SERVER, Answer, found, phrase
 from .urls import path_key
 
 _SERVER = b"%b\r\n%b: %b" % (SERVER, *NOSNIFF)
 #: Bytes that JSON text has to escape.
 _ESCAPED = bytes(range(0x20)) + b'"\\'
-_CONSTANT = (KEY_SET, KEY_DELETED, KEY_NOT_FOUND)
+_CONSTANT = (KEY_SET, KEY_DELETED, KEYS_SET, KEY_NOT_FOUND)
 
 
 class Encoder:
@@ -34,26 +34,16 @@ class Encoder:
         self._head = b""
         self._constant: dict[int, bytes] = {}
 
-    def constant(self, answer: Answer) -> bytes:
-        """The bytes of KEY_SET, KEY_DELETED or KEY_NOT_FOUND, these very objects."""
-        if int(self._now()) != self._second:
-            self._renew()
-        return self._constant[id(answer)]
-
     def encode(self, answer: Answer) -> bytes:
         """The bytes of any answer."""
         if int(self._now()) != self._second:
             self._renew()
-        more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers]).encode("ascii")
-        return b"HTTP/1.1 %d %b\r\nServer: %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (
-            answer.status, phrase(answer.status), self._server, self._date,
-            answer.content_type.encode("ascii"), len(answer.body), more, answer.body,
-        )  # fmt: skip
+        return self._constant.get(id(answer)) or self._whole(answer)
 
     def found(self, result: Found | None, target: bytes) -> bytes:
         """The answer of get for the key of the URL `target`; see `answers.found`. Raises Corruption."""
         if result is None:
-            return self.constant(KEY_NOT_FOUND)
+            return self.encode(KEY_NOT_FOUND)
         value, ttl = result
         # JSON text is what the value is already, unless something in it must be escaped. The URL has nothing of that.
         if b"%" in target or len(value.translate(None, _ESCAPED)) != len(value) or not value.isascii():
@@ -70,6 +60,13 @@ class Encoder:
             self._head, 21 + len(target) + len(value), target, value,
         )  # fmt: skip
 
+    def _whole(self, answer: Answer) -> bytes:
+        more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers]).encode("ascii")
+        return b"HTTP/1.1 %d %b\r\nServer: %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (
+            answer.status, phrase(answer.status), self._server, self._date,
+            answer.content_type.encode("ascii"), len(answer.body), more, answer.body,
+        )  # fmt: skip
+
     def _renew(self) -> None:
         now = self._now()
         self._second = int(now)
@@ -77,7 +74,7 @@ class Encoder:
         self._head = b"HTTP/1.1 200 OK\r\nServer: %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: " % (
             self._server, self._date, JSON.encode("ascii"),
         )  # fmt: skip
-        self._constant = {id(answer): self.encode(answer) for answer in _CONSTANT}
+        self._constant = {id(answer): self._whole(answer) for answer in _CONSTANT}
 
 
 def closing(answer: bytes) -> bytes:

@@ -14,9 +14,12 @@ bytes over 127), and is not faster than one match and one lookup.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
+from . import routes
 from .hosts import Hosts
+from .routes import Route
 
 #: Bytes of a head at most.
 MAX_HEAD = 8192
@@ -32,11 +35,19 @@ GET, POST, DELETE = 1, 2, 3
 
 # The characters of a key's URL: what RFC 3986 allows in a path, so without `?`, `#` and any that JSON would escape.
 _TARGET = rb"[!$&'()*+,\-./0-9:;=@A-Z_a-z~%]+"
+#: The routes of POST, by the last word of their paths.
+POSTED: Mapping[bytes, Route] = {
+    route.path.rpartition("/")[2].encode(): route for route in routes.ROUTES if route.is_fast and route.has_body
+}
 # One group for each of GET, POST, DELETE.
 _LINE = re.compile(
-    rb"(?:GET /api/v1/get/(" + _TARGET + rb")|POST /api/v1/(set|mset|mget)|DELETE /api/v1/delete/(" + _TARGET + rb"))"
-    rb" HTTP/1\.1\r\n"
-)
+    rb"(?:GET %b(%b)|POST %b(%b)|DELETE %b(%b)) HTTP/1\.1\r\n"
+    % (
+        routes.GET.prefix.encode(), _TARGET,
+        routes.SET.path.rpartition("set")[0].encode(), b"|".join(POSTED),
+        routes.DELETE.prefix.encode(), _TARGET,
+    )
+)  # fmt: skip
 # Spaces around the value are cut off afterwards: as a part of this they could be matched in a number of ways that grows
 # with the square of their own, for one header as long as a second.
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([ -~\t]*)")

@@ -10,9 +10,8 @@ it. So answers go out in the order of the requests, and no byte is taken by both
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Callable
 
-from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -24,6 +23,7 @@ from .fast_answers import closing
 
 if TYPE_CHECKING:
     from .access_log import AccessLog
+    from .answering import Running
     from .entrance import Entrance
     from .fast_lane import FastLane
     from .fast_requests import Request
@@ -43,8 +43,8 @@ class TwoLaneChannel(KvChannel):
     def __init__(self, entrance: Entrance, read: Callable[[bytes, int], Request | None]) -> None:
         """`read` is `RequestReader.read`."""
         super().__init__()
-        #: What a promised answer waits for, if that can be cancelled.
-        self.running: Deferred[Any] | None = None
+        #: What a promised answer waits for.
+        self.running: Running | None = None
         self._entrance = entrance
         self._read = read
         # What answers the plain requests of whoever has shown this Authorization last.
@@ -261,8 +261,6 @@ class TwoLaneChannel(KvChannel):
         """The connection is gone, and what was promised to it is not waited for."""
         self._is_promised = False
         self._held = b""
-        if self._lane is not None:
-            self._lane.forget(self)
         running, self.running = self.running, None
         super().connectionLost(reason)
         if running is not None:

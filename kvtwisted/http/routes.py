@@ -1,137 +1,207 @@
-"""The Klein application: which handler answers which path and method."""
+"""The one table of routes: all that is particular to one is in its row.
+
+Klein and the fast lane serve it, the entrance goes by what it requires, connections by what bodies it takes; tests hold
+it against the OpenAPI document and the pages of docs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Callable, NamedTuple
 
-from klein import Klein
 from twisted.internet.defer import Deferred, succeed
-from twisted.python.failure import Failure
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.routing import BaseConverter
 
-from ..security.gate import Visitor
-from . import errors, fields
-from .admin import AdminHandlers
+from ..commands.command import Command
+from ..commands.configuration import GetConfig, UpdateConfig
+from ..commands.delete import Delete
+from ..commands.get import Get
+from ..commands.mdelete import MDelete
+from ..commands.mget import MGet
+from ..commands.mset import MSet
+from ..commands.scan import Scan
+from ..commands.set import Set
+from ..security import grants, policy
+from ..sessions.session import Session
+from ..threaded.administration import Administration
+from ..threaded.health_checks import HealthChecks
+from . import admin, answers, bodies, fields, large_bodies, urls
 from .answers import Answer
-from .handlers import Handler, Handlers, Received, respond
 from .openapi import OPENAPI
-from .requests import KvRequest
+from .received import Bounds, Received
 
 #: What GET on the metrics path answers: content type and body, in the format OpenMetrics or else in that of Prometheus.
 MetricsText = Callable[[bool], "tuple[str, bytes]"]
 
 
-class Route(NamedTuple):
-    """One path and method. The name is the operation's, as in logs."""
+class Services(NamedTuple):
+    """What routes need that are no commands. Without `metrics_text` there is no route for it."""
 
+    administration: Administration
+    checks: HealthChecks
+    metrics_text: MetricsText | None
+
+
+#: Makes the command of a request; for one with a large body in a pool thread. Raises InvalidRequest.
+Read = Callable[[Received, Bounds], Command]
+#: Answers a request that is no command. Reactor thread. Fails, at once or later, with what `errors.answer` can answer.
+Handle = Callable[[Services, Session, Received], "Deferred[Answer]"]
+
+
+class Route(NamedTuple):
+    """One path and method; HEAD is as GET. It has either `read` or `handle`."""
+
+    #: The operation's, as in logs and in the OpenAPI document.
     name: str
     method: str
+    #: As Klein takes it; `<tail:tail>` is all that is left.
     path: str
+    #: What a grant must have, or a word of `policy`. It is looked at before anything of a request but its head is.
+    requirement: str
+    read: Read | None = None
+    #: What is answered when the command is carried out; None: the command's result is the answer.
+    done: Answer | None = None
+    handle: Handle | None = None
+    #: Whether it has a body, and whether that may be large, since it has keys and values.
+    has_body: bool = False
+    may_be_large: bool = False
+    #: Whether the fast lane answers it, too.
+    is_fast: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """What its paths begin with, or are."""
+        return self.path.partition("<")[0]
 
 
-class _Tail(BaseConverter):
-    """All that is left of the path, slashes included, as it was sent."""
+def _set(received: Received, bounds: Bounds) -> Command:
+    body = received.body
+    read = bodies.set_arguments if len(body) <= bodies.LARGE else large_bodies.set_arguments
+    return Set(*read(body))
 
-    regex = ".*"
-    part_isolating = False
-    weight = 200
+
+def read_get(received: Received, bounds: Bounds) -> Get:
+    """The command of a get."""
+    key = urls.path_key(received.tail, received.query)
+    return Get(key.encode(), encode=partial(answers.found, key=key))
+
+
+def read_delete(received: Received, bounds: Bounds) -> Delete:
+    """The command of a delete."""
+    return Delete(urls.path_key(received.tail, received.query).encode())
+
+
+def _scan(received: Received, bounds: Bounds) -> Command:
+    prefix, limit, cursor, keys_only = urls.scan_arguments(received.query)
+    return Scan(
+        prefix.encode(),
+        cursor=cursor.encode(),
+        limit=limit,
+        keys_only=keys_only,
+        budget=bounds.max_response_bytes,
+        encode=partial(answers.page, prefix=prefix, limit=limit, keys_only=keys_only),
+    )
+
+
+def _mset(received: Received, bounds: Bounds) -> Command:
+    body = received.body
+    read = bodies.mset_arguments if len(body) <= bodies.LARGE else large_bodies.mset_arguments
+    return MSet(*read(body, bounds.max_batch_keys))
+
+
+def _keys(route: str, received: Received, bounds: Bounds) -> list[bytes]:
+    body = received.body
+    read = bodies.keys_argument if len(body) <= bodies.LARGE else large_bodies.keys_argument
+    return read(body, route, bounds.max_batch_keys)
+
+
+def _mget(received: Received, bounds: Bounds) -> Command:
+    keys = _keys("mget", received, bounds)
+    return MGet(keys, budget=bounds.max_response_bytes, encode=answers.values)
+
+
+def _mdelete(received: Received, bounds: Bounds) -> Command:
+    return MDelete(_keys("mdelete", received, bounds))
+
+
+def _get_config(received: Received, bounds: Bounds) -> Command:
+    command = GetConfig()
+    command.encode = answers.configuration
+    return command
+
+
+def _update_config(received: Received, bounds: Bounds) -> Command:
+    command = UpdateConfig(bodies.config_argument(received.body))
+    command.encode = answers.config_updated
+    return command
+
+
+def _openapi(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+    return succeed(Answer(200, OPENAPI))
+
+
+def _health(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+    """What keeps the check from an answer is the reason for being unavailable."""
+    checks = services.checks
+    return checks.result().addCallback(lambda reason: answers.health(reason, checks.warnings()))
+
+
+def _metrics(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+    assert services.metrics_text is not None  # noqa: S101 - or there would be no route
+    content_type, body = services.metrics_text(_prefers_open_metrics(received.accept))
+    return succeed(Answer(200, body, content_type))
+
+
+SET = Route(
+    "set", "POST", "/api/v1/set", grants.SET,
+    read=_set, done=answers.KEY_SET, has_body=True, may_be_large=True, is_fast=True,
+)  # fmt: skip
+GET = Route("get", "GET", "/api/v1/get/<tail:tail>", grants.GET, read=read_get, is_fast=True)
+DELETE = Route(
+    "delete", "DELETE", "/api/v1/delete/<tail:tail>", grants.DELETE,
+    read=read_delete, done=answers.KEY_DELETED, is_fast=True,
+)  # fmt: skip
+_HEALTH = Route("health", "GET", "/api/v1/health", policy.PUBLIC, handle=_health)
+_METRICS = Route("metrics", "GET", "/metrics", grants.METRICS, handle=_metrics)
+
+#: All, with their default paths.
+ROUTES: Sequence[Route] = (
+    SET,
+    GET,
+    DELETE,
+    Route("scan", "GET", "/api/v1/scan", grants.SCAN, read=_scan),
+    Route(
+        "mset", "POST", "/api/v1/mset", grants.SET,
+        read=_mset, done=answers.KEYS_SET, has_body=True, may_be_large=True, is_fast=True,
+    ),
+    Route(
+        "mget", "POST", "/api/v1/mget", grants.GET, read=_mget, has_body=True, may_be_large=True, is_fast=True,
+    ),
+    Route(
+        "mdelete", "POST", "/api/v1/mdelete", grants.DELETE,
+        read=_mdelete, done=answers.KEYS_DELETED, has_body=True, may_be_large=True,
+    ),
+    Route("get_config", "GET", "/api/v1/config", grants.CONFIG_READ, read=_get_config),
+    Route("update_config", "POST", "/api/v1/config", grants.CONFIG_WRITE, read=_update_config, has_body=True),
+    Route("admin_backup", "POST", "/api/v1/admin/backup", grants.ADMIN, handle=admin.backup, has_body=True),
+    Route("admin_backups", "GET", "/api/v1/admin/backups", grants.ADMIN, handle=admin.backups),
+    Route("admin_eviction", "GET", "/api/v1/admin/eviction", grants.ADMIN, handle=admin.eviction),
+    Route("admin_orphans", "POST", "/api/v1/admin/orphans", grants.ADMIN, handle=admin.orphans, has_body=True),
+    Route("openapi", "GET", "/api/v1/openapi.json", policy.AUTHENTICATED, handle=_openapi),
+    _HEALTH,
+    _METRICS,
+)  # fmt: skip
+
+#: Those whose bodies may be large, by path; and the paths of others that take a body.
+KEYED: Mapping[bytes, Route] = {route.path.encode(): route for route in ROUTES if route.may_be_large}
+KEYLESS = frozenset(route.path.encode() for route in ROUTES if route.has_body and not route.may_be_large)
 
 
 def make_routes(metrics_path: str | None, health_path: str) -> list[Route]:
-    """All routes; without `metrics_path` there is no such one."""
-    routes = [
-        Route("set", "POST", "/api/v1/set"),
-        Route("get", "GET", "/api/v1/get/<tail:tail>"),
-        Route("delete", "DELETE", "/api/v1/delete/<tail:tail>"),
-        Route("scan", "GET", "/api/v1/scan"),
-        Route("mset", "POST", "/api/v1/mset"),
-        Route("mget", "POST", "/api/v1/mget"),
-        Route("mdelete", "POST", "/api/v1/mdelete"),
-        Route("get_config", "GET", "/api/v1/config"),
-        Route("update_config", "POST", "/api/v1/config"),
-        Route("admin_backup", "POST", "/api/v1/admin/backup"),
-        Route("admin_backups", "GET", "/api/v1/admin/backups"),
-        Route("admin_eviction", "GET", "/api/v1/admin/eviction"),
-        Route("admin_orphans", "POST", "/api/v1/admin/orphans"),
-        Route("openapi", "GET", "/api/v1/openapi.json"),
-        Route("health", "GET", health_path),
-    ]
-    if metrics_path is not None:
-        routes.append(Route("metrics", "GET", metrics_path))
-    return routes
-
-
-def make_handlers(handlers: Handlers, admin: AdminHandlers, metrics_text: MetricsText | None) -> dict[str, Handler]:
-    """What answers each route, by its name; without `metrics_text` nothing answers that one."""
-    by_name: dict[str, Handler] = {
-        "set": handlers.set,
-        "get": handlers.get,
-        "delete": handlers.delete,
-        "scan": handlers.scan,
-        "mset": handlers.mset,
-        "mget": handlers.mget,
-        "mdelete": handlers.mdelete,
-        "get_config": handlers.get_config,
-        "update_config": handlers.update_config,
-        "admin_backup": admin.backup,
-        "admin_backups": admin.backups,
-        "admin_eviction": admin.eviction,
-        "admin_orphans": admin.orphans,
-        "openapi": lambda _: succeed(Answer(200, OPENAPI)),
-        "health": handlers.health,
-    }
-    if metrics_text is not None:
-        by_name["metrics"] = _metrics_handler(metrics_text)
-    return by_name
-
-
-#: What answers a request: the route's name, the visitor, what came.
-Serve = Callable[[str, Visitor, Received], "Deferred[Answer]"]
-
-
-def make_app(routes: Sequence[Route], serve: Serve) -> Klein:
-    """The routes as a Klein application that `serve` answers for. HEAD is answered wherever GET is."""
-    app = Klein()
-    app.url_map.converters["tail"] = _Tail
-    # A key may hold any slashes, and no path is ever answered with a redirect.
-    app.url_map.merge_slashes = False
-    for route in routes:
-        app.route(route.path, methods=[route.method], endpoint=route.name)(_serving(route.name, serve))
-    app.handle_errors(HTTPException)(_unrouted)  # type: ignore[arg-type]  # the requests are the site's own
-    return app
-
-
-def _serving(name: str, serve: Serve) -> Callable[..., Deferred[bytes]]:
-    def handle(request: KvRequest, tail: str = "") -> Deferred[bytes]:
-        _, _, query = request.uri.partition(b"?")
-        headers = request.requestHeaders
-        content_type = request.getHeader(b"Content-Type")
-        # Any byte may come; as Latin-1 none fails to decode.
-        named = None if content_type is None else content_type.decode("latin-1")
-        codings = tuple(fields.members(headers.getRawHeaders(b"content-encoding", ())))
-        accept = tuple(headers.getRawHeaders(b"accept", ()))
-        received = Received(tail.encode(), query, named, request.content.getvalue(), codings, accept)
-        return respond(name, partial(serve, name, request.visitor), received).addCallback(request.begin)
-
-    return handle
-
-
-def _unrouted(request: KvRequest, failure: Failure) -> bytes:
-    if isinstance(failure.value, MethodNotAllowed):
-        method = request.method.decode("ascii")
-        return request.begin(errors.method_not_allowed(method, list(failure.value.valid_methods or ())))
-    return request.begin(errors.not_found())
-
-
-def _metrics_handler(metrics_text: MetricsText) -> Handler:
-    def metrics(received: Received) -> Deferred[Answer]:
-        content_type, body = metrics_text(_prefers_open_metrics(received.accept))
-        return succeed(Answer(200, body, content_type))
-
-    return metrics
+    """All routes of a server; without `metrics_path` there is no such one."""
+    paths = {_HEALTH: health_path, _METRICS: metrics_path}
+    placed = [(route, paths.get(route, route.path)) for route in ROUTES]
+    return [route._replace(path=path) for route, path in placed if path is not None]
 
 
 def _prefers_open_metrics(accept: Sequence[bytes]) -> bool:

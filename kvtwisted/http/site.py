@@ -16,32 +16,33 @@ from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from ..security.connections import IN_ALL, ON_TRIAL, TRIAL_SECONDS, Connections
-from ..security.gate import Gate
-from ..security.passes import Pass
+from ..security.gate import Gate, Visitor
 from ..threaded.administration import Administration
-from ..threaded.facade import AsyncOperations
 from ..threaded.health_checks import HealthChecks
 from . import errors
 from .access_log import AccessLog
-from .admin import AdminHandlers
+from .answering import Answering, Done, Running
 from .answers import Answer
+from .application import make_app
 from .channel import KvChannel
 from .cors import Cors
 from .deadlines import ByteLimits, Deadlines, Patience
-from .entrance import Entrance, Interface
+from .entrance import Entrance
 from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
-from .handlers import Handlers
 from .hosts import Hosts
 from .lanes import TwoLaneChannel
+from .received import Bounds, Received
 from .refusing import REASONS, Refusals
 from .requests import KvRequest
-from .routes import MetricsText, make_app, make_handlers, make_routes
+from .routes import MetricsText, Route, Services, make_routes
 
 #: Seconds that an idle connection has for one request more when the server stops.
 PARTING_SECONDS = 2.0
@@ -86,10 +87,14 @@ class KvSite(Site):
         options: HttpOptions,
         entrance: Entrance,
         *,
+        rest: Callable[[], object] = lambda: None,
         connections: Connections | None = None,
         seconds: Callable[[], float] = monotonic,
     ) -> None:
-        """`resource` is what answers all but plain requests; without `connections` there is no limit to them."""
+        """`resource` is what answers all but plain requests; without `connections` there is no limit to them.
+
+        `rest` is called when no connection is left.
+        """
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         if options.fast_lane:
             max_body_bytes = min(options.max_body_bytes, MAX_BODY)
@@ -107,6 +112,7 @@ class KvSite(Site):
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
         self.deadlines = Deadlines(reactor, seconds, options.patience, options.byte_limits)
+        self._rest = rest
         self._counted = connections
         if connections is not None:
             connections.of(lambda: self.channels)
@@ -140,6 +146,8 @@ class KvSite(Site):
         """`channel` has lost its connection."""
         is_open = channel in self.channels
         self.channels.discard(channel)
+        if not self.channels:
+            self._rest()
         self._check_drained()
         if self._counted is not None and is_open:
             self._counted.leave(channel.address, channel)
@@ -218,42 +226,42 @@ class KvSite(Site):
 
 def make_site(
     gate: Gate,
-    make_facade: Callable[[Pass], AsyncOperations],
+    pool: ThreadPool,
     administration: Administration,
     checks: HealthChecks,
     *,
     reactor: Any,
     options: HttpOptions,
     metrics_text: MetricsText | None,
-    max_response_bytes: Callable[[], int],
-    request_timeout: Callable[[], float],
-    max_batch_keys: Callable[[], int],
+    bounds: Bounds,
     connections: Connections | None = None,
     seconds: Callable[[], float] = monotonic,
 ) -> KvSite:
     """The HTTP interface, ready to be listened with.
 
-    Visitors whom `gate` admits find `administration`, and `make_facade` of their pass; all find `checks`, which answer
-    the health's. `metrics_text` gives the content type and text of the metrics and runs on the reactor thread; None
-    when monitoring is off. `max_response_bytes` (keys and values of one answer), `request_timeout` (seconds) and
-    `max_batch_keys` are asked anew for each request. `connections` counts and limits connections; `seconds` is the
-    clock of the deadlines.
+    Visitors whom `gate` admits find `administration`, and what is behind the door of their session; all find `checks`,
+    which answer the health's. Large bodies are read in `pool`. `metrics_text` gives the content type and text of the
+    metrics and runs on the reactor thread; None when monitoring is off. `connections` counts and limits connections;
+    `seconds` is the clock of the deadlines.
     """
+    answering = Answering(reactor, pool, Services(administration, checks, metrics_text), bounds)
+    entrance = Entrance(gate, lambda session: FastLane(session, answering, options.cors.always))
 
-    def make(admitted: Pass) -> Interface:
-        facade = make_facade(admitted)
-        admin = AdminHandlers(administration, admitted.name)
-        handlers = Handlers(admitted, facade, checks, reactor, max_response_bytes, request_timeout, max_batch_keys)
-        lane = FastLane(facade.direct, handlers, reactor, request_timeout, options.cors.always)
-        return Interface(make_handlers(handlers, admin, metrics_text), lane)
+    def serve(route: Route, visitor: Visitor, received: Received, done: Done) -> Running | None:
+        try:
+            session = entrance.session(route, visitor)
+        except Exception:
+            done(errors.answer(Failure(), route.name))
+            return None
+        return answering.answer(session, route, received, done)
 
-    entrance = Entrance(gate, make)
     routes = make_routes(options.metrics_path if metrics_text else None, options.health_path)
     return KvSite(
-        make_app(routes, entrance.handle).resource(),
+        make_app(routes, serve).resource(),
         reactor,
         options,
         entrance,
+        rest=answering.rest,
         connections=connections,
         seconds=seconds,
     )

@@ -1,9 +1,9 @@
-"""The one table of who may call what: every RPC and every HTTP route, with what it requires.
+"""Who may call what: the words for what is required, and the one table of every RPC. HTTP routes: `http.routes`.
 
 What is not in the table is for nobody. Tests hold it against what the server really serves, both ways.
 
 A requirement is looked at before anything of a request but its head is read. Which keys it may touch is decided
-beneath, by `access.Access`.
+when its command is known, by `sessions.session`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..core.errors import PermissionDenied, Unauthenticated
-from .grants import ADMIN, CONFIG_READ, CONFIG_WRITE, DELETE, GET, METRICS, SCAN, SET, Principal
+from .grants import CONFIG_READ, CONFIG_WRITE, DELETE, GET, SCAN, SET, Principal
 
 #: For everybody, without a token: what load balancers and supervisors ask, who have none.
 PUBLIC = "public"
@@ -52,35 +52,10 @@ RPCS: Mapping[str, str] = {
 #: A pipeline's operations, by the field that has them.
 PIPELINE: Mapping[str, str] = {"set": SET, "get": GET, "delete": DELETE}
 
-#: HTTP routes by name; HEAD is as GET.
-ROUTES: Mapping[str, str] = {
-    "set": SET,
-    "get": GET,
-    "delete": DELETE,
-    "scan": SCAN,
-    "mset": SET,
-    "mget": GET,
-    "mdelete": DELETE,
-    "get_config": CONFIG_READ,
-    "update_config": CONFIG_WRITE,
-    "admin_backup": ADMIN,
-    "admin_backups": ADMIN,
-    "admin_eviction": ADMIN,
-    "admin_orphans": ADMIN,
-    "openapi": AUTHENTICATED,
-    "health": PUBLIC,
-    "metrics": METRICS,
-}
-
 
 def rpc_requirement(path: str) -> str:
     """What the RPC at `path` requires: an operation, or PUBLIC, AUTHENTICATED, NOBODY."""
     return RPCS.get(path, NOBODY)
-
-
-def route_requirement(name: str) -> str:
-    """The same for the HTTP route of that name."""
-    return ROUTES.get(name, NOBODY)
 
 
 def admit(requirement: str, principal: Principal | None) -> None:

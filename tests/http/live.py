@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kvtwisted.core.operations import Configuration, Operations
-from kvtwisted.threaded.facade import AsyncOperations
-from kvtwisted.threaded.work import Work
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from kvtwisted.backends.local.backend import LocalBackend
+from kvtwisted.backends.server import Configuration, ServerCommands
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
+from kvtwisted.core.recovery import Recovery
+from kvtwisted.http.received import Bounds
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.security.gate import OpenGate
+from kvtwisted.sessions.door import Door
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.health_checks import HealthChecks
 from kvtwisted.tls.listening import over_tls
@@ -96,11 +98,13 @@ class LiveSite:
         self.engine = self.storage.engine
         self.engine.slow = True
         tasks = FakeTasks()
-        operations = Operations(self.storage.store, configuration, CountingRecorder(), Health())
-        work = Work(reactor, pool, operations)
+        store, health, recorder = self.storage.store, Health(), CountingRecorder()
+        backend = LocalBackend(reactor, pool, store, Recovery(store.upkeep, health), health)
+        server = ServerCommands(reactor, pool, configuration, recorder.config_update)
+        door = Door(reactor, backend, server, recorder, Limits())
         self.site = make_site(
-            OpenGate(operations, Admission(1024)),
-            lambda admitted: AsyncOperations(admitted.operations, work, admitted.admission),
+            OpenGate(door, Admission(1024)),
+            pool,
             Administration(
                 reactor,
                 pool,
@@ -109,13 +113,11 @@ class LiveSite:
                 collect_orphans=tasks.collect,
                 audit=lambda event, who, facts: None,
             ),
-            HealthChecks(reactor, pool, operations.health),
+            HealthChecks(reactor, pool, door.health),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),
             metrics_text=lambda is_open: METRICS,
-            max_response_bytes=lambda: 16 * 1_048_576,
-            request_timeout=lambda: 30.0,
-            max_batch_keys=lambda: Limits().max_batch_keys,
+            bounds=Bounds(16 * 1_048_576, 30.0, Limits().max_batch_keys),
         )
         #: Handshakes that were cut off.
         self.too_late: list[int] = []

@@ -9,21 +9,23 @@ import json
 from collections.abc import Mapping
 from typing import Any, Callable, ClassVar, NamedTuple
 
-from kvtwisted.core.operations import Configuration, Operations
-from kvtwisted.threaded.facade import AsyncOperations
-from kvtwisted.threaded.work import Work
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock as FakeClock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
+from kvtwisted.backends.local.backend import LocalBackend
+from kvtwisted.backends.server import Configuration, ServerCommands
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
+from kvtwisted.core.recovery import Recovery
+from kvtwisted.http.received import Bounds
 from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.security.connections import Connections
 from kvtwisted.security.gate import Gate, OpenGate
+from kvtwisted.sessions.door import Door
 from kvtwisted.threaded.administration import Administration
 from kvtwisted.threaded.health_checks import HealthChecks
 
@@ -170,7 +172,7 @@ class World:
         configuration: Configuration | None = None,
         on_disk: bool = True,
         metrics_text: MetricsText | None = lambda is_open: METRICS,
-        make_gate: Callable[[Operations, Admission], Gate] = OpenGate,
+        make_gate: Callable[[Door, Admission], Gate] = OpenGate,
         connections: Connections | None = None,
         **options: Any,
     ) -> None:
@@ -186,8 +188,7 @@ class World:
         self.recorder = CountingRecorder()
         self.health = Health()
         self.admission = Admission(capacity)
-        self.max_response_bytes = 16 * 1_048_576
-        self.request_timeout = 30.0
+        self.bounds = Bounds(16 * 1_048_576, 30.0, Limits().max_batch_keys)
         self.tasks = FakeTasks()
         #: Event, who and facts of what the operator did.
         self.audited: list[tuple[str, str, Mapping[str, object]]] = []
@@ -200,25 +201,37 @@ class World:
             audit=lambda *line: self.audited.append(line),
             on_disk=on_disk,
         )
-        operations = Operations(self.storage.store, configuration or small_configuration(), self.recorder, self.health)
-        work = Work(self.reactor, self.pool, operations)
+        reactor: Any = self.reactor
+        pool: Any = self.pool
+        store = self.storage.store
+        backend = LocalBackend(reactor, pool, store, Recovery(store.upkeep, self.health), self.health)
+        server = ServerCommands(reactor, pool, configuration or small_configuration(), self.recorder.config_update)
+        self.door = Door(reactor, backend, server, self.recorder, Limits())
         self.site = make_site(
-            make_gate(operations, self.admission),
-            lambda admitted: AsyncOperations(admitted.operations, work, admitted.admission),
+            make_gate(self.door, self.admission),
+            pool,
             self.administration,
-            HealthChecks(self.reactor, self.health_pool, operations.health),
+            HealthChecks(self.reactor, self.health_pool, self.door.health),
             reactor=self.reactor,
             options=HttpOptions(**{"fast_lane": self.fast_lane, **options}),
             metrics_text=metrics_text,
-            max_response_bytes=lambda: self.max_response_bytes,
-            request_timeout=lambda: self.request_timeout,
-            max_batch_keys=lambda: Limits().max_batch_keys,
+            bounds=self.bounds,
             connections=connections,
             seconds=self.reactor.seconds,
         )
 
+    @property
+    def request_timeout(self) -> float:
+        """Seconds."""
+        return self.bounds.request_timeout
+
+    @request_timeout.setter
+    def request_timeout(self, seconds: float) -> None:
+        self.bounds.request_timeout = seconds
+
     def work(self) -> None:
         """Let reactor and threads take turns until nothing waits for either."""
+        self.reactor.advance(0)
         while self.pool.waiting or self.health_pool.waiting:
             self.pool.run_all()
             self.health_pool.run_all()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kvtwisted.core.operations import Operations
 from twisted.web.http_headers import Headers
 
 from kvtwisted.core.admission import Admission
@@ -18,6 +17,7 @@ from kvtwisted.security.authority import Authority
 from kvtwisted.security.entries import TokenEntry
 from kvtwisted.security.gate import ClosedGate
 from kvtwisted.security.grants import Grant
+from kvtwisted.sessions.door import Door
 
 from .smuggling import GET, SET
 from .support import Reply, World, request_bytes
@@ -292,11 +292,11 @@ def test_a_preflight_to_another_host() -> None:
 TOKEN, DIGEST = tokens.make("app")
 
 
-def closed(operations: Operations, admission: Admission) -> ClosedGate:
+def closed(door: Door, admission: Admission) -> ClosedGate:
     """A gate that knows one token."""
     authority = Authority(failed_logins=1)
     authority.replace([TokenEntry("app", DIGEST, (Grant(frozenset(("get", "set")), b"a/"),))])
-    return ClosedGate(operations, admission, authority, Audit(lambda line: None))
+    return ClosedGate(door, admission, authority, Audit(lambda line: None))
 
 
 def test_with_tokens() -> None:

@@ -15,8 +15,8 @@ from kvtwisted.core.errors import KvError
 from kvtwisted.http import bodies, fast_bodies, fast_requests
 from kvtwisted.http.deadlines import Patience
 from kvtwisted.http.fast_requests import DELETE, GET, POST, RequestReader
-from kvtwisted.http.handlers import LAST_RESORT
 from kvtwisted.http.lanes import BURST, EAGER
+from kvtwisted.sessions.threads import LAST_RESORT
 
 from ..support.properties import repeatable
 from .live import LiveSite
@@ -254,3 +254,23 @@ async def test_a_client_that_goes_away_in_the_middle(live: LiveSite) -> None:
     await other.until(b'"value":"v"}')
     other.transport.loseConnection()
     await other.closed()
+
+
+# Clients that have gone.
+
+
+@pytest.mark.parametrize("request_", [SET_K, SCAN, request_bytes("POST", "/api/v1/mget", b'{"keys":["k"]}')])
+def test_what_nobody_waits_for(request_: bytes) -> None:
+    """A write goes in all the same; a read that has not begun is not begun."""
+    world = World()
+    world.held = True
+    seen: list[str] = []
+    read = world.storage.store.read
+    world.storage.store.read = lambda command: seen.append(command.name) or read(command)  # type: ignore[method-assign,func-returns-value]
+    wire = world.wire()
+    wire.send(request_)
+    wire.transport.disconnect()
+    world.work()
+    assert seen == []
+    assert world.stored() == ({b"k": b"v"} if request_ is SET_K else {})
+    assert world.admission.in_flight == 0

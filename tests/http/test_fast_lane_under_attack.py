@@ -11,8 +11,8 @@ from kvtwisted.http import fast_requests
 from kvtwisted.http.answers import Answer
 from kvtwisted.http.fast_lane import FastLane
 from kvtwisted.http.fast_requests import POST, RequestReader
-from kvtwisted.http.handlers import LAST_RESORT
 from kvtwisted.http.lanes import EAGER, TURN, TWISTED_TURN
+from kvtwisted.sessions.threads import LAST_RESORT
 
 from .support import World, parse_replies, problem, request_bytes
 from .test_fast_lane import GET_K, SCAN, SET_K
@@ -242,7 +242,7 @@ def test_a_defect_behind_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(fast_lane=True)
     wire = world.wire()
     world.held = True
-    monkeypatch.setattr(lane_of(wire), "_await_last_resort", broken)
+    monkeypatch.setattr(lane_of(wire)._answering._requests, "look_at", broken)
     wire.send(SET_K)
     monkeypatch.undo()
     wire.send(SCAN)

@@ -6,7 +6,6 @@ import json
 from typing import Any, Callable
 
 import pytest
-from kvtwisted.core.operations import Operations
 
 from kvtwisted.core import strict_json
 from kvtwisted.core.admission import Admission
@@ -18,6 +17,7 @@ from kvtwisted.security.buckets import Addresses, Rate
 from kvtwisted.security.entries import TokenEntry
 from kvtwisted.security.gate import ClosedGate, Gate, OpenGate
 from kvtwisted.security.grants import Grant
+from kvtwisted.sessions.door import Door
 
 from .support import Wire, World, problem, request_bytes
 
@@ -31,16 +31,16 @@ MANY_KEYS = json.dumps({"keys": ["k"] * 10_001}).encode()
 ROUTES = ("set", "mset", "mget", "mdelete")
 
 
-def limited(operations_a_second: float, bytes_a_second: float = 0) -> Callable[[Operations, Admission], Gate]:
+def limited(operations_a_second: float, bytes_a_second: float = 0) -> Callable[[Door, Admission], Gate]:
     """A gate that lets in everybody, at this rate."""
     rate = Rate(operations_a_second, bytes_a_second)
-    return lambda operations, admission: OpenGate(operations, admission, Addresses(rate))
+    return lambda door, admission: OpenGate(door, admission, Addresses(rate))
 
 
-def allowed(*operations: str) -> Callable[[Operations, Admission], Gate]:
+def allowed(*operations: str) -> Callable[[Door, Admission], Gate]:
     """A gate that knows one token, which may do these."""
 
-    def make(behind: Operations, admission: Admission) -> Gate:
+    def make(behind: Door, admission: Admission) -> Gate:
         authority = Authority(failed_logins=1)
         authority.replace([TokenEntry("one", DIGEST, (Grant(frozenset(operations)),))])
         return ClosedGate(behind, admission, authority, Audit(lambda line: None))

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jsonschema
 import pytest
-from kvtwisted.core.operations import Operations
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from kvtwisted.core import limits
@@ -22,13 +21,12 @@ from kvtwisted.core.errors import (
 )
 from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import urls
-from kvtwisted.http.admin import AdminHandlers
+from kvtwisted.http.application import make_app
 from kvtwisted.http.deadlines import LOOK_SECONDS, ByteLimits, Patience
 from kvtwisted.http.errors import TABLE
-from kvtwisted.http.handlers import Handlers
 from kvtwisted.http.hosts import Hosts
 from kvtwisted.http.openapi import OPENAPI
-from kvtwisted.http.routes import make_app, make_handlers, make_routes
+from kvtwisted.http.routes import ROUTES, make_routes
 from kvtwisted.security import tokens
 from kvtwisted.security.audit import Audit
 from kvtwisted.security.authority import Authority
@@ -36,9 +34,10 @@ from kvtwisted.security.connections import Connections
 from kvtwisted.security.entries import TokenEntry
 from kvtwisted.security.gate import ClosedGate
 from kvtwisted.security.grants import Grant
+from kvtwisted.sessions.door import Door
 
 from ..support.configuration import FakeConfiguration
-from .support import METRICS, Reply, Wire, World, request_bytes
+from .support import Reply, Wire, World, request_bytes
 
 DOCUMENT = json.loads(OPENAPI)
 
@@ -156,12 +155,12 @@ def busy() -> World:
 TOKEN, DIGEST = tokens.make("elsewhere")
 
 
-def closed(operations: Operations, admission: Admission) -> ClosedGate:
+def closed(door: Door, admission: Admission) -> ClosedGate:
     """A gate that knows one token, which may do little, and allows one failed login."""
     authority = Authority(failed_logins=1)
     grants = (Grant(frozenset(("get", "set", "delete", "scan")), b"elsewhere/"),)
     authority.replace([TokenEntry("elsewhere", DIGEST, grants)])
-    return ClosedGate(operations, admission, authority, Audit(lambda line: None))
+    return ClosedGate(door, admission, authority, Audit(lambda line: None))
 
 
 def refusals(method: str, sample: Sample) -> Iterator[Reply]:
@@ -239,12 +238,12 @@ def test_the_document_is_served() -> None:
     assert (reply.status, reply.headers["content-type"], reply.body) == (200, "application/json", OPENAPI)
 
 
-def test_every_route_has_its_handler() -> None:
-    """And every handler its route."""
-    nothing: Any = None
-    handlers = Handlers(nothing, nothing, nothing, nothing, nothing, nothing, nothing)
-    by_name = make_handlers(handlers, AdminHandlers(nothing, ""), lambda is_open: METRICS)
-    assert list(by_name) == [route.name for route in make_routes("/metrics", "/api/v1/health")]
+def test_every_route_is_a_command_or_something_else() -> None:
+    """Not both; only commands come to the fast lane, or have large bodies."""
+    for route in ROUTES:
+        assert (route.read is None) != (route.handle is None)
+        assert route.read is not None or not (route.done or route.is_fast or route.may_be_large)
+    assert len({route.name for route in ROUTES}) == len(ROUTES)
 
 
 def test_the_document_has_the_routes_of_the_server() -> None:

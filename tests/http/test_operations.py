@@ -95,7 +95,7 @@ def test_scan_pages_to_the_end(keys_only: str) -> None:
 def test_a_page_ends_before_it_is_too_large() -> None:
     """The limit on bytes ends a page like the limit on entries."""
     world = World()
-    world.max_response_bytes = 2_500
+    world.bounds.max_response_bytes = 2_500
     world.post("/api/v1/mset", {"key_values": dict.fromkeys("abc", "v" * 1000)})
     page = world.request("GET", "/api/v1/scan?limit=3").json()
     assert (list(page["results"]), page["next_cursor"]) == (["a", "b"], "b")
@@ -104,7 +104,7 @@ def test_a_page_ends_before_it_is_too_large() -> None:
 def test_mget_refuses_an_answer_that_is_too_large() -> None:
     """There is no cursor to go on with, so that nothing is cut."""
     world = World()
-    world.max_response_bytes = 2_500
+    world.bounds.max_response_bytes = 2_500
     world.post("/api/v1/mset", {"key_values": dict.fromkeys("abc", "v" * 1000)})
     status, code, sentence = problem(world.post("/api/v1/mget", {"keys": ["a", "b", "c"]}))
     assert (status, code) == (400, "response_too_large")

@@ -12,7 +12,7 @@ from twisted.python.threadpool import ThreadPool
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import PermissionDenied, Unauthenticated
 from kvtwisted.core.health import Health
-from kvtwisted.http.routes import make_routes
+from kvtwisted.http.routes import ROUTES
 from kvtwisted.rpc import pipeline
 from kvtwisted.rpc.native.server import NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
@@ -69,24 +69,21 @@ def test_every_operation_of_pipelines() -> None:
         assert policy.PIPELINE[field] == policy.rpc_requirement(f"/kv.v1.KeyValueService/{method.name}")
 
 
-def test_every_route() -> None:
-    """All routes by name, with metrics and without."""
-    routes = make_routes("/metrics", "/api/v1/health")
-    assert {route.name for route in routes} == policy.ROUTES.keys()
-
-
 def test_every_requirement_is_one() -> None:
     """An operation, or one of the words; for nobody is only what is not in the table."""
-    assert {*policy.RPCS.values(), *policy.ROUTES.values()} <= {policy.PUBLIC, policy.AUTHENTICATED, *OPERATIONS}
+    assert {*policy.RPCS.values(), *[route.requirement for route in ROUTES]} <= {
+        policy.PUBLIC,
+        policy.AUTHENTICATED,
+        *OPERATIONS,
+    }
     assert policy.rpc_requirement("/kv.v1.KeyValueService/Drop") == policy.NOBODY
-    assert policy.route_requirement("drop") == policy.NOBODY
 
 
 def test_public_is_health_alone() -> None:
     """Nothing else is to be had without a token."""
     public = [path for path, needed in policy.RPCS.items() if needed == policy.PUBLIC]
     assert public == ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"]
-    assert [name for name, needed in policy.ROUTES.items() if needed == policy.PUBLIC] == ["health"]
+    assert [route.name for route in ROUTES if route.requirement == policy.PUBLIC] == ["health"]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -120,4 +117,6 @@ def test_the_page_has_the_table() -> None:
     rpcs = {row[0].strip("`"): row[1].strip("`") for row in tables(page, "RPC")}
     named = {path.rpartition("/")[2] if "KeyValue" in path else path: needed for path, needed in policy.RPCS.items()}
     assert rpcs == named
-    assert {row[0].strip("`"): row[1].strip("`") for row in tables(page, "route")} == policy.ROUTES
+    assert {row[0].strip("`"): row[1].strip("`") for row in tables(page, "route")} == {
+        route.name: route.requirement for route in ROUTES
+    }
