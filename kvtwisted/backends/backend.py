@@ -24,7 +24,7 @@ class Backend(Protocol):
     #: What it can do beyond the ten operations.
     capabilities: frozenset[str]
 
-    #: What memory has for a key, if anything. Its `answer` may be given as it is, which is the quickest of all ways, for
+    #: What memory has for a key, if anything. Its `answer` may be given as it is: the quickest of all ways, for
     #: backends that have such a thing. Any thread.
     hot: Callable[[bytes], Entry | None]
 

@@ -18,6 +18,11 @@ from .door import Done
 LAST_RESORT = 1.0
 
 
+def overdue() -> DeadlineExceeded:
+    """What is answered when the last resort is reached."""
+    return DeadlineExceeded("the storage did not answer in the request's time; a write may still be applied")
+
+
 class Submits(Protocol):
     """A session, or what submits to one."""
 
@@ -52,7 +57,7 @@ class FromThreads:
         if first:
             self._reactor.callFromThread(self._submit)
         if not waiting.done.wait(min(command.deadline - time.monotonic() + LAST_RESORT, threading.TIMEOUT_MAX)):
-            raise DeadlineExceeded("the storage did not answer in the request's time; a write may still be applied")
+            raise overdue()
         error, command.error = command.error, None
         try:
             if error is not None:
