@@ -56,8 +56,8 @@ FAULTS = (
         "scan-bytes-free",
         "What a scan has given is taken from the rate in bytes.",
         _ACCESS,
-        "            self._limiter.spend(0, sum(len(key) + len(value) for key, value in page.items), self._seconds())\n",
-        "            pass\n",
+        "self._limiter.spend(0, sum(len(key) + len(value) for key, value in page.items), self._seconds())\n",
+        "pass\n",
         "tests/security/test_access.py",
     ),
     Fault(
@@ -112,8 +112,8 @@ FAULTS = (
         "failed-login-unaudited",
         "A failed login has a line in the audit log.",
         "kvtwisted/security/gate.py",
-        '                self._refusals.record("login_failed", ANONYMOUS, address=visitor.address, reason=str(error))\n',
-        "                pass\n",
+        'self._refusals.record("login_failed", ANONYMOUS, address=visitor.address, reason=str(error))\n',
+        "pass\n",
         "tests/security/test_gate.py",
     ),
     Fault(
