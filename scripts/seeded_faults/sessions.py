@@ -50,7 +50,7 @@ FAULTS = (
         _ACCESS,
         " and (written is None or operation not in (SET, DELETE)):",
         ":",
-        "tests/security/test_access.py",
+        "tests/security/test_access.py tests/security/test_gate.py",
     ),
     Fault(
         "scan-bytes-free",
@@ -74,7 +74,7 @@ FAULTS = (
         _PASSES,
         "            self._limiter.spend(0, size, self._seconds())\n",
         "            pass\n",
-        "tests/security/test_passes.py tests/rpc/test_work_before_rights.py",
+        "tests/security/test_passes.py tests/http/test_known_first.py",
     ),
     Fault(
         "charged-twice",
