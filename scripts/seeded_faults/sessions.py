@@ -50,7 +50,7 @@ FAULTS = (
         _ACCESS,
         " and (written is None or operation not in (SET, DELETE)):",
         ":",
-        "tests/security/test_access.py tests/security/test_gate.py",
+        "tests/security/test_access.py",
     ),
     Fault(
         "scan-bytes-free",
