@@ -41,7 +41,7 @@ FAULTS = (
         f"{_NATIVE}/hpack_decoder.py",
         "            left -= size\n",
         "",
-        "tests/rpc/native/test_hpack_decoder.py tests/rpc/native/test_hostile.py",
+        "tests/rpc/native/test_hpack_decoder.py",
     ),
     Fault(
         "initial-window-of-new-streams",
@@ -185,7 +185,7 @@ FAULTS = (
         f"{_NATIVE}/responses.py",
         ' - {ord("%")}\n',
         "\n",
-        f"tests/rpc/native/test_fuzz_units.py {_CONFORMANCE}/test_calls.py",
+        "tests/rpc/native/test_responses.py",
     ),
     Fault(
         "timeout-minutes",
@@ -193,7 +193,7 @@ FAULTS = (
         f"{_NATIVE}/requests.py",
         'b"M": 60.0',
         'b"M": 1e-3',
-        f"{_CONFORMANCE}/test_calls.py tests/rpc/native/test_fuzz_units.py",
+        "tests/rpc/native/test_requests.py",
     ),
     Fault(
         "deadline-of-the-client",
@@ -201,7 +201,7 @@ FAULTS = (
         _STREAMS,
         "            stream.deadline = now + head.timeout\n",
         "            pass\n",
-        f"{_CONFORMANCE}/test_calls.py tests/rpc/native/test_half_closed.py",
+        "tests/rpc/native/test_requests.py",
     ),
     Fault(
         "pipeline-order",
