@@ -169,7 +169,7 @@ FAULTS = (
         f"{_NATIVE}/receiving.py",
         "        if length > self._limit:\n            raise",
         "        if length > 2 * self._limit:\n            raise",
-        "tests/rpc/native/test_accounting.py tests/rpc/native/test_fuzz_units.py",
+        "tests/rpc/native/test_receiving.py",
     ),
     Fault(
         "unfinished-kept",

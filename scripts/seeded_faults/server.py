@@ -107,7 +107,7 @@ FAULTS = (
         "kvtwisted/tls/contexts.py",
         " | SSL.OP_NO_TICKET\n",
         "\n",
-        "tests/tls/test_contexts.py tests/tls/test_clients.py",
+        "tests/http/test_tls.py::test_nothing_is_resumed",
     ),
     Fault(
         "half-a-pair",

@@ -148,6 +148,7 @@ def test_forms_are_not_parsed() -> None:
         b"GET /api/v1/get/a b HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n" + GET,
         b"GET / HTTP/1.1\r\nBad\x00Name: x\r\nMore: y\r\n\r\n" + GET,
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n" + GET,
         b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n" + GET,
         b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\tz\r\n\r\n" + GET,
         POST_HEAD + b"Content-Length: x\r\n\r\n" + GET,
