@@ -121,7 +121,7 @@ FAULTS = (
         _CONTROL,
         "        if len(block) > limit:\n",
         "        if len(block) > 1000 * limit:\n",
-        "tests/rpc/native/test_hostile.py tests/rpc/native/test_hostile_memory.py",
+        f"{_CONFORMANCE}/test_header_blocks.py",
     ),
     Fault(
         "one-stream-more",
