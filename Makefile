@@ -3,7 +3,8 @@
 # The interpreter that makes the environment, and the folder of the environment.
 PYTHON ?= python3
 VENV ?= .venv
-# Processes that share the tests, each file in one of them (many tests wait: three keep two cores busy); 0: all in one, whose output `-s` shows.
+# Processes that share the tests, each file in one of them; tests wait at times, so that three keep two cores busy.
+# 0: all in one, whose output `-s` shows.
 JOBS ?= 3
 # More arguments of the server or the measurements, and of pytest; the revision that measurements compare with.
 ARGS ?=
