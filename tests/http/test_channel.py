@@ -13,6 +13,9 @@ from kvtwisted.http.deadlines import Patience
 
 from .support import Wire, World, problem, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 SET = b'{"key":"k","value":"v"}'
 GET = b"GET /api/v1/get/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST_HEAD = b"POST /api/v1/set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

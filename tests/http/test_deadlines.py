@@ -11,6 +11,9 @@ from kvtwisted.http.deadlines import LOOK_SECONDS, MIN_BODY_RATE, ByteLimits, De
 from .slow import GET, NONE_CUT_OFF, PATIENCE, SlowTransport, pass_time, world_of
 from .support import Wire, World, problem, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 SET = request_bytes("POST", "/api/v1/set", b'{"key":"k","value":"v"}')
 HEAD = SET[:-23]
 POST_HEAD = b"POST /api/v1/set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

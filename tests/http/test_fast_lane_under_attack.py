@@ -17,6 +17,9 @@ from kvtwisted.http.lanes import EAGER, TURN, TWISTED_TURN
 from .support import World, parse_replies, problem, request_bytes
 from .test_fast_lane import GET_K, SCAN, SET_K
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 # Heads.
 
 
