@@ -72,8 +72,9 @@ class ByteLimits:
 class Watched(Protocol):
     """A connection, as it is looked at here."""
 
-    #: When answers that wait got on last.
-    moved_at: float
+    @property
+    def moved_at(self) -> float:
+        """When answers that wait got on last."""
 
     def look(self, now: float) -> int | None:
         """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to watch."""
@@ -246,15 +247,3 @@ def unread_bytes(transport: Any) -> int:
     count = array("i", [0])
     ioctl(number, FIONREAD, count)
     return count[0]
-
-
-def unsent_bytes(transport: Any) -> int:
-    """Bytes that were written to `transport`, and to what is beneath it, and that the kernel has not taken yet."""
-    waiting = 0
-    while transport is not None:
-        waiting += len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-        waiting += getattr(transport, "_tempDataLen", 0)
-        # Of TLS: what waits for the handshake, or for the other side.
-        waiting += sum(map(len, getattr(transport, "_appSendBuffer", ())))
-        transport = getattr(transport, "transport", None)
-    return waiting
