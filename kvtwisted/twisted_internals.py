@@ -63,8 +63,12 @@ def has_data_behind(channel: HTTPChannel) -> bool:
 
 def answers_malformed(channel: _Channel) -> _Channel:
     """For a class with a method `malformed`, which is called where Twisted finds no well-formed request."""
+
     # As a function it is found at the time of the call: a subclass may have another one.
-    channel._respondToBadRequestAndDisconnect = lambda self: self.malformed()  # type: ignore[method-assign]
+    def answer(self: Any) -> None:
+        self.malformed()
+
+    channel._respondToBadRequestAndDisconnect = answer  # type: ignore[method-assign]
     return channel
 
 

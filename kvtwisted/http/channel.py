@@ -25,7 +25,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http_headers import Headers
-from twisted.web.server import Request
+from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from ..security.gate import Visitor
@@ -59,6 +59,7 @@ class KvChannel(http.HTTPChannel):
     """One connection. Requests on it are answered one after the other, as Twisted does it. Reactor thread."""
 
     transport: Any
+    site: Site
     #: The client's address and port, for the access log.
     peer = b""
     #: The end of the time to show an administrator's token, of one that was let in for that: see

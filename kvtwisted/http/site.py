@@ -16,9 +16,9 @@ from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall
-from twisted.internet.protocol import Factory
 from twisted.web.http import Request
 from twisted.web.resource import IResource
+from twisted.web.server import Site
 
 from ..security.connections import IN_ALL, ON_TRIAL, TRIAL_SECONDS, Connections
 from ..security.gate import Gate
@@ -71,7 +71,7 @@ class HttpOptions:
     access_log: Callable[[bytes], None] | None = None
 
 
-class KvSite(Factory):
+class KvSite(Site):
     """The factory of connections. Reactor thread."""
 
     noisy = False
@@ -87,8 +87,7 @@ class KvSite(Factory):
         seconds: Callable[[], float] = monotonic,
     ) -> None:
         """`resource` is what answers all but plain requests; without `connections` there is no limit to them."""
-        self.resource = resource
-        self._reactor = reactor
+        super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         #: Who may do what.
         self.entrance = entrance
         #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
@@ -142,8 +141,8 @@ class KvSite(Factory):
         self._ending.draining = True
         self._refusals.abort()
         self._ends = [
-            self._reactor.callLater(min(grace, PARTING_SECONDS), self._part),
-            self._reactor.callLater(grace, self._abort),
+            self.reactor.callLater(min(grace, PARTING_SECONDS), self._part),
+            self.reactor.callLater(grace, self._abort),
         ]
         self._check_drained()
         return self._drained
@@ -196,10 +195,11 @@ class KvSite(Factory):
         if reason is not None and reason != ON_TRIAL:
             return self._refusals.refuse(self._too_many(reason))
         channel = KvChannel(self._collaborators, address)
-        channel.factory = self
+        # Twisted's requests look for these.
+        channel.factory = channel.site = self
         if reason == ON_TRIAL:
             self._counted.try_out(channel, "http")  # type: ignore[union-attr]  # it has said so
-            channel.on_trial = self._reactor.callLater(TRIAL_SECONDS, channel.fail_trial)
+            channel.on_trial = self.reactor.callLater(TRIAL_SECONDS, channel.fail_trial)
         return channel
 
     def passed_trial(self, channel: KvChannel) -> None:
@@ -224,6 +224,12 @@ class KvSite(Factory):
                 request.channel.peer, request.method, request.uri, request.code, request.sentLength,
                 monotonic() - request.received_at,
             )  # fmt: skip
+
+    def startFactory(self) -> None:
+        """Nothing to prepare: Twisted's own would keep a clock for the access log."""
+
+    def stopFactory(self) -> None:
+        """Nothing to end."""
 
 
 def make_site(
