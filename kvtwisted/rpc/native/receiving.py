@@ -231,8 +231,9 @@ class Incoming:
         self._asking = False
         self._buffer.clear()
         self._release()
-        self._budget.free(self.share, self._kept)
-        self._kept = 0
+        if self._kept:
+            self._budget.free(self.share, self._kept)
+            self._kept = 0
 
     def _length(self) -> int:
         length = MESSAGE_PREFIX.unpack_from(self._buffer)[1]
