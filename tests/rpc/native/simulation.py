@@ -218,7 +218,7 @@ class Simulation:
         assert not server._pipelines._open
         assert not server._touched
         for link in self.links:
-            assert link.connection._streams.expected == 0
+            assert link.connection._streams.expected.bytes == 0
 
 
 @contextmanager
