@@ -160,7 +160,7 @@ class Transports:
         if native is not None:
             budget, backlog = native.budget, native.backlog
             _watch(
-                metrics, "grpc", lambda: native.connections, lambda: budget.used, lambda: backlog.unsent,
+                metrics, "grpc", lambda: native.connections, lambda: budget.used, lambda: backlog.queued.bytes,
                 lambda: budget.refused, native.cut_off,
             )  # fmt: skip
         connections = self._behind.connections
