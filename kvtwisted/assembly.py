@@ -159,7 +159,8 @@ class Server(Service):
 
         metrics = Metrics(CollectorRegistry())
         with self._by("rocksdb.path", "value.disk_path", "backup.path"):
-            storage = Storage(engine, lambda: self._settings, self._config, metrics, trails.evictions)
+            storage = Storage(lambda: self._settings, self._config, metrics, trails.evictions)
+            storage.open(engine)
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)

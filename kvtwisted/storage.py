@@ -53,23 +53,31 @@ _log = Logger(namespace="kvtwisted")
 
 
 class Storage:
-    """Everything that stands on an engine. `settings` gives those in force; nothing here is started."""
+    """Everything that stands on an engine, from `open` to `close`. Construction touches nothing."""
 
     def __init__(
         self,
-        engine: Engine,
         settings: Callable[[], Settings],
         configuration: Configuration,
         metrics: Metrics,
         audit: Auditing,
     ) -> None:
+        """`settings` gives those in force."""
+        self.health = Health()
+        self._settings = settings
+        self._configuration = configuration
+        self._metrics = metrics
+        self._audit = audit
+        self._eviction: EvictionTask | None = None
+        self._ask_for_room: Callable[[], object] = lambda: None
+
+    def open(self, engine: Engine) -> None:
+        """Make and claim the folder of large values, delete what a run before left over, and read the marks of
+        `engine`, which is open. No periodic task is started. Blocks. Raises KvError or OSError."""
+        settings, metrics, audit = self._settings, self._metrics, self._audit
         now = settings()
         clock, recency = Clock(), Recency()
         self.engine = engine
-        self.health = Health()
-        self._settings = settings
-        self._eviction: EvictionTask | None = None
-        self._metrics = metrics
         files = ValueFiles(now.value.disk_path)
         if now.storage.engine != "memory":
             make_folder("value.disk_path", now.value.disk_path)
@@ -85,7 +93,6 @@ class Storage:
             self._space_changed,
         )
         self._spare = SpareInodes(now.rocksdb.path)
-        self._ask_for_room: Callable[[], object] = lambda: None
         ages = WriteAges()
         self._dated = DatedEngine(engine, ages)
         self._dated.record(now.eviction.policy == OLDEST)
@@ -112,7 +119,7 @@ class Storage:
             self._take_over(files)
             self.backups.tidy()
         self._compare_clocks()
-        self.operations = Operations(self._store, configuration, metrics, self.health)
+        self.operations = Operations(self._store, self._configuration, metrics, self.health)
         self._sweeper = Sweeper(engine, self._writer, clock)
         self._scrub = Scrub(engine, self._writer, clock)
         self._evictor = Evictor(
