@@ -19,7 +19,7 @@ from kvtwisted.config.manager import ConfigManager
 from kvtwisted.core.errors import InvalidConfig
 from kvtwisted.http.deadlines import REASONS, ByteLimits
 from kvtwisted.http.refusing import REASONS as WHY_REFUSED
-from kvtwisted.metrics import Metrics
+from kvtwisted.observability.metrics import Metrics
 from kvtwisted.rpc.errors import CallError
 from kvtwisted.rpc.native import lifetime
 from kvtwisted.rpc.places import MAX_REFLECTION_STREAMS

@@ -19,7 +19,7 @@ from kvtwisted.core.options import MIB, EngineOptions
 from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 from kvtwisted.engines import open_engine
-from kvtwisted.metrics import Metrics
+from kvtwisted.observability.metrics import Metrics
 
 from ..bare import Bare, open_bare
 from ..worker import seconds, serve

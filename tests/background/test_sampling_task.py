@@ -15,7 +15,7 @@ from kvtwisted.core.health import Health
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.operations import Operations
 from kvtwisted.core.resources import Use
-from kvtwisted.metrics import StorageSample
+from kvtwisted.observability.metrics import StorageSample
 
 from ..support.configuration import FakeConfiguration
 from ..support.storage import Storage
