@@ -3,8 +3,9 @@
 # The interpreter that makes the environment, and the folder of the environment.
 PYTHON ?= python3
 VENV ?= .venv
-# Processes that share the tests, each file in one of them; 0: all in one, whose output `-s` shows.
-JOBS ?= 2
+# Processes that share the tests, each file in one of them; tests wait at times, so that three keep two cores busy.
+# 0: all in one, whose output `-s` shows.
+JOBS ?= 3
 # More arguments of the server or the measurements, and of pytest; the revision that measurements compare with.
 ARGS ?=
 PYTEST_ARGS ?=
@@ -34,14 +35,15 @@ $(VENV)/.test-installed: $(PACKAGE)
 run: $(VENV)/.run-installed ## Start the server: make run ARGS="--http-port 0".
 	@exec $(BIN)/twistd -n --pidfile= kvtwisted $(ARGS)
 
-test: lint tools ## Lint, types, and all tests with branch coverage: make test PYTEST_ARGS=tests/core.
+test: lint tools ## Lint, types, and the tests of every change: make test PYTEST_ARGS=tests/core.
+	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
+
+# Measuring takes about as long as testing, so that it has its place here.
+test-all: lint tools ## All tests, the long ones too, with branch coverage: before an issue is closed.
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST) $(PYTEST_ARGS)
+	$(BIN)/coverage run $(PYTEST) -m '' $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(PYTEST_ARGS),--fail-under=0)
-
-test-all: lint tools ## All tests, the long ones too, which nobody waits for at every change.
-	$(BIN)/python $(PYTEST) -m '' $(PYTEST_ARGS)
 
 lint: $(VENV)/.test-installed ## Style, types, and which module may import which.
 	$(BIN)/ruff check .

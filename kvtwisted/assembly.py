@@ -41,10 +41,12 @@ from .core.limits import Limits
 from .core.spare_inodes import SpareInodes
 from .engines import open_engine
 from .lifecycle import Unwinding, make_folder, warn_of_open_folders
-from .log_writer import LOOK_SECONDS as LOG_SECONDS
-from .log_writer import LogWriter, LogWriters
-from .logs import LogFiles
-from .metrics import Metrics
+from .observability import catalogue
+from .observability.log_writer import LOOK_SECONDS as LOG_SECONDS
+from .observability.log_writer import LogWriter, LogWriters
+from .observability.logs import LogFiles
+from .observability.metrics import Metrics
+from .observability.trails import Trails
 from .rehearsal import Rehearsal
 from .sessions.door import Door
 from .sockets import Sockets
@@ -55,7 +57,6 @@ from .threaded.health_checks import THREADS as HEALTH_THREADS
 from .threaded.health_checks import HealthChecks
 from .threaded.pool import defer_to_pool
 from .tls.renewal import LOOK_SECONDS, ListenerCertificates
-from .trails import Trails
 from .transports import Addresses, Behind, Transports
 
 #: Threads of the background tasks: one for each of those that may take long (eviction, expiry, sampling, space, the
@@ -161,7 +162,8 @@ class Server(Service):
 
         metrics = Metrics(CollectorRegistry())
         with self._by("rocksdb.path", "value.disk_path", "backup.path"):
-            storage = Storage(engine, lambda: self._settings, metrics, trails.evictions)
+            storage = Storage(lambda: self._settings, metrics, trails.evictions)
+            storage.open(engine)
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)
@@ -214,9 +216,9 @@ class Server(Service):
         )
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
-        transports.watch(metrics)
-        metrics.watch("kv_tokens", "Tokens and certificates that are known.", lambda: authentication.tokens)
-        self._watch(metrics, engine, storage, door, admission)
+        transports.show(metrics)
+        metrics.show(catalogue.TOKENS, lambda: authentication.tokens)
+        self._show(metrics, engine, storage, door, admission)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
         self._config.audit = trails.operator
         self._config.rehearse = Rehearsal(
@@ -315,7 +317,7 @@ class Server(Service):
         if self._transports is not None:
             self._transports.retune()
 
-    def _watch(
+    def _show(
         self,
         metrics: Metrics,
         engine: Engine,
@@ -323,24 +325,15 @@ class Server(Service):
         door: Door,
         admission: Admission,
     ) -> None:
-        metrics.watch("kv_in_flight_requests", "Requests being worked on or waiting.", lambda: admission.in_flight)
-        metrics.watch("kv_pool_queue_depth", "Work of requests that waits for a storage thread.", lambda: door.waiting)
+        metrics.show(catalogue.IN_FLIGHT_REQUESTS, lambda: admission.in_flight)
+        metrics.show(catalogue.POOL_QUEUE_DEPTH, lambda: door.waiting)
+        metrics.show(catalogue.IN_FLIGHT_BYTES, lambda: admission.bytes)
+        metrics.show(catalogue.OVERLOADED, lambda: admission.refused)
+        metrics.show(catalogue.OVERDUE, lambda: door.overdue + admission.overdue.value)
         metrics.count_hot_gets(lambda: door.hot_gets)
-        metrics.watch_total(
-            "kv_cache_hits", "Gets answered from the hot cache.", lambda: storage.store.cache_hits + door.hot_gets
-        )
-        metrics.watch("kv_in_flight_bytes", "Bytes of those requests.", lambda: admission.bytes)
-        metrics.watch_total(
-            "kv_overloaded",
-            "Requests refused for limits.max_in_flight, max_in_flight_per_principal or max_bytes_in_flight.",
-            lambda: admission.refused,
-        )
-        metrics.watch_total(
-            "kv_overdue", "Requests given up since their time had run out when the storage was to begin with them.",
-            lambda: door.overdue + admission.overdue.value,
-        )  # fmt: skip
+        metrics.show(catalogue.CACHE_HITS, lambda: storage.store.cache_hits + door.hot_gets)
         for label, writer in self._writers.all.items():
-            self._watch_log(metrics, label, writer)
+            self._show_log(metrics, label, writer)
         metrics.build_info(
             version=__version__,
             engine=engine.version,
@@ -349,12 +342,10 @@ class Server(Service):
             grpcio=version("grpcio"),
         )
 
-    def _watch_log(self, metrics: Metrics, label: str, writer: LogWriter) -> None:
-        metrics.watch_total(
-            "kv_log_lines_dropped", "Lines that were not written, by log.", lambda: writer.dropped, log=label
-        )
-        metrics.watch("kv_log_lines_waiting", "Lines to be written, by log.", lambda: writer.waiting, log=label)
-        metrics.watch("kv_log_stuck", "1 while a log is written to in vain, by log.", lambda: writer.stuck, log=label)
+    def _show_log(self, metrics: Metrics, label: str, writer: LogWriter) -> None:
+        metrics.show(catalogue.LOG_LINES_DROPPED, lambda: writer.dropped, log=label)
+        metrics.show(catalogue.LOG_LINES_WAITING, lambda: writer.waiting, log=label)
+        metrics.show(catalogue.LOG_STUCK, lambda: writer.stuck, log=label)
 
     def _announce(self, engine: Engine) -> None:
         _log.info("rocksdb.options in force: {options}", options=json.dumps(engine.effective_options()))

@@ -38,7 +38,8 @@ from .core.store import Store
 from .core.victims import OLDEST
 from .core.writer import Writer
 from .lifecycle import make_folder
-from .metrics import Metrics
+from .observability import catalogue
+from .observability.metrics import Metrics
 from .security.audit import Auditing
 
 #: Keys of the folders without which the server is not ready.
@@ -51,22 +52,29 @@ _log = Logger(namespace="kvtwisted")
 
 
 class Storage:
-    """Everything that stands on an engine. `settings` gives those in force; nothing here is started."""
+    """Everything that stands on an engine, from `open` to `close`. Construction touches nothing."""
 
     def __init__(
         self,
-        engine: Engine,
         settings: Callable[[], Settings],
         metrics: Metrics,
         audit: Auditing,
     ) -> None:
+        """`settings` gives those in force."""
+        self.health = Health()
+        self._settings = settings
+        self._metrics = metrics
+        self._audit = audit
+        self._eviction: EvictionTask | None = None
+        self._ask_for_room: Callable[[], object] = lambda: None
+
+    def open(self, engine: Engine) -> None:
+        """Make and claim the folder of large values, delete what a run before left over, and read the marks of
+        `engine`, which is open. No periodic task is started. Blocks. Raises KvError or OSError."""
+        settings, metrics, audit = self._settings, self._metrics, self._audit
         now = settings()
         clock, recency = Clock(), Recency()
         self.engine = engine
-        self.health = Health()
-        self._settings = settings
-        self._eviction: EvictionTask | None = None
-        self._metrics = metrics
         files = ValueFiles(now.value.disk_path)
         if now.storage.engine != "memory":
             make_folder("value.disk_path", now.value.disk_path)
@@ -82,7 +90,6 @@ class Storage:
             self._space_changed,
         )
         self._spare = SpareInodes(now.rocksdb.path)
-        self._ask_for_room: Callable[[], object] = lambda: None
         ages = WriteAges()
         self._dated = DatedEngine(engine, ages)
         self._dated.record(now.eviction.policy == OLDEST)
@@ -124,7 +131,7 @@ class Storage:
             collect_orphans=self._writer.collect_orphans,
         )
         self._folders = FolderMonitor(self._find_folders(now), self._folder_changed)
-        self._watch()
+        self._show()
 
     def _compare_clocks(self) -> None:
         ahead = self.store.upkeep.clock_ahead_ms() / 1000
@@ -296,32 +303,15 @@ class Storage:
         except StorageError as error:
             self.recovery.log_failed(error)
 
-    def _watch(self) -> None:
-        store = self.store
-        self._metrics.watch_total(
-            "kv_cache_misses", "Gets that the hot cache could not answer.", lambda: store.cache_misses
-        )
-        guard = self._guard
-        self._metrics.watch_total("kv_writes_refused", "Writes refused at the high-water mark.", lambda: guard.refused)
-        self._metrics.watch(
-            "kv_disk_nearly_full", "1 while writes are refused at the high-water mark.", lambda: bool(guard.reason)
-        )
-        self._metrics.watch(
-            "kv_clock_ahead_seconds",
-            "How far the time that ttls go by is ahead of a wall clock that was set back.",
-            lambda: store.upkeep.clock_ahead_ms() / 1000,
-        )
-        self._metrics.watch_total(
-            "kv_expiry_entries_replaced",
-            "Entries of the expiry index that went with the write that replaced their key.",
-            lambda: self._writer.index_entries.taken,
-        )
-        self._metrics.watch_total(
-            "kv_expiry_entries_scrubbed",
-            "Entries of the expiry index that belonged to no record and were found later.",
-            lambda: self._scrub.removed,
-        )
-        self._metrics.watch("kv_cache_bytes", "Bytes of the hot cache's entries.", lambda: self._writer.cache.size)
+    def _show(self) -> None:
+        store, guard, metrics = self.store, self._guard, self._metrics
+        metrics.show(catalogue.CACHE_MISSES, lambda: store.cache_misses)
+        metrics.show(catalogue.WRITES_REFUSED, lambda: guard.refused)
+        metrics.show(catalogue.DISK_NEARLY_FULL, lambda: bool(guard.reason))
+        metrics.show(catalogue.CLOCK_AHEAD, lambda: store.upkeep.clock_ahead_ms() / 1000)
+        metrics.show(catalogue.EXPIRY_ENTRIES_REPLACED, lambda: self._writer.index_entries.taken)
+        metrics.show(catalogue.EXPIRY_ENTRIES_SCRUBBED, lambda: self._scrub.removed)
+        metrics.show(catalogue.CACHE_BYTES, lambda: self._writer.cache.size)
 
 
 def _spill_threshold(settings: Settings) -> float:

@@ -31,9 +31,9 @@ from .config.manager import DEFAULT_RUNTIME_FILE, ConfigManager
 from .config.schema import KEYS
 from .config.settings import LoggingSettings
 from .core.errors import KvError
-from .log_writer import LogWriters
+from .observability.log_writer import LogWriters
+from .observability.twistd_log import LABEL, TwistdLog, of_application_file
 from .true_time import keep_true_time
-from .twistd_log import LABEL, TwistdLog, of_application_file
 
 _log = Logger(namespace="kvtwisted")
 

@@ -21,7 +21,8 @@ from .http.deadlines import HANDSHAKE, ByteLimits, Patience
 from .http.hosts import Hosts, words
 from .http.received import Bounds
 from .http.site import HttpOptions, KvSite, make_site
-from .metrics import Metrics
+from .observability import catalogue
+from .observability.metrics import Metrics
 from .rpc.listening import joined
 from .rpc.native.server import NativeGrpcServer
 from .rpc.options import GrpcOptions
@@ -160,47 +161,29 @@ class Transports:
         if self._grpc.native is not None:
             self._grpc.native.end_expired(wall)
 
-    def watch(self, metrics: Metrics) -> None:
+    def show(self, metrics: Metrics) -> None:
         """Have the connections, what they hold, and certificates shown."""
         site, deadlines, native = self._site, self._site.deadlines, self._grpc.native
-        _watch(
+        _show(
             metrics, "http", lambda: site.connections, lambda: deadlines.unfinished, lambda: deadlines.unsent,
             lambda: deadlines.refused, deadlines.cut_off,
         )  # fmt: skip
         if native is not None:
             budget, backlog = native.budget, native.backlog
-            _watch(
-                metrics, "grpc", lambda: native.connections, lambda: budget.used, lambda: backlog.unsent,
+            _show(
+                metrics, "grpc", lambda: native.connections, lambda: budget.used, lambda: backlog.queued.bytes,
                 lambda: budget.refused, native.cut_off,
             )  # fmt: skip
         connections = self._behind.connections
-        metrics.watch_total(
-            "kv_connections_made_way",
-            "Idle connections closed for newcomers when all places were taken.",
-            lambda: connections.made_way,
-        )
+        metrics.show(catalogue.CONNECTIONS_MADE_WAY, lambda: connections.made_way)
         for reason in site.refused:
-            metrics.watch_total(
-                "kv_http_refused",
-                "HTTP requests that were refused before they had come whole.",
-                partial(site.refused.__getitem__, reason),
-                reason=reason,
-            )
+            metrics.show(catalogue.HTTP_REFUSED, partial(site.refused.__getitem__, reason), reason=reason)
         for kind, places in self._grpc.places._asdict().items():
-            metrics.watch("kv_streams", "Open gRPC streams.", partial(getattr, places, "open"), kind=kind)
-            metrics.watch_total(
-                "kv_streams_refused",
-                "gRPC streams refused because there were too many, in all or of one client.",
-                partial(getattr, places, "refused"),
-                kind=kind,
-            )
+            metrics.show(catalogue.STREAMS, partial(getattr, places, "open"), kind=kind)
+            metrics.show(catalogue.STREAMS_REFUSED, partial(getattr, places, "refused"), kind=kind)
         for certificates in self._behind.certificates.all:
-            metrics.watch(
-                "kv_tls_certificate_expiry_seconds",
-                "When the certificate in force expires, in seconds since 1970.",
-                partial(getattr, certificates, "expiry"),
-                listener=certificates.files.listener,
-            )
+            read = partial(getattr, certificates, "expiry")
+            metrics.show(catalogue.CERTIFICATE_EXPIRY, read, listener=certificates.files.listener)
 
     def _too_late(self) -> None:
         self._site.deadlines.cut_off[HANDSHAKE] += 1
@@ -277,7 +260,7 @@ class Transports:
         )
 
 
-def _watch(
+def _show(
     metrics: Metrics,
     transport: str,
     connections: Callable[[], int],
@@ -287,27 +270,9 @@ def _watch(
     cut_off: Mapping[str, int],
 ) -> None:
     """Have what one of our own transports counts shown."""
-    metrics.watch("kv_connections", "Open connections.", connections, transport=transport)
-    metrics.watch(
-        "kv_unfinished_request_bytes",
-        "Bytes of requests that have not come whole, those promised to them included.",
-        unfinished,
-        transport=transport,
-    )
-    metrics.watch(
-        "kv_unsent_answer_bytes", "Bytes of answers that clients have not taken yet.", unsent, transport=transport
-    )
-    metrics.watch_total(
-        "kv_unfinished_refused",
-        "Requests refused while they came, since unfinished ones took limits.max_unfinished_bytes.",
-        refused,
-        transport=transport,
-    )
+    metrics.show(catalogue.CONNECTIONS, connections, transport=transport)
+    metrics.show(catalogue.UNFINISHED_REQUEST_BYTES, unfinished, transport=transport)
+    metrics.show(catalogue.UNSENT_ANSWER_BYTES, unsent, transport=transport)
+    metrics.show(catalogue.UNFINISHED_REFUSED, refused, transport=transport)
     for reason in cut_off:
-        metrics.watch_total(
-            "kv_cut_off",
-            "Connections ended for what their clients did not do in time, or for what they held.",
-            partial(cut_off.__getitem__, reason),
-            transport=transport,
-            reason=reason,
-        )
+        metrics.show(catalogue.CUT_OFF, partial(cut_off.__getitem__, reason), transport=transport, reason=reason)

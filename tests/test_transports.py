@@ -19,7 +19,7 @@ from kvtwisted.config.manager import ConfigManager
 from kvtwisted.core.errors import InvalidConfig
 from kvtwisted.http.deadlines import REASONS, ByteLimits
 from kvtwisted.http.refusing import REASONS as WHY_REFUSED
-from kvtwisted.metrics import Metrics
+from kvtwisted.observability.metrics import Metrics
 from kvtwisted.rpc.errors import CallError
 from kvtwisted.rpc.native import lifetime
 from kvtwisted.rpc.places import MAX_REFLECTION_STREAMS
@@ -154,7 +154,7 @@ def test_what_is_counted_shows(tmp_path: Path) -> Generator[Any, Any, None]:
             (deadlines if transport == "http" else native).cut_off[reason] = cut[reason, transport] = number
         deadlines.refused, native.budget.refused = 7, 8
         deadlines.hold(mock.Mock(), 1000)
-        native.backlog.bytes += 30
+        native.backlog.queued.bytes += 30
         assert started.values("kv_cut_off_total") == cut
         assert started.values("kv_http_refused_total") == dict.fromkeys([(reason,) for reason in WHY_REFUSED], 0)
         started.transports._site.refused["slow"] = 9

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
+from kvtwisted.core.operations import Operations
 from prometheus_client import CollectorRegistry
 
 from kvtwisted.core.cache import HotCache
 from kvtwisted.core.clock import Clock
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.operations import Operations
 from kvtwisted.core.options import MIB, EngineOptions
 from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 from kvtwisted.engines import open_engine
-from kvtwisted.metrics import Metrics
+from kvtwisted.observability.metrics import Metrics
 
 from ..bare import open_bare
 from ..worker import seconds, serve

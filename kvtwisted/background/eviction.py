@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from ..core.eviction import Batch, Disk, Eviction, EvictionRules, Evictor, Plan
 from ..core.victims import ORPHAN
-from ..metrics import Metrics
+from ..observability.metrics import Metrics
 from ..security.audit import SERVER, Auditing
 
 _log = Logger(namespace="kvtwisted.eviction")

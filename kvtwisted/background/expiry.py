@@ -20,7 +20,7 @@ from ..core.errors import StorageError, Unavailable
 from ..core.expiry import Sweeper
 from ..core.scrub import Scrub
 from ..core.store import Store
-from ..metrics import Metrics
+from ..observability.metrics import Metrics
 
 #: Keys deleted at once.
 SLICE = 100

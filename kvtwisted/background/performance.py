@@ -8,7 +8,7 @@ from typing import Callable
 
 from twisted.logger import Logger
 
-from ..metrics import BUCKETS, Metrics, Totals
+from ..observability.metrics import BUCKETS, Metrics, Totals
 
 #: Events of this namespace make up performance.log.
 NAMESPACE = "kvtwisted.performance"

@@ -17,7 +17,7 @@ from ..core.health import Health
 from ..core.large_values import ValueFiles
 from ..core.recovery import Recovery
 from ..core.resources import Use, descriptors, threads
-from ..metrics import Metrics, StorageSample
+from ..observability.metrics import Metrics, StorageSample
 
 #: Seconds between two turns at most: whoever samples seldom wants failing writes to be tried all the same.
 LONGEST_PAUSE = 10.0

@@ -16,31 +16,30 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any, Callable
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http_headers import Headers
-from twisted.web.server import Request
+from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from ..security.gate import Visitor
 from ..tls.peers import peer
+from ..twisted_internals import answers_malformed, has_data_behind, has_unread_lines, unsent_bytes
 from . import bodies, errors, fields
 from .access_log import peer_text
 from .answers import Answer
-from .deadlines import UNAUTHENTICATED_BODY, unread_bytes, unsent_bytes
+from .collaborators import Collaborators
+from .deadlines import UNAUTHENTICATED_BODY, unread_bytes
+from .lanes import Lanes
 from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED, reason_of, whole
-from .requests import KvRequest
 from .routes import KEYED, KEYLESS
-from .watching import WatchedChannel
-
-if TYPE_CHECKING:
-    from .site import KvSite
+from .watching import Watch
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
@@ -55,62 +54,118 @@ MAX_FRAMING = 65_536
 _HOST = re.compile(rb"(?:[0-9A-Za-z.\-_~%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
+@answers_malformed
 @implementer(IHalfCloseableProtocol)
-class KvChannel(WatchedChannel):
-    """One connection. Requests on it are answered one after the other, as Twisted does it."""
+class KvChannel(http.HTTPChannel):
+    """One connection. Requests on it are answered one after the other, as Twisted does it. Reactor thread."""
 
-    requestFactory = KvRequest
-    site: KvSite
     transport: Any
-    #: Their address and port, for the access log.
+    site: Site
+    #: The client's address and port, for the access log.
     peer = b""
-    #: What the connection is counted by in `security.connections`.
-    address = ""
     #: The end of the time to show an administrator's token, of one that was let in for that: see
     #: Note [Reserved for administrators] in `security.connections`.
     on_trial: IDelayedCall | None = None
-    # The headers Authorization of the last request; None: nothing has been asked.
-    _shown: tuple[bytes, ...] | None = None
+    #: The headers Authorization of the last request; None: nothing has been asked.
+    shown: tuple[bytes, ...] | None = None
+    #: Nothing that comes in is looked at any more; and that is so because a request was refused.
+    closing = refused = False
+    #: The client sends no more.
+    input_ended = False
+    #: The client does not take its answers: see Note [One answer at a time] in `watching`.
+    is_blocked = False
+    #: Twisted.web works on a request.
+    is_answering = False
+    #: When it was noticed that the client's certificate has ended.
+    expired_at: float | None = None
+    # Twisted.web reads what has come.
+    _is_reading = False
     # Bytes of a chunked body as they came, framing included.
     _chunked = 0
-    # When it was noticed that the client's certificate has ended.
-    _expired_at: float | None = None
+    # Of the request whose head comes in.
+    _target = _http_version = b""
+    # The idle timeout; it runs while `active`.
+    _timer: IDelayedCall | None = None
+
+    def __init__(self, site: Collaborators, address: str) -> None:
+        """`address` is what the connection is counted by in `security.connections`."""
+        super().__init__()
+        self.address = address
+        self.requestFactory = site.make_request  # type: ignore[assignment]  # any factory does
+        self.timeOut = site.idle_timeout  # type: ignore[assignment]  # seconds need not be whole
+        self.watch = Watch(site.deadlines)
+        self._site = site
+        self._entrance = site.entrance
+        self._deadlines = site.deadlines
+        # Until the connection is gone: the two have each other, and shall not wait for Python's cyclic collector.
+        self._lanes = None if site.read is None else Lanes(self, site, site.read)
+
+    def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
+        """Twisted's timeouts go by the site's clock."""
+        self._timer = self._site.clock.callLater(period, func)
+        return self._timer
 
     def connectionMade(self) -> None:
         """The connection is open."""
         super().connectionMade()
         peer = self.transport.getPeer()
         self.peer = peer_text(getattr(peer, "host", ""), getattr(peer, "port", 0))
-        self.site.channels.add(self)
+        self._site.members.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone; so is the interest in the answer to a request under way."""
+        lanes, self._lanes = self._lanes, None
+        running = None if lanes is None else lanes.end()
         if self.is_on_trial:
             self.on_trial.cancel()  # type: ignore[union-attr]  # it is there
         try:
             super().connectionLost(reason)
         finally:
+            self._timer = None
             # Whatever has failed, a connection that is gone is not counted: a server would never stop for it.
             try:
-                self.site.deadlines.forget(self)
+                self._deadlines.forget(self)
             finally:
-                self.site.closed(self)
+                self._site.members.closed(self)
+        if running is not None:
+            running.cancel()
 
     @cached_property
     def visitor(self) -> Visitor:
         """Who the connection says is there. To be asked once something has come: by then TLS knows the certificate."""
         return Visitor(self.address, (), *peer(self.transport))
 
-    @property
-    def closing(self) -> bool:
-        """Whether nothing that comes in is looked at any more."""
-        return self._closing
+    # Coming in.
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the client, which are of no interest once we are closing."""
+        if self.closing:
+            return
+        if self._lanes is None:
+            self.give_to_twisted(data)
+        else:
+            # Also when twisted.web gives back what came behind a request that it has answered.
+            self._lanes.received(data)
+
+    def give_to_twisted(self, data: bytes) -> None:
+        """Let twisted.web read. The bytes may end amid a request."""
+        if self.closing:
+            return
+        was_reading, self._is_reading = self._is_reading, True
+        try:
+            super().dataReceived(data)
+        finally:
+            self._is_reading = was_reading
+        if not was_reading and not self.closing:
+            self.watch.note_what_is_missing(self)
+            if self.input_ended:
+                self.close_if_heard_out()
 
     def rawDataReceived(self, data: bytes) -> None:
         """A part of a body, or what follows a request that is being worked on."""
         super().rawDataReceived(data)
         # While a chunked body comes in there is no length.
-        if self.length is None and not self._closing and not self._handlingRequest:
+        if self.length is None and not self.closing and not self.is_answering:
             self._chunked += len(data)
             content = self.requests[-1].content.tell()
             if self._chunked > MAX_FRAMING + 2 * content:
@@ -119,13 +174,18 @@ class KvChannel(WatchedChannel):
     def lineReceived(self, line: bytes) -> None:
         """The request line, or a header. Twisted would put folded ones together (RFC 9112, section 5.2)."""
         if line.startswith((b" ", b"\t")):
-            self.refuse(errors.malformed())
-        else:
-            super().lineReceived(line)
+            self.malformed()
+            return
+        before = len(self.requests)
+        super().lineReceived(line)
+        if len(self.requests) > before:
+            # That was the request line, and a good one, unless the connection is closing now.
+            head, _, self._http_version = line.rpartition(b" ")
+            self._target = head.partition(b" ")[2]
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A request line or header of more than 16 KiB."""
-        self.refuse(errors.malformed())
+        self.malformed()
 
     def headerReceived(self, line: bytes) -> bool:
         """One header is complete.
@@ -139,19 +199,19 @@ class KvChannel(WatchedChannel):
                 return bool(super().headerReceived(line))
         except ValueError:
             pass
-        self.refuse(errors.malformed())
+        self.malformed()
         return False
 
     def allHeadersReceived(self) -> None:
         """Refuse an unknown host, and a body that is announced as too long, before `100 Continue` asks for it."""
-        self._nothing_missing()
+        self.watch.complete(self)
         self._chunked = 0
-        limit, hosts = self.site.max_body_bytes, self.site.hosts
+        limit, hosts = self._site.max_body_bytes, self._site.hosts
         names = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
-        if self._closing:
+        if self.closing:
             return
         visitor = self.requests[-1].visitor
-        self._shown = visitor.authorization
+        self.shown = visitor.authorization
         if self.is_on_trial and not self._passes_trial(visitor):
             self.fail_trial()
         elif not self._is_good_host(names):
@@ -174,32 +234,32 @@ class KvChannel(WatchedChannel):
         return self.on_trial is not None and self.on_trial.active()
 
     def _passes_trial(self, visitor: Visitor) -> bool:
-        if not self.site.entrance.administers(visitor):
+        if not self._entrance.administers(visitor):
             return False
         if self.on_trial is not None:
             self.on_trial.cancel()
             self.on_trial = None
-            self.site.passed_trial(self)
+            self._site.members.passed_trial(self)
         return True
 
     def fail_trial(self) -> None:
         """It is one connection too many."""
         if self.on_trial is not None and self.on_trial.active():
             self.on_trial.cancel()
-        self.refuse(self.site.refused_on_trial())
+        self.refuse(self._site.members.refused_on_trial())
 
     def idle_seconds(self) -> float | None:
         """For how long no request was under way; None: one is, or an answer. See `connections.Member`."""
-        ending = getattr(self, "_TimeoutMixin__timeoutCall", None)
-        if self._closing or self._handlingRequest or self._waitingForTransport or ending is None or not self.timeOut:
+        lanes, timer = self._lanes, self._timer
+        if self.closing or self.is_answering or self.is_blocked or (lanes is not None and lanes.is_under_way):
             return None
-        if self.requests and not self.line_mode:
-            return None  # a body comes in
-        return float(self.timeOut - (ending.getTime() - self.site.reactor.seconds()))
+        if timer is None or not timer.active() or not self.timeOut or (self.requests and not self.line_mode):
+            return None  # or a body comes in
+        return float(self.timeOut - (timer.getTime() - self._site.clock.seconds()))
 
     def is_of_somebody(self) -> bool:
         """Whether somebody known has asked something on it."""
-        return self._shown is not None and self.site.entrance.knows(self.visitor._replace(authorization=self._shown))
+        return self.shown is not None and self._entrance.knows(self.visitor._replace(authorization=self.shown))
 
     def make_way(self) -> None:
         """Close, for others to have the place."""
@@ -216,12 +276,12 @@ class KvChannel(WatchedChannel):
     def _refusal(self) -> tuple[Answer, str] | None:
         """What is to be said to a large body before it comes, and why. See Note [What is known first]."""
         length = math.inf if self.length is None else self.length
-        unasked = self.site.deadlines.limits.unauthenticated_body
+        unasked = self._deadlines.limits.unauthenticated_body
         if length <= unasked and length <= bodies.LARGE:
             return None
-        entrance, visitor, path = self.site.entrance, self.requests[-1].visitor, self._path.partition(b"?")[0]
+        entrance, visitor, path = self._entrance, self.requests[-1].visitor, self._target.partition(b"?")[0]
         if length > unasked and (refusal := entrance.refusal(visitor)) is not None:
-            self.site.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
+            self._deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
             return refusal, UNAUTHENTICATED
         if length > bodies.LARGE and path in KEYED:
             refusal = entrance.refusal_of_known(KEYED[path], visitor)
@@ -234,12 +294,26 @@ class KvChannel(WatchedChannel):
         """One valid Host, or none in HTTP/1.0 (RFC 9112, section 3.2)."""
         if len(names) == 1:
             return _HOST.fullmatch(names[0]) is not None
-        return not names and self._version == b"HTTP/1.0"
+        return not names and self._http_version == b"HTTP/1.0"
+
+    def take_body(self, content: BytesIO, data: bytes) -> None:
+        """A part of a body; the first one over the limit ends the connection."""
+        limit = self._site.max_body_bytes
+        if self.closing:
+            return
+        if content.tell() + len(data) > limit:
+            self.refuse(errors.body_too_large(limit, None))
+        else:
+            content.write(data)
+            # What is complete now is not held.
+            if content.tell() != self.length:
+                self._deadlines.hold(self, len(data))
 
     def allContentReceived(self) -> None:
         """A request is complete; one that was refused meanwhile is not carried out."""
-        if not self._closing:
-            self._nothing_missing()
+        if not self.closing:
+            self.watch.complete(self)
+            self.is_answering = True
             super().allContentReceived()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
@@ -259,31 +333,37 @@ class KvChannel(WatchedChannel):
 
     def is_last_answer(self) -> bool:
         """Whether the answer that goes out now is the connection's last."""
-        return self.is_ending() and (self.site.parting or not self.has_more())
+        return self.is_ending() and (self._site.ending.parting or not self.has_more())
 
     def is_ending(self) -> bool:
         """Whether no more is to be asked on it: the server stops, or the certificate of its client has ended."""
-        return self.site.draining or self._expired_at is not None
+        return self._site.ending.draining or self.expired_at is not None
 
     def has_more(self) -> bool:
         """Whether something has come behind the request that is being answered."""
-        return bool(self._buffer or any(self._dataBuffer))
+        lanes = self._lanes
+        return (lanes is not None and lanes.has_more) or has_unread_lines(self) or has_data_behind(self)
 
     def part(self) -> None:
         """Close, unless there is something to answer, or about to be."""
-        if not (self._closing or self.has_unanswered() or unread_bytes(self.transport)):
+        if self._lanes is not None:
+            # Twisted.web gets all by now, and knows whether it is a request.
+            self._lanes.go_on()
+        if not (self.closing or self.has_unanswered() or unread_bytes(self.transport)):
             self.loseConnection()
 
     def has_unanswered(self) -> bool:
         """Whether a request has come, or its first line, that has not been answered."""
-        waits = any(self._dataBuffer) or (self._waitingForTransport and self.has_more())
-        return bool(self.requests or self._busyReceiving or waits)
+        if self._lanes is not None and self._lanes.is_promised:
+            return True
+        waits = has_data_behind(self) or (self.is_blocked and self.has_more())
+        return bool(self.requests or self._is_reading or waits)
 
     # The end of input: see the note above.
 
     def readConnectionLost(self) -> None:
         """The client sends no more, or is gone. It may be told more than once."""
-        self._input_ended = True
+        self.input_ended = True
         self.close_if_heard_out()
 
     def writeConnectionLost(self) -> None:
@@ -291,18 +371,28 @@ class KvChannel(WatchedChannel):
 
     def is_working(self) -> bool:
         """Whether more answers may follow by themselves: to what has come in, or once the client takes earlier ones."""
-        return bool(self._handlingRequest or self._waitingForTransport or self._busyReceiving)
+        lanes = self._lanes
+        works = self.is_answering or self.is_blocked or self._is_reading
+        return works or (lanes is not None and (lanes.is_promised or lanes.is_busy))
 
     def requestDone(self, request: http.Request) -> None:
-        """Twisted.web has answered a request."""
+        """Twisted.web has answered a request; what it holds behind that belongs to the fast lane."""
+        if self._lanes is None:
+            self._go_on_behind(request)
+        else:
+            self._lanes.take_back(partial(self._go_on_behind, request))
+
+    def _go_on_behind(self, request: http.Request) -> None:
+        if self.persistent:
+            self.is_answering = False
         super().requestDone(request)
-        if self._input_ended:
+        if self.input_ended:
             self.close_if_heard_out()
 
     def close_if_heard_out(self) -> None:
         """Close if nothing more comes in, and all that came has been answered."""
-        if self._closing:
-            if self._refused:
+        if self.closing:
+            if self.refused:
                 # It has nothing more that it might lose the refusal for.
                 self.transport.loseConnection()
         elif not self.is_working():
@@ -316,19 +406,21 @@ class KvChannel(WatchedChannel):
         visitor = self.__dict__.get("visitor")  # who has asked nothing yet is not known to TLS, perhaps
         if visitor is None or wall < visitor.certificate_until:
             return
-        if self._expired_at is None:
-            self._expired_at = now
+        if self.expired_at is None:
+            self.expired_at = now
             self.forget()
             self.part()
-        elif now - self._expired_at > EXPIRED_TIMEOUT:
+        elif now - self.expired_at > EXPIRED_TIMEOUT:
             self.abort()
 
     def forget(self) -> None:
-        """Look again who is there, from the next request on. Here each request is looked at anyway."""
+        """Look again who is there, from the next request on. Twisted.web's requests are looked at each anyway."""
+        if self._lanes is not None:
+            self._lanes.forget()
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""
-        self._closing = True
+        self.closing = True
         self._give_up_body()
         self.transport.abortConnection()
 
@@ -337,14 +429,14 @@ class KvChannel(WatchedChannel):
 
         `reason` (of `refusing.REASONS`) is what it is counted by; None: the one of the answer's status.
         """
-        if self._closing:
+        if self.closing:
             return
         request_headers = self.requests[-1].requestHeaders if self.requests else Headers()
-        self.transport.write(whole(answer, self.site.cors.headers(request_headers)))
-        self.site.refused[reason or reason_of(answer)] += 1
-        if self.site.access_log is not None:
-            self.site.access_log.other(self.peer, b"", b"", answer.status, len(answer.body), 0.0)
-        self._closing = self._refused = True
+        self.transport.write(whole(answer, self._site.cors.headers(request_headers)))
+        self._site.refused[reason or reason_of(answer)] += 1
+        if self._site.access_log is not None:
+            self._site.access_log.other(self.peer, b"", b"", answer.status, len(answer.body), 0.0)
+        self.closing = self.refused = True
         self._give_up_body()
         self.paused = True
         self.transport.unregisterProducer()
@@ -353,30 +445,83 @@ class KvChannel(WatchedChannel):
 
     def _give_up_body(self) -> None:
         """Nothing that came of the request which is not complete is needed."""
-        self.site.deadlines.release(self)
-        if self.requests and not self._handlingRequest:
+        self._deadlines.release(self)
+        if self.requests and not self.is_answering:
             self.requests[-1].content = BytesIO()
 
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        """Twisted found no well-formed request."""
+    def malformed(self) -> None:
+        """There is no well-formed request."""
         self.refuse(errors.malformed())
 
     def loseConnection(self) -> None:
         """Close once all has been sent. A client that does not read it gets as long as an idle one."""
-        self._closing = True
+        self.closing = True
         self._give_up_body()
-        self.setTimeout(self.site.timeOut)
+        self.setTimeout(self._site.idle_timeout)
         super().loseConnection()
-        self._restart_sending()
-        self._watch_sending()
+        self.watch.restart_sending()
+        self.watch.watch_sending(self)
 
     def timeoutConnection(self) -> None:
         """The idle timeout, or the end of patience with a client while closing."""
-        if not self._refused and (self._waitingForTransport or self._closing) and unsent_bytes(self.transport):
+        self._timer = None
+        if self._lanes is not None and self._lanes.is_promised and not self.closing:
+            # It rests while the server works on a request.
+            self.setTimeout(self._site.idle_timeout)
+        elif not self.refused and (self.is_blocked or self.closing) and unsent_bytes(self.transport):
             # It reads what it was sent, slowly; how slowly it may is seen to by `look`.
-            self._watch_sending()
-            self.setTimeout(self.site.timeOut)
-        elif self._closing:
+            self.watch.watch_sending(self)
+            self.setTimeout(self._site.idle_timeout)
+        elif self.closing:
             self.abort()
         else:
             self.loseConnection()
+
+    # Going out: see Note [One answer at a time] in `watching`.
+
+    def pauseProducing(self) -> None:
+        """The client does not take its answers."""
+        self.is_blocked = True
+        super().pauseProducing()
+        self.transport.pauseProducing()
+        self.paused = True
+        # All that waited before has gone.
+        self.watch.restart_sending()
+        self._deadlines.watch(self, unsent_bytes(self.transport))
+
+    def resumeProducing(self) -> None:
+        """The client has taken all."""
+        if not self.closing:
+            self.paused = self.is_blocked = False
+            super().resumeProducing()
+            # What has come in meanwhile.
+            self.dataReceived(b"")
+        if self._lanes is not None:
+            self._lanes.go_on()
+
+    # For `deadlines.Watched`.
+
+    @property
+    def moved_at(self) -> float:
+        """When answers that wait got on last."""
+        return self.watch.moved_at
+
+    def look(self, now: float) -> int | None:
+        """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to watch."""
+        return self.watch.look(self, now)
+
+    def body_under_way(self) -> int | None:
+        """Bytes that have come of the body that is waited for; None when it is complete."""
+        if self._lanes is not None and not self._lanes.is_twisted:
+            return self._lanes.body_under_way
+        return self.requests[-1].content.tell() if self.requests and not self.is_answering else None
+
+    def is_known(self) -> bool:
+        """Whether the request whose body is waited for is from somebody known."""
+        return self._entrance.knows(self.requests[-1].visitor)
+
+    def make_room(self, rate: float = math.inf, *, known: bool = True) -> None:
+        """Give up the body that is waited for, which came in `rate` bytes a second (inf: nobody can say), from
+        somebody `known` or not.
+        """
+        self.refuse(errors.too_much_unfinished(self._deadlines.limits.unfinished, rate, known=known))

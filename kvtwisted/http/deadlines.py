@@ -22,12 +22,13 @@ import math
 from array import array
 from dataclasses import dataclass
 from fcntl import ioctl
-from operator import itemgetter
 from termios import FIONREAD
 from typing import Any, Callable, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+
+from ..core.byte_account import ByteAccount, Holding
 
 #: Seconds between two looks; as much later than its time a deadline may be noticed.
 LOOK_SECONDS = 0.5
@@ -71,8 +72,9 @@ class ByteLimits:
 class Watched(Protocol):
     """A connection, as it is looked at here."""
 
-    #: When answers that wait got on last.
-    moved_at: float
+    @property
+    def moved_at(self) -> float:
+        """When answers that wait got on last."""
 
     def look(self, now: float) -> int | None:
         """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to watch."""
@@ -87,21 +89,6 @@ class Watched(Protocol):
 
     def abort(self) -> None:
         """Close at once."""
-
-
-class _Body:
-    """What is held of a body that is not complete, and since when."""
-
-    __slots__ = ("bytes", "since")
-
-    def __init__(self, since: float) -> None:
-        self.bytes = 0
-        self.since = since
-
-    def rate(self, now: float) -> float:
-        """Bytes a second."""
-        waited = now - self.since
-        return self.bytes / waited if waited > TOO_SHORT else math.inf
 
 
 class Deadlines:
@@ -122,29 +109,31 @@ class Deadlines:
         self.cut_off = dict.fromkeys(REASONS, 0)
         self.refused = 0
         self._clock = clock
+        self._unsent = ByteAccount(limits.unsent)
+        self._unfinished = ByteAccount(limits.unfinished)
         # Each with the bytes that it had waiting when it was looked at last.
-        self._watched: dict[Watched, int] = {}
-        self._unsent = 0
-        self._bodies: dict[Watched, _Body] = {}
-        self._unfinished = 0
+        self._watched: dict[Watched, Holding] = {}
+        # What is held of each body that is not complete.
+        self._bodies: dict[Watched, Holding] = {}
         self._next: IDelayedCall | None = None
 
     @property
     def unsent(self) -> int:
         """Bytes of answers that wait for clients that do not read, as far as looked at."""
-        return self._unsent
+        return self._unsent.bytes
 
     @property
     def unfinished(self) -> int:
         """Bytes of bodies that are not complete."""
-        return self._unfinished
+        return self._unfinished.bytes
 
     def retune(self, limits: ByteLimits) -> None:
         """These hold from now on; what is over them is refused or cut off at once."""
         self.limits = limits
-        if self._unfinished > limits.unfinished:
+        self._unfinished.limit, self._unsent.limit = limits.unfinished, limits.unsent
+        if self._unfinished.bytes > limits.unfinished:
             self._make_room()
-        if self._unsent > limits.unsent:
+        if self._unsent.bytes > limits.unsent:
             self._look_at_all()
             self._relieve()
 
@@ -152,39 +141,45 @@ class Deadlines:
         """So many bytes more have come of the body that `connection` waits for, which may have to make room."""
         body = self._bodies.get(connection)
         if body is None:
-            body = self._bodies[connection] = _Body(self.seconds())
-        body.bytes += count
-        self._unfinished += count
-        if self._unfinished > self.limits.unfinished:
+            body = self._bodies[connection] = Holding(self._unfinished, self.seconds())
+        body.add(count)
+        if self._unfinished.bytes > self._unfinished.limit:
             self._make_room()
 
     def release(self, connection: Watched) -> None:
         """Nothing is held any more of a body of `connection`."""
         body = self._bodies.pop(connection, None)
         if body is not None:
-            self._unfinished -= body.bytes
+            body.free()
 
     def watch(self, connection: Watched, unsent: int | None = None) -> None:
         """Look at `connection` from now on; `unsent` bytes wait there, or (None) as many as before.
 
         When too many wait on all connections together, some are cut off.
         """
-        before = self._watched.get(connection, 0)
-        self._watched[connection] = after = before if unsent is None else unsent
-        self._unsent += after - before
+        waiting = self._watched.get(connection)
+        if waiting is None:
+            waiting = self._watched[connection] = Holding(self._unsent)
+        if unsent is not None:
+            waiting.become(unsent)
         if self._next is None:
             self._next = self._clock.callLater(LOOK_SECONDS, self._look)
-        if self._unsent > self.limits.unsent:
+        if self._unsent.bytes > self._unsent.limit:
             self._look_at_all()
             self._relieve()
 
     def forget(self, connection: Watched) -> None:
         """The connection is gone."""
         self.release(connection)
-        self._unsent -= self._watched.pop(connection, 0)
+        self._unwatch(connection)
         if not self._watched and self._next is not None:
             self._next.cancel()
             self._next = None
+
+    def _unwatch(self, connection: Watched) -> None:
+        waiting = self._watched.pop(connection, None)
+        if waiting is not None:
+            waiting.free()
 
     def _look(self) -> None:
         self._next = None
@@ -203,35 +198,30 @@ class Deadlines:
                 _log.failure("an HTTP connection could not be looked after")
                 unsent = None
                 connection.abort()
-            # A look may have ended it.
-            if connection in self._watched:
-                if unsent is None:
-                    self._unsent -= self._watched.pop(connection)
-                else:
-                    self._unsent += unsent - self._watched[connection]
-                    self._watched[connection] = unsent
+            # A look may have ended it, so that it is not there any more.
+            if unsent is None:
+                self._unwatch(connection)
+            elif connection in self._watched:
+                self._watched[connection].become(unsent)
 
     def _relieve(self) -> None:
         """Cut off those that have not read for the longest, until a quarter is free."""
-        waiting = [connection for connection, unsent in self._watched.items() if unsent]
-        for connection in sorted(waiting, key=lambda connection: connection.moved_at):
-            if self._unsent <= self.limits.unsent * 3 // 4:
-                break
+        waiting = sorted(self._watched.items(), key=lambda item: item[0].moved_at)
+        for connection in self._unsent.victims(waiting, self._unsent.limit * 3 // 4):
             self.forget(connection)
             self.cut_off[UNSENT] += 1
             connection.abort()
 
     def _make_room(self) -> None:
         """Refuse bodies until a quarter is free. See Note [Room for bodies]."""
-        now, half_a_share = self.seconds(), self._unfinished / len(self._bodies) / 2
+        now, half_a_share = self.seconds(), self._unfinished.bytes / len(self._bodies) / 2
         bodies = [
-            (known, body.rate(now), connection)
+            ((known, _rate(body, now), connection), body)
             for connection, body in self._bodies.items()
             if not (known := connection.is_known()) or body.bytes >= half_a_share
         ]
-        for known, rate, connection in sorted(bodies, key=itemgetter(0, 1)):
-            if self._unfinished <= self.limits.unfinished * 3 // 4:
-                break
+        bodies.sort(key=lambda body: body[0][:2])
+        for known, rate, connection in self._unfinished.victims(bodies, self._unfinished.limit * 3 // 4):
             self.release(connection)
             self.refused += 1
             try:
@@ -239,6 +229,12 @@ class Deadlines:
             except Exception:
                 _log.failure("an HTTP request could not be refused")
                 connection.abort()
+
+
+def _rate(body: Holding, now: float) -> float:
+    """Bytes a second."""
+    waited = now - body.since
+    return body.bytes / waited if waited > TOO_SHORT else math.inf
 
 
 def unread_bytes(transport: Any) -> int:
@@ -251,15 +247,3 @@ def unread_bytes(transport: Any) -> int:
     count = array("i", [0])
     ioctl(number, FIONREAD, count)
     return count[0]
-
-
-def unsent_bytes(transport: Any) -> int:
-    """Bytes that were written to `transport`, and to what is beneath it, and that the kernel has not taken yet."""
-    waiting = 0
-    while transport is not None:
-        waiting += len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-        waiting += getattr(transport, "_tempDataLen", 0)
-        # Of TLS: what waits for the handshake, or for the other side.
-        waiting += sum(map(len, getattr(transport, "_appSendBuffer", ())))
-        transport = getattr(transport, "transport", None)
-    return waiting

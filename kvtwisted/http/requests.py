@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
@@ -16,6 +16,7 @@ from .answers import NOSNIFF, SERVER, Answer, phrase
 
 if TYPE_CHECKING:
     from .channel import KvChannel
+    from .cors import Cors
 
 
 class KvRequest(Request):
@@ -26,12 +27,16 @@ class KvRequest(Request):
     #: When it was complete (`time.monotonic`).
     received_at: float
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Klein's closures make a cycle of each request that only Python's collector finds. So it must not hold what
+    def __init__(self, cors: Cors, render: Callable[[KvRequest], None], *args: Any, **kwargs: Any) -> None:
+        """`render` hands it to the application; the other arguments are Twisted's.
+
+        Klein's closures make a cycle of each request that only Python's collector finds. So it must not hold what
         is large: the transport, with all that a client which was cut off has not read. Nobody asks a request for it.
         """
         super().__init__(*args, **kwargs)
         self.transport = None
+        self._cors = cors
+        self._hand_over = render
 
     @property
     def visitor(self) -> Visitor:
@@ -44,17 +49,8 @@ class KvRequest(Request):
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
-        """A part of the body; the first one over the limit ends the connection."""
-        limit = self.channel.site.max_body_bytes
-        if self.channel.closing:
-            return
-        if self.content.tell() + len(data) > limit:
-            self.channel.refuse(errors.body_too_large(limit, None))
-        else:
-            self.content.write(data)
-            # What is complete now is not held.
-            if self.content.tell() != self.channel.length:
-                self.channel.site.deadlines.hold(self.channel, len(data))
+        """A part of the body."""
+        self.channel.take_body(self.content, data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The request is complete. Twisted would read forms out of its body and query."""
@@ -66,13 +62,12 @@ class KvRequest(Request):
 
     def process(self) -> None:
         """Hand the request to the application, its path undecoded."""
-        self.site = self.channel.site
         self.setHeader(b"Server", SERVER)
         self.setHeader(*NOSNIFF)
-        for name, value in self.site.cors.headers(self.requestHeaders):
+        for name, value in self._cors.headers(self.requestHeaders):
             self.setHeader(name, value)
         self.setHeader(b"Date", datetimeToString())
-        preflight = self.site.cors.preflight(self.method, self.requestHeaders)
+        preflight = self._cors.preflight(self.method, self.requestHeaders)
         if preflight is not None:
             self.begin(preflight)
             self.finish()
@@ -80,7 +75,7 @@ class KvRequest(Request):
         self.prepath = []
         self.postpath = _segments(self.path)
         try:
-            self.render(self.site.resource)
+            self._hand_over(self)
         except Exception:
             self.processingFailed(Failure())
 

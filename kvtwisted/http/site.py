@@ -32,13 +32,13 @@ from .answering import Answering, Done, Running
 from .answers import Answer
 from .application import make_app
 from .channel import KvChannel
+from .collaborators import Collaborators, Ending
 from .cors import Cors
 from .deadlines import ByteLimits, Deadlines, Patience
 from .entrance import Entrance
 from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
 from .hosts import Hosts
-from .lanes import TwoLaneChannel
 from .received import Bounds, Received
 from .refusing import REASONS, Refusals
 from .requests import KvRequest
@@ -75,9 +75,6 @@ class HttpOptions:
 class KvSite(Site):
     """The factory of connections. Reactor thread."""
 
-    # Twisted's default wraps its channel to negotiate HTTP/2, which is not offered here.
-    protocol = KvChannel  # type: ignore[assignment]
-    requestFactory = KvRequest
     noisy = False
 
     def __init__(
@@ -96,16 +93,8 @@ class KvSite(Site):
         `rest` is called when no connection is left.
         """
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
-        if options.fast_lane:
-            max_body_bytes = min(options.max_body_bytes, MAX_BODY)
-            read = RequestReader(max_body_bytes, options.hosts, takes_origins=not options.cors).read
-            self.protocol = partial(TwoLaneChannel, entrance, read)  # type: ignore[assignment]  # any factory does
-            entrance.watch(self._forget)
         #: Who may do what.
         self.entrance = entrance
-        self.max_body_bytes = options.max_body_bytes
-        self.hosts = options.hosts
-        self.cors = options.cors
         #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
         self.refused = dict.fromkeys(REASONS, 0)
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
@@ -117,10 +106,32 @@ class KvSite(Site):
         if connections is not None:
             connections.of(lambda: self.channels)
         self._refusals = Refusals(reactor)
-        #: Whether `drain` has been called, and whether those that say nothing have been closed since.
-        self.draining = self.parting = False
+        self._ending = Ending()
         self._drained: Deferred[None] = Deferred()
         self._ends: list[IDelayedCall] = []
+        read = None
+        if options.fast_lane:
+            max_body_bytes = min(options.max_body_bytes, MAX_BODY)
+            read = RequestReader(max_body_bytes, options.hosts, takes_origins=not options.cors).read
+            entrance.watch(self._forget)
+        self._collaborators = Collaborators(
+            clock=reactor,
+            entrance=entrance,
+            deadlines=self.deadlines,
+            members=self,
+            ending=self._ending,
+            make_request=partial(KvRequest, options.cors, self._render),
+            refused=self.refused,
+            cors=options.cors,
+            hosts=options.hosts,
+            access_log=self.access_log,
+            max_body_bytes=options.max_body_bytes,
+            idle_timeout=options.idle_timeout,
+            read=read,
+        )
+
+    def _render(self, request: KvRequest) -> None:
+        request.render(self.resource)
 
     @property
     def connections(self) -> int:
@@ -133,7 +144,7 @@ class KvSite(Site):
         Idle connections may send one request more; see Note [One request more]. What is left after `grace` seconds is
         aborted. The Deferred fires when no connection is left.
         """
-        self.draining = True
+        self._ending.draining = True
         self._refusals.abort()
         self._ends = [
             self.reactor.callLater(min(grace, PARTING_SECONDS), self._part),
@@ -141,6 +152,10 @@ class KvSite(Site):
         ]
         self._check_drained()
         return self._drained
+
+    def opened(self, channel: KvChannel) -> None:
+        """`channel` has got its connection."""
+        self.channels.add(channel)
 
     def closed(self, channel: KvChannel) -> None:
         """`channel` has lost its connection."""
@@ -163,7 +178,7 @@ class KvSite(Site):
             channel.forget()
 
     def _part(self) -> None:
-        self.parting = True
+        self._ending.parting = True
         for channel in list(self.channels):
             channel.part()
 
@@ -181,14 +196,15 @@ class KvSite(Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A new connection, or what refuses it; none for those that the kernel still had when `drain` was called."""
-        if self.draining:
+        if self._ending.draining:
             return None
         address = getattr(addr, "host", "")
         reason = None if self._counted is None else self._counted.enter("http", address)
         if reason is not None and reason != ON_TRIAL:
             return self._refusals.refuse(self._too_many(reason))
-        channel: Any = super().buildProtocol(addr)
-        channel.address = address
+        channel = KvChannel(self._collaborators, address)
+        # Twisted's requests look for these.
+        channel.factory = channel.site = self
         if reason == ON_TRIAL:
             self._counted.try_out(channel, "http")  # type: ignore[union-attr]  # it has said so
             channel.on_trial = self.reactor.callLater(TRIAL_SECONDS, channel.fail_trial)

@@ -1,4 +1,4 @@
-"""A connection's part in what takes too long, and what keeps it from piling up answers. The rest is in `channel`.
+"""A connection's watch: what of a request is missing and since when, and how its answers get on.
 
 Note [One answer at a time]: Twisted stops reading from a client that does not take its answers, but not while a request
 is being worked on, and it goes on with requests that have come in already. A client that pipelines requests for large
@@ -8,136 +8,106 @@ while an answer waits.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted.web.http import HTTPChannel
-
+from ..twisted_internals import has_unread_lines, unsent_bytes
 from . import errors
-from .answers import Answer
-from .deadlines import MIN_BODY_RATE, SLOW_BODY, SLOW_HEAD, SLOW_READER, STALL_BYTES, unsent_bytes
+from .deadlines import MIN_BODY_RATE, SLOW_BODY, SLOW_HEAD, SLOW_READER, STALL_BYTES, Deadlines
 
 if TYPE_CHECKING:
-    from .site import KvSite
+    from .channel import KvChannel
 
 # What of a request is missing.
 _NOTHING, _HEAD, _BODY = range(3)
 
 
-class WatchedChannel(HTTPChannel):
-    """See Note [Absolute deadlines] in `deadlines`. Reactor thread."""
+class Watch:
+    """See Note [Absolute deadlines] in `deadlines`. It does not keep its channel. Reactor thread."""
 
-    site: KvSite
-    transport: Any
-    #: When answers that wait got on last.
-    moved_at = 0.0
-    # Nothing that comes in is looked at any more; and that is so because a request was refused.
-    _closing = False
-    _refused = False
-    # The client sends no more.
-    _input_ended = False
-    # What of a request is missing, and since when; what the look at its answers has seen last.
-    _missing = _NOTHING
-    _missing_since = 0.0
-    _unsent: int | None = None
+    __slots__ = ("_deadlines", "_missing", "_missing_since", "_unsent", "moved_at")
 
-    def refuse(self, answer: Answer, reason: str | None = None) -> None:
-        """Answer in place of a request that is not complete, and close. None: the reason is the status's."""
-        raise NotImplementedError
-
-    def abort(self) -> None:
-        """Close at once, whatever is under way."""
-        raise NotImplementedError
-
-    def close_if_heard_out(self) -> None:
-        """Close if nothing more comes in, and all that came has been answered."""
-        raise NotImplementedError
-
-    def dataReceived(self, data: bytes) -> None:
-        """Bytes from the client, which are of no interest once we are closing. They may end amid a request."""
-        if self._closing:
-            return
-        super().dataReceived(data)
-        if not self._busyReceiving and not self._closing:
-            self._note_what_is_missing()
-            if self._input_ended:
-                self.close_if_heard_out()
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        #: When answers that wait got on last.
+        self.moved_at = 0.0
+        # What of a request is missing, and since when; what the look at its answers has seen last.
+        self._missing = _NOTHING
+        self._missing_since = 0.0
+        self._unsent: int | None = None
 
     # Requests.
 
-    def _nothing_missing(self) -> None:
+    def complete(self, channel: KvChannel) -> None:
+        """Nothing of a request is missing."""
         self._missing = _NOTHING
-        self.site.deadlines.release(self)
+        self._deadlines.release(channel)
 
-    def _note_what_is_missing(self) -> None:
+    def note_what_is_missing(self, channel: KvChannel) -> None:
         """Bytes came in, and all that can be done with them is done: is it in the middle of a request?"""
-        if self._handlingRequest:
+        if channel.is_answering:
             return
-        missing = _HEAD if self.requests or self._buffer else _NOTHING
-        if self.requests and not self.line_mode:
+        missing = _HEAD if channel.requests or has_unread_lines(channel) else _NOTHING
+        if channel.requests and not channel.line_mode:
             missing = _BODY
         if missing != self._missing:
-            self._await(missing)
+            self._await(channel, missing)
 
-    def _await(self, missing: int) -> None:
+    def await_body(self, channel: KvChannel) -> None:
+        """The head of a request is complete, its body is not."""
+        self._await(channel, _BODY)
+
+    def _await(self, channel: KvChannel, missing: int) -> None:
         self._missing = missing
         if missing != _NOTHING:
-            deadlines = self.site.deadlines
-            self._missing_since = deadlines.seconds()
-            deadlines.watch(self)
+            self._missing_since = self._deadlines.seconds()
+            self._deadlines.watch(channel)
 
-    def await_body(self) -> None:
-        """The head of a request is complete, its body is not. For lanes that read by themselves."""
-        self._await(_BODY)
+    # Answers.
 
-    def body_under_way(self) -> int | None:
-        """Bytes that have come of the body that is waited for; None when it is complete."""
-        return self.requests[-1].content.tell() if self.requests and not self._handlingRequest else None
+    def restart_sending(self) -> None:
+        """What waits now has all its time before it."""
+        self._unsent, self.moved_at = None, self._deadlines.seconds()
 
-    def is_known(self) -> bool:
-        """Whether the request whose body is waited for is from somebody known."""
-        return self.site.entrance.knows(self.requests[-1].visitor)
-
-    def make_room(self, rate: float = math.inf, *, known: bool = True) -> None:
-        """Give up the body that is waited for, which came in `rate` bytes a second (inf: nobody can say), from
-        somebody `known` or not.
-        """
-        self.refuse(errors.too_much_unfinished(self.site.deadlines.limits.unfinished, rate, known=known))
+    def watch_sending(self, channel: KvChannel) -> None:
+        """Look at its answers, if any wait."""
+        unsent = unsent_bytes(channel.transport)
+        if unsent:
+            self._deadlines.watch(channel, unsent)
 
     # Both.
 
-    def look(self, now: float) -> int | None:
-        """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to watch."""
-        unsent = self._look_at_sending(now)
-        if self._closing:
+    def look(self, channel: KvChannel, now: float) -> int | None:
+        """See `deadlines.Watched.look`."""
+        unsent = self._look_at_sending(channel, now)
+        if channel.closing:
             return unsent or None
-        if self._waitingForTransport:
+        if channel.is_blocked:
             # What it sends is not read; that is no fault of its own.
             self._missing_since = now
             return unsent
-        return unsent or (0 if self._look_at_request(now) else None)
+        return unsent or (0 if self._look_at_request(channel, now) else None)
 
-    def _look_at_request(self, now: float) -> bool:
+    def _look_at_request(self, channel: KvChannel, now: float) -> bool:
         """Whether something of a request is missing that may still come."""
-        deadlines = self.site.deadlines
+        deadlines = self._deadlines
         patience = deadlines.patience
         waited = now - self._missing_since
         if self._missing == _HEAD:
             if waited > patience.head:
                 deadlines.cut_off[SLOW_HEAD] += 1
-                self.refuse(errors.too_slow("head", patience.head))
+                channel.refuse(errors.too_slow("head", patience.head))
         elif self._missing == _BODY:
-            received = self.body_under_way()
+            received = channel.body_under_way()
             if received is None:
                 self._missing = _NOTHING
             elif waited > patience.body + received / MIN_BODY_RATE:
                 deadlines.cut_off[SLOW_BODY] += 1
-                self.refuse(errors.too_slow("body", patience.body))
-        return self._missing != _NOTHING and not self._closing
+                channel.refuse(errors.too_slow("body", patience.body))
+        return self._missing != _NOTHING and not channel.closing
 
-    def _look_at_sending(self, now: float) -> int:
+    def _look_at_sending(self, channel: KvChannel, now: float) -> int:
         """Cut off a client that does not read. Bytes that wait to be sent."""
-        unsent = unsent_bytes(self.transport)
+        unsent = unsent_bytes(channel.transport)
         before = self._unsent
         if not unsent:
             self._unsent = None
@@ -145,37 +115,9 @@ class WatchedChannel(HTTPChannel):
             self._unsent, self.moved_at = unsent, now
         else:
             self._unsent = max(before, unsent)
-            stuck = self._waitingForTransport or (self._closing and not self._refused)
-            if stuck and now - self.moved_at > self.site.deadlines.patience.sending:
-                self.site.deadlines.cut_off[SLOW_READER] += 1
-                self.abort()
+            stuck = channel.is_blocked or (channel.closing and not channel.refused)
+            if stuck and now - self.moved_at > self._deadlines.patience.sending:
+                self._deadlines.cut_off[SLOW_READER] += 1
+                channel.abort()
                 return 0
         return unsent
-
-    # Answers.
-
-    def _restart_sending(self) -> None:
-        self._unsent, self.moved_at = None, self.site.deadlines.seconds()
-
-    def _watch_sending(self) -> None:
-        unsent = unsent_bytes(self.transport)
-        if unsent:
-            self.site.deadlines.watch(self, unsent)
-
-    def pauseProducing(self) -> None:
-        """The client does not take its answers. See Note [One answer at a time]."""
-        super().pauseProducing()
-        self._networkProducer.pauseProducing()
-        self.paused = True
-        # All that waited before has gone.
-        self._restart_sending()
-        self.site.deadlines.watch(self, unsent_bytes(self.transport))
-
-    def resumeProducing(self) -> None:
-        """The client has taken all."""
-        if self._closing:
-            return
-        self.paused = False
-        super().resumeProducing()
-        # What has come in meanwhile.
-        self.dataReceived(b"")

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, execute
 from twisted.logger import LogEvent, formatEvent
 
-from kvtwisted.metrics import Metrics
+from kvtwisted.observability.metrics import Metrics
 
 
 class Counted:

@@ -11,8 +11,8 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
 from kvtwisted.background.performance import NAMESPACE, PerformanceTask, percentile
 from kvtwisted.core.disk import DiskUsage
-from kvtwisted.logs import as_json
-from kvtwisted.metrics import BUCKETS, StorageSample
+from kvtwisted.observability.logs import as_json
+from kvtwisted.observability.metrics import BUCKETS, StorageSample
 
 from .tasks import Counted
 

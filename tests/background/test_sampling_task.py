@@ -13,7 +13,7 @@ from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
 from kvtwisted.core.errors import KvError, StorageError, StorageFull, Unavailable
 from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.resources import Use
-from kvtwisted.metrics import StorageSample
+from kvtwisted.observability.metrics import StorageSample
 
 from ..support.doors import Doorway
 from ..support.storage import Storage

@@ -33,6 +33,7 @@ def run(*arguments: str, folder: Path) -> tuple[str, dict[str, Any]]:
     return done.stdout, json.loads(file.read_text("utf-8"))
 
 
+@pytest.mark.long
 def test_service_and_layers(tmp_path: Path) -> None:
     """Every case has a rate of ours and of the binding, every layer its nanoseconds."""
     printed, found = run("--only", "service", "--only", "layers", folder=tmp_path)
@@ -44,6 +45,7 @@ def test_service_and_layers(tmp_path: Path) -> None:
     assert printed.count("\n| service") == 18
 
 
+@pytest.mark.long
 def test_idle_grpc(tmp_path: Path) -> None:
     """The greeting of an idle gRPC connection is answered by both transports."""
     for transport, options in grpc.TRANSPORTS.items():
@@ -61,6 +63,7 @@ def test_servers(tmp_path: Path) -> None:
     assert bool(found["left_out"]) is (not loads)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_http(tmp_path: Path) -> None:
     """GETs on both lanes, of cold data, with what was read for them."""
@@ -69,6 +72,7 @@ def test_http(tmp_path: Path) -> None:
     assert printed.count("KiB of it from the disk.") == 2
 
 
+@pytest.mark.long
 def test_deleted(tmp_path: Path) -> None:
     """GETs alone and beside scanners, which find nothing; the ratio is to those alone."""
     _, found = run("--only", "deleted", folder=tmp_path)
@@ -91,6 +95,7 @@ def test_security(tmp_path: Path) -> None:
         assert "ratio" not in lines[case, security.OPEN]
 
 
+@pytest.mark.long
 def test_one_token_is_in_use(tmp_path: Path, server: Server) -> None:
     """The file has the one token; a server with it refuses who does not send it, and one without refuses nobody."""
     file, token = security.make_token(tmp_path)
@@ -131,6 +136,7 @@ def test_wrong_answers_are_not_measured(server: Server) -> None:
         greet(peer)
 
 
+@pytest.mark.long
 def test_failed_operations_are_seen(server: Server) -> None:
     """A call that the server counts as failed ends a load, whatever the load program says."""
     with server.served("get") as served:

@@ -116,6 +116,9 @@ def test_an_open_server_is_reached_from_loopback_alone(listener: str, host: str)
     with pytest.raises(InvalidConfig, match=rf"{listener}\.host is .*security\.tokens, or {listener}\.tls_client_ca"):
         build({f"{listener}.host": host})
     assert build({f"{listener}.host": host, "security.tokens": "t.json"})
+    pair = {f"{listener}.{name}": "x.pem" for name in ("tls_certificate", "tls_private_key")}
+    with pytest.raises(InvalidConfig, match=rf"{listener}\.host is "):  # TLS alone asks nobody
+        build({f"{listener}.host": host, **pair})
     tls = dict.fromkeys(("tls_certificate", "tls_private_key", "tls_client_ca"), "x.pem")
     assert build({f"{listener}.host": host, **{f"{listener}.{name}": path for name, path in tls.items()}})
 

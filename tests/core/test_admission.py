@@ -97,6 +97,19 @@ def test_a_share_of_the_bytes() -> None:
     assert (whole.in_flight, whole.bytes, one.bytes, another.bytes) == (2, 1000, 150, 850)
 
 
+def test_who_grows_needs_room_in_the_whole() -> None:
+    """Beside room in its share; what is refused there is not counted anywhere."""
+    whole = Admission(10, 1000, share=8)
+    one, another = whole.share(), whole.share()
+    one.enter(100)
+    another.enter(700)
+    with pytest.raises(Overloaded, match=r"limits\.max_bytes_in_flight is 1000; try again"):
+        one.grow(300)
+    assert (one.bytes, whole.bytes) == (100, 800)
+    one.grow(200)
+    assert (one.bytes, whole.bytes) == (300, 1000)
+
+
 @pytest.mark.parametrize(("capacity", "share", "allowed"), [(1, 0, 1), (2, 0, 1), (8, 0, 6), (8, 3, 3), (8, 100, 8)])
 def test_how_large_a_share_is(capacity: int, share: int, allowed: int) -> None:
     """As configured, three quarters when it is not, one at least, and never more than there is."""

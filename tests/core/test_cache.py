@@ -188,6 +188,16 @@ def test_failed_write_forgets_the_key(storage: Storage) -> None:
     assert storage.value(b"a") == b"1"
 
 
+def test_failed_batch_forgets_its_keys(storage: Storage) -> None:
+    """The same for all keys of a batch: none shows what the engine did not take."""
+    warm(storage, b"a", b"b")
+    storage.engine.fail("write", StorageError("broken"))
+    with pytest.raises(StorageError):
+        storage.store.mset({b"a": b"new", b"b": b"new"})
+    assert not storage.cache.entries
+    assert storage.store.mget([b"a", b"b"], budget=ROOM) == {b"a": b"1", b"b": b"2"}
+
+
 def test_nobody_sees_the_old_value_after_the_new_one(storage: Storage) -> None:
     """Before the engine has a batch, none of its keys is in the cache; afterwards all are, with the new value."""
     warm(storage, b"a", b"b")

@@ -214,6 +214,17 @@ def test_orphans_are_collected(scene: Scene) -> None:
     assert scene.files() == []
 
 
+def test_file_of_a_write_under_way_is_no_orphan(tmp_path: Path) -> None:
+    """It stays until a record names it, or nobody ever will."""
+    files = ValueFiles(str(tmp_path))
+    files.prepare()
+    pointer = files.store(BIG)
+    assert files.collect_orphans(set) == (0, 0)
+    assert files.load(pointer) == BIG
+    files.named(pointer)
+    assert files.collect_orphans(set) == (1, THRESHOLD)
+
+
 def test_a_folder_belongs_to_one_database(tmp_path: Path) -> None:
     """It is marked at first, and from then on taken only by the same database; nothing in another one is touched."""
     for empty in (True, False, True):

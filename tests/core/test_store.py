@@ -8,7 +8,7 @@ import pytest
 
 from kvtwisted.core import records
 from kvtwisted.core.batch_reads import ENTRY_OVERHEAD
-from kvtwisted.core.engine import DATA, EXPIRY
+from kvtwisted.core.engine import DATA, EXPIRY, READ_AHEAD
 from kvtwisted.core.errors import (
     Corruption,
     InvalidKey,
@@ -144,6 +144,14 @@ def test_mget_reads_one_view(storage: Storage) -> None:
     storage.store.mset({b"a": b"1", b"b": b"2"})
     storage.store.mget([b"a", b"b", b"a"], budget=PLENTY)
     assert [call[:2] for call in storage.engine.called("multi_get")] == [([b"a", b"b"], PLENTY)]
+
+
+def test_large_mget_is_from_one_view(storage: Storage) -> None:
+    """A write that comes in while more keys are read than the engine takes at once is seen at all of them."""
+    keys = [b"%03d" % number for number in range(READ_AHEAD + 1)]
+    storage.store.mset(dict.fromkeys(keys, b"old"))
+    storage.engine.after("multi_get", lambda: storage.store.mset(dict.fromkeys(keys, b"new")))
+    assert set(storage.store.mget(keys, budget=PLENTY).values()) == {b"new"}
 
 
 def test_mget_does_not_count_what_has_expired(each_storage: Storage) -> None:

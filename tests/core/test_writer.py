@@ -13,7 +13,7 @@ import pytest
 
 from kvtwisted.core import writer as writer_module
 from kvtwisted.core.engine import DATA, EXPIRY
-from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled
+from kvtwisted.core.errors import NearlyFull, Overloaded, StorageError, WriteStalled
 from kvtwisted.core.writer import Writer
 
 from ..support.clocks import ScriptedTime
@@ -41,6 +41,36 @@ def test_durable_write_syncs_after_the_batch(engine: FaultyEngine) -> None:
     writer.write(PUT, math.inf)
     writer.write(PUT * 3, math.inf)
     assert [call.method for call in engine.calls] == ["write", "sync", "write", "sync"]
+
+
+def test_durable_put_syncs_after_it(engine: FaultyEngine) -> None:
+    """The shorter way of a single value waits for its fsync too."""
+    writer = Writer(engine, durable=True)
+    writer.put(b"k", b"v")
+    assert [call.method for call in engine.calls] == ["write", "sync"]
+
+
+def test_fsync_is_not_for_what_came_after_it_began(engine: FaultyEngine) -> None:
+    """A write that comes in during an fsync waits for the next one."""
+    writer = Writer(engine)
+    writer.put(b"k", b"v")
+    engine.before("sync", lambda: writer.put(b"l", b"v"))
+    writer.sync()
+    writer.sync()
+    assert len(engine.called("sync")) == 2
+    writer.sync()
+    assert len(engine.called("sync")) == 2
+
+
+def test_put_is_admitted(engine: FaultyEngine) -> None:
+    """The shorter way of a single value is refused as every write is, by its bytes; nothing is written."""
+
+    def admit(size: int) -> None:
+        raise NearlyFull(f"{size} bytes are too many")
+
+    with pytest.raises(NearlyFull, match="3 bytes are too many"):
+        Writer(engine, admit=admit).put(b"k", b"vv")
+    assert engine.calls == []
 
 
 def test_durability_may_be_changed(engine: FaultyEngine) -> None:

@@ -1,4 +1,4 @@
-"""docs/durability.md: the tests and variables that it names are there, and the settings are those of the code."""
+"""docs/durability.md: the variables that it names are there, and the settings are those of the code."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from kvtwisted.config.schema import KEYS
 from .pages import ROOT, prose, tables
 
 PAGE = ROOT / "docs" / "durability.md"
-
-
-def test_every_test_named_is_there() -> None:
-    """Each row names a file, and a test in it; no test of these files is left out."""
-    named: dict[str, set[str]] = {}
-    for _, cell in tables(PAGE, "what is shown"):
-        path, _, test = cell.replace("`", "").partition(": ")
-        named.setdefault(path, set()).update([test] if test else [])
-    assert len(named) == 4
-    for path, tests in named.items():
-        there = set(re.findall(r"^def (test_\w+)", (ROOT / path).read_text("utf-8"), re.MULTILINE))
-        assert tests in (there, set()), path
 
 
 def test_variables_are_read_by_the_tests() -> None:

@@ -53,6 +53,7 @@ def siege(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
         launcher.end()
 
 
+@pytest.mark.long
 def test_idle_connections(siege: Siege, record_property: Any) -> None:
     """5,000, some with a first word, or three quarters of what this machine has descriptors for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -129,6 +130,7 @@ def test_bodies_that_are_over_the_limit(siege: Siege) -> None:
     assert siege.most < 160 * MIB
 
 
+@pytest.mark.long
 def test_gzip_bombs(siege: Siege) -> None:
     """HTTP knows no compressed bodies; compressed messages of gRPC are not expanded beyond the limit."""
     small = gzip.compress(bytes(64 * MIB))
@@ -192,6 +194,7 @@ def test_failed_logins(siege: Siege) -> None:
     assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) > 100
 
 
+@pytest.mark.long
 def test_rapid_reset_with_a_token(siege: Siege) -> None:
     """Calls that would be served, reset as soon as they are sent (CVE-2023-44487): the connection is ended.
 

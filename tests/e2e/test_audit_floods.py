@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from .harness import Launcher, eventually
 from .test_authentication import Tokens
 
 
+@pytest.mark.long
 def test_the_audit_log_cannot_be_written_full(launch: Launcher) -> None:
     """Neither by writes, which are audited elsewhere, nor by refused changes with long values, nor by denials."""
     tokens = Tokens(launch.folder / "server")

@@ -142,6 +142,7 @@ def test_a_revoked_token_ends_on_open_connections(start: Any, tokens: Tokens) ->
     assert [(line["added"], line["removed"]) for line in changes][:2] == [(["app", "other"], []), ([], ["app"])]
 
 
+@pytest.mark.long
 def test_a_damaged_file_changes_nothing(start: Any, tokens: Tokens) -> None:
     """The tokens that were read before stay valid, and the log says why."""
     app = tokens.create("app", "get")
@@ -212,6 +213,7 @@ def test_the_answer_says_how(start: Any, tokens: Tokens) -> None:
         assert http.get("/api/v1/get/a").body["error"] == NO_TOKEN
 
 
+@pytest.mark.long
 def test_rates_of_tokens_and_addresses(start: Any, tokens: Tokens) -> None:
     """Over them requests are refused on both interfaces, with when to come back; a change takes effect at once."""
     slow = tokens.run("create", "slow", "--grant=get,set", "--rate-operations=5")
@@ -247,6 +249,7 @@ def _refusal(client: Grpc) -> grpc.StatusCode | None:
     return None
 
 
+@pytest.mark.long
 def test_the_command_sends_a_token(start: Any, tokens: Tokens, tmp_path: Path) -> None:
     """From a file, or from the environment; without one it is told that one is needed."""
     admin = tokens.create("ops", "admin")
@@ -268,6 +271,7 @@ def test_the_command_sends_a_token(start: Any, tokens: Tokens, tmp_path: Path) -
     assert (bad.returncode, "has no token in it" in bad.stderr) == (1, True)
 
 
+@pytest.mark.long
 def test_refused_changes_do_not_flood_the_audit_log(start: Any, tokens: Tokens) -> None:
     """Of many only some are written, and how many were left out."""
     tuner = tokens.create("tuner", "config_write")

@@ -128,12 +128,14 @@ def exercise(launch: Launcher, backups: int, folder: Path | None = None) -> None
     ledger.compare(launch(*_SPILL))
 
 
-@pytest.mark.parametrize("backups", [2, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("backups", [2, 3])
 def test_backups_under_load(launch: Launcher, backups: int) -> None:
     """What was acknowledged before is there, batches are whole, every large value can be read; the rest is as usual."""
     exercise(launch, backups)
 
 
+@pytest.mark.long
 def test_backups_on_another_file_system(launch: Launcher, tmp_path: Path) -> None:
     """The same where nothing can be linked."""
     with _elsewhere(tmp_path) as folder:
@@ -201,6 +203,7 @@ def test_kill_in_the_middle(launch: Launcher) -> None:
     _assert_no_backup(launch(*_SPILL))
 
 
+@pytest.mark.long
 def test_stop_in_the_middle(launch: Launcher) -> None:
     """The command is told, and the server does not wait for a backup that may take long."""
     server, unfinished = _slow(launch)

@@ -67,6 +67,7 @@ class Piped:
         self.process.wait()
 
 
+@pytest.mark.long
 def test_standard_output_that_nobody_reads(tmp_path: Path) -> None:
     """A full pipe from the first line on: the server starts, answers, follows revocations, warns, and stops.
 

@@ -148,6 +148,7 @@ def test_answers_that_no_window_lets_out(launch: Launcher) -> None:
     eventually(lambda: metric(server, "kv_unsent_answer_bytes", transport="grpc") == 0)
 
 
+@pytest.mark.long
 def test_bodies_of_the_unknown(launch: Launcher) -> None:
     """As much is read as is configured, and as was changed by one who may; the rest is refused at its head."""
     tokens = Tokens(launch.folder / "server")

@@ -97,7 +97,7 @@ def site(tmp_path: Path) -> Site:
 OK, UNAUTHENTICATED, DENIED = grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 
 
-@pytest.mark.parametrize("transport", ["native", "threaded"])
+@pytest.mark.parametrize("transport", ["native", pytest.param("threaded", marks=pytest.mark.long)])
 def test_with_a_token_file(launch: Launcher, site: Site, transport: str) -> None:
     """One that is listed has its grants; one that is not is nobody; a token counts for more; a revoked one ends."""
     tokens = Tokens(launch.folder / "server")
@@ -139,7 +139,7 @@ def test_with_a_token_file(launch: Launcher, site: Site, transport: str) -> None
     assert denied() == {"a", "anonymous"}
 
 
-@pytest.mark.parametrize("transport", ["native", "threaded"])
+@pytest.mark.parametrize("transport", ["native", pytest.param("threaded", marks=pytest.mark.long)])
 def test_without_a_token_file(launch: Launcher, site: Site, transport: str) -> None:
     """Whoever has a certificate may do everything, and changes the configuration under its name."""
     server = launch("--grpc-transport", transport, *site.options)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .clients import Grpc
 from .harness import Launcher, eventually, occupy
 
@@ -142,6 +144,7 @@ def test_a_refused_change_changes_nothing(launch: Launcher) -> None:
         assert http.metric("kv_config_updates_total") == 1
 
 
+@pytest.mark.long
 def test_changes_that_the_next_start_could_not_bear(launch: Launcher) -> None:
     """Each is refused when it is made, with the key, the value and why; the trials leave nothing behind."""
     server = launch()

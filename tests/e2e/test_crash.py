@@ -29,7 +29,11 @@ _FILES = ("--value-disk-threshold", str(LARGE))
 
 @pytest.mark.parametrize(
     "options",
-    [(), pytest.param(_FILES, marks=pytest.mark.long), (*_FILES, "--rocksdb-options-sync", "true")],
+    [
+        (),
+        pytest.param(_FILES, marks=pytest.mark.long),
+        pytest.param((*_FILES, "--rocksdb-options-sync", "true"), marks=pytest.mark.long),
+    ],
     ids=["inline", "files", "files-synced"],
 )
 def test_nothing_acknowledged_is_lost(launch: Launcher, options: tuple[str, ...]) -> None:
@@ -80,6 +84,7 @@ def pause(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
+@pytest.mark.long
 def test_everything_is_there_after_a_crash(launch: Launcher) -> None:
     """Data of both interfaces, deadlines and configuration are there after kill -9; what has expired is not.
 

@@ -21,6 +21,7 @@ def connect_from(address: str, source: str) -> socket.socket:
     return socket.create_connection((host, int(port)), PATIENCE, source_address=(source, 0))
 
 
+@pytest.mark.long
 @needs_native
 def test_idle_connections_do_not_shut_others_out(launch: Launcher) -> None:
     """Two addresses fill all places, on both listeners, and say nothing: an honest client is served all the same."""
@@ -62,10 +63,11 @@ def test_an_administrator_always_finds_a_place(launch: Launcher) -> None:
             assert http.post("/api/v1/set", {"key": "a", "value": "1"}).status == 200
 
 
+@pytest.mark.long
 @needs_native
 @pytest.mark.parametrize(
     "sends",
-    [b"", pytest.param(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\n", marks=pytest.mark.long)],
+    [b"", b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\n"],
     ids=["silent", "half"],
 )
 def test_an_administrator_is_not_kept_out_by_those_who_want_his_place(launch: Launcher, sends: bytes) -> None:

@@ -194,6 +194,7 @@ def test_what_has_expired_stays_expired(machine: Machine, options: tuple[str, ..
         server.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [(), _FLUSHING], ids=["log", "flushing"])
 def test_without_an_interval_writes_are_lost(machine: Machine, options: tuple[str, ...]) -> None:
     """But what is there is whole, and without holes. So the cut of these tests does take what was not fsynced."""
@@ -219,7 +220,11 @@ def _replacing(writer: str, numbers: Iterator[int]) -> Iterator[Entry]:
 
 @pytest.mark.parametrize(
     ("options", "work"),
-    [((), mixed), (_FLUSHING, mixed), (_FLUSHING, _replacing)],
+    [
+        ((), mixed),
+        pytest.param(_FLUSHING, mixed, marks=pytest.mark.long),
+        pytest.param(_FLUSHING, _replacing, marks=pytest.mark.long),
+    ],
     ids=["log", "flushing", "replacing"],
 )
 def test_large_values_are_durable_at_once(machine: Machine, options: tuple[str, ...], work: Work) -> None:
@@ -246,6 +251,7 @@ def _filling(writer: str, numbers: Iterator[int]) -> Iterator[Entry]:
         yield Entry(keys, f"value {number}" if number % 10 else None, size=50_000)
 
 
+@pytest.mark.long
 def test_eviction(machine: Machine) -> None:
     """While keys are evicted, overwritten and deleted, no file goes that a record on the disk still names."""
     ledger = Ledger()
@@ -298,6 +304,7 @@ def _change(http: Http, changes: list[tuple[int, float]], last: int) -> None:
         changes.append((number, time.monotonic()))
 
 
+@pytest.mark.long
 def test_first_start(machine: Machine) -> None:
     """Whenever in its very first start the power goes, the next start works; and what is written at once stays."""
     begun = time.monotonic()

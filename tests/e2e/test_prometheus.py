@@ -142,6 +142,7 @@ _COUNTED = {
 }
 
 
+@pytest.mark.long
 def test_counters(server: Server, prometheus: Prometheus) -> None:
     """Prometheus finds the server up, and its counters are exactly what the clients did: each key of a batch counts,
     a missing key is no error, and a refused call is one for each of its keys."""

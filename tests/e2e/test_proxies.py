@@ -127,7 +127,7 @@ def check_grpc(through: str, token: str) -> None:
             assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("program", [nginx, haproxy])
+@pytest.mark.parametrize("program", [nginx, pytest.param(haproxy, marks=pytest.mark.long)])
 def test_the_page_s_configuration(launch: Launcher, tmp_path: Path, program) -> None:  # type: ignore[no-untyped-def]
     """Keys in paths, large values, Host without tokens."""
     server = launch()
@@ -137,7 +137,7 @@ def test_the_page_s_configuration(launch: Launcher, tmp_path: Path, program) -> 
         check_keys(server, proxy.http)
 
 
-@pytest.mark.parametrize("program", [nginx, haproxy])
+@pytest.mark.parametrize("program", [nginx, pytest.param(haproxy, marks=pytest.mark.long)])
 def test_grpc_through_it(launch: Launcher, tmp_path: Path, program) -> None:  # type: ignore[no-untyped-def]
     """Statuses are the server's, also of what is refused early."""
     tokens = Tokens(launch.folder / "server")

@@ -68,6 +68,7 @@ def _grpc_keys(client: Grpc) -> Iterator[str]:
             return
 
 
+@pytest.mark.long
 def test_scanning_to_the_end(many: Server) -> None:
     """Both interfaces give every pair once and in order, and the server's resident memory hardly grows."""
     expected = [_pair(number) for number in range(COUNT)]

@@ -173,6 +173,7 @@ def test_calls_under_way_are_answered(launch: Launcher) -> None:
             assert there == 10_000 if code is grpc.StatusCode.OK else there in (0, 10_000)
 
 
+@pytest.mark.long
 def test_idle_clients_do_not_delay_the_stop(launch: Launcher) -> None:
     """Neither an idle keep-alive connection, nor an idle channel, nor an open health Watch is waited for."""
     server = launch(*_LONG_GRACE)

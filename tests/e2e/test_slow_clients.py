@@ -88,7 +88,9 @@ def is_cut(connection: socket.socket, wait: float = 0) -> bool:
     return False
 
 
-@pytest.mark.parametrize("begin", [b"GET /api/v1/get/k HTTP/1.1\r\nX: ", POST], ids=["head", "body"])
+@pytest.mark.parametrize(
+    "begin", [b"GET /api/v1/get/k HTTP/1.1\r\nX: ", pytest.param(POST, marks=pytest.mark.long)], ids=["head", "body"]
+)
 def test_slow_requests(launch: Launcher, lane: tuple[str, str], begin: bytes) -> None:
     """A hundred clients with a byte now and then are told so and closed."""
     server = launch(*lane, *SMALL)
@@ -149,6 +151,7 @@ def test_slow_readers(launch: Launcher, lane: tuple[str, str]) -> None:
         assert http.metric("kv_unsent_answer_bytes", transport="http") == 0
 
 
+@pytest.mark.long
 def test_a_slow_reader_that_goes_on_is_served(launch: Launcher, lane: tuple[str, str]) -> None:
     """All that it asked for, in more time than either deadline would leave it for one answer."""
     server = launch(*lane, "--http-send-timeout", "5", "--http-idle-timeout", "2")
@@ -242,6 +245,7 @@ def test_few_descriptors(launch: Launcher) -> None:
     eventually(lambda: server.descriptors <= base + 20)
 
 
+@pytest.mark.long
 def test_no_descriptors(launch: Launcher) -> None:
     """Limits that are too high get a warning. When accept() finds no descriptor, the server neither spins nor ends."""
     limits = ("--limits-max-connections", "10000", "--limits-max-connections-per-address", "10000")

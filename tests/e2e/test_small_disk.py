@@ -63,6 +63,7 @@ def _files(folder: Path) -> int:
     return sum(1 for path in folder.glob("value_data/*/*") if re.fullmatch("[0-9a-f]{32}", path.name))
 
 
+@pytest.mark.long
 def test_three_times_its_size(disk: Path, launch: Launcher) -> None:
     """Everything acknowledged and not evicted is there, exactly, all the time and after a crash."""
     server = launch(*_OPTIONS)
@@ -132,6 +133,7 @@ def test_refused_at_the_mark(disk: Path, launch: Launcher) -> None:
     assert _never_full(disk)
 
 
+@pytest.mark.long
 def test_full_of_something_else(disk: Path, launch: Launcher) -> None:
     """Nothing is destroyed when that cannot help; writes are refused until somebody makes room."""
     server = launch(*_OPTIONS)
@@ -149,6 +151,7 @@ def test_full_of_something_else(disk: Path, launch: Launcher) -> None:
         assert http.metric("kv_evictions_total", reason="lru") == 0
 
 
+@pytest.mark.long
 def test_values_on_a_disk_of_their_own(disk: Path, tmp_path: Path, launch: Launcher) -> None:
     """Only keys with files go when the value folder's disk is full; others, which would free nothing there, stay."""
     with mounted(tmp_path / "values", _DISK // 2) as values:
@@ -256,6 +259,7 @@ def _take_all_inodes(folder: Path) -> list[Path]:
     return taken[:-1]
 
 
+@pytest.mark.long
 def test_without_inodes(tmp_path: Path, launch: Launcher) -> None:
     """A disk with bytes but no inodes: said in so many words; deletes go on, the server starts, all is well after."""
     with mounted(tmp_path / "disk", _DISK, inodes=600) as disk:

@@ -83,8 +83,9 @@ def replace(server: Server, pair: Pair) -> None:
         os.replace(server.folder / f"{name}.new", server.folder / name)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("openssl") is None or shutil.which("curl") is None, reason="needs openssl and curl")
-@pytest.mark.parametrize("transport", ["native", pytest.param("threaded", marks=pytest.mark.long)])
+@pytest.mark.parametrize("transport", ["native", "threaded"])
 def test_as_the_page_says(launch: Launcher, tmp_path: Path, transport: str) -> None:
     """A pair for trials, both listeners, their clients; then renewal without a restart, and a bad pair."""
     folder = tmp_path / "server"
@@ -173,7 +174,8 @@ def test_idle_connections_do_not_hold_up_the_end(launch: Launcher, tmp_path: Pat
             silent.recv(1)
 
 
-@pytest.mark.parametrize("transport", ["native", pytest.param("threaded", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("transport", ["native", "threaded"])
 def test_a_flood_of_unfinished_handshakes(launch: Launcher, tmp_path: Path, transport: str) -> None:
     """Clients beside it are served all the time; afterwards the descriptors are back where they were."""
     pair = Pair(tmp_path)

@@ -175,7 +175,7 @@ def check_certificate(result: dict[str, Any]) -> None:
     assert [found["trust_store"]["name"] for found in trusted] == ["Supplied CA file"]
 
 
-@pytest.mark.parametrize("transport", ["native", "threaded"])
+@pytest.mark.parametrize("transport", ["native", pytest.param("threaded", marks=pytest.mark.long)])
 @pytest.mark.parametrize("key", KEYS)
 def test_nothing_weak_is_found(launch: Launcher, tmp_path: Path, key: str, transport: str) -> None:
     """Both ports, and grpcio's, with a certificate of either usual kind, from an authority below a root."""

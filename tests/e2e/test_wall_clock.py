@@ -121,6 +121,7 @@ def _set_forward(server: Server, wall: WallClock, steps: int) -> None:
     assert refused == []
 
 
+@pytest.mark.long
 def test_expired_and_killed(launch: Launcher, wall: WallClock) -> None:
     """A key that was once answered as absent stays so, after kill -9 and a start with a clock that was set back since.
 

@@ -56,6 +56,16 @@ def test_keys_of_any_length() -> None:
     assert _walk(keys, long, long + b"0078", 3) == [long + b"0077"]
 
 
+def test_no_key_lies_between_pieces() -> None:
+    """Each piece begins where the one before it ended, so that a key at that very place is read."""
+    pieces = Pieces(b"a", b"b")
+    pieces.given_up(b"a")
+    while not pieces.last:
+        end = pieces.high
+        pieces.passed()
+        assert pieces.low == end
+
+
 def test_pieces_grow_again() -> None:
     """Behind the dead keys few pieces more are needed."""
     pieces = Pieces(b"a", b"b")

@@ -52,7 +52,7 @@ TAILS: dict[str, tuple[Callable[[Path], object], int]] = {
 }
 
 
-@pytest.mark.parametrize("tail", ["cut", "overwritten"])
+@pytest.mark.parametrize("tail", ["cut", pytest.param("overwritten", marks=pytest.mark.long)])
 def test_torn_log(tail: str, launch: Launcher) -> None:
     """The last bytes of the log, which a crash of the machine may spoil: everything before them is there."""
     damage, lost = TAILS[tail]
@@ -61,6 +61,7 @@ def test_torn_log(tail: str, launch: Launcher) -> None:
     assert_serves(launch, lost)
 
 
+@pytest.mark.long
 def test_log_damaged_in_the_middle(launch: Launcher) -> None:
     """Acknowledged writes behind the damage: the start is refused in one line; the page's program goes on without them.
 

@@ -177,6 +177,7 @@ def test_fsync_fails(launch: Launcher) -> None:
         assert "Input/output error" in this.assert_ill()
 
 
+@pytest.mark.long
 def test_fsync_in_the_background_fails(launch: Launcher) -> None:
     """Where writes do not wait, the periodic fsync finds it out, and health says so."""
     with scene(launch, "--storage-wal-sync-interval-ms", "100") as this, failing_calls(this.server, "fsync,fdatasync"):
@@ -185,6 +186,7 @@ def test_fsync_in_the_background_fails(launch: Launcher) -> None:
         assert "Input/output error" in this.assert_ill()
 
 
+@pytest.mark.long
 def test_flush_fails(launch: Launcher) -> None:
     """A table file that cannot be synced stops RocksDB for good; it is opened anew once the disk works."""
     with scene(launch) as this, failing_calls(this.server, "fsync,fdatasync"):
@@ -203,6 +205,7 @@ def test_log_cannot_be_written(launch: Launcher) -> None:
             this.server.wait_for_log("error", answer.body["incident"])
 
 
+@pytest.mark.long
 def test_large_values_while_the_log_cannot_be_written(launch: Launcher) -> None:
     """However often a large value is refused, at most one file is left, which goes once the database was reopened."""
     with scene(launch) as this:
@@ -249,6 +252,7 @@ def test_read_only_disk(small_disk: Path, launch: Launcher) -> None:
         assert this.http.get("/api/v1/get/old7").body["value"] == OLD["old7"]
 
 
+@pytest.mark.long
 def test_value_folder_alone(small_disk: Path, launch: Launcher) -> None:
     """Only large values need their folder: small ones are taken all the time; the database stays open."""
     with scene(launch, "--eviction-enabled", "false") as this:

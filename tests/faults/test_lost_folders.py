@@ -127,6 +127,7 @@ def test_data_folder_that_is_deleted(scene: Scene, remove: Callable[[Path], obje
     assert scene.lines("Traceback") == 0
 
 
+@pytest.mark.long
 def test_value_folder_that_is_renamed_and_comes_back(scene: Scene) -> None:
     """Large values are refused, by name, and cannot be read; small ones go on; the server is not ready."""
     aside = scene.values.rename(scene.server.folder / "aside")

@@ -1,4 +1,4 @@
-"""Every test of the HTTP interface runs twice, with and without the fast lane; and a site on a real port."""
+"""The lanes of the HTTP interface, one or both for each test; and a site on a real port."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from .support import World
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Both lanes, but for properties: pytest-twisted wraps those anew each time, and cannot do it twice."""
+    """The fast lane, and Klein: at every change where a module says LANES_DIFFER, else in the long run.
+
+    That both hand over the same is shown by those that say COMPARES_LANES. Properties run once: pytest-twisted wraps
+    those anew each time, and cannot do it twice.
+    """
     if "lane" in metafunc.fixturenames:
         once = hasattr(metafunc.function, "hypothesis") or hasattr(metafunc.module, "COMPARES_LANES")
-        metafunc.parametrize("lane", ["fast"] if once else ["fast", "klein"], indirect=True)
+        marks = () if hasattr(metafunc.module, "LANES_DIFFER") else pytest.mark.long
+        metafunc.parametrize("lane", ["fast", *([] if once else [pytest.param("klein", marks=marks)])], indirect=True)
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,9 @@ from tests.security.support import grant, made
 from .slow import NONE_CUT_OFF
 from .support import Wire, World, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 ROOT, _ROOT = made("root")
 APP, _APP = made("app", grant("get,set,delete", b"a/"))
 WRONG = made("app")[0]

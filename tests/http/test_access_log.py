@@ -9,6 +9,9 @@ from kvtwisted.http.access_log import AccessLog, peer_text
 
 from .support import World, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 
 class Lines(list[bytes]):
     """What the log was given."""

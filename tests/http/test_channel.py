@@ -13,6 +13,9 @@ from kvtwisted.http.deadlines import Patience
 
 from .support import Wire, World, problem, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 SET = b'{"key":"k","value":"v"}'
 GET = b"GET /api/v1/get/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST_HEAD = b"POST /api/v1/set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -148,6 +151,9 @@ def test_forms_are_not_parsed() -> None:
         b"GET /api/v1/get/a b HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n" + GET,
         b"GET / HTTP/1.1\r\nBad\x00Name: x\r\nMore: y\r\n\r\n" + GET,
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n" + GET,
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n" + GET,
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\tz\r\n\r\n" + GET,
         POST_HEAD + b"Content-Length: x\r\n\r\n" + GET,
         POST_HEAD + b"Content-Length: -1\r\n\r\n" + GET,
         POST_HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n" + GET,

@@ -22,6 +22,9 @@ from kvtwisted.sessions.door import Door
 from .smuggling import GET, SET
 from .support import Reply, World, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 ORIGIN, LOCAL = "https://app.example.com", "http://localhost:3000"
 LISTED = [ORIGIN, LOCAL]
 #: What looks like a listed origin, to somebody who compares beginnings, ends, hosts, or in any case.

@@ -6,10 +6,14 @@ import pytest
 from twisted.internet.task import Clock
 
 from kvtwisted.http.channel import LINGER_TIMEOUT, MAX_FRAMING
-from kvtwisted.http.deadlines import LOOK_SECONDS, MIN_BODY_RATE, ByteLimits, Deadlines, unsent_bytes
+from kvtwisted.http.deadlines import LOOK_SECONDS, MIN_BODY_RATE, ByteLimits, Deadlines
+from kvtwisted.twisted_internals import unsent_bytes
 
 from .slow import GET, NONE_CUT_OFF, PATIENCE, SlowTransport, pass_time, world_of
 from .support import Wire, World, problem, request_bytes
+
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
 
 SET = request_bytes("POST", "/api/v1/set", b'{"key":"k","value":"v"}')
 HEAD = SET[:-23]

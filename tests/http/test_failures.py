@@ -8,6 +8,9 @@ from kvtwisted.core.errors import Overloaded, StorageError, StorageFull
 
 from .support import World, problem, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 
 def test_overload_is_429() -> None:
     """A request over capacity is refused at once and says when to come back."""

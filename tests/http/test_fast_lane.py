@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -97,6 +98,37 @@ def test_bodies_of_set_are_read_as_ever(body: bytes, at: int, noise: bytes) -> N
         assert outcome(lambda body: fast_bodies.set_arguments(body) or bodies.set_arguments(body), text) == outcome(
             bodies.set_arguments, text
         )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"key":"\x01","value":"v"}',
+        b'{"key":"k","value":"\x1f"}',
+        b'{"key":"\xff","value":"v"}',
+        b'{"key":"k","value":"\xc3"}',
+    ],
+)
+def test_what_is_no_json_is_not_read_quickly(body: bytes) -> None:
+    """Control characters and what is not UTF-8, in the key as in the value, are for those who say what is wrong."""
+    assert fast_bodies.set_arguments(body) is None
+    world = World()
+    wire = world.wire()
+    wire.send(request_bytes("POST", "/api/v1/set", body))
+    assert [reply.status for reply in wire.replies()] == [400]
+
+
+@pytest.mark.parametrize("value", ["\\", '"', "\n", "\x1f", "\x7f", "é", "\\u0041", "plain"])
+def test_values_are_json_text(value: str) -> None:
+    """What JSON must escape comes out escaped, whatever else is in the value."""
+    world = World()
+    world.engine.slow = False
+    wire = world.wire()
+    wire.send(request_bytes("POST", "/api/v1/set", json.dumps({"key": "k", "value": f"a{value}b"}).encode()))
+    world.work()
+    wire.send(GET_K)
+    world.work()
+    assert wire.replies()[-1].json() == {"key": "k", "value": f"a{value}b"}
 
 
 # Waiting.

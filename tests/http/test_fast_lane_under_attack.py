@@ -17,6 +17,9 @@ from kvtwisted.sessions.threads import LAST_RESORT
 from .support import World, parse_replies, problem, request_bytes
 from .test_fast_lane import GET_K, SCAN, SET_K
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 # Heads.
 
 
@@ -210,7 +213,7 @@ def test_the_end_while_others_have_their_turn(disconnect: bool) -> None:
 
 def lane_of(wire: Any) -> FastLane:
     """What answers a connection's plain requests."""
-    lane: FastLane | None = wire.channel._lane or wire.channel._enter(None)
+    lane: FastLane | None = wire.channel._lanes._lane or wire.channel._lanes._enter(None)
     assert lane is not None
     return lane
 
@@ -274,7 +277,7 @@ def test_a_defect_ends_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     wires = [world.wire() for _ in range(3)]
     for wire in wires:
         wire.channel.dataReceived(SET_K + (b"" if wire is wires[1] else GET_K))
-    monkeypatch.setattr(wires[0].channel, "_read", broken)
+    monkeypatch.setattr(wires[0].channel._lanes, "_read", broken)
     world.reactor.advance(0)
     assert [wire.open for wire in wires] == [False, True, True]
     assert wires[0].transport.aborted

@@ -70,7 +70,7 @@ async def test_unsent_answers_of_who_is_cut_off(
     del channel
     for client in clients:
         client.send(request_)
-    await until(lambda: [one._waitingForTransport for one in live.site.channels] == [True] * 3)
+    await until(lambda: [one.is_blocked for one in live.site.channels] == [True] * 3)
     deadlines.retune(ByteLimits(unsent=1))
     # Where the kernel took all just then, the next answer is one too many.
     await until(lambda: deadlines.cut_off["unsent"] == 3 and not live.site.channels)

@@ -25,6 +25,9 @@ from .live import LiveSite
 from .slow import SlowWire, pass_time, world_of
 from .support import Wire, World, parse_replies, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 GET = request_bytes("GET", "/api/v1/get/k")
 SET = request_bytes("POST", "/api/v1/set", b'{"key":"k","value":"v"}')
 LARGE_SET = request_bytes("POST", "/api/v1/set", json.dumps({"key": "k", "value": "v" * 100_000}).encode())

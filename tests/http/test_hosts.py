@@ -8,6 +8,9 @@ from kvtwisted.http.hosts import Hosts, host_name
 
 from .support import World, problem, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 
 @pytest.mark.parametrize(
     ("host", "name"),

@@ -21,6 +21,9 @@ from kvtwisted.sessions.door import Door
 
 from .support import Wire, World, problem, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 TOKEN, DIGEST = tokens.make("one")
 #: Bodies that are refused for what they are: of a size that the fast lane takes, of one that it leaves, and large ones.
 BAD = {

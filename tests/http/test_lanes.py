@@ -250,15 +250,16 @@ def test_odd_requests(stream: bytes) -> None:
     same([stream, GET, SET])
 
 
+@pytest.mark.parametrize("places", [20, pytest.param(200, marks=pytest.mark.long)])
 @cases({**ODD, **PLAIN})
-def test_cut_at_every_byte(stream: bytes) -> None:
+def test_cut_at_every_byte(stream: bytes, places: int) -> None:
     """However the network cuts it: into single bytes, and in two at many places."""
     whole = GET + stream + GET
     if len(whole) > 1200:
         whole = whole[:600] + whole[-600:]
     same([whole[at : at + 1] for at in range(len(whole))])
     worlds = [World(fast_lane=fast, max_body_bytes=1_000_000) for fast in (True, False)]
-    for at in range(1, len(whole), 1 + len(whole) // 200):
+    for at in range(1, len(whole), 1 + len(whole) // places):
         fast, klein = (Outcome(world, send(world, [whole[:at], whole[at:]])) for world in worlds)
         assert fast.sent == klein.sent
         assert fast.rest == klein.rest

@@ -9,6 +9,9 @@ import pytest
 
 from .support import METRICS, World, problem
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 
 def test_set_get_delete() -> None:
     """One key, from its beginning to its end, with the exact bytes of each answer."""

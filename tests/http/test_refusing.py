@@ -11,6 +11,9 @@ from kvtwisted.security.connections import Connections
 
 from .support import Wire, WireTransport, World, parse_replies, problem
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 GET = b"GET /api/v1/get/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 

@@ -12,6 +12,9 @@ from .slow import pass_time, world_of
 from .support import Wire, World, problem
 from .test_openapi import TOKEN, closed
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 LIMIT = 1_000_000
 
 

@@ -11,6 +11,9 @@ from kvtwisted.http.deadlines import STALL_BYTES, ByteLimits
 from .slow import GET, NONE_CUT_OFF, PATIENCE, SlowWire, pass_time, world_of
 from .support import World, request_bytes
 
+#: Says that these tests run on either lane at every change.
+LANES_DIFFER = True
+
 
 def large(world: World, size: int) -> None:
     """Store a value under `k`."""

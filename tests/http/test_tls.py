@@ -299,7 +299,7 @@ async def test_a_client_that_does_not_read(secure: LiveSite, pair: Pair) -> None
 
     connection = await in_thread(send)
     (channel,) = secure.site.channels
-    await until(lambda: channel._waitingForTransport)
+    await until(lambda: channel.is_blocked)
     served = len(secure.engine.called("get"))
     assert 0 < served < count
     replies = await in_thread(read_answers, connection, count)
@@ -390,7 +390,7 @@ async def test_drain_waits_for_requests(secure: LiveSite, pair: Pair) -> None:
         asked = request_bytes("POST", "/api/v1/set", body)
         (channel,) = secure.site.channels
         await in_thread(connection.sendall, asked[:-10])
-        await until(lambda: bool(channel.requests) or bool(getattr(channel, "_held", b"")))
+        await until(lambda: bool(channel.requests) or (channel._lanes is not None and channel._lanes.has_more))
         await in_thread(connection.sendall, asked[-10:] + request_bytes("GET", "/api/v1/get/k", connection="close"))
         replies = parse_replies(await in_thread(read_to_end, connection))
         assert [reply.status for reply in replies] == [200, 200]

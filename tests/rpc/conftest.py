@@ -10,6 +10,14 @@ import pytest
 from .support import Client, World
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """By the pool at every change where it makes a difference (POOL_DIFFERS), else in the long run."""
+    assert isinstance(item, pytest.Function)
+    given = item.callspec.params.get("transport") if hasattr(item, "callspec") else None
+    if given == "native, by the pool" and not hasattr(item.module, "POOL_DIFFERS"):
+        item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(params=["threaded", "native", "native, by the pool"])
 def transport(request: pytest.FixtureRequest) -> str:
     """The transport that the server runs on; the native one also with storage that may always block."""

@@ -14,6 +14,9 @@ from tests.support.recorders import Recorded
 
 from .support import CLASSES, MIB, Client, World
 
+#: Says that these tests run by the pool, too, at every change.
+POOL_DIFFERS = True
+
 LONG_KEY = "k" * 1025
 #: 1,024 bytes of UTF-8, in characters of four.
 LARGEST_KEY = "\N{PARTY POPPER}" * 256

@@ -19,6 +19,9 @@ from kvtwisted.rpc.methods import SERVICES
 from .support import MIB, PATIENCE, World, wait_until
 from .test_server import stop_in_background
 
+#: Says that these tests run by the pool, too, at every change.
+POOL_DIFFERS = True
+
 
 def set_(number: int, key: str, value: str, ttl: int = 0) -> kv.PipelineRequest:
     """A Set."""

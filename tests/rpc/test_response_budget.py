@@ -12,6 +12,9 @@ from kvtwisted.rpc.methods import MESSAGE_OVERHEAD, Call
 
 from .support import CLASSES, MIB, Client, World
 
+#: Says that these tests run by the pool, too, at every change.
+POOL_DIFFERS = True
+
 #: The smallest that the configuration allows.
 SMALLEST = 2 * MIB
 

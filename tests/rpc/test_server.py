@@ -14,6 +14,9 @@ from kvtwisted.core.errors import Unavailable
 
 from .support import PATIENCE, Client, World
 
+#: Says that these tests run by the pool, too, at every change.
+POOL_DIFFERS = True
+
 
 def has_ipv6() -> bool:
     """Whether this machine can listen on ::1."""

@@ -17,6 +17,7 @@ from kvtwisted.core.errors import (
     DeadlineExceeded,
     InvalidConfig,
     InvalidKey,
+    NearlyFull,
     Overloaded,
     ResponseTooLarge,
     StorageError,
@@ -271,6 +272,14 @@ def test_refused_write_is_no_illness(scene: Scene) -> None:
     with pytest.raises(InvalidKey):
         scene.operations.set(b"", b"")
     assert scene.door.health() is None
+
+
+def test_write_refused_for_the_disk_is_no_illness(scene: Scene) -> None:
+    """A disk that is nearly full sets its own condition, when it likes; what is refused for it sets none."""
+    scene.storage.engine.fail("write", NearlyFull("nearly full"))
+    with pytest.raises(NearlyFull):
+        scene.operations.set(b"k", b"v")
+    assert scene.operations.health() is None
 
 
 def test_recover_leaves_a_healthy_storage_alone(scene: Scene) -> None:

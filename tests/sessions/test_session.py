@@ -214,6 +214,16 @@ def test_refusals_are_told(scene: Scene) -> None:
     assert told == [("p", "get"), ("p", "set"), ("p", "config_read")]
 
 
+@pytest.mark.parametrize("name", [name for name, operation in METHODS.items() if operation in ("set", "delete")])
+def test_writes_of_all_are_told(scene: Scene, name: str) -> None:
+    """Also of who may do everything: each once, with who, what and which keys. Reads are not."""
+    told: list[tuple[str, str, list[bytes]]] = []
+    access = scene.access(EVERYTHING, written=lambda who, what, keys: told.append((who.name, what, list(keys))))
+    CALLS["get"](access, b"a/1")
+    CALLS[name](access, b"a/1")
+    assert told == [("p", METHODS[name], [b"a/1"])]
+
+
 class Limited:
     """An access with a rate, and its time."""
 

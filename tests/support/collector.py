@@ -17,15 +17,18 @@ from twisted.python import failure
 def without_collector() -> Iterator[None]:
     """Within the block cycles are not collected; what was garbage before is gone.
 
-    And failures are cleaned as in a server: pytest-twisted has them keep their frames.
+    And failures are cleaned as in a server: pytest-twisted has them keep their frames. `gc.get_objects` tells only what
+    has been made within: all that the tests before have loaded is much to look through.
     """
     gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         with patch.object(failure.Failure, "cleanFailure", _clean_failure()):
             yield
     finally:
         gc.enable()
+        gc.unfreeze()
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from kvtwisted.core.errors import InvalidConfig
 
 
 class FakeConfiguration:
-    """Implements `core.operations.Configuration` over the keys it was made with; those in `restart` need a restart."""
+    """Implements `backends.server.Configuration` over the keys it was made with; those in `restart` need a restart."""
 
     def __init__(self, values: Mapping[str, object], restart: tuple[str, ...] = ()) -> None:
         self._values = dict(values)

@@ -43,7 +43,7 @@ class ManualPool:
 
 
 class ImmediateReactor:
-    """What the facade needs of a reactor: results of threads are delivered at once, and turns come when a test says."""
+    """What a backend needs of a reactor: results of threads are delivered at once, and turns come when a test says."""
 
     def __init__(self) -> None:
         self._next_turn: list[Callable[[], object]] = []

@@ -25,7 +25,7 @@ class _Telling(list[float]):
 
 
 class CountingRecorder:
-    """Implements `core.operations.Recorder`. `seconds` are the durations of operations and health checks."""
+    """Implements `sessions.door.Recorder`. `seconds` are the durations of operations and health checks."""
 
     def __init__(self) -> None:
         self.operations: list[Recorded] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Protocol
 
+from ...core.byte_account import Holding
 from ...security.gate import Visitor
 from ..errors import CallError
 from .frames import (
@@ -143,7 +144,7 @@ class Answering:
         #: Calls that have not begun, because too many bytes of answers wait.
         self.parked: dict[int, tuple[Route, Message, float]] = {}
         #: Bytes of the answers that are being made, at most.
-        self.expected = 0
+        self.expected = Holding(backlog.expected)
         #: Whether a call may be answered at once, in frames that need no queue.
         self.quick = True
         #: Streams that were reset here, and the bytes of DATA that may be on their way there.
@@ -159,7 +160,7 @@ class Answering:
     @property
     def backlogged(self) -> bool:
         """Whether calls are to wait until answers have gone out."""
-        return self.sender.paused or self.sender.queued + self.expected > self.backlog.room
+        return self.sender.paused or self.sender.waiting.bytes + self.expected.bytes > self.backlog.room
 
     def consider(self) -> None:
         """Windows or queues have changed: see whether calls can be answered at once."""
@@ -177,9 +178,7 @@ class Answering:
 
     def expect(self, size: int) -> None:
         """An answer of up to `size` bytes is being made; tell `expect(-size)` before it is given."""
-        self.expected += size
-        self.backlog.bytes += size
-        self.backlog.expected += size
+        self.expected.add(size)
         if size < 0 or self.backlogged:
             self.consider()
         if size < 0 and self.parked:

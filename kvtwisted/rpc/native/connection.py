@@ -247,12 +247,12 @@ class Connection(Protocol):
                 data = b"".join(out) if self.control.size_update_after is None else self._with_size_update()
                 out.clear()
                 self._write(data)
-            if not streams.sender.can_send and (streams.backlogged or not streams.parked):
+            if not streams.sender.can_send and (not streams.parked or streams.backlogged):
                 if not (self._half_closed or self.control.failed) or streams.sender.paused or not streams.sender.queued:
                     break
                 # Nobody says any more that there is room.
                 streams.drop_stuck()
-                if not out and (streams.backlogged or not streams.parked):
+                if not out and (not streams.parked or streams.backlogged):
                     break
         self._in_chunk = False
         if not streams.quick:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import Callable
 
+from ...core.byte_account import ByteAccount, Holding
 from ..errors import CallError, Code
 from .frames import DEFAULT_WINDOW, ErrorCode, StreamFault
 from .responses import MESSAGE_PREFIX
@@ -31,8 +32,9 @@ class Share:
 
     __slots__ = ("asked", "held")
 
-    def __init__(self) -> None:
-        self.held = self.asked = 0
+    def __init__(self, unasked: ByteAccount) -> None:
+        self.held = Holding(unasked)
+        self.asked = 0
 
 
 class Budget:
@@ -42,12 +44,12 @@ class Budget:
         """`limit` bytes (`limits.max_unfinished_bytes`) in all: half is for what is promised, half for what comes
         unasked. `seconds`: the time.
         """
-        self._limit, self.capacity = limit, limit // 2
+        self._limit = limit
+        self._unasked, self._promised = ByteAccount(limit // 2), ByteAccount(limit // 2)
         #: Calls that were ended for want of room, since the start.
         self.refused = 0
         self._seconds = seconds
-        self._held = self._promised = 0
-        self._promises: dict[Incoming, float] = {}
+        self._promises: dict[Incoming, Holding] = {}
         # A heap; those who have withdrawn stay in it for a while, as None.
         self._waiting: list[tuple[int, int, list[Incoming | None]]] = []
         self._places: dict[Incoming, list[Incoming | None]] = {}
@@ -55,8 +57,13 @@ class Budget:
 
     def retune(self, limit: int) -> None:
         """So many bytes in all from now on. Those who wait may get their promise."""
-        self._limit, self.capacity = limit, limit // 2
+        self._limit = limit
+        self._unasked.limit = self._promised.limit = limit // 2
         self._grant()
+
+    def share(self) -> Share:
+        """For one more connection."""
+        return Share(self._unasked)
 
     def _refusal(self, sentence: str) -> CallError:
         self.refused += 1
@@ -65,9 +72,14 @@ class Budget:
         )
 
     @property
+    def capacity(self) -> int:
+        """Bytes that may be promised, and as many again that may come unasked."""
+        return self._promised.limit
+
+    @property
     def used(self) -> int:
         """Bytes held or promised."""
-        return self._held + self._promised
+        return self._unasked.bytes + self._promised.bytes
 
     @property
     def waiting(self) -> int:
@@ -76,15 +88,13 @@ class Budget:
 
     def hold(self, share: Share, size: int) -> None:
         """Count bytes that came unasked. Raises CallError when there are too many."""
-        if share.held + size > self.capacity - self._held:
-            raise self._refusal(f"unfinished requests take {self._held} bytes already")
-        self._held += size
-        share.held += size
+        if not share.held.fits(size):
+            raise self._refusal(f"unfinished requests take {self._unasked.bytes} bytes already")
+        share.held.add(size)
 
     def free(self, share: Share, size: int) -> None:
         """Those bytes are held no more."""
-        self._held -= size
-        share.held -= size
+        share.held.add(-size)
 
     def ask(self, incoming: Incoming, size: int) -> None:
         """Call `incoming.granted`, now or later, when `size` bytes are promised to it."""
@@ -103,28 +113,28 @@ class Budget:
             if len(self._waiting) > 2 * len(self._places) + 100:
                 self._waiting = [waiting for waiting in self._waiting if waiting[2][0] is not None]
                 heapify(self._waiting)
-        elif self._promises.pop(incoming, None) is not None:
-            self._promised -= size
+        elif (promise := self._promises.pop(incoming, None)) is not None:
+            promise.free()
         self._grant()
 
     def _grant(self) -> None:
         while self._waiting:
             incoming = self._waiting[0][2][0]
-            if incoming is not None and self._promised and 2 * incoming.promised > self.capacity - self._promised:
+            if incoming is not None and self._promised.bytes and 2 * incoming.promised > self._promised.room:
                 break
             heappop(self._waiting)
             if incoming is not None:
                 del self._places[incoming]
-                self._promised += incoming.promised
-                self._promises[incoming] = self._seconds()
+                promise = self._promises[incoming] = Holding(self._promised, self._seconds())
+                promise.add(incoming.promised)
                 incoming.granted()
 
     def look(self, now: float) -> None:
         """Take their promises away from those who do not use them, if others wait."""
         if not self._places:
             return
-        for incoming, since in list(self._promises.items()):
-            if incoming.came < incoming.promised * (now - since - PATIENCE_SECONDS) / PACE_SECONDS:
+        for incoming, promise in list(self._promises.items()):
+            if incoming.came < promise.bytes * (now - promise.since - PATIENCE_SECONDS) / PACE_SECONDS:
                 incoming.lost(self._refusal("the request came too slowly while others waited"))
 
 
@@ -221,8 +231,9 @@ class Incoming:
         self._asking = False
         self._buffer.clear()
         self._release()
-        self._budget.free(self.share, self._kept)
-        self._kept = 0
+        if self._kept:
+            self._budget.free(self.share, self._kept)
+            self._kept = 0
 
     def _length(self) -> int:
         length = MESSAGE_PREFIX.unpack_from(self._buffer)[1]

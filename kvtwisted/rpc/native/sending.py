@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from ...core.byte_account import ByteAccount, Holding
 from .frames import (
     DATA,
     DEFAULT_FRAME_SIZE,
@@ -41,29 +42,38 @@ class Outgoing:
 class Backlog:
     """Bytes of answers that wait or are being made, on all connections together. Reactor thread."""
 
-    __slots__ = ("bytes", "expected", "limit", "share")
+    __slots__ = ("expected", "queued")
 
     def __init__(self, limit: int) -> None:
-        self.bytes = 0
-        #: Of those, what answers that are being made may have: as much as such a one may have, which is seldom so much.
-        self.expected = 0
-        self.retune(limit)
+        #: Bytes that wait.
+        self.queued = ByteAccount(limit)
+        #: What answers that are being made may have: as much as such a one may have, which is seldom so much.
+        self.expected = ByteAccount(limit)
 
     def retune(self, limit: int) -> None:
         """There may be `limit` bytes (`limits.max_unsent_bytes`) from now on; calls on top wait."""
-        self.limit = limit
-        #: Bytes that one connection may have of them.
-        self.share = limit // SHARES
+        self.queued.limit = self.expected.limit = limit
 
     @property
-    def unsent(self) -> int:
-        """Bytes that wait."""
-        return self.bytes - self.expected
+    def limit(self) -> int:
+        """Bytes that there may be, of both together."""
+        return self.queued.limit
+
+    @property
+    def share(self) -> int:
+        """Bytes that one connection may have of them."""
+        return self.queued.limit // SHARES
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of both."""
+        return self.queued.bytes + self.expected.bytes
 
     @property
     def room(self) -> int:
         """Bytes that one connection may have now: no more than is left for the others, so that something is."""
-        return max(0, min(self.share, self.limit - self.bytes))
+        queued = self.queued
+        return max(0, min(queued.limit // SHARES, queued.limit - queued.bytes - self.expected.bytes))
 
 
 class Sender:
@@ -71,12 +81,11 @@ class Sender:
 
     def __init__(self, out: list[bytes], backlog: Backlog) -> None:
         self._out = out
-        self._backlog = backlog
+        #: Bytes that wait here, or in a transport whose buffer is full.
+        self.waiting = Holding(backlog.queued)
         self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
         self.frame_size = DEFAULT_FRAME_SIZE
-        #: Bytes of DATA that wait.
-        self.queued = 0
         #: Bytes of DATA sent so far.
         self.sent = 0
         #: Streams that have sent all, and those that have ended, since somebody looked.
@@ -88,27 +97,30 @@ class Sender:
         self._kept = 0
         self._ready: deque[Outgoing] = deque()
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait."""
+        return self.waiting.bytes
+
     def send(self, stream: Outgoing, data: bytes) -> None:
         """Queue DATA; `pump` sends it."""
         if data:
             # Small pieces go out whole; large ones are cut without a copy of what remains.
             stream.queue.append(memoryview(data) if len(data) > DEFAULT_FRAME_SIZE else data)
             stream.queued += len(data)
-            self.queued += len(data)
-            self._backlog.bytes += len(data)
-        self._queue(stream)
+            self.waiting.add(len(data))
+        if not stream.queueing:
+            self._queue(stream)
 
     def keep(self, size: int) -> None:
         """So many bytes were given to a transport whose buffer is full."""
         self._kept += size
-        self.queued += size
-        self._backlog.bytes += size
+        self.waiting.add(size)
 
     def resume(self) -> None:
         """The transport's buffer is empty, or gone."""
         self.paused = False
-        self.queued -= self._kept
-        self._backlog.bytes -= self._kept
+        self.waiting.add(-self._kept)
         self._kept = 0
 
     def end(self, stream: Outgoing, last: bytes) -> None:
@@ -123,8 +135,7 @@ class Sender:
 
     def drop(self, stream: Outgoing) -> None:
         """The stream is over: nothing of it is sent any more."""
-        self.queued -= stream.queued
-        self._backlog.bytes -= stream.queued
+        self.waiting.add(-stream.queued)
         stream.queued = 0
         stream.queue.clear()
         stream.last = None
@@ -158,18 +169,17 @@ class Sender:
                 self.ended.append(stream)
 
     def _take_turn(self, stream: Outgoing) -> None:
-        allowed = min(stream.window, self.window, _TURN)
-        while allowed > 0 and stream.queued:
-            size = min(stream.queued, self.frame_size, allowed)
+        taken = left = min(stream.queued, max(0, min(stream.window, self.window, _TURN)))
+        while left:
+            size = min(self.frame_size, left)
             self._out.append(frame_header(DATA, 0, stream.stream_id, size))
             self._take(stream.queue, size)
-            allowed -= size
-            stream.queued -= size
-            stream.window -= size
-            self.queued -= size
-            self._backlog.bytes -= size
-            self.window -= size
-            self.sent += size
+            left -= size
+        stream.queued -= taken
+        stream.window -= taken
+        self.window -= taken
+        self.sent += taken
+        self.waiting.add(-taken)
 
     def _take(self, queue: deque[bytes | memoryview], size: int) -> None:
         """Move so many bytes from a queue to the output: small messages share a frame."""

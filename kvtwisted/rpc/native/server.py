@@ -227,13 +227,12 @@ class NativeGrpcServer(Factory):
 
     def _relieve(self) -> None:
         """When far too many answers wait, cut those connections off that have not got on for the longest."""
-        excess = self.backlog.unsent - 2 * self.backlog.limit
-        if excess > 0:
-            for connection in sorted(self._connections, key=lambda connection: connection.control.moved_at):
-                queued = connection.control.streams.sender.queued
-                if queued and excess > 0:
-                    excess -= queued
-                    connection.cut_off(UNSENT)
+        queued = self.backlog.queued
+        if queued.bytes > 2 * queued.limit:
+            slowest = sorted(self._connections, key=lambda connection: connection.control.moved_at)
+            waiting = [(connection, connection.control.streams.sender.waiting) for connection in slowest]
+            for connection in queued.victims(waiting, 2 * queued.limit):
+                connection.cut_off(UNSENT)
 
     # For connections.
 

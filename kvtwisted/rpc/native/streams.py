@@ -17,7 +17,7 @@ from .answering import Answering, Stream
 from .frames import DEFAULT_WINDOW, ConnectionFault, ErrorCode, StreamFault, window_update
 from .guard import TOKENS_PER_CALL, Guard, tokens_for_headers
 from .header_blocks import FieldFault, HeaderBlocks, check_trailers
-from .receiving import Budget, Incoming, Message, Share
+from .receiving import Budget, Incoming, Message
 from .requests import Entry, Head, Route, read_head
 from .sending import Backlog
 
@@ -57,7 +57,7 @@ class Streams(Answering):
         super().__init__(out, touched, settings.backlog)
         self._settings = settings
         self._guard = guard
-        self._share = Share()
+        self._share = settings.budget.share()
         self.blocks: HeaderBlocks[Head] = HeaderBlocks(
             partial(read_head, self._enter), guard.spend, lambda head: head.lasts
         )

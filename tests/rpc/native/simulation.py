@@ -198,7 +198,9 @@ class Simulation:
         ]
         parked = [len(message[0]) for link in self.links for _, message, _ in link.connection._streams.parked.values()]
         assert self.server.budget.used == sum(held) + sum(parked)
-        waiting = sum(link.connection._streams.sender.queued + link.connection._streams.expected for link in self.links)
+        waiting = sum(
+            link.connection._streams.sender.queued + link.connection._streams.expected.bytes for link in self.links
+        )
         assert self.server.backlog.bytes == waiting
         assert self.server.backlog.bytes >= sum(link.connection._streams.sender.queued for link in self.links)
 
@@ -221,7 +223,7 @@ class Simulation:
         assert not server._pipelines._open
         assert not server._touched
         for link in self.links:
-            assert link.connection._streams.expected == 0
+            assert link.connection._streams.expected.bytes == 0
 
 
 @contextmanager

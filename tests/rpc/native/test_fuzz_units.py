@@ -162,7 +162,8 @@ def test_incoming_messages_are_whole_and_counted(
     sizes: list[list[int]], feeds: list[tuple[int, int]], capacity: int, closing: int
 ) -> None:
     """The budget counts what is held and promised, no more and no less; everybody who goes on gets a turn."""
-    budget, shares = Budget(2 * capacity), [Share(), Share()]
+    budget = Budget(2 * capacity)
+    shares = [budget.share(), budget.share()]
     clients = [_Sending(budget, shares[number % 2], given_) for number, given_ in enumerate(sizes)]
 
     def check() -> None:
@@ -185,7 +186,7 @@ def test_incoming_messages_are_whole_and_counted(
         assert client.ended or client.got == client.messages
         client.end()
     assert (budget.used, budget.waiting) == (0, 0)
-    assert all((share.held, share.asked) == (0, 0) for share in shares)
+    assert all((share.held.bytes, share.asked) == (0, 0) for share in shares)
 
 
 # What goes out.

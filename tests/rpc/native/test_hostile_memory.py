@@ -253,6 +253,7 @@ def test_a_watch_that_is_not_read(attacked: Attacked) -> None:
         assert attacked.native.backlog.bytes < 100
 
 
+@pytest.mark.long
 def test_a_process_after_all_of_it(tmp_path: Path) -> None:
     """A real server whose memory is, after floods and half requests on many connections, what it was before."""
     launcher = Launcher(tmp_path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpack import Decoder, Encoder, HPACKError
+import pytest
+from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.huffman_table import decode_huffman
@@ -101,3 +102,14 @@ def test_work() -> None:
     decoder = HpackDecoder(1 << 20)
     assert outcome(decoder.decode, b"\x41\xfe" + b"\xff" * 126) is HPACKError
     assert decoder.work == 8 * 126
+
+
+def test_a_list_is_given_up_in_the_middle() -> None:
+    """A byte can stand for a header of 4,000: what a block decodes to is bounded, and so is the work on it."""
+    header = b"\x40\x01n\x7f\xa1\x1e" + b"v" * 4000
+    size = len(b"n") + 4000 + 32
+    decoder = HpackDecoder(3 * size)
+    assert decoder.decode(header + b"\xbe" * 2) == [(b"n", b"v" * 4000)] * 3
+    with pytest.raises(OversizedHeaderListError):
+        decoder.decode(b"\xbe" * 10_000)
+    assert decoder.work == 4 * size

@@ -10,7 +10,9 @@ from hyperframe.frame import (
     HeadersFrame,
 )
 
-from ..peer import Peer, enveloped
+from kvtwisted.rpc.native.header_blocks import MAX_UNKNOWN_BLOCK_BYTES
+
+from ..peer import Peer, enveloped, raw
 from .deeds import (
     COMPRESSION_ERROR,
     GET,
@@ -79,3 +81,12 @@ def test_headers_that_are_too_many(peer: Peer) -> None:
     answer = peer.answer(stream_id)
     assert (answer.status, answer.headers["grpc-message"]) == ("8", "the headers are over 16384 bytes")
     goes_on(peer)
+
+
+def test_no_block_is_gathered_without_end(peer: Peer) -> None:
+    """One byte over what a stranger's block may have ends the connection, before the block's own end has come."""
+    most = MAX_UNKNOWN_BLOCK_BYTES
+    peer.send(raw(1, 0, 1, bytes(most)), raw(9, 0, 1, bytes(1)))
+    goodbye = peer.goaway()
+    assert goodbye.error_code == 11  # ENHANCE_YOUR_CALM
+    assert f"over {most} bytes".encode() in goodbye.additional_data

@@ -24,7 +24,7 @@ from itertools import accumulate
 from time import monotonic
 from typing import Callable, Protocol
 
-from .core.clock import pause
+from ..core.clock import pause
 
 #: Seconds for which a file that was moved is still written to while no other has taken its place.
 MOVED_SECONDS = 1.0

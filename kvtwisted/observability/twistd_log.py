@@ -25,7 +25,7 @@ from twisted.python.logfile import LogFile
 from twisted.python.syslog import SyslogObserver
 from zope.interface import implementer
 
-from .config.settings import LoggingSettings
+from ..config.settings import LoggingSettings
 from .log_sinks import FileSink, Sink, StreamSink
 from .log_writer import CLOSE_SECONDS, LogWriter
 from .logs import as_text, encoded, lines_lost

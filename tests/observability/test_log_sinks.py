@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kvtwisted.log_sinks import MOVED_SECONDS, ROTATION_SECONDS, FileSink, StreamSink
+from kvtwisted.observability.log_sinks import MOVED_SECONDS, ROTATION_SECONDS, FileSink, StreamSink
 
 
 class Scene:

@@ -12,8 +12,8 @@ from typing import Callable
 
 import pytest
 
-from kvtwisted import log_writer
-from kvtwisted.log_writer import LogWriter, LogWriters
+from kvtwisted.observability import log_writer
+from kvtwisted.observability.log_writer import LogWriter, LogWriters
 
 #: Seconds after which a wait has failed.
 PATIENCE = 30.0

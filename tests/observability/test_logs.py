@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 
 from kvtwisted.config.settings import LoggingSettings
 from kvtwisted.core.errors import Unavailable
-from kvtwisted.log_writer import LogWriters
-from kvtwisted.logs import LogFiles, as_json, as_text
+from kvtwisted.observability.log_writer import LogWriters
+from kvtwisted.observability.logs import LogFiles, as_json, as_text
 
 PERFORMANCE = "test.performance"
 #: Seconds after which a wait has failed.

@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from typing import Callable
 
-from .config.settings import Settings
+from ..config.settings import Settings
+from ..security import audit
+from ..security.audit import Audit, Auditing, Floods
 from .log_writer import LinesLost, LogWriter, LogWriters
-from .security import audit
-from .security.audit import Audit, Auditing, Floods
 
 #: Changes of the configuration, operators' calls and batches of eviction that have a line each at once.
 _CHANGES_BURST = 100

@@ -1,4 +1,4 @@
-"""Prometheus metrics: one object, one injected registry, every name in one place (docs/operations.md lists them).
+"""Prometheus metrics: one object, one injected registry, and what the catalogue says of each.
 
 Counting is safe from any thread and costs about a microsecond a call (prometheus_client takes a lock for each).
 """
@@ -18,10 +18,12 @@ from prometheus_client.openmetrics import exposition as open_metrics
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from .commands.command import DELETE, GET, OPERATIONS, SCAN, SET
-from .core.disk import DiskUsage
-from .core.errors import PermissionDenied, RateLimited, Unauthenticated
-from .core.resources import Use
+from ..commands.command import GET, OPERATIONS
+from ..core.disk import DiskUsage
+from ..core.errors import PermissionDenied, RateLimited, Unauthenticated
+from ..core.resources import Use
+from . import catalogue
+from .catalogue import COUNTER, Entry
 
 #: Of Prometheus's own text format, and of OpenMetrics.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,9 +33,6 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 BUCKETS = (
     5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 )  # fmt: skip
-
-_PLURALS = {SET: "sets", GET: "gets", DELETE: "deletes", SCAN: "scans"}
-
 
 _NO_DISK = DiskUsage(0, 0)
 
@@ -107,34 +106,26 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._figures = {name: _Figures() for name in OPERATIONS}
-        self._gauges: dict[str, Gauge] = {}
-        self._watched_totals: dict[str, _TotalCollector] = {}
+        self._shown: dict[Entry, Gauge | _TotalCollector] = {}
         self._hot_gets: Callable[[], float] = lambda: 0
         registry.register(_OperationsCollector(self._read))
-        self._config_updates = self._counter("kv_config_updates_total", "Accepted configuration changes.")
-        self._health_checks = self._counter("kv_health_checks_total", "Health checks made, each for all who shared it.")
-        self._health_latency = Histogram(
-            "kv_health_check_latency_seconds", "Seconds of one health check made.", buckets=BUCKETS, registry=registry
-        )
-        self._evictions = self._counter("kv_evictions_total", "Keys evicted, by reason.", "reason")
-        self._evicted_bytes = self._counter(
-            "kv_evicted_bytes_total", "Bytes of the keys and records evicted, by reason.", "reason"
-        )
-        self._futile = self._counter(
-            "kv_evictions_futile_total", "Looks at a full disk on which evicting everything would not have helped."
-        )
-        self._expirations = self._counter("kv_expirations_total", "Expired keys deleted by the sweeper.")
-        self._connections_refused = self._counter(
-            "kv_connections_refused_total", "Connections refused because there were too many.", "transport", "reason"
-        )
-        self._denied = self._counter("kv_denied_total", "Requests turned away for who sent them.", "reason")
+        self._config_updates = self._counter(catalogue.CONFIG_UPDATES)
+        self._health_checks = self._counter(catalogue.HEALTH_CHECKS)
+        latency = catalogue.HEALTH_CHECK_LATENCY
+        self._health_latency = Histogram(latency.name, latency.help, buckets=BUCKETS, registry=registry)
+        self._evictions = self._counter(catalogue.EVICTIONS)
+        self._evicted_bytes = self._counter(catalogue.EVICTED_BYTES)
+        self._futile = self._counter(catalogue.EVICTIONS_FUTILE)
+        self._expirations = self._counter(catalogue.EXPIRATIONS)
+        self._connections_refused = self._counter(catalogue.CONNECTIONS_REFUSED)
+        self._denied = self._counter(catalogue.DENIED)
         for reason in (Unauthenticated.code, PermissionDenied.code, RateLimited.code):
             self._denied.labels(reason)
         self._sample = StorageSample()
         registry.register(_SampleCollector(lambda: self._sample))
 
-    def _counter(self, name: str, help: str, *labels: str) -> Counter:
-        return Counter(name, help, labels, registry=self._registry)
+    def _counter(self, entry: Entry) -> Counter:
+        return Counter(entry.name, entry.help, entry.labels, registry=self._registry)
 
     # What `core.operations` reports.
 
@@ -189,29 +180,32 @@ class Metrics:
 
     # What is read when asked.
 
-    def watch(self, name: str, help: str, read: Callable[[], float], **labels: str) -> None:
-        """Add a gauge whose value is read when metrics are asked for; `read` must be quick and safe on any thread.
+    def show(self, entry: Entry, read: Callable[[], float], **labels: str) -> None:
+        """Show a gauge or counter of the catalogue, whose value is read when metrics are asked for.
 
-        A name may be watched once for each set of labels.
+        Once for each set of labels. `read` must be quick and safe on any thread. A counter never shows less than
+        before.
         """
-        gauge = self._gauges.get(name)
-        if gauge is None:
-            gauge = self._gauges[name] = Gauge(name, help, list(labels), registry=self._registry)
-        (gauge.labels(**labels) if labels else gauge).set_function(read)
+        if tuple(labels) != entry.labels:
+            raise ValueError(f"{entry.name} has the labels {entry.labels}, not {tuple(labels)}")
+        shown = self._shown.get(entry)
+        if shown is None:
+            shown = self._shown[entry] = self._add(entry)
+        if isinstance(shown, Gauge):
+            (shown.labels(**labels) if labels else shown).set_function(read)
+        else:
+            shown.add(read, list(labels.values()))
 
-    def watch_total(self, name: str, help: str, read: Callable[[], float], **labels: str) -> None:
-        """Add the counter `name`_total, read when metrics are asked for, as `watch` does, labels included."""
-        total = self._watched_totals.get(name)
-        if total is None:
-            total = self._watched_totals[name] = _TotalCollector(name, help, list(labels))
-            self._registry.register(total)
-        total.add(read, list(labels.values()))
+    def _add(self, entry: Entry) -> Gauge | _TotalCollector:
+        if entry.type != COUNTER:
+            return Gauge(entry.name, entry.help, entry.labels, registry=self._registry)
+        total = _TotalCollector(entry)
+        self._registry.register(total)
+        return total
 
     def build_info(self, **facts: str) -> None:
         """Add `kv_build_info`, whose labels say what runs."""
-        Gauge("kv_build_info", "Always 1; the labels tell versions.", list(facts), registry=self._registry).labels(
-            **facts
-        ).set(1)
+        self.show(catalogue.BUILD_INFO, lambda: 1, **facts)
 
     def text(self) -> bytes:
         """The exposition text (CONTENT_TYPE). A few milliseconds; any thread."""
@@ -248,26 +242,19 @@ class _OperationsCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """A histogram and two counters for each operation."""
+        bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
         for name, (totals, seconds) in self._read().items():
-            latency = HistogramMetricFamily(
-                f"kv_{name}_latency_seconds", f"Seconds of one {name} call, a batch being one."
-            )
-            bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
-            latency.add_metric([], list(zip(bounds, accumulate(totals.calls))), seconds)
-            yield latency
-            yield CounterMetricFamily(
-                f"kv_{_PLURALS[name]}_total", f"{name.capitalize()} operations; a batch counts its keys.", totals.keys
-            )
-            yield CounterMetricFamily(
-                f"kv_{name}_errors_total",
-                f"{name.capitalize()} operations that failed; a missing key does not.",
-                totals.errors,
-            )
+            latency, keys, errors = catalogue.OF_OPERATIONS[name]
+            histogram = HistogramMetricFamily(latency.name, latency.help)
+            histogram.add_metric([], list(zip(bounds, accumulate(totals.calls))), seconds)
+            yield histogram
+            yield CounterMetricFamily(keys.name, keys.help, totals.keys)
+            yield CounterMetricFamily(errors.name, errors.help, totals.errors)
 
 
 class _TotalCollector(Collector):
-    def __init__(self, name: str, help: str, labels: list[str]) -> None:
-        self._name, self._help, self._labels = name, help, labels
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
         self._reads: list[tuple[list[str], Callable[[], float]]] = []
 
     def add(self, read: Callable[[], float], values: list[str]) -> None:
@@ -275,7 +262,7 @@ class _TotalCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The counter, as it is now."""
-        family = CounterMetricFamily(self._name, self._help, labels=self._labels)
+        family = CounterMetricFamily(self._entry.name, self._entry.help, labels=self._entry.labels)
         for values, read in self._reads:
             family.add_metric(values, read())
         yield family
@@ -304,18 +291,21 @@ class _SampleCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """One gauge for each figure of the last sample."""
         sample = self._read()
-        yield GaugeMetricFamily("kv_data_bytes", "Bytes on disk of the RocksDB folder.", sample.data_bytes)
-        yield GaugeMetricFamily("kv_value_bytes", "Bytes on disk of the large-value folder.", sample.value_bytes)
-        yield GaugeMetricFamily("kv_disk_used_bytes", "Bytes in use on the data's file system.", sample.disk.used)
-        yield GaugeMetricFamily("kv_disk_free_bytes", "Bytes free on the data's file system.", sample.disk.free)
-        yield GaugeMetricFamily("kv_disk_used_percent", "Percent of the file system in use.", sample.disk.percent)
-        yield GaugeMetricFamily("kv_inodes", "Inodes of the data's file system; 0: made as needed.", sample.disk.inodes)
-        yield GaugeMetricFamily("kv_inodes_free", "Inodes free on the data's file system.", sample.disk.inodes_free)
+        yield _gauge(catalogue.DATA_BYTES, sample.data_bytes)
+        yield _gauge(catalogue.VALUE_BYTES, sample.value_bytes)
+        yield _gauge(catalogue.DISK_USED_BYTES, sample.disk.used)
+        yield _gauge(catalogue.DISK_FREE_BYTES, sample.disk.free)
+        yield _gauge(catalogue.DISK_USED_PERCENT, sample.disk.percent)
+        yield _gauge(catalogue.INODES, sample.disk.inodes)
+        yield _gauge(catalogue.INODES_FREE, sample.disk.inodes_free)
         for use in sample.uses:
-            name = f"kv_{use.name.replace(' ', '_')}"
-            yield GaugeMetricFamily(name, f"How many {use.name} are in use.", use.used)
-            yield GaugeMetricFamily(f"{name}_limit", f"How many {use.name} there may be; 0: no limit.", use.limit)
-        keys = sample.engine.get("estimate-num-keys", 0)
-        yield GaugeMetricFamily("kv_keys", "Keys stored, as RocksDB estimates.", keys)
+            resource = catalogue.OF_RESOURCES[use.name]
+            yield _gauge(resource.used, use.used)
+            yield _gauge(resource.limit, use.limit)
+        yield _gauge(catalogue.KEYS, sample.engine.get("estimate-num-keys", 0))
         for name, value in sample.engine.items():
-            yield GaugeMetricFamily(f"kv_rocksdb_{name.replace('-', '_')}", f"RocksDB property rocksdb.{name}.", value)
+            yield _gauge(catalogue.engine_property(name), value)
+
+
+def _gauge(entry: Entry, value: float) -> Metric:
+    return GaugeMetricFamily(entry.name, entry.help, value)

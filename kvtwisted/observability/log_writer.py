@@ -14,7 +14,7 @@ from time import monotonic
 
 from twisted.logger import Logger
 
-from .core.clock import pause
+from ..core.clock import pause
 from .log_sinks import FileSink, Sink
 
 #: Bytes of lines that wait for each log at most, and what a line counts besides its own. What the log's thread has

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from kvtwisted.config.settings import LoggingSettings
-from kvtwisted.twistd_log import TwistdLog, of_application_file
+from kvtwisted.observability.twistd_log import TwistdLog, of_application_file
 
 
 def test_a_file(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from prometheus_client.samples import Sample
 
 from kvtwisted.commands.command import OPERATIONS
 from kvtwisted.core.disk import DiskUsage
-from kvtwisted.metrics import BUCKETS, CONTENT_TYPE, OPEN_METRICS, Metrics, StorageSample, Totals
+from kvtwisted.observability import catalogue
+from kvtwisted.observability.metrics import BUCKETS, CONTENT_TYPE, OPEN_METRICS, Metrics, StorageSample, Totals
 from kvtwisted.sessions.door import Recorder
 
 #: Section 8 of the contract.
@@ -170,34 +171,42 @@ def test_before_the_first_sample(scraped: Scraped) -> None:
     assert scraped.value("kv_keys") == scraped.value("kv_disk_used_percent") == 0
 
 
-def test_watched_gauges_are_read_when_asked(scraped: Scraped) -> None:
+def test_shown_gauges_are_read_when_asked(scraped: Scraped) -> None:
     """A gauge shows what it reads now, with its labels if it has any."""
     figures = [1.0, 2.0]
-    scraped.metrics.watch("kv_in_flight_requests", "Requests.", lambda: figures[0])
-    scraped.metrics.watch("kv_connections", "Connections.", lambda: figures[1], transport="http")
+    scraped.metrics.show(catalogue.IN_FLIGHT_REQUESTS, lambda: figures[0])
+    scraped.metrics.show(catalogue.CONNECTIONS, lambda: figures[1], transport="http")
     assert scraped.value("kv_in_flight_requests") == 1
     figures[:] = [3.0, 4.0]
     assert scraped.value("kv_in_flight_requests") == 3
     assert scraped.value("kv_connections", transport="http") == 4
 
 
-def test_watched_totals_are_read_when_asked_and_never_fall(scraped: Scraped) -> None:
+def test_shown_counters_are_read_when_asked_and_never_fall(scraped: Scraped) -> None:
     """With labels, each set of them by itself, all of one family."""
     counts = {"a": 3.0, "b": 0.0}
     for reason in counts:
-        scraped.metrics.watch_total("kv_cut", "What was cut.", lambda reason=reason: counts[reason], reason=reason)
-    scraped.metrics.watch_total("kv_plain", "Without labels.", lambda: counts["a"])
-    assert scraped.types()["kv_cut"] == "counter"
-    assert [scraped.value("kv_cut_total", reason=reason) for reason in counts] == [3, 0]
+        scraped.metrics.show(catalogue.HTTP_REFUSED, lambda reason=reason: counts[reason], reason=reason)
+    scraped.metrics.show(catalogue.WRITES_REFUSED, lambda: counts["a"])
+    assert scraped.types()["kv_http_refused"] == "counter"
+    assert [scraped.value("kv_http_refused_total", reason=reason) for reason in counts] == [3, 0]
     counts.update(a=1, b=2)
-    assert [scraped.value("kv_cut_total", reason=reason) for reason in counts] == [3, 2]
-    assert scraped.value("kv_plain_total") == 3
+    assert [scraped.value("kv_http_refused_total", reason=reason) for reason in counts] == [3, 2]
+    assert scraped.value("kv_writes_refused_total") == 3
+
+
+def test_labels_are_those_of_the_catalogue(scraped: Scraped) -> None:
+    """All of them and no other; else a figure would stand under a name that nobody has heard of."""
+    for labels in ({}, {"reason": "all"}, {"transport": "http", "reason": "all"}):
+        with pytest.raises(ValueError, match="kv_connections has the labels"):
+            scraped.metrics.show(catalogue.CONNECTIONS, lambda: 1, **labels)
 
 
 def test_build_info(scraped: Scraped) -> None:
     """Always 1; the labels tell what runs, whatever they hold."""
-    scraped.metrics.build_info(version="1.2.3", engine='rocksdict "quoted"\\ \n')
-    assert scraped.value("kv_build_info", version="1.2.3", engine='rocksdict "quoted"\\ \n') == 1
+    facts = {"version": "1.2.3", "engine": 'rocksdict "quoted"\\ \n', "python": "3", "twisted": "26", "grpcio": "1"}
+    scraped.metrics.build_info(**facts)
+    assert scraped.value("kv_build_info", **facts) == 1
 
 
 def test_totals(scraped: Scraped) -> None:

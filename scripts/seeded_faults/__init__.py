@@ -1,0 +1,15 @@
+"""The mistakes that `scripts/seeded-faults` makes, by the room that they are in."""
+
+from __future__ import annotations
+
+from . import commands, http, http2, local_store, server, sessions
+from .fault import Fault
+
+FAULTS: tuple[Fault, ...] = (
+    *commands.FAULTS,
+    *sessions.FAULTS,
+    *local_store.FAULTS,
+    *http2.FAULTS,
+    *http.FAULTS,
+    *server.FAULTS,
+)
