@@ -19,7 +19,7 @@ def test_construction_touches_nothing(tmp_path: Path) -> None:
     data, values = tmp_path / "data", tmp_path / "values"
     flags = {"--rocksdb-path": str(data), "--value-disk-path": str(values)}
     config = ConfigManager.load(None, {}, flags, str(tmp_path / "runtime.json"))
-    storage = Storage(lambda: config.running, config, Metrics(CollectorRegistry()), Audit(lambda line: None))
+    storage = Storage(lambda: config.running, Metrics(CollectorRegistry()), Audit(lambda line: None))
     assert list(tmp_path.iterdir()) == []
     data.mkdir()
     engine = open_engine("rocksdict", str(data), EngineOptions())

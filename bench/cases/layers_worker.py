@@ -7,24 +7,20 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
-from kvtwisted.core.operations import Operations
-from prometheus_client import CollectorRegistry
-
+from kvtwisted.commands.set import Set
 from kvtwisted.core.cache import HotCache
 from kvtwisted.core.clock import Clock
-from kvtwisted.core.health import Health
-from kvtwisted.core.limits import Limits
 from kvtwisted.core.options import MIB, EngineOptions
 from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 from kvtwisted.engines import open_engine
-from kvtwisted.observability.metrics import Metrics
 
 from ..bare import open_bare
+from ..calls import Calls
 from ..worker import seconds, serve
 from .layers import CALLS
 from .service import BATCH
-from .service_worker import PLENTY, Nothing, shuffled
+from .service_worker import PLENTY, shuffled
 
 #: Keys of one short run, and short runs of a layer in a round.
 _RUN, _SHORT_RUNS = 2000, 12
@@ -36,15 +32,15 @@ class Layers(NamedTuple):
     engine: Any
     writer: Writer
     store: Store
-    operations: Operations
+    calls: Calls
 
 
 def make_layers(engine: str, folder: str, cache_bytes: int) -> Layers:
     """What the server makes of an engine, with default options."""
     opened = open_engine(engine, folder, EngineOptions())
     writer = Writer(opened, HotCache(cache_bytes))
-    store = Store(opened, writer, Clock(), limits=Limits())
-    return Layers(opened, writer, store, Operations(store, Nothing(), Metrics(CollectorRegistry()), Health()))
+    store = Store(opened, writer, Clock())
+    return Layers(opened, writer, store, Calls(store))
 
 
 def each(things: Sequence[Any], call: Callable[[Any], object]) -> None:
@@ -76,24 +72,26 @@ def make_steps(
     binding = cold.engine._db
     return {
         "Get, cache off": gets(
-            lambda key: None, binding.get, cold.engine.get, cold.store.get, cold.operations.get
+            lambda key: None, binding.get, cold.engine.get, cold.store.get, cold.calls.get
         ),
-        "Get, hot": gets(lambda key: None, cached.store.hot, cached.operations.get),
+        "Get, hot": gets(lambda key: None, cached.store.hot, cached.calls.get),
         "Set": sets(
-            lambda key, value: None, binding.put, cold.engine.put, cold.writer.put, cold.store.set,
-            cold.operations.set, cached.operations.set,
+            lambda key, value: None, binding.put, cold.engine.put,
+            lambda key, value: cold.writer.write([(key, value, 0)]),
+            lambda key, value: cold.store.write_all([cold.store.prepare(Set(key, value))]),
+            cold.calls.set, cached.calls.set,
         ),
         "MGet, a key": [
             partial(each, batches, bare.multi_get),
             partial(each, batches, lambda batch: cold.engine.multi_get(batch[:64], PLENTY)),
-            partial(each, batches, lambda batch: cold.operations.mget(batch, budget=PLENTY)),
-            partial(each, batches, lambda batch: cached.operations.mget(batch, budget=PLENTY)),
+            partial(each, batches, lambda batch: cold.calls.mget(batch, budget=PLENTY)),
+            partial(each, batches, lambda batch: cached.calls.mget(batch, budget=PLENTY)),
         ],
         "MSet, a key": [
             partial(each, batches, lambda batch: bare.multi_put(batch, value)),
             partial(each, changes, cold.engine.write),
-            partial(each, pairs, cold.operations.mset),
-            partial(each, pairs, cached.operations.mset),
+            partial(each, pairs, cold.calls.mset),
+            partial(each, pairs, cached.calls.mset),
         ],
     }  # fmt: skip
 
@@ -104,9 +102,9 @@ def make_runs(engine: str, count: int, value: bytes) -> dict[str, Callable[[], f
     cold, cached = make_layers(engine, "cold", 0), make_layers(engine, "cached", 128 * MIB)
     bare = open_bare(engine, "bare")
     for key in keys:
-        for put in (cold.operations.set, cached.operations.set, bare.put):
+        for put in (cold.calls.set, cached.calls.set, bare.put):
             put(key, value)
-        cached.operations.get(key)
+        cached.calls.get(key)
     run = keys[:_RUN]
 
     def fastest(step: Callable[[], None]) -> float:

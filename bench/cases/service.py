@@ -1,7 +1,7 @@
 """The service layer in one process and one thread, beside the bare binding.
 
-Calls go through `core.operations` with metrics on, as every transport's do. One run touches every key once, in random
-order.
+Calls go through the door with metrics on, as every transport's do; Sets in turns of some dozens. One run touches
+every key once, in random order.
 """
 
 from __future__ import annotations

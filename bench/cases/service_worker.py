@@ -8,45 +8,25 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Callable
 
-from kvtwisted.core.operations import Operations
-from prometheus_client import CollectorRegistry
-
 from kvtwisted.core.cache import HotCache
 from kvtwisted.core.clock import Clock
-from kvtwisted.core.health import Health
-from kvtwisted.core.limits import Limits
 from kvtwisted.core.options import MIB, EngineOptions
 from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 from kvtwisted.engines import open_engine
-from kvtwisted.observability.metrics import Metrics
 
 from ..bare import Bare, open_bare
+from ..calls import Calls
 from ..worker import seconds, serve
 from .service import BARE, BATCH, CASES, OURS
 
 PLENTY = 1 << 30
 
 
-class Nothing:
-    """Configuration that nobody asks for here."""
-
-    def show(self) -> str:
-        """Not asked for."""
-        raise NotImplementedError
-
-    def update(self, document: object) -> list[str]:
-        """Not asked for."""
-        raise NotImplementedError
-
-    update_text = update
-
-
-def make_operations(engine: str, folder: str, cache_bytes: int) -> Operations:
+def make_calls(engine: str, folder: str, cache_bytes: int) -> Calls:
     """What the server makes of an engine, with default options."""
     opened = open_engine(engine, folder, EngineOptions())
-    store = Store(opened, Writer(opened, HotCache(cache_bytes)), Clock(), limits=Limits())
-    return Operations(store, Nothing(), Metrics(CollectorRegistry()), Health())
+    return Calls(Store(opened, Writer(opened, HotCache(cache_bytes)), Clock()))
 
 
 def shuffled(count: int) -> list[bytes]:
@@ -57,7 +37,7 @@ def shuffled(count: int) -> list[bytes]:
 
 
 def make_cases(
-    cached: Operations, cold: Operations, bare: Bare, keys: Sequence[bytes], value: bytes
+    cached: Calls, cold: Calls, bare: Bare, keys: Sequence[bytes], value: bytes
 ) -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
     """The runs of every case, ours and the binding's."""
     count = len(keys)
@@ -68,22 +48,28 @@ def make_cases(
         for key in keys:
             get(key)
 
-    def sets(put: Callable[[bytes, bytes], object]) -> None:
+    def sets(put: Callable[[bytes, bytes], object], finish: Callable[[], object] = lambda: None) -> None:
         for key in keys:
             put(key, value)
+        finish()
 
-    def mixed(get: Callable[[bytes], object], put: Callable[[bytes, bytes], object]) -> None:
+    def mixed(
+        get: Callable[[bytes], object],
+        put: Callable[[bytes, bytes], object],
+        finish: Callable[[], object] = lambda: None,
+    ) -> None:
         for first, second in zip(keys[::2], keys[1::2]):
             get(first)
             put(second, value)
+        finish()
 
-    def mgets(operations: Operations) -> None:
+    def mgets(calls: Calls) -> None:
         for batch in batches:
-            operations.mget(batch, budget=PLENTY)
+            calls.mget(batch, budget=PLENTY)
 
-    def msets(operations: Operations) -> None:
+    def msets(calls: Calls) -> None:
         for batch in pairs:
-            operations.mset(batch)
+            calls.mset(batch)
 
     def bare_mgets() -> None:
         for batch in batches:
@@ -98,15 +84,15 @@ def make_cases(
             raise RuntimeError("the scan did not give every key")
 
     def scan_ours() -> int:
-        return len(cached.scan(b"", limit=count, budget=PLENTY).items)
+        return len(cached.scan(limit=count, budget=PLENTY).items)
 
     bare_gets, bare_sets = partial(gets, bare.get), partial(sets, bare.put)
     runs = (
         (partial(gets, cached.get), bare_gets),
         (partial(gets, cold.get), bare_gets),
-        (partial(sets, cached.set), bare_sets),
-        (partial(sets, cold.set), bare_sets),
-        (partial(mixed, cached.get, cached.set), partial(mixed, bare.get, bare.put)),
+        (partial(sets, cached.set, cached.finish), bare_sets),
+        (partial(sets, cold.set, cold.finish), bare_sets),
+        (partial(mixed, cached.get, cached.set, cached.finish), partial(mixed, bare.get, bare.put)),
         (partial(mgets, cached), bare_mgets),
         (partial(mgets, cold), bare_mgets),
         (partial(msets, cached), bare_msets),
@@ -118,12 +104,14 @@ def make_cases(
 def make_runs(engine: str, count: int, value: bytes) -> dict[str, Callable[[], float]]:
     """All cases by name, in keys a second. The databases are in the current folder."""
     keys = shuffled(count)
-    cached = make_operations(engine, "cached", 128 * MIB)
-    cold = make_operations(engine, "cold", 0)
+    cached = make_calls(engine, "cached", 128 * MIB)
+    cold = make_calls(engine, "cold", 0)
     bare = open_bare(engine, "bare")
     for key in keys:
         for put in (cached.set, cold.set, bare.put):
             put(key, value)
+    cached.finish()
+    cold.finish()
     for _ in range(2):
         for key in keys:
             # Twice: what is asked for again is what the cache keeps.

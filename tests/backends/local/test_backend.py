@@ -126,7 +126,7 @@ def test_overload_is_refused_before_it_is_queued() -> None:
     assert scene.door.waiting == 1
     admitted.append(scene.facade.set(b"c", b""))
     scene.run()
-    assert [outcome_of(deferred) for deferred in admitted] == [None, None, None]
+    assert [outcome_of(asked) for asked in admitted] == [None, Found(b"", 0), None]
     assert set(scene.storage.data()) == {b"a", b"c"}
     assert scene.recorder.operations == [
         Recorded("set", 1, False),

@@ -1,4 +1,4 @@
-"""The facade on a real thread pool and the real reactor."""
+"""The local backend on a real thread pool and the real reactor."""
 
 from __future__ import annotations
 
@@ -9,35 +9,60 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from kvtwisted.core.operations import Operations
-from kvtwisted.threaded.facade import AsyncOperations
-from kvtwisted.threaded.work import UNTAKEN_RESULTS, Work
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.task import deferLater
 from twisted.python.threadpool import ThreadPool
 
+from kvtwisted.backends.local.backend import UNTAKEN_RESULTS, LocalBackend
+from kvtwisted.backends.server import ServerCommands
+from kvtwisted.commands.command import Command
+from kvtwisted.commands.get import Get
+from kvtwisted.commands.mget import MGet
+from kvtwisted.commands.scan import Scan
+from kvtwisted.commands.set import Set
 from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import InvalidKey, Overloaded
 from kvtwisted.core.health import Health
+from kvtwisted.core.limits import Limits
 from kvtwisted.core.records import Found
-
-from ..support.configuration import FakeConfiguration
-from ..support.recorders import CountingRecorder
-from ..support.storage import Storage
+from kvtwisted.core.recovery import Recovery
+from kvtwisted.security.gate import OpenGate, Visitor
+from kvtwisted.sessions.door import Door
+from tests.support.configuration import FakeConfiguration
+from tests.support.recorders import CountingRecorder
+from tests.support.storage import Storage
 
 
 class Scene:
-    """The facade on a pool of two threads, with room for four calls."""
+    """A door over a pool of two threads, with room for four calls."""
 
     def __init__(self) -> None:
         self.pool = ThreadPool(0, 2, "kvtwisted-test")
         self.storage = Storage()
         self.storage.engine.slow = True
         self.admission = Admission(4)
-        operations = Operations(self.storage.store, FakeConfiguration({}), CountingRecorder(), Health())
-        self.work = Work(reactor, self.pool, operations)
-        self.facade = AsyncOperations(operations, self.work, self.admission)
+        store, health = self.storage.store, Health()
+        self.backend = LocalBackend(reactor, self.pool, store, Recovery(store.upkeep, health), health)
+        server = ServerCommands(reactor, self.pool, FakeConfiguration({}), lambda: None)
+        self.door = Door(reactor, self.backend, server, CountingRecorder(), Limits())  # type: ignore[arg-type]
+        self.session = OpenGate(self.door, self.admission).admit(Visitor(""))
+
+    def ask(self, command: Command) -> Deferred[Any]:
+        """Its result, or its error."""
+        asked: Deferred[Any] = Deferred()
+
+        def done(command: Command) -> None:
+            if command.error is None:
+                asked.callback(command.result)
+            else:
+                asked.errback(command.error)
+
+        try:
+            self.session.submit(command, done)
+        except Exception:
+            return fail()
+        return asked
 
 
 @pytest.fixture
@@ -74,9 +99,9 @@ async def test_work_is_done_in_the_pool(scene: Scene) -> None:
     """Storage is read in the pool's threads; results come back to the reactor's thread."""
     gate = _Gate()
     gate.opened.set()
-    await scene.facade.set(b"k", b"v")
+    await scene.ask(Set(b"k", b"v"))
     scene.storage.engine.before("get", gate.pass_through)
-    assert await scene.facade.get(b"k") == Found(b"v", 0)
+    assert await scene.ask(Get(b"k")) == Found(b"v", 0)
     assert "kvtwisted-test" in gate.thread
     assert threading.current_thread() is threading.main_thread()
 
@@ -85,26 +110,8 @@ async def test_work_is_done_in_the_pool(scene: Scene) -> None:
 async def test_failures_cross_the_threads(scene: Scene) -> None:
     """The caller catches what the operation raised."""
     with pytest.raises(InvalidKey, match="must not be empty"):
-        await scene.facade.get(b"")
+        await scene.ask(Get(b""))
     assert scene.admission.in_flight == 0
-
-
-@pytest_twisted.ensureDeferred
-async def test_cancelled_call_counts_until_its_thread_has_finished(scene: Scene) -> None:
-    """The Deferred of a call that is under way fails at once; the call goes on, and counts."""
-    gate = _Gate()
-    scene.storage.engine.before("write", gate.pass_through)
-    cancelled = scene.facade.set(b"k", b"v")
-    await _turn()
-    assert gate.reached.wait(60)
-    cancelled.cancel()
-    with pytest.raises(CancelledError):
-        await cancelled
-    assert scene.admission.in_flight == 1
-    gate.opened.set()
-    scene.pool.stop()  # waits for the thread
-    assert scene.admission.in_flight == 0
-    assert scene.storage.data() == {b"k": b"v"}
 
 
 @pytest_twisted.ensureDeferred
@@ -113,42 +120,45 @@ async def test_queue_depth_counts_those_without_a_thread(scene: Scene) -> None:
     gates = [_Gate(), _Gate()]
     scene.storage.engine.before("write", gates[0].pass_through)
     scene.storage.engine.before("get", gates[1].pass_through)
-    busy = [scene.facade.set(b"a", b""), scene.facade.get(b"a")]
+    busy = [scene.ask(Set(b"a", b"")), scene.ask(Get(b"a"))]
     await _turn()
     assert all(gate.reached.wait(60) for gate in gates)
 
-    waiting = [scene.facade.get(b"b"), scene.facade.get(b"c")]
-    assert (scene.work.queue_depth, scene.admission.in_flight) == (2, 4)
+    waiting = [scene.ask(Get(b"b")), scene.ask(Get(b"c"))]
+    assert (scene.door.waiting, scene.admission.in_flight) == (2, 4)
     with pytest.raises(Overloaded):
-        await scene.facade.get(b"d")
+        await scene.ask(Get(b"d"))
     for gate in gates:
         gate.opened.set()
     await gatherResults([*busy, *waiting])
-    assert (scene.work.queue_depth, scene.admission.in_flight) == (0, 0)
+    assert (scene.door.waiting, scene.admission.in_flight) == (0, 0)
 
 
 @pytest_twisted.ensureDeferred
 async def test_many_calls(scene: Scene) -> None:
     """Hundreds of calls, four at a time, all do their work."""
     for n in range(0, 400, 4):
-        await gatherResults([scene.facade.set(b"%03d" % k, b"v") for k in range(n, n + 4)])
+        await gatherResults([scene.ask(Set(b"%03d" % k, b"v")) for k in range(n, n + 4)])
     assert len(scene.storage.data()) == 400
-    assert (scene.work.queue_depth, scene.admission.in_flight) == (0, 0)
+    assert (scene.door.waiting, scene.admission.in_flight) == (0, 0)
+
+
+class _Large(MGet):
+    """One that says when its result is there."""
+
+    __slots__ = ("made",)
+
+    def __init__(self, made: list[None]) -> None:
+        super().__init__([b"k"], budget=1000, encode=lambda found: made.append(None) or b"large")
 
 
 @pytest_twisted.inlineCallbacks
 def test_large_results_wait_for_the_reactor_in_their_threads(scene: Scene) -> Generator[Any, Any, None]:
-    """Of many scans only so many results are there while the reactor does something else; the others come after."""
+    """Of many reads only so many results are there while the reactor does something else; the others come after."""
     made: list[None] = []
-
-    def make() -> bytes:
-        made.append(None)
-        return b"large"
-
-    waiting = [scene.work.run_large(make) for _ in range(20)]
-    # Somebody who goes away takes nobody's place.
-    for given_up in waiting[:6]:
-        given_up.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+    scene.session.admission = Admission(100)
+    waiting = [scene.ask(_Large(made)) for _ in range(20)]
+    yield _turn()
     # The reactor does nothing else meanwhile: as many as may wait, and one in each of the two threads.
     most = UNTAKEN_RESULTS + 2
     deadline = time.monotonic() + 60
@@ -157,15 +167,17 @@ def test_large_results_wait_for_the_reactor_in_their_threads(scene: Scene) -> Ge
     time.sleep(0.2)
     assert len(made) == most
     results = yield gatherResults(waiting)
-    assert results[6:] == [b"large"] * 14
+    assert results == [b"large"] * 20
     assert len(made) == 20
 
 
 @pytest_twisted.inlineCallbacks
 def test_threads_do_not_wait_for_a_reactor_that_waits_for_them(scene: Scene) -> Generator[Any, Any, None]:
     """Whoever stops the pool does it on the reactor's thread, so that nothing is taken any more."""
-    waiting = [scene.work.run_large(lambda: b"large") for _ in range(20)]
-    scene.work.stop()
+    scene.session.admission = Admission(100)
+    waiting = [scene.ask(_Large([])) for _ in range(20)]
+    yield _turn()
+    scene.backend.stop()
     scene.pool.stop()
     results = yield gatherResults(waiting)
     assert results == [b"large"] * 20
@@ -175,12 +187,12 @@ def test_threads_do_not_wait_for_a_reactor_that_waits_for_them(scene: Scene) -> 
 async def test_scans_leave_a_thread(scene: Scene) -> None:
     """Also where nobody shows who they are: scans that come together wait for each other, and nobody else for them."""
     gate = _Gate()
-    await scene.facade.set(b"k", b"v")
+    await scene.ask(Set(b"k", b"v"))
     scene.storage.engine.before("scan", gate.pass_through)
-    scans = [scene.facade.scan(b"", budget=1000) for _ in range(2)]
+    scans = [scene.ask(Scan(b"", budget=1000)) for _ in range(2)]
     try:
-        assert await scene.facade.mget([b"k"], budget=1000) == {b"k": b"v"}
-        assert scene.work.queue_depth == 1
+        assert await scene.ask(MGet([b"k"], budget=1000)) == {b"k": b"v"}
+        assert scene.door.waiting == 1
     finally:
         gate.opened.set()
     for page in await gatherResults(scans):
