@@ -14,8 +14,6 @@ looks the same. What it costs is bounded as ever: by the time of a request, and 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
 from functools import cached_property, partial
 from io import BytesIO
 from typing import Any, Callable
@@ -31,14 +29,14 @@ from zope.interface import implementer
 from ..security.gate import Visitor
 from ..tls.peers import peer
 from ..twisted_internals import answers_malformed, has_data_behind, has_unread_lines, unsent_bytes
-from . import bodies, errors, fields
+from . import errors, fields, heads
 from .access_log import peer_text
 from .answers import Answer
 from .collaborators import Collaborators
-from .deadlines import UNAUTHENTICATED_BODY, unread_bytes
+from .deadlines import unread_bytes
+from .heads import Head
 from .lanes import Lanes
-from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED, reason_of, whole
-from .routes import KEYED, KEYLESS
+from .refusing import reason_of, whole
 from .watching import Watch
 
 #: Seconds that a refused client gets to read the refusal and close.
@@ -48,10 +46,6 @@ EXPIRED_TIMEOUT = 10.0
 #: Bytes of chunk sizes, extensions and trailers that a chunked body may have besides as many as it has content. What is
 #: below that costs work without a limit: chunks of one byte, each with an extension.
 MAX_FRAMING = 65_536
-
-#: Host: a name, an IPv4 address or an IPv6 address in brackets, and a port (RFC 9110, section 7.2). It may be empty,
-#: for targets without an authority. Of the characters of RFC 3986 those that no name has are left out.
-_HOST = re.compile(rb"(?:[0-9A-Za-z.\-_~%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
 @answers_malformed
@@ -206,25 +200,21 @@ class KvChannel(http.HTTPChannel):
         """Refuse an unknown host, and a body that is announced as too long, before `100 Continue` asks for it."""
         self.watch.complete(self)
         self._chunked = 0
-        limit, hosts = self._site.max_body_bytes, self._site.hosts
-        names = self.requests[-1].requestHeaders.getRawHeaders(b"host", ())
         if self.closing:
             return
-        visitor = self.requests[-1].visitor
+        request = self.requests[-1]
+        visitor = request.visitor
         self.shown = visitor.authorization
         if self.is_on_trial and not self._passes_trial(visitor):
             self.fail_trial()
-        elif not self._is_good_host(names):
-            self.refuse(errors.bad_host())
-        elif hosts is not None and not all(map(hosts.allow, names)):
-            self.refuse(errors.unknown_host())
-        elif self.length is not None and self.length > limit:
-            self.refuse(errors.body_too_large(limit, self.length))
-        elif (refusal := self._refusal()) is not None:
-            self.refuse(*refusal)
-        else:
-            self._put_expectation_plainly()
+            return
+        head = Head(self._target, self._http_version, request.requestHeaders, self.length)
+        refusal = heads.refusal(self._site, head, visitor)
+        if refusal is None:
+            heads.put_expectation_plainly(request.requestHeaders)
             super().allHeadersReceived()
+        else:
+            self.refuse(*refusal)
 
     # When there are too many connections.
 
@@ -265,37 +255,6 @@ class KvChannel(http.HTTPChannel):
         """Close, for others to have the place."""
         self.loseConnection()
 
-    def _put_expectation_plainly(self) -> None:
-        """Twisted looks at the first line of Expect only, and takes it for one word."""
-        headers = self.requests[-1].requestHeaders
-        expected = headers.getRawHeaders(b"expect")
-        if expected is not None:
-            asked = b"100-continue" in fields.members(expected)
-            headers.setRawHeaders(b"expect", [b"100-continue"] if asked else [])
-
-    def _refusal(self) -> tuple[Answer, str] | None:
-        """What is to be said to a large body before it comes, and why. See Note [What is known first]."""
-        length = math.inf if self.length is None else self.length
-        unasked = self._deadlines.limits.unauthenticated_body
-        if length <= unasked and length <= bodies.LARGE:
-            return None
-        entrance, visitor, path = self._entrance, self.requests[-1].visitor, self._target.partition(b"?")[0]
-        if length > unasked and (refusal := entrance.refusal(visitor)) is not None:
-            self._deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
-            return refusal, UNAUTHENTICATED
-        if length > bodies.LARGE and path in KEYED:
-            refusal = entrance.refusal_of_known(KEYED[path], visitor)
-            return None if refusal is None else (refusal, NOT_ALLOWED)
-        if bodies.LARGE < length < math.inf and path in KEYLESS:
-            return errors.too_large(bodies.size_sentence(int(length))), BODY_TOO_LARGE
-        return None
-
-    def _is_good_host(self, names: Sequence[bytes]) -> bool:
-        """One valid Host, or none in HTTP/1.0 (RFC 9112, section 3.2)."""
-        if len(names) == 1:
-            return _HOST.fullmatch(names[0]) is not None
-        return not names and self._http_version == b"HTTP/1.0"
-
     def take_body(self, content: BytesIO, data: bytes) -> None:
         """A part of a body; the first one over the limit ends the connection."""
         limit = self._site.max_body_bytes
@@ -317,17 +276,8 @@ class KvChannel(http.HTTPChannel):
             super().allContentReceived()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """Whether the connection may serve another request after this one, which the answer says where it must."""
-        headers = request.requestHeaders
-        keeps = fields.keeps_connection(version, headers.getRawHeaders(b"connection", ()))
-        if version == b"HTTP/1.0" and headers.hasHeader(b"transfer-encoding"):
-            # Who has put that there did not know where the request ends (RFC 9112, section 6.1).
-            keeps = False
-        if not keeps:
-            request.setHeader(b"Connection", b"close")
-        elif version == b"HTTP/1.0":
-            request.setHeader(b"Connection", b"keep-alive")
-        return keeps
+        """Whether the connection may serve another request after this one."""
+        return heads.check_persistence(request, version)
 
     # The server's end: see Note [One request more] in `site`.
 

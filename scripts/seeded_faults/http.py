@@ -104,9 +104,9 @@ FAULTS = (
     Fault(
         "announced-too-large",
         "A body that is announced as too large is refused before it comes.",
-        "kvtwisted/http/channel.py",
-        "elif self.length is not None and self.length > limit:",
-        "elif self.length is not None and self.length > 2 * limit:",
+        "kvtwisted/http/heads.py",
+        "head.length > site.max_body_bytes:",
+        "head.length > 2 * site.max_body_bytes:",
         "tests/http/test_channel.py tests/http/test_keys_and_limits.py",
     ),
     Fault(
@@ -120,9 +120,9 @@ FAULTS = (
     Fault(
         "two-hosts",
         "A request with two headers Host is refused.",
-        "kvtwisted/http/channel.py",
-        "        if len(names) == 1:\n",
-        "        if names:\n",
+        "kvtwisted/http/heads.py",
+        "    if len(names) == 1:\n",
+        "    if names:\n",
         "tests/http/test_channel.py",
     ),
     Fault(
