@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any, Callable, cast
+from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -16,7 +16,7 @@ from .background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from .background.space import INTERVAL, SpaceTask
 from .background.ticker import Ticker
 from .config.settings import Settings
-from .core.ages import DatedEngine, WriteAges
+from .core.ages import WriteAges
 from .core.backup import Backups
 from .core.cache import HotCache
 from .core.clock import Clock
@@ -93,11 +93,9 @@ class Storage:
             self._space_changed,
         )
         self._spare = SpareInodes(now.rocksdb.path)
-        ages = WriteAges()
-        self._dated = DatedEngine(engine, ages)
-        self._dated.record(now.eviction.policy == OLDEST)
+        self._ages = WriteAges()
         self._writer = Writer(
-            cast(Engine, self._dated),
+            engine,
             HotCache(now.cache.max_bytes),
             files,
             durable=now.rocksdb.options.sync,
@@ -105,6 +103,7 @@ class Storage:
             admit=self._guard.admit,
             admit_file=self._guard.admit_file if self._disks else None,
         )
+        self._record_ages(now)
         self._store = Store(engine, self._writer, clock, limits=_limits(now), recency=recency)
         self.backups = Backups(
             engine,
@@ -127,7 +126,7 @@ class Storage:
             self._writer,
             clock,
             lambda key: key in recency or key in self._writer.cache.entries,
-            ages,
+            self._ages,
             lambda batch: report_batch(metrics, audit, batch),
             scrub=self._scrub,
             collect_orphans=self._writer.collect_orphans,
@@ -232,8 +231,12 @@ class Storage:
         if self._writer.durable and not was_durable:
             self._store.upkeep.mark_anew()
         self._writer.spill_threshold = _spill_threshold(new)
-        if self._dated.recording != (new.eviction.policy == OLDEST):
-            self._dated.record(new.eviction.policy == OLDEST)
+        self._record_ages(new)
+
+    def _record_ages(self, now: Settings) -> None:
+        wanted = now.eviction.policy == OLDEST
+        self._ages.record(wanted)
+        self._writer.ages = self._ages if wanted else None
 
     def close(self) -> None:
         """Write down what the next run should know. The engine stays open. Raises StorageError."""

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from .ages import WriteAges
 from .cache import HotCache
 from .engine import DATA, EXPIRY, FILES, Engine, Mutation
 from .errors import KvError, LostFolder, WriteStalled
@@ -44,6 +45,8 @@ class CommitOrder:
         self._index = FileIndex(engine, files, self._lock)
         #: Why every write is refused, as long as the folder of the data is not what it was. May be set at any time.
         self.refusal: str | None = None
+        #: Told of the writes that went in, unless None. May be set at any time.
+        self.ages: WriteAges | None = None
         #: Takes entries of the expiry index along with what replaces their keys.
         self.index_entries = IndexEntries()
         #: Whether the engine failed the last batch.
@@ -87,6 +90,8 @@ class CommitOrder:
                     write.settle(error)
             return
         self._failing = False
+        if self.ages is not None:
+            self.ages.written(mutations)
         if dated:
             self.index_entries.keep()
         self.cache.fill_all(blanked)
