@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from .ages import WriteAges
 from .cache import HotCache
-from .engine import DATA, EXPIRY, FILES, Engine, Mutation
+from .engine import DATA, EXPIRY, FILES, CanReopen, Engine, Mutation
 from .errors import KvError, LostFolder, WriteStalled
 from .file_index import FileIndex
 from .frames import without_frames
@@ -132,12 +132,15 @@ class CommitOrder:
             # No durable record names these files any more.
             self._index.retire(replaced)
 
-    def reopen(self) -> None:
-        """Close the engine's database and open it again: see `Engine.reopen`. Blocks.
+    def reopen(self) -> bool:
+        """Close the engine's database and open it again: see `CanReopen.reopen`. Blocks. False if the engine cannot.
 
         A write that failed may be in it now. So what was remembered of it goes, while nothing can be read, and which
         files the records name is read anew.
         """
+
+        if not isinstance(self._engine, CanReopen):
+            return False
 
         def forget() -> None:
             with self._lock:
@@ -155,6 +158,7 @@ class CommitOrder:
             raise
         with self._lock:
             self._index.read_again()
+        return True
 
     def collect_orphans(self) -> Collected:
         """Remove the files of large values that no record names. Blocks; requests may run meanwhile.
