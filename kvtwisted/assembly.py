@@ -35,11 +35,11 @@ from .capacity import fitted_options, make_admission, make_connections, shorten_
 from .config.manager import ConfigManager
 from .config.settings import Settings
 from .core.admission import Admission
-from .core.engine import Engine
+from .core.engine import Engine, HasOptions
 from .core.errors import Unavailable
 from .core.limits import Limits
 from .core.spare_inodes import SpareInodes
-from .engines import open_engine
+from .engines import is_persistent, open_engine
 from .lifecycle import Unwinding, make_folder, warn_of_open_folders
 from .observability import catalogue
 from .observability.log_writer import LOOK_SECONDS as LOG_SECONDS
@@ -225,6 +225,7 @@ class Server(Service):
             lambda: self._settings,
             lambda name, path, options: open_engine(name, path, options).close(),
             storage.check_folders,
+            is_persistent=is_persistent,
             gave_up_root=self._sockets.user != os.geteuid(),
         )
         warn_of_open_folders(self._folders())
@@ -235,7 +236,7 @@ class Server(Service):
         """What others should not read, by what names it; those that are in use."""
         settings = self._settings
         folders = {"logging.directory": settings.logging.directory, "--runtime-config": self._config.runtime_path}
-        if settings.storage.engine != "memory":
+        if is_persistent(settings.storage.engine):
             folders["rocksdb.path"] = settings.rocksdb.path
             folders["value.disk_path"] = settings.value.disk_path
             folders["backup.path"] = settings.backup.path
@@ -243,7 +244,7 @@ class Server(Service):
 
     def _open_engine(self) -> Engine:
         settings = self._settings
-        if settings.storage.engine != "memory":
+        if is_persistent(settings.storage.engine):
             return self._open_on_disk()
         return open_engine(settings.storage.engine, settings.rocksdb.path, settings.rocksdb.options)
 
@@ -285,7 +286,7 @@ class Server(Service):
             plan_eviction=storage.plan_eviction,
             collect_orphans=storage.collect_orphans,
             audit=audit,
-            on_disk=self._settings.storage.engine != "memory",
+            on_disk=storage.engine.is_persistent,
         )
 
     # The periodic tasks, and what follows the configuration.
@@ -348,9 +349,13 @@ class Server(Service):
         metrics.show(catalogue.LOG_STUCK, lambda: writer.stuck, log=label)
 
     def _announce(self, engine: Engine) -> None:
-        _log.info("rocksdb.options in force: {options}", options=json.dumps(engine.effective_options()))
-        if self._settings.storage.engine == "memory":
-            _log.warn("storage.engine is memory: nothing is written to disk, all is lost when the server stops")
+        if isinstance(engine, HasOptions):
+            _log.info("rocksdb.options in force: {options}", options=json.dumps(engine.effective_options()))
+        if not engine.is_persistent:
+            _log.warn(
+                "storage.engine is {engine}: nothing is written to disk, all is lost when the server stops",
+                engine=engine.name,
+            )
         _log.info(
             "kvtwisted {version} with {engine}, data in {path}",
             version=__version__, engine=engine.version, path=os.path.abspath(self._settings.rocksdb.path),

@@ -43,15 +43,18 @@ class Rehearsal:
         try_engine: TryEngine,
         check_values: Callable[[Settings], object],
         *,
+        is_persistent: Callable[[str], bool],
         gave_up_root: bool,
     ) -> None:
         """`check_values` raises KvError when the folder of large values is not the one of the database.
 
+        `is_persistent` tells by an engine's name whether it keeps what it is given.
         `gave_up_root` says that the process had more rights when it bound its ports.
         """
         self._running = running
         self._try_engine = try_engine
         self._check_values = check_values
+        self._is_persistent = is_persistent
         self._gave_up_root = gave_up_root
 
     def __call__(self, configured: Settings, wanted: Settings) -> None:
@@ -71,11 +74,11 @@ class Rehearsal:
         for name in _FOLDERS:
             path = values[name]
             # Nothing of these is opened without a disk, but logs.
-            unused = wanted.storage.engine == "memory" and name != "logging.directory"
+            unused = not self._is_persistent(wanted.storage.engine) and name != "logging.directory"
             if name in changed and path and not unused:
                 with _refusing(name, path):
                     try_folder(str(path))
-        if changed & {"rocksdb.path", "value.disk_path"} and wanted.storage.engine != "memory":
+        if changed & {"rocksdb.path", "value.disk_path"} and self._is_persistent(wanted.storage.engine):
             with _refusing("value.disk_path", wanted.value.disk_path):
                 self._check_values(wanted)
 
@@ -83,7 +86,7 @@ class Rehearsal:
         names = sorted(name for name in changed if name == "storage.engine" or name.startswith("rocksdb.options."))
         # What takes effect without opening the database anew needs no trial.
         names = [name for name in names if name != "rocksdb.options.sync"]
-        if not names or wanted.storage.engine == "memory":
+        if not names or not self._is_persistent(wanted.storage.engine):
             return
         values = flatten(to_document(wanted))
         with _refusing(names[0], values[names[0]]), _folder(wanted.rocksdb.path) as folder:

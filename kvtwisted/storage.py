@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any, Callable, cast
+from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -16,12 +16,12 @@ from .background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from .background.space import INTERVAL, SpaceTask
 from .background.ticker import Ticker
 from .config.settings import Settings
-from .core.ages import DatedEngine, WriteAges
+from .core.ages import WriteAges
 from .core.backup import Backups
 from .core.cache import HotCache
 from .core.clock import Clock
 from .core.disk import disk_usage, on_one_disk
-from .core.engine import Engine
+from .core.engine import Engine, HasOptions, statistics_of
 from .core.errors import StorageError, Unavailable
 from .core.eviction import Disk, EvictionRules, Evictor, Plan
 from .core.expiry import Sweeper
@@ -76,32 +76,27 @@ class Storage:
         clock, recency = Clock(), Recency()
         self.engine = engine
         files = ValueFiles(now.value.disk_path)
-        if now.storage.engine != "memory":
+        if engine.is_persistent:
             make_folder("value.disk_path", now.value.disk_path)
         self._places = {"rocksdb.path": now.rocksdb.path, "value.disk_path": now.value.disk_path}
-        self._disks = [] if now.storage.engine == "memory" else self._find_disks(now)
-        in_force = engine.effective_options()
+        self._disks = self._find_disks(now) if engine.is_persistent else []
         self._guard = SpaceGuard(
-            [
-                GuardedDisk(disk.name, disk.measure, headroom(in_force, disk.measure().total) if disk.records else 0)
-                for disk in self._disks
-            ],
+            [GuardedDisk(disk.name, disk.measure, self._headroom(disk)) for disk in self._disks],
             lambda: settings().eviction.high_water_mark,
             self._space_changed,
         )
         self._spare = SpareInodes(now.rocksdb.path)
-        ages = WriteAges()
-        self._dated = DatedEngine(engine, ages)
-        self._dated.record(now.eviction.policy == OLDEST)
+        self._ages = WriteAges()
         self._writer = Writer(
-            cast(Engine, self._dated),
+            engine,
             HotCache(now.cache.max_bytes),
             files,
             durable=now.rocksdb.options.sync,
-            spill_threshold=_spill_threshold(now),
+            spill_threshold=self._spill_threshold(now),
             admit=self._guard.admit,
             admit_file=self._guard.admit_file if self._disks else None,
         )
+        self._record_ages(now)
         self.store = Store(engine, self._writer, clock, recency=recency)
         self.backups = Backups(
             engine,
@@ -112,7 +107,7 @@ class Storage:
             values=now.value.disk_path,
             least_free=self._least_free,
         )
-        if now.storage.engine != "memory":
+        if engine.is_persistent:
             self._take_over(files)
             self.backups.tidy()
         self._compare_clocks()
@@ -125,7 +120,7 @@ class Storage:
             self._writer,
             clock,
             lambda key: key in recency or key in self._writer.cache.entries,
-            ages,
+            self._ages,
             lambda batch: report_batch(metrics, audit, batch),
             scrub=self._scrub,
             collect_orphans=self._writer.collect_orphans,
@@ -157,7 +152,7 @@ class Storage:
                 data=data,
                 values=values,
                 backups=now.backup.path,
-                figures=self.engine.statistics,
+                figures=lambda: statistics_of(self.engine),
                 named=lambda: self._writer.named_files(),
             )
             return Disk(
@@ -174,6 +169,17 @@ class Storage:
             return [disk("rocksdb.path", data, values)]
         return [disk("rocksdb.path", data, None), disk("value.disk_path", None, values)]
 
+    def _headroom(self, disk: Disk) -> int:
+        if not (disk.records and isinstance(self.engine, HasOptions)):
+            return 0
+        return headroom(self.engine.effective_options(), disk.measure().total)
+
+    def _spill_threshold(self, settings: Settings) -> float:
+        """Bytes from which a value gets a file; none does with an engine that keeps nothing."""
+        if not self.engine.is_persistent:
+            return math.inf
+        return spill_threshold(settings.value.disk_threshold, disk_usage(settings.rocksdb.path).total)
+
     def _least_free(self, folder: str) -> int:
         """Bytes that must stay free on the disk of a folder, so that no write of a client is refused."""
         for guarded in self._guard.disks:
@@ -185,7 +191,7 @@ class Storage:
     def _find_folders(self, now: Settings) -> list[Folder]:
         folders = [Folder("backup.path", now.backup.path), Folder("logging.directory", now.logging.directory)]
         folders = [folder for folder in folders if folder.path and os.path.isdir(folder.path)]
-        if now.storage.engine != "memory":
+        if self.engine.is_persistent:
             folders.append(Folder(_DATA, now.rocksdb.path, ("LOCK",)))
             folders.append(Folder(_VALUES, now.value.disk_path, (OWNER,)))
         return folders
@@ -228,9 +234,13 @@ class Storage:
         self._writer.durable, was_durable = new.rocksdb.options.sync, self._writer.durable
         if self._writer.durable and not was_durable:
             self.store.upkeep.mark_anew()
-        self._writer.spill_threshold = _spill_threshold(new)
-        if self._dated.recording != (new.eviction.policy == OLDEST):
-            self._dated.record(new.eviction.policy == OLDEST)
+        self._writer.spill_threshold = self._spill_threshold(new)
+        self._record_ages(new)
+
+    def _record_ages(self, now: Settings) -> None:
+        wanted = now.eviction.policy == OLDEST
+        self._ages.record(wanted)
+        self._writer.ages = self._ages if wanted else None
 
     def close(self) -> None:
         """Write down what the next run should know. The engine stays open. Raises StorageError."""
@@ -266,7 +276,7 @@ class Storage:
             Ticker("log sync", reactor, lambda: _sync_interval(settings()), lambda: defer(self._sync_log)),
             Ticker("performance", reactor, lambda: settings().logging.performance_interval, performance.run),
         ]
-        if settings().storage.engine == "memory":
+        if not self.engine.is_persistent:
             return tickers  # there is no disk to look at
         eviction = self._eviction = EvictionTask(
             self._evictor,
@@ -312,13 +322,6 @@ class Storage:
         metrics.show(catalogue.EXPIRY_ENTRIES_REPLACED, lambda: self._writer.index_entries.taken)
         metrics.show(catalogue.EXPIRY_ENTRIES_SCRUBBED, lambda: self._scrub.removed)
         metrics.show(catalogue.CACHE_BYTES, lambda: self._writer.cache.size)
-
-
-def _spill_threshold(settings: Settings) -> float:
-    """Bytes from which a value gets a file; none does with the engine that keeps nothing."""
-    if settings.storage.engine == "memory":
-        return math.inf
-    return spill_threshold(settings.value.disk_threshold, disk_usage(settings.rocksdb.path).total)
 
 
 def _sync_interval(settings: Settings) -> float:

@@ -14,7 +14,7 @@ import pytest
 from kvtwisted import rehearsal
 from kvtwisted.config.manager import ConfigManager
 from kvtwisted.core.errors import InvalidConfig, KvError, StorageError
-from kvtwisted.engines import open_engine
+from kvtwisted.engines import is_persistent, open_engine
 from kvtwisted.rehearsal import Rehearsal, memory, try_folder
 from kvtwisted.security.connections import descriptors
 
@@ -41,6 +41,7 @@ class Site:
             lambda: self.config.running,
             lambda name, path, options: open_engine(name, path, options).close(),
             self._check_values,
+            is_persistent=is_persistent,
             gave_up_root=gave_up_root,
         )
 

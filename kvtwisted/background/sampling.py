@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..core.disk import disk_usage, folder_bytes
-from ..core.engine import Engine
+from ..core.engine import Engine, statistics_of
 from ..core.errors import StorageError, Unavailable
 from ..core.health import Health
 from ..core.large_values import ValueFiles
@@ -31,7 +31,7 @@ def take_sample(engine: Engine, data_path: str, values: ValueFiles) -> StorageSa
         data_bytes=folder_bytes(data_path),
         value_bytes=values.taken,
         disk=disk_usage(data_path),
-        engine=dict(engine.statistics()),
+        engine=statistics_of(engine),
         uses=(descriptors(), threads()),
     )
 

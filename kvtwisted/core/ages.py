@@ -11,9 +11,8 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Sequence
-from typing import Any
 
-from .engine import DATA, Engine, Mutation
+from .engine import DATA, Mutation
 
 #: Places of the table, a power of two; 8 bytes each.
 PLACES = 1 << 20
@@ -68,38 +67,3 @@ class WriteAges:
         later = [number for number in self._numbers if number > after]
         sample = sorted(later[:: len(later) // _SAMPLE + 1])
         return sample[len(sample) // SHARE] if sample else 0
-
-
-class DatedEngine:
-    """An engine for the writer alone, whose writes are recorded in `ages`; while they are not, it costs nothing.
-
-    Everything but `write` and `put` is the engine's own.
-    """
-
-    def __init__(self, engine: Engine, ages: WriteAges) -> None:
-        self._engine = engine
-        self._ages = ages
-        self.record(False)
-
-    @property
-    def recording(self) -> bool:
-        """Whether writes are being recorded."""
-        return self._ages.recording
-
-    def record(self, on: bool) -> None:
-        """Begin to record, with no write known, or stop. Any thread."""
-        self._ages.record(on)
-        self.write = self._write if on else self._engine.write
-        self.put = self._put if on else self._engine.put
-
-    def _put(self, key: bytes, value: bytes) -> None:
-        self._engine.put(key, value)
-        self._ages.put(key)
-
-    def _write(self, mutations: Sequence[Mutation]) -> None:
-        self._engine.write(mutations)
-        self._ages.written(mutations)
-
-    def __getattr__(self, name: str) -> Any:
-        """The engine's own."""
-        return getattr(self._engine, name)

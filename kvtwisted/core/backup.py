@@ -30,7 +30,7 @@ from typing import Callable, NamedTuple
 
 from .copying import Copying, can_link, can_move, moved, sync, tree_bytes
 from .disk import disk_usage, on_one_disk
-from .engine import Engine
+from .engine import CanCheckpoint, Engine
 from .errors import InvalidRequest, Overloaded, StorageError, StorageFull, Unavailable
 from .large_values import ValueFiles
 from .paths import kind_of
@@ -100,9 +100,12 @@ class Backups:
         """Make a backup and return it once it is whole and on the disk. Without a name it gets one from the time.
 
         Raises InvalidRequest for a name that is not allowed or taken, Overloaded while another is being made,
-        StorageFull when there is no room, StorageError when engine or disk fail, Unavailable after `stop`. Then nothing
-        is left of it.
+        StorageFull when there is no room, StorageError when engine or disk fail or the engine cannot copy itself,
+        Unavailable after `stop`. Then nothing is left of it.
         """
+        if not isinstance(self._engine, CanCheckpoint):
+            engine = self._engine.name
+            raise StorageError(f"storage.engine {engine} keeps nothing on disk, so no copy of it can be made")
         if name is not None:
             check_name(name)
         with self._exclusively():
@@ -111,7 +114,7 @@ class Backups:
             name = self._free_name(begun) if name is None else name
             if os.path.lexists(self._path(name)):
                 raise InvalidRequest(f"name: there is a backup {name} already")
-            return self._create(name, begun)
+            return self._create(name, begun, self._engine)
 
     def finished(self) -> list[Backup]:
         """All whole backups in the folder, the oldest first. Raises StorageError when the folder cannot be read."""
@@ -135,14 +138,14 @@ class Backups:
         """Let a running `create` give up soon, and every later one at once, with Unavailable."""
         self._stopping.set()
 
-    def _create(self, name: str, begun: float) -> Backup:
+    def _create(self, name: str, begun: float, engine: CanCheckpoint) -> Backup:
         started = time.monotonic()
         temporary = os.path.join(self._folder, UNFINISHED + name)
         try:
             os.mkdir(temporary)
             least = self._least_free(temporary)
             copying = Copying(self._check, lambda size: self._check_room(temporary, size, least))
-            self._copy_all(temporary, copying, least)
+            self._copy_all(temporary, copying, least, engine)
             backup = Backup(
                 name,
                 self._path(name),
@@ -165,7 +168,7 @@ class Backups:
             self._remove_staging()
         return backup
 
-    def _copy_all(self, target: str, copying: Copying, least: int) -> None:
+    def _copy_all(self, target: str, copying: Copying, least: int, engine: CanCheckpoint) -> None:
         """See Note [A backup's value files]."""
         data, values = os.path.join(target, DATA_FOLDER), os.path.join(target, VALUE_FOLDER)
         staging = os.path.join(self._data, STAGING)
@@ -175,8 +178,8 @@ class Backups:
         of_copy.claim(self._identity(), empty=True)
         of_copy.release()
         with self._files.reading():
-            of_values = self._check_all_room(target, least)
-            self._engine.checkpoint(staging)
+            of_values = self._check_all_room(target, least, engine.copies)
+            engine.checkpoint(staging)
             if moved(staging, data):
                 copying.count(data)
             else:
@@ -187,11 +190,11 @@ class Backups:
                 copying.folder(os.path.join(self._values, sub), os.path.join(values, sub))
         sync(values)
 
-    def _check_all_room(self, target: str, least: int) -> int:
+    def _check_all_room(self, target: str, least: int, copies: int) -> int:
         """Raise StorageFull unless there is room for all that must be copied, since it cannot be linked, where `target`
         is and where the engine makes its copy. Returns the bytes of the values among that."""
         database = tree_bytes(self._data, (STAGING, f"{STAGING}.tmp"))
-        in_staging = database * (self._engine.copies or not can_link(self._data, self._data))
+        in_staging = database * (copies or not can_link(self._data, self._data))
         of_values = 0 if can_link(self._values, target) else tree_bytes(self._values)
         in_target = of_values + (0 if can_move(self._data, target) else database)
         if in_staging:

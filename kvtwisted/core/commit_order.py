@@ -15,8 +15,9 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from .ages import WriteAges
 from .cache import HotCache
-from .engine import DATA, EXPIRY, FILES, Engine, Mutation
+from .engine import DATA, EXPIRY, FILES, CanReopen, Engine, Mutation
 from .errors import KvError, LostFolder, WriteStalled
 from .file_index import FileIndex
 from .frames import without_frames
@@ -44,6 +45,8 @@ class CommitOrder:
         self._index = FileIndex(engine, files, self._lock)
         #: Why every write is refused, as long as the folder of the data is not what it was. May be set at any time.
         self.refusal: str | None = None
+        #: Told of the writes that went in, unless None. May be set at any time.
+        self.ages: WriteAges | None = None
         #: Takes entries of the expiry index along with what replaces their keys.
         self.index_entries = IndexEntries()
         #: Whether the engine failed the last batch.
@@ -88,6 +91,8 @@ class CommitOrder:
                     write.settle(error)
             return
         self._failing = False
+        if self.ages is not None:
+            self.ages.written(mutations)
         if dated:
             self.index_entries.keep()
         self.cache.fill_all(blanked)
@@ -128,12 +133,15 @@ class CommitOrder:
             # No durable record names these files any more.
             self._index.retire(replaced)
 
-    def reopen(self) -> None:
-        """Close the engine's database and open it again: see `Engine.reopen`. Blocks.
+    def reopen(self) -> bool:
+        """Close the engine's database and open it again: see `CanReopen.reopen`. Blocks. False if the engine cannot.
 
         A write that failed may be in it now. So what was remembered of it goes, while nothing can be read, and which
         files the records name is read anew.
         """
+
+        if not isinstance(self._engine, CanReopen):
+            return False
 
         def forget() -> None:
             with self._lock:
@@ -151,6 +159,7 @@ class CommitOrder:
             raise
         with self._lock:
             self._index.read_again()
+        return True
 
     def collect_orphans(self) -> Collected:
         """Remove the files of large values that no record names. Blocks; requests may run meanwhile.

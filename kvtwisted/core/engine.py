@@ -1,4 +1,7 @@
-"""The engine Protocol: what the store needs of an ordered, persistent byte map, and nothing of any binding.
+"""The engine Protocol: what the store needs of an ordered byte map, and nothing of any binding.
+
+What only some engines can do is a Protocol of its own (`CanPeek`, `CanCompact`, ...). Who uses it asks with isinstance,
+not at each request, and sees to what there is without. An engine that lacks something has no method for it.
 
 Three implementations live in `kvtwisted.engines`; one contract suite (`tests/engines/`) runs over all of them.
 
@@ -10,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Callable, Optional, Protocol
+from dataclasses import dataclass, field
+from typing import Callable, Optional, Protocol, runtime_checkable
 
 from .errors import DeadlineExceeded
 
@@ -53,7 +57,7 @@ def everything(value: bytes) -> bool:
 
 
 def nothing() -> None:
-    """Does nothing, for `Engine.reopen`."""
+    """Does nothing, for `CanReopen.reopen`."""
 
 
 def ignored(key: bytes) -> None:
@@ -72,9 +76,8 @@ class Engine(Protocol):
         """The binding and its version, for build information and the start-up log."""
 
     @property
-    def copies(self) -> int:
-        """How many times over `checkpoint` writes the whole database on the data's disk, at the moment that it takes
-        most; 0 where it makes hard links, if the file system has them."""
+    def is_persistent(self) -> bool:
+        """Whether it keeps what it is given, in a folder of its own: without, there is no disk to look after."""
 
     @property
     def writes_wait(self) -> bool:
@@ -82,13 +85,6 @@ class Engine(Protocol):
 
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
-
-    def peek(self, key: bytes) -> tuple[bool, bytes | None]:
-        """The DATA value at `key` if that can be told without reading the disk: (True, the value or None).
-
-        (False, None) when only `get` can tell. Never blocks.
-        Source: RocksDB's DB::KeyMayExist, which looks at memtables, filters and the block cache alone.
-        """
 
     def multi_get(
         self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
@@ -129,13 +125,46 @@ class Engine(Protocol):
         """
 
     def sync(self) -> None:
-        """Return once every earlier `write` would survive a power loss (fsync of the write-ahead log)."""
+        """Return once every earlier `write` would survive a power loss (fsync of the write-ahead log).
+
+        At once where nothing is persistent.
+        """
+
+    def close(self) -> None:
+        """Flush where the binding can, release the folder's lock, and refuse every later call with Unavailable."""
+
+
+@runtime_checkable
+class CanPeek(Protocol):
+    """Tells what memory has, apart from what the disk has."""
+
+    def peek(self, key: bytes) -> tuple[bool, bytes | None]:
+        """The DATA value at `key` if that can be told without reading the disk: (True, the value or None).
+
+        (False, None) when only `get` can tell. Never blocks.
+        Source: RocksDB's DB::KeyMayExist, which looks at memtables, filters and the block cache alone.
+        """
+
+
+@runtime_checkable
+class CanCompact(Protocol):
+    """Keeps what was deleted or overwritten until it is compacted away."""
 
     def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
         """Compact a range of one family and flush the others. Blocks until done.
 
         That gives back the space of deleted keys, and of the write-ahead log, which goes when no family needs it.
         """
+
+
+@runtime_checkable
+class CanCheckpoint(Protocol):
+    """Copies itself while it is open."""
+
+    @property
+    def copies(self) -> int:
+        """How many times over `checkpoint` writes the whole database on the data's disk, at the moment that it takes
+        most; 0 where it makes hard links, if the file system has them."""
 
     def checkpoint(self, folder: str) -> None:
         """Make a copy of the database in `folder`, which must not exist, from one moment within this call.
@@ -146,11 +175,10 @@ class Engine(Protocol):
         leaves nothing behind. Meanwhile `folder` with `.tmp` behind its name is used; a crash may leave both.
         """
 
-    def statistics(self) -> Mapping[str, float]:
-        """RocksDB's own figures by short name (`estimate-num-keys`, `block-cache-usage`, ...); those it has."""
 
-    def effective_options(self) -> Mapping[str, object]:
-        """Every `rocksdb.options` name with the value in force, defaults included."""
+@runtime_checkable
+class CanReopen(Protocol):
+    """Gets over errors by being opened anew."""
 
     def reopen(self, closed: Callable[[], None] = nothing) -> None:
         """Close the database and open it again behind this object, which clears errors that RocksDB never forgets.
@@ -165,5 +193,37 @@ class Engine(Protocol):
         every call is Unavailable until a later `reopen` succeeds. One call at a time; not beside `close`.
         """
 
-    def close(self) -> None:
-        """Flush where the binding can, release the folder's lock, and refuse every later call with Unavailable."""
+
+@dataclass(frozen=True)
+class Statistics:
+    """What an engine says of itself."""
+
+    #: Records, as it estimates.
+    keys: float = 0
+    #: Bytes of its files of data, without those that are only held for scans; None where it does not tell.
+    file_bytes: float | None = None
+    #: Bytes of what is not deleted or overwritten in them, as it estimates.
+    live_bytes: float = 0
+    #: All that it tells, for people, by its own names: bytes for sizes, bytes a second for rates, else counts.
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class HasStatistics(Protocol):
+    """Tells figures of itself."""
+
+    def statistics(self) -> Statistics:
+        """The figures of now."""
+
+
+def statistics_of(engine: Engine) -> Statistics:
+    """The figures of an engine; of one that tells none, those of an empty one."""
+    return engine.statistics() if isinstance(engine, HasStatistics) else Statistics()
+
+
+@runtime_checkable
+class HasOptions(Protocol):
+    """Is tuned by `rocksdb.options`."""
+
+    def effective_options(self) -> Mapping[str, object]:
+        """Every `rocksdb.options` name with the value in force, defaults included."""

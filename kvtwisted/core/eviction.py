@@ -25,7 +25,7 @@ from . import expiry, records
 from .ages import WriteAges
 from .clock import Clock
 from .disk import DiskUsage, blocks_of
-from .engine import DATA, EXPIRY, FILES, Engine, Mutation
+from .engine import DATA, EXPIRY, FILES, CanCompact, Engine, Mutation, Statistics, statistics_of
 from .errors import Corruption
 from .holdings import Holdings
 from .large_values import Collected
@@ -135,13 +135,12 @@ def bytes_over(usage: DiskUsage, threshold: int) -> int:
     return hundredths_over // 100 + 1 if usage.used and hundredths_over >= 0 else 0
 
 
-def worth_compacting(figures: Mapping[str, float], needed: int) -> bool:
-    """Whether RocksDB should compact everything before any key is deleted, by its own `figures`: when the data that is
+def worth_compacting(figures: Statistics, needed: int) -> bool:
+    """Whether the engine should compact everything before any key is deleted, by its `figures`: when the data that is
     dead is so much beside the living that rewriting those is worth it (half, or a tenth where that would do). That
     needs room for a while."""
-    tables = figures.get("live-sst-files-size", 0)
-    live = figures.get("estimate-live-data-size", 0)
-    dead = tables - live
+    live = figures.live_bytes
+    dead = (figures.file_bytes or 0) - live
     return dead > 0 and (dead >= live / 2 or dead >= max(needed, live / 10))
 
 
@@ -229,7 +228,7 @@ class Evictor:
 
         A piece at a time, since each needs room for what it writes until it is done.
         """
-        piece = max(MIB, self._engine.statistics().get("live-sst-files-size", 0) / MOST_RANGES)
+        piece = max(MIB, (statistics_of(self._engine).file_bytes or 0) / MOST_RANGES)
         for family in (EXPIRY, FILES, DATA):
             bounds, size = [b""], 0
             for key, stored in self._engine.scan(b"", None, family):
@@ -239,7 +238,7 @@ class Evictor:
                     size = 0
             # No scan is open any more: it would keep what is compacted.
             for low, high in zip(bounds, [*bounds[1:], _AFTER_ALL]):
-                self._engine.compact(low, high, family)
+                self._compact(low, high, family)
 
     def plan(self, disks: Iterable[Disk], rules: EvictionRules) -> Plan:
         """What `run` would do, without doing it. Any thread, also while a run is under way."""
@@ -266,10 +265,10 @@ class Evictor:
     ) -> tuple[DiskUsage, int]:
         """Take back what is dead already; gives use and need as they are then. See Note [Deleting is not freeing]."""
         # Of tables that a backup holds nothing comes back, and what is written in their stead comes on top.
-        if held.share == 1 and worth_compacting(self._engine.statistics(), needed):
+        if held.share == 1 and worth_compacting(statistics_of(self._engine), needed):
             self.reclaim()
         else:
-            self._engine.compact(_AFTER_ALL, _AFTER_ALL + b"\0")  # nothing is there: it only flushes
+            self._compact(_AFTER_ALL, _AFTER_ALL + b"\0")  # nothing is there: it only flushes
         usage = disk.measure()
         returned = max(0, before.used - usage.used)
         return usage, max(0, _bytes_needed(disk, usage, rules) - max(0, returning - returned))
@@ -306,11 +305,16 @@ class Evictor:
                 if freed >= needed:
                     break
             for low, high in touched.ranges() if disk.records else ():
-                self._engine.compact(low, high + b"\0")
+                self._compact(low, high + b"\0")
         finally:
             after = disk.measure()
             self._returning[disk.name] = (after.used, max(0, freed - max(0, before.used - after.used)))
         return freed
+
+    def _compact(self, low: bytes, high: bytes, family: str = DATA) -> None:
+        """Where nothing is compacted, deleting alone gives back the space."""
+        if isinstance(self._engine, CanCompact):
+            self._engine.compact(low, high, family)
 
     def _drop_orphans(self, disk: Disk) -> int:
         now = self._clock.now_ms()

@@ -11,12 +11,13 @@ of it is written anew: while more than half of the tables are held so, records c
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Callable, NamedTuple
 
 from .backup import MANIFEST, STAGING, UNFINISHED
 from .disk import file_bytes, on_one_disk
+from .engine import Statistics
 
 #: Device and number of a file, under whatever names.
 File = tuple[int, int]
@@ -56,11 +57,11 @@ class Folders:
         data: str | None,
         values: str | None,
         backups: str,
-        figures: Callable[[], Mapping[str, float]],
+        figures: Callable[[], Statistics],
         named: Callable[[], Collection[bytes]],
     ) -> None:
         """`data` or `values` is None when it is on another disk; `backups` need not exist, nor be on this one.
-        `figures` are `Engine.statistics`, `named` gives the names of the value files that records point to."""
+        `figures` are the engine's, `named` gives the names of the value files that records point to."""
         self._data = data
         self._values = values
         self._backups = backups
@@ -103,7 +104,7 @@ class Folders:
                         free += size
                 elif entry.name.endswith(_LOG):
                     log += size
-        tables = self._figures().get("live-sst-files-size")
+        tables = self._figures().file_bytes
         if tables is not None:
             # Written by a compaction that is under way, or held by a scan.
             passing = max(0, length - int(tables))

@@ -54,9 +54,9 @@ class Recovery:
         self._health.recover(_CONDITION)
 
     def _reopened(self) -> bool:
-        """Whether there was room for it; if not, what the trial met says more than how much room there should be."""
+        """Whether the engine can, and there was room for it; if not, what the trial met says more than how much room
+        there should be."""
         try:
-            self._upkeep.reopen()
+            return self._upkeep.reopen()
         except StorageFull:
             return False
-        return True

@@ -25,7 +25,7 @@ from typing import Callable, NamedTuple
 
 from . import records
 from .clock import Clock
-from .engine import EXPIRY, Engine
+from .engine import EXPIRY, CanCompact, Engine
 from .errors import Corruption
 from .limits import MAX_VALUE_BYTES
 from .records import index_start, split_index_key
@@ -165,7 +165,8 @@ class Scrub:
         return removed
 
     def _compact(self) -> None:
-        self._engine.compact(self._low, self._high + b"\0", EXPIRY)
+        if isinstance(self._engine, CanCompact):
+            self._engine.compact(self._low, self._high + b"\0", EXPIRY)
         self._removed = 0
         self._low, self._high = _AFTER_ALL, b""
 

@@ -18,7 +18,7 @@ from .batch_reads import BatchReader
 from .cache import Entry
 from .clock import Clock
 from .counter import Counter
-from .engine import Engine
+from .engine import CanPeek, Engine
 from .limits import MAX_KEY_BYTES, check_key
 from .pages import PageReader
 from .recency import Recency
@@ -50,6 +50,7 @@ class Store:
         `recency` is told of every key that is read or written.
         """
         self._engine = engine
+        self._peek = engine.peek if isinstance(engine, CanPeek) else _cannot_tell
         self._writer = writer
         self._cache = writer.cache
         self._files = writer.files
@@ -109,7 +110,7 @@ class Store:
         if not 0 < len(key) <= MAX_KEY_BYTES:
             check_key(key)
         version = self._writer.version
-        known, stored = self._engine.peek(key)
+        known, stored = self._peek(key)
         if not known or (stored and stored[0] == ENVELOPE and records.decode(stored).pointer is not None):
             return False, None
         found = self._answer(key, stored, version, wait=False)
@@ -209,3 +210,8 @@ class Store:
     def try_now(self, writes: Sequence[Write]) -> bool:
         """Apply writes if that needs no waiting; see `Writer.try_now`."""
         return self._writer.try_now(writes)
+
+
+def _cannot_tell(_: bytes) -> tuple[bool, bytes | None]:
+    """For an engine that cannot peek: all reads may block."""
+    return False, None

@@ -80,6 +80,6 @@ class Upkeep:
         if self._writer.spill_threshold < math.inf:
             self._writer.files.retire([self._writer.files.store(_FORMAT)])
 
-    def reopen(self) -> None:
-        """Close the database and open it again; see `Engine.reopen`."""
-        self._writer.reopen()
+    def reopen(self) -> bool:
+        """Close the database and open it again; see `CommitOrder.reopen`."""
+        return self._writer.reopen()

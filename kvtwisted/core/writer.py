@@ -93,8 +93,11 @@ class Writer(CommitOrder):
                         raise
                     finally:
                         self.version += 1
-                    if entry is not None and went_in:
-                        self.cache.fill(entry, key, value, 0)
+                    if went_in:
+                        if self.ages is not None:
+                            self.ages.put(key)
+                        if entry is not None:
+                            self.cache.fill(entry, key, value, 0)
             finally:
                 self._lock.release()
             if went_in:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Callable, Optional
 
-from ..core.engine import DATA, FAMILIES
+from ..core.engine import DATA, FAMILIES, Statistics
 from ..core.options import EngineOptions
 
 #: Reads one property of a family as text, or None when this RocksDB does not have it.
@@ -49,17 +49,22 @@ _OF_DATABASE = (
 COMPRESSIONS = {"none": "kNoCompression", "snappy": "kSnappyCompression", "lz4": "kLZ4Compression", "zstd": "kZSTD"}
 
 
-def statistics(read: ReadProperty) -> dict[str, float]:
-    """RocksDB's figures by short name: bytes for sizes and usage, bytes a second for rates, else counts."""
+def statistics(read: ReadProperty) -> Statistics:
+    """RocksDB's figures; `figures` has all of them by short name."""
     families: dict[str, Sequence[str]] = dict.fromkeys(_OF_FAMILIES, FAMILIES)
     families.update(dict.fromkeys(_OF_RECORDS + _OF_DATABASE, (DATA,)))
-    figures = {}
+    figures: dict[str, float] = {}
     for name, asked in families.items():
         values = [read(family, f"rocksdb.{name}") for family in asked]
         known = [float(value) for value in values if value is not None]
         if known:
             figures[name] = sum(known)
-    return figures
+    return Statistics(
+        keys=figures.get("estimate-num-keys", 0),
+        file_bytes=figures.get("live-sst-files-size"),
+        live_bytes=figures.get("estimate-live-data-size", 0),
+        figures=figures,
+    )
 
 
 def rocksdb_version(path: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 import rocksdb
 
-from ..core.engine import DATA, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, ignored, nothing
+from ..core.engine import DATA, OTHER_FAMILIES, READ_AHEAD, Mutation, Statistics, everything, ignored, nothing
 from ..core.errors import StorageFull
 from ..core.options import EngineOptions
 from .budget import within
@@ -35,6 +35,7 @@ class LbryEngine:
     """The engine Protocol over one lbry-rocksdb database."""
 
     name = "lbry"
+    is_persistent = True
     writes_wait = True
     copies = 2
 
@@ -157,8 +158,8 @@ class LbryEngine:
                     # A stored traceback keeps this frame; the folder must not stay open with it.
                     del native
 
-    def statistics(self) -> dict[str, float]:
-        """RocksDB's properties by short name."""
+    def statistics(self) -> Statistics:
+        """RocksDB's properties; `figures` has them by short name."""
         with self._failures:
             return statistics(self._property)
 

@@ -6,15 +6,13 @@ import math
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Callable
 
-from ..core.engine import DATA, FAMILIES, Mutation, everything, ignored, nothing
-from ..core.errors import StorageError, Unavailable
+from ..core.engine import DATA, FAMILIES, Mutation, everything, ignored
+from ..core.errors import Unavailable
 from ..core.options import EngineOptions
 from .budget import within
 from .scans import Pair, Scan, Scans
-from .translate import EngineReopening
 
 
 class _Table:
@@ -45,13 +43,12 @@ class MemoryEngine:
     """The engine Protocol over a lock. A write after a scan copies the tables, so that the scan keeps its view."""
 
     name = "memory"
+    is_persistent = False
     writes_wait = False
-    copies = 0
     version = "memory"
 
     def __init__(self, path: str, options: EngineOptions) -> None:
-        """Start empty. `path` is not touched and `options` are only reported."""
-        self._options = options
+        """Start empty. `path` is not touched, and no option has an effect."""
         self._lock = threading.Lock()
         self._tables: dict[str, _Table] = {family: _Table() for family in FAMILIES}
         self._scanned = False
@@ -103,29 +100,8 @@ class MemoryEngine:
                 self._tables[family].apply(key, value)
 
     def sync(self) -> None:
-        """Nothing to do: nothing survives."""
+        """Nothing to wait for: nothing survives."""
         self._check()
-
-    def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
-        """Nothing to do: deleted keys take no space."""
-        self._check()
-
-    def checkpoint(self, folder: str) -> None:
-        """Refuse, with StorageError: nothing is kept, so there is nothing to copy."""
-        self._check()
-        raise StorageError("storage.engine memory keeps nothing on disk, so no copy of it can be made")
-
-    def statistics(self) -> dict[str, float]:
-        """The number of records, and the bytes of all keys and values as RocksDB's memtable figure."""
-        with self._lock:
-            self._check()
-            used = sum(len(k) + len(v) for table in self._tables.values() for k, v in table.values.items())
-            return {"estimate-num-keys": float(len(self._table(DATA).keys)), "cur-size-all-mem-tables": float(used)}
-
-    def effective_options(self) -> dict[str, object]:
-        """The options as they were given; none has an effect."""
-        self._check()
-        return asdict(self._options)
 
     def close(self) -> None:
         """Forget everything and refuse every later call."""
@@ -133,12 +109,6 @@ class MemoryEngine:
         self._closed = True
         self._scans.end()
         self._tables = {}
-
-    def reopen(self, closed: Callable[[], None] = nothing) -> None:
-        """End the scans under way, like the others; there is nothing to open."""
-        self._check()
-        self._scans.end(EngineReopening)
-        closed()
 
     def _table(self, family: str) -> _Table:
         self._check()

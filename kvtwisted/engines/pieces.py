@@ -67,7 +67,7 @@ class Pieces:
         self.high = self._end if self.last else end.to_bytes(_DIGITS, "big").rstrip(b"\0")
 
 
-class Turns:
+class FairLock:
     """A lock that those who wait for it get in the order in which they came. A `with` block; any thread, not nested."""
 
     def __init__(self) -> None:

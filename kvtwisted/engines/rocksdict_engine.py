@@ -18,7 +18,7 @@ from typing import Any, Callable, cast
 from rocksdict import Checkpoint, CompactOptions, WriteBatch
 
 from ..core.clock import pause
-from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, everything, ignored, nothing
+from ..core.engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, Statistics, everything, ignored, nothing
 from ..core.errors import WriteStalled
 from ..core.options import EngineOptions
 from .budget import within
@@ -43,6 +43,7 @@ class RocksdictEngine:
     """The engine Protocol over one rocksdict database."""
 
     name = "rocksdict"
+    is_persistent = True
     writes_wait = False
     copies = 0
 
@@ -208,8 +209,8 @@ class RocksdictEngine:
                 raise WriteStalled("compaction does not catch up with the writes; no copy was made, try again")
             pause(0.05)
 
-    def statistics(self) -> dict[str, float]:
-        """RocksDB's properties by short name."""
+    def statistics(self) -> Statistics:
+        """RocksDB's properties; `figures` has them by short name."""
         with self._failures:
             return statistics(self._property)
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Callable
 
 from ..core.errors import KvError
-from .pieces import Turns
+from .pieces import FairLock
 from .translate import EngineClosed, translated
 
 Pair = tuple[bytes, bytes]
@@ -70,7 +70,7 @@ class Scans:
         self._path = path
         self._live: weakref.WeakSet[Scan] = weakref.WeakSet()
         #: Of those who read over many deleted keys; see Note [Deleted keys in between].
-        self.turns = Turns()
+        self.turns = FairLock()
         #: Times that all scans have been ended, and what the last time was for: a scan that is at it for long looks.
         self.ended = 0
         self.why: type[Exception] = EngineClosed

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Callable, NamedTuple
 
@@ -20,6 +20,7 @@ from prometheus_client.utils import floatToGoString
 
 from ..commands.command import GET, OPERATIONS
 from ..core.disk import DiskUsage
+from ..core.engine import Statistics
 from ..core.errors import PermissionDenied, RateLimited, Unauthenticated
 from ..core.resources import Use
 from . import catalogue
@@ -35,17 +36,18 @@ BUCKETS = (
 )  # fmt: skip
 
 _NO_DISK = DiskUsage(0, 0)
+_NO_STATISTICS = Statistics()
 
 
 @dataclass(frozen=True)
 class StorageSample:
-    """What the sampler last saw: bytes of the two folders, the disk, RocksDB's own figures by short name, and how much
-    of what the process may have is in use."""
+    """What the sampler last saw: bytes of the two folders, the disk, the engine's figures, and how much of what the
+    process may have is in use."""
 
     data_bytes: int = 0
     value_bytes: int = 0
     disk: DiskUsage = _NO_DISK
-    engine: Mapping[str, float] = field(default_factory=dict)
+    engine: Statistics = _NO_STATISTICS
     uses: tuple[Use, ...] = ()
 
 
@@ -302,8 +304,8 @@ class _SampleCollector(Collector):
             resource = catalogue.OF_RESOURCES[use.name]
             yield _gauge(resource.used, use.used)
             yield _gauge(resource.limit, use.limit)
-        yield _gauge(catalogue.KEYS, sample.engine.get("estimate-num-keys", 0))
-        for name, value in sample.engine.items():
+        yield _gauge(catalogue.KEYS, sample.engine.keys)
+        for name, value in sample.engine.figures.items():
             yield _gauge(catalogue.engine_property(name), value)
 
 

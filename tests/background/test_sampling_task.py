@@ -10,16 +10,19 @@ from twisted.logger import LogEvent, capturedLogs
 
 from kvtwisted.background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
+from kvtwisted.core.engine import Statistics
 from kvtwisted.core.errors import KvError, StorageError, StorageFull, Unavailable
 from kvtwisted.core.large_values import ValueFiles
+from kvtwisted.core.options import EngineOptions
 from kvtwisted.core.resources import Use
+from kvtwisted.engines import open_engine
 from kvtwisted.observability.metrics import StorageSample
 
 from ..support.doors import Doorway
 from ..support.storage import Storage
 from .tasks import Counted, at_once, lines
 
-SAMPLE = StorageSample(1, 2, DiskUsage(3, 4), {"estimate-num-keys": 5.0})
+SAMPLE = StorageSample(1, 2, DiskUsage(3, 4), Statistics(keys=5))
 
 
 class Scene(Doorway):
@@ -122,14 +125,15 @@ def test_take_sample_measures(tmp_path: Path) -> None:
     values.prepare()
     values.store(b"x" * 5000)
     (data / "file").write_bytes(b"x" * 50_000)
-    storage = Storage()
-    storage.store.set(b"k", b"v")
-    sample = take_sample(storage.engine, str(data), values)
+    engine = open_engine("auto", str(tmp_path / "database"), EngineOptions())
+    engine.put(b"k", b"v")
+    sample = take_sample(engine, str(data), values)
+    engine.close()
     assert sample.data_bytes == folder_bytes(str(data)) > 0
     assert sample.value_bytes == 8192
     usage = disk_usage(str(data))
     assert sample.disk.used + sample.disk.free == pytest.approx(usage.used + usage.free, rel=0.1)
-    assert sample.engine["estimate-num-keys"] == 1
+    assert sample.engine.keys == 1
     assert [use.name for use in sample.uses] == ["file descriptors", "threads"]
 
 

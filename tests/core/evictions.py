@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from kvtwisted.core.ages import DatedEngine, WriteAges
+from kvtwisted.core.ages import WriteAges
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.eviction import (
     Batch,
@@ -86,9 +86,6 @@ class Scene:
 
 def dated(scene: Scene) -> Scene:
     """The same, with a store whose writes are recorded."""
-    engine = DatedEngine(scene.storage.engine, scene.ages)
-    engine.record(True)
-    scene.storage.engine = engine  # type: ignore[assignment]
-    scene.storage.restart()
-    scene.storage.engine = engine._engine  # type: ignore[assignment]
+    scene.ages.record(True)
+    scene.storage.writer.ages = scene.ages
     return scene

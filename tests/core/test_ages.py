@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kvtwisted.core.ages import SHARE, DatedEngine, WriteAges
+from kvtwisted.core.ages import SHARE, WriteAges
 from kvtwisted.core.engine import DATA, EXPIRY
-from kvtwisted.core.errors import WriteStalled
+from kvtwisted.core.errors import StorageError
+from kvtwisted.core.writer import Writer
 
 from ..support.engines import memory_engine
 
@@ -69,19 +70,20 @@ def test_oldest_share_is_about_that(count: int) -> None:
     assert after == count
 
 
-def test_dated_engine_records_what_was_applied() -> None:
-    """Both ways to write, once they have succeeded, and only when told to."""
+def test_writer_records_what_was_applied() -> None:
+    """Both ways to write, once they have succeeded, and only while it is told to."""
     engine, ages = memory_engine(), WriteAges(1 << 16)
-    dated = DatedEngine(engine, ages)
-    dated.put(b"before", b"1")
-    dated.record(True)
-    dated.put(b"a", b"1")
-    dated.write([(DATA, b"b", b"2")])
-    engine.fail("write", WriteStalled("stalled"), times=1)
-    with pytest.raises(WriteStalled):
-        dated.write([(DATA, b"c", b"3")])
-    assert [ages.number(key) for key in (b"before", b"a", b"b", b"c")] == [0, 1, 2, 0]
-    assert dict(dated.scan(b"", None, DATA)) == {b"before": b"1", b"a": b"1", b"b": b"2"}
-    dated.record(False)
-    dated.put(b"d", b"4")
-    assert (dated.recording, dated.get(b"d")) == (False, b"4")
+    writer = Writer(engine)
+    writer.put(b"before", b"1")
+    ages.record(True)
+    writer.ages = ages
+    writer.put(b"a", b"1")
+    writer.write([(b"b", b"2", 0)])
+    engine.fail("write", StorageError("broken"), times=2)
+    for failing in (lambda: writer.put(b"c", b"3"), lambda: writer.write([(b"d", b"4", 0)])):
+        with pytest.raises(StorageError):
+            failing()
+    assert [ages.number(key) for key in (b"before", b"a", b"b", b"c", b"d")] == [0, 1, 2, 0, 0]
+    writer.ages = None
+    writer.put(b"e", b"5")
+    assert ages.number(b"e") == 0

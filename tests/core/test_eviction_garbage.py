@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.core.disk import DiskUsage
-from kvtwisted.core.engine import EXPIRY
+from kvtwisted.core.engine import EXPIRY, Statistics
 from kvtwisted.core.eviction import Batch, Disk, Eviction, EvictionRules, Evictor
 from kvtwisted.core.holdings import Holdings
 from kvtwisted.core.large_values import ValueFiles
@@ -156,7 +156,7 @@ def test_records_count_for_what_comes_back(scene: Scene) -> None:
 
 def test_tables_that_backups_hold_are_not_compacted(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written in their stead would come on top of them."""
-    figures = {"live-sst-files-size": 1000.0, "estimate-live-data-size": 10.0}
+    figures = Statistics(file_bytes=1000, live_bytes=10)
     monkeypatch.setattr(scene.storage.engine, "statistics", lambda: figures)
     scene.put(b"a")
     disk = seen_disk(needing(100), held=Holdings(PLENTY, share=0.9))

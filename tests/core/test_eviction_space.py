@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvtwisted.core.disk import DiskUsage
+from kvtwisted.core.engine import Statistics
 from kvtwisted.core.errors import StorageError, WriteStalled
 from kvtwisted.core.eviction import (
     Batch,
@@ -218,12 +219,12 @@ def test_dead_space_counts_for_a_part(scene: Scene) -> None:
 )
 def test_everything_is_compacted_when_enough_is_dead(tables: int, live: int, needed: int, worth: bool) -> None:
     """The dead data must be half of the living; or what is needed, and a tenth of the living."""
-    assert worth_compacting({"live-sst-files-size": tables, "estimate-live-data-size": live}, needed) is worth
+    assert worth_compacting(Statistics(file_bytes=tables, live_bytes=live), needed) is worth
 
 
 def test_a_database_of_dead_data_is_compacted(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it, before anything is deleted."""
-    figures = {"live-sst-files-size": 1000.0, "estimate-live-data-size": 10.0}
+    figures = Statistics(file_bytes=1000, live_bytes=10)
     monkeypatch.setattr(scene.storage.engine, "statistics", lambda: figures)
     scene.put(b"a")
     scene.evictor.run(seen_disk(needing(100), needing(0)), EvictionRules(80, 10, "lru"))

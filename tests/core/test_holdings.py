@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.core import holdings as holdings_module
+from kvtwisted.core.engine import Statistics
 from kvtwisted.core.holdings import Folders, Holdings
 
 KIB = 1024
@@ -19,7 +20,7 @@ class Scene:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.figures: dict[str, float] = {}
+        self.figures = Statistics()
         self.named = {NAME}
         for name in ("data", "values/ab", "values/tmp", "backups"):
             (root / name).mkdir(parents=True)
@@ -65,7 +66,7 @@ def test_tables_and_values_come_back(scene: Scene) -> None:
     scene.file("data/LOG.old.1", 400)
     scene.file("data/MANIFEST-000001", 16)
     scene.file(f"values/ab/{NAME.hex()}", 20)
-    scene.figures["live-sst-files-size"] = 40 * KIB
+    scene.figures = Statistics(file_bytes=40 * KIB)
     assert scene.holdings() == Holdings(60 * KIB, 0, log=8 * KIB)
     assert scene.holdings(values=False) == Holdings(40 * KIB, 0, log=8 * KIB)
     assert scene.holdings(data=False) == Holdings(20 * KIB)
@@ -76,7 +77,7 @@ def test_what_passes_by_itself(scene: Scene) -> None:
     making."""
     scene.file("data/000010.sst", 40)
     scene.file("data/000012.sst", 28)
-    scene.figures["live-sst-files-size"] = 40 * KIB
+    scene.figures = Statistics(file_bytes=40 * KIB)
     scene.file(f"values/ab/{'ab' * 15}cd", 12)
     scene.file(f"values/tmp/{NAME.hex()}", 8)
     scene.file("data/backup.tmp/000007.sst", 4)
@@ -87,7 +88,7 @@ def test_what_passes_by_itself(scene: Scene) -> None:
 
 def test_backups_pass_with_the_operator(scene: Scene) -> None:
     """What they alone hold is counted once, finished or not; what else is in their folder is somebody else's."""
-    scene.figures["live-sst-files-size"] = 40 * KIB
+    scene.figures = Statistics(file_bytes=40 * KIB)
     table = scene.file("data/000010.sst", 40)
     scene.backup("monday")
     scene.backup("tuesday")
@@ -109,7 +110,7 @@ def test_backups_on_another_disk_do_not_matter(scene: Scene, monkeypatch: pytest
     scene.file("backups/monday/data/000001.sst", 24)
     folders = Folders(
         data=str(scene.root / "data"), values=None, backups=str(scene.root / "backups"),
-        figures=dict, named=set,
+        figures=Statistics, named=set,
     )  # fmt: skip
     assert folders.holdings() == folders.holdings() == Holdings(0)
     assert len(asked) == 1
@@ -123,17 +124,17 @@ def test_what_a_backup_holds_does_not_come_back(scene: Scene) -> None:
     scene.file("data/000010.sst", 60)
     held = scene.file("data/000011.sst", 20)
     scene.link(held, "backups/monday/data/000011.sst")
-    scene.figures["live-sst-files-size"] = 80 * KIB
+    scene.figures = Statistics(file_bytes=80 * KIB)
     assert scene.holdings() == Holdings(60 * KIB, 0, held=40 * KIB, share=0.75)
     more = scene.file("data/000012.sst", 44)
     scene.link(more, "backups/monday/data/000012.sst")
-    scene.figures["live-sst-files-size"] = 124 * KIB
+    scene.figures = Statistics(file_bytes=124 * KIB)
     assert scene.holdings() == Holdings(0, 0, held=84 * KIB, share=0.0)
 
 
 def test_folders_that_are_not_there(tmp_path: Path) -> None:
     """There are no backups yet, and no values."""
     folders = Folders(
-        data=str(tmp_path), values=str(tmp_path / "none"), backups=str(tmp_path / "none"), figures=dict, named=set
+        data=str(tmp_path), values=str(tmp_path / "none"), backups=str(tmp_path / "none"), figures=Statistics, named=set
     )
     assert folders.holdings() == Holdings(0)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,14 +18,6 @@ from .support import PERSISTENT, opened, put
 
 #: Copies made while a thread writes.
 COPIES = 5
-
-
-@pytest.fixture(params=PERSISTENT)
-def persistent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """An empty engine of a kind that keeps what it is given."""
-    engine = opened(request.param, tmp_path / "data")
-    yield engine
-    engine.close()
 
 
 def pairs(engine: Engine, family: str = DATA) -> dict[bytes, bytes]:
@@ -135,19 +128,11 @@ def test_reads_and_writes_go_on(persistent: Engine, tmp_path: Path) -> None:
     assert during >= 3
 
 
-def test_memory_says_that_it_cannot(tmp_path: Path) -> None:
-    """The engine that keeps nothing copies nothing."""
-    engine = opened("memory", tmp_path / "data")
-    with pytest.raises(StorageError, match="keeps nothing on disk"):
-        engine.checkpoint(str(tmp_path / "copy"))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_closed_engine_refuses(engine: Engine, tmp_path: Path) -> None:
+def test_closed_engine_refuses(persistent: Any, tmp_path: Path) -> None:
     """As every other call does, and nothing is left behind."""
-    engine.close()
+    persistent.close()
     with pytest.raises(Unavailable, match="the storage is closed"):
-        engine.checkpoint(str(tmp_path / "copy"))
+        persistent.checkpoint(str(tmp_path / "copy"))
     assert [path.name for path in tmp_path.iterdir() if path.name != "data"] == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,10 +26,13 @@ CALLS: dict[str, Callable[[Engine], object]] = {
     "write": lambda engine: engine.write([(DATA, b"k", b"v")]),
     "write of a batch": lambda engine: engine.write([(DATA, b"k", b"v"), (EXPIRY, b"k", None)]),
     "sync": lambda engine: engine.sync(),
+    "close": lambda engine: engine.close(),
+}
+#: What only some can.
+FURTHER_CALLS: dict[str, Callable[[Any], object]] = {
     "compact": lambda engine: engine.compact(b"", b"\xff"),
     "statistics": lambda engine: engine.statistics(),
     "effective_options": lambda engine: engine.effective_options(),
-    "close": lambda engine: engine.close(),
 }
 
 
@@ -39,6 +43,14 @@ def test_closed_engine_refuses(engine: Engine, call: Callable[[Engine], object])
     engine.close()
     with pytest.raises(Unavailable, match="the storage is closed"):
         call(engine)
+
+
+@pytest.mark.parametrize("call", FURTHER_CALLS.values(), ids=list(FURTHER_CALLS))
+def test_closed_engine_refuses_what_only_some_can(persistent: Any, call: Callable[[Any], object]) -> None:
+    """Likewise."""
+    persistent.close()
+    with pytest.raises(Unavailable, match="the storage is closed"):
+        call(persistent)
 
 
 def test_live_scan_becomes_unavailable(engine: Engine) -> None:
@@ -100,7 +112,7 @@ def test_kept_error_does_not_keep_the_folder(name: str, count: int, tmp_path: Pa
     put(engine, *keys)
     with pytest.raises(ResponseTooLarge) as kept:
         engine.multi_get(keys, 5)
-    assert engine.statistics()["num-snapshots"] == 0
+    assert engine.statistics().figures["num-snapshots"] == 0
     engine.close()
     again = opened(name, tmp_path)
     assert again.get(b"0") == b"v"

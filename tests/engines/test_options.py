@@ -12,7 +12,7 @@ import pytest
 from kvtwisted.core.engine import DATA, EXPIRY, FAMILIES, META, Engine
 from kvtwisted.core.options import KIB, MIB, EngineOptions
 
-from .support import INSTALLED, PERSISTENT, opened
+from .support import PERSISTENT, opened
 
 #: A value other than the default for every option.
 OTHER: dict[str, object] = {
@@ -74,7 +74,7 @@ def test_other_values_cover_every_option() -> None:
     assert not {*OTHER.items()} & {*asdict(EngineOptions()).items()}
 
 
-@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("name", PERSISTENT)
 @pytest.mark.parametrize("options", [{}, OTHER], ids=["defaults", "others"])
 def test_effective_options_are_the_configured(name: str, options: dict[str, object], tmp_path: Path) -> None:
     """Every option takes effect as it was given, also on a folder that was made with others."""
@@ -122,7 +122,7 @@ def test_bloom_bits_show_in_the_files(name: str, tmp_path: Path) -> None:
         assert (written(tmp_path / str(bits))[TABLE]["filter_policy"] == "nullptr") == (bits == 0)
         engine.write([(DATA, b"%08d" % number, b"") for number in range(20_000)])
         engine.compact(b"", b"\xff")
-        sizes[bits] = engine.statistics()["total-sst-files-size"]
+        sizes[bits] = engine.statistics().figures["total-sst-files-size"]
         engine.close()
     for bits in (10, 30):
         assert sizes[bits] - sizes[0] == pytest.approx(bits * 20_000 / 8, rel=0.1)
@@ -137,11 +137,11 @@ def test_block_cache_is_shared(name: str, tmp_path: Path) -> None:
     engine.close()
     # lbry-rocksdb flushes while it opens again; rocksdict flushed when it closed.
     engine = opened(name, tmp_path, block_cache_size=4 * MIB, compression="none", bottommost_compression="none")
-    assert engine.statistics()["block-cache-capacity"] == 4 * MIB
+    assert engine.statistics().figures["block-cache-capacity"] == 4 * MIB
     usage = []
     for family in (META, DATA, EXPIRY):
         assert len(list(engine.scan(b"", None, family))) == (0 if family == META else 3000)
-        usage.append(engine.statistics()["block-cache-usage"])
+        usage.append(engine.statistics().figures["block-cache-usage"])
     assert usage[0] < MIB < usage[1] <= usage[2] <= 4 * MIB
     assert usage[2] > 3.5 * MIB
     engine.close()
@@ -168,7 +168,7 @@ def test_every_compression_works(name: str, compression: str, tmp_path: Path) ->
     engine.compact(b"", b"\xff")
     effective = engine.effective_options()
     assert (effective["compression"], effective["bottommost_compression"]) == (compression, compression)
-    assert (engine.statistics()["total-sst-files-size"] < 400_000) == (compression != "none")
+    assert (engine.statistics().figures["total-sst-files-size"] < 400_000) == (compression != "none")
     assert {value for _, value in engine.scan(b"", None)} == {b"the same" * 100}
     engine.close()
 
@@ -194,11 +194,11 @@ def test_compaction_gives_space_back(name: str, tmp_path: Path) -> None:
     engine = opened(name, tmp_path)
     keys = fill(engine)
     engine.compact(keys[0], keys[-1])
-    full = engine.statistics()
+    full = engine.statistics().figures
     engine.write([(DATA, key, None) for key in keys[:1500]])
-    assert engine.statistics()["total-sst-files-size"] == full["total-sst-files-size"] > 2_000_000
+    assert engine.statistics().figures["total-sst-files-size"] == full["total-sst-files-size"] > 2_000_000
     engine.compact(keys[0], keys[1499])
-    after = engine.statistics()
+    after = engine.statistics().figures
     assert after["total-sst-files-size"] < 0.3 * full["total-sst-files-size"]
     assert after["estimate-num-keys"] == pytest.approx(500, abs=10)
     assert len(list(engine.scan(b"", None))) == 500
@@ -226,18 +226,18 @@ def test_statistics_are_rocksdbs(name: str, tmp_path: Path) -> None:
     """All figures that the server reports exist in this binding, and say what happens."""
     engine = opened(name, tmp_path)
     keys = fill(engine)
-    before = engine.statistics()
+    before = engine.statistics().figures
     assert set(before) == FIGURES
     assert before["cur-size-all-mem-tables"] > 2_000_000
     assert before["live-sst-files-size"] == before["num-files-at-level0"] == before["background-errors"] == 0
     assert before["is-write-stopped"] == before["actual-delayed-write-rate"] == 0
     engine.write([(EXPIRY, key, bytes(500)) for key in keys])
-    loaded = engine.statistics()
+    loaded = engine.statistics().figures
     assert loaded["cur-size-all-mem-tables"] > before["cur-size-all-mem-tables"] + 1_000_000
     engine.compact(b"", b"\xff")
     scan = engine.scan(b"", None)
     assert next(scan)[0] == keys[0]
-    after = engine.statistics()
+    after = engine.statistics().figures
     assert after["cur-size-all-mem-tables"] < loaded["cur-size-all-mem-tables"] - 1_000_000
     assert after["live-sst-files-size"] > 2_000_000
     assert after["block-cache-usage"] > before["block-cache-usage"]

@@ -8,7 +8,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvtwisted.engines.pieces import Pieces, Turns
+from kvtwisted.engines.pieces import FairLock, Pieces
 
 from ..support.properties import repeatable
 
@@ -80,7 +80,7 @@ def test_pieces_grow_again() -> None:
 
 def test_turns_go_round() -> None:
     """Who waits gets the lock in order, and the one that had it queues up again."""
-    turns, order = Turns(), []
+    turns, order = FairLock(), []
 
     def work(name: str) -> None:
         for _ in range(3):
@@ -100,7 +100,7 @@ def test_turns_go_round() -> None:
 
 def test_turns_are_exclusive() -> None:
     """Never two at once."""
-    turns, inside, most = Turns(), [], []
+    turns, inside, most = FairLock(), [], []
 
     def work() -> None:
         for _ in range(200):

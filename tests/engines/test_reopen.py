@@ -4,57 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kvtwisted.core.engine import DATA, EXPIRY, META, Engine
+from kvtwisted.core.engine import DATA, EXPIRY, META
 from kvtwisted.core.errors import Corruption, StorageError, Unavailable
 from kvtwisted.engines import reopening
 
 from .support import PERSISTENT, PLENTY, opened, put, redirect_next_log
 
-persistent = pytest.mark.parametrize("name", PERSISTENT)
+each_persistent = pytest.mark.parametrize("name", PERSISTENT)
 
 
-def test_everything_is_there_and_works_afterwards(engine: Engine) -> None:
+def test_everything_is_there_and_works_afterwards(persistent: Any) -> None:
     """What was written before is there, and every call works as before."""
-    engine.write([(DATA, b"a", b"1"), (EXPIRY, b"b", b"2"), (META, b"c", b"3")])
-    engine.put(b"d", b"4")
-    engine.reopen()
-    assert (engine.get(b"a"), engine.get(b"b", EXPIRY), engine.get(b"c", META)) == (b"1", b"2", b"3")
-    engine.write([(DATA, b"a", None), (EXPIRY, b"b", b"5")])
-    engine.sync()
-    engine.compact(b"", b"\xff")
-    engine.reopen()
-    assert engine.multi_get([b"a", b"d"], PLENTY) == [None, b"4"]
-    assert list(engine.scan(b"", None, EXPIRY)) == [(b"b", b"5")]
-    assert engine.statistics()["estimate-num-keys"] == 1
+    persistent.write([(DATA, b"a", b"1"), (EXPIRY, b"b", b"2"), (META, b"c", b"3")])
+    persistent.put(b"d", b"4")
+    persistent.reopen()
+    assert (persistent.get(b"a"), persistent.get(b"b", EXPIRY), persistent.get(b"c", META)) == (b"1", b"2", b"3")
+    persistent.write([(DATA, b"a", None), (EXPIRY, b"b", b"5")])
+    persistent.sync()
+    persistent.compact(b"", b"\xff")
+    persistent.reopen()
+    assert persistent.multi_get([b"a", b"d"], PLENTY) == [None, b"4"]
+    assert list(persistent.scan(b"", None, EXPIRY)) == [(b"b", b"5")]
+    assert persistent.statistics().figures["estimate-num-keys"] == 1
 
 
-def test_scans_under_way_end_as_unavailable(engine: Engine) -> None:
+def test_scans_under_way_end_as_unavailable(persistent: Any) -> None:
     """A scan from before does not go on, nor end as if that were all; one that had ended has ended."""
-    put(engine, b"a", b"b")
-    fresh, begun, over = (engine.scan(b"", None) for _ in range(3))
+    put(persistent, b"a", b"b")
+    fresh, begun, over = (persistent.scan(b"", None) for _ in range(3))
     next(begun)
     assert len(list(over)) == 2
-    engine.reopen()
+    persistent.reopen()
     for scan in (fresh, begun, begun):
         with pytest.raises(Unavailable, match="being reopened; try again"):
             next(scan)
     assert list(over) == []
-    assert [key for key, _ in engine.scan(b"", None)] == [b"a", b"b"]
+    assert [key for key, _ in persistent.scan(b"", None)] == [b"a", b"b"]
 
 
-def test_closed_engine_is_not_reopened(engine: Engine) -> None:
+def test_closed_engine_is_not_reopened(persistent: Any) -> None:
     """After close there is no way back."""
-    engine.close()
+    persistent.close()
     with pytest.raises(Unavailable, match="the storage is closed"):
-        engine.reopen()
+        persistent.reopen()
     with pytest.raises(Unavailable, match="the storage is closed"):
-        engine.get(b"k")
+        persistent.get(b"k")
 
 
-@persistent
+@each_persistent
 def test_failed_log_is_forgotten(name: str, tmp_path: Path) -> None:
     """After the log took no bytes, RocksDB refuses all writes; once reopened it takes them, and has what it had."""
     engine = opened(name, tmp_path)
@@ -77,7 +78,7 @@ def test_failed_log_is_forgotten(name: str, tmp_path: Path) -> None:
     again.close()
 
 
-@persistent
+@each_persistent
 def test_folder_that_cannot_be_written_stays_open(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk cannot be synced the database is not closed: reads go on."""
     engine = opened(name, tmp_path)
@@ -98,7 +99,7 @@ def _broken(descriptor: int) -> None:
     raise OSError(5, "Input/output error")
 
 
-@persistent
+@each_persistent
 def test_files_that_cannot_be_opened_stay_open(name: str, tmp_path: Path) -> None:
     """A database that could not be opened again is not closed."""
     engine = opened(name, tmp_path)
@@ -131,7 +132,7 @@ def test_log_that_lost_something_stays_closed_to_it(tmp_path: Path) -> None:
         engine.close()
 
 
-@persistent
+@each_persistent
 def test_opening_that_fails_is_tried_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between close and open every call is one to try again; the next reopening goes on from there."""
     engine = opened(name, tmp_path)
@@ -169,7 +170,7 @@ def test_opening_that_fails_is_tried_again(name: str, tmp_path: Path, monkeypatc
     engine.close()
 
 
-@persistent
+@each_persistent
 def test_engine_that_is_being_reopened_can_be_closed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +189,7 @@ def test_engine_that_is_being_reopened_can_be_closed(
     again.close()
 
 
-@persistent
+@each_persistent
 def test_calls_that_do_not_end_keep_it_open(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a call stays in RocksDB nothing is closed; once it has ended, reopening works."""
     monkeypatch.setattr(reopening, "PATIENCE", 0.05)

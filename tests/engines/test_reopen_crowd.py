@@ -104,7 +104,7 @@ class Crowd:
         self.engine.sync()
         if turn % 20 == 0:
             self.engine.compact(b"", b"1")
-        assert self.engine.statistics()["estimate-num-keys"] >= 0
+        assert self.engine.statistics().figures["estimate-num-keys"] >= 0
 
     def _some(self, chance: random.Random, count: int) -> list[tuple[bytes, bytes]]:
         """Of what the `write` jobs have, whose keys have one value for ever."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from kvtwisted.core.engine import DATA, Engine, Mutation, everything, ignored, nothing
+from kvtwisted.core.engine import DATA, CanReopen, Engine, Mutation, Statistics, everything, ignored, nothing
 from kvtwisted.core.errors import KvError
 from kvtwisted.core.options import EngineOptions
 from kvtwisted.engines import open_engine
@@ -22,7 +22,8 @@ class Call(NamedTuple):
 class FaultyEngine:
     """Any engine, with every call recorded in `calls`, and faults and interruptions on request.
 
-    A call that is to fail raises before it reaches the engine, so that nothing of it is done.
+    A call that is to fail raises before it reaches the engine, so that nothing of it is done. It has all that
+    any engine has: what the one behind it lacks does nothing.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -64,7 +65,7 @@ class FaultyEngine:
                 raise error if isinstance(error, BaseException) else error()
             finally:
                 del error  # like an engine's, it is not held by its own frames
-        answer = getattr(self._engine, method)(*arguments)
+        answer = getattr(self._engine, method, _nothing)(*arguments)
         self._after.pop(method, _nothing)()
         return answer
 
@@ -82,8 +83,13 @@ class FaultyEngine:
 
     @property
     def copies(self) -> int:
-        """The engine's number of copies."""
-        return self._engine.copies
+        """See `CanCheckpoint.copies`; the engine's answer."""
+        return getattr(self._engine, "copies", 0)
+
+    @property
+    def is_persistent(self) -> bool:
+        """The engine's answer."""
+        return self._engine.is_persistent
 
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """See `Engine.get`."""
@@ -95,7 +101,7 @@ class FaultyEngine:
         return self.slow or self._engine.writes_wait
 
     def peek(self, key: bytes) -> tuple[bool, bytes | None]:
-        """See `Engine.peek`."""
+        """See `CanPeek.peek`."""
         return (False, None) if self.slow else self._call("peek", key)
 
     def multi_get(
@@ -128,31 +134,33 @@ class FaultyEngine:
         self._call("sync")
 
     def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
-        """See `Engine.compact`."""
+        """See `CanCompact.compact`."""
         self._call("compact", start, end, *(() if family == DATA else (family,)))
 
     def checkpoint(self, folder: str) -> None:
-        """See `Engine.checkpoint`."""
+        """See `CanCheckpoint.checkpoint`."""
         self._call("checkpoint", folder)
 
-    def statistics(self) -> Mapping[str, float]:
-        """See `Engine.statistics`."""
-        return self._call("statistics")
+    def statistics(self) -> Statistics:
+        """See `HasStatistics.statistics`."""
+        return self._call("statistics") or Statistics()
 
     def effective_options(self) -> Mapping[str, object]:
-        """See `Engine.effective_options`."""
-        return self._call("effective_options")
+        """See `HasOptions.effective_options`."""
+        return self._call("effective_options") or {}
 
     def reopen(self, closed: Callable[[], None] = nothing) -> None:
-        """See `Engine.reopen`."""
+        """See `CanReopen.reopen`."""
         self._call("reopen", closed)
+        if not isinstance(self._engine, CanReopen):
+            closed()
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._call("close")
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.threads import deferToThreadPool
 
 from kvtwisted.backends.server import Configuration
-from kvtwisted.core.engine import DATA, META, Engine, everything, ignored
+from kvtwisted.core.engine import DATA, META, Engine, Statistics, everything, ignored
 from kvtwisted.core.errors import InvalidConfig, StorageError, WriteStalled
 from kvtwisted.sessions.door import Recorder
 
@@ -76,8 +76,8 @@ def test_faulty_engine_passes_everything_on() -> None:
     assert list(engine.scan(b"", None)) == [(b"a", b"1")]
     engine.sync()
     engine.compact(b"a", b"b")
-    assert engine.statistics()["estimate-num-keys"] == 1
-    assert "sync" in engine.effective_options()
+    assert engine.statistics() == Statistics()
+    assert engine.effective_options() == {}
     assert engine.name == engine.version == "memory"
     engine.close()
     assert engine.calls == [
