@@ -19,14 +19,14 @@ from kvtwisted.core.eviction import Disk, EvictionRules, Evictor
 from kvtwisted.core.health import Health
 from kvtwisted.core.holdings import Holdings
 from kvtwisted.core.large_values import ValueFiles
-from kvtwisted.core.limits import Limits
 from kvtwisted.core.options import EngineOptions
 from kvtwisted.core.records import Found
 from kvtwisted.core.recovery import Recovery
 from kvtwisted.core.scrub import Scrub
-from kvtwisted.core.store import Store
 from kvtwisted.core.writer import Writer
 from kvtwisted.engines import open_engine
+
+from ..support.storage import BlockingStore
 
 
 class LeastEngine:
@@ -87,7 +87,7 @@ class Scene:
         self.engine = LeastEngine()
         self.clock = Clock()
         self.writer = Writer(self.engine)
-        self.store = Store(self.engine, self.writer, self.clock, limits=Limits())
+        self.store = BlockingStore(self.engine, self.writer, self.clock)
 
 
 def test_the_engine_is_one() -> None:
