@@ -8,21 +8,21 @@ from typing import Any, Callable
 from prometheus_client import CollectorRegistry
 
 from kvtwisted.backends.local.backend import LocalBackend
+from kvtwisted.backends.local.recovery import Recovery
+from kvtwisted.backends.local.store import Store
 from kvtwisted.backends.server import ServerCommands
 from kvtwisted.commands.command import Command
+from kvtwisted.commands.get import Found
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.mset import MSet
 from kvtwisted.commands.scan import Page, Scan
 from kvtwisted.commands.set import Set
-from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.records import Found
-from kvtwisted.core.recovery import Recovery
-from kvtwisted.core.store import Store
 from kvtwisted.observability.metrics import Metrics
-from kvtwisted.security.gate import OpenGate, Visitor
+from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
+from kvtwisted.sessions.gate import OpenGate, Visitor
 
 #: Writes of one turn of the reactor: as many as a few connections send at once.
 TURN = 64

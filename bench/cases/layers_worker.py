@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
+from kvtwisted.backends.local.cache import HotCache
+from kvtwisted.backends.local.engines import open_engine
+from kvtwisted.backends.local.store import Store
+from kvtwisted.backends.local.writer import Writer
 from kvtwisted.commands.set import Set
-from kvtwisted.core.cache import HotCache
 from kvtwisted.core.clock import Clock
 from kvtwisted.core.options import MIB, EngineOptions
-from kvtwisted.core.store import Store
-from kvtwisted.core.writer import Writer
-from kvtwisted.engines import open_engine
 
 from ..bare import open_bare
 from ..calls import Calls

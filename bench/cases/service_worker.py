@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Callable
 
-from kvtwisted.core.cache import HotCache
+from kvtwisted.backends.local.cache import HotCache
+from kvtwisted.backends.local.engines import open_engine
+from kvtwisted.backends.local.store import Store
+from kvtwisted.backends.local.writer import Writer
 from kvtwisted.core.clock import Clock
 from kvtwisted.core.options import MIB, EngineOptions
-from kvtwisted.core.store import Store
-from kvtwisted.core.writer import Writer
-from kvtwisted.engines import open_engine
 
 from ..bare import Bare, open_bare
 from ..calls import Calls

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Callable, Protocol
 
 from ..commands.command import Command
-from ..core.cache import Entry
-from ..core.records import Found
+from ..commands.get import Found
+from .local.cache import Entry
 
 #: Told, on the reactor thread, of commands that are done.
 Settled = Callable[[Sequence[Command]], None]

@@ -11,7 +11,7 @@ from twisted.python.threadpool import ThreadPool
 from ..commands.command import Command
 from ..commands.configuration import GetConfig, UpdateConfig
 from ..core.author import ANONYMOUS, Author
-from ..threaded.pool import defer_to_pool
+from ..reactor.pool import defer_to_pool
 
 
 class Configuration(Protocol):

@@ -9,10 +9,10 @@ from typing import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ..core.eviction import Batch, Disk, Eviction, EvictionRules, Evictor, Plan
-from ..core.victims import ORPHAN
+from ..backends.local.maintenance.eviction import Batch, Disk, Eviction, EvictionRules, Evictor, Plan
+from ..backends.local.maintenance.victims import ORPHAN
 from ..observability.metrics import Metrics
-from ..security.audit import SERVER, Auditing
+from ..sessions.audit import SERVER, Auditing
 
 _log = Logger(namespace="kvtwisted.eviction")
 

@@ -15,11 +15,11 @@ from typing import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from ..backends.local.maintenance.expiry import Sweeper
+from ..backends.local.maintenance.scrub import Scrub
+from ..backends.local.store import Store
 from ..core.clock import pause
 from ..core.errors import StorageError, Unavailable
-from ..core.expiry import Sweeper
-from ..core.scrub import Scrub
-from ..core.store import Store
 from ..observability.metrics import Metrics
 
 #: Keys deleted at once.

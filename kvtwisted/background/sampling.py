@@ -10,12 +10,12 @@ from typing import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from ..backends.local.engines.engine import Engine, statistics_of
+from ..backends.local.large_values import ValueFiles
+from ..backends.local.recovery import Recovery
 from ..core.disk import disk_usage, folder_bytes
-from ..core.engine import Engine, statistics_of
 from ..core.errors import StorageError, Unavailable
 from ..core.health import Health
-from ..core.large_values import ValueFiles
-from ..core.recovery import Recovery
 from ..core.resources import Use, descriptors, threads
 from ..observability.metrics import Metrics, StorageSample
 

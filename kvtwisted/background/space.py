@@ -9,8 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..backends.local.maintenance.space import SpaceGuard
 from ..core.errors import KvError
-from ..core.space import SpaceGuard
 
 #: Seconds between two looks.
 INTERVAL = 1.0

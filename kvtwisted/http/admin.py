@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ..core.backup import Backup
+from ..backends.local.large_values import Collected
+from ..backends.local.maintenance.backup import Backup
+from ..backends.local.maintenance.eviction import Plan
 from ..core.errors import StorageFull
-from ..core.eviction import Plan
-from ..core.large_values import Collected
 from ..sessions.session import Session
 from . import bodies
 from .answers import Answer, problem, to_json

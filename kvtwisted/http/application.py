@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
-from ..security.gate import Visitor
+from ..sessions.gate import Visitor
 from . import errors, fields
-from .answering import Done, Running
 from .answers import Answer
+from .dispatch import Done, Running
 from .received import Received
 from .requests import KvRequest
 from .routes import Route

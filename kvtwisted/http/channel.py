@@ -26,9 +26,9 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
-from ..security.gate import Visitor
+from ..reactor.twisted_internals import answers_malformed, has_data_behind, has_unread_lines, unsent_bytes
+from ..sessions.gate import Visitor
 from ..tls.peers import peer
-from ..twisted_internals import answers_malformed, has_data_behind, has_unread_lines, unsent_bytes
 from . import errors, fields, heads
 from .access_log import peer_text
 from .answers import Answer
@@ -36,8 +36,8 @@ from .collaborators import Collaborators
 from .deadlines import unread_bytes
 from .heads import Head
 from .lanes import Lanes
+from .progress import Watch
 from .refusing import reason_of, whole
-from .watching import Watch
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0

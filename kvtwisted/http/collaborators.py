@@ -13,8 +13,8 @@ from .deadlines import Deadlines
 from .hosts import Hosts
 
 if TYPE_CHECKING:
+    from .authorization import Entrance
     from .channel import KvChannel
-    from .entrance import Entrance
     from .fast_requests import Request
 
 

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from ..core import errors
 from ..core.frames import without_frames
-from ..threaded import incidents
+from ..observability import incidents
 from .answers import Answer, problem
 
 #: Seconds that a client should wait after 429 and 503.

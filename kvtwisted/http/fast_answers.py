@@ -12,7 +12,7 @@ from typing import Callable
 
 from twisted.web.http import datetimeToString
 
-from ..core.records import Found
+from ..commands.get import Found
 from .answers import JSON, KEY_DELETED, KEY_NOT_FOUND, KEY_SET, KEYS_SET, NOSNIFF, SERVER, Answer, found, phrase
 from .urls import path_key
 

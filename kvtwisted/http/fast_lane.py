@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 from ..commands.set import Set
 from ..sessions.session import Session
 from . import errors, fast_bodies, routes, urls
-from .answering import Answering, Running
 from .answers import JSON, Answer
+from .dispatch import Answering, Running
 from .fast_answers import Encoder
 from .fast_requests import DELETE, GET, POSTED, Request
 from .received import Received

@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from ..security.gate import Visitor
+from ..sessions.gate import Visitor
 from . import bodies, errors, fields
 from .answers import Answer
 from .collaborators import Collaborators

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Callable
 
 from twisted.python.failure import Failure
 
-from ..threaded import incidents
+from ..observability import incidents
 from ..tls.direct_send import send_now
 from .fast_answers import closing
 
 if TYPE_CHECKING:
     from .access_log import AccessLog
-    from .answering import Running
     from .channel import KvChannel
     from .collaborators import Collaborators
+    from .dispatch import Running
     from .fast_lane import FastLane
     from .fast_requests import Request
 

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
-from ..security.gate import Visitor
+from ..sessions.gate import Visitor
 from . import errors
 from .answers import NOSNIFF, SERVER, Answer, phrase
 

@@ -12,6 +12,7 @@ from typing import Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
+from ..backends.administration import Administration
 from ..commands.command import Command
 from ..commands.configuration import GetConfig, UpdateConfig
 from ..commands.delete import Delete
@@ -21,10 +22,9 @@ from ..commands.mget import MGet
 from ..commands.mset import MSet
 from ..commands.scan import Scan
 from ..commands.set import Set
-from ..security import grants, policy
+from ..observability.health_checks import HealthChecks
+from ..sessions import grants, policy
 from ..sessions.session import Session
-from ..threaded.administration import Administration
-from ..threaded.health_checks import HealthChecks
 from . import admin, answers, bodies, fields, large_bodies, urls
 from .answers import Answer
 from .openapi import OPENAPI

@@ -22,20 +22,20 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from ..security.connections import IN_ALL, ON_TRIAL, TRIAL_SECONDS, Connections
-from ..security.gate import Gate, Visitor
-from ..threaded.administration import Administration
-from ..threaded.health_checks import HealthChecks
+from ..backends.administration import Administration
+from ..observability.health_checks import HealthChecks
+from ..sessions.connections import IN_ALL, ON_TRIAL, TRIAL_SECONDS, Connections
+from ..sessions.gate import Gate, Visitor
 from . import errors
 from .access_log import AccessLog
-from .answering import Answering, Done, Running
 from .answers import Answer
 from .application import make_app
+from .authorization import Entrance
 from .channel import KvChannel
 from .collaborators import Collaborators, Ending
 from .cors import Cors
 from .deadlines import ByteLimits, Deadlines, Patience
-from .entrance import Entrance
+from .dispatch import Answering, Done, Running
 from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
 from .hosts import Hosts

@@ -18,9 +18,9 @@ from prometheus_client.openmetrics import exposition as open_metrics
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from ..backends.local.engines.engine import Statistics
 from ..commands.command import GET, OPERATIONS
 from ..core.disk import DiskUsage
-from ..core.engine import Statistics
 from ..core.errors import PermissionDenied, RateLimited, Unauthenticated
 from ..core.resources import Use
 from . import catalogue

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Callable
 
 from ..config.settings import Settings
-from ..security import audit
-from ..security.audit import Audit, Auditing, Floods
+from ..sessions import audit
+from ..sessions.audit import Audit, Auditing, Floods
 from .log_writer import LinesLost, LogWriter, LogWriters
 
 #: Changes of the configuration, operators' calls and batches of eviction that have a line each at once.

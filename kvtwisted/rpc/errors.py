@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from ..core import errors
 from ..core.frames import without_frames
-from ..threaded import incidents
+from ..observability import incidents
 
 #: What is wrong with the request itself: answered with status OK and a sentence in the response's `error` field.
 IN_MESSAGE = (errors.InvalidRequest, errors.ResponseTooLarge)

@@ -11,12 +11,12 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from twisted.logger import Logger
 
 from ..core.health import Health
-from ..security.buckets import network_of
-from ..threaded.health_checks import Fault, HealthChecks
+from ..observability.health_checks import Fault, HealthChecks
+from ..sessions.buckets import network_of
 from .errors import CallError, Code
 from .messages import parse
 from .methods import SERVICES
-from .places import Places
+from .stream_slots import Places
 from .watchdog import Watchdog
 
 SERVICE = "grpc.health.v1.Health"

@@ -9,17 +9,17 @@ from typing import Any, Callable, NamedTuple
 
 from google.protobuf.message import Message
 
+from ..backends.local.records import as_text
 from ..commands.command import Command
 from ..commands.configuration import GetConfig, UpdateConfig
 from ..commands.delete import Delete
-from ..commands.get import Get
+from ..commands.get import Found, Get
 from ..commands.mdelete import MDelete
 from ..commands.mget import MGet
 from ..commands.mset import MSet
 from ..commands.scan import Page, Scan
 from ..commands.set import Set
 from ..core.limits import MAX_KEY_BYTES
-from ..core.records import Found, as_text
 from .generated import keyvalue_pb2 as kv
 
 #: The names that the service answers under: its own, and the one of clients whose proto text names no package.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.errors import PermissionDenied
-from ..security.policy import AUTHENTICATED, NOBODY, PIPELINE, rpc_requirement
+from ..sessions.policy import AUTHENTICATED, NOBODY, PIPELINE, rpc_requirement
 from ..sessions.session import Session
 from . import pipeline
 from .methods import SERVICES

@@ -17,12 +17,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..backends.backend import Backend
 from ..commands.command import GET, SET, Command
+from ..commands.get import Found
 from ..commands.set import Set
-from ..core.admission import Admission
 from ..core.counter import Counter
 from ..core.errors import DeadlineExceeded
 from ..core.limits import Limits
-from ..core.records import Found
+from .admission import Admission
 
 HOT_SAMPLE = 64
 _NOT_SAMPLED = HOT_SAMPLE - 1

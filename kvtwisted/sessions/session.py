@@ -20,15 +20,15 @@ from weakref import WeakValueDictionary
 
 from ..commands.command import Command
 from ..commands.configuration import UpdateConfig
-from ..core.admission import Admission
+from ..commands.get import Found
 from ..core.author import Author
 from ..core.errors import KvError, PermissionDenied
-from ..core.records import Found
-from ..security import buckets, policy
-from ..security.audit import ANONYMOUS
-from ..security.buckets import Addresses, Both, Budget, OfAddress, network_of
-from ..security.grants import ADMIN, DELETE, GET, METRICS, SCAN, SET, Principal
+from . import buckets, policy
+from .admission import Admission
+from .audit import ANONYMOUS
+from .buckets import Addresses, Both, Budget, OfAddress, network_of
 from .door import Done, Door
+from .grants import ADMIN, DELETE, GET, METRICS, SCAN, SET, Principal
 
 #: Sessions that are kept; of more the oldest are withdrawn at the next look.
 MAX_SESSIONS = 4096

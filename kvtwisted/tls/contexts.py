@@ -12,7 +12,7 @@ from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
 
 from ..core.errors import Unavailable
-from ..security.certificates import Identity
+from ..sessions.certificates import Identity
 
 #: For TLS 1.2. AES-128 first: it is as good for this purpose, and quicker.
 CIPHERS = (

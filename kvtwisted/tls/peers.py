@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from twisted.internet.interfaces import ISSLTransport
 
-from ..security.peer_names import Shown, shown_by, shown_by_pem
+from ..sessions.peer_names import Shown, shown_by, shown_by_pem
 
 
 def peer(transport: Any) -> Shown:

@@ -16,7 +16,7 @@ from typing import Protocol as Interface
 from twisted.logger import Logger
 
 from ..core.errors import Unavailable
-from ..security.certificates import CertificateFiles, Identity, moment, read_identity
+from ..sessions.certificates import CertificateFiles, Identity, moment, read_identity
 
 if TYPE_CHECKING:
     from OpenSSL.SSL import Context

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .fault import Fault
 
 _LIMITS = "kvtwisted/core/limits.py"
-_STORE = "kvtwisted/core/store.py"
+_STORE = "kvtwisted/backends/local/store.py"
 _OPERATIONS = "kvtwisted/core/operations.py"
 
 FAULTS = (
@@ -23,7 +23,7 @@ FAULTS = (
         _STORE,
         "without the calls.\n        if not 0 < len(key) <= MAX_KEY_BYTES:\n",
         "without the calls.\n        if not 0 <= len(key) <= MAX_KEY_BYTES:\n",
-        "tests/core/test_store.py tests/core/test_limits.py",
+        "tests/backends/local/test_store.py tests/core/test_limits.py",
     ),
     Fault(
         "value-limit",
@@ -41,7 +41,7 @@ FAULTS = (
             recency.touch(key)
         self._writer.put(key, value, deadline)
 """,
-        "tests/core/test_store.py tests/core/test_limits.py tests/rpc/test_operations.py",
+        "tests/backends/local/test_store.py tests/core/test_limits.py tests/rpc/test_operations.py",
     ),
     Fault(
         "ttl-limit",
@@ -57,7 +57,7 @@ FAULTS = (
         _STORE,
         "        check_pairs(pairs, self.limits)\n        check_ttl(ttl)\n",
         "        check_pairs(pairs, self.limits)\n",
-        "tests/core/test_limits.py tests/core/test_store.py tests/rpc/test_operations.py",
+        "tests/core/test_limits.py tests/backends/local/test_store.py tests/rpc/test_operations.py",
     ),
     Fault(
         "batch-count",
@@ -81,7 +81,7 @@ FAULTS = (
         _STORE,
         "        check_keys(keys, self.limits)\n        return [(key, None, 0) for key in keys]\n",
         "        return [(key, None, 0) for key in keys]\n",
-        "tests/core/test_limits.py tests/core/test_store.py",
+        "tests/core/test_limits.py tests/backends/local/test_store.py",
     ),
     Fault(
         "overdue-runs",
@@ -105,54 +105,54 @@ FAULTS = (
         _OPERATIONS,
         " and not isinstance(error, NearlyFull):",
         ":",
-        "tests/core/test_operations.py tests/core/test_space.py tests/core/test_health.py",
+        "tests/core/test_operations.py tests/backends/local/maintenance/test_space.py tests/core/test_health.py",
     ),
     Fault(
         "mget-budget",
         "The values of an MGet that exceed the budget of one answer are refused, when none is in the hot cache.",
-        "kvtwisted/core/batch_reads.py",
+        "kvtwisted/backends/local/batch_reads.py",
         " size += len(key) + len(stored) + ENTRY_OVERHEAD\n",
         " size += len(stored)\n",
-        "tests/core/test_store.py tests/core/test_limits.py tests/core/test_cache.py",
+        "tests/backends/local/test_store.py tests/core/test_limits.py tests/backends/local/test_cache.py",
     ),
     Fault(
         "scan-limit",
         "A scan with a limit gives that many entries at most.",
-        "kvtwisted/core/pages.py",
+        "kvtwisted/backends/local/pages.py",
         "(limit and len(items) == limit)",
         "(limit and len(items) > limit)",
-        "tests/core/test_store_scan.py",
+        "tests/backends/local/test_store_scan.py",
     ),
     Fault(
         "scan-cursor",
         "A page begins after the cursor, not with it.",
-        "kvtwisted/core/pages.py",
+        "kvtwisted/backends/local/pages.py",
         'max(prefix, cursor + b"\\0") if cursor',
         "max(prefix, cursor) if cursor",
-        "tests/core/test_store_scan.py",
+        "tests/backends/local/test_store_scan.py",
     ),
     Fault(
         "scan-ends-early",
         "A page that ends before the end of the range has a cursor to go on from.",
-        "kvtwisted/core/pages.py",
+        "kvtwisted/backends/local/pages.py",
         "                        return Page(items, items[-1][0])\n",
         '                        return Page(items, b"")\n',
-        "tests/core/test_store_scan.py",
+        "tests/backends/local/test_store_scan.py",
     ),
     Fault(
         "scan-keys-budget",
         "The values count nothing for the budget of a scan of keys alone.",
-        "kvtwisted/core/pages.py",
+        "kvtwisted/backends/local/pages.py",
         "(0 if keys_only else value_bytes)",
         "value_bytes",
-        "tests/core/test_store_scan.py",
+        "tests/backends/local/test_store_scan.py",
     ),
     Fault(
         "scan-shows-expired",
         "A scan leaves out keys that have expired and are not swept yet.",
-        "kvtwisted/core/pages.py",
+        "kvtwisted/backends/local/pages.py",
         "expired = max(expired, record.expires_at_ms)\n                            continue\n",
         "expired = max(expired, record.expires_at_ms)\n",
-        "tests/core/test_store_scan.py tests/core/test_expiry.py",
+        "tests/backends/local/test_store_scan.py tests/backends/local/maintenance/test_expiry.py",
     ),
 )

@@ -88,7 +88,7 @@ FAULTS = (
     Fault(
         "slow-body",
         "A body that comes too slowly is refused.",
-        "kvtwisted/http/watching.py",
+        "kvtwisted/http/progress.py",
         "waited > patience.body + received / MIN_BODY_RATE",
         "waited > 100 * patience.body + received / MIN_BODY_RATE",
         "tests/http/test_deadlines.py",
@@ -96,7 +96,7 @@ FAULTS = (
     Fault(
         "slow-reader",
         "A client that does not read its answers is cut off.",
-        "kvtwisted/http/watching.py",
+        "kvtwisted/http/progress.py",
         "now - self.moved_at > self._deadlines.patience.sending:",
         "now - self.moved_at > 100 * self._deadlines.patience.sending:",
         "tests/http/test_deadlines.py tests/http/test_slow_readers.py",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from .fault import Fault
 
-_NATIVE = "kvtwisted/rpc/native"
+_NATIVE = "kvtwisted/rpc/http2"
 _SENDING = f"{_NATIVE}/sending.py"
 _STREAMS = f"{_NATIVE}/streams.py"
 _CONTROL = f"{_NATIVE}/control.py"
-_CONFORMANCE = "tests/rpc/native/conformance"
+_CONFORMANCE = "tests/rpc/http2/conformance"
 
 FAULTS = (
     Fault(
@@ -17,7 +17,7 @@ FAULTS = (
         f"{_NATIVE}/frames.py",
         "payload[0] >= len(payload)",
         "payload[0] > len(payload)",
-        f"{_CONFORMANCE}/test_errors.py tests/rpc/native/test_fuzz_units.py",
+        f"{_CONFORMANCE}/test_errors.py tests/rpc/http2/test_fuzz_units.py",
     ),
     Fault(
         "block-of-old-table",
@@ -25,7 +25,7 @@ FAULTS = (
         f"{_NATIVE}/header_blocks.py",
         "        if self._decoder.changed:\n            self.remembered.clear()\n",
         "",
-        f"tests/rpc/native/test_fuzz_units.py {_CONFORMANCE}/test_header_blocks.py",
+        f"tests/rpc/http2/test_fuzz_units.py {_CONFORMANCE}/test_header_blocks.py",
     ),
     Fault(
         "line-end-in-field",
@@ -33,7 +33,7 @@ FAULTS = (
         f"{_NATIVE}/header_blocks.py",
         '_BAD_WITHIN_VALUE = re.compile(rb"[\\0\\r\\n]")',
         '_BAD_WITHIN_VALUE = re.compile(rb"[\\0]")',
-        f"{_CONFORMANCE}/test_header_blocks.py {_CONFORMANCE}/test_errors.py tests/rpc/native/test_mistakes.py",
+        f"{_CONFORMANCE}/test_header_blocks.py {_CONFORMANCE}/test_errors.py tests/rpc/http2/test_mistakes.py",
     ),
     Fault(
         "huge-list",
@@ -41,7 +41,7 @@ FAULTS = (
         f"{_NATIVE}/hpack_decoder.py",
         "            left -= size\n",
         "",
-        "tests/rpc/native/test_hpack_decoder.py",
+        "tests/rpc/http2/test_hpack_decoder.py",
     ),
     Fault(
         "initial-window-of-new-streams",
@@ -65,7 +65,7 @@ FAULTS = (
         _SENDING,
         "        self.waiting.add(-stream.queued)\n",
         "",
-        "tests/rpc/native/test_accounting.py tests/rpc/native/test_accounting_freed.py",
+        "tests/rpc/http2/test_accounting.py tests/rpc/http2/test_accounting_freed.py",
     ),
     Fault(
         "window-not-given-back",
@@ -89,7 +89,7 @@ FAULTS = (
         _CONTROL,
         "            if not DEFAULT_FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:\n",
         "            if not 0 < value <= LARGEST_FRAME_SIZE:\n",
-        f"{_CONFORMANCE}/test_errors.py tests/rpc/native/test_settings.py",
+        f"{_CONFORMANCE}/test_errors.py tests/rpc/http2/test_settings.py",
     ),
     Fault(
         "settings-unacknowledged",
@@ -97,7 +97,7 @@ FAULTS = (
         _CONTROL,
         "        self._out.append(frames.frame(frames.SETTINGS, ACK, 0))\n",
         "",
-        f"{_CONFORMANCE}/test_errors.py tests/rpc/native/test_settings.py",
+        f"{_CONFORMANCE}/test_errors.py tests/rpc/http2/test_settings.py",
     ),
     Fault(
         "ping-payload",
@@ -129,7 +129,7 @@ FAULTS = (
         _STREAMS,
         "        if self.count >= MAX_STREAMS:\n",
         "        if self.count > MAX_STREAMS:\n",
-        f"{_CONFORMANCE} tests/rpc/native/test_connection_limits.py",
+        f"{_CONFORMANCE} tests/rpc/http2/test_connection_limits.py",
     ),
     Fault(
         "rapid-reset",
@@ -137,7 +137,7 @@ FAULTS = (
         _STREAMS,
         "        if stream_id > self.before_chunk or self._reset_later >= self.calls:\n",
         "        if False:\n",
-        "tests/rpc/native/test_hostile.py tests/rpc/native/test_mistakes.py",
+        "tests/rpc/http2/test_hostile.py tests/rpc/http2/test_mistakes.py",
     ),
     Fault(
         "served-after-goodbye",
@@ -145,7 +145,7 @@ FAULTS = (
         _STREAMS,
         "if self.last_served is not None and stream_id > self.last_served:",
         "if self.last_served is not None and stream_id > self.last_served + 2:",
-        "tests/rpc/native/test_drain.py",
+        "tests/rpc/http2/test_drain.py",
     ),
     Fault(
         "goodbye-at-once",
@@ -153,7 +153,7 @@ FAULTS = (
         f"{_NATIVE}/lifetime.py",
         "frames.goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR)",
         "frames.goaway(self.streams.last_id, ErrorCode.NO_ERROR)",
-        "tests/rpc/native/test_drain.py",
+        "tests/rpc/http2/test_drain.py",
     ),
     Fault(
         "empty-bucket-ignored",
@@ -161,7 +161,7 @@ FAULTS = (
         f"{_NATIVE}/guard.py",
         "            self._tokens = min(TOKENS, self._tokens + earned)\n            if self._tokens < 0:\n",
         "            self._tokens = min(TOKENS, self._tokens + earned)\n            if self._tokens < -1e9:\n",
-        "tests/rpc/native/test_hostile.py",
+        "tests/rpc/http2/test_hostile.py",
     ),
     Fault(
         "message-limit",
@@ -169,7 +169,7 @@ FAULTS = (
         f"{_NATIVE}/receiving.py",
         "        if length > self._limit:\n            raise",
         "        if length > 2 * self._limit:\n            raise",
-        "tests/rpc/native/test_receiving.py",
+        "tests/rpc/http2/test_receiving.py",
     ),
     Fault(
         "unfinished-kept",
@@ -177,7 +177,7 @@ FAULTS = (
         f"{_NATIVE}/receiving.py",
         "            self._budget.free(self.share, freed)\n",
         "            pass\n",
-        "tests/rpc/native/test_accounting.py tests/rpc/native/test_accounting_freed.py",
+        "tests/rpc/http2/test_accounting.py tests/rpc/http2/test_accounting_freed.py",
     ),
     Fault(
         "status-unescaped",
@@ -185,7 +185,7 @@ FAULTS = (
         f"{_NATIVE}/responses.py",
         ' - {ord("%")}\n',
         "\n",
-        "tests/rpc/native/test_responses.py",
+        "tests/rpc/http2/test_responses.py",
     ),
     Fault(
         "timeout-minutes",
@@ -193,7 +193,7 @@ FAULTS = (
         f"{_NATIVE}/requests.py",
         'b"M": 60.0',
         'b"M": 1e-3',
-        "tests/rpc/native/test_requests.py",
+        "tests/rpc/http2/test_requests.py",
     ),
     Fault(
         "deadline-of-the-client",
@@ -201,7 +201,7 @@ FAULTS = (
         _STREAMS,
         "            stream.deadline = now + head.timeout\n",
         "            pass\n",
-        "tests/rpc/native/test_requests.py",
+        "tests/rpc/http2/test_requests.py",
     ),
     Fault(
         "pipeline-order",
@@ -209,7 +209,7 @@ FAULTS = (
         f"{_NATIVE}/pipelines.py",
         "                others.append(operation)\n                return\n",
         "                pass\n",
-        "tests/rpc/native/test_pipelines.py tests/rpc/test_pipeline.py",
+        "tests/rpc/http2/test_pipelines.py tests/rpc/test_pipeline.py",
     ),
     Fault(
         "pipeline-unbounded",
@@ -217,7 +217,7 @@ FAULTS = (
         f"{_NATIVE}/pipelines.py",
         "            self._unanswered >= MAX_UNANSWERED\n",
         "            self._unanswered >= 1000 * MAX_UNANSWERED\n",
-        "tests/rpc/native/test_pipelines.py tests/rpc/test_pipeline.py",
+        "tests/rpc/http2/test_pipelines.py tests/rpc/test_pipeline.py",
     ),
     Fault(
         "pipeline-place-kept",
@@ -225,7 +225,7 @@ FAULTS = (
         f"{_NATIVE}/pipelines.py",
         "        self._places.leave(owner)\n",
         "        pass\n",
-        "tests/rpc/native/test_pipelines.py tests/rpc/test_pipeline.py",
+        "tests/rpc/http2/test_pipelines.py tests/rpc/test_pipeline.py",
     ),
     Fault(
         "expansion-unbounded",

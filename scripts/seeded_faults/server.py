@@ -128,17 +128,17 @@ FAULTS = (
     Fault(
         "hidden-name",
         "A name in a certificate with characters that cannot be printed is nobody's.",
-        "kvtwisted/security/peer_names.py",
+        "kvtwisted/sessions/peer_names.py",
         " and name.isprintable()",
         "",
-        "tests/security/test_peer_names.py",
+        "tests/sessions/test_peer_names.py",
     ),
     Fault(
         "several-common-names",
         "A certificate with several common names and no other name is nobody's.",
-        "kvtwisted/security/peer_names.py",
+        "kvtwisted/sessions/peer_names.py",
         "if len(common_names) == 1 else None",
         "if common_names else None",
-        "tests/security/test_peer_names.py",
+        "tests/sessions/test_peer_names.py",
     ),
 )

@@ -7,13 +7,13 @@ import json
 import pytest
 from twisted.logger import LogEvent, capturedLogs
 
+from kvtwisted.backends.local.maintenance.eviction import Batch, Disk, EvictionRules, Evictor, Plan
+from kvtwisted.backends.local.maintenance.holdings import Holdings
+from kvtwisted.backends.local.write_sequence import WriteAges
 from kvtwisted.background.eviction import EvictionTask, report_batch
-from kvtwisted.core.ages import WriteAges
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import StorageError
-from kvtwisted.core.eviction import Batch, Disk, EvictionRules, Evictor, Plan
-from kvtwisted.core.holdings import Holdings
-from kvtwisted.security.audit import Audit
+from kvtwisted.sessions.audit import Audit
 
 from ..support.storage import Storage
 from .tasks import Counted, at_once, lines

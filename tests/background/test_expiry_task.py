@@ -9,10 +9,10 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
+from kvtwisted.backends.local.engines.engine import META
+from kvtwisted.backends.local.maintenance.scrub import Scrub
 from kvtwisted.background.expiry import FAR_AHEAD_MS, SLICE, TURN_SECONDS, ExpiryTask, Pace
-from kvtwisted.core.engine import META
 from kvtwisted.core.errors import StorageError
-from kvtwisted.core.scrub import Scrub
 
 from ..support.clocks import START_MS
 from ..support.storage import Storage

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from twisted.logger import LogEvent, capturedLogs
 
+from kvtwisted.backends.local.engines import open_engine
+from kvtwisted.backends.local.engines.engine import Statistics
+from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
-from kvtwisted.core.engine import Statistics
 from kvtwisted.core.errors import KvError, StorageError, StorageFull, Unavailable
-from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.options import EngineOptions
 from kvtwisted.core.resources import Use
-from kvtwisted.engines import open_engine
 from kvtwisted.observability.metrics import StorageSample
 
 from ..support.doors import Doorway

@@ -7,10 +7,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
+from kvtwisted.backends.local.maintenance.space import GuardedDisk, SpaceGuard
 from kvtwisted.background.space import LONGEST_PAUSE, SpaceTask
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import StorageFull
-from kvtwisted.core.space import GuardedDisk, SpaceGuard
 
 from .tasks import at_once, lines
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from kvtwisted.backends.local.write import Write
 from kvtwisted.core.errors import KvError, StorageError, StorageFull, WriteStalled
 from kvtwisted.core.frames import without_frames
-from kvtwisted.core.write import Write
 from tests.support.collector import without_collector
 from tests.support.storage import Storage
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.core import resources
 from kvtwisted.core.errors import StorageError
-from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.resources import Use, descriptors, no_descriptors, threads
 
 

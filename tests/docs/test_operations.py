@@ -11,15 +11,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.logger import capturedLogs
 
+from kvtwisted.backends.local.maintenance.eviction import Batch
 from kvtwisted.background.eviction import report_batch
 from kvtwisted.config.schema import KEYS
-from kvtwisted.core.eviction import Batch
 from kvtwisted.http import deadlines
 from kvtwisted.observability import catalogue
 from kvtwisted.observability.logs import as_json, as_text
 from kvtwisted.observability.metrics import Metrics
-from kvtwisted.rpc.native import lifetime
-from kvtwisted.security.audit import Audit
+from kvtwisted.rpc.http2 import lifetime
+from kvtwisted.sessions.audit import Audit
 from kvtwisted.tls.connections import HANDSHAKE_SECONDS
 from tests.e2e.harness import FREE_PORTS, Server, engine, eventually, run_twistd
 

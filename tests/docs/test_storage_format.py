@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kvtwisted.core import records
-from kvtwisted.core.engine import DATA, EXPIRY, FAMILIES, META, Engine
+from kvtwisted.backends.local import records
+from kvtwisted.backends.local.engines import open_engine
+from kvtwisted.backends.local.engines.engine import DATA, EXPIRY, FAMILIES, META, Engine
+from kvtwisted.backends.local.writer import Writer
 from kvtwisted.core.limits import Limits
 from kvtwisted.core.options import EngineOptions
-from kvtwisted.core.writer import Writer
-from kvtwisted.engines import open_engine
 from tests.e2e.harness import PATIENCE, engine, environment
 from tests.support.clocks import START_MS, ManualClock
 from tests.support.storage import BlockingStore as Store

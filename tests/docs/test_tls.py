@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from kvtwisted.config.schema import build
 from kvtwisted.core.errors import KvError
-from kvtwisted.security import certificates
-from kvtwisted.security.certificates import CertificateFiles, read_identity
+from kvtwisted.sessions import certificates
+from kvtwisted.sessions.certificates import CertificateFiles, read_identity
 from kvtwisted.tls import connections, renewal
 from tests.support.certificates import Pair
 

@@ -1,7 +1,7 @@
 """Attacks on one running server with tokens; a client with a good one is served all the time, and nothing stays behind.
 
 Slow heads, bodies and readers, and few descriptors, are in test_slow_clients.py; unfinished TLS handshakes in
-test_tls.py; every flood of HTTP/2 frames in tests/rpc/native/test_hostile.py.
+test_tls.py; every flood of HTTP/2 frames in tests/rpc/http2/test_hostile.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import grpc
 import pytest
 from hyperframe.frame import DataFrame, GoAwayFrame, RstStreamFrame
 
-from tests.rpc.native.peer import PREFACE, Frame, Peer, enveloped, request_fields
+from tests.rpc.http2.peer import PREFACE, Frame, Peer, enveloped, request_fields
 from tests.rpc.support import CLASSES
 
 from .clients import TIMEOUT, Grpc

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from kvtwisted.core.errors import Unauthenticated
-from kvtwisted.security.policy import NO_TOKEN
+from kvtwisted.sessions.policy import NO_TOKEN
 
 from .clients import Grpc, Http
 from .harness import CLI, FREE_PORTS, PATIENCE, Launcher, Server, environment, eventually, run_twistd

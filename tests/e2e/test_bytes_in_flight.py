@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from hyperframe.frame import DataFrame, SettingsFrame
 
-from tests.rpc.native.peer import Peer, enveloped, request_fields
+from tests.rpc.http2.peer import Peer, enveloped, request_fields
 from tests.rpc.support import CLASSES
 
 from .clients import Http

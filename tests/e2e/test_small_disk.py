@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.core.errors import NoInodes, Unavailable
-from kvtwisted.core.large_values import ValueFiles
-from kvtwisted.lifecycle import make_folder
+from kvtwisted.server.lifecycle import make_folder
 
 from .harness import Launcher, Server, eventually
 from .small_disks import MIB, Load, bound, can_mount, mounted, text

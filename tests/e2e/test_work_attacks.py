@@ -12,7 +12,7 @@ import pytest
 from hpack import Encoder
 from hyperframe.frame import ContinuationFrame, HeadersFrame
 
-from tests.rpc.native.peer import Peer, request_fields
+from tests.rpc.http2.peer import Peer, request_fields
 
 from .clients import TIMEOUT
 from .harness import Launcher

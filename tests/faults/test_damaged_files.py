@@ -10,13 +10,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from kvtwisted.core.engine import DATA
+from kvtwisted.backends.local.engines.engine import DATA
 from kvtwisted.core.errors import Corruption
+from tests.backends.local.engines.support import PERSISTENT, opened, python
 from tests.docs.pages import ROOT, blocks
 from tests.e2e.clients import Grpc
 from tests.e2e.harness import Launcher, Server, run_twistd
 from tests.e2e.harness import engine as engine_name
-from tests.engines.support import PERSISTENT, opened, python
 
 from .causes import overwrite
 from .test_failing_writes import all_pairs

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kvtwisted.core.engine import DATA, FILES
+from kvtwisted.backends.local.engines.engine import DATA, FILES
+from kvtwisted.backends.local.large_values import ValueFiles
+from kvtwisted.commands.get import Found
 from kvtwisted.core.errors import (
     Corruption,
     KvError,
@@ -16,8 +18,6 @@ from kvtwisted.core.errors import (
     UnusablePath,
     WriteStalled,
 )
-from kvtwisted.core.large_values import ValueFiles
-from kvtwisted.core.records import Found
 from tests.support.doors import Doorway
 from tests.support.engines import FaultyEngine
 from tests.support.storage import Storage

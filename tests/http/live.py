@@ -11,18 +11,18 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from kvtwisted.backends.administration import Administration
 from kvtwisted.backends.local.backend import LocalBackend
+from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import Configuration, ServerCommands
-from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.recovery import Recovery
 from kvtwisted.http.received import Bounds
 from kvtwisted.http.site import HttpOptions, make_site
-from kvtwisted.security.gate import OpenGate
+from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
-from kvtwisted.threaded.administration import Administration
-from kvtwisted.threaded.health_checks import HealthChecks
+from kvtwisted.sessions.gate import OpenGate
 from kvtwisted.tls.listening import over_tls
 from kvtwisted.tls.renewal import Certificates
 

@@ -14,20 +14,20 @@ from twisted.internet.task import Clock as FakeClock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
+from kvtwisted.backends.administration import Administration
 from kvtwisted.backends.local.backend import LocalBackend
+from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import Configuration, ServerCommands
-from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.recovery import Recovery
 from kvtwisted.http.received import Bounds
 from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
-from kvtwisted.security.connections import Connections
-from kvtwisted.security.gate import Gate, OpenGate
+from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.connections import Connections
 from kvtwisted.sessions.door import Door
-from kvtwisted.threaded.administration import Administration
-from kvtwisted.threaded.health_checks import HealthChecks
+from kvtwisted.sessions.gate import Gate, OpenGate
 
 from ..support.administration import FakeTasks
 from ..support.configuration import FakeConfiguration

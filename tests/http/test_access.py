@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from kvtwisted.core.admission import Admission
 from kvtwisted.http.deadlines import ByteLimits
-from kvtwisted.security.audit import Audit
-from kvtwisted.security.authority import Authority
-from kvtwisted.security.entries import OwnRate, TokenEntry
-from kvtwisted.security.gate import ClosedGate
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.audit import Audit
+from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.door import Door
-from tests.security.support import grant, made
+from kvtwisted.sessions.entries import OwnRate, TokenEntry
+from kvtwisted.sessions.gate import ClosedGate
+from tests.sessions.support import grant, made
 
 from .slow import NONE_CUT_OFF
 from .support import Wire, World, request_bytes

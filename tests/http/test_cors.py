@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from twisted.web.http_headers import Headers
 
-from kvtwisted.core.admission import Admission
 from kvtwisted.http.cors import MAX_AGE, VARY, Cors
 from kvtwisted.http.deadlines import LOOK_SECONDS, ByteLimits, Patience
 from kvtwisted.http.hosts import Hosts
-from kvtwisted.security import tokens
-from kvtwisted.security.audit import Audit
-from kvtwisted.security.authority import Authority
-from kvtwisted.security.entries import TokenEntry
-from kvtwisted.security.gate import ClosedGate
-from kvtwisted.security.grants import Grant
+from kvtwisted.sessions import tokens
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.audit import Audit
+from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.door import Door
+from kvtwisted.sessions.entries import TokenEntry
+from kvtwisted.sessions.gate import ClosedGate
+from kvtwisted.sessions.grants import Grant
 
 from .smuggling import GET, SET
 from .support import Reply, World, request_bytes

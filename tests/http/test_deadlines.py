@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 
 from kvtwisted.http.channel import LINGER_TIMEOUT, MAX_FRAMING
 from kvtwisted.http.deadlines import LOOK_SECONDS, MIN_BODY_RATE, ByteLimits, Deadlines
-from kvtwisted.twisted_internals import unsent_bytes
+from kvtwisted.reactor.twisted_internals import unsent_bytes
 
 from .slow import GET, NONE_CUT_OFF, PATIENCE, SlowTransport, pass_time, world_of
 from .support import Wire, World, problem, request_bytes

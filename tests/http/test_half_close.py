@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.config.manager import ConfigManager
-from kvtwisted.security.certificates import CertificateFiles
+from kvtwisted.sessions.certificates import CertificateFiles
 from kvtwisted.tls.renewal import Certificates
 
 from ..support.certificates import Pair

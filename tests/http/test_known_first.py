@@ -8,16 +8,16 @@ from typing import Any, Callable
 import pytest
 
 from kvtwisted.core import strict_json
-from kvtwisted.core.admission import Admission
 from kvtwisted.http import bodies, large_bodies
-from kvtwisted.security import tokens
-from kvtwisted.security.audit import Audit
-from kvtwisted.security.authority import Authority
-from kvtwisted.security.buckets import Addresses, Rate
-from kvtwisted.security.entries import TokenEntry
-from kvtwisted.security.gate import ClosedGate, Gate, OpenGate
-from kvtwisted.security.grants import Grant
+from kvtwisted.sessions import tokens
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.audit import Audit
+from kvtwisted.sessions.authority import Authority
+from kvtwisted.sessions.buckets import Addresses, Rate
 from kvtwisted.sessions.door import Door
+from kvtwisted.sessions.entries import TokenEntry
+from kvtwisted.sessions.gate import ClosedGate, Gate, OpenGate
+from kvtwisted.sessions.grants import Grant
 
 from .support import Wire, World, problem, request_bytes
 

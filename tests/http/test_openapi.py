@@ -11,14 +11,8 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from kvtwisted.core import limits
-from kvtwisted.core.admission import Admission
 from kvtwisted.core.author import ANONYMOUS, Author
-from kvtwisted.core.errors import (
-    KvError,
-    Overloaded,
-    StorageError,
-    StorageFull,
-)
+from kvtwisted.core.errors import KvError, Overloaded, StorageError, StorageFull
 from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import urls
 from kvtwisted.http.application import make_app
@@ -27,14 +21,15 @@ from kvtwisted.http.errors import TABLE
 from kvtwisted.http.hosts import Hosts
 from kvtwisted.http.openapi import OPENAPI
 from kvtwisted.http.routes import ROUTES, make_routes
-from kvtwisted.security import tokens
-from kvtwisted.security.audit import Audit
-from kvtwisted.security.authority import Authority
-from kvtwisted.security.connections import Connections
-from kvtwisted.security.entries import TokenEntry
-from kvtwisted.security.gate import ClosedGate
-from kvtwisted.security.grants import Grant
+from kvtwisted.sessions import tokens
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.audit import Audit
+from kvtwisted.sessions.authority import Authority
+from kvtwisted.sessions.connections import Connections
 from kvtwisted.sessions.door import Door
+from kvtwisted.sessions.entries import TokenEntry
+from kvtwisted.sessions.gate import ClosedGate
+from kvtwisted.sessions.grants import Grant
 
 from ..support.configuration import FakeConfiguration
 from .support import Reply, Wire, World, request_bytes

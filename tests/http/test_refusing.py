@@ -7,7 +7,7 @@ from twisted.internet.address import IPv4Address
 
 from kvtwisted.http.refusing import LINGER_TIMEOUT, MAX_LINGERING
 from kvtwisted.http.site import PARTING_SECONDS
-from kvtwisted.security.connections import Connections
+from kvtwisted.sessions.connections import Connections
 
 from .support import Wire, WireTransport, World, parse_replies, problem
 

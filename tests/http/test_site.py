@@ -13,7 +13,7 @@ from twisted.internet.utils import getProcessOutput
 from kvtwisted.http import site
 from kvtwisted.http.channel import EXPIRED_TIMEOUT, LINGER_TIMEOUT
 from kvtwisted.http.site import PARTING_SECONDS
-from kvtwisted.security.gate import Visitor
+from kvtwisted.sessions.gate import Visitor
 
 from .live import CLIENT_ENVIRONMENT, MAX_BODY_BYTES, LiveSite
 from .support import Wire, World, parse_replies, problem, request_bytes

@@ -27,7 +27,7 @@ from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.config.manager import ConfigManager
 from kvtwisted.http import site
-from kvtwisted.security.certificates import CertificateFiles
+from kvtwisted.sessions.certificates import CertificateFiles
 from kvtwisted.tls.connections import TlsFactory
 from kvtwisted.tls.renewal import Certificates
 

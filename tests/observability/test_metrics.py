@@ -12,9 +12,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from kvtwisted.backends.local.engines.engine import Statistics
 from kvtwisted.commands.command import OPERATIONS
 from kvtwisted.core.disk import DiskUsage
-from kvtwisted.core.engine import Statistics
 from kvtwisted.observability import catalogue
 from kvtwisted.observability.metrics import BUCKETS, CONTENT_TYPE, OPEN_METRICS, Metrics, StorageSample, Totals
 from kvtwisted.sessions.door import Recorder

@@ -15,22 +15,22 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.backends.local.backend import LocalBackend
+from kvtwisted.backends.local.recovery import Recovery
+from kvtwisted.backends.local.writer import Writer
 from kvtwisted.backends.server import ServerCommands
-from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.recovery import Recovery
-from kvtwisted.core.writer import Writer
+from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.rpc.generated import keyvalue_pb2
+from kvtwisted.rpc.grpcio.server import ThreadedGrpcServer
+from kvtwisted.rpc.http2.server import NativeGrpcServer
 from kvtwisted.rpc.messages import message_limit
-from kvtwisted.rpc.native.server import NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
-from kvtwisted.rpc.threaded_server import ThreadedGrpcServer
-from kvtwisted.security.certificates import CertificateFiles
-from kvtwisted.security.connections import Connections
-from kvtwisted.security.gate import Gate, OpenGate
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.certificates import CertificateFiles
+from kvtwisted.sessions.connections import Connections
 from kvtwisted.sessions.door import Door
-from kvtwisted.threaded.health_checks import HealthChecks
+from kvtwisted.sessions.gate import Gate, OpenGate
 from kvtwisted.tls.renewal import Certificates
 from tests.support.clocks import ManualClock
 from tests.support.configuration import FakeConfiguration

@@ -13,21 +13,21 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 from hyperframe.frame import DataFrame
 
-from kvtwisted.core.admission import Admission
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
+from kvtwisted.rpc.http2.server import NativeGrpcServer
 from kvtwisted.rpc.methods import METHODS, SERVICES
-from kvtwisted.rpc.native.server import NativeGrpcServer
-from kvtwisted.security.audit import Audit
-from kvtwisted.security.authority import NOT_VALID, Authority
-from kvtwisted.security.entries import TokenEntry
-from kvtwisted.security.gate import ClosedGate
-from kvtwisted.security.policy import NO_TOKEN
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.audit import Audit
+from kvtwisted.sessions.authority import NOT_VALID, Authority
 from kvtwisted.sessions.door import Door
-from tests.security.support import grant, made
+from kvtwisted.sessions.entries import TokenEntry
+from kvtwisted.sessions.gate import ClosedGate
+from kvtwisted.sessions.policy import NO_TOKEN
+from tests.sessions.support import grant, made
 from tests.support.reactors import on
 
-from .native.bystander import eventually
-from .native.peer import Peer, enveloped, request_fields
+from .http2.bystander import eventually
+from .http2.peer import Peer, enveloped, request_fields
 from .support import CLASSES, PATIENCE, World, wait_until
 from .test_pipeline import get, set_
 

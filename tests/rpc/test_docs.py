@@ -12,19 +12,14 @@ import pytest
 
 from kvtwisted.config.schema import KEYS
 from kvtwisted.core import limits
-from kvtwisted.rpc import health, pipeline, places, reflection, threaded_handlers, threaded_server
+from kvtwisted.rpc import health, pipeline, reflection
+from kvtwisted.rpc import stream_slots as places
 from kvtwisted.rpc.errors import Code
-from kvtwisted.rpc.native import (
-    connection,
-    guard,
-    header_blocks,
-    lifetime,
-    pipelines,
-    receiving,
-    sending,
-    server,
-    streams,
-)
+from kvtwisted.rpc.grpcio import handlers as threaded_handlers
+from kvtwisted.rpc.grpcio import server as threaded_server
+from kvtwisted.rpc.http2 import connection, guard, header_blocks, lifetime, pipelines, server, streams
+from kvtwisted.rpc.http2 import inbound as receiving
+from kvtwisted.rpc.http2 import outbound as sending
 
 from .support import CLASSES, MIB, PATIENCE, NativeServer, World
 

@@ -15,14 +15,14 @@ from hyperframe.frame import DataFrame
 
 from kvtwisted.core.errors import StorageError, Unavailable
 from kvtwisted.core.health import Health
+from kvtwisted.observability import health_checks
 from kvtwisted.rpc import health as rpc_health
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.health import KNOWN, Watches
-from kvtwisted.rpc.places import Places
+from kvtwisted.rpc.stream_slots import Places
 from kvtwisted.rpc.watchdog import Watchdog
-from kvtwisted.threaded import health_checks
 
-from .native.peer import Peer
+from .http2.peer import Peer
 from .support import PATIENCE, Hold, World, wait_until
 
 SERVING = HealthCheckResponse.SERVING

@@ -17,8 +17,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 
 from kvtwisted.rpc import pipeline, reflection
 from kvtwisted.rpc.methods import METHODS, SERVICES
-from kvtwisted.rpc.places import MAX_REFLECTION_STREAMS
 from kvtwisted.rpc.reflection import NAMES
+from kvtwisted.rpc.stream_slots import MAX_REFLECTION_STREAMS
 
 from .support import PATIENCE, World, wait_until
 

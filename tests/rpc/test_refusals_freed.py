@@ -14,7 +14,7 @@ import pytest
 from kvtwisted.core.errors import KvError, StorageError
 from kvtwisted.rpc.errors import CallError
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
-from tests.security.support import grant, made
+from tests.sessions.support import grant, made
 from tests.support.collector import without_collector
 
 from .support import CLASSES, MIB, PATIENCE, World, wait_until

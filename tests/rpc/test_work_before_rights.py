@@ -17,10 +17,10 @@ from hyperframe.frame import DataFrame
 from kvtwisted.rpc import calls, messages
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.methods import METHODS, SERVICES
-from kvtwisted.security.entries import OwnRate
-from tests.security.support import grant, made
+from kvtwisted.sessions.entries import OwnRate
+from tests.sessions.support import grant, made
 
-from .native.peer import Peer, request_fields
+from .http2.peer import Peer, request_fields
 from .support import CLASSES, MIB, PATIENCE, World
 from .test_access import PIPELINE, Guarded, metadata
 

@@ -9,11 +9,12 @@ from typing import Any, Callable
 import pytest
 
 from kvtwisted.backends.local import backend as backend_module
+from kvtwisted.backends.local import pages as pages_module
+from kvtwisted.backends.local import writer as writer_module
+from kvtwisted.backends.local.engines.engine import META
 from kvtwisted.commands.command import DELETE, GET, OPERATIONS, SCAN, SET
+from kvtwisted.commands.get import Found
 from kvtwisted.commands.scan import Page
-from kvtwisted.core import pages as pages_module
-from kvtwisted.core import writer as writer_module
-from kvtwisted.core.engine import META
 from kvtwisted.core.errors import (
     DeadlineExceeded,
     InvalidConfig,
@@ -26,7 +27,6 @@ from kvtwisted.core.errors import (
     Unavailable,
     WriteStalled,
 )
-from kvtwisted.core.records import Found
 from kvtwisted.sessions import door as door_module
 
 from ..support.clocks import ScriptedTime

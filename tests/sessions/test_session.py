@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvtwisted.core.errors import InvalidKey, PermissionDenied, RateLimited
-from kvtwisted.security.buckets import Limiter, Rate
-from kvtwisted.security.grants import ADMIN, METRICS, OPERATIONS, Grant, Principal
+from kvtwisted.sessions.buckets import Limiter, Rate
+from kvtwisted.sessions.grants import ADMIN, METRICS, OPERATIONS, Grant, Principal
 
-from ..security.support import EVERYTHING, ManualTime, grant
 from ..support.doors import Blocking, Doorway
 from ..support.storage import PLENTY, Storage
+from .support import EVERYTHING, ManualTime, grant
 
 #: One call of each method, by the key or prefix that it is about.
 CALLS: dict[str, Callable[[Any, bytes], Any]] = {

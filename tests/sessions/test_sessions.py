@@ -6,16 +6,16 @@ import threading
 
 import pytest
 
-from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import Overloaded, RateLimited, Unauthenticated
-from kvtwisted.security import gate as gates
-from kvtwisted.security.buckets import Addresses, Rate
-from kvtwisted.security.entries import OwnRate
-from kvtwisted.security.gate import OpenGate
+from kvtwisted.sessions import gate as gates
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.buckets import Addresses, Rate
+from kvtwisted.sessions.entries import OwnRate
+from kvtwisted.sessions.gate import OpenGate
 from kvtwisted.sessions.session import Session
 
-from ..security.gates import Fixture, visitor
-from ..security.support import PEER, grant, made
+from .gates import Fixture, visitor
+from .support import PEER, grant, made
 
 
 def test_what_is_over_a_rate_is_counted() -> None:

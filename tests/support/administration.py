@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from kvtwisted.core.backup import Backup, check_name
+from kvtwisted.backends.local.large_values import Collected
+from kvtwisted.backends.local.maintenance.backup import Backup, check_name
 from kvtwisted.core.errors import InvalidRequest, KvError, StorageFull, Unavailable
-from kvtwisted.core.large_values import Collected
 
 ENGINE = "rocksdict 0.3.29 (RocksDB 9.8.4)"
 

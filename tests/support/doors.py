@@ -7,23 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvtwisted.backends.local.backend import LocalBackend
+from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import ServerCommands
 from kvtwisted.commands.command import Command
 from kvtwisted.commands.configuration import GetConfig, UpdateConfig
 from kvtwisted.commands.delete import Delete
-from kvtwisted.commands.get import Get
+from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.mset import MSet
 from kvtwisted.commands.scan import Page, Scan
 from kvtwisted.commands.set import Set
-from kvtwisted.core.admission import Admission
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.records import Found
-from kvtwisted.core.recovery import Recovery
-from kvtwisted.security.grants import OPERATIONS, Grant, Principal
+from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
+from kvtwisted.sessions.grants import OPERATIONS, Grant, Principal
 from kvtwisted.sessions.session import Session
 
 from .configuration import FakeConfiguration

@@ -6,10 +6,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from kvtwisted.core.engine import DATA, CanReopen, Engine, Mutation, Statistics, everything, ignored, nothing
+from kvtwisted.backends.local.engines import open_engine
+from kvtwisted.backends.local.engines.engine import (
+    DATA,
+    CanReopen,
+    Engine,
+    Mutation,
+    Statistics,
+    everything,
+    ignored,
+    nothing,
+)
 from kvtwisted.core.errors import KvError
 from kvtwisted.core.options import EngineOptions
-from kvtwisted.engines import open_engine
 
 
 class Call(NamedTuple):

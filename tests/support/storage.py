@@ -6,25 +6,25 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kvtwisted.backends.local import records
+from kvtwisted.backends.local.cache import HotCache
+from kvtwisted.backends.local.engines.engine import DATA, EXPIRY
+from kvtwisted.backends.local.large_values import ValueFiles
+from kvtwisted.backends.local.maintenance import expiry
+from kvtwisted.backends.local.maintenance.expiry import Sweeper
+from kvtwisted.backends.local.maintenance.scrub import Scrub
+from kvtwisted.backends.local.recency import Recency
+from kvtwisted.backends.local.store import Store
+from kvtwisted.backends.local.writer import Writer
 from kvtwisted.commands.command import Command, WriteCommand
 from kvtwisted.commands.delete import Delete
-from kvtwisted.commands.get import Get
+from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.mset import MSet
 from kvtwisted.commands.scan import Page, Scan
 from kvtwisted.commands.set import Set
-from kvtwisted.core import expiry, records
-from kvtwisted.core.cache import HotCache
-from kvtwisted.core.engine import DATA, EXPIRY
-from kvtwisted.core.expiry import Sweeper
-from kvtwisted.core.large_values import ValueFiles
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.recency import Recency
-from kvtwisted.core.records import Found
-from kvtwisted.core.scrub import Scrub
-from kvtwisted.core.store import Store
-from kvtwisted.core.writer import Writer
 
 from .clocks import ManualClock
 from .engines import FaultyEngine, memory_engine

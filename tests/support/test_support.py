@@ -8,8 +8,8 @@ import math
 import pytest
 from twisted.internet.threads import deferToThreadPool
 
+from kvtwisted.backends.local.engines.engine import DATA, META, Engine, Statistics, everything, ignored
 from kvtwisted.backends.server import Configuration
-from kvtwisted.core.engine import DATA, META, Engine, Statistics, everything, ignored
 from kvtwisted.core.errors import InvalidConfig, StorageError, WriteStalled
 from kvtwisted.sessions.door import Recorder
 

@@ -16,9 +16,9 @@ from cryptography.x509 import DNSName, UniformResourceIdentifier
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 
-from kvtwisted.rpc.threaded_server import server_credentials
-from kvtwisted.security.certificates import CertificateFiles
-from kvtwisted.security.peer_names import Shown
+from kvtwisted.rpc.grpcio.server import server_credentials
+from kvtwisted.sessions.certificates import CertificateFiles
+from kvtwisted.sessions.peer_names import Shown
 from kvtwisted.tls.listening import over_tls
 from kvtwisted.tls.peers import peer, rpc_peer
 from kvtwisted.tls.renewal import Certificates

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 from OpenSSL._util import lib as openssl
 
-from kvtwisted.security.certificates import CertificateFiles, read_identity
+from kvtwisted.sessions.certificates import CertificateFiles, read_identity
 from kvtwisted.tls import contexts
 from tests.support.certificates import Pair
 

@@ -11,7 +11,7 @@ import pytest
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from kvtwisted.core.errors import Unavailable
-from kvtwisted.security.certificates import CertificateFiles, moment
+from kvtwisted.sessions.certificates import CertificateFiles, moment
 from kvtwisted.tls.renewal import Certificates, ListenerCertificates
 from tests.support.certificates import Pair
 

@@ -25,15 +25,15 @@ from twisted.python.threadpool import ThreadPool
 from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
-from ...core.cache import Entry
 from ...core.errors import DeadlineExceeded, KvError
 from ...core.health import Health
-from ...core.recovery import Recovery
-from ...core.store import Store
-from ...threaded.pool import caught, defer_to_pool
-from ...threaded.slots import Slots
+from ...reactor.pool import caught, defer_to_pool
 from ..backend import Settled
+from .cache import Entry
 from .group_commit import GroupCommit
+from .recovery import Recovery
+from .slots import Slots
+from .store import Store
 
 #: Gets that share a job of the pool.
 GETS_IN_A_JOB = 16

@@ -17,11 +17,11 @@ from twisted.python.failure import Failure
 
 from ...commands.command import Command, WriteCommand
 from ...core.errors import NearlyFull, StorageError
-from ...core.recovery import Recovery
-from ...core.store import Store
-from ...core.write import Write
-from ...threaded.pool import caught
+from ...reactor.pool import caught
 from ..backend import Settled
+from .recovery import Recovery
+from .store import Store
+from .write import Write
 
 #: What a group may hold to be written on the reactor thread: some milliseconds' work.
 INLINE_KEYS, INLINE_BYTES = 1024, 1_048_576

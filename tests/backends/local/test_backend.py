@@ -8,11 +8,11 @@ from typing import Any, Callable
 
 import pytest
 
+from kvtwisted.commands.get import Found
 from kvtwisted.commands.scan import Page
-from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import DeadlineExceeded, InvalidConfig, InvalidKey, KvError, Overloaded, Unavailable
-from kvtwisted.core.records import Found
-from tests.security.support import EVERYTHING
+from kvtwisted.sessions.admission import Admission
+from tests.sessions.support import EVERYTHING
 from tests.support.configuration import FakeConfiguration
 from tests.support.doors import Asking, Doorway, Outcome
 from tests.support.recorders import Recorded

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from kvtwisted.backends.local.group_commit import INLINE_KEYS
+from kvtwisted.commands.get import Found
 from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled
-from kvtwisted.core.records import Found
-from tests.security.support import EVERYTHING
+from tests.sessions.support import EVERYTHING
 from tests.support.doors import Outcome
 
 from .test_backend import Scene, outcome_of

@@ -15,20 +15,19 @@ from twisted.internet.task import deferLater
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.backends.local.backend import UNTAKEN_RESULTS, LocalBackend
+from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import ServerCommands
 from kvtwisted.commands.command import Command
-from kvtwisted.commands.get import Get
+from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.scan import Scan
 from kvtwisted.commands.set import Set
-from kvtwisted.core.admission import Admission
 from kvtwisted.core.errors import InvalidKey, Overloaded
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.core.records import Found
-from kvtwisted.core.recovery import Recovery
-from kvtwisted.security.gate import OpenGate, Visitor
+from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
+from kvtwisted.sessions.gate import OpenGate, Visitor
 from tests.support.configuration import FakeConfiguration
 from tests.support.recorders import CountingRecorder
 from tests.support.storage import Storage

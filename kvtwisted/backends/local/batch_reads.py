@@ -1,0 +1,123 @@
+"""MGet: many keys from one consistent view."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import cast
+
+from ...commands.get import Found
+from ...core.clock import Clock
+from ...core.errors import ResponseTooLarge
+from . import records
+from .cache import Entry
+from .engines.engine import READ_AHEAD, Engine
+from .maintenance import expiry
+from .recency import Recency
+from .records import ENVELOPE
+from .writer import Writer
+
+#: What one entry of an answer may cost beside its key and value, in any transport's encoding.
+ENTRY_OVERHEAD = 16
+
+#: Times that a large MGet is tried without a snapshot, which costs more than reading again.
+_OPTIMISTIC_READS = 3
+
+
+class BatchReader:
+    """MGet of checked keys. Blocks; safe from any thread."""
+
+    def __init__(self, engine: Engine, writer: Writer, recency: Recency, clock: Clock) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._hot = writer.cache.entries.get
+        self._cache = writer.cache
+        self._files = writer.files
+        self._recency = recency
+        self._clock = clock
+        self._lock = threading.Lock()
+        #: Keys that MGet found in the hot cache, and those that it asked RocksDB for.
+        self.hits = self.misses = 0
+
+    def mget(self, keys: Sequence[bytes], budget: int) -> dict[bytes, bytes]:
+        """The values of those keys that exist, in the order asked, from one consistent view.
+
+        Raises ResponseTooLarge when they exceed `budget` bytes, counting ENTRY_OVERHEAD for each.
+        """
+        found = self._mget_hot(keys, budget)
+        if found is not None:
+            return found
+        unique = list(dict.fromkeys(keys))
+        with self._lock:
+            self.misses += len(unique)
+        for _ in range(_OPTIMISTIC_READS):
+            version = self._writer.version
+            found = self._mget_stored(unique, budget, READ_AHEAD, version)
+            if len(unique) <= READ_AHEAD or (not version & 1 and version == self._writer.version):
+                return found
+        return self._mget_stored(unique, budget, len(unique), version)
+
+    def _mget_hot(self, keys: Sequence[bytes], budget: int) -> dict[bytes, bytes] | None:
+        """The answer if all keys are in the hot cache and none of them expires; else None.
+
+        No write happened between the first look and the last: that makes it one view. See
+        Note [The version tells of writes].
+        """
+        version = self._writer.version
+        entries = cast("list[Entry]", list(map(self._hot, keys)))
+        if not all(entries):
+            return None
+        answers = cast("list[Found]", [entry.answer for entry in entries])
+        if version & 1 or not all(answers) or version != self._writer.version:
+            return None
+        found = {key: answer[0] for key, answer in zip(keys, answers)}
+        _check_budget(sum(map(len, found)) + sum(map(len, found.values())) + ENTRY_OVERHEAD * len(found), budget)
+        for entry in entries:
+            entry.used = True
+        with self._lock:
+            self.hits += len(found)
+        return found
+
+    def _mget_stored(self, keys: Sequence[bytes], budget: int, at_once: int, version: int) -> dict[bytes, bytes]:
+        """The answer from the engine, `at_once` keys from one view."""
+        now, expired = self._clock.now_ms(), 0
+        found: dict[bytes, bytes] = {}
+        recency, caching = self._recency, bool(self._cache.max_bytes)
+        size = 0
+
+        def is_live(stored: bytes) -> bool:
+            nonlocal expired
+            deadline = records.decode(stored).expires_at_ms
+            if not expiry.is_expired(deadline, now):
+                return True
+            expired = max(expired, deadline)
+            return False
+
+        with self._files.reading():
+            for first in range(0, len(keys), at_once):
+                chunk = keys[first : first + at_once]
+                for key, stored in zip(chunk, self._engine.multi_get(chunk, budget, is_live)):
+                    if stored is None:
+                        continue
+                    expires_at_ms = 0
+                    if stored and stored[0] == ENVELOPE:
+                        record = records.decode(stored)
+                        expires_at_ms = record.expires_at_ms
+                        if expiry.is_expired(expires_at_ms, now):
+                            expired = max(expired, expires_at_ms)
+                            continue
+                        if record.pointer is not None:
+                            _check_budget(size + len(key) + record.pointer.length + ENTRY_OVERHEAD, budget)
+                        stored = self._files.value(record)
+                    size += len(key) + len(stored) + ENTRY_OVERHEAD
+                    found[key] = stored
+                    if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and caching:
+                        self._writer.offer(version, key, stored, expires_at_ms)
+                _check_budget(size, budget)
+        self._clock.tell(expired)
+        return found
+
+
+def _check_budget(size: int, budget: int) -> None:
+    if size > budget:
+        raise ResponseTooLarge(f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer")

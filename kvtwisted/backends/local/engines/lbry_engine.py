@@ -1,0 +1,307 @@
+"""The engine on lbry-rocksdb (CPython 3.7 to 3.9, RocksDB 6.25).
+
+All calls release Python's lock while RocksDB works, but for `compact`, which holds it until it is done. Any use of the
+binding after its `close` ends the process, so the engine lets go of it first. Reads verify checksums only when told to,
+and then every read is told.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from functools import partial
+from importlib.metadata import version
+from typing import Any, Callable
+
+import rocksdb
+
+from ....core.errors import StorageFull
+from ....core.options import EngineOptions
+from .budget import within
+from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Mutation, Statistics, everything, ignored, nothing
+from .folders import new_folder
+from .introspection import effective_options, rocksdb_version, statistics
+from .lbry_database import OpenDatabase
+from .peeking import within_memory
+from .reopening import Reopening, rehearsed, telling_unsynced
+from .scans import Pair, Scan
+from .translate import CLOSED, REOPENING, Translating, check_open, translated
+
+
+class LbryEngine:
+    """The engine Protocol over one lbry-rocksdb database."""
+
+    name = "lbry"
+    is_persistent = True
+    writes_wait = True
+    copies = 2
+
+    def __init__(self, path: str, options: EngineOptions) -> None:
+        """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
+
+        Raises StorageLocked when it is open elsewhere, Corruption when it is damaged, else StorageError.
+        """
+        self._path = path
+        self._options = options
+        self._failures = Translating(path)
+        # What calls use: the parts of an open database, or what refuses them.
+        self._db: Any = CLOSED
+        self._handles: Any = CLOSED
+        with self._failures:
+            os.makedirs(path, exist_ok=True)
+            self._reopening = Reopening(path, self._opened, self._rehearsed, self._use)
+        self._scans, self._slow = self._reopening.scans, self._reopening.slow
+
+    @property
+    def version(self) -> str:
+        """The binding, and the RocksDB inside it."""
+        with self._failures:
+            return f"lbry-rocksdb {version('lbry-rocksdb')} (RocksDB {rocksdb_version(self._path)})"
+
+    def get(self, key: bytes, family: str = DATA) -> bytes | None:
+        """The value at `key`, or None."""
+        try:
+            value: bytes | None = self._db.get(self._native_key(family, key), verify_checksums=True)
+            return value
+        except Exception as error:
+            raise translated(error, self._path) from None
+
+    def peek(self, key: bytes) -> tuple[bool, bytes | None]:
+        """The value at `key`, or None, if memory tells."""
+        try:
+            may_exist, value = self._db.key_may_exist(key, fetch=True)
+        except Exception as error:
+            raise translated(error, self._path) from None
+        return within_memory(may_exist, value)
+
+    def multi_get(
+        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
+    ) -> list[bytes | None]:
+        """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
+        with closing(self._read(keys)) as values:
+            return within(budget, values, keep)
+
+    def scan(
+        self,
+        start: bytes,
+        end: bytes | None,
+        family: str = DATA,
+        until: float = math.inf,
+        renewed: Callable[[bytes], object] = ignored,
+    ) -> Scan:
+        """Pairs with start <= key < end in byte order, from the view of this call.
+
+        `until` is not looked at: the binding cannot bound how many deleted keys a seek reads over. But nobody else
+        waits for it.
+        """
+        with self._failures:
+            handle = self._handles[family]
+            iterator = self._db.iteritems(handle, iterate_upper_bound=end, verify_checksums=True)
+        return self._scans.start(_pairs(iterator, start, handle is None).__next__, end)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store one value; waits as `write` does."""
+        try:
+            self._db.put(key, value)
+        except Exception as error:
+            raise translated(error, self._path) from None
+
+    def write(self, mutations: Sequence[Mutation]) -> None:
+        """Apply all mutations atomically, in order.
+
+        While RocksDB stalls writes this waits, with Python's lock released: the binding cannot ask it not to.
+        """
+        try:
+            batch = rocksdb.WriteBatch()
+            for family, key, value in mutations:
+                if value is None:
+                    batch.delete(self._native_key(family, key))
+                else:
+                    batch.put(self._native_key(family, key), value)
+            self._db.write(batch)
+        except Exception as error:
+            raise translated(error, self._path) from None
+
+    def sync(self) -> None:
+        """Wait for an fsync of the write-ahead log: an empty batch, written with sync, covers earlier ones."""
+        with self._failures, telling_unsynced(), self._slow:
+            self._db.write(rocksdb.WriteBatch(), sync=True)
+
+    def compact(self, start: bytes, end: bytes, family: str = DATA) -> None:
+        """Compact the range, and all of the server's own families, and wait; no other Python code runs meanwhile."""
+        with self._failures, self._slow:
+            for other in OTHER_FAMILIES:  # the binding has no flush, but a compaction begins with one
+                self._db.compact_range(column_family=self._handles[other])
+            if family == DATA:
+                self._db.compact_range(start, end)
+
+    def checkpoint(self, folder: str) -> None:
+        """A copy in `folder` of every file, made twice: the binding has no checkpoint, but a backup and its restoring.
+
+        Python's lock is released meanwhile. Raises StorageFull at once without room for both.
+        """
+        with new_folder(folder) as temporary:
+            self.sync()  # in no way needed by the backup; it says when the database is closed, which the backup cannot
+            with self._failures:
+                room, needed = shutil.disk_usage(self._path).free, 2 * _file_bytes(self._path)
+            if room < needed:
+                raise StorageFull(f"a copy of {self._path!r} needs {needed} bytes for a while, but {room} are free")
+            with self._failures, self._slow:
+                native = rocksdb.BackupEngine(temporary)
+                try:
+                    self._db.lend(partial(native.create_backup, flush_before_backup=True))
+                    native.restore_latest_backup(folder, folder)
+                finally:
+                    # A stored traceback keeps this frame; the folder must not stay open with it.
+                    del native
+
+    def statistics(self) -> Statistics:
+        """RocksDB's properties; `figures` has them by short name."""
+        with self._failures:
+            return statistics(self._property)
+
+    def effective_options(self) -> dict[str, object]:
+        """Every `rocksdb.options` name with the value in force, from RocksDB's OPTIONS file."""
+        with self._failures:
+            return effective_options(self._options, self._path, self._property)
+
+    def close(self) -> None:
+        """Sync the log, release the folder's lock, and refuse every later call. The binding cannot flush memtables.
+
+        Raises StorageError when the sync failed; the database is closed all the same.
+        """
+        self._scans.end()
+        with self._failures:
+            check_open(self._db)
+        try:
+            if self._reopening.database is not None:
+                self.sync()
+        finally:
+            self._db = self._handles = CLOSED
+            for database in self._reopening.given_up():
+                database.shut()
+
+    def reopen(self, closed: Callable[[], None] = nothing) -> None:
+        """Close and open again. See Note [Closing under readers]."""
+        with self._failures:
+            check_open(self._db)
+            self._reopening.reopen(closed)
+
+    def _use(self, database: OpenDatabase | None) -> None:
+        if database is None:
+            self._db = self._handles = REOPENING
+            return
+        self._handles = database.handles
+        # Last: whoever sees the new database, sees its handles.
+        self._db = database
+
+    def _opened(self, *, create: bool = False, read_only: bool = False) -> OpenDatabase:
+        cache = rocksdb.LRUCache(0 if read_only else self._options.block_cache_size)
+        families = {family.encode(): _family_options(self._options, cache) for family in OTHER_FAMILIES}
+        options = _database_options(self._options, cache, create=create)
+        db = rocksdb.DB(self._path, options, column_families=families, read_only=read_only)
+        # None is the family "default": its keys are given plain, those of others with their handle.
+        handles = {DATA: None, **{family: db.get_column_family(family.encode()) for family in OTHER_FAMILIES}}
+        return OpenDatabase(db, handles)
+
+    def _rehearsed(self, database: OpenDatabase) -> OpenDatabase:
+        return rehearsed(partial(self._opened, read_only=True))
+
+    def _read(self, keys: Sequence[bytes]) -> Generator[bytes | None, None, None]:
+        """The values at `keys`, a chunk at a time; from a snapshot when there are several chunks."""
+        with self._failures:
+            snapshot = self._db.snapshot() if len(keys) > READ_AHEAD else None
+            try:
+                for first in range(0, len(keys), READ_AHEAD):
+                    chunk = keys[first : first + READ_AHEAD]
+                    found = self._db.multi_get(chunk, snapshot=snapshot, verify_checksums=True)
+                    for key in chunk:
+                        yield found[key]
+            finally:
+                # A stored traceback keeps this frame. Were the snapshot still there at close, the folder would stay
+                # locked, and freeing it later would end the process.
+                del snapshot
+
+    def _native_key(self, family: str, key: bytes) -> object:
+        handle = self._handles[family]
+        return key if handle is None else (handle, key)
+
+    def _property(self, family: str, name: str) -> str | None:
+        value: bytes | None = self._db.get_property(name.encode(), self._handles[family])
+        return None if value is None else value.decode()
+
+
+def _file_bytes(folder: str) -> int:
+    """Bytes of the files in a folder, subfolders left out; files that vanish meanwhile do not count."""
+    total = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                total += entry.stat().st_size if entry.is_file() else 0
+    return total
+
+
+def _pairs(iterator: Any, start: bytes, plain: bool) -> Iterator[Pair]:
+    """The iterator's pairs from `start`; those of a family other than "default" (not `plain`) have key and handle."""
+    try:
+        # The seek is the lower bound of a forward scan; the binding leaks the memory of one that is set.
+        iterator.seek(start)
+        if plain:
+            yield from iterator
+        else:
+            for (_, key), value in iterator:
+                yield key, value
+    finally:
+        # A stored traceback keeps this frame. Were the iterator still there at close, using or freeing it would end
+        # the process.
+        del iterator
+
+
+def _family_options(wanted: EngineOptions, cache: Any) -> Any:
+    return rocksdb.ColumnFamilyOptions(**_family_settings(wanted, cache))
+
+
+def _database_options(wanted: EngineOptions, cache: Any, *, create: bool) -> Any:
+    """Options of the database, and of the family "default"."""
+    return rocksdb.Options(
+        create_if_missing=create,
+        create_missing_column_families=True,
+        max_background_jobs=wanted.max_background_jobs,
+        max_open_files=wanted.max_open_files,
+        max_total_wal_size=wanted.max_total_wal_size,
+        bytes_per_sync=wanted.bytes_per_sync,
+        max_log_file_size=wanted.max_log_file_size,
+        keep_log_file_num=wanted.keep_log_file_num,
+        **_family_settings(wanted, cache),
+    )
+
+
+def _family_settings(wanted: EngineOptions, cache: Any) -> dict[str, object]:
+    """Made anew for each family: the binding refuses an object that is in use."""
+    return {
+        "write_buffer_size": wanted.write_buffer_size,
+        "max_write_buffer_number": wanted.max_write_buffer_number,
+        "compression": _compression(wanted.compression),
+        "bottommost_compression": _compression(wanted.bottommost_compression),
+        "target_file_size_base": wanted.target_file_size_base,
+        "max_bytes_for_level_base": wanted.max_bytes_for_level_base,
+        "level_compaction_dynamic_level_bytes": wanted.level_compaction_dynamic_level_bytes,
+        "level0_file_num_compaction_trigger": wanted.level0_file_num_compaction_trigger,
+        "level0_slowdown_writes_trigger": wanted.level0_slowdown_writes_trigger,
+        "level0_stop_writes_trigger": wanted.level0_stop_writes_trigger,
+        "table_factory": rocksdb.BlockBasedTableFactory(
+            block_size=wanted.block_size,
+            filter_policy=rocksdb.BloomFilterPolicy(wanted.bloom_bits_per_key) if wanted.bloom_bits_per_key else None,
+            block_cache=cache if wanted.block_cache_size else None,
+            no_block_cache=not wanted.block_cache_size,
+            cache_index_and_filter_blocks=bool(wanted.block_cache_size),
+            format_version=5,
+        ),
+    }
+
+
+def _compression(name: str) -> str:
+    return "no_compression" if name == "none" else f"{name}_compression"

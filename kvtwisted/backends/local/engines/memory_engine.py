@@ -1,0 +1,119 @@
+"""An engine that keeps nothing: sorted lists in memory, for tests and trials."""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Callable
+
+from ....core.errors import Unavailable
+from ....core.options import EngineOptions
+from .budget import within
+from .engine import DATA, FAMILIES, Mutation, everything, ignored
+from .scans import Pair, Scan, Scans
+
+
+class _Table:
+    """One family: its keys in order, and the values by key."""
+
+    def __init__(self, keys: Sequence[bytes] = (), values: Mapping[bytes, bytes] = {}) -> None:
+        self.keys: list[bytes] = list(keys)
+        self.values: dict[bytes, bytes] = dict(values)
+
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        if value is not None:
+            if key not in self.values:
+                insort(self.keys, key)
+            self.values[key] = value
+        elif key in self.values:
+            del self.values[key]
+            del self.keys[bisect_left(self.keys, key)]
+
+    def pairs(self, start: bytes, end: bytes | None) -> Iterator[Pair]:
+        first = bisect_left(self.keys, start)
+        last = len(self.keys) if end is None else bisect_left(self.keys, end)
+        for position in range(first, last):
+            key = self.keys[position]
+            yield key, self.values[key]
+
+
+class MemoryEngine:
+    """The engine Protocol over a lock. A write after a scan copies the tables, so that the scan keeps its view."""
+
+    name = "memory"
+    is_persistent = False
+    writes_wait = False
+    version = "memory"
+
+    def __init__(self, path: str, options: EngineOptions) -> None:
+        """Start empty. `path` is not touched, and no option has an effect."""
+        self._lock = threading.Lock()
+        self._tables: dict[str, _Table] = {family: _Table() for family in FAMILIES}
+        self._scanned = False
+        self._scans = Scans(path)
+        self._closed = False
+
+    def get(self, key: bytes, family: str = DATA) -> bytes | None:
+        """The value at `key`, or None."""
+        with self._lock:
+            return self._table(family).values.get(key)
+
+    def peek(self, key: bytes) -> tuple[bool, bytes | None]:
+        """The value at `key`, or None: memory always tells."""
+        return True, self.get(key)
+
+    def multi_get(
+        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
+    ) -> list[bytes | None]:
+        """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
+        with self._lock:
+            return within(budget, map(self._table(DATA).values.get, keys), keep)
+
+    def scan(
+        self,
+        start: bytes,
+        end: bytes | None,
+        family: str = DATA,
+        until: float = math.inf,
+        renewed: Callable[[bytes], object] = ignored,
+    ) -> Scan:
+        """Pairs with start <= key < end, from the view of this call."""
+        with self._lock:
+            pairs = self._table(family).pairs(start, end)
+            self._scanned = True
+            return self._scans.start(pairs.__next__, end)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store one value."""
+        self.write([(DATA, key, value)])
+
+    def write(self, mutations: Sequence[Mutation]) -> None:
+        """Apply all mutations atomically, in order."""
+        with self._lock:
+            self._check()
+            if self._scanned:
+                self._tables = {family: _Table(table.keys, table.values) for family, table in self._tables.items()}
+                self._scanned = False
+            for family, key, value in mutations:
+                self._tables[family].apply(key, value)
+
+    def sync(self) -> None:
+        """Nothing to wait for: nothing survives."""
+        self._check()
+
+    def close(self) -> None:
+        """Forget everything and refuse every later call."""
+        self._check()
+        self._closed = True
+        self._scans.end()
+        self._tables = {}
+
+    def _table(self, family: str) -> _Table:
+        self._check()
+        return self._tables[family]
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Unavailable("the storage is closed")

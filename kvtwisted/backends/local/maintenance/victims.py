@@ -1,0 +1,157 @@
+"""Who is evicted, in which order: nominations, a batch at a time, read from the engine and changing nothing.
+
+One `Victims` keeps where the clock hands stand; a shallow copy of it walks on without moving them (for a dry run).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Callable, NamedTuple
+
+from .. import records
+from ..engines.engine import DATA, EXPIRY, Engine
+from ..write_sequence import WriteAges
+
+#: Reasons, as the metrics name them.
+ORPHAN, EXPIRED, LRU, OLDEST, TTL = "orphan", "expired", "lru", "oldest", "ttl"
+
+#: Ranges of keys that `Touched` gives, at most.
+MOST_RANGES = 32
+
+
+def _any_key(key: bytes) -> bool:
+    return True
+
+
+class Nomination(NamedTuple):
+    """Keys that may go, why, and the deadline in ms that each one's record must still carry (None: whatever it is).
+
+    `chosen` tells whether a key is to go: to be asked, once more, when its rewriting is watched for, since it may have
+    been rewritten between its nomination and that.
+    """
+
+    reason: str
+    keys: Mapping[bytes, int | None]
+    chosen: Callable[[bytes], bool] = _any_key
+
+
+class _Round(NamedTuple):
+    """A round of the policy `oldest`: keys up to this number go; where it began, and whether it has passed the end."""
+
+    number: int
+    start: bytes
+    wrapped: bool
+
+
+class Victims:
+    """Nominates victims by policy. One thread at a time; blocks on the engine.
+
+    A nomination is done with when the next one is asked for; whoever stops before that finds it again next time. With
+    `family` FILES only keys with large values are nominated, else (DATA) all.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        used_lately: Callable[[bytes], bool],
+        ages: WriteAges,
+        family: str = DATA,
+    ) -> None:
+        self._engine = engine
+        self._used_lately = used_lately
+        self._ages = ages
+        self._family = family
+        self._hand = b""
+        self._round: _Round | None = None
+        # No key's number is as low as this or lower: a whole round has taken them.
+        self._done = -1
+
+    def expired(self, now_ms: int, size: int) -> Iterator[Nomination]:
+        """Keys whose deadline has been reached, soonest first."""
+        yield from self._by_deadline(EXPIRED, b"", records.index_start(now_ms + 1), size)
+
+    def by_policy(self, policy: str, now_ms: int, size: int, *, dry: bool = False) -> Iterator[Nomination]:
+        """Keys by policy. Unless `dry` the caller deletes what is nominated before it asks for more."""
+        if policy == TTL:
+            yield from self._by_deadline(TTL, records.index_start(now_ms + 1), None, size)
+        elif policy == OLDEST:
+            yield from self._oldest(size)
+        elif policy == LRU:
+            yield from self._lru(size, lambda key: not self._used_lately(key))
+            # What is left was used lately; a dry run must not name the others twice.
+            yield from self._lru(size, self._used_lately if dry else _any_key)
+
+    def _by_deadline(self, reason: str, start: bytes, end: bytes | None, size: int) -> Iterator[Nomination]:
+        while True:
+            entries = [records.split_index_key(entry) for entry, _ in islice(self._scan(start, end, EXPIRY), size)]
+            if not entries:
+                return
+            start = records.index_key(*entries[-1]) + b"\0"
+            yield Nomination(reason, {key: deadline for deadline, key in entries})
+
+    def _lru(self, size: int, chosen: Callable[[bytes], bool]) -> Iterator[Nomination]:
+        """Once round the key space from where the hand stands."""
+        start = self._hand
+        for low, end in ((start, None), (b"", start)):
+            self._hand = low
+            while keys := self._next_keys(end, size):
+                yield Nomination(LRU, {key: None for key in keys if chosen(key)}, chosen)
+                self._hand = keys[-1] + b"\0"
+
+    def _oldest(self, size: int) -> Iterator[Nomination]:
+        """Rounds over the key space. Each takes what was written last before a moment that lies so that about one in
+        SHARE of what is left is older; a round that ends early goes on where it stopped."""
+        while True:
+            if self._round is None:
+                number = self._ages.oldest_share(self._done) if self._done >= 0 else 0
+                if number <= self._done:
+                    return
+                self._round = _Round(number, self._hand, False)
+            number, start, wrapped = self._round
+            due = partial(self._is_due, number)
+            while keys := self._next_keys(start if wrapped else None, size):
+                yield Nomination(OLDEST, {key: None for key in keys if due(key)}, due)
+                self._hand = keys[-1] + b"\0"
+            self._hand = b""
+            if wrapped or not start:
+                self._hand, self._round, self._done = start, None, number
+            else:
+                self._round = _Round(number, start, True)
+
+    def _is_due(self, number: int, key: bytes) -> bool:
+        # Those up to `_done` are gone, or not yet if this is a dry run, which has named them.
+        return self._done < self._ages.number(key) <= number
+
+    def _next_keys(self, end: bytes | None, size: int) -> list[bytes]:
+        return [key for key, _ in islice(self._scan(self._hand, end, self._family), size)]
+
+    def _scan(self, start: bytes, end: bytes | None, family: str) -> Iterator[tuple[bytes, bytes]]:
+        return self._engine.scan(start, end, family) if end is None or start < end else iter(())
+
+
+class Touched:
+    """Ranges of keys that hold those that were deleted, a bounded number of them.
+
+    Several small ranges and not one large one, since each compaction needs room for what it writes until it is done.
+    """
+
+    def __init__(self) -> None:
+        self._ranges: list[tuple[bytes, bytes]] = []
+
+    def add(self, keys: Iterable[bytes]) -> None:
+        """These keys were deleted."""
+        self._ranges += [(key, key) for key in keys]
+        if len(self._ranges) > 64 * MOST_RANGES:
+            self._ranges = self.ranges()
+
+    def ranges(self) -> list[tuple[bytes, bytes]]:
+        """First and last key of each range, MOST_RANGES at most, in order and apart from each other."""
+        apart: list[tuple[bytes, bytes]] = []
+        for low, high in sorted(self._ranges):
+            if apart and low <= apart[-1][1]:
+                low, high = apart[-1][0], max(high, apart.pop()[1])
+            apart.append((low, high))
+        size = -(-len(apart) // MOST_RANGES)
+        return [(apart[n][0], apart[min(n + size, len(apart)) - 1][1]) for n in range(0, len(apart), size or 1)]

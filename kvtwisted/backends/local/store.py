@@ -1,0 +1,218 @@
+"""The store: keys, values and their expiry, over any engine.
+
+Keys and values are bytes of UTF-8 text here; codecs encode and decode. What comes here has been checked by its command.
+But for what says that it does not block, every method may, and any thread may call it. They raise StorageError when the
+engine fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...commands.command import Command, WriteCommand
+from ...commands.get import Found, Get
+from ...commands.mget import MGet
+from ...commands.scan import Scan
+from ...core.clock import Clock
+from ...core.counter import Counter
+from ...core.limits import MAX_KEY_BYTES, check_key
+from . import records
+from .batch_reads import BatchReader
+from .cache import Entry
+from .engines.engine import CanPeek, Engine
+from .maintenance import expiry
+from .metadata import Upkeep
+from .pages import PageReader
+from .recency import Recency
+from .records import ENVELOPE, Record
+from .write import Write
+from .writer import Writer
+
+_LONG_AGO_MS = 1
+#: Makes a Found in half the time that the class itself takes.
+_found = tuple.__new__
+#: Stands for an answer that cannot be given so quickly.
+_UNKNOWN = Found(b"", -1)
+
+
+class Store:
+    """The storage operations of the contract (section 2) over an open engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        writer: Writer,
+        clock: Clock,
+        *,
+        recency: Recency | None = None,
+    ) -> None:
+        """Raises Corruption when the folder was written by a newer format (see `Upkeep`).
+
+        `recency` is told of every key that is read or written.
+        """
+        self._engine = engine
+        self._peek = engine.peek if isinstance(engine, CanPeek) else _cannot_tell
+        self._writer = writer
+        self._cache = writer.cache
+        self._files = writer.files
+        #: Looks a key up in the hot cache; see `HotCache`.
+        self.hot = self._cache.entries.get
+        self._clock = clock
+        self._recency = recency if recency is not None else Recency()
+        #: Keys that Get and MGet found in the hot cache, and those that they had to ask RocksDB for.
+        self._hits, self._misses = Counter(), Counter()
+        self._count_hit, self._count_miss = self._hits.advance, self._misses.advance
+        self._batches = BatchReader(engine, writer, self._recency, clock)
+        self._pages = PageReader(engine, writer, clock)
+        #: The server's own entries, and what looks after the storage.
+        self.upkeep = Upkeep(engine, writer, clock)
+
+    @property
+    def cache_hits(self) -> int:
+        """Keys read from the hot cache."""
+        return self._hits.value + self._batches.hits
+
+    @property
+    def cache_misses(self) -> int:
+        """Keys that were not in the hot cache when they were read."""
+        return self._misses.value + self._batches.misses
+
+    # Single keys.
+
+    def get(self, key: bytes) -> Found | None:
+        """The value at `key`, or None when there is none or it has expired.
+
+        A key in the hot cache is answered without RocksDB, a lock, or blocking.
+        """
+        return self.fetch(key, self.hot(key))
+
+    def fetch(self, key: bytes, entry: Entry | None) -> Found | None:
+        """What `get` gives, for who has asked `hot` already, and got `entry`."""
+        if entry is not None and (found := self._remembered(entry)) is not _UNKNOWN:
+            return found
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            check_key(key)
+        self._count_miss()
+        version = self._writer.version
+        stored = self._engine.get(key)
+        if not stored or stored[0] == ENVELOPE:
+            return self._answer(key, stored, version)
+        # What `_answer` does, without the call.
+        recency = self._recency
+        if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and self._cache.max_bytes:
+            self._writer.offer(version, key, stored, 0)
+        return _found(Found, (stored, 0))
+
+    def get_now(self, key: bytes) -> tuple[bool, Found | None]:
+        """What `get` gives, with True, if that can be told without blocking; else False, and nothing was counted."""
+        entry = self.hot(key)
+        if entry is not None and (found := self._remembered(entry)) is not _UNKNOWN:
+            return True, found
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            check_key(key)
+        version = self._writer.version
+        known, stored = self._peek(key)
+        if not known or (stored and stored[0] == ENVELOPE and records.decode(stored).pointer is not None):
+            return False, None
+        found = self._answer(key, stored, version, wait=False)
+        if found is _UNKNOWN:
+            return False, None
+        self._count_miss()
+        return True, found
+
+    def _remembered(self, entry: Entry) -> Found | None:
+        """What an entry of the hot cache says, or _UNKNOWN while its key is written, or see `_unexpired`."""
+        answer = entry.answer
+        if answer is None:
+            expiring = entry.expiring
+            if expiring is None:
+                return _UNKNOWN
+            answer = self._unexpired(*expiring)
+            if answer is _UNKNOWN:
+                return _UNKNOWN
+        entry.used = True
+        self._count_hit()
+        return answer
+
+    def _answer(self, key: bytes, stored: bytes | None, version: int, *, wait: bool = True) -> Found | None:
+        """What was stored, as an answer; cached if the key was used before. `version` was read before `stored`.
+
+        Without `wait` it never blocks, and may be _UNKNOWN: see `_unexpired`.
+        """
+        if stored is None:
+            return None
+        value, expires_at_ms = stored, 0
+        if stored and stored[0] == ENVELOPE:
+            record = self._whole(key, records.decode(stored))
+            value, expires_at_ms = record.value, record.expires_at_ms
+        found = self._unexpired(value, expires_at_ms) if expires_at_ms else _found(Found, (value, 0))
+        if found is _UNKNOWN and wait:
+            self._clock.tell(expires_at_ms)
+            return None
+        if found is None or found is _UNKNOWN:
+            return found
+        recency = self._recency
+        if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and self._cache.max_bytes:
+            self._writer.offer(version, key, value, expires_at_ms)
+        return found
+
+    def _whole(self, key: bytes, record: Record) -> Record:
+        """The record as it is now, with the value that a file holds; `record` was read before any file was."""
+        if record.pointer is None:
+            return record
+        # The file may have gone since: read the record again where it cannot.
+        with self._files.reading():
+            stored = self._engine.get(key)
+            if stored is None:
+                return Record(b"", _LONG_AGO_MS)
+            record = records.decode(stored)
+            return Record(self._files.value(record), record.expires_at_ms)
+
+    def _unexpired(self, value: bytes, expires_at_ms: int) -> Found | None:
+        """The answer for a key with a deadline.
+
+        _UNKNOWN once it has passed and nobody may be told so yet; see Note [What was told stays true].
+        """
+        ttl = expiry.seconds_left(expires_at_ms, self._clock.now_ms())
+        if ttl > 0:
+            return Found(value, ttl)
+        return None if self._clock.is_marked(expires_at_ms) else _UNKNOWN
+
+    # Commands that have passed the door.
+
+    def prepare(self, command: WriteCommand) -> Write:
+        """What is to be written for a command. It does not block."""
+        ttl = command.ttl
+        changes = command.changes(expiry.expires_at(self._clock.now_ms(), ttl) if ttl else 0)
+        recency = self._recency
+        for key, value, _ in changes:
+            if value is not None and not recency.young[hash(key) & recency.mask]:
+                recency.touch(key)
+        return Write(changes, command.deadline)
+
+    def read(self, command: Command) -> object:
+        """The result of a command that reads. Blocks."""
+        if isinstance(command, Get):
+            return self.fetch(command.key, self.hot(command.key))
+        if isinstance(command, MGet):
+            return self._batches.mget(command.keys, command.budget)
+        if isinstance(command, Scan):
+            return self._pages.scan(command)
+        raise AssertionError(f"nobody knows how to read {command.name}")
+
+    def write_all(self, writes: Sequence[Write]) -> None:
+        """Apply writes, each atomic, together where possible; see `Writer.write_all`."""
+        self._writer.write_all(writes)
+
+    def needs_files(self, write: Write) -> bool:
+        """See `Writer.needs_files`."""
+        return self._writer.needs_files(write)
+
+    def try_now(self, writes: Sequence[Write]) -> bool:
+        """Apply writes if that needs no waiting; see `Writer.try_now`."""
+        return self._writer.try_now(writes)
+
+
+def _cannot_tell(_: bytes) -> tuple[bool, bytes | None]:
+    """For an engine that cannot peek: all reads may block."""
+    return False, None

@@ -1,0 +1,219 @@
+"""The one way a user's write goes in: admitted, its large values in files, patient with stalls.
+
+Note [Who waits goes along]: a write that finds the lock taken queues up, and whoever gets the lock next takes all that
+is queued into the engine as one batch. So writes that come together cost one batch; a write that comes alone waits for
+nobody. Writes that share a batch share its fate.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Callable
+
+from ...commands.command import Change
+from ...core.clock import pause
+from ...core.errors import KvError, LostFolder, Overloaded, StorageError, WriteStalled
+from .cache import HotCache
+from .commit_order import CommitOrder
+from .engines.engine import Engine
+from .large_values import ValueFiles
+from .write import Write
+
+_STALL_PAUSE, _LONGEST_STALL_PAUSE = 0.001, 0.05
+
+
+class Writer(CommitOrder):
+    """Applies users' writes to the engine, the cache and the files of large values. Safe from any thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        cache: HotCache | None = None,
+        files: ValueFiles | None = None,
+        *,
+        durable: bool = False,
+        spill_threshold: float = math.inf,
+        admit: Callable[[int], None] | None = None,
+        admit_file: Callable[[], None] | None = None,
+        sleep: Callable[[float], None] = pause,
+    ) -> None:
+        """`durable` makes every write wait until it would survive a power loss.
+
+        Values of `spill_threshold` bytes and more go to `files`. Both may be changed at any time. `admit` is told the
+        bytes of each write that stores something, and raises what refuses it; `admit_file` does so before each file.
+        """
+        super().__init__(engine, cache, files)
+        self._admit = admit
+        self._admit_file = admit_file
+        self._sleep = sleep
+        self._queue: deque[Write] = deque()
+        self.durable = durable
+        self.spill_threshold = spill_threshold
+
+    # Writes that may wait.
+
+    def write(self, changes: Sequence[Change], deadline: float = math.inf) -> None:
+        """Apply changes atomically. Blocks.
+
+        While RocksDB stalls writes this waits, with growing pauses, until `deadline`, then raises Overloaded: nothing
+        was written. A StorageError of the fsync leaves open whether the write will survive.
+        """
+        write = Write(changes, deadline)
+        self.write_all([write])
+        write.check()
+
+    def put(self, key: bytes, value: bytes, deadline: float = math.inf) -> None:
+        """Store one value that never expires and needs no envelope: what `write` does, by a shorter way."""
+        if len(value) < self.spill_threshold and self._lock.acquire(False):
+            try:
+                went_in = key not in self._index.pointers
+                if went_in:
+                    if self.refusal is not None:
+                        raise LostFolder(self.refusal)
+                    if self._admit is not None:
+                        self._admit(len(key) + len(value))
+                    if self._watches:
+                        self._strike((key,))
+                    # What `HotCache.blank` does, without the call.
+                    entry = self._entries.get(key)
+                    if entry is not None:
+                        entry.answer = entry.expiring = None
+                    self.version += 1
+                    try:
+                        self._engine.put(key, value)
+                    except WriteStalled:
+                        went_in = False
+                        self.cache.drop(key)
+                    except BaseException:
+                        self.cache.drop(key)
+                        raise
+                    finally:
+                        self.version += 1
+                    if went_in:
+                        if self.ages is not None:
+                            self.ages.put(key)
+                        if entry is not None:
+                            self.cache.fill(entry, key, value, 0)
+            finally:
+                self._lock.release()
+            if went_in:
+                if self.durable:
+                    self.sync()
+                return
+        self.write([(key, value, 0)], deadline)
+
+    def write_all(self, writes: Sequence[Write]) -> None:
+        """Apply writes, each atomic, as one batch where possible. Blocks; returns when each is settled."""
+        waiting = [write for write in writes if self._prepared(write)]
+        pause = _STALL_PAUSE
+        while waiting and not self._went_in(waiting):
+            waiting = self._still_in_time(waiting, pause)
+            if waiting:
+                self._sleep(pause)
+            pause = min(2 * pause, _LONGEST_STALL_PAUSE)
+        done = [write for write in waiting if write.error is None]
+        lasting = done if self.durable else [write for write in done if write.large or write.replaced]
+        if lasting:
+            try:
+                self.sync()
+            except StorageError as error:
+                for write in lasting:
+                    write.settle(error)
+
+    def _prepared(self, write: Write) -> bool:
+        """Ask whether it may go in, and store its large values; settles it when that fails."""
+        if write.settled:
+            return False
+        stores = write.stores
+        try:
+            if self.refusal is not None:
+                raise LostFolder(self.refusal)
+            if stores:
+                if self._admit is not None:
+                    self._admit(stores)
+                if stores >= self.spill_threshold and not write.large:
+                    self._spill(write)
+        except KvError as error:
+            self.files.retire(write.large.values())
+            write.settle(error)
+        return not write.settled
+
+    def _spill(self, write: Write) -> None:
+        if self._failing:
+            # Of a write that fails the files may have to stay. So ask first, or each new try would leave some more.
+            with suppress(WriteStalled):
+                self._engine.write([])
+        write.large = {}
+        for key, value, _ in write.changes:
+            if value is not None and len(value) >= self.spill_threshold:
+                if write.large and time.monotonic() > write.deadline:
+                    raise Overloaded("the request's time ran out while its large values were being written")
+                if self._admit_file is not None:
+                    self._admit_file()
+                write.large[key] = self.files.store(value)
+
+    def _still_in_time(self, writes: Sequence[Write], pause: float) -> list[Write]:
+        """Those that can wait so long; the others are settled."""
+        patient = []
+        now = time.monotonic()
+        for write in writes:
+            if now + pause > write.deadline:
+                self.files.retire(write.large.values())
+                write.settle(Overloaded("RocksDB has stalled writes until compaction catches up; try again"))
+            else:
+                patient.append(write)
+        return patient
+
+    def _went_in(self, writes: Sequence[Write]) -> bool:
+        """Apply writes, and with them those that wait for the lock; False when RocksDB stalls."""
+        if self._lock.acquire(False):
+            batch = writes
+        else:
+            self._queue.extend(writes)
+            self._lock.acquire()
+            # Whoever had the lock may have taken ours along.
+            batch = [self._queue.popleft() for _ in range(len(self._queue))]
+        try:
+            if batch:
+                self._apply(batch)
+        finally:
+            self._lock.release()
+        return writes[0].settled
+
+    # Writes that may not.
+
+    def try_now(self, writes: Sequence[Write]) -> bool:
+        """Apply and settle writes if that needs no waiting, for a file, an fsync, a stall or a thread. Any thread.
+
+        False when it does: nothing was done, and `write_all` is what to call. For `Write`s just made.
+        """
+        if self.durable or self._engine.writes_wait:
+            return False
+        pointers, threshold = self._index.pointers, self.spill_threshold
+        for write in writes:
+            if (pointers or write.size >= threshold) and self.needs_files(write):
+                return False
+        if not self._lock.acquire(False):
+            return False
+        try:
+            admitted = [write for write in writes if self._prepared(write)]
+            if admitted:
+                self._apply(admitted)
+                return admitted[0].settled
+        finally:
+            self._lock.release()
+        return True
+
+    def needs_files(self, write: Write) -> bool:
+        """Whether it stores or replaces a large value."""
+        pointers = self._index.pointers
+        if not pointers and write.size < self.spill_threshold:
+            return False
+        for key, value, _ in write.changes:
+            if key in pointers or (value is not None and len(value) >= self.spill_threshold):
+                return True
+        return False

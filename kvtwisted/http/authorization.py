@@ -1,0 +1,89 @@
+"""Who comes to which route: the session of each visitor, and what answers their plain requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable
+
+from twisted.python.failure import Failure
+
+from ..core.errors import KvError
+from ..sessions.gate import Gate, Visitor, Watcher
+from ..sessions.policy import AUTHENTICATED, PUBLIC
+from ..sessions.session import Session
+from . import errors
+from .answers import Answer
+from .routes import Route
+
+if TYPE_CHECKING:
+    from .fast_lane import FastLane
+
+
+class Entrance:
+    """Looks at who comes. Reactor thread."""
+
+    def __init__(self, gate: Gate, make_lane: Callable[[Session], FastLane]) -> None:
+        self._gate = gate
+        self._make_lane = make_lane
+        self._lanes: dict[Session, FastLane] = {}
+        gate.watch(self._withdrawn)
+
+    def watch(self, watcher: Watcher) -> None:
+        """See `Gate.watch`."""
+        self._gate.watch(watcher)
+
+    def session(self, route: Route, visitor: Visitor) -> Session:
+        """The session of a visitor who may come to that route. Raises Unauthenticated and PermissionDenied."""
+        if route.requirement == PUBLIC:
+            # What is public is answered whatever is shown.
+            return self._gate.admit(Visitor(visitor.address))
+        session = self._gate.admit(visitor)
+        session.require(route.requirement, visitor.address)
+        return session
+
+    def lane(self, visitor: Visitor) -> FastLane | None:
+        """What answers the plain requests of somebody known; None for anybody else, whom `session` tells more."""
+        session = self._gate.find(visitor)
+        if session is None:
+            return None
+        lane = self._lanes.get(session)
+        if lane is None:
+            lane = self._lanes[session] = self._make_lane(session)
+        return lane
+
+    def refusal(self, visitor: Visitor) -> Answer | None:
+        """What to answer at once to a visitor who is not known and announces much; None if they are known."""
+        if self.knows(visitor):
+            return None
+        try:
+            self._gate.admit(visitor).require(AUTHENTICATED, visitor.address)
+        except KvError as error:
+            return errors.answer(Failure(error), "authentication")
+        return None
+
+    def refusal_of_known(self, route: Route, visitor: Visitor) -> Answer | None:
+        """What to answer at once to a visitor who is known and announces much for that route.
+
+        None if they may do that, and there is something left of their rate.
+        """
+        session = self._gate.find(visitor)
+        if session is None:
+            return None
+        try:
+            session.require(route.requirement, visitor.address)
+            session.check_rate()
+        except KvError as error:
+            return errors.answer(Failure(error), route.name)
+        return None
+
+    def knows(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known. It is no attempt to log in."""
+        return self._gate.find(visitor) is not None
+
+    def administers(self, visitor: Visitor) -> bool:
+        """Whether it is somebody known who administers the server. It is no attempt to log in."""
+        session = self._gate.find(visitor)
+        return session is not None and session.administers
+
+    def _withdrawn(self, sessions: frozenset[Session]) -> None:
+        for withdrawn in sessions:
+            self._lanes.pop(withdrawn, None)

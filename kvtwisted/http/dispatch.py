@@ -1,0 +1,224 @@
+"""From what came to an answer: the command of a request is made, submitted, and waited for. Both lanes come here.
+
+See Note [What is known first] in `sessions.session` for the order.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from ..commands.command import Command
+from ..commands.get import Get
+from ..core.errors import InvalidRequest
+from ..reactor.pool import defer_to_pool
+from ..sessions.session import Session
+from ..sessions.threads import LAST_RESORT, overdue
+from . import bodies, errors
+from .answers import Answer
+from .received import Bounds, Received
+from .routes import Handle, Read, Route, Services
+
+#: Told the answer. Must not raise.
+Done = Callable[[Answer], object]
+
+
+class Running(Protocol):
+    """What somebody waits for."""
+
+    def cancel(self) -> None:
+        """Nobody does any more. A write goes in all the same."""
+
+
+class _Request:
+    """A request that is waited for: by the one who is told, and by whoever carries it out."""
+
+    __slots__ = ("_requests", "_route", "_tell")
+
+    def __init__(self, requests: LastResort, route: Route, tell: Done) -> None:
+        self._requests = requests
+        self._route = route
+        self._tell = tell
+
+    def is_awaited(self) -> bool:
+        """Whether somebody still waits. Any thread."""
+        return self in self._requests.until
+
+    def cancel(self) -> None:
+        """See `Running`."""
+        self._requests.forget(self)
+
+    def settled(self, command: Command) -> None:
+        """It was carried out, or failed."""
+        # It may have been given up.
+        if self._requests.until.pop(self, None) is None:
+            return
+        error = command.error
+        if error is not None:
+            self._tell(errors.answer(Failure(error), self._route.name))
+        else:
+            done = self._route.done
+            self._tell(command.result if done is None else done)
+
+    def fail(self, failure: Failure) -> None:
+        """It came to nothing."""
+        if self._requests.until.pop(self, None) is not None:
+            self._tell(errors.answer(failure, self._route.name))
+
+
+class LastResort:
+    """Answers in place of what is stuck: one timer for all requests that are waited for. See `threads.LAST_RESORT`."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        #: Those that are waited for, and until when (the clock's time).
+        self.until: dict[_Request, float] = {}
+        self._call: Any = None
+        self._at = 0.0
+
+    def forget(self, request: _Request) -> None:
+        """Nobody waits for it any more."""
+        self.until.pop(request, None)
+        self.rest()
+
+    def rest(self) -> None:
+        """Look no more, unless something is waited for. Not for each request: that would take a timer for each."""
+        if not self.until and self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def look_at(self, at: float) -> None:
+        """Look then, if not before."""
+        # The time that requests get can be changed while the server runs.
+        if self._call is not None:
+            if self._at <= at:
+                return
+            self._call.cancel()
+        self._call = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._give_up)
+        self._at = at
+
+    def _give_up(self) -> None:
+        self._call = None
+        now = self._clock.seconds()
+        for request, until in list(self.until.items()):
+            if until <= now:
+                request.fail(Failure(overdue()))
+        if self.until:
+            self.look_at(min(self.until.values()))
+
+
+class Answering:
+    """Answers the requests of a site. Reactor thread.
+
+    Each is told one answer, at once or later, whatever happens; nothing if it was cancelled before.
+    """
+
+    def __init__(self, reactor: Any, pool: ThreadPool, services: Services, bounds: Bounds) -> None:
+        """Large bodies are read in `pool`."""
+        self._reactor = reactor
+        self._pool = pool
+        self._services = services
+        self.bounds = bounds
+        self._requests = LastResort(reactor)
+
+    def rest(self) -> None:
+        """No connection is left."""
+        self._requests.rest()
+
+    def answer(self, session: Session, route: Route, received: Received, done: Done) -> Running | None:
+        """Answer what has come for a route, which `session` has been let to."""
+        try:
+            if route.handle is not None:
+                return self._handle(session, route, route.handle, received, done)
+            assert route.read is not None  # noqa: S101 - it has one of both
+            if route.has_body:
+                size = len(received.body)
+                session.require(route.requirement, "")
+                if size > bodies.LARGE:
+                    # Receiving so much was work, whatever it is.
+                    session.charge(size)
+                bodies.check_content_type(received.content_type)
+                bodies.check_codings(received.codings)
+                if size > bodies.LARGE and route.may_be_large:
+                    return self._read_in_pool(session, route, route.read, received, done)
+                if size <= bodies.LARGE:
+                    session.charge(size)
+                command = route.read(received, self.bounds)
+                session.give_back(size)
+            else:
+                command = route.read(received, self.bounds)
+            if isinstance(command, Get):
+                # What is not counted: it ends before anything else can begin.
+                session.admission.check()
+                known, found = session.get_now(command.key)
+                if known:
+                    command.complete(found)
+                    done(command.result)
+                    return None
+        except Exception:
+            done(errors.answer(Failure(), route.name))
+            return None
+        return self.submit(session, route, command, done)
+
+    def submit(
+        self, session: Session, route: Route, command: Command, done: Done, request: _Request | None = None
+    ) -> Running | None:
+        """Have a command of the route carried out; `request` is what waits for it already, if anything does."""
+        if request is None:
+            request = _Request(self._requests, route, done)
+        timeout = self.bounds.request_timeout
+        command.deadline = time.monotonic() + timeout
+        command.awaited = request.is_awaited
+        until = self._requests.until[request] = self._reactor.seconds() + timeout + LAST_RESORT
+        try:
+            session.submit(command, request.settled)
+            self._requests.look_at(until)
+        except Exception:
+            request.fail(Failure())
+            return None
+        return request
+
+    def _read_in_pool(
+        self, session: Session, route: Route, read: Read, received: Received, done: Done
+    ) -> Running | None:
+        size = len(received.body)
+        try:
+            session.admission.enter(size)
+        except Exception:
+            # Nothing was read for want of room.
+            session.give_back(size)
+            raise
+        request = _Request(self._requests, route, done)
+        until = self._requests.until[request] = self._reactor.seconds() + self.bounds.request_timeout + LAST_RESORT
+        self._requests.look_at(until)
+        reading: Deferred[Command] = defer_to_pool(self._reactor, self._pool, read, received, self.bounds)
+
+        def submit(command: Command) -> None:
+            session.give_back(size)
+            session.admission.leave(1, size)
+            if request.is_awaited():
+                self.submit(session, route, command, done, request)
+
+        def failed(failure: Failure) -> None:
+            if not failure.check(InvalidRequest):
+                session.give_back(size)
+            session.admission.leave(1, size)
+            request.fail(failure)
+
+        reading.addCallbacks(submit, failed)
+        return request
+
+    def _handle(self, session: Session, route: Route, handle: Handle, received: Received, done: Done) -> Running:
+        def failed(failure: Failure) -> None:
+            # One that was cancelled nobody waits for.
+            if not failure.check(CancelledError):
+                done(errors.answer(failure, route.name))
+
+        running: Deferred[Answer] = maybeDeferred(handle, self._services, session, received)
+        running.addCallbacks(done, failed)
+        return running

@@ -1,0 +1,1 @@
+"""The second gRPC transport: grpcio, on threads of its own."""

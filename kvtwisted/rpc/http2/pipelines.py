@@ -1,0 +1,268 @@
+"""The Pipeline method: operations of one stream, answered by what answers calls of their methods.
+
+Note [Order in a pipeline]: operations are begun as they come and answered as they are done. Only those on one key wait
+for each other: an operation that is not answered at once makes the later ones on its key wait for it, and so a Get sees
+the Sets before it, whether they went into a group of writes, into a file, or are still in the pool.
+
+Note [When a pipeline is full]: a client that sends faster than it is served, or that does not read its answers, gets no
+more window once MAX_UNANSWERED operations or REQUEST_BYTES of them are under way, or answers of so many bytes wait, its
+own or those of its connection. What its window still held waits as it came, and is begun when there is room. So do
+compressed messages when enough was expanded in a turn, see Note [Small and large at once].
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import Any, Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from .. import pipeline
+from ..errors import CallError, Code, call_error
+from ..methods import SERVICES
+from ..pipeline import Operation
+from ..stream_slots import Places
+from .expanding import Expander
+from .inbound import Message
+from .requests import Route
+from .responding import Stream
+from .responses import ConstantAnswer
+from .unary import UnaryCalls
+
+#: Operations of one pipeline that are under way, or wait for one on their key.
+MAX_UNANSWERED = 256
+#: Bytes of its answers that wait to be read, and of those that are being made in the pool, at most.
+QUEUED_BYTES, EXPECTED_BYTES = 4 << 20, 16 << 20
+#: Bytes of its operations that are under way or wait for one on their key, decompressed.
+REQUEST_BYTES = 4 << 20
+
+
+class PipelineService:
+    """All open pipelines. Reactor thread."""
+
+    def __init__(self, reactor: IReactorTime, places: Places, flush: Callable[[], None]) -> None:
+        """`flush` is called when operations were answered outside of any connection's own doing."""
+        self._places = places
+        self._expander = Expander(reactor, flush)
+        self._open: set[_Pipeline] = set()
+        self._stopping = False
+
+    def routes(self, calls: UnaryCalls, owner: str | None) -> list[Route]:
+        """The one method, under each name of the service; `calls` answers the operations.
+
+        `owner` is whose places they take (`places.share_of`).
+        """
+        begin = partial(self._begin, calls, owner)
+        return [Route(f"/{service}/{pipeline.NAME}", streaming=begin) for service in SERVICES]
+
+    def stop(self) -> None:
+        """Take no more operations; each pipeline ends when those that it has are answered."""
+        self._stopping = True
+        for open_pipeline in tuple(self._open):
+            open_pipeline.cut(_stopping())
+
+    def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> _Pipeline:
+        if self._stopping:
+            raise _stopping()
+        self._places.enter(owner)
+        opened = _Pipeline(stream, calls, self._expander, partial(self._ended, owner))
+        self._open.add(opened)
+        return opened
+
+    def _ended(self, owner: str | None, ended: _Pipeline) -> None:
+        self._open.discard(ended)
+        self._places.leave(owner)
+
+
+def _stopping() -> CallError:
+    return CallError(Code.UNAVAILABLE, "the server is stopping")
+
+
+class _Pipeline:
+    """One open pipeline. To `UnaryCalls` it is what `Streams` is for calls; its calls are numbered as they begin."""
+
+    def __init__(
+        self, stream: Stream, calls: UnaryCalls, expander: Expander, closed: Callable[[_Pipeline], None]
+    ) -> None:
+        self._stream = stream
+        self._expander = expander
+        self._run: dict[str, Callable[[_Pipeline, int, Any, None], None]] = {
+            "set": calls.set, "get": calls.get, "delete": calls.delete
+        }  # fmt: skip
+        self._closed = closed
+        self._number = 0
+        #: The operation that is being begun, and those that were and are not answered, by number.
+        self._beginning: Operation | None = None
+        self._begun: dict[int, Operation] = {}
+        #: For each key that an operation is under way on, those that wait for it.
+        self._busy: dict[str, deque[Operation]] = {}
+        #: Those that wait because the pipeline is full, or because enough was expanded in this turn.
+        self._waiting: deque[Message] = deque()
+        self._unanswered = self._bytes = 0
+        self._paused = False
+        self._expected = 0
+        #: Why no more operations are taken, if that is so: None is the client's own end.
+        self._ended = False
+        self._error: CallError | None = None
+
+    # For the stream.
+
+    def received(self, message: Message) -> None:
+        """Begin one operation, or let it wait."""
+        if self._ended:
+            return
+        if self._waiting or self._full or self._too_early(message):
+            # As it came: decompressed it may have a thousand times the bytes.
+            self._waiting.append(message)
+            self._paused = True
+            self._stream.pause()
+        else:
+            self._take(message)
+
+    def _too_early(self, message: Message) -> bool:
+        """Whether the message must wait for a later turn of the reactor; that turn is seen to."""
+        if not message[1] or self._expander.left > 0:
+            return False
+        self._expander.wait(self)
+        return True
+
+    def _take(self, message: Message) -> None:
+        data, compressed = message
+        if compressed:
+            data = self._expander.expand(data)
+        elif len(data) > pipeline.MESSAGE_BYTES:
+            raise CallError(Code.RESOURCE_EXHAUSTED, f"the message is over {pipeline.MESSAGE_BYTES} bytes")
+        operation = pipeline.read(data)
+        if isinstance(operation, bytes):
+            self._stream.send_message(operation)
+            return
+        self._unanswered += 1
+        self._bytes += operation[3]
+        if self._busy:
+            others = self._busy.get(operation[2].key)
+            if others is not None:
+                others.append(operation)
+                return
+        self._begin(operation)
+
+    def half_closed(self) -> None:
+        """The client has no more operations."""
+        self._ended = True
+        self.go_on()
+
+    def drained(self) -> None:
+        """The client has taken all answers."""
+        self.go_on()
+
+    def gone(self) -> None:
+        """What is under way goes on, and is answered to nobody."""
+        self._ended = True
+        self.expect(-self._expected)
+        self._begun.clear()
+        self._busy.clear()
+        self._waiting.clear()
+        self._expander.forget(self)
+        self._closed(self)
+
+    def cut(self, error: CallError) -> None:
+        """Take no more operations, and end with this error when those that have come are answered."""
+        if not self._ended:
+            self._ended, self._error = True, error
+            self.go_on()
+
+    # One operation after the other.
+
+    @property
+    def _full(self) -> bool:
+        return (
+            self._unanswered >= MAX_UNANSWERED
+            or self._bytes >= REQUEST_BYTES
+            or self._stream.queued >= QUEUED_BYTES
+            or self._expected >= EXPECTED_BYTES
+            # Only while it has answers of its own on the way: their going out is what makes it go on.
+            or ((self._stream.queued or self._expected) > 0 and self._stream.backlogged)
+        )
+
+    def _begin(self, operation: Operation) -> None:
+        self._number += 1
+        self._beginning = operation
+        _, field, request, _ = operation
+        self._run[field](self, self._number, request, None)
+        self._beginning = None
+
+    def _end(self, number: int) -> Operation | None:
+        """An operation is to be answered now; None if nobody waits for that. `go_on` comes after."""
+        operation = self._begun.pop(number, None) or self._beginning
+        if operation is not None:
+            self._unanswered -= 1
+            self._bytes -= operation[3]
+        return operation
+
+    def _release(self, key: str) -> None:
+        """An operation on this key that others may wait for has been answered."""
+        others = self._busy.pop(key, None)
+        while others and key not in self._busy:
+            self._begin(others.popleft())
+        if others:
+            self._busy[key] = others
+        if self._paused or self._ended:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Begin what waits, as far as there is room, and end when there is nothing left."""
+        try:
+            while self._waiting and not self._full and not self._too_early(self._waiting[0]):
+                self._take(self._waiting.popleft())
+        except Exception as error:
+            self._waiting.clear()
+            self._stream.finish(call_error(error, pipeline.NAME))
+            return
+        if self._paused and not self._waiting:
+            self._paused = False
+            self._stream.go_on()
+        if self._ended and not self._unanswered and not self._waiting:
+            self._stream.finish(self._error)
+
+    # For UnaryCalls.
+
+    def promise(self, number: int) -> None:
+        """The operation is answered later: others on its key have to wait."""
+        operation = self._beginning
+        if operation is not None:
+            self._begun[number] = operation
+            self._busy[operation[2].key] = deque()
+
+    def awaited(self, number: int) -> bool:
+        """Whether somebody waits for the answer."""
+        return number in self._begun
+
+    def expect(self, size: int) -> None:
+        """An answer of up to `size` bytes is being made, or no longer."""
+        # When the pipeline is gone all has been told already.
+        if size > 0 or self._expected:
+            self._expected += size
+            self._stream.expect(size)
+
+    def answer(self, number: int, message: bytes) -> None:
+        """The operation's answer."""
+        later = number in self._begun
+        operation = self._end(number)
+        if operation is not None:
+            self._stream.served()
+            self._stream.send_message(pipeline.answered(operation[0], operation[1], message))
+            if later:
+                self._release(operation[2].key)
+
+    def answer_constant(self, number: int, answer: ConstantAnswer) -> None:
+        """The same with an answer that was made ready for calls."""
+        self.answer(number, answer.message)
+
+    def fail(self, number: int, error: CallError) -> None:
+        """The operation ends with a status; the pipeline goes on."""
+        later = number in self._begun
+        operation = self._end(number)
+        if operation is not None:
+            self._stream.send_message(pipeline.failed(operation[0], error))
+            if later:
+                self._release(operation[2].key)

@@ -1,1 +1,0 @@
-"""Who may do what, and how much: one table under both transports."""

@@ -1,0 +1,153 @@
+"""The third of the assembly that knows who may come in: the gate, and the file of tokens that it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Callable
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+from ..background.ticker import Ticker
+from ..config.settings import Settings
+from ..core.errors import Unavailable
+from ..sessions.admission import Admission
+from ..sessions.audit import SERVER, Auditing
+from ..sessions.authority import Authority
+from ..sessions.buckets import Addresses, Rate
+from ..sessions.door import Door
+from ..sessions.entries import InvalidTokens, TokenEntry
+from ..sessions.gate import ClosedGate, Gate, OpenGate
+from ..sessions.grants import Principal
+from ..sessions.session import Written
+from ..sessions.token_file import TokenFile
+
+#: Seconds between two looks at the file, and within which a token that has expired is refused everywhere.
+LOOK_SECONDS = 1.0
+
+_log = Logger(namespace="kvtwisted.sessions")
+
+
+class Authentication:
+    """Made when the server starts, after its files are there. Reactor thread, unless said."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Callable[[], Settings],
+        door: Door,
+        admission: Admission,
+        audit: Auditing,
+        defer: Callable[..., Deferred[Any]],
+        count: Callable[[str], object],
+        *,
+        writes: Auditing,
+    ) -> None:
+        """Read the tokens, if the settings name a file. Raises Unavailable.
+
+        `defer` runs a function in a thread; `count` is told why each refused request was refused. `writes` is told of
+        each write, where that is asked for.
+        """
+        self._reactor = reactor
+        self._settings = settings
+        self._audit = audit
+        self._writes = writes
+        self._defer = defer
+        self._count = count
+        self._known: dict[str, TokenEntry] = {}
+        self._authority: Authority | None = None
+        self._addresses = Addresses(Rate())
+        self._anew = False
+        #: Whether nobody is asked for anything.
+        self.is_open = True
+        self._file: TokenFile | None = None
+        now = settings()
+        if now.security.tokens:
+            self._authority = Authority()
+            self._file = TokenFile(now.security.tokens, self._changed, self._failed)
+            try:
+                self._file.load()
+            except InvalidTokens as error:
+                raise Unavailable(f"security.tokens: {error}") from None
+        self._retune(now)
+        written = self._written if now.security.audit_writes else None
+        self.gate = self._make_gate(door, admission, written)
+
+    def _make_gate(self, door: Door, admission: Admission, written: Written | None) -> Gate:
+        now = self._settings()
+        if self._authority is None and not (now.http.tls_client_ca or now.grpc.tls_client_ca):
+            return OpenGate(door, admission, self._addresses, written=written, count=self._count)
+        self.is_open = False
+        return ClosedGate(
+            door, admission, self._authority, self._audit,
+            addresses=self._addresses, written=written, count=self._count,
+        )  # fmt: skip
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are known. Any thread."""
+        return 0 if self._authority is None else self._authority.tokens
+
+    def tickers(self) -> list[Ticker]:
+        """What keeps the gate current, not yet started."""
+        return [
+            Ticker("tokens", self._reactor, lambda: LOOK_SECONDS, self._look),
+            # By itself: a token ends also while the file's disk hangs.
+            Ticker("passes", self._reactor, lambda: LOOK_SECONDS, self._let_go),
+        ]
+
+    def reload(self) -> Deferred[Any]:
+        """Read the tokens now, whether or not the file seems to have changed. What is no good is logged."""
+        return self._refresh(force=True)
+
+    def apply(self, new: Settings) -> None:
+        """Take up changed settings. Any thread."""
+        self._retune(new)
+        self._reactor.callFromThread(self._let_go)
+
+    def _look(self) -> Deferred[Any]:
+        return self._refresh(force=False)
+
+    def _refresh(self, *, force: bool) -> Deferred[Any]:
+        read = maybeDeferred(lambda: None) if self._file is None else self._defer(self._file.refresh, force=force)
+        return read.addCallback(lambda _: self._let_go())
+
+    def _let_go(self) -> None:
+        # A change of the rates is for everybody, also for those who are here already.
+        anew, self._anew = self._anew, False
+        self.gate.look(anew=anew)
+
+    def _retune(self, now: Settings) -> None:
+        security = now.security
+        if self._authority is not None:
+            rate = Rate(security.token_operations, security.token_bytes)
+            self._authority.retune(default_rate=rate, failed_logins=security.failed_logins)
+        of_addresses = Rate(security.address_operations, security.address_bytes)
+        if of_addresses != self._addresses.rate:
+            self._addresses.retune(of_addresses)
+            self._anew = True
+
+    # On the thread that reads the file.
+
+    def _changed(self, entries: list[TokenEntry]) -> None:
+        assert self._authority is not None  # noqa: S101 - or there would be no file
+        self._authority.replace(entries)
+        old, self._known = self._known, {entry.id: entry for entry in entries}
+        names = {
+            "added": sorted(self._known.keys() - old.keys()),
+            "removed": sorted(old.keys() - self._known.keys()),
+            "changed": sorted(name for name, entry in self._known.items() if name in old and old[name] != entry),
+        }
+        if any(names.values()):
+            _log.info("the tokens have changed: {tokens} are known", tokens=len(entries))
+            self._audit.record("tokens_changed", SERVER, **names)
+
+    def _failed(self, reason: str) -> None:
+        _log.error("security.tokens: {reason}; the tokens that were read before stay valid", reason=reason)
+        self._audit.record("tokens_refused", SERVER, reason=reason)
+
+    # On any thread.
+
+    def _written(self, principal: Principal, operation: str, keys: Collection[bytes]) -> None:
+        first = next(iter(keys), b"").decode("utf-8", "replace")
+        self._writes.record("write", principal.name, operation=operation, keys=len(keys), first_key=first)

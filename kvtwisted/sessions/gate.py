@@ -1,0 +1,232 @@
+"""The gate that every request passes on either transport: from what a visitor shows to what may be done.
+
+Without tokens and client certificates the gate is open: everybody who reaches the server may do everything, which is
+why it then listens on loopback alone (`kvtwisted.config.rules`).
+"""
+
+from __future__ import annotations
+
+import math
+from threading import Lock
+from time import monotonic, time
+from typing import Callable, NamedTuple, Protocol
+
+from ..core.errors import KvError, RateLimited, Unauthenticated
+from .admission import Admission
+from .audit import ANONYMOUS, Auditing, Floods
+from .authority import Authority
+from .buckets import Addresses, Rate, network_of
+from .door import Door
+from .grants import ADMIN, OPERATIONS, Grant, Principal
+from .session import Session, Sessions, Written
+
+#: What a name in a client's certificate begins with in the audit log.
+CERTIFICATE = "cert:"
+#: Principals of certificates that are remembered; the one that came first is forgotten for a new one.
+_MAX_CERTIFIED = 4096
+
+#: Requests of an administrator that are let in although there are as many as there may be.
+RESERVED_REQUESTS = 8
+
+_EVERYTHING = (Grant(frozenset(OPERATIONS)),)
+
+
+class Visitor(NamedTuple):
+    """What a connection and a request show of who is there."""
+
+    #: The peer's IP address.
+    address: str
+    #: The values of the headers `Authorization`, as they came.
+    authorization: tuple[bytes, ...] = ()
+    #: The name in the client's certificate, which TLS has verified.
+    certificate: str | None = None
+    #: When that certificate ends, in seconds since 1970; from then on it shows nothing.
+    certificate_until: float = math.inf
+
+    def __repr__(self) -> str:
+        """Without the secret that it may hold."""
+        return f"<Visitor {self.address} {self.certificate!a} {len(self.authorization)} authorization>"
+
+
+#: Called, on the reactor thread, with the sessions that hold no longer.
+Watcher = Callable[["frozenset[Session]"], None]
+
+
+class Gate(Protocol):
+    """Any thread may ask to be admitted."""
+
+    def admit(self, visitor: Visitor) -> Session:
+        """Who it is. Raises Unauthenticated when what is shown is not valid, RateLimited after too many attempts."""
+
+    def find(self, visitor: Visitor) -> Session | None:
+        """The same if it is somebody known, else None, which is no attempt: whoever asks comes to `admit` next."""
+
+    def watch(self, watcher: Watcher) -> None:
+        """Call `watcher` whenever sessions are withdrawn."""
+
+    def look(self, *, anew: bool = False) -> None:
+        """Withdraw the sessions that hold no longer; `anew`: all. Reactor thread; every second."""
+
+    def close(self) -> None:
+        """Have everything in the audit log that is to be there."""
+
+
+class OpenGate:
+    """The gate of a server without authentication: everybody may do everything, at the rate of an address."""
+
+    def __init__(
+        self,
+        door: Door,
+        admission: Admission,
+        addresses: Addresses | None = None,
+        *,
+        written: Written | None = None,
+        count: Callable[[str], object] = lambda reason: None,
+    ) -> None:
+        """All requests enter `admission`.
+
+        `written` is told of each write; `count` the code of each refusal, which can only be for a rate.
+        """
+        self._everybody = Principal(ANONYMOUS, _EVERYTHING)
+        self._watchers: list[Watcher] = []
+        self._sessions = Sessions(
+            door,
+            lambda principal: admission,
+            Addresses(Rate()) if addresses is None else addresses,
+            lambda who, address, what, error: count(error.code),
+            written=written,
+        )
+
+    def admit(self, visitor: Visitor) -> Session:
+        """Everybody; what they show is not looked at."""
+        return self._sessions.of(self._everybody, visitor.address)
+
+    def find(self, visitor: Visitor) -> Session | None:
+        """The same."""
+        return self.admit(visitor)
+
+    def watch(self, watcher: Watcher) -> None:
+        """See `Gate.watch`."""
+        self._watchers.append(watcher)
+
+    def look(self, *, anew: bool = False) -> None:
+        """See `Gate.look`."""
+        _tell(self._watchers, self._sessions.withdraw(time(), anew=anew))
+
+    def close(self) -> None:
+        """Nothing is audited."""
+
+
+class ClosedGate:
+    """The gate of a server with tokens, client certificates, or both.
+
+    A certificate counts only for a visitor who sends no token. Where there are tokens, those of their entries that name
+    it say what it may do; where there are none, whoever has a certificate of the configured authority may do
+    everything.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        admission: Admission,
+        authority: Authority | None,
+        audit: Auditing,
+        *,
+        addresses: Addresses | None = None,
+        written: Written | None = None,
+        count: Callable[[str], object] = lambda reason: None,
+        wall: Callable[[], float] = time,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
+        """Each principal's requests enter a share of `admission`.
+
+        `written` is told of each write that was let in; None: nobody is. `count` is told the code of each refusal.
+
+        `wall` is Unix time, in seconds; `seconds` a monotonic one.
+        """
+        self._authority = authority
+        self._refusals = Floods(audit, seconds)
+        self._count = count
+        self._wall = wall
+        self._watchers: list[Watcher] = []
+        self._lock = Lock()
+        self._certified: dict[str, Principal] = {}
+        self._sessions = Sessions(
+            door,
+            lambda principal: admission.share(RESERVED_REQUESTS if principal.allows(ADMIN) else 0),
+            Addresses(Rate()) if addresses is None else addresses,
+            self._refused,
+            written=written,
+            seconds=seconds,
+        )
+        self._nobody = self._sessions.nobody(admission)
+
+    def admit(self, visitor: Visitor) -> Session:
+        """See `Gate.admit`."""
+        found = self.find(visitor)
+        if found is not None:
+            return found
+        return self._sessions.of(self._log_in(visitor), visitor.address) if visitor.authorization else self._nobody
+
+    def find(self, visitor: Visitor) -> Session | None:
+        """See `Gate.find`."""
+        principal = None
+        if visitor.authorization:
+            if self._authority is not None:
+                principal = self._authority.find(visitor.authorization)
+        elif visitor.certificate is not None and self._wall() < visitor.certificate_until:
+            principal = self._of_certificate(visitor.certificate)
+        return None if principal is None else self._sessions.of(principal, visitor.address)
+
+    def watch(self, watcher: Watcher) -> None:
+        """See `Gate.watch`."""
+        self._watchers.append(watcher)
+
+    def look(self, *, anew: bool = False) -> None:
+        """Withdraw the sessions of tokens that were revoked, changed or have expired; `anew`: all.
+
+        Tell of the refusals that had no line in the audit log. Reactor thread; every second.
+        """
+        self._refusals.tell()
+        _tell(self._watchers, self._sessions.withdraw(self._wall(), anew=anew))
+
+    def close(self) -> None:
+        """Tell of all refusals."""
+        self._refusals.tell(at_once=True)
+
+    def _log_in(self, visitor: Visitor) -> Principal:
+        try:
+            if self._authority is None:
+                raise Unauthenticated("there are no tokens on this server; it goes by client certificates")
+            return self._authority.principal(visitor.authorization, network_of(visitor.address))
+        except KvError as error:
+            self._count(error.code)
+            if isinstance(error, Unauthenticated):
+                self._refusals.record("login_failed", ANONYMOUS, address=visitor.address, reason=str(error))
+            raise
+
+    def _of_certificate(self, name: str) -> Principal | None:
+        if self._authority is not None:
+            return self._authority.of_certificate(name)
+        principal = self._certified.get(name)
+        if principal is None:
+            with self._lock:
+                principal = self._certified.get(name)
+                if principal is None:
+                    if len(self._certified) >= _MAX_CERTIFIED:
+                        # Forgotten as principals, they are made anew when they come again.
+                        self._certified.pop(next(iter(self._certified))).revoke(is_replaced=True)
+                    principal = self._certified[name] = Principal(CERTIFICATE + name, _EVERYTHING)
+        return principal
+
+    def _refused(self, who: str, address: str, operation: str, error: KvError) -> None:
+        self._count(error.code)
+        if not isinstance(error, RateLimited):
+            facts = {"address": address} if address else {}
+            self._refusals.record("denied", who, operation=operation, **facts)
+
+
+def _tell(watchers: list[Watcher], withdrawn: frozenset[Session]) -> None:
+    if withdrawn:
+        for watcher in watchers:
+            watcher(withdrawn)

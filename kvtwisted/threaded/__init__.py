@@ -1,1 +1,0 @@
-"""The Deferred form of the operations, over a bounded thread pool."""

@@ -1,0 +1,119 @@
+"""The pieces of a range, and whose turn it is."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvtwisted.backends.local.engines.pieces import FairLock, Pieces
+
+from ....support.properties import repeatable
+
+_keys = st.binary(max_size=4)
+
+
+def _walk(keys: dict[bytes, bool], start: bytes, end: bytes | None, skips: int) -> list[bytes]:
+    """What a scan finds that is given up on after `skips` dead keys; `keys` says which live."""
+    pieces, found = Pieces(start, end), []
+    for _ in range(100_000):
+        inside = [key for key in sorted(keys) if pieces.low <= key and (pieces.high is None or key < pieces.high)]
+        skipped, last = 0, None
+        for key in inside:
+            if keys[key]:
+                found.append(key)
+                skipped, last = 0, key
+            else:
+                skipped += 1
+                if pieces.limited and skipped > skips:
+                    break
+        else:
+            if pieces.last:
+                return found
+            pieces.passed()
+            continue
+        pieces.given_up(pieces.low if last is None else last + b"\0")
+    raise AssertionError("no end")
+
+
+@repeatable
+@given(st.dictionaries(_keys, st.booleans(), max_size=40), _keys, st.none() | _keys, st.integers(1, 3))
+def test_every_living_key_is_found_once(keys: dict[bytes, bool], start: bytes, end: bytes | None, skips: int) -> None:
+    """However few dead keys may be read over at once, and however close keys lie."""
+    expected = [key for key in sorted(keys) if keys[key] and start <= key and (end is None or key < end)]
+    if end is None or start < end:
+        assert _walk(keys, start, end, skips) == expected
+
+
+def test_keys_of_any_length() -> None:
+    """Long prefixes in common, and keys that differ in NULs at their end alone."""
+    long = b"p" * 1020
+    keys = {long + b"%04d" % number: number == 77 for number in range(100)}
+    keys.update({long + b"\0" * number: False for number in range(5)})
+    assert _walk(keys, b"", None, 3) == [long + b"0077"]
+    assert _walk(keys, long, long + b"0078", 3) == [long + b"0077"]
+
+
+def test_no_key_lies_between_pieces() -> None:
+    """Each piece begins where the one before it ended, so that a key at that very place is read."""
+    pieces = Pieces(b"a", b"b")
+    pieces.given_up(b"a")
+    while not pieces.last:
+        end = pieces.high
+        pieces.passed()
+        assert pieces.low == end
+
+
+def test_pieces_grow_again() -> None:
+    """Behind the dead keys few pieces more are needed."""
+    pieces = Pieces(b"a", b"b")
+    for _ in range(50):
+        pieces.given_up(b"a")
+    steps = 0
+    while not pieces.last:
+        pieces.passed()
+        steps += 1
+    assert steps < 200
+
+
+def test_turns_go_round() -> None:
+    """Who waits gets the lock in order, and the one that had it queues up again."""
+    turns, order = FairLock(), []
+
+    def work(name: str) -> None:
+        for _ in range(3):
+            with turns:
+                order.append(name)
+                time.sleep(0.01)
+
+    with turns:
+        threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.05)
+    for thread in threads:
+        thread.join(10)
+    assert "".join(order) == "ababab"
+
+
+def test_turns_are_exclusive() -> None:
+    """Never two at once."""
+    turns, inside, most = FairLock(), [], []
+
+    def work() -> None:
+        for _ in range(200):
+            with turns:
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert set(most) == {1}
+    with turns:
+        """It is free again."""

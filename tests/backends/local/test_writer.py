@@ -1,0 +1,256 @@
+"""Writes: durability, patience with stalls, and deletions that give way."""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kvtwisted.backends.local import writer as writer_module
+from kvtwisted.backends.local.engines.engine import DATA, EXPIRY
+from kvtwisted.backends.local.writer import Writer
+from kvtwisted.core.errors import NearlyFull, Overloaded, StorageError, WriteStalled
+
+from ...support.clocks import ScriptedTime
+from ...support.engines import FaultyEngine, memory_engine
+
+PUT = [(b"k", b"v", 0)]
+
+
+@pytest.fixture
+def engine() -> FaultyEngine:
+    """An empty engine."""
+    return memory_engine()
+
+
+def test_write_reaches_the_engine_once(engine: FaultyEngine) -> None:
+    """One batch, no fsync."""
+    Writer(engine).write(PUT, math.inf)
+    assert [call.method for call in engine.calls] == ["write"]
+    assert engine.get(b"k") == b"v"
+
+
+def test_durable_write_syncs_after_the_batch(engine: FaultyEngine) -> None:
+    """One fsync for each write, after it."""
+    writer = Writer(engine, durable=True)
+    writer.write(PUT, math.inf)
+    writer.write(PUT * 3, math.inf)
+    assert [call.method for call in engine.calls] == ["write", "sync", "write", "sync"]
+
+
+def test_durable_put_syncs_after_it(engine: FaultyEngine) -> None:
+    """The shorter way of a single value waits for its fsync too."""
+    writer = Writer(engine, durable=True)
+    writer.put(b"k", b"v")
+    assert [call.method for call in engine.calls] == ["write", "sync"]
+
+
+def test_fsync_is_not_for_what_came_after_it_began(engine: FaultyEngine) -> None:
+    """A write that comes in during an fsync waits for the next one."""
+    writer = Writer(engine)
+    writer.put(b"k", b"v")
+    engine.before("sync", lambda: writer.put(b"l", b"v"))
+    writer.sync()
+    writer.sync()
+    assert len(engine.called("sync")) == 2
+    writer.sync()
+    assert len(engine.called("sync")) == 2
+
+
+def test_put_is_admitted(engine: FaultyEngine) -> None:
+    """The shorter way of a single value is refused as every write is, by its bytes; nothing is written."""
+
+    def admit(size: int) -> None:
+        raise NearlyFull(f"{size} bytes are too many")
+
+    with pytest.raises(NearlyFull, match="3 bytes are too many"):
+        Writer(engine, admit=admit).put(b"k", b"vv")
+    assert engine.calls == []
+
+
+def test_durability_may_be_changed(engine: FaultyEngine) -> None:
+    """`durable` holds for the next write."""
+    writer = Writer(engine)
+    writer.durable = True
+    writer.write(PUT, math.inf)
+    writer.durable = False
+    writer.write(PUT, math.inf)
+    assert [call.method for call in engine.calls] == ["write", "sync", "write"]
+
+
+def test_failed_fsync_is_raised(engine: FaultyEngine) -> None:
+    """The caller is told when the fsync fails."""
+    engine.fail("sync", StorageError("fsync broke"))
+    with pytest.raises(StorageError, match="fsync broke"):
+        Writer(engine, durable=True).write(PUT, math.inf)
+
+
+def test_failed_write_is_raised_and_not_synced(engine: FaultyEngine) -> None:
+    """Any failure but a stall is raised at once."""
+    engine.fail("write", StorageError("disk broke"))
+    with pytest.raises(StorageError, match="disk broke"):
+        Writer(engine, durable=True).write(PUT, math.inf)
+    assert [call.method for call in engine.calls] == ["write"]
+
+
+def test_stall_is_waited_out_with_growing_pauses(engine: FaultyEngine) -> None:
+    """A stalled write is tried again after 1 ms, then twice as long, up to 50 ms; it is synced once."""
+    pauses: list[float] = []
+    engine.fail("write", WriteStalled("stalled"), times=8)
+    Writer(engine, durable=True, sleep=pauses.append).write(PUT, math.inf)
+    assert pauses == [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05]
+    assert engine.get(b"k") == b"v"
+    assert len(engine.called("sync")) == 1
+
+
+def test_stall_past_the_deadline(engine: FaultyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that would wait past its deadline is refused; nothing was written, nothing synced."""
+    # The first look allows a pause of 1 ms, the second one no longer one of 2 ms.
+    monkeypatch.setattr(writer_module, "time", ScriptedTime(100.0, 100.0495))
+    pauses: list[float] = []
+    engine.fail("write", WriteStalled("stalled"))
+    with pytest.raises(Overloaded, match="RocksDB has stalled writes until compaction catches up; try again"):
+        Writer(engine, durable=True, sleep=pauses.append).write(PUT, 100.05)
+    assert pauses == [0.001]
+    assert len(engine.called("write")) == 2
+    assert engine.get(b"k") is None
+    assert engine.called("sync") == []
+
+
+def test_overdue_write_is_still_tried_once(engine: FaultyEngine) -> None:
+    """Only waiting ends at the deadline: without a stall there is none."""
+    overdue = time.monotonic() - 1
+    Writer(engine).write(PUT, overdue)
+    assert engine.get(b"k") == b"v"
+
+
+def _remove(writer: Writer, watch: set[bytes], *keys: bytes) -> list[bytes]:
+    return writer.delete_watched(watch, dict.fromkeys(keys, ()))
+
+
+def test_watched_keys_are_deleted_with_their_mutations(engine: FaultyEngine) -> None:
+    """Keys, their own mutations and the others go in one batch."""
+    engine.write([(DATA, b"a", b"1"), (DATA, b"b", b"2"), (EXPIRY, b"x", b""), (EXPIRY, b"y", b"")])
+    writer = Writer(engine)
+    before = len(engine.called("write"))
+    with writer.watching([b"a", b"b"]) as watch:
+        deleted = writer.delete_watched(watch, {b"a": [(EXPIRY, b"x", None)]}, [(EXPIRY, b"y", None)])
+    assert deleted == [b"a"]
+    assert list(engine.scan(b"", None)) == [(b"b", b"2")]
+    assert list(engine.scan(b"", None, EXPIRY)) == []
+    assert len(engine.called("write")) == before + 1
+
+
+def test_rewritten_key_is_not_deleted(engine: FaultyEngine) -> None:
+    """A write between watching and deleting saves the key and its mutations; the others go."""
+    engine.write([(DATA, b"a", b"1"), (DATA, b"b", b"2"), (EXPIRY, b"x", b"")])
+    writer = Writer(engine)
+    with writer.watching([b"a", b"b"]) as watch:
+        writer.write([(b"a", b"new", 0)], math.inf)
+        assert writer.delete_watched(watch, {b"a": [(EXPIRY, b"x", None)], b"b": ()}) == [b"b"]
+    assert list(engine.scan(b"", None)) == [(b"a", b"new")]
+    assert list(engine.scan(b"", None, EXPIRY)) == [(b"x", b"")]
+
+
+def test_deleting_nothing_writes_nothing(engine: FaultyEngine) -> None:
+    """No batch is written when every key was rewritten."""
+    writer = Writer(engine)
+    with writer.watching([b"a"]) as watch:
+        writer.write([(b"a", b"new", 0)], math.inf)
+        before = len(engine.called("write"))
+        assert _remove(writer, watch, b"a") == []
+    assert len(engine.called("write")) == before
+
+
+def test_every_watch_is_told(engine: FaultyEngine) -> None:
+    """Two watches at once each lose the rewritten key, and an ended one is left alone."""
+    writer = Writer(engine)
+    with writer.watching([b"a", b"b"]) as first:
+        with writer.watching([b"a", b"c"]) as second:
+            writer.write([(b"a", b"1", 0)], math.inf)
+        writer.write([(b"c", b"1", 0), (b"b", b"1", 0)], math.inf)
+        assert (first, second) == (set(), {b"c"})
+
+
+def test_watch_ends_when_its_block_fails(engine: FaultyEngine) -> None:
+    """A failure in the block ends the watch too."""
+    writer = Writer(engine)
+    with pytest.raises(ZeroDivisionError), writer.watching([b"a"]) as watch:
+        1 / 0  # noqa: B018
+    writer.write([(b"a", b"1", 0)], math.inf)
+    assert watch == {b"a"}
+
+
+def test_stalled_deletion_does_not_wait(engine: FaultyEngine) -> None:
+    """Background deletions give way to a stall at once, and nothing is deleted."""
+    engine.write([(DATA, b"k", b"v")])
+    writer = Writer(engine, sleep=lambda seconds: pytest.fail("it waited"))
+    engine.fail("write", WriteStalled("stalled"), times=1)
+    with pytest.raises(WriteStalled), writer.watching([b"k"]) as watch:
+        _remove(writer, watch, b"k")
+    assert engine.get(b"k") == b"v"
+
+
+def test_waiting_for_a_stall_does_not_hold_up_others(engine: FaultyEngine) -> None:
+    """While one write waits, another one gets through."""
+    writer: Writer
+
+    def sleep(seconds: float) -> None:
+        engine.heal("write")
+        writer.write([(b"other", b"1", 0)], math.inf)
+
+    writer = Writer(engine, sleep=sleep)
+    engine.fail("write", WriteStalled("stalled"))
+    writer.write(PUT, math.inf)
+    assert list(engine.scan(b"", None)) == [(b"k", b"v"), (b"other", b"1")]
+
+
+@pytest.fixture
+def _many_switches() -> Iterator[None]:
+    """Threads take turns every few bytecodes."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_many_switches")
+def test_deleter_never_takes_a_new_value(engine: FaultyEngine) -> None:
+    """Threads write while another deletes what it judged old: no value written after the judgement is lost."""
+    writer = Writer(engine)
+    keys = [b"%d" % n for n in range(8)]
+    done = threading.Event()
+    lost: list[bytes] = []
+
+    def write(seed: int) -> None:
+        # Each thread has keys of its own, so that what it wrote last is known.
+        choose = random.Random(seed)
+        for n in range(2000):
+            key = choose.choice(keys) + b"/%d" % seed
+            writer.write([(key, b"old", 0)], math.inf)
+            writer.write([(key, b"new %d" % n, 0)], math.inf)
+            if engine.get(key) != b"new %d" % n:
+                lost.append(key)
+
+    def delete() -> None:
+        everything = [key + b"/%d" % seed for key in keys for seed in range(3)]
+        while not done.is_set():
+            with writer.watching(everything) as watch:
+                old = [key for key in everything if engine.get(key) == b"old"]
+                _remove(writer, watch, *old)
+
+    deleter = threading.Thread(target=delete)
+    writers = [threading.Thread(target=write, args=(seed,)) for seed in range(3)]
+    for thread in (deleter, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join(60)
+    done.set()
+    deleter.join(60)
+    assert not any(thread.is_alive() for thread in (deleter, *writers))
+    assert lost == []

@@ -1,0 +1,78 @@
+"""One call, from bytes to bytes, without a transport: for threads that wait."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kvtwisted.commands.command import Command
+from kvtwisted.rpc.calls import Terms
+from kvtwisted.rpc.errors import CallError, Code
+from kvtwisted.rpc.generated import keyvalue_pb2 as kv
+from kvtwisted.rpc.grpcio.calls import ThreadedCalls
+from kvtwisted.rpc.methods import METHODS
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.door import Done
+from kvtwisted.sessions.gate import Visitor
+from kvtwisted.sessions.threads import FromThreads
+
+from ..support import MIB, World
+
+GET = kv.GetRequest(key="a").SerializeToString()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """The parts of a server that is not started, but for its threads."""
+    world = World()
+    world.pool.start()
+    yield world
+    world.pool.stop()
+
+
+def calls(world: World, request_timeout: float = 10.0) -> ThreadedCalls:
+    """Calls into `world`."""
+    terms = Terms(4 * MIB, lambda: 4 * MIB, lambda: request_timeout, lambda: 10_000)
+    return ThreadedCalls(world.gate.admit(Visitor("")), terms, FromThreads(world.reactor))
+
+
+@pytest.mark.parametrize("method", ["Get", "Set", "ScanKeys", "GetConfig", "UpdateConfig"])
+@pytest.mark.parametrize(("age", "time_left"), [(10.0, math.inf), (0.0, 0.0), (11.0, 5.0)])
+def test_a_call_whose_time_is_up_does_nothing(world: World, method: str, age: float, time_left: float) -> None:
+    """After the client's time, or the server's own since the call arrived, nothing is done."""
+    before = len(world.engine.calls)
+    with pytest.raises(CallError) as refused:
+        calls(world).answer(METHODS[method], b"", arrived=time.monotonic() - age, time_left=time_left)
+    assert refused.value.code is Code.DEADLINE_EXCEEDED
+    assert len(world.engine.calls) == before
+    assert world.recorder.operations == []
+
+
+def test_the_earlier_deadline_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands get the client's deadline or the server's, whichever is earlier."""
+    seen: list[float] = []
+    submit = world.door.submit
+
+    def seen_to(command: Command, admission: Admission, done: Done) -> None:
+        seen.append(command.deadline)
+        submit(command, admission, done)
+
+    monkeypatch.setattr(world.door, "submit", seen_to)
+    now = time.monotonic()
+    for time_left in (1_000.0, math.inf, 9.2e18, 3.0):
+        calls(world).answer(METHODS["Get"], GET, arrived=now, time_left=time_left)
+    assert seen[:3] == [now + 10.0] * 3
+    assert now + 3.0 <= seen[3] < now + 10.0
+
+
+def test_bytes_in_and_bytes_out(world: World) -> None:
+    """The answer is encoded, also when it is the error in a message."""
+    world.store.set(b"a", b"1", 5)
+    answer = calls(world).answer(METHODS["Get"], GET, arrived=time.monotonic(), time_left=math.inf)
+    assert kv.GetResponse.FromString(answer) == kv.GetResponse(value="1", found=True, ttl=5)
+    answer = calls(world).answer(METHODS["Get"], b"", arrived=time.monotonic(), time_left=math.inf)
+    assert kv.GetResponse.FromString(answer).error.startswith("key: must not be empty")
+    assert world.admission.in_flight == 0

@@ -1,0 +1,25 @@
+"""A native server for those who attack it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kvtwisted.rpc.http2 import server
+from kvtwisted.rpc.http2.server import NativeGrpcServer
+
+from ..support import World
+from .bystander import Attacked, Skew
+
+
+@pytest.fixture
+def attacked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attacked]:
+    """A running server with a good client, whose time the test moves and that looks at deadlines often."""
+    clock = Skew()
+    monkeypatch.setattr(NativeGrpcServer, "seconds", staticmethod(clock))
+    monkeypatch.setattr(server, "LOOK_SECONDS", 0.01)
+    world = World(transport="native", max_in_flight=1024)
+    world.start()
+    yield Attacked(world, clock)
+    world.stop()

@@ -1,0 +1,123 @@
+"""Pipelines on the native transport: what a client that sends much or reads nothing costs, and how answers travel."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hyperframe.frame import DataFrame, WindowUpdateFrame
+
+from kvtwisted.rpc.generated import keyvalue_pb2 as kv
+from kvtwisted.rpc.http2 import pipelines
+from kvtwisted.rpc.http2.responding import Stream
+
+from ..support import World
+from ..test_pipeline import get, set_
+from .peer import Peer, enveloped, request_fields
+
+PLENTY = 1 << 30
+
+
+@pytest.fixture
+def transport() -> str:
+    """This one alone."""
+    return "native"
+
+
+def begin(peer: Peer) -> int:
+    """Open a pipeline; returns its stream."""
+    stream_id = peer.next_stream()
+    peer.send(peer.headers(stream_id, request_fields("/kv.v1.KeyValueService/Pipeline")))
+    return stream_id
+
+
+def packed(*operations: kv.PipelineRequest) -> bytes:
+    """Operations as the bytes of DATA."""
+    return b"".join([enveloped(operation.SerializeToString()) for operation in operations])
+
+
+def served(world: World) -> Stream:
+    """The server's side of the one stream that there is."""
+    (connection,) = world.server.native._connections
+    (stream,) = connection.control.streams.streams.values()
+    return stream
+
+
+def finish(peer: Peer, stream_id: int) -> list[kv.PipelineResponse]:
+    """End the pipeline with all windows open; all its answers."""
+    peer.send(
+        WindowUpdateFrame(0, PLENTY), WindowUpdateFrame(stream_id, PLENTY), DataFrame(stream_id, flags=["END_STREAM"])
+    )
+    answer = peer.answer(stream_id)
+    assert answer.status == "0"
+    return [kv.PipelineResponse.FromString(message) for message in answer.messages]
+
+
+def test_small_answers_share_frames(world: World) -> None:
+    """What is answered in one go is sent in one frame, not one for each answer."""
+    with Peer(world.address) as peer:
+        world.fill(["k"], "v")
+        stream_id = begin(peer)
+        peer.send(DataFrame(stream_id, packed(*(get(number, "k") for number in range(200)))))
+        assert [answer.id for answer in finish(peer, stream_id)] == list(range(200))
+        assert len([frame for frame in peer.frames if isinstance(frame, DataFrame)]) == 1
+
+
+def test_a_client_that_reads_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once so many bytes of answers wait, no more operations are begun until they are read; then all are answered."""
+    monkeypatch.setattr(pipelines, "QUEUED_BYTES", 100_000)
+    with Peer(world.address) as peer:
+        world.fill(["k"], "v" * 10_000)
+        stream_id = begin(peer)
+        peer.send(DataFrame(stream_id, packed(*(get(number, "k") for number in range(300)))))
+        peer.sync()
+        assert 0 < served(world).queued <= 100_000 + 10_100
+        assert served(world).incoming.paused
+        with Peer(world.address) as other:
+            assert other.call("Get", key="k").found
+        answers = finish(peer, stream_id)
+        assert [answer.id for answer in answers] == list(range(300))
+        assert {answer.get.value for answer in answers} == {"v" * 10_000}
+
+
+def test_more_operations_than_may_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client gets no more window while so many of its operations wait; it gets some when they are done."""
+    monkeypatch.setattr(pipelines, "MAX_UNANSWERED", 10)
+    hold = world.hold("write")
+    with Peer(world.address) as peer:
+        stream_id = begin(peer)
+        data = packed(*(set_(number, f"k{number}", "v" * 900) for number in range(50)))
+        half = len(data) // 2
+        peer.send(DataFrame(stream_id, data[:16_000]), DataFrame(stream_id, data[16_000:half]))
+        peer.send(DataFrame(stream_id, data[half : half + 16_000]), DataFrame(stream_id, data[half + 16_000 :]))
+        hold.reached()
+        peer.sync()
+        assert served(world).incoming.paused
+        assert not [frame for frame in peer.frames if isinstance(frame, WindowUpdateFrame) and frame.stream_id]
+        hold.release()
+        peer.read(lambda frame: isinstance(frame, WindowUpdateFrame) and frame.stream_id == stream_id)
+        assert sorted(answer.id for answer in finish(peer, stream_id)) == list(range(50))
+        assert len(world.stored()) == 50
+        assert world.admission.in_flight == 0
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 6, 17])
+def test_messages_in_pieces(world: World, cut: int) -> None:
+    """Where DATA is cut means nothing."""
+    data = packed(set_(1, "a", "1"), get(2, "a"), set_(3, "b", "x" * 100))
+    with Peer(world.address) as peer:
+        stream_id = begin(peer)
+        for start in range(0, len(data), cut):
+            peer.send(DataFrame(stream_id, data[start : start + cut]))
+        answers = {answer.id: answer for answer in finish(peer, stream_id)}
+        assert answers[2].get.value == "1"
+        assert sorted(answers) == [1, 2, 3]
+
+
+def test_the_end_in_the_middle_of_a_message(world: World) -> None:
+    """What was whole is done, and the rest is an error."""
+    with Peer(world.address) as peer:
+        stream_id = begin(peer)
+        peer.send(DataFrame(stream_id, packed(set_(1, "a", "1")) + struct.pack(">BI", 0, 9), flags=["END_STREAM"]))
+        assert peer.answer(stream_id).status == "3"
+        assert peer.call("Get", key="a").value == "1"
