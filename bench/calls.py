@@ -59,7 +59,7 @@ class Calls:
     def __init__(self, store: Store) -> None:
         self._turns: Any = Turns()
         health, metrics = Health(), Metrics(CollectorRegistry())
-        backend = LocalBackend(self._turns, self._turns, store, Recovery(store.upkeep, health), health)
+        backend = LocalBackend(self._turns, self._turns, store, Recovery(store.metadata, health), health)
         server = ServerCommands(self._turns, self._turns, None, metrics.config_update)  # type: ignore[arg-type]
         door = Door(self._turns, backend, server, metrics, Limits())
         self._session = OpenGate(door, Admission(10_000)).admit(Visitor(""))

@@ -9,8 +9,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from ..commands.command import Command
-from ..commands.configuration import GetConfig, UpdateConfig
-from ..core.author import ANONYMOUS, Author
+from ..commands.configuration import ANONYMOUS, Actor, GetConfig, UpdateConfig
 from ..reactor.pool import defer_to_pool
 
 
@@ -20,13 +19,13 @@ class Configuration(Protocol):
     def show(self) -> str:
         """The whole configuration as JSON text, secrets redacted."""
 
-    def update(self, document: Mapping[str, object], author: Author = ANONYMOUS) -> list[str]:
+    def update(self, document: Mapping[str, object], actor: Actor = ANONYMOUS) -> list[str]:
         """Apply and persist a change; returns the keys that need a restart.
 
         Raises InvalidConfig, PermissionDenied or StorageError.
         """
 
-    def update_text(self, text: str, author: Author = ANONYMOUS) -> list[str]:
+    def update_text(self, text: str, actor: Actor = ANONYMOUS) -> list[str]:
         """The same for JSON text."""
 
 
@@ -50,11 +49,11 @@ class ServerCommands:
     def _run(self, command: Command) -> None:
         """In a pool thread."""
         if isinstance(command, UpdateConfig):
-            change, author = command.change, command.author
+            change, actor = command.change, command.actor
             if isinstance(change, str):
-                command.complete(self._configuration.update_text(change, author))
+                command.complete(self._configuration.update_text(change, actor))
             else:
-                command.complete(self._configuration.update(change, author))
+                command.complete(self._configuration.update(change, actor))
             self._updated()
         else:
             assert isinstance(command, GetConfig)  # noqa: S101 - there is no other

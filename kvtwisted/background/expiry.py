@@ -99,10 +99,10 @@ class ExpiryTask:
             self._metrics.expired(len(swept.deleted))
             more = swept.more
             pace.rest()
-        if deleted or self._sweeper.pending() or self._store.upkeep.clock_ahead_ms() > FAR_AHEAD_MS:
+        if deleted or self._sweeper.pending() or self._store.metadata.clock_ahead_ms() > FAR_AHEAD_MS:
             # Keys with a deadline exist, or the wall clock is behind, and the next one may get a deadline by this one:
             # a later run must not go back before what this one has seen.
-            self._store.upkeep.mark_clock()
+            self._store.metadata.mark_clock()
         return deleted
 
     def _report(self, deleted: int) -> None:

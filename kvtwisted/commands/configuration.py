@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from ..core.author import ANONYMOUS, Author
 from .command import Command
+
+
+class Actor(NamedTuple):
+    """Who changes the configuration: a name for the audit log, and whether guarded keys may be among the changes."""
+
+    name: str
+    administers: bool
+
+
+#: Whoever comes when nobody has to say who they are.
+ANONYMOUS = Actor("anonymous", administers=True)
 
 
 class GetConfig(Command):
@@ -32,7 +43,7 @@ class UpdateConfig(Command):
     Fails with InvalidConfig, PermissionDenied or StorageError.
     """
 
-    __slots__ = ("author", "change")
+    __slots__ = ("actor", "change")
 
     name = "update_config"
     right = "config_write"
@@ -43,7 +54,7 @@ class UpdateConfig(Command):
         Command.__init__(self, len(change) if isinstance(change, str) else 0)
         self.change = change
         #: Who changes it: seen to by the session.
-        self.author: Author = ANONYMOUS
+        self.actor: Actor = ANONYMOUS
 
     def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
         """See `Command.permitted`."""

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from ..core.limits import Limits, check_key
 from .command import Command
+
+
+class Found(NamedTuple):
+    """What Get found: the value, and the seconds it has left, rounded up (0: it never expires)."""
+
+    value: bytes
+    ttl: int
 
 
 class Get(Command):

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ..core.author import ANONYMOUS, Author
+from ..commands.configuration import ANONYMOUS, Actor
 from ..core.durable import replace_file
 from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied
 from ..core.paths import kind_of
@@ -153,17 +153,17 @@ class ConfigManager:
         with self._lock:
             self._listeners.append(listener)
 
-    def update_text(self, text: str, author: Author = ANONYMOUS) -> list[str]:
+    def update_text(self, text: str, actor: Actor = ANONYMOUS) -> list[str]:
         """`update` with a JSON object given as text."""
         try:
             document = loads(text, MAX_DEPTH)
         except InvalidRequest as error:
             reason = f"the configuration: {error}"
-            self.audit("config_refused", author.name, {"reason": reason})
+            self.audit("config_refused", actor.name, {"reason": reason})
             raise InvalidConfig(reason) from error
-        return self.update(document, author)
+        return self.update(document, actor)
 
-    def update(self, document: object, author: Author = ANONYMOUS) -> list[str]:
+    def update(self, document: object, actor: Actor = ANONYMOUS) -> list[str]:
         """Change the keys that a whole or partial nested document holds; all of them or, on any error, none.
 
         The change is on disk before it takes effect. Returns, sorted, every key whose configured value needs a restart
@@ -171,16 +171,16 @@ class ConfigManager:
 
         Raises `InvalidConfig` when a key is unknown, a value is refused, the server could not start with it, or the
         environment or the command line has set a key to another value; `PermissionDenied` when a guarded key would
-        change and `author` does not administer the server; `StorageError` when the change cannot be saved:
+        change and `actor` does not administer the server; `StorageError` when the change cannot be saved:
         `StorageFull`, or `UnusablePath`.
         """
         try:
-            return self._update(document, author)
+            return self._update(document, actor)
         except KvError as error:
-            self.audit("config_refused", author.name, {"reason": str(error)})
+            self.audit("config_refused", actor.name, {"reason": str(error)})
             raise
 
-    def _update(self, document: object, author: Author) -> list[str]:
+    def _update(self, document: object, actor: Actor) -> list[str]:
         changes = check_document(document)
         with self._lock:
             if self._notifying:
@@ -189,14 +189,14 @@ class ConfigManager:
             runtime = self._runtime_with(changes)
             settings = self._layers.settings(runtime)
             changed = _changed(before.settings, settings)
-            _check_guarded(changed, author)
+            _check_guarded(changed, actor)
             if changed:
                 self.rehearse(before.settings, settings)
             after = _State(runtime, settings, _with_live_keys(before.running, settings))
             if runtime != before.runtime:
                 self._save(runtime)
             self._state = after
-            self.audit("config_changed", author.name, {"changes": changed})
+            self.audit("config_changed", actor.name, {"changes": changed})
             self._notify(before.running, after.running)
             return _differing(after.settings, after.running)
 
@@ -251,9 +251,9 @@ def _changed(old: Settings, new: Settings) -> dict[str, list[object]]:
     return {name: [before[name], after[name]] for name in KEYS if before[name] != after[name]}
 
 
-def _check_guarded(changed: Mapping[str, object], author: Author) -> None:
+def _check_guarded(changed: Mapping[str, object], actor: Actor) -> None:
     guarded = [name for name in changed if KEYS[name].guarded]
-    if guarded and not author.administers:
+    if guarded and not actor.administers:
         raise PermissionDenied(f"{guarded[0]} is changed by those alone whose token has the operation admin")
 
 

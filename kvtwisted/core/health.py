@@ -16,7 +16,7 @@ class Health:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reasons: dict[str, str] = {}
-        self._watchers: list[Callable[[str | None], None]] = []
+        self._listeners: list[Callable[[str | None], None]] = []
 
     def reason(self) -> str | None:
         """One sentence that names every failing condition, or None when healthy."""
@@ -35,11 +35,11 @@ class Health:
         """Whether `condition` fails just now."""
         return condition in self._reasons
 
-    def watch(self, watcher: Callable[[str | None], None]) -> None:
-        """Call `watcher` at every change from now on, and once at once with the present state."""
+    def on_change(self, told: Callable[[str | None], None]) -> None:
+        """Call `told` at every change from now on, and once at once with the present state."""
         with self._lock:
-            self._watchers.append(watcher)
-            watcher(self._sentence())
+            self._listeners.append(told)
+            told(self._sentence())
 
     def _change(self, condition: str, reason: str | None) -> None:
         with self._lock:
@@ -50,8 +50,8 @@ class Health:
             else:
                 self._reasons[condition] = reason
             sentence = self._sentence()
-            for watcher in self._watchers:
-                watcher(sentence)
+            for told in self._listeners:
+                told(sentence)
 
     def _sentence(self) -> str | None:
         return "; ".join(self._reasons.values()) or None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 from twisted.python.failure import Failure
 
 from ..core.errors import KvError
-from ..sessions.gate import Gate, Visitor, Watcher
+from ..sessions.gate import Gate, Visitor, Withdrawn
 from ..sessions.policy import AUTHENTICATED, PUBLIC
 from ..sessions.session import Session
 from . import errors
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from .fast_lane import FastLane
 
 
-class Entrance:
+class Authorization:
     """Looks at who comes. Reactor thread."""
 
     def __init__(self, gate: Gate, make_lane: Callable[[Session], FastLane]) -> None:
         self._gate = gate
         self._make_lane = make_lane
         self._lanes: dict[Session, FastLane] = {}
-        gate.watch(self._withdrawn)
+        gate.on_withdrawal(self._withdrawn)
 
-    def watch(self, watcher: Watcher) -> None:
-        """See `Gate.watch`."""
-        self._gate.watch(watcher)
+    def on_withdrawal(self, listener: Withdrawn) -> None:
+        """See `Gate.on_withdrawal`."""
+        self._gate.on_withdrawal(listener)
 
     def session(self, route: Route, visitor: Visitor) -> Session:
         """The session of a visitor who may come to that route. Raises Unauthenticated and PermissionDenied."""

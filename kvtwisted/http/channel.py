@@ -36,7 +36,7 @@ from .collaborators import Collaborators
 from .deadlines import unread_bytes
 from .heads import Head
 from .lanes import Lanes
-from .progress import Watch
+from .progress import Progress
 from .refusing import reason_of, whole
 
 #: Seconds that a refused client gets to read the refusal and close.
@@ -66,7 +66,7 @@ class KvChannel(http.HTTPChannel):
     closing = refused = False
     #: The client sends no more.
     input_ended = False
-    #: The client does not take its answers: see Note [One answer at a time] in `watching`.
+    #: The client does not take its answers: see Note [One answer at a time] in `progress`.
     is_blocked = False
     #: Twisted.web works on a request.
     is_answering = False
@@ -87,9 +87,9 @@ class KvChannel(http.HTTPChannel):
         self.address = address
         self.requestFactory = site.make_request  # type: ignore[assignment]  # any factory does
         self.timeOut = site.idle_timeout  # type: ignore[assignment]  # seconds need not be whole
-        self.watch = Watch(site.deadlines)
+        self.progress = Progress(site.deadlines)
         self._site = site
-        self._entrance = site.entrance
+        self._authorization = site.authorization
         self._deadlines = site.deadlines
         # Until the connection is gone: the two have each other, and shall not wait for Python's cyclic collector.
         self._lanes = None if site.read is None else Lanes(self, site, site.read)
@@ -151,7 +151,7 @@ class KvChannel(http.HTTPChannel):
         finally:
             self._is_reading = was_reading
         if not was_reading and not self.closing:
-            self.watch.note_what_is_missing(self)
+            self.progress.note_what_is_missing(self)
             if self.input_ended:
                 self.close_if_heard_out()
 
@@ -198,7 +198,7 @@ class KvChannel(http.HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """Refuse an unknown host, and a body that is announced as too long, before `100 Continue` asks for it."""
-        self.watch.complete(self)
+        self.progress.complete(self)
         self._chunked = 0
         if self.closing:
             return
@@ -224,7 +224,7 @@ class KvChannel(http.HTTPChannel):
         return self.on_trial is not None and self.on_trial.active()
 
     def _passes_trial(self, visitor: Visitor) -> bool:
-        if not self._entrance.administers(visitor):
+        if not self._authorization.administers(visitor):
             return False
         if self.on_trial is not None:
             self.on_trial.cancel()
@@ -249,7 +249,7 @@ class KvChannel(http.HTTPChannel):
 
     def is_of_somebody(self) -> bool:
         """Whether somebody known has asked something on it."""
-        return self.shown is not None and self._entrance.knows(self.visitor._replace(authorization=self.shown))
+        return self.shown is not None and self._authorization.knows(self.visitor._replace(authorization=self.shown))
 
     def make_way(self) -> None:
         """Close, for others to have the place."""
@@ -271,7 +271,7 @@ class KvChannel(http.HTTPChannel):
     def allContentReceived(self) -> None:
         """A request is complete; one that was refused meanwhile is not carried out."""
         if not self.closing:
-            self.watch.complete(self)
+            self.progress.complete(self)
             self.is_answering = True
             super().allContentReceived()
 
@@ -409,8 +409,8 @@ class KvChannel(http.HTTPChannel):
         self._give_up_body()
         self.setTimeout(self._site.idle_timeout)
         super().loseConnection()
-        self.watch.restart_sending()
-        self.watch.watch_sending(self)
+        self.progress.restart_sending()
+        self.progress.follow_answer(self)
 
     def timeoutConnection(self) -> None:
         """The idle timeout, or the end of patience with a client while closing."""
@@ -420,14 +420,14 @@ class KvChannel(http.HTTPChannel):
             self.setTimeout(self._site.idle_timeout)
         elif not self.refused and (self.is_blocked or self.closing) and unsent_bytes(self.transport):
             # It reads what it was sent, slowly; how slowly it may is seen to by `look`.
-            self.watch.watch_sending(self)
+            self.progress.follow_answer(self)
             self.setTimeout(self._site.idle_timeout)
         elif self.closing:
             self.abort()
         else:
             self.loseConnection()
 
-    # Going out: see Note [One answer at a time] in `watching`.
+    # Going out: see Note [One answer at a time] in `progress`.
 
     def pauseProducing(self) -> None:
         """The client does not take its answers."""
@@ -436,8 +436,8 @@ class KvChannel(http.HTTPChannel):
         self.transport.pauseProducing()
         self.paused = True
         # All that waited before has gone.
-        self.watch.restart_sending()
-        self._deadlines.watch(self, unsent_bytes(self.transport))
+        self.progress.restart_sending()
+        self._deadlines.follow(self, unsent_bytes(self.transport))
 
     def resumeProducing(self) -> None:
         """The client has taken all."""
@@ -454,11 +454,11 @@ class KvChannel(http.HTTPChannel):
     @property
     def moved_at(self) -> float:
         """When answers that wait got on last."""
-        return self.watch.moved_at
+        return self.progress.moved_at
 
     def look(self, now: float) -> int | None:
-        """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to watch."""
-        return self.watch.look(self, now)
+        """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to follow."""
+        return self.progress.look(self, now)
 
     def body_under_way(self) -> int | None:
         """Bytes that have come of the body that is waited for; None when it is complete."""
@@ -468,7 +468,7 @@ class KvChannel(http.HTTPChannel):
 
     def is_known(self) -> bool:
         """Whether the request whose body is waited for is from somebody known."""
-        return self._entrance.knows(self.requests[-1].visitor)
+        return self._authorization.knows(self.requests[-1].visitor)
 
     def make_room(self, rate: float = math.inf, *, known: bool = True) -> None:
         """Give up the body that is waited for, which came in `rate` bytes a second (inf: nobody can say), from

@@ -13,7 +13,7 @@ from .deadlines import Deadlines
 from .hosts import Hosts
 
 if TYPE_CHECKING:
-    from .authorization import Entrance
+    from .authorization import Authorization
     from .channel import KvChannel
     from .fast_requests import Request
 
@@ -50,7 +50,7 @@ class Collaborators:
 
     #: The reactor, or what stands for it.
     clock: Any
-    entrance: Entrance
+    authorization: Authorization
     deadlines: Deadlines
     members: Members
     ending: Ending

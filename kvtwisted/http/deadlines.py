@@ -28,7 +28,7 @@ from typing import Any, Callable, Protocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ..core.byte_account import ByteAccount, Holding
+from ..core.counting import ByteAccount, Holding
 
 #: Seconds between two looks; as much later than its time a deadline may be noticed.
 LOOK_SECONDS = 0.5
@@ -69,7 +69,7 @@ class ByteLimits:
     unauthenticated_body: int = 65_536
 
 
-class Watched(Protocol):
+class Followed(Protocol):
     """A connection, as it is looked at here."""
 
     @property
@@ -77,7 +77,7 @@ class Watched(Protocol):
         """When answers that wait got on last."""
 
     def look(self, now: float) -> int | None:
-        """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to watch."""
+        """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to follow."""
 
     def is_known(self) -> bool:
         """Whether the request whose body is waited for is from somebody known."""
@@ -112,9 +112,9 @@ class Deadlines:
         self._unsent = ByteAccount(limits.unsent)
         self._unfinished = ByteAccount(limits.unfinished)
         # Each with the bytes that it had waiting when it was looked at last.
-        self._watched: dict[Watched, Holding] = {}
+        self._followed: dict[Followed, Holding] = {}
         # What is held of each body that is not complete.
-        self._bodies: dict[Watched, Holding] = {}
+        self._bodies: dict[Followed, Holding] = {}
         self._next: IDelayedCall | None = None
 
     @property
@@ -137,7 +137,7 @@ class Deadlines:
             self._look_at_all()
             self._relieve()
 
-    def hold(self, connection: Watched, count: int) -> None:
+    def hold(self, connection: Followed, count: int) -> None:
         """So many bytes more have come of the body that `connection` waits for, which may have to make room."""
         body = self._bodies.get(connection)
         if body is None:
@@ -146,20 +146,20 @@ class Deadlines:
         if self._unfinished.bytes > self._unfinished.limit:
             self._make_room()
 
-    def release(self, connection: Watched) -> None:
+    def release(self, connection: Followed) -> None:
         """Nothing is held any more of a body of `connection`."""
         body = self._bodies.pop(connection, None)
         if body is not None:
             body.free()
 
-    def watch(self, connection: Watched, unsent: int | None = None) -> None:
+    def follow(self, connection: Followed, unsent: int | None = None) -> None:
         """Look at `connection` from now on; `unsent` bytes wait there, or (None) as many as before.
 
         When too many wait on all connections together, some are cut off.
         """
-        waiting = self._watched.get(connection)
+        waiting = self._followed.get(connection)
         if waiting is None:
-            waiting = self._watched[connection] = Holding(self._unsent)
+            waiting = self._followed[connection] = Holding(self._unsent)
         if unsent is not None:
             waiting.become(unsent)
         if self._next is None:
@@ -168,16 +168,16 @@ class Deadlines:
             self._look_at_all()
             self._relieve()
 
-    def forget(self, connection: Watched) -> None:
+    def forget(self, connection: Followed) -> None:
         """The connection is gone."""
         self.release(connection)
-        self._unwatch(connection)
-        if not self._watched and self._next is not None:
+        self._unfollow(connection)
+        if not self._followed and self._next is not None:
             self._next.cancel()
             self._next = None
 
-    def _unwatch(self, connection: Watched) -> None:
-        waiting = self._watched.pop(connection, None)
+    def _unfollow(self, connection: Followed) -> None:
+        waiting = self._followed.pop(connection, None)
         if waiting is not None:
             waiting.free()
 
@@ -186,12 +186,12 @@ class Deadlines:
         try:
             self._look_at_all()
         finally:
-            if self._watched and self._next is None:
+            if self._followed and self._next is None:
                 self._next = self._clock.callLater(LOOK_SECONDS, self._look)
 
     def _look_at_all(self) -> None:
         now = self.seconds()
-        for connection in tuple(self._watched):
+        for connection in tuple(self._followed):
             try:
                 unsent = connection.look(now)
             except Exception:
@@ -200,13 +200,13 @@ class Deadlines:
                 connection.abort()
             # A look may have ended it, so that it is not there any more.
             if unsent is None:
-                self._unwatch(connection)
-            elif connection in self._watched:
-                self._watched[connection].become(unsent)
+                self._unfollow(connection)
+            elif connection in self._followed:
+                self._followed[connection].become(unsent)
 
     def _relieve(self) -> None:
         """Cut off those that have not read for the longest, until a quarter is free."""
-        waiting = sorted(self._watched.items(), key=lambda item: item[0].moved_at)
+        waiting = sorted(self._followed.items(), key=lambda item: item[0].moved_at)
         for connection in self._unsent.victims(waiting, self._unsent.limit * 3 // 4):
             self.forget(connection)
             self.cut_off[UNSENT] += 1

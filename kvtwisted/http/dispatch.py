@@ -112,7 +112,7 @@ class LastResort:
             self.look_at(min(self.until.values()))
 
 
-class Answering:
+class Dispatch:
     """Answers the requests of a site. Reactor thread.
 
     Each is told one answer, at once or later, whatever happens; nothing if it was cancelled before.

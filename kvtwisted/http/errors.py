@@ -12,7 +12,7 @@ from typing import NamedTuple
 from twisted.python.failure import Failure
 
 from ..core import errors
-from ..core.frames import without_frames
+from ..core.errors import without_frames
 from ..observability import incidents
 from .answers import Answer, problem
 

@@ -1,4 +1,4 @@
-"""Answering plain requests: a hot Get here and now, all others as Klein's are, by a shorter way."""
+"""Answers plain requests: a hot Get here and now, all others as Klein's are, by a shorter way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..commands.set import Set
 from ..sessions.session import Session
 from . import errors, fast_bodies, routes, urls
 from .answers import JSON, Answer
-from .dispatch import Answering, Running
+from .dispatch import Dispatch, Running
 from .fast_answers import Encoder
 from .fast_requests import DELETE, GET, POSTED, Request
 from .received import Received
@@ -38,12 +38,12 @@ class Waiter(Protocol):
 class FastLane:
     """Answers the plain requests of one session, on all connections of a site. Reactor thread."""
 
-    def __init__(self, session: Session, answering: Answering, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, session: Session, dispatch: Dispatch, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Every answer has `headers`."""
         self._session = session
         self._get_now = session.get_now
         self._check_room = session.admission.check
-        self._answering = answering
+        self._dispatch = dispatch
         self._encoder = Encoder(headers)
 
     def answer(self, waiter: Waiter, request: Request, body: bytes) -> bytes | None:
@@ -60,7 +60,7 @@ class FastLane:
             if plain is not None:
                 promise = waiter.promise()
                 done = partial(self._done, waiter, promise, route)
-                waiter.running = self._answering.submit(self._session, route, Set(*plain), done)
+                waiter.running = self._dispatch.submit(self._session, route, Set(*plain), done)
                 return None
         self._answer(waiter, route, Received(b"", b"", content_type, body))
         return None
@@ -77,16 +77,16 @@ class FastLane:
             known, found = self._get_now(key)
             if known:
                 return self._encoder.found(found, target)
-            command = routes.read_get(Received(target), self._answering.bounds)
+            command = routes.read_get(Received(target), self._dispatch.bounds)
         except Exception:
             return self.failed("get")
         done = partial(self._done, waiter, waiter.promise(), routes.GET)
-        waiter.running = self._answering.submit(self._session, routes.GET, command, done)
+        waiter.running = self._dispatch.submit(self._session, routes.GET, command, done)
         return None
 
     def _answer(self, waiter: Waiter, route: Route, received: Received) -> None:
         done = partial(self._done, waiter, waiter.promise(), route)
-        waiter.running = self._answering.answer(self._session, route, received, done)
+        waiter.running = self._dispatch.answer(self._session, route, received, done)
 
     def _done(self, waiter: Waiter, promise: int, route: Route, answer: Answer) -> None:
         try:

@@ -82,12 +82,12 @@ def _refusal_of_large_body(site: Collaborators, head: Head, visitor: Visitor) ->
     unasked = site.deadlines.limits.unauthenticated_body
     if length <= unasked and length <= bodies.LARGE:
         return None
-    entrance, path = site.entrance, head.target.partition(b"?")[0]
-    if length > unasked and (answer := entrance.refusal(visitor)) is not None:
+    authorization, path = site.authorization, head.target.partition(b"?")[0]
+    if length > unasked and (answer := authorization.refusal(visitor)) is not None:
         site.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
         return answer, UNAUTHENTICATED
     if length > bodies.LARGE and path in KEYED:
-        answer = entrance.refusal_of_known(KEYED[path], visitor)
+        answer = authorization.refusal_of_known(KEYED[path], visitor)
         return None if answer is None else (answer, NOT_ALLOWED)
     if bodies.LARGE < length < math.inf and path in KEYLESS:
         return errors.too_large(bodies.size_sentence(int(length))), BODY_TOO_LARGE

@@ -47,12 +47,12 @@ class Lanes:
         self._channel = channel
         self._clock = site.clock
         self._ending = site.ending
-        self._entrance = site.entrance
+        self._authorization = site.authorization
         self._log = site.access_log
         self._read = read
         # What answers the plain requests of whoever has shown this Authorization last.
         self._lane: FastLane | None = None
-        self._authorization: bytes | None = None
+        self._shown: bytes | None = None
         # For the access log: the request that is being answered, and when it came (`time.monotonic`).
         self._asked: tuple[Request, float]
         # What has come in and belongs to the fast lane, and how long it must be to be worth looking at.
@@ -113,7 +113,7 @@ class Lanes:
         while at < end:
             request = None if for_twisted else read(data, at)
             lane = self._lane
-            if request is not None and (lane is None or request[5] is not self._authorization):
+            if request is not None and (lane is None or request[5] is not self._shown):
                 lane = self._enter(request[5])
             if request is None or lane is None:
                 self._flush()
@@ -124,7 +124,7 @@ class Lanes:
             if last > end:
                 self._needed = last - at
                 self._held = data[at:] if at else data
-                channel.watch.await_body(channel)
+                channel.progress.await_body(channel)
                 return False
             at = last
             if log is not None:
@@ -162,9 +162,9 @@ class Lanes:
 
     def _enter(self, authorization: bytes | None) -> FastLane | None:
         shown = () if authorization is None else (authorization,)
-        self._authorization = authorization
+        self._shown = authorization
         self._channel.shown = shown
-        self._lane = self._entrance.lane(self._channel.visitor._replace(authorization=shown))
+        self._lane = self._authorization.lane(self._channel.visitor._replace(authorization=shown))
         return self._lane
 
     def forget(self) -> None:

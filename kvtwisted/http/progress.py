@@ -1,4 +1,4 @@
-"""A connection's watch: what of a request is missing and since when, and how its answers get on.
+"""A connection's progress: what of a request is missing and since when, and how its answers get on.
 
 Note [One answer at a time]: Twisted stops reading from a client that does not take its answers, but not while a request
 is being worked on, and it goes on with requests that have come in already. A client that pipelines requests for large
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NOTHING, _HEAD, _BODY = range(3)
 
 
-class Watch:
+class Progress:
     """See Note [Absolute deadlines] in `deadlines`. It does not keep its channel. Reactor thread."""
 
     __slots__ = ("_deadlines", "_missing", "_missing_since", "_unsent", "moved_at")
@@ -60,7 +60,7 @@ class Watch:
         self._missing = missing
         if missing != _NOTHING:
             self._missing_since = self._deadlines.seconds()
-            self._deadlines.watch(channel)
+            self._deadlines.follow(channel)
 
     # Answers.
 
@@ -68,11 +68,11 @@ class Watch:
         """What waits now has all its time before it."""
         self._unsent, self.moved_at = None, self._deadlines.seconds()
 
-    def watch_sending(self, channel: KvChannel) -> None:
+    def follow_answer(self, channel: KvChannel) -> None:
         """Look at its answers, if any wait."""
         unsent = unsent_bytes(channel.transport)
         if unsent:
-            self._deadlines.watch(channel, unsent)
+            self._deadlines.follow(channel, unsent)
 
     # Both.
 

@@ -1,13 +1,14 @@
 """The one table of routes: all that is particular to one is in its row.
 
-Klein and the fast lane serve it, the entrance goes by what it requires, connections by what bodies it takes; tests hold
-it against the OpenAPI document and the pages of docs.
+Klein and the fast lane serve it, the authorization goes by what it requires, connections by what bodies it takes;
+tests hold it against the OpenAPI document and the pages of docs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.resources import files
 from typing import Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
@@ -27,11 +28,14 @@ from ..sessions import grants, policy
 from ..sessions.session import Session
 from . import admin, answers, bodies, fields, large_bodies, urls
 from .answers import Answer
-from .openapi import OPENAPI
 from .received import Bounds, Received
 
 #: What GET on the metrics path answers: content type and body, in the format OpenMetrics or else in that of Prometheus.
 MetricsText = Callable[[bool], "tuple[str, bytes]"]
+
+#: The OpenAPI 3.1 description, as it ships with the package. UTF-8 JSON. It names the default paths of metrics and
+#: health, which the configuration may change.
+OPENAPI: bytes = files(__package__).joinpath("openapi.json").read_bytes()
 
 
 class Services(NamedTuple):

@@ -30,12 +30,12 @@ from . import errors
 from .access_log import AccessLog
 from .answers import Answer
 from .application import make_app
-from .authorization import Entrance
+from .authorization import Authorization
 from .channel import KvChannel
 from .collaborators import Collaborators, Ending
 from .cors import Cors
 from .deadlines import ByteLimits, Deadlines, Patience
-from .dispatch import Answering, Done, Running
+from .dispatch import Dispatch, Done, Running
 from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
 from .hosts import Hosts
@@ -82,7 +82,7 @@ class KvSite(Site):
         resource: IResource,
         reactor: Any,
         options: HttpOptions,
-        entrance: Entrance,
+        authorization: Authorization,
         *,
         rest: Callable[[], object] = lambda: None,
         connections: Connections | None = None,
@@ -94,7 +94,7 @@ class KvSite(Site):
         """
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         #: Who may do what.
-        self.entrance = entrance
+        self.authorization = authorization
         #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
         self.refused = dict.fromkeys(REASONS, 0)
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
@@ -113,10 +113,10 @@ class KvSite(Site):
         if options.fast_lane:
             max_body_bytes = min(options.max_body_bytes, MAX_BODY)
             read = RequestReader(max_body_bytes, options.hosts, takes_origins=not options.cors).read
-            entrance.watch(self._forget)
+            authorization.on_withdrawal(self._forget)
         self._collaborators = Collaborators(
             clock=reactor,
-            entrance=entrance,
+            authorization=authorization,
             deadlines=self.deadlines,
             members=self,
             ending=self._ending,
@@ -260,24 +260,24 @@ def make_site(
     metrics and runs on the reactor thread; None when monitoring is off. `connections` counts and limits connections;
     `seconds` is the clock of the deadlines.
     """
-    answering = Answering(reactor, pool, Services(administration, checks, metrics_text), bounds)
-    entrance = Entrance(gate, lambda session: FastLane(session, answering, options.cors.always))
+    dispatch = Dispatch(reactor, pool, Services(administration, checks, metrics_text), bounds)
+    authorization = Authorization(gate, lambda session: FastLane(session, dispatch, options.cors.always))
 
     def serve(route: Route, visitor: Visitor, received: Received, done: Done) -> Running | None:
         try:
-            session = entrance.session(route, visitor)
+            session = authorization.session(route, visitor)
         except Exception:
             done(errors.answer(Failure(), route.name))
             return None
-        return answering.answer(session, route, received, done)
+        return dispatch.answer(session, route, received, done)
 
     routes = make_routes(options.metrics_path if metrics_text else None, options.health_path)
     return KvSite(
         make_app(routes, serve).resource(),
         reactor,
         options,
-        entrance,
-        rest=answering.rest,
+        authorization,
+        rest=dispatch.rest,
         connections=connections,
         seconds=seconds,
     )

@@ -103,7 +103,7 @@ class _Figures:
 
 
 class Metrics:
-    """Every metric of the server; implements `core.operations.Recorder`."""
+    """Every metric of the server; implements `sessions.door.Recorder`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -129,7 +129,7 @@ class Metrics:
     def _counter(self, entry: Entry) -> Counter:
         return Counter(entry.name, entry.help, entry.labels, registry=self._registry)
 
-    # What `core.operations` reports.
+    # What `sessions.door` reports.
 
     def operation(self, name: str, keys: int, seconds: float, failed: bool, calls: int = 1) -> None:
         """A call of `name` on `keys` keys took `seconds`, and stands for `calls` calls."""

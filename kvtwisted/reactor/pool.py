@@ -10,7 +10,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from ..core.frames import without_frames
+from ..core.errors import without_frames
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """Twisted's private names that this program cannot do without, each with its reason.
 
-A release of Twisted may take any of them away without a word. `tests/reactor/test_twisted_internals.py` says which one is gone,
-and that no other one is used anywhere.
+A release of Twisted may take any of them away without a word. `tests/reactor/test_twisted_internals.py` says which one
+is gone, and that no other one is used anywhere.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from ..sessions.buckets import network_of
 from .errors import CallError, Code
 from .messages import parse
 from .methods import SERVICES
-from .stream_slots import Places
+from .stream_slots import Slots
 from .watchdog import Watchdog
 
 SERVICE = "grpc.health.v1.Health"
@@ -96,10 +96,10 @@ class Watches:
     health.
     """
 
-    def __init__(self, health: Health, watchdog: Watchdog, places: Places) -> None:
+    def __init__(self, health: Health, watchdog: Watchdog, slots: Slots) -> None:
         self._health = health
         self._watchdog = watchdog
-        self._places = places
+        self._slots = slots
         self._lock = threading.Lock()
         self._watches: set[_Watch] = set()
         self._status: int = NOT_SERVING
@@ -109,7 +109,7 @@ class Watches:
 
     def start(self) -> None:
         """Begin to follow the health."""
-        self._health.watch(self._follow)
+        self._health.on_change(self._follow)
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
@@ -124,13 +124,13 @@ class Watches:
     def add(self, message: bytes, address: str, stream: Stream, send: Callable[[bytes | None], None]) -> None:
         """Serve one stream, whose client has this address, until that ends it. Returns at once.
 
-        Raises CallError: RESOURCE_EXHAUSTED when there is no place, UNAVAILABLE while the server stops.
+        Raises CallError: RESOURCE_EXHAUSTED when there is no slot, UNAVAILABLE while the server stops.
         """
         watch = _Watch(parse(HealthCheckRequest, message).service in KNOWN, network_of(address), stream, send)
         with self._lock:
             if self._stopping:
                 raise CallError(Code.UNAVAILABLE, "the server is stopping")
-            self._places.enter(watch.network)
+            self._slots.enter(watch.network)
             self._watches.add(watch)
         if stream.add_callback(lambda: self._forget(watch)):
             self._changed.set()
@@ -141,7 +141,7 @@ class Watches:
         with self._lock:
             if watch in self._watches:
                 self._watches.discard(watch)
-                self._places.leave(watch.network)
+                self._slots.leave(watch.network)
 
     def _open(self) -> tuple[_Watch, ...]:
         with self._lock:

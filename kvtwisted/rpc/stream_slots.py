@@ -1,4 +1,4 @@
-"""Places for streams that stay open: bounded in number, of which nobody has all. Needs no transport; any thread.
+"""Slots for streams that stay open: bounded in number, of which nobody has all. Needs no transport; any thread.
 
 A stream that idles costs its client nothing, and would keep others out without end; see Note [Nobody takes all].
 """
@@ -18,7 +18,7 @@ from .options import GrpcOptions
 MAX_REFLECTION_STREAMS = 4
 
 
-class Places:
+class Slots:
     """Those of one kind."""
 
     def __init__(self, what: str, limit: str, capacity: int, whose: str = "") -> None:
@@ -57,23 +57,23 @@ class Places:
             self._counts.leave(owner)
 
 
-class StreamPlaces(NamedTuple):
-    """The places of a server, by the kinds that metrics show."""
+class StreamSlots(NamedTuple):
+    """The slots of a server, by the kinds that metrics show."""
 
-    pipeline: Places
-    watch: Places
-    reflection: Places
+    pipeline: Slots
+    watch: Slots
+    reflection: Slots
 
 
-def make_places(options: GrpcOptions, threads: int | None = None) -> StreamPlaces:
+def make_slots(options: GrpcOptions, threads: int | None = None) -> StreamSlots:
     """Those of a new server. `threads` are those of the threaded transport, of which pipelines may have half."""
     limit, pipelines = "limits.max_pipelines", options.max_pipelines
     if threads is not None and threads // 2 < pipelines:
         limit, pipelines = "half of grpc.threads", threads // 2
-    return StreamPlaces(
-        Places("pipelines", limit, pipelines, "principal"),
-        Places("Watch streams", "limits.max_watches", options.max_watches, "address"),
-        Places("reflection streams", "their limit", MAX_REFLECTION_STREAMS),
+    return StreamSlots(
+        Slots("pipelines", limit, pipelines, "principal"),
+        Slots("Watch streams", "limits.max_watches", options.max_watches, "address"),
+        Slots("reflection streams", "their limit", MAX_REFLECTION_STREAMS),
     )
 
 

@@ -23,7 +23,7 @@ from ..backends.local.maintenance.victims import OLDEST
 from ..backends.local.recency import Recency
 from ..backends.local.recovery import Recovery
 from ..backends.local.store import Store
-from ..backends.local.write_sequence import WriteAges
+from ..backends.local.write_sequence import WriteSequence
 from ..backends.local.writer import Writer
 from ..background.eviction import EvictionTask, report_batch
 from ..background.expiry import ExpiryTask
@@ -86,7 +86,7 @@ class Storage:
             self._space_changed,
         )
         self._spare = SpareInodes(now.rocksdb.path)
-        self._ages = WriteAges()
+        self._write_sequence = WriteSequence()
         self._writer = Writer(
             engine,
             HotCache(now.cache.max_bytes),
@@ -96,12 +96,12 @@ class Storage:
             admit=self._guard.admit,
             admit_file=self._guard.admit_file if self._disks else None,
         )
-        self._record_ages(now)
+        self._record_write_sequence(now)
         self.store = Store(engine, self._writer, clock, recency=recency)
         self.backups = Backups(
             engine,
             files,
-            self.store.upkeep.identity,
+            self.store.metadata.identity,
             folder=now.backup.path,
             data=now.rocksdb.path,
             values=now.value.disk_path,
@@ -112,7 +112,7 @@ class Storage:
             self.backups.tidy()
         self._compare_clocks()
         #: Knows whether writes fail, and tries to get over it.
-        self.recovery = Recovery(self.store.upkeep, self.health)
+        self.recovery = Recovery(self.store.metadata, self.health)
         self._sweeper = Sweeper(engine, self._writer, clock)
         self._scrub = Scrub(engine, self._writer, clock)
         self._evictor = Evictor(
@@ -120,7 +120,7 @@ class Storage:
             self._writer,
             clock,
             lambda key: key in recency or key in self._writer.cache.entries,
-            self._ages,
+            self._write_sequence,
             lambda batch: report_batch(metrics, audit, batch),
             scrub=self._scrub,
             collect_orphans=self._writer.collect_orphans,
@@ -129,7 +129,7 @@ class Storage:
         self._show()
 
     def _compare_clocks(self) -> None:
-        ahead = self.store.upkeep.clock_ahead_ms() / 1000
+        ahead = self.store.metadata.clock_ahead_ms() / 1000
         if ahead > 1:
             _log.warn(
                 "the system's clock is {ahead} s behind the time that the data has reached; ttls go by the latter",
@@ -137,7 +137,7 @@ class Storage:
             )
 
     def _take_over(self, files: ValueFiles) -> None:
-        files.claim(self.store.upkeep.identity(), empty=not self._writer.large_files)
+        files.claim(self.store.metadata.identity(), empty=not self._writer.large_files)
         files.prepare()
         orphans = self._writer.collect_orphans()
         if orphans.files:
@@ -233,25 +233,25 @@ class Storage:
         self._writer.resize_cache(new.cache.max_bytes)
         self._writer.durable, was_durable = new.rocksdb.options.sync, self._writer.durable
         if self._writer.durable and not was_durable:
-            self.store.upkeep.mark_anew()
+            self.store.metadata.mark_anew()
         self._writer.spill_threshold = self._spill_threshold(new)
-        self._record_ages(new)
+        self._record_write_sequence(new)
 
-    def _record_ages(self, now: Settings) -> None:
+    def _record_write_sequence(self, now: Settings) -> None:
         wanted = now.eviction.policy == OLDEST
-        self._ages.record(wanted)
-        self._writer.ages = self._ages if wanted else None
+        self._write_sequence.record(wanted)
+        self._writer.write_sequence = self._write_sequence if wanted else None
 
     def close(self) -> None:
         """Write down what the next run should know. The engine stays open. Raises StorageError."""
         self._writer.files.release()
-        self.store.upkeep.mark_clock()
+        self.store.metadata.mark_clock()
 
     def check_folders(self, wanted: Settings) -> None:
         """Raise StorageError when the folders of `wanted`, data and large values, do not belong together. Blocks."""
         data, values = os.path.abspath(wanted.rocksdb.path), os.path.abspath(wanted.value.disk_path)
         if data == os.path.abspath(self._settings().rocksdb.path):
-            check_owner(values, self.store.upkeep.identity(), empty=not self._writer.large_files)
+            check_owner(values, self.store.metadata.identity(), empty=not self._writer.large_files)
         elif not os.path.exists(os.path.join(data, "CURRENT")):
             check_owner(values, "a database that is made at the start", empty=True)
 
@@ -318,7 +318,7 @@ class Storage:
         metrics.show(catalogue.CACHE_MISSES, lambda: store.cache_misses)
         metrics.show(catalogue.WRITES_REFUSED, lambda: guard.refused)
         metrics.show(catalogue.DISK_NEARLY_FULL, lambda: bool(guard.reason))
-        metrics.show(catalogue.CLOCK_AHEAD, lambda: store.upkeep.clock_ahead_ms() / 1000)
+        metrics.show(catalogue.CLOCK_AHEAD, lambda: store.metadata.clock_ahead_ms() / 1000)
         metrics.show(catalogue.EXPIRY_ENTRIES_REPLACED, lambda: self._writer.index_entries.taken)
         metrics.show(catalogue.EXPIRY_ENTRIES_SCRUBBED, lambda: self._scrub.removed)
         metrics.show(catalogue.CACHE_BYTES, lambda: self._writer.cache.size)

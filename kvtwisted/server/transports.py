@@ -30,7 +30,7 @@ from ..rpc.grpcio.server import ThreadedGrpcServer
 from ..rpc.http2.server import NativeGrpcServer
 from ..rpc.listening import joined
 from ..rpc.options import GrpcOptions
-from ..rpc.stream_slots import StreamPlaces
+from ..rpc.stream_slots import StreamSlots
 from ..sessions.connections import Connections
 from ..sessions.door import Door
 from ..sessions.gate import Gate
@@ -84,7 +84,7 @@ class _GrpcServer(NamedTuple):
 
     start: Callable[[], int]
     stop: Callable[[float], Deferred[Any]]
-    places: StreamPlaces
+    slots: StreamSlots
     native: NativeGrpcServer | None = None
 
 
@@ -178,9 +178,9 @@ class Transports:
         metrics.show(catalogue.CONNECTIONS_MADE_WAY, lambda: connections.made_way)
         for reason in site.refused:
             metrics.show(catalogue.HTTP_REFUSED, partial(site.refused.__getitem__, reason), reason=reason)
-        for kind, places in self._grpc.places._asdict().items():
-            metrics.show(catalogue.STREAMS, partial(getattr, places, "open"), kind=kind)
-            metrics.show(catalogue.STREAMS_REFUSED, partial(getattr, places, "refused"), kind=kind)
+        for kind, slots in self._grpc.slots._asdict().items():
+            metrics.show(catalogue.STREAMS, partial(getattr, slots, "open"), kind=kind)
+            metrics.show(catalogue.STREAMS_REFUSED, partial(getattr, slots, "refused"), kind=kind)
         for certificates in self._behind.certificates.all:
             read = partial(getattr, certificates, "expiry")
             metrics.show(catalogue.CERTIFICATE_EXPIRY, read, listener=certificates.files.listener)
@@ -250,13 +250,13 @@ class Transports:
                 connections=behind.connections,
             )  # fmt: skip
             listen = partial(behind.sockets.listen, self._reactor, GRPC)
-            return _GrpcServer(partial(native.start, listen), native.stop, native.places, native)
+            return _GrpcServer(partial(native.start, listen), native.stop, native.slots, native)
         threaded = ThreadedGrpcServer(self._reactor, gate, health, options, **more)
         reactor = self._reactor
         return _GrpcServer(
             threaded.start,
             lambda grace: defer_to_pool(reactor, reactor.getThreadPool(), threaded.stop, grace),
-            threaded.places,
+            threaded.slots,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 
-from ..core.counter import Counter
+from ..core.counting import Counter
 from ..core.errors import Overloaded, Unavailable
 from .shares import three_quarters
 

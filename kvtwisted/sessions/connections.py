@@ -35,7 +35,7 @@ RESERVED = 128
 IN_ALL, PER_ADDRESS = "all", "address"
 #: Neither let in for good nor refused: see Note [Reserved for administrators].
 ON_TRIAL = "trial"
-#: Places beside all others, and seconds to show for whom one is.
+#: Slots beside all others, and seconds to show for whom one is.
 ADMINISTRATORS, TRIAL_SECONDS = 8, 2.0
 #: Seconds that a connection must have idled to make way, of nobody known and of somebody known.
 UNKNOWN_IDLE_SECONDS, KNOWN_IDLE_SECONDS = 1.0, 5.0
@@ -119,7 +119,7 @@ class Connections:
         self._members: list[Callable[[], Iterable[Member]]] = []
         # Those that were told to go: nobody counts them any more.
         self._leaving: set[Member] = set()
-        # Those in places for administrators: that have to show yet that they are, the first comers first; and that are.
+        # Those in slots for administrators: that have to show yet that they are, the first comers first; and that are.
         self._trials: dict[Member, _Trial] = {}
         self._passed: set[Member] = set()
         self._look_at = 0.0
@@ -220,7 +220,7 @@ class Connections:
         for members in self._members:
             for member in members():
                 if member in self._leaving or member in self._trials or member in self._passed:
-                    continue  # it has none of the places that are missing
+                    continue  # it has none of the slots that are missing
                 idle = member.idle_seconds()
                 if idle is None or idle < UNKNOWN_IDLE_SECONDS:
                     continue

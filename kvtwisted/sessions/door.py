@@ -19,7 +19,7 @@ from ..backends.backend import Backend
 from ..commands.command import GET, SET, Command
 from ..commands.get import Found
 from ..commands.set import Set
-from ..core.counter import Counter
+from ..core.counting import Counter
 from ..core.errors import DeadlineExceeded
 from ..core.limits import Limits
 from .admission import Admission

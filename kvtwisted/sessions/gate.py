@@ -49,7 +49,7 @@ class Visitor(NamedTuple):
 
 
 #: Called, on the reactor thread, with the sessions that hold no longer.
-Watcher = Callable[["frozenset[Session]"], None]
+Withdrawn = Callable[["frozenset[Session]"], None]
 
 
 class Gate(Protocol):
@@ -61,8 +61,8 @@ class Gate(Protocol):
     def find(self, visitor: Visitor) -> Session | None:
         """The same if it is somebody known, else None, which is no attempt: whoever asks comes to `admit` next."""
 
-    def watch(self, watcher: Watcher) -> None:
-        """Call `watcher` whenever sessions are withdrawn."""
+    def on_withdrawal(self, listener: Withdrawn) -> None:
+        """Call `listener` whenever sessions are withdrawn."""
 
     def look(self, *, anew: bool = False) -> None:
         """Withdraw the sessions that hold no longer; `anew`: all. Reactor thread; every second."""
@@ -88,7 +88,7 @@ class OpenGate:
         `written` is told of each write; `count` the code of each refusal, which can only be for a rate.
         """
         self._everybody = Principal(ANONYMOUS, _EVERYTHING)
-        self._watchers: list[Watcher] = []
+        self._listeners: list[Withdrawn] = []
         self._sessions = Sessions(
             door,
             lambda principal: admission,
@@ -105,13 +105,13 @@ class OpenGate:
         """The same."""
         return self.admit(visitor)
 
-    def watch(self, watcher: Watcher) -> None:
-        """See `Gate.watch`."""
-        self._watchers.append(watcher)
+    def on_withdrawal(self, listener: Withdrawn) -> None:
+        """See `Gate.on_withdrawal`."""
+        self._listeners.append(listener)
 
     def look(self, *, anew: bool = False) -> None:
         """See `Gate.look`."""
-        _tell(self._watchers, self._sessions.withdraw(time(), anew=anew))
+        _tell(self._listeners, self._sessions.withdraw(time(), anew=anew))
 
     def close(self) -> None:
         """Nothing is audited."""
@@ -148,7 +148,7 @@ class ClosedGate:
         self._refusals = Floods(audit, seconds)
         self._count = count
         self._wall = wall
-        self._watchers: list[Watcher] = []
+        self._listeners: list[Withdrawn] = []
         self._lock = Lock()
         self._certified: dict[str, Principal] = {}
         self._sessions = Sessions(
@@ -178,9 +178,9 @@ class ClosedGate:
             principal = self._of_certificate(visitor.certificate)
         return None if principal is None else self._sessions.of(principal, visitor.address)
 
-    def watch(self, watcher: Watcher) -> None:
-        """See `Gate.watch`."""
-        self._watchers.append(watcher)
+    def on_withdrawal(self, listener: Withdrawn) -> None:
+        """See `Gate.on_withdrawal`."""
+        self._listeners.append(listener)
 
     def look(self, *, anew: bool = False) -> None:
         """Withdraw the sessions of tokens that were revoked, changed or have expired; `anew`: all.
@@ -188,7 +188,7 @@ class ClosedGate:
         Tell of the refusals that had no line in the audit log. Reactor thread; every second.
         """
         self._refusals.tell()
-        _tell(self._watchers, self._sessions.withdraw(self._wall(), anew=anew))
+        _tell(self._listeners, self._sessions.withdraw(self._wall(), anew=anew))
 
     def close(self) -> None:
         """Tell of all refusals."""
@@ -226,7 +226,7 @@ class ClosedGate:
             self._refusals.record("denied", who, operation=operation, **facts)
 
 
-def _tell(watchers: list[Watcher], withdrawn: frozenset[Session]) -> None:
+def _tell(listeners: list[Withdrawn], withdrawn: frozenset[Session]) -> None:
     if withdrawn:
-        for watcher in watchers:
-            watcher(withdrawn)
+        for listener in listeners:
+            listener(withdrawn)

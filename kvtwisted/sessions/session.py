@@ -19,9 +19,8 @@ from typing import Callable
 from weakref import WeakValueDictionary
 
 from ..commands.command import Command
-from ..commands.configuration import UpdateConfig
+from ..commands.configuration import Actor, UpdateConfig
 from ..commands.get import Found
-from ..core.author import Author
 from ..core.errors import KvError, PermissionDenied
 from . import buckets, policy
 from .admission import Admission
@@ -82,7 +81,7 @@ class Session:
         self._limiter = limiter
         self._seconds = seconds
         self._whose = whose
-        self._author = Author(principal.name, principal.allows(ADMIN))
+        self._actor = Actor(principal.name, principal.allows(ADMIN))
         self._get_prefixes = principal.prefixes(GET)
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
@@ -176,7 +175,7 @@ class Session:
         if command.writes and self._written is not None:
             self._written(self.principal, command.right, command.keys)
         elif isinstance(command, UpdateConfig):
-            command.author = self._author
+            command.actor = self._actor
         self._door.submit(command, self.admission, done if limiter is None else self._paying(done))
 
     def _paying(self, done: Done) -> Done:

@@ -9,8 +9,7 @@ from typing import NamedTuple, Protocol
 from twisted.internet.interfaces import IReactorFromThreads
 
 from ..commands.command import Command
-from ..core.errors import DeadlineExceeded
-from ..core.frames import without_frames
+from ..core.errors import DeadlineExceeded, without_frames
 from .door import Done
 
 #: Seconds past a command's own deadline after which it is no longer waited for. Until then whatever carries it out

@@ -169,7 +169,7 @@ FAULTS = (
         f"{_NATIVE}/receiving.py",
         "        if length > self._limit:\n            raise",
         "        if length > 2 * self._limit:\n            raise",
-        "tests/rpc/http2/test_receiving.py",
+        "tests/rpc/http2/test_inbound.py",
     ),
     Fault(
         "unfinished-kept",
@@ -223,7 +223,7 @@ FAULTS = (
         "pipeline-place-kept",
         "A pipeline that has ended gives its place back.",
         f"{_NATIVE}/pipelines.py",
-        "        self._places.leave(owner)\n",
+        "        self._slots.leave(owner)\n",
         "        pass\n",
         "tests/rpc/http2/test_pipelines.py tests/rpc/test_pipeline.py",
     ),

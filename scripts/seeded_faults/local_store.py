@@ -93,9 +93,10 @@ FAULTS = (
         "set-unwatched",
         "A key that is set while the sweeper judges it is not deleted.",
         _WRITER,
-        "                    if self._watches:\n                        self._strike((key,))\n",
+        "                    if self._guards:\n                        self._strike((key,))\n",
         "",
-        "tests/backends/local/test_writer.py tests/backends/local/maintenance/test_expiry.py tests/backends/local/maintenance/test_eviction.py",
+        "tests/backends/local/test_writer.py tests/backends/local/maintenance/test_expiry.py"
+        " tests/backends/local/maintenance/test_eviction.py",
     ),
     Fault(
         "durable-set-unsynced",

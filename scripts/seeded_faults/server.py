@@ -49,9 +49,9 @@ FAULTS = (
         "guarded-by-all",
         "A guarded key is changed by administrators alone.",
         _MANAGER,
-        "    if guarded and not author.administers:\n",
-        "    if len(guarded) > 1 and not author.administers:\n",
-        "tests/config/test_authors.py",
+        "    if guarded and not actor.administers:\n",
+        "    if len(guarded) > 1 and not actor.administers:\n",
+        "tests/config/test_actors.py",
     ),
     Fault(
         "true-is-one",

@@ -214,7 +214,7 @@ FAULTS = (
     ),
     Fault(
         "owner-one-more",
-        "An owner has as many places as its share has, and none more.",
+        "An owner has as many slots as its share has, and none more.",
         "kvtwisted/sessions/shares.py",
         "            if has >= limit_of_owner:\n",
         "            if has > limit_of_owner:\n",
@@ -222,7 +222,7 @@ FAULTS = (
     ),
     Fault(
         "administrators-unbounded",
-        "Places for administrators are as many as configured, also when administrators have them.",
+        "Slots for administrators are as many as configured, also when administrators have them.",
         "kvtwisted/sessions/connections.py",
         "len(self._trials) + len(self._passed) < self._administrators",
         "len(self._trials) < self._administrators",

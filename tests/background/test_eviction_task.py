@@ -9,7 +9,7 @@ from twisted.logger import LogEvent, capturedLogs
 
 from kvtwisted.backends.local.maintenance.eviction import Batch, Disk, EvictionRules, Evictor, Plan
 from kvtwisted.backends.local.maintenance.holdings import Holdings
-from kvtwisted.backends.local.write_sequence import WriteAges
+from kvtwisted.backends.local.write_sequence import WriteSequence
 from kvtwisted.background.eviction import EvictionTask, report_batch
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import StorageError
@@ -40,7 +40,7 @@ class Scene:
             self.storage.writer,
             self.storage.clock,
             self.storage.recency.__contains__,
-            WriteAges(),
+            WriteSequence(),
             lambda batch: report_batch(self.counted.metrics, Audit(self.audited.append), batch),
         )
         self.task = EvictionTask(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvtwisted.core.byte_account import ByteAccount, Holding
+from kvtwisted.core.counting import ByteAccount, Holding
 
 
 def test_sums() -> None:

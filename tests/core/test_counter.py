@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from kvtwisted.core.counter import Counter
+from kvtwisted.core.counting import Counter
 
 
 def test_counts() -> None:

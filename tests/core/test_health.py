@@ -47,7 +47,7 @@ def test_watchers_are_told_at_once_and_of_changes_only() -> None:
     health = Health()
     health.fail("disk", "full")
     seen: list[str | None] = []
-    health.watch(seen.append)
+    health.on_change(seen.append)
     assert seen == ["full"]
     health.fail("disk", "full")
     health.recover("server")
@@ -63,7 +63,7 @@ def test_every_watcher_is_told() -> None:
     health = Health()
     first: list[str | None] = []
     second: list[str | None] = []
-    health.watch(first.append)
-    health.watch(second.append)
+    health.on_change(first.append)
+    health.on_change(second.append)
     health.fail("disk", "full")
     assert first == second == [None, "full"]

@@ -72,8 +72,8 @@ def test_families_and_meta_entries() -> None:
     assert [row[0] for row in tables(PAGE, "column family")] == [f"`{family}`" for family in FAMILIES]
     opened = open_engine("memory", "", EngineOptions())
     store = store_over(opened)
-    store.upkeep.mark_clock()
-    store.upkeep.identity()
+    store.metadata.mark_clock()
+    store.metadata.identity()
     meta = dict(opened.scan(b"", None, META))
     assert sorted(row[0] for row in tables(PAGE, "entry")) == sorted(f"`{name.decode()}`" for name in meta)
     assert meta[b"clock"] == b"%d" % START_MS

@@ -160,7 +160,7 @@ def test_a_damaged_file_changes_nothing(start: Any, tokens: Tokens) -> None:
 
 
 def test_configuration_is_changed_by_those_who_may(start: Any, tokens: Tokens) -> None:
-    """Guarded keys by administrators alone; each change and each refusal is audited under its author's name."""
+    """Guarded keys by administrators alone; each change and each refusal is audited under its actor's name."""
     root, tuner = tokens.create("root", ALL), tokens.create("tuner", "config_read,config_write")
     server = start()
     with server.http(tuner) as http, server.grpc(root) as client:

@@ -99,7 +99,7 @@ class LiveSite:
         self.engine.slow = True
         tasks = FakeTasks()
         store, health, recorder = self.storage.store, Health(), CountingRecorder()
-        backend = LocalBackend(reactor, pool, store, Recovery(store.upkeep, health), health)
+        backend = LocalBackend(reactor, pool, store, Recovery(store.metadata, health), health)
         server = ServerCommands(reactor, pool, configuration, recorder.config_update)
         door = Door(reactor, backend, server, recorder, Limits())
         self.site = make_site(

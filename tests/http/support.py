@@ -204,7 +204,7 @@ class World:
         reactor: Any = self.reactor
         pool: Any = self.pool
         store = self.storage.store
-        backend = LocalBackend(reactor, pool, store, Recovery(store.upkeep, self.health), self.health)
+        backend = LocalBackend(reactor, pool, store, Recovery(store.metadata, self.health), self.health)
         server = ServerCommands(reactor, pool, configuration or small_configuration(), self.recorder.config_update)
         self.door = Door(reactor, backend, server, self.recorder, Limits())
         self.site = make_site(

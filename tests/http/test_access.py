@@ -289,5 +289,5 @@ def test_what_is_kept_of_sessions() -> None:
     guarded.replace(_ROOT)
     wire.send(get(ROOT) + get(None, "/api/v1/health"))
     assert statuses(wire) == [200, 200]
-    assert len(guarded.world.site.entrance._lanes) == (1 if World.fast_lane else 0)
+    assert len(guarded.world.site.authorization._lanes) == (1 if World.fast_lane else 0)
     assert len(guarded.gate._sessions) == 1

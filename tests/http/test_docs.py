@@ -12,7 +12,7 @@ from twisted.web.http_headers import Headers
 
 from kvtwisted.http import urls
 from kvtwisted.http.cors import Cors
-from kvtwisted.http.openapi import OPENAPI
+from kvtwisted.http.routes import OPENAPI
 
 from .live import CLIENT_ENVIRONMENT, LiveSite
 

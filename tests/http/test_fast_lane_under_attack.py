@@ -245,7 +245,7 @@ def test_a_defect_behind_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(fast_lane=True)
     wire = world.wire()
     world.held = True
-    monkeypatch.setattr(lane_of(wire)._answering._requests, "look_at", broken)
+    monkeypatch.setattr(lane_of(wire)._dispatch._requests, "look_at", broken)
     wire.send(SET_K)
     monkeypatch.undo()
     wire.send(SCAN)

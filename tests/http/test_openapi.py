@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from kvtwisted.commands.configuration import ANONYMOUS, Actor
 from kvtwisted.core import limits
-from kvtwisted.core.author import ANONYMOUS, Author
 from kvtwisted.core.errors import KvError, Overloaded, StorageError, StorageFull
 from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import urls
@@ -19,8 +19,7 @@ from kvtwisted.http.application import make_app
 from kvtwisted.http.deadlines import LOOK_SECONDS, ByteLimits, Patience
 from kvtwisted.http.errors import TABLE
 from kvtwisted.http.hosts import Hosts
-from kvtwisted.http.openapi import OPENAPI
-from kvtwisted.http.routes import ROUTES, make_routes
+from kvtwisted.http.routes import OPENAPI, ROUTES, make_routes
 from kvtwisted.sessions import tokens
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.audit import Audit
@@ -92,7 +91,7 @@ class FailingConfiguration(FakeConfiguration):
             raise self._error
         return super().show()
 
-    def update(self, document: Mapping[str, object], author: Author = ANONYMOUS) -> list[str]:
+    def update(self, document: Mapping[str, object], actor: Actor = ANONYMOUS) -> list[str]:
         """Fails."""
         raise self._error
 

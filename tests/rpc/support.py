@@ -171,7 +171,7 @@ class World:
         self.store = BlockingStore(self.engine, Writer(self.engine), self.time.clock(), limits=limits_of_store)
         #: Threads of requests.
         self.pool = ThreadPool(0, threads, name="requests")
-        recovery = Recovery(self.store.upkeep, self.health)
+        recovery = Recovery(self.store.metadata, self.health)
         backend = LocalBackend(self.reactor, self.pool, self.store, recovery, self.health)
         commands = ServerCommands(self.reactor, self.pool, self.configuration, self.recorder.config_update)
         self.door = Door(self.reactor, backend, commands, self.recorder, limits_of_store)
@@ -201,7 +201,7 @@ class World:
         else:
             limits["connections"] = connections
             self.server = NativeServer(self.reactor, gate, self.door, self.pool, self.health, options, **limits)
-        self.places = getattr(self.server, "native", self.server).places
+        self.slots = getattr(self.server, "native", self.server).slots
         self.host = f"[{host}]" if ":" in host else host
 
     def start(self) -> None:

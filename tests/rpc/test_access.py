@@ -345,7 +345,7 @@ def test_an_operation_of_a_pipeline_that_waits_for_its_key(guarded: Guarded, tra
 def test_one_token_cannot_take_all_pipelines(make_world: Callable[..., World]) -> None:
     """Idle ones cost it nothing, and would keep others out without end. It has three quarters, from all connections."""
     guarded = Guarded(make_world, threads=16, max_pipelines=4)
-    places = guarded.world.places.pipeline
+    slots = guarded.world.slots.pipeline
     message = get(1, "a/1").SerializeToString()
     talks = [Talk(guarded, PIPELINE, APP) for _ in range(3)]
     assert all(talk.ask(message) for talk in talks)
@@ -360,16 +360,16 @@ def test_one_token_cannot_take_all_pipelines(make_world: Callable[..., World]) -
     assert other.ask(message)
     one_more = Talk(guarded, PIPELINE, ROOT)
     assert one_more.call.details() == "too many pipelines: limits.max_pipelines is 4; try again"
-    assert (places.open, places.refused) == (4, 3)
+    assert (slots.open, slots.refused) == (4, 3)
     talks[0].end()
     assert talks[0].call.code() is StatusCode.OK
-    wait_until(lambda: places.open == 3)
+    wait_until(lambda: slots.open == 3)
     talks[0] = Talk(guarded, PIPELINE, APP)
     assert talks[0].ask(message)
     for talk in (*talks, other):
         talk.end()
         assert talk.call.code() is StatusCode.OK
-    wait_until(lambda: places.open == 0)
+    wait_until(lambda: slots.open == 0)
 
 
 def test_one_token_cannot_take_all(make_world: Callable[..., World]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from kvtwisted.config.schema import KEYS
 from kvtwisted.core import limits
 from kvtwisted.rpc import health, pipeline, reflection
-from kvtwisted.rpc import stream_slots as places
+from kvtwisted.rpc import stream_slots as slots
 from kvtwisted.rpc.errors import Code
 from kvtwisted.rpc.grpcio import handlers as threaded_handlers
 from kvtwisted.rpc.grpcio import server as threaded_server
@@ -60,7 +60,7 @@ def test_figures() -> None:
         f"{limits.MAX_TTL_SECONDS:,}",
         f"| streams of one connection | {streams.MAX_STREAMS:,} |",
         f"| open Watch streams | `limits.max_watches` ({KEYS['limits.max_watches'].default:,}) |",
-        f"| open reflection streams | {places.MAX_REFLECTION_STREAMS}, of {reflection.STREAM_SECONDS:.0f} s at most |",
+        f"| open reflection streams | {slots.MAX_REFLECTION_STREAMS}, of {reflection.STREAM_SECONDS:.0f} s at most |",
     ):
         assert said(sentence), sentence
 

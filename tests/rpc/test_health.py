@@ -19,7 +19,7 @@ from kvtwisted.observability import health_checks
 from kvtwisted.rpc import health as rpc_health
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.health import KNOWN, Watches
-from kvtwisted.rpc.stream_slots import Places
+from kvtwisted.rpc.stream_slots import Slots
 from kvtwisted.rpc.watchdog import Watchdog
 
 from .http2.peer import Peer
@@ -208,16 +208,16 @@ def health() -> Health:
 
 
 @pytest.fixture
-def places() -> Places:
+def slots() -> Slots:
     """Three, of which an address may have two."""
-    return Places("Watch streams", "limits.max_watches", 3, "address")
+    return Slots("Watch streams", "limits.max_watches", 3, "address")
 
 
 @pytest.fixture
-def watches(health: Health, places: Places) -> Iterator[Watches]:
+def watches(health: Health, slots: Slots) -> Iterator[Watches]:
     """Running watches of `health`."""
     watchdog = Watchdog()
-    watches = Watches(health, watchdog, places)
+    watches = Watches(health, watchdog, slots)
     watchdog.start()
     watches.start()
     yield watches
@@ -275,7 +275,7 @@ def test_a_broken_watcher_is_dropped(watches: Watches, health: Health) -> None:
         (["192.0.2.1", "192.0.2.2", "192.0.2.1"], "limits.max_watches is 3"),
     ],
 )
-def test_a_bounded_number_of_watches(watches: Watches, places: Places, addresses: list[str], sentence: str) -> None:
+def test_a_bounded_number_of_watches(watches: Watches, slots: Slots, addresses: list[str], sentence: str) -> None:
     """One stream over the limit, or over an address's share, is RESOURCE_EXHAUSTED; when one ends its place is free."""
     streams = [FakeStream() for _ in addresses]
     for address, stream in zip(addresses, streams):
@@ -285,17 +285,17 @@ def test_a_bounded_number_of_watches(watches: Watches, places: Places, addresses
         watches.add(b"", addresses[0], other, other.send)
     assert refused.value.code is Code.RESOURCE_EXHAUSTED
     assert str(refused.value) == f"too many Watch streams: {sentence}; try again"
-    assert (places.open, places.refused) == (len(addresses), 1)
+    assert (slots.open, slots.refused) == (len(addresses), 1)
     streams[0].cancel()
     watches.add(b"", addresses[0], other, other.send)
     other.received()
 
 
-def test_a_stream_that_ended_meanwhile(watches: Watches, places: Places) -> None:
-    """A stream that has ended before it could be served takes no place."""
+def test_a_stream_that_ended_meanwhile(watches: Watches, slots: Slots) -> None:
+    """A stream that has ended before it could be served takes no slot."""
     gone, good = FakeStream(ended=True), FakeStream()
     watches.add(b"", "192.0.2.1", gone, gone.send)
-    assert places.open == 0
+    assert slots.open == 0
     watches.add(b"", "192.0.2.1", good, good.send)
     good.received()
     assert good.sent == [SERVING]
@@ -304,7 +304,7 @@ def test_a_stream_that_ended_meanwhile(watches: Watches, places: Places) -> None
 def test_one_address_cannot_take_all_watches(make_world: Callable[..., World]) -> None:
     """It is refused when it has three quarters; a client at another address still watches."""
     world = make_world(max_watches=4, host="0.0.0.0")
-    places = world.places.watch
+    slots = world.slots.watch
     streams = [watch(world) for _ in range(3)]
     assert [next(stream).status for stream in streams] == [SERVING] * 3
     with pytest.raises(grpc.RpcError) as refused:
@@ -318,7 +318,7 @@ def test_one_address_cannot_take_all_watches(make_world: Callable[..., World]) -
         assert other.answers[stream_id].messages == [HealthCheckResponse(status=SERVING).SerializeToString()]
     for stream in streams:
         stream.cancel()
-    wait_until(lambda: places.open == 0)
+    wait_until(lambda: slots.open == 0)
     assert next(watch(world)).status == SERVING
 
 

@@ -223,7 +223,7 @@ def test_a_client_that_goes_away(world: World, talk: Conversation) -> None:
 def test_too_many_pipelines(make_world: Callable[..., World]) -> None:
     """One pipeline more than there may be is refused, and works when another has ended."""
     world = make_world(threads=8, max_pipelines=2)
-    places = world.places.pipeline
+    slots = world.slots.pipeline
     first, second = Conversation(world.channel), Conversation(world.channel)
     for conversation in (first, second):
         conversation.send(get(1, "a"))
@@ -231,13 +231,13 @@ def test_too_many_pipelines(make_world: Callable[..., World]) -> None:
     third = Conversation(world.channel)
     assert third.call.code() is StatusCode.RESOURCE_EXHAUSTED
     assert third.call.details() == "too many pipelines: limits.max_pipelines is 2; try again"
-    assert (places.open, places.refused) == (2, 1)
+    assert (slots.open, slots.refused) == (2, 1)
     first.end()
     assert first.call.code() is StatusCode.OK
     assert run(world.channel, [get(1, "a")])[1].code == 0
     second.end()
     assert second.call.code() is StatusCode.OK
-    wait_until(lambda: places.open == 0)
+    wait_until(lambda: slots.open == 0)
 
 
 def test_pipelines_leave_threads_for_others(make_world: Callable[..., World], transport: str) -> None:

@@ -124,7 +124,7 @@ def test_many_streams_do_not_starve_the_calls(make_world: Callable[..., World]) 
             sentences.add(failure.details())
     assert codes == [StatusCode.RESOURCE_EXHAUSTED] * (50 - MAX_REFLECTION_STREAMS)
     assert sentences == {f"too many reflection streams: their limit is {MAX_REFLECTION_STREAMS}; try again"}
-    assert world.places.reflection.refused == len(codes)
+    assert world.slots.reflection.refused == len(codes)
     assert world.client.call("Set", key="a", value="1").success
     assert world.client.call("Get", key="a").found
     for stream in streams:
@@ -139,7 +139,7 @@ def test_a_stream_is_bounded_in_time(world: World, monkeypatch: pytest.MonkeyPat
     for _ in range(MAX_REFLECTION_STREAMS + 1):
         stream = Stream(world.channel)
         assert stream.call.code() in (StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED)
-        wait_until(lambda: world.places.reflection.open == 0)
+        wait_until(lambda: world.slots.reflection.open == 0)
 
 
 def test_streams_do_not_hold_the_shutdown_up(world: World) -> None:

@@ -88,7 +88,7 @@ def test_no_pipeline_for_who_may_do_none_of_its_operations(guarded: Guarded, wor
     """Nor does it take a place."""
     stream = guarded.channel.stream_stream(PIPELINE)(iter([]), timeout=PATIENCE, metadata=metadata(READER))
     assert stream.code() is StatusCode.PERMISSION_DENIED
-    assert guarded.world.places.pipeline.open == 0
+    assert guarded.world.slots.pipeline.open == 0
 
 
 @pytest.mark.parametrize("method", ["MGet", "MSet", "ScanKeys"])

@@ -37,7 +37,7 @@ class World:
             Audit(lambda line: None), self._defer, self.counted.append, writes=Audit(lambda line: None),
         )  # fmt: skip
         self.withdrawn: list[frozenset[Session]] = []
-        self.authentication.gate.watch(self.withdrawn.append)
+        self.authentication.gate.on_withdrawal(self.withdrawn.append)
         for ticker in self.authentication.tickers():
             ticker.startService()
 

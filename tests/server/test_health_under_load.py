@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.backends.local.engines import open_engine
-from kvtwisted.backends.local.metadata import Upkeep
+from kvtwisted.backends.local.metadata import Metadata
 from kvtwisted.config.manager import ConfigManager
 from kvtwisted.observability import health_checks
 from kvtwisted.server import assembly
@@ -104,7 +104,7 @@ async def running(config: ConfigManager, monkeypatch: pytest.MonkeyPatch) -> Asy
 def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hold]:
     """Each health check's read hangs there until it is released."""
     hold = Hold()
-    monkeypatch.setattr(Upkeep, "check", lambda upkeep: hold())
+    monkeypatch.setattr(Metadata, "check", lambda metadata: hold())
     yield hold
     hold.release()
 
@@ -154,7 +154,7 @@ async def test_stop_while_a_check_runs(config: ConfigManager, monkeypatch: pytes
         stop(pool)
 
     monkeypatch.setattr(ThreadPool, "stop", release_and_stop)
-    monkeypatch.setattr(Upkeep, "check", lambda upkeep: (hung(), ended.append("check")))
+    monkeypatch.setattr(Metadata, "check", lambda metadata: (hung(), ended.append("check")))
     async with running(config, monkeypatch) as server:
         server.engine.after("close", lambda: ended.append("engine"))
         health = server.health()

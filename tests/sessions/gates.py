@@ -47,7 +47,7 @@ class Fixture:
             seconds=self.seconds,
         )
         self.withdrawn: list[frozenset[Session]] = []
-        self.gate.watch(self.withdrawn.append)
+        self.gate.on_withdrawal(self.withdrawn.append)
 
     def told(self) -> list[dict[str, Any]]:
         """The audit lines so far, without their times."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from kvtwisted.core.author import ANONYMOUS, Author
+from kvtwisted.commands.configuration import ANONYMOUS, Actor
 from kvtwisted.core.errors import InvalidConfig
 
 
@@ -20,7 +20,7 @@ class FakeConfiguration:
         """The document as JSON."""
         return json.dumps(self._values)
 
-    def update(self, document: Mapping[str, object], author: Author = ANONYMOUS) -> list[str]:
+    def update(self, document: Mapping[str, object], actor: Actor = ANONYMOUS) -> list[str]:
         """Take up the document, or refuse an unknown key."""
         unknown = [name for name in document if name not in self._values]
         if unknown:
@@ -28,7 +28,7 @@ class FakeConfiguration:
         self._values.update(document)
         return [name for name in self._restart if name in document]
 
-    def update_text(self, text: str, author: Author = ANONYMOUS) -> list[str]:
+    def update_text(self, text: str, actor: Actor = ANONYMOUS) -> list[str]:
         """The same for JSON text, which must be an object."""
         try:
             document = json.loads(text)

@@ -67,7 +67,7 @@ class Doorway:
         self.reactor, self.pool = ImmediateReactor(), ManualPool()
         self.recorder, self.health = CountingRecorder(), Health()
         self.configuration = configuration or FakeConfiguration({"a": 1})
-        self.recovery = Recovery(self.storage.store.upkeep, self.health)
+        self.recovery = Recovery(self.storage.store.metadata, self.health)
         reactor: Any = self.reactor
         pool: Any = self.pool
         self.backend = LocalBackend(reactor, pool, self.storage.store, self.recovery, self.health)

@@ -98,7 +98,7 @@ class LocalBackend:
         reason = self._health.reason()
         if reason is None:
             try:
-                self._store.upkeep.check()
+                self._store.metadata.check()
             except KvError as error:
                 reason = str(error)
         return reason

@@ -1,8 +1,8 @@
 """The one order of writes: what must happen under one lock, so that nobody sees a write half done or out of turn.
 
 Note [Delete only what was not rewritten]: expiry and eviction choose keys first and delete them later. A Set in between
-must win. So they register the keys they are about to judge (`watching`) before they read them; every write strikes its
-keys off every watch, under the lock; and `delete_watched` deletes, under the same lock, only what is still watched. The
+must win. So they register the keys they are about to judge (`guarding`) before they read them; every write strikes its
+keys off every guard, under the lock; and `delete_guarded` deletes, under the same lock, only what is still guarded. The
 lock is never held over a read or an fsync.
 
 Note [The version tells of writes]: `version` grows when a write begins and when it ends, so that it is odd in between.
@@ -15,8 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from ...core.errors import KvError, LostFolder, WriteStalled
-from ...core.frames import without_frames
+from ...core.errors import KvError, LostFolder, WriteStalled, without_frames
 from .cache import HotCache
 from .engines.engine import DATA, EXPIRY, FILES, CanReopen, Engine, Mutation
 from .file_index import FileIndex
@@ -25,7 +24,7 @@ from .large_values import Collected, ValueFiles
 from .records import Pointer
 from .views import WrittenRange
 from .write import Write
-from .write_sequence import WriteAges
+from .write_sequence import WriteSequence
 
 
 class CommitOrder:
@@ -39,14 +38,14 @@ class CommitOrder:
         self._entries = self.cache.entries
         self.files = files if files is not None else ValueFiles("")
         self._lock = threading.Lock()
-        self._watches: list[set[bytes] | WrittenRange] = []
+        self._guards: list[set[bytes] | WrittenRange] = []
         #: See Note [The version tells of writes].
         self.version = 0
         self._index = FileIndex(engine, files, self._lock)
         #: Why every write is refused, as long as the folder of the data is not what it was. May be set at any time.
         self.refusal: str | None = None
         #: Told of the writes that went in, unless None. May be set at any time.
-        self.ages: WriteAges | None = None
+        self.write_sequence: WriteSequence | None = None
         #: Takes entries of the expiry index along with what replaces their keys.
         self.index_entries = IndexEntries()
         #: Whether the engine failed the last batch.
@@ -66,7 +65,7 @@ class CommitOrder:
             mutations += write.mutations()
             if write.large or pending or self._index.pointers:
                 mutations += self._index.prepare(write, pending)
-        if self._watches:
+        if self._guards:
             for write in batch:
                 self._strike([key for key, _, _ in write.changes])
         blanked = self.cache.blank_all([write.changes for write in batch]) if self._entries else {}
@@ -91,8 +90,8 @@ class CommitOrder:
                     write.settle(error)
             return
         self._failing = False
-        if self.ages is not None:
-            self.ages.written(mutations)
+        if self.write_sequence is not None:
+            self.write_sequence.written(mutations)
         if dated:
             self.index_entries.keep()
         self.cache.fill_all(blanked)
@@ -113,8 +112,8 @@ class CommitOrder:
                 self.version += 1
 
     def _strike(self, keys: Sequence[bytes]) -> None:
-        for watch in self._watches:
-            watch.difference_update(keys)
+        for guard in self._guards:
+            guard.difference_update(keys)
 
     def sync(self) -> None:
         """Return once every write that has returned from RocksDB by now would survive a power loss. Blocks.
@@ -197,38 +196,38 @@ class CommitOrder:
             self._lock.release()
 
     @contextmanager
-    def watching(self, keys: Iterable[bytes]) -> Iterator[set[bytes]]:
+    def guarding(self, keys: Iterable[bytes]) -> Iterator[set[bytes]]:
         """Within the block, know which of `keys` have not been rewritten; register before reading what is judged."""
-        with self._registered(watch := set(keys)):
-            yield watch
+        with self._registered(guard := set(keys)):
+            yield guard
 
     @contextmanager
     def watching_range(self, start: bytes, end: bytes | None) -> Iterator[WrittenRange]:
         """Within the block, know of writes to a range; see Note [A page from several views]."""
-        with self._registered(watch := WrittenRange(start, end)):
-            yield watch
+        with self._registered(guard := WrittenRange(start, end)):
+            yield guard
 
     @contextmanager
-    def _registered(self, watch: set[bytes] | WrittenRange) -> Iterator[None]:
+    def _registered(self, guard: set[bytes] | WrittenRange) -> Iterator[None]:
         with self._lock:
-            self._watches.append(watch)
+            self._guards.append(guard)
         try:
             yield
         finally:
             with self._lock:
-                self._watches = [other for other in self._watches if other is not watch]
+                self._guards = [other for other in self._guards if other is not guard]
 
-    def delete_watched(
-        self, watch: set[bytes], condemned: Mapping[bytes, Sequence[Mutation]], also: Sequence[Mutation] = ()
+    def delete_guarded(
+        self, guard: set[bytes], condemned: Mapping[bytes, Sequence[Mutation]], also: Sequence[Mutation] = ()
     ) -> list[bytes]:
-        """Delete those condemned keys that are still on `watch`, each with its own mutations, and `also`, in one batch.
+        """Delete those condemned keys that are still on `guard`, each with its own mutations, and `also`, in one batch.
 
         Returns the keys deleted. Raises WriteStalled rather than wait.
         """
         with self._lock:
             if self.refusal is not None:
                 raise LostFolder(self.refusal)
-            deleted = [key for key in condemned if key in watch]
+            deleted = [key for key in condemned if key in guard]
             mutations: list[Mutation] = list(also)
             for key in deleted:
                 mutations.append((DATA, key, None))
@@ -237,8 +236,8 @@ class CommitOrder:
                     mutations.append((FILES, key, None))
             if not mutations:
                 return deleted
-            for other in self._watches:
-                if other is not watch:
+            for other in self._guards:
+                if other is not guard:
                     other.difference_update(deleted)
             for key in deleted:
                 self.cache.drop(key)
@@ -253,13 +252,13 @@ class CommitOrder:
             self.sync()
         return deleted
 
-    def unindex_watched(self, watch: set[bytes], stale: Mapping[bytes, bytes]) -> int:
-        """Remove entries of the expiry index whose key is still on `watch`: they are given with their keys.
+    def unindex_guarded(self, guard: set[bytes], stale: Mapping[bytes, bytes]) -> int:
+        """Remove entries of the expiry index whose key is still on `guard`: they are given with their keys.
 
         Returns how many went. Raises WriteStalled rather than wait.
         """
         with self._lock:
-            mutations: list[Mutation] = [(EXPIRY, entry, None) for entry, key in stale.items() if key in watch]
+            mutations: list[Mutation] = [(EXPIRY, entry, None) for entry, key in stale.items() if key in guard]
             if mutations:
                 self._engine.write(mutations)
         return len(mutations)

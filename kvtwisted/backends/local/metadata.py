@@ -16,7 +16,7 @@ _CLOCK_KEY = b"clock"
 _IDENTITY_KEY = b"identity"
 
 
-class Upkeep:
+class Metadata:
     """Looks after one open database. Every method may block, and may be called from any thread."""
 
     def __init__(self, engine: Engine, writer: Writer, clock: Clock) -> None:

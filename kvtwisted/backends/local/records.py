@@ -53,13 +53,6 @@ class Record(NamedTuple):
     pointer: Pointer | None = None
 
 
-class Found(NamedTuple):
-    """What Get found: the value, and the seconds it has left, rounded up (0: it never expires)."""
-
-    value: bytes
-    ttl: int
-
-
 def encode(value: bytes, expires_at_ms: int) -> bytes:
     """The stored form of `value`; `expires_at_ms` 0 means that it never expires."""
     if expires_at_ms or value[:1] == b"\xff":

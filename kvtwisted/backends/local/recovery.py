@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...core.errors import KvError, StorageError, StorageFull, Unavailable, WriteStalled
 from ...core.health import Health
-from .metadata import Upkeep
+from .metadata import Metadata
 
 _CONDITION = "storage"
 
@@ -12,8 +12,8 @@ _CONDITION = "storage"
 class Recovery:
     """Knows whether writes fail, and gets over it. Safe from any thread; only `attempt` blocks."""
 
-    def __init__(self, upkeep: Upkeep, health: Health) -> None:
-        self._upkeep = upkeep
+    def __init__(self, metadata: Metadata, health: Health) -> None:
+        self._upkeep = metadata
         self._health = health
 
     @property

@@ -14,14 +14,14 @@ from ...commands.get import Found, Get
 from ...commands.mget import MGet
 from ...commands.scan import Scan
 from ...core.clock import Clock
-from ...core.counter import Counter
+from ...core.counting import Counter
 from ...core.limits import MAX_KEY_BYTES, check_key
 from . import records
 from .batch_reads import BatchReader
 from .cache import Entry
 from .engines.engine import CanPeek, Engine
 from .maintenance import expiry
-from .metadata import Upkeep
+from .metadata import Metadata
 from .pages import PageReader
 from .recency import Recency
 from .records import ENVELOPE, Record
@@ -46,7 +46,7 @@ class Store:
         *,
         recency: Recency | None = None,
     ) -> None:
-        """Raises Corruption when the folder was written by a newer format (see `Upkeep`).
+        """Raises Corruption when the folder was written by a newer format (see `Metadata`).
 
         `recency` is told of every key that is read or written.
         """
@@ -65,7 +65,7 @@ class Store:
         self._batches = BatchReader(engine, writer, self._recency, clock)
         self._pages = PageReader(engine, writer, clock)
         #: The server's own entries, and what looks after the storage.
-        self.upkeep = Upkeep(engine, writer, clock)
+        self.metadata = Metadata(engine, writer, clock)
 
     @property
     def cache_hits(self) -> int:

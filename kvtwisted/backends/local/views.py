@@ -1,7 +1,7 @@
 """What makes one view of several, for scans, and text of a place between keys.
 
 Note [A page from several views]: among many deleted keys an engine may take its view anew (see `Engine.scan`), and a
-page is to be from one. So a scan that comes to such a place begins again, with its range watched: it is told the lowest
+page is to be from one. So a scan that comes to such a place begins again, with its range guarded: it is told the lowest
 key of the range that was written since. If that lies behind the page, what was read before is also what the last view
 would have shown, and the page is from that one. Otherwise it is cut before that key, or where the view was first taken
 anew, whichever comes later, since what lies before either is from one view; its cursor says where to go on. Who can
@@ -27,7 +27,7 @@ class WrittenRange:
     __slots__ = ("_end", "_start", "lowest")
 
     def __init__(self, start: bytes, end: bytes | None) -> None:
-        """Watch start <= key < end."""
+        """Guard start <= key < end."""
         self._start = start
         self._end = end
         #: None while no key of the range has been written.

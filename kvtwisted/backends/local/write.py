@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ...commands.command import Change
-from ...core.errors import KvError
-from ...core.frames import without_frames
+from ...core.errors import KvError, without_frames
 from . import records
 from .engines.engine import DATA, EXPIRY, FILES, Mutation
 from .records import ENVELOPE, Pointer

@@ -22,7 +22,7 @@ _SAMPLE = 16_384
 SHARE = 16
 
 
-class WriteAges:
+class WriteSequence:
     """Numbers of the last writes. Safe from any thread without a lock: of two writes at once either may be the last."""
 
     def __init__(self, places: int = PLACES) -> None:

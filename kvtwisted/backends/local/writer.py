@@ -76,7 +76,7 @@ class Writer(CommitOrder):
                         raise LostFolder(self.refusal)
                     if self._admit is not None:
                         self._admit(len(key) + len(value))
-                    if self._watches:
+                    if self._guards:
                         self._strike((key,))
                     # What `HotCache.blank` does, without the call.
                     entry = self._entries.get(key)
@@ -94,8 +94,8 @@ class Writer(CommitOrder):
                     finally:
                         self.version += 1
                     if went_in:
-                        if self.ages is not None:
-                            self.ages.put(key)
+                        if self.write_sequence is not None:
+                            self.write_sequence.put(key)
                         if entry is not None:
                             self.cache.fill(entry, key, value, 0)
             finally:

@@ -32,7 +32,7 @@ from ..health import Watches
 from ..messages import decompress, is_compressed
 from ..methods import METHODS, SERVICES, Method
 from ..reflection import Reflection
-from ..stream_slots import Places, StreamPlaces, share_of
+from ..stream_slots import Slots, StreamSlots, share_of
 from ..watchdog import Watchdog
 from .access import Access, address_of
 from .calls import ThreadedCalls
@@ -64,7 +64,7 @@ class Handlers(grpc.GenericRpcHandler):
         watchdog: Watchdog,
         side_threads: ThreadPoolExecutor,
         message_limit: int,
-        places: StreamPlaces,
+        slots: StreamSlots,
     ) -> None:
         self._access = access
         self._request_timeout = request_timeout
@@ -73,7 +73,7 @@ class Handlers(grpc.GenericRpcHandler):
         self._watchdog = watchdog
         self._side_threads = side_threads
         self._message_limit = message_limit
-        self._places = places
+        self._slots = slots
         self._reflection = Reflection()
         self._streams_lock = threading.Lock()
         self._streams: set[grpc.ServicerContext] = set()
@@ -169,7 +169,7 @@ class Handlers(grpc.GenericRpcHandler):
         path = f"/{reflection.NAMES[0]}/ServerReflectionInfo"
         self._admit(context, path)
         with (
-            self._place(self._places.reflection, None, context),
+            self._slot(self._slots.reflection, None, context),
             self._watchdog.limit(arrived + reflection.STREAM_SECONDS, context.cancel),
         ):
             for message in messages:
@@ -182,15 +182,15 @@ class Handlers(grpc.GenericRpcHandler):
             owner = share_of(self._access.admit(context, _PIPELINE))
         except CallError as error:
             _abort(context, error)
-        with self._place(self._places.pipeline, owner, context):
+        with self._slot(self._slots.pipeline, owner, context):
             for message in messages:
                 yield self._run_operation(message, context)
 
     @contextmanager
-    def _place(self, places: Places, owner: str | None, context: grpc.ServicerContext) -> Iterator[None]:
+    def _slot(self, slots: Slots, owner: str | None, context: grpc.ServicerContext) -> Iterator[None]:
         """Count a stream while it is open, so that `end_streams` finds it."""
         try:
-            places.enter(owner)
+            slots.enter(owner)
         except CallError as error:
             _abort(context, error)
         with self._streams_lock:
@@ -200,7 +200,7 @@ class Handlers(grpc.GenericRpcHandler):
         finally:
             with self._streams_lock:
                 self._streams.discard(context)
-            places.leave(owner)
+            slots.leave(owner)
 
     def _run_operation(self, message: bytes, context: grpc.ServicerContext) -> bytes:
         try:

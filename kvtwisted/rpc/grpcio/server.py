@@ -22,7 +22,7 @@ from ..health import Watches
 from ..listening import FIRST_FREE_PORT, cannot_listen, check_address, joined
 from ..messages import message_limit
 from ..options import GrpcOptions
-from ..stream_slots import StreamPlaces, make_places
+from ..stream_slots import StreamSlots, make_slots
 from ..watchdog import Watchdog
 from .access import Access
 from .calls import ThreadedCalls
@@ -58,7 +58,7 @@ class ThreadedGrpcServer:
         self._options = options
         self._request_timeout = request_timeout
         #: Those of streams that stay open.
-        self.places = make_places(options, options.threads)
+        self.slots = make_slots(options, options.threads)
         terms = Terms(message_limit(options.max_request_bytes), max_response_bytes, request_timeout, max_batch_keys)
         from_threads = FromThreads(reactor)
         self._access = Access(gate, lambda session: ThreadedCalls(session, terms, from_threads))
@@ -77,7 +77,7 @@ class ThreadedGrpcServer:
                 "are given up already: take grpc.transport = native, or another port)"
             ) from None
         self._running = _Running(
-            self._access, self._request_timeout, self._checks, self._health, self._options, self.places
+            self._access, self._request_timeout, self._checks, self._health, self._options, self.slots
         )
         return self._running.port
 
@@ -102,16 +102,16 @@ class _Running:
         checks: HealthChecks,
         health: Health,
         options: GrpcOptions,
-        places: StreamPlaces,
+        slots: StreamSlots,
     ) -> None:
         _redirect_logging()
         self._watchdog = Watchdog()
-        self._watches = Watches(health, self._watchdog, places.watch)
+        self._watches = Watches(health, self._watchdog, slots.watch)
         self._threads = ThreadPoolExecutor(options.threads, "grpc")
         self._side_threads = ThreadPoolExecutor(SIDE_THREADS, "grpc-side")
         limit = message_limit(options.max_request_bytes)
         self._handlers = Handlers(
-            access, request_timeout, checks, self._watches, self._watchdog, self._side_threads, limit, places
+            access, request_timeout, checks, self._watches, self._watchdog, self._side_threads, limit, slots
         )
         self._server = grpc.server(
             self._threads,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import Callable
 
-from ...core.byte_account import ByteAccount, Holding
+from ...core.counting import ByteAccount, Holding
 from ..errors import CallError, Code
 from .frames import DEFAULT_WINDOW, ErrorCode, StreamFault
 from .responses import MESSAGE_PREFIX
@@ -52,7 +52,7 @@ class Budget:
         self._promises: dict[Incoming, Holding] = {}
         # A heap; those who have withdrawn stay in it for a while, as None.
         self._waiting: list[tuple[int, int, list[Incoming | None]]] = []
-        self._places: dict[Incoming, list[Incoming | None]] = {}
+        self._entries: dict[Incoming, list[Incoming | None]] = {}
         self._turn = 0
 
     def retune(self, limit: int) -> None:
@@ -84,7 +84,7 @@ class Budget:
     @property
     def waiting(self) -> int:
         """Messages that ask for more than there is now."""
-        return len(self._places)
+        return len(self._entries)
 
     def hold(self, share: Share, size: int) -> None:
         """Count bytes that came unasked. Raises CallError when there are too many."""
@@ -100,17 +100,17 @@ class Budget:
         """Call `incoming.granted`, now or later, when `size` bytes are promised to it."""
         incoming.share.asked += size
         self._turn += 1
-        place = self._places[incoming] = [incoming]
-        heappush(self._waiting, (incoming.share.asked, self._turn, place))
+        entry = self._entries[incoming] = [incoming]
+        heappush(self._waiting, (incoming.share.asked, self._turn, entry))
         self._grant()
 
     def release(self, incoming: Incoming, size: int) -> None:
         """The `size` bytes it has asked for are not needed any more, whether it has got them or not."""
         incoming.share.asked -= size
-        place = self._places.pop(incoming, None)
-        if place is not None:
-            place[0] = None
-            if len(self._waiting) > 2 * len(self._places) + 100:
+        entry = self._entries.pop(incoming, None)
+        if entry is not None:
+            entry[0] = None
+            if len(self._waiting) > 2 * len(self._entries) + 100:
                 self._waiting = [waiting for waiting in self._waiting if waiting[2][0] is not None]
                 heapify(self._waiting)
         elif (promise := self._promises.pop(incoming, None)) is not None:
@@ -124,14 +124,14 @@ class Budget:
                 break
             heappop(self._waiting)
             if incoming is not None:
-                del self._places[incoming]
+                del self._entries[incoming]
                 promise = self._promises[incoming] = Holding(self._promised, self._seconds())
                 promise.add(incoming.promised)
                 incoming.granted()
 
     def look(self, now: float) -> None:
         """Take their promises away from those who do not use them, if others wait."""
-        if not self._places:
+        if not self._entries:
             return
         for incoming, promise in list(self._promises.items()):
             if incoming.came < promise.bytes * (now - promise.since - PATIENCE_SECONDS) / PACE_SECONDS:

@@ -51,7 +51,7 @@ class Interfaces:
         self._revoke = revoke
         self._entries: dict[Session, Entry] = {}
         self._public = {route.path.encode(): route for route in self._others if rpc_requirement(route.path) == PUBLIC}
-        gate.watch(self._withdrawn)
+        gate.on_withdrawal(self._withdrawn)
 
     def of(self, visitor: Visitor, path: bytes) -> Entry:
         """What the visitor finds who asks for this path. Raises CallError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ...core.byte_account import ByteAccount, Holding
+from ...core.counting import ByteAccount, Holding
 from .frames import (
     DATA,
     DEFAULT_FRAME_SIZE,

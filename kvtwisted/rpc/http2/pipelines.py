@@ -22,7 +22,7 @@ from .. import pipeline
 from ..errors import CallError, Code, call_error
 from ..methods import SERVICES
 from ..pipeline import Operation
-from ..stream_slots import Places
+from ..stream_slots import Slots
 from .expanding import Expander
 from .inbound import Message
 from .requests import Route
@@ -41,9 +41,9 @@ REQUEST_BYTES = 4 << 20
 class PipelineService:
     """All open pipelines. Reactor thread."""
 
-    def __init__(self, reactor: IReactorTime, places: Places, flush: Callable[[], None]) -> None:
+    def __init__(self, reactor: IReactorTime, slots: Slots, flush: Callable[[], None]) -> None:
         """`flush` is called when operations were answered outside of any connection's own doing."""
-        self._places = places
+        self._slots = slots
         self._expander = Expander(reactor, flush)
         self._open: set[_Pipeline] = set()
         self._stopping = False
@@ -51,7 +51,7 @@ class PipelineService:
     def routes(self, calls: UnaryCalls, owner: str | None) -> list[Route]:
         """The one method, under each name of the service; `calls` answers the operations.
 
-        `owner` is whose places they take (`places.share_of`).
+        `owner` is whose slots they take (`slots.share_of`).
         """
         begin = partial(self._begin, calls, owner)
         return [Route(f"/{service}/{pipeline.NAME}", streaming=begin) for service in SERVICES]
@@ -65,14 +65,14 @@ class PipelineService:
     def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> _Pipeline:
         if self._stopping:
             raise _stopping()
-        self._places.enter(owner)
+        self._slots.enter(owner)
         opened = _Pipeline(stream, calls, self._expander, partial(self._ended, owner))
         self._open.add(opened)
         return opened
 
     def _ended(self, owner: str | None, ended: _Pipeline) -> None:
         self._open.discard(ended)
-        self._places.leave(owner)
+        self._slots.leave(owner)
 
 
 def _stopping() -> CallError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Protocol
 
-from ...core.byte_account import Holding
+from ...core.counting import Holding
 from ...sessions.gate import Visitor
 from ..errors import CallError
 from .frames import (

@@ -26,7 +26,7 @@ from ..errors import CallError, Code
 from ..listening import BACKLOG, cannot_listen, check_address
 from ..messages import message_limit
 from ..options import GrpcOptions
-from ..stream_slots import make_places
+from ..stream_slots import make_slots
 from .connection import HEADERS_WORK, Connection
 from .inbound import Budget
 from .interfaces import Interfaces
@@ -79,9 +79,9 @@ class NativeGrpcServer(Factory):
         #: Connections that were cut off, by reason (`lifetime.REASONS`), since the start.
         self.cut_off = dict.fromkeys(REASONS, 0)
         #: Those of streams that stay open.
-        self.places = make_places(options)
-        self._health = HealthService(reactor, checks, health, self.flush, self.places.watch)
-        self._reflection = ReflectionService(self.seconds, self.places.reflection)
+        self.slots = make_slots(options)
+        self._health = HealthService(reactor, checks, health, self.flush, self.slots.watch)
+        self._reflection = ReflectionService(self.seconds, self.slots.reflection)
 
         terms = Terms(self.message_limit, max_response_bytes, request_timeout, max_batch_keys)
 
@@ -89,7 +89,7 @@ class NativeGrpcServer(Factory):
             return UnaryCalls(reactor, pool, session, terms, self.flush)
 
         door.on_settled(self.flush)
-        self._pipelines = PipelineService(reactor, self.places.pipeline, self.flush)
+        self._pipelines = PipelineService(reactor, self.slots.pipeline, self.flush)
         self._interfaces = Interfaces(
             gate, make_calls, self._pipelines,
             [*self._health.routes(), *self._reflection.routes()], self._revoke,

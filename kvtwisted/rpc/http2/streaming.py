@@ -1,6 +1,6 @@
 """The streaming methods that every gRPC server has: health and reflection, and Check beside them.
 
-A Watch stream costs a place in a set; its status is sent when the health changes, by the reactor thread.
+A Watch stream costs an entry in a set; its status is sent when the health changes, by the reactor thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import CallError, Code, call_error
 from ..health import KNOWN, NOT_SERVING, SERVICE_UNKNOWN, SERVING, encoded
 from ..messages import decompress, parse
 from ..reflection import Reflection
-from ..stream_slots import Places
+from ..stream_slots import Slots
 from .inbound import Message
 from .requests import Route
 from .responding import Stream
@@ -48,10 +48,10 @@ class HealthService:
         checks: HealthChecks,
         known: Health,
         flush: Callable[[], None],
-        places: Places,
+        slots: Slots,
     ) -> None:
         self._reactor = reactor
-        self._places = places
+        self._slots = slots
         self._checks = checks
         self._flush = flush
         self._health = known
@@ -62,7 +62,7 @@ class HealthService:
 
     def start(self) -> None:
         """Begin to follow the health."""
-        self._health.watch(self._follow)
+        self._health.on_change(self._follow)
 
     def stop(self) -> None:
         """Tell all watchers NOT_SERVING, and end their streams."""
@@ -112,7 +112,7 @@ class HealthService:
         """Serve one more. Raises CallError."""
         if self._stopping:
             raise _stopping()
-        self._places.enter(watch.network)
+        self._slots.enter(watch.network)
         self._watches.add(watch)
         watch.tell(self._status)
 
@@ -120,7 +120,7 @@ class HealthService:
         """It has ended, perhaps before it was served."""
         if watch in self._watches:
             self._watches.discard(watch)
-            self._places.leave(watch.network)
+            self._slots.leave(watch.network)
 
 
 def _answer(streams: Streams, stream_id: int, reason: str | None) -> None:
@@ -185,8 +185,8 @@ class _Watch:
 class ReflectionService:
     """Both versions of the reflection protocol. Reactor thread."""
 
-    def __init__(self, seconds: Callable[[], float], places: Places) -> None:
-        self._places = places
+    def __init__(self, seconds: Callable[[], float], slots: Slots) -> None:
+        self._slots = slots
         self._seconds = seconds
         self._reflection = Reflection()
         self._open: set[_ReflectionStream] = set()
@@ -201,7 +201,7 @@ class ReflectionService:
             stream.stream.finish(_stopping())
 
     def _begin(self, stream: Stream) -> _ReflectionStream:
-        self._places.enter()
+        self._slots.enter()
         stream.deadline = min(stream.deadline, self._seconds() + reflection.STREAM_SECONDS)
         handler = _ReflectionStream(stream, self._reflection, self._ended)
         self._open.add(handler)
@@ -209,7 +209,7 @@ class ReflectionService:
 
     def _ended(self, handler: _ReflectionStream) -> None:
         self._open.discard(handler)
-        self._places.leave()
+        self._slots.leave()
 
 
 class _ReflectionStream:

@@ -17,7 +17,7 @@ from ...commands.command import Command
 from ...commands.delete import Delete
 from ...commands.get import Get
 from ...commands.set import Set
-from ...core.frames import without_frames
+from ...core.errors import without_frames
 from ...observability import incidents
 from ...reactor.pool import defer_to_pool
 from ...sessions.session import Session

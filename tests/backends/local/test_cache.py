@@ -13,7 +13,7 @@ import pytest
 from kvtwisted.backends.local.cache import ENTRY_COST, HotCache
 from kvtwisted.backends.local.maintenance.eviction import Disk, EvictionRules, Evictor
 from kvtwisted.backends.local.maintenance.holdings import Holdings
-from kvtwisted.backends.local.write_sequence import WriteAges
+from kvtwisted.backends.local.write_sequence import WriteSequence
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import ResponseTooLarge, StorageError
 
@@ -147,7 +147,7 @@ def test_evicted_key_leaves(storage: Storage) -> None:
         storage.writer,
         storage.clock,
         lambda key: key in storage.cache.entries,
-        WriteAges(1),
+        WriteSequence(1),
         lambda batch: batches.extend([b""] * batch.keys),
     )
     evictor.run(_disk(used=80, free=20), EvictionRules(80, 1, "lru"))
@@ -170,8 +170,8 @@ def test_a_deletion_during_the_read_wins(storage: Storage) -> None:
     storage.store.get(b"a")
 
     def delete() -> None:
-        with storage.writer.watching([b"a"]) as watch:
-            storage.writer.delete_watched(watch, {b"a": ()})
+        with storage.writer.guarding([b"a"]) as guard:
+            storage.writer.delete_guarded(guard, {b"a": ()})
 
     storage.engine.after("get", delete)
     assert storage.value(b"a") == b"1"

@@ -15,7 +15,7 @@ from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.backends.local.maintenance.eviction import Disk, EvictionRules, Evictor
 from kvtwisted.backends.local.maintenance.holdings import Holdings
 from kvtwisted.backends.local.records import Pointer
-from kvtwisted.backends.local.write_sequence import WriteAges
+from kvtwisted.backends.local.write_sequence import WriteSequence
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import Corruption, ResponseTooLarge, StorageError, StorageLocked
 
@@ -182,7 +182,7 @@ def test_expiry_and_eviction_take_the_file(scene: Scene) -> None:
     assert swept.freed > THRESHOLD
     assert scene.files() == []
     scene.store.set(b"k", BIG)
-    evictor = Evictor(scene.engine, scene.writer, scene.clock, lambda key: False, WriteAges(1), lambda batch: None)
+    evictor = Evictor(scene.engine, scene.writer, scene.clock, lambda key: False, WriteSequence(1), lambda batch: None)
     disk = Disk("rocksdb.path", measure=lambda: DiskUsage(used=100, free=0), holdings=lambda: Holdings(PLENTY))
     eviction = evictor.run(disk, EvictionRules(50, 10, "lru"))
     assert eviction.freed > THRESHOLD
@@ -283,10 +283,10 @@ def test_absurd_length_in_a_pointer(scene: Scene) -> None:
 
 def test_a_database_keeps_its_identity(scene: Scene) -> None:
     """Also over a restart."""
-    identity = scene.store.upkeep.identity()
+    identity = scene.store.metadata.identity()
     scene.restart()
-    assert scene.store.upkeep.identity() == identity
-    assert Storage().store.upkeep.identity() != identity
+    assert scene.store.metadata.identity() == identity
+    assert Storage().store.metadata.identity() != identity
 
 
 def test_readers_beside_a_writer(scene: Scene) -> None:

@@ -17,7 +17,7 @@ from kvtwisted.backends.local.maintenance.eviction import Disk, EvictionRules, E
 from kvtwisted.backends.local.maintenance.holdings import Holdings
 from kvtwisted.backends.local.maintenance.scrub import Scrub
 from kvtwisted.backends.local.recovery import Recovery
-from kvtwisted.backends.local.write_sequence import WriteAges
+from kvtwisted.backends.local.write_sequence import WriteSequence
 from kvtwisted.backends.local.writer import Writer
 from kvtwisted.commands.get import Found
 from kvtwisted.core.clock import Clock
@@ -109,7 +109,7 @@ def test_it_is_not_reopened() -> None:
     scene = Scene()
     assert scene.writer.reopen() is False
     health = Health()
-    recovery = Recovery(scene.store.upkeep, health)
+    recovery = Recovery(scene.store.metadata, health)
     scene.engine.broken = StorageError("broken")
     recovery.write_failed(scene.engine.broken)
     with pytest.raises(StorageError, match="broken"):
@@ -126,7 +126,7 @@ def test_no_backup_is_made(tmp_path: Path) -> None:
     backups = Backups(
         scene.engine,
         ValueFiles(""),
-        scene.store.upkeep.identity,
+        scene.store.metadata.identity,
         folder=str(tmp_path / "backups"),
         data=str(tmp_path),
         values=str(tmp_path),
@@ -143,7 +143,7 @@ def test_what_is_dead_is_gone_at_once() -> None:
     scene.store.mset(dict.fromkeys(keys, b"v" * 98))
     scrub = Scrub(scene.engine, scene.writer, scene.clock)
     evictor = Evictor(
-        scene.engine, scene.writer, scene.clock, lambda key: False, WriteAges(1), lambda batch: None, scrub=scrub
+        scene.engine, scene.writer, scene.clock, lambda key: False, WriteSequence(1), lambda batch: None, scrub=scrub
     )
     disk = Disk("rocksdb.path", measure=lambda: DiskUsage(8000, 1500), holdings=lambda: Holdings(100_000))
     assert evictor.run(disk, EvictionRules(80, 5, "lru")).freed >= 400

@@ -42,7 +42,7 @@ class Scene:
         self.storage.engine.slow = True
         self.admission = Admission(4)
         store, health = self.storage.store, Health()
-        self.backend = LocalBackend(reactor, self.pool, store, Recovery(store.upkeep, health), health)
+        self.backend = LocalBackend(reactor, self.pool, store, Recovery(store.metadata, health), health)
         server = ServerCommands(reactor, self.pool, FakeConfiguration({}), lambda: None)
         self.door = Door(reactor, self.backend, server, CountingRecorder(), Limits())  # type: ignore[arg-type]
         self.session = OpenGate(self.door, self.admission).admit(Visitor(""))

@@ -34,7 +34,7 @@ def test_newer_format_is_refused() -> None:
 
 def test_own_entries_are_no_keys(storage: Storage) -> None:
     """Users see neither mark."""
-    storage.store.upkeep.mark_clock()
+    storage.store.metadata.mark_clock()
     assert storage.store.scan(b"", budget=PLENTY).items == []
     assert storage.store.get(b"format") is None
 
@@ -45,7 +45,7 @@ def test_expired_stays_expired_after_restart_and_step_back(tmp_path: Path) -> No
     storage.store.set(b"k", b"v", 1)
     storage.time.advance(1000)
     assert storage.store.get(b"k") is None
-    storage.store.upkeep.mark_clock()
+    storage.store.metadata.mark_clock()
     storage.engine.close()
 
     storage.time.step_wall(-3_600_000)
@@ -58,7 +58,7 @@ def test_expired_stays_expired_after_restart_and_step_back(tmp_path: Path) -> No
 
 def test_mark_behind_the_clock_changes_nothing(storage: Storage) -> None:
     """A restart later than the mark goes by the wall clock."""
-    storage.store.upkeep.mark_clock()
+    storage.store.metadata.mark_clock()
     storage.time.advance(60_000)
     storage.restart()
     assert storage.clock.now_ms() == START_MS + 60_000
@@ -74,23 +74,23 @@ def test_mark_that_is_no_number() -> None:
 
 def test_check_reads(storage: Storage) -> None:
     """`check` raises what a read raises, and Corruption when the mark is not what was written."""
-    storage.store.upkeep.check()
+    storage.store.metadata.check()
     storage.engine.fail("get", StorageError("unreadable"), times=1)
     with pytest.raises(StorageError, match="unreadable"):
-        storage.store.upkeep.check()
+        storage.store.metadata.check()
     storage.engine.write([(META, b"format", b"?")])
     with pytest.raises(Corruption, match="cannot be read back"):
-        storage.store.upkeep.check()
+        storage.store.metadata.check()
 
 
 def test_probe_writes_and_reads(storage: Storage) -> None:
     """`probe` raises what a write raises, then syncs and reads; it changes no record."""
-    storage.store.upkeep.probe()
+    storage.store.metadata.probe()
     for method in ("write", "get"):
         storage.engine.fail(method, StorageError(f"{method} broke"), times=1)
         with pytest.raises(StorageError, match=f"{method} broke"):
-            storage.store.upkeep.probe()
-    storage.store.upkeep.probe()
+            storage.store.metadata.probe()
+    storage.store.metadata.probe()
     assert storage.data() == {}
     # One for each probe whose write went in.
     assert len(storage.engine.called("sync")) == 3
@@ -100,5 +100,5 @@ def test_failing_fsync_fails_the_probe(storage: Storage) -> None:
     """Whether writes wait for one or not."""
     storage.engine.fail("sync", StorageError("fsync broke"), times=1)
     with pytest.raises(StorageError, match="fsync broke"):
-        storage.store.upkeep.probe()
-    storage.store.upkeep.probe()
+        storage.store.metadata.probe()
+    storage.store.metadata.probe()

@@ -170,7 +170,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def mark(self) -> None:
         """The clock mark is written."""
-        self.storage.store.upkeep.mark_clock()
+        self.storage.store.metadata.mark_clock()
         self.marked = self.now
 
     @rule()

@@ -8,7 +8,7 @@ import pytest
 
 from kvtwisted.backends.local.engines.engine import META
 from kvtwisted.backends.local.maintenance.eviction import EvictionRules, Evictor
-from kvtwisted.backends.local.write_sequence import WriteAges
+from kvtwisted.backends.local.write_sequence import WriteSequence
 from kvtwisted.core.clock import Clock
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import StorageError, WriteStalled
@@ -49,7 +49,7 @@ def _sweep(storage: Storage) -> bool:
 
 def _evict(storage: Storage) -> bool:
     disk = seen_disk(DiskUsage(900, 100), own_bytes=1000)
-    evictor = Evictor(storage.engine, storage.writer, storage.clock, bool, WriteAges(1), lambda batch: None)
+    evictor = Evictor(storage.engine, storage.writer, storage.clock, bool, WriteSequence(1), lambda batch: None)
     evictor.run(disk, EvictionRules(threshold=90, batch_size=10, policy="none"))
     return b"k" in storage.data()
 
@@ -153,7 +153,7 @@ def test_marks_that_last_longer_are_written_anew() -> None:
     _expire(storage)
     assert not _get(storage)
     storage.writer.durable = True
-    storage.store.upkeep.mark_anew()
+    storage.store.metadata.mark_anew()
     before = len(storage.engine.called("sync"))
     assert not _get(storage)
     assert not _get(storage)

@@ -119,8 +119,8 @@ def test_deletes_by_eviction_are_noticed(scene: Scene) -> None:
 
     def between(place: bytes) -> None:
         if place == b"c" and scene.value(b"a") is not None:
-            with scene.writer.watching([b"a"]) as watch:
-                assert scene.writer.delete_watched(watch, {b"a": []}) == [b"a"]
+            with scene.writer.guarding([b"a"]) as guard:
+                assert scene.writer.delete_guarded(guard, {b"a": []}) == [b"a"]
             scene.store.set(b"z", b"after")
 
     scene.pieces.between = between
@@ -152,14 +152,14 @@ def test_page_ends_with_its_time(scene: Scene) -> None:
 
 def test_written_range() -> None:
     """The lowest key within is known; others are not looked at."""
-    watch = WrittenRange(b"b", b"m")
-    watch.difference_update([b"a", b"m", b"z"])
-    assert watch.lowest is None
-    watch.difference_update([b"k", b"d", b"e"])
-    watch.difference_update([b"f"])
-    assert watch.lowest == b"d"
-    watch.difference_update([b"b"])
-    assert watch.lowest == b"b"
+    guard = WrittenRange(b"b", b"m")
+    guard.difference_update([b"a", b"m", b"z"])
+    assert guard.lowest is None
+    guard.difference_update([b"k", b"d", b"e"])
+    guard.difference_update([b"f"])
+    assert guard.lowest == b"d"
+    guard.difference_update([b"b"])
+    assert guard.lowest == b"b"
     endless = WrittenRange(b"", None)
     endless.difference_update([b"\xff"])
     assert endless.lowest == b"\xff"

@@ -129,8 +129,8 @@ def test_overdue_write_is_still_tried_once(engine: FaultyEngine) -> None:
     assert engine.get(b"k") == b"v"
 
 
-def _remove(writer: Writer, watch: set[bytes], *keys: bytes) -> list[bytes]:
-    return writer.delete_watched(watch, dict.fromkeys(keys, ()))
+def _remove(writer: Writer, guard: set[bytes], *keys: bytes) -> list[bytes]:
+    return writer.delete_guarded(guard, dict.fromkeys(keys, ()))
 
 
 def test_watched_keys_are_deleted_with_their_mutations(engine: FaultyEngine) -> None:
@@ -138,8 +138,8 @@ def test_watched_keys_are_deleted_with_their_mutations(engine: FaultyEngine) -> 
     engine.write([(DATA, b"a", b"1"), (DATA, b"b", b"2"), (EXPIRY, b"x", b""), (EXPIRY, b"y", b"")])
     writer = Writer(engine)
     before = len(engine.called("write"))
-    with writer.watching([b"a", b"b"]) as watch:
-        deleted = writer.delete_watched(watch, {b"a": [(EXPIRY, b"x", None)]}, [(EXPIRY, b"y", None)])
+    with writer.guarding([b"a", b"b"]) as guard:
+        deleted = writer.delete_guarded(guard, {b"a": [(EXPIRY, b"x", None)]}, [(EXPIRY, b"y", None)])
     assert deleted == [b"a"]
     assert list(engine.scan(b"", None)) == [(b"b", b"2")]
     assert list(engine.scan(b"", None, EXPIRY)) == []
@@ -150,9 +150,9 @@ def test_rewritten_key_is_not_deleted(engine: FaultyEngine) -> None:
     """A write between watching and deleting saves the key and its mutations; the others go."""
     engine.write([(DATA, b"a", b"1"), (DATA, b"b", b"2"), (EXPIRY, b"x", b"")])
     writer = Writer(engine)
-    with writer.watching([b"a", b"b"]) as watch:
+    with writer.guarding([b"a", b"b"]) as guard:
         writer.write([(b"a", b"new", 0)], math.inf)
-        assert writer.delete_watched(watch, {b"a": [(EXPIRY, b"x", None)], b"b": ()}) == [b"b"]
+        assert writer.delete_guarded(guard, {b"a": [(EXPIRY, b"x", None)], b"b": ()}) == [b"b"]
     assert list(engine.scan(b"", None)) == [(b"a", b"new")]
     assert list(engine.scan(b"", None, EXPIRY)) == [(b"x", b"")]
 
@@ -160,30 +160,30 @@ def test_rewritten_key_is_not_deleted(engine: FaultyEngine) -> None:
 def test_deleting_nothing_writes_nothing(engine: FaultyEngine) -> None:
     """No batch is written when every key was rewritten."""
     writer = Writer(engine)
-    with writer.watching([b"a"]) as watch:
+    with writer.guarding([b"a"]) as guard:
         writer.write([(b"a", b"new", 0)], math.inf)
         before = len(engine.called("write"))
-        assert _remove(writer, watch, b"a") == []
+        assert _remove(writer, guard, b"a") == []
     assert len(engine.called("write")) == before
 
 
 def test_every_watch_is_told(engine: FaultyEngine) -> None:
     """Two watches at once each lose the rewritten key, and an ended one is left alone."""
     writer = Writer(engine)
-    with writer.watching([b"a", b"b"]) as first:
-        with writer.watching([b"a", b"c"]) as second:
+    with writer.guarding([b"a", b"b"]) as first:
+        with writer.guarding([b"a", b"c"]) as second:
             writer.write([(b"a", b"1", 0)], math.inf)
         writer.write([(b"c", b"1", 0), (b"b", b"1", 0)], math.inf)
         assert (first, second) == (set(), {b"c"})
 
 
 def test_watch_ends_when_its_block_fails(engine: FaultyEngine) -> None:
-    """A failure in the block ends the watch too."""
+    """A failure in the block ends the guard too."""
     writer = Writer(engine)
-    with pytest.raises(ZeroDivisionError), writer.watching([b"a"]) as watch:
+    with pytest.raises(ZeroDivisionError), writer.guarding([b"a"]) as guard:
         1 / 0  # noqa: B018
     writer.write([(b"a", b"1", 0)], math.inf)
-    assert watch == {b"a"}
+    assert guard == {b"a"}
 
 
 def test_stalled_deletion_does_not_wait(engine: FaultyEngine) -> None:
@@ -191,8 +191,8 @@ def test_stalled_deletion_does_not_wait(engine: FaultyEngine) -> None:
     engine.write([(DATA, b"k", b"v")])
     writer = Writer(engine, sleep=lambda seconds: pytest.fail("it waited"))
     engine.fail("write", WriteStalled("stalled"), times=1)
-    with pytest.raises(WriteStalled), writer.watching([b"k"]) as watch:
-        _remove(writer, watch, b"k")
+    with pytest.raises(WriteStalled), writer.guarding([b"k"]) as guard:
+        _remove(writer, guard, b"k")
     assert engine.get(b"k") == b"v"
 
 
@@ -240,9 +240,9 @@ def test_deleter_never_takes_a_new_value(engine: FaultyEngine) -> None:
     def delete() -> None:
         everything = [key + b"/%d" % seed for key in keys for seed in range(3)]
         while not done.is_set():
-            with writer.watching(everything) as watch:
+            with writer.guarding(everything) as guard:
                 old = [key for key in everything if engine.get(key) == b"old"]
-                _remove(writer, watch, *old)
+                _remove(writer, guard, *old)
 
     deleter = threading.Thread(target=delete)
     writers = [threading.Thread(target=write, args=(seed,)) for seed in range(3)]

@@ -151,7 +151,7 @@ class Simulation:
         self.store = BlockingStore(self.engine, Writer(self.engine), ManualClock().clock())
         pool: Any = self.reactor.pool
         recorder = CountingRecorder()
-        backend = LocalBackend(self.reactor, pool, self.store, Recovery(self.store.upkeep, self.health), self.health)
+        backend = LocalBackend(self.reactor, pool, self.store, Recovery(self.store.metadata, self.health), self.health)
         commands = ServerCommands(
             self.reactor, pool, FakeConfiguration({"http": {}}), recorder.config_update
         )  # fmt: skip
@@ -218,7 +218,7 @@ class Simulation:
         assert server.backlog.bytes == 0
         assert self.admission.in_flight == 0
         assert not server._health._watches
-        assert [places.open for places in server.places] == [0, 0, 0]
+        assert [slots.open for slots in server.slots] == [0, 0, 0]
         assert not server._reflection._open
         assert not server._pipelines._open
         assert not server._touched

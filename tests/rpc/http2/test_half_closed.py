@@ -227,7 +227,7 @@ def test_who_watches(attacked: Attacked) -> None:
         _end(peer)
         peer.read_all()
         assert peer.answers[watch.stream_id].status == "3"
-        assert attacked.native.places.watch.open == 0
+        assert attacked.native.slots.watch.open == 0
 
 
 def test_before_anything_was_said(attacked: Attacked) -> None:

@@ -3,7 +3,7 @@
 What only some engines can do is a Protocol of its own (`CanPeek`, `CanCompact`, ...). Who uses it asks with isinstance,
 not at each request, and sees to what there is without. An engine that lacks something has no method for it.
 
-Three implementations live in `kvtwisted.backends.local.engines`; one contract suite (`tests/backends/local/engines/`) runs over all of them.
+Three implementations stand beside this module; one contract suite (`tests/backends/local/engines/`) runs over all.
 
 Every method may block and may be called from any thread, except that `close` is called once, when no other call runs.
 Every failure is a `kvtwisted.core.errors.StorageError` (or `Unavailable` once closed).

@@ -20,14 +20,12 @@ import rocksdb
 
 from ....core.errors import StorageFull
 from ....core.options import EngineOptions
-from .budget import within
 from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Mutation, Statistics, everything, ignored, nothing
-from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
 from .lbry_database import OpenDatabase
-from .peeking import within_memory
 from .reopening import Reopening, rehearsed, telling_unsynced
 from .scans import Pair, Scan
+from .shared import new_folder, within, within_memory
 from .translate import CLOSED, REOPENING, Translating, check_open, translated
 
 

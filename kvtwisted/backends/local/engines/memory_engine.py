@@ -10,9 +10,9 @@ from typing import Callable
 
 from ....core.errors import Unavailable
 from ....core.options import EngineOptions
-from .budget import within
 from .engine import DATA, FAMILIES, Mutation, everything, ignored
 from .scans import Pair, Scan, Scans
+from .shared import within
 
 
 class _Table:

@@ -10,8 +10,7 @@ from typing import Any
 
 from rocksdict import Rdict, WriteBatch
 
-from ....core.errors import StorageError
-from ....core.frames import without_frames
+from ....core.errors import StorageError, without_frames
 from .engine import DATA, OTHER_FAMILIES
 from .reopening import READ_PATIENCE, patiently
 from .translate import EngineReopening, in_use, stalled

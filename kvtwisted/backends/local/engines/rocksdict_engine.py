@@ -20,17 +20,15 @@ from rocksdict import Checkpoint, CompactOptions, WriteBatch
 from ....core.clock import pause
 from ....core.errors import WriteStalled
 from ....core.options import EngineOptions
-from .budget import within
 from .engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, Statistics, everything, ignored, nothing
-from .folders import new_folder
 from .introspection import effective_options, rocksdb_version, statistics
-from .peeking import within_memory
 from .pieces import SKIPS, Pieces
 from .reopening import Reopening, telling_unsynced
 from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
 from .rocksdict_scans import Among, opened, pairs
 from .scans import Scan
+from .shared import new_folder, within, within_memory
 from .translate import CLOSED, REOPENING, Translating, check_open, translated
 
 #: Seconds that a checkpoint waits for compaction to catch up.

@@ -19,8 +19,8 @@ from ....core.errors import (
     StorageLocked,
     Unavailable,
     WriteStalled,
+    without_frames,
 )
-from ....core.frames import without_frames
 from ....core.resources import no_descriptors
 
 #: What the operating system says when a file system, or the user's share of it, is full.

@@ -29,7 +29,7 @@ from .. import records
 from ..engines.engine import DATA, EXPIRY, FILES, CanCompact, Engine, Mutation, Statistics, statistics_of
 from ..large_values import Collected
 from ..records import Pointer, Record
-from ..write_sequence import WriteAges
+from ..write_sequence import WriteSequence
 from ..writer import Writer
 from . import expiry
 from .holdings import Holdings
@@ -154,15 +154,15 @@ class Evictor:
         writer: Writer,
         clock: Clock,
         used_lately: Callable[[bytes], bool],
-        ages: WriteAges,
+        write_sequence: WriteSequence,
         on_batch: Callable[[Batch], None],
         *,
         scrub: Scrub | None = None,
         collect_orphans: Callable[[], Collected] = lambda: Collected(0, 0),
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`used_lately` tells which keys the policy `lru` spares, `ages` whom `oldest` takes first. `scrub` is that of
-        the expiry sweep, which knows how far it is. `seconds` is a monotonic time."""
+        """`used_lately` tells which keys the policy `lru` spares, `write_sequence` whom `oldest` takes first. `scrub`
+        is that of the expiry sweep, which knows how far it is. `seconds` is a monotonic time."""
         self._engine = engine
         self._writer = writer
         self._clock = clock
@@ -171,7 +171,7 @@ class Evictor:
         self._collect_orphans = collect_orphans
         self._seconds = seconds
         self._orphans_at_ms = 0
-        self._victims = {family: Victims(engine, used_lately, ages, family) for family in (DATA, FILES)}
+        self._victims = {family: Victims(engine, used_lately, write_sequence, family) for family in (DATA, FILES)}
         # By disk: bytes in use after the last run, and those of what it deleted that were still to come back.
         self._returning: dict[str, tuple[int, int]] = {}
         # By disk: the last run that was futile, and until when it stands for others.
@@ -339,7 +339,7 @@ class Evictor:
         self, disk: Disk, nomination: Nomination, left: dict[bytes, int | None], needed: int, share: float
     ) -> tuple[Batch, list[bytes]]:
         """Delete as many as are needed of those `left`, unless rewritten meanwhile; `left` loses the judged."""
-        with self._writer.watching(left) as watch:
+        with self._writer.guarding(left) as guard:
             sizes: dict[bytes, int] = {}
             unindex: dict[bytes, list[Mutation]] = {}
             for key, size, expires_at_ms in self._judged(disk, left, needed, share, nomination.chosen):
@@ -347,7 +347,7 @@ class Evictor:
                 unindex[key] = [(EXPIRY, records.index_key(expires_at_ms, key), None)] if expires_at_ms else []
                 if nomination.reason == EXPIRED:
                     self._clock.mark(expires_at_ms)
-            deleted = self._writer.delete_watched(watch, unindex)
+            deleted = self._writer.delete_guarded(guard, unindex)
         return Batch(nomination.reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
 
     def _judged(

@@ -81,7 +81,7 @@ class Sweeper:
         sizes: dict[bytes, int] = {}
         condemned: dict[bytes, list[Mutation]] = {}
         stale: list[Mutation] = []
-        with self._writer.watching(key for _, key in entries) as watch:
+        with self._writer.guarding(key for _, key in entries) as guard:
             for deadline, key in entries:
                 unindex: Mutation = (EXPIRY, index_key(deadline, key), None)
                 stored = self._engine.get(key)
@@ -92,7 +92,7 @@ class Sweeper:
                 else:
                     stale.append(unindex)
             # A condemned key that is written meanwhile keeps its entry too: the write may fail, and the key stay.
-            deleted = self._writer.delete_watched(watch, condemned, stale)
+            deleted = self._writer.delete_guarded(guard, condemned, stale)
         return Sweep(deleted, sum(sizes[key] for key in deleted), more)
 
     def pending(self) -> bool:

@@ -148,7 +148,7 @@ class Scrub:
         if not entries:
             return 0
         keys = {entry: split_index_key(entry) for entry in entries}
-        with self._writer.watching(key for _, key in keys.values()) as watch:
+        with self._writer.guarding(key for _, key in keys.values()) as guard:
             stale: dict[bytes, bytes] = {}
             for start in range(0, len(entries), _READ):
                 some = entries[start : start + _READ]
@@ -157,7 +157,7 @@ class Scrub:
                     deadline, key = keys[entry]
                     if not _carries(stored, deadline):
                         stale[entry] = key
-            removed = self._writer.unindex_watched(watch, stale)
+            removed = self._writer.unindex_guarded(guard, stale)
         if stale:
             self._low, self._high = min(self._low, min(stale)), max(self._high, max(stale))
             self._removed += removed

@@ -12,7 +12,7 @@ from typing import Callable, NamedTuple
 
 from .. import records
 from ..engines.engine import DATA, EXPIRY, Engine
-from ..write_sequence import WriteAges
+from ..write_sequence import WriteSequence
 
 #: Reasons, as the metrics name them.
 ORPHAN, EXPIRED, LRU, OLDEST, TTL = "orphan", "expired", "lru", "oldest", "ttl"
@@ -56,12 +56,12 @@ class Victims:
         self,
         engine: Engine,
         used_lately: Callable[[bytes], bool],
-        ages: WriteAges,
+        write_sequence: WriteSequence,
         family: str = DATA,
     ) -> None:
         self._engine = engine
         self._used_lately = used_lately
-        self._ages = ages
+        self._write_sequence = write_sequence
         self._family = family
         self._hand = b""
         self._round: _Round | None = None
@@ -105,7 +105,7 @@ class Victims:
         SHARE of what is left is older; a round that ends early goes on where it stopped."""
         while True:
             if self._round is None:
-                number = self._ages.oldest_share(self._done) if self._done >= 0 else 0
+                number = self._write_sequence.oldest_share(self._done) if self._done >= 0 else 0
                 if number <= self._done:
                     return
                 self._round = _Round(number, self._hand, False)
@@ -122,7 +122,7 @@ class Victims:
 
     def _is_due(self, number: int, key: bytes) -> bool:
         # Those up to `_done` are gone, or not yet if this is a dry run, which has named them.
-        return self._done < self._ages.number(key) <= number
+        return self._done < self._write_sequence.number(key) <= number
 
     def _next_keys(self, end: bytes | None, size: int) -> list[bytes]:
         return [key for key, _ in islice(self._scan(self._hand, end, self._family), size)]

@@ -8,7 +8,7 @@ from kvtwisted.backends.local.large_values import Collected
 from kvtwisted.backends.local.maintenance.eviction import Batch, Disk, Eviction, EvictionRules, Evictor
 from kvtwisted.backends.local.maintenance.holdings import Holdings
 from kvtwisted.backends.local.recency import Recency
-from kvtwisted.backends.local.write_sequence import WriteAges
+from kvtwisted.backends.local.write_sequence import WriteSequence
 from kvtwisted.core.disk import DiskUsage
 
 from ....support.storage import Storage
@@ -46,7 +46,7 @@ class Scene:
     def __init__(self, storage: Storage | None = None) -> None:
         self.storage = storage or Storage()
         self.recency = Recency()
-        self.ages = WriteAges(1 << 16)
+        self.write_sequence = WriteSequence(1 << 16)
         self.orphans = [Collected(0, 0)]
         self.batches: list[Batch] = []
         self.evictor = self.evictor_reporting_to(self.batches.append)
@@ -58,7 +58,7 @@ class Scene:
             self.storage.writer,
             self.storage.clock,
             self.recency.__contains__,
-            self.ages,
+            self.write_sequence,
             report,
             collect_orphans=lambda: self.orphans.pop(0) if len(self.orphans) > 1 else self.orphans[0],
         )
@@ -80,6 +80,6 @@ class Scene:
 
 def dated(scene: Scene) -> Scene:
     """The same, with a store whose writes are recorded."""
-    scene.ages.record(True)
-    scene.storage.writer.ages = scene.ages
+    scene.write_sequence.record(True)
+    scene.storage.writer.write_sequence = scene.write_sequence
     return scene

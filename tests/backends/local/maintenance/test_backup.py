@@ -43,7 +43,7 @@ class Site:
         self.backups = Backups(
             self.engine,
             self.files,
-            self.storage.store.upkeep.identity,
+            self.storage.store.metadata.identity,
             folder=str(self.folder),
             data=str(root / data),
             values=str(self.values),
@@ -68,7 +68,7 @@ def restored(path: str) -> dict[bytes, bytes | None]:
     """Every key of a backup with its value, as a store reads them that is opened on it."""
     copy = Site(Path(path))
     try:
-        copy.files.claim(copy.storage.store.upkeep.identity(), empty=False)
+        copy.files.claim(copy.storage.store.metadata.identity(), empty=False)
         return {key: copy.storage.value(key) for key in copy.storage.data()}
     finally:
         copy.files.release()
@@ -100,13 +100,13 @@ def test_what_is_counted(site: Site) -> None:
 
 def test_large_values_are_linked_but_the_owner_is_not(site: Site) -> None:
     """A link costs nothing. One lock on the owner's file would be one for both folders."""
-    (site.values / "kvtwisted-database").write_text(site.storage.store.upkeep.identity())
+    (site.values / "kvtwisted-database").write_text(site.storage.store.metadata.identity())
     site.storage.store.set(b"l", LARGE)
     folder = Path(site.backups.create().path) / "value_data"
     (file,) = folder.glob("??/*")
     assert file.samefile(site.values / file.relative_to(folder))
     owner = folder / "kvtwisted-database"
-    assert owner.read_text() == site.storage.store.upkeep.identity()
+    assert owner.read_text() == site.storage.store.metadata.identity()
     assert not owner.samefile(site.values / "kvtwisted-database")
 
 
@@ -189,7 +189,7 @@ def test_only_one_at_a_time(site: Site, tmp_path: Path) -> None:
     shared = Backups(
         other.engine,
         other.files,
-        other.storage.store.upkeep.identity,
+        other.storage.store.metadata.identity,
         folder=str(site.folder),
         data=str(tmp_path / "other" / "data"),
         values=str(other.values),

@@ -300,21 +300,21 @@ def test_oldest_may_take_everything(scene: Scene) -> None:
 
 @pytest.mark.parametrize("policy", ["lru", "oldest"])
 def test_key_rewritten_before_it_is_watched_stays(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between its nomination and the watch for writes; another one goes in its place."""
+    """Between its nomination and the guard for writes; another one goes in its place."""
     scene = dated(Scene())
     scene.evictor = scene.evictor_reporting_to(scene.batches.append)  # with the dated store's own writer
     scene.put(*(b"%02d" % n for n in range(64)))
-    writer, watching = scene.storage.writer, scene.storage.writer.watching
+    writer, guarding = scene.storage.writer, scene.storage.writer.guarding
     late: list[bytes] = []
 
-    def watching_late(nominated: dict[bytes, None]) -> AbstractContextManager[set[bytes]]:
+    def guarding_late(nominated: dict[bytes, None]) -> AbstractContextManager[set[bytes]]:
         if not late:
             late.append(next(iter(nominated)))
             scene.recency.touch(late[0])
             scene.storage.store.set(late[0], b"anew")
-        return watching(nominated)
+        return guarding(nominated)
 
-    monkeypatch.setattr(writer, "watching", watching_late)
+    monkeypatch.setattr(writer, "guarding", guarding_late)
     assert scene.run(300, size=3, policy=policy).freed == 300
     assert scene.storage.value(late[0]) == b"anew"
     assert len(scene.left) == 61

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvtwisted.core.byte_account import ByteAccount
+from kvtwisted.core.counting import ByteAccount
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.http2.inbound import Budget, Incoming, Share
 from kvtwisted.rpc.http2.responses import MESSAGE_PREFIX

@@ -1,11 +1,9 @@
-"""Who makes the server hold how many bytes, and how many all may hold together.
-
-Unfinished requests and unsent answers of both transports are accounted for here. What happens when there are too many
-is the transports' own affair: HTTP refuses bodies, gRPC lets calls wait, both cut off clients that do not read.
-"""
+"""Counts: bytes that are held, by whom and in all, and what any thread may count without a lock."""
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -13,7 +11,12 @@ _Holder = TypeVar("_Holder")
 
 
 class ByteAccount:
-    """Bytes held for many, under a limit that may change at any time. Not thread-safe."""
+    """Bytes held for many, under a limit that may change at any time. Not thread-safe.
+
+    Unfinished requests and unsent answers of both transports are accounted for here. What happens when there are too
+    many is the transports' own affair: HTTP refuses bodies, gRPC lets calls wait, both cut off clients that do
+    not read.
+    """
 
     __slots__ = ("bytes", "limit")
 
@@ -71,3 +74,25 @@ class Holding:
     def free(self) -> None:
         """Nothing is held any more."""
         self.become(0)
+
+
+class Counter:
+    """Counts up from 0. `advance` adds one, in one call of C that no thread can divide.
+
+    It returns a number that is larger by one than what it, or a reading of `value`, drew before: of use for sampling.
+    """
+
+    __slots__ = ("_draw", "_lock", "_read", "advance")
+
+    def __init__(self) -> None:
+        self._draw = self.advance = itertools.count(1).__next__
+        self._lock = threading.Lock()
+        # Numbers that readings drew.
+        self._read = 0
+
+    @property
+    def value(self) -> int:
+        """The count. A reading draws a number too, since nothing else tells where the numbers are, and discounts it."""
+        with self._lock:
+            self._read += 1
+            return self._draw() - self._read

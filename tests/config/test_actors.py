@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 import pytest
 
+from kvtwisted.commands.configuration import ANONYMOUS, Actor
 from kvtwisted.config.manager import ConfigManager
 from kvtwisted.config.schema import KEYS
-from kvtwisted.core.author import ANONYMOUS, Author
 from kvtwisted.core.errors import InvalidConfig, PermissionDenied
 from kvtwisted.core.options import GUARDS
 
 from .sites import Site
 
-TUNER = Author("tuner", administers=False)
+TUNER = Actor("tuner", administers=False)
 #: What it may change.
 PACE = "logging.performance_interval"
 

@@ -1,0 +1,64 @@
+"""What the engines share: the bound of `multi_get`, a folder made whole or not at all, what memory tells."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Callable
+
+from ....core.errors import ResponseTooLarge, StorageError
+
+
+def within(budget: int, values: Iterable[bytes | None], keep: Callable[[bytes], bool]) -> list[bytes | None]:
+    """The values as a list; ResponseTooLarge, and no further value is taken, once they exceed `budget` bytes.
+
+    A value that `keep` says no to does not count; it is None in the list unless the values are few anyway.
+    """
+    if isinstance(values, list) and sum(map(len, filter(None, values))) <= budget:
+        return values
+    taken: list[bytes | None] = []
+    left = budget
+    for value in values:
+        if value is not None and not keep(value):
+            value = None
+        if value is not None:
+            left -= len(value)
+            if left < 0:
+                raise ResponseTooLarge(
+                    f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer"
+                )
+        taken.append(value)
+    return taken
+
+
+@contextmanager
+def new_folder(path: str) -> Iterator[str]:
+    """Within the block the folder `path` is made; the name of one to use meanwhile is given.
+
+    Neither is made here. When the block fails, `path` is removed, and the other one in any case. Raises StorageError
+    when there is anything at `path` already, which is left alone.
+    """
+    if os.path.lexists(path):
+        raise StorageError(f"cannot copy the database to {path!r}: there is something already")
+    temporary = f"{path}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def within_memory(may_exist: bool, value: bytes | None) -> tuple[bool, bytes | None]:
+    """Whether memory told, and what.
+
+    An empty value tells nothing: when the index block of a table is not in the cache, RocksDB (6.25 and 9.8 at least)
+    says that it found the key, with an empty value.
+    """
+    if not may_exist:
+        return True, None
+    return (True, value) if value else (False, None)
