@@ -5,7 +5,7 @@ See Note [What is known first] in `kvtwisted.sessions.session`.
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from dataclasses import dataclass
 
 from ..commands.command import Command
 from ..core.errors import DeadlineExceeded, TooLarge
@@ -21,20 +21,28 @@ MAX_FIELDS = 1000
 OTHER_FIELDS = 16
 
 
-class Terms(NamedTuple):
-    """What all calls go by. A message has at most `message_limit` bytes, expanded.
+@dataclass
+class Terms:
+    """What all calls go by. Changed whenever the configuration is; holds from the next call on."""
 
-    The others are asked anew for each call, so that they may change; `request_timeout` is in seconds.
-    """
-
+    #: Bytes of one message at most, expanded.
     message_limit: int
-    max_response_bytes: Callable[[], int]
-    request_timeout: Callable[[], float]
-    max_batch_keys: Callable[[], int]
+    #: Bytes of one answer.
+    max_response_bytes: int
+    #: Seconds of a call that gives itself no fewer.
+    request_timeout: float
+    #: Keys of one request.
+    max_batch_keys: int
+
+    def become(self, other: Terms) -> None:
+        """Have those of another from now on, but for the size of messages, which a server keeps."""
+        self.max_response_bytes = other.max_response_bytes
+        self.request_timeout = other.request_timeout
+        self.max_batch_keys = other.max_batch_keys
 
     def check_fields(self, method: Method, message: bytes) -> None:
         """Raise TooLarge for a batch of too many keys, and CallError for fields without end in any other request."""
-        limit = MAX_FIELDS if method.batch is None else self.max_batch_keys()
+        limit = MAX_FIELDS if method.batch is None else self.max_batch_keys
         enough = limit + OTHER_FIELDS + 1
         if len(message) < 2 * enough or count_fields(message, enough) < enough:
             return

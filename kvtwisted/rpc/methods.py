@@ -18,8 +18,11 @@ from ..commands.mget import MGet
 from ..commands.mset import MSet
 from ..commands.scan import Page, Scan
 from ..commands.set import Set
-from ..core.limits import MAX_KEY_BYTES, as_text
+from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, as_text
 from .generated import keyvalue_pb2 as kv
+
+#: Bytes that a Get may answer.
+_GET_ANSWER_BYTES = MAX_VALUE_BYTES + 64
 
 #: The names that the service answers under: its own, and the one of clients whose proto text names no package.
 SERVICES = ("kv.v1.KeyValueService", "KeyValueService")
@@ -51,7 +54,7 @@ class Method(NamedTuple):
 
     `response` has an `error` field for errors that are answered in the message. `good` is the encoded answer to every
     command that was carried out; None: the command encodes its result itself. `batch` is the field with many keys, if
-    there is one.
+    there is one; `answer_bytes` what an answer has at most, where that is less than any answer may have.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Method(NamedTuple):
     command: Callable[[Any, Call], Command]
     good: bytes | None = None
     batch: str | None = None
+    answer_bytes: int | None = None
 
     def refused(self, error: BaseException) -> bytes:
         """The encoded answer that has an error in its message."""
@@ -174,15 +178,15 @@ _SMALL = [bytes((number,)) for number in range(128)]
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("Set", kv.SetRequest, kv.SetResponse, _set, SUCCESS),
-        Method("Get", kv.GetRequest, kv.GetResponse, _get),
-        Method("Delete", kv.DeleteRequest, kv.DeleteResponse, _delete, SUCCESS),
+        Method("Set", kv.SetRequest, kv.SetResponse, _set, SUCCESS, None, 0),
+        Method("Get", kv.GetRequest, kv.GetResponse, _get, answer_bytes=_GET_ANSWER_BYTES),
+        Method("Delete", kv.DeleteRequest, kv.DeleteResponse, _delete, SUCCESS, None, 0),
         Method("ScanKeys", kv.ScanRequest, kv.ScanKeysResponse, _scan_keys),
         Method("ScanKeyValues", kv.ScanRequest, kv.ScanKeyValuesResponse, _scan_key_values),
-        Method("MSet", kv.MSetRequest, kv.MSetResponse, _mset, SUCCESS, "key_values"),
+        Method("MSet", kv.MSetRequest, kv.MSetResponse, _mset, SUCCESS, "key_values", 0),
         Method("MGet", kv.MGetRequest, kv.MGetResponse, _mget, batch="keys"),
-        Method("MDelete", kv.MDeleteRequest, kv.MDeleteResponse, _mdelete, SUCCESS, "keys"),
+        Method("MDelete", kv.MDeleteRequest, kv.MDeleteResponse, _mdelete, SUCCESS, "keys", 0),
         Method("GetConfig", kv.GetConfigRequest, kv.GetConfigResponse, _get_config),
-        Method("UpdateConfig", kv.UpdateConfigRequest, kv.UpdateConfigResponse, _update_config, SUCCESS),
+        Method("UpdateConfig", kv.UpdateConfigRequest, kv.UpdateConfigResponse, _update_config, SUCCESS, None, 0),
     )
 }

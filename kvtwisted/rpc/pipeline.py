@@ -5,6 +5,7 @@ What answers a call of a method answers the operation too.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
@@ -16,7 +17,7 @@ from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from .errors import CallError, Code
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
-from .methods import METHODS, varint
+from .methods import METHODS, Method, varint
 
 #: The method's name.
 NAME = "Pipeline"
@@ -26,9 +27,24 @@ MESSAGE_BYTES = MAX_KEY_BYTES + MAX_VALUE_BYTES + 64
 #: The methods that may be operations, by the field that has their request and their answer.
 METHODS_BY_FIELD = {"set": METHODS["Set"], "get": METHODS["Get"], "delete": METHODS["Delete"]}
 
-#: One operation: the client's number for it, the field of its answer, its request, and the bytes of the message it came
-#: in: the request keeps them in memory, fields that nobody knows included.
-Operation = tuple[int, str, Any, int]
+
+@dataclass
+class Operation:
+    """One operation of a pipeline."""
+
+    #: The client's number for it.
+    id: int
+    #: The field of its request, and of its answer.
+    field: str
+    request: Any
+    #: Bytes of the message it came in: the request keeps them in memory, fields that nobody knows included.
+    size: int
+
+    @property
+    def method(self) -> Method:
+        """What it is an operation of."""
+        return METHODS_BY_FIELD[self.field]
+
 
 _TAGS = {
     field: bytes((kv.PipelineResponse.DESCRIPTOR.fields_by_name[field].number << 3 | 2,)) for field in METHODS_BY_FIELD
@@ -47,7 +63,7 @@ def read(message: bytes) -> Operation | bytes:
     field = request.WhichOneof("operation")
     if field is None:
         return failed(request.id, CallError(Code.INVALID_ARGUMENT, "operation: must be one of set, get, delete"))
-    return request.id, field, getattr(request, field), len(message)
+    return Operation(request.id, field, getattr(request, field), len(message))
 
 
 def _refused(message: bytes) -> bytes:
@@ -80,9 +96,9 @@ def _outer() -> Any:
 _Outer = _outer()
 
 
-def answered(operation_id: int, field: str, answer: bytes) -> bytes:
+def answered(operation: Operation, answer: bytes) -> bytes:
     """The PipelineResponse with an answer of the operation's method, which is encoded already."""
-    return b"\x08%b%b%b%b" % (varint(operation_id), _TAGS[field], varint(len(answer)), answer)
+    return b"\x08%b%b%b%b" % (varint(operation.id), _TAGS[operation.field], varint(len(answer)), answer)
 
 
 def failed(operation_id: int, error: CallError) -> bytes:

@@ -26,9 +26,11 @@ from ..observability import catalogue
 from ..observability.health_checks import HealthChecks
 from ..observability.metrics import Metrics
 from ..reactor.pool import defer_to_pool
+from ..rpc.calls import Terms
 from ..rpc.grpcio.server import ThreadedGrpcServer
 from ..rpc.http2.server import NativeGrpcServer
 from ..rpc.listening import joined
+from ..rpc.messages import message_limit
 from ..rpc.options import GrpcOptions
 from ..rpc.stream_slots import StreamSlots
 from ..sessions.connections import Connections
@@ -54,6 +56,14 @@ class Addresses(NamedTuple):
 def _bounds(settings: Settings) -> Bounds:
     limits = settings.limits
     return Bounds(settings.http.max_response_bytes, limits.request_timeout, limits.max_batch_keys)
+
+
+def _terms(settings: Settings) -> Terms:
+    limits = settings.limits
+    return Terms(
+        message_limit(limits.max_request_bytes), settings.grpc.max_response_bytes, limits.request_timeout,
+        limits.max_batch_keys,
+    )  # fmt: skip
 
 
 class Behind(NamedTuple):
@@ -97,6 +107,7 @@ class Transports:
         self._settings = settings
         self._behind = behind
         self._bounds = _bounds(settings())
+        self._terms = _terms(settings())
         self._site = self._make_site()
         self._grpc = self._make_grpc()
         self._port: Any = None
@@ -138,6 +149,7 @@ class Transports:
         """Have the limits hold that are in force now. A failure of one is logged; the other goes on."""
         limits, native = self._settings().limits, self._grpc.native
         self._bounds.become(_bounds(self._settings()))
+        self._terms.become(_terms(self._settings()))
         try:
             self._site.deadlines.retune(self._byte_limits())
         except Exception:
@@ -237,21 +249,15 @@ class Transports:
             max_pipelines=settings.limits.max_pipelines,
             max_watches=settings.limits.max_watches,
         )
-        more: dict[str, Any] = {
-            "max_response_bytes": lambda: self._settings().grpc.max_response_bytes,
-            "max_batch_keys": lambda: self._settings().limits.max_batch_keys,
-            "request_timeout": lambda: self._settings().limits.request_timeout,
-            "checks": behind.checks,
-        }
-        gate, health = behind.gate, behind.health
+        checks, terms, gate, health = behind.checks, self._terms, behind.gate, behind.health
         if settings.grpc.transport == "native":
             native = NativeGrpcServer(
-                self._reactor, gate, behind.door, behind.pool, health, options, **more,
-                connections=behind.connections,
+                self._reactor, gate, behind.door, behind.pool, health, options,
+                checks=checks, terms=terms, connections=behind.connections,
             )  # fmt: skip
             listen = partial(behind.sockets.listen, self._reactor, GRPC)
             return _GrpcServer(partial(native.start, listen), native.stop, native.slots, native)
-        threaded = ThreadedGrpcServer(self._reactor, gate, health, options, **more)
+        threaded = ThreadedGrpcServer(self._reactor, gate, health, options, checks=checks, terms=terms)
         reactor = self._reactor
         return _GrpcServer(
             threaded.start,

@@ -21,6 +21,7 @@ from kvtwisted.backends.server import ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.generated import keyvalue_pb2
 from kvtwisted.rpc.grpcio.server import ThreadedGrpcServer
 from kvtwisted.rpc.http2.server import NativeGrpcServer
@@ -165,8 +166,6 @@ class World:
         self.recorder = CountingRecorder()
         self.configuration = FakeConfiguration({"eviction": {"batch_size": 100}, "http": {}}, restart=("http",))
         self.admission = Admission(max_in_flight, max_bytes_in_flight)
-        self.max_response_bytes = 4 * MIB
-        self.request_timeout = PATIENCE
         limits_of_store = Limits(max_request_bytes=max_request_bytes)
         self.store = BlockingStore(self.engine, Writer(self.engine), self.time.clock(), limits=limits_of_store)
         #: Threads of requests.
@@ -188,10 +187,10 @@ class World:
             host, port, threads, max_in_flight, max_request_bytes, self.certificates, max_unfinished_bytes,
             max_pipelines=max_pipelines, max_watches=max_watches,
         )  # fmt: skip
+        #: What all calls go by; may be changed at any time.
+        self.terms = Terms(message_limit(max_request_bytes), 4 * MIB, PATIENCE, limits_of_store.max_batch_keys)
         limits: Any = {
-            "max_response_bytes": lambda: self.max_response_bytes,
-            "max_batch_keys": lambda: limits_of_store.max_batch_keys,
-            "request_timeout": lambda: self.request_timeout,
+            "terms": self.terms,
             "checks": HealthChecks(self.reactor, self._health_pool, self.door.health),
         }
         gate = self.gate = make_gate(self.door, self.admission)

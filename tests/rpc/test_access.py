@@ -318,7 +318,7 @@ def test_what_is_kept_of_sessions(guarded: Guarded, transport: str) -> None:
     server: Any = guarded.world.server
     if transport != "threaded":
         native: NativeGrpcServer = server.native
-        assert len(native._interfaces._entries) == 0
+        assert len(native._routes._tables) == 0
     assert len(guarded.gate._sessions) == 0
 
 

@@ -17,9 +17,17 @@ from kvtwisted.rpc import stream_slots as slots
 from kvtwisted.rpc.errors import Code
 from kvtwisted.rpc.grpcio import handlers as threaded_handlers
 from kvtwisted.rpc.grpcio import server as threaded_server
-from kvtwisted.rpc.http2 import connection, guard, header_blocks, lifetime, pipelines, server, streams
-from kvtwisted.rpc.http2 import inbound as receiving
-from kvtwisted.rpc.http2 import outbound as sending
+from kvtwisted.rpc.http2 import (
+    flood_guard,
+    header_blocks,
+    header_turn,
+    inbound,
+    lifetime,
+    outbound,
+    pipelines,
+    responder,
+    server,
+)
 
 from .support import CLASSES, MIB, PATIENCE, NativeServer, World
 
@@ -58,7 +66,7 @@ def test_figures() -> None:
         f"1 to {limits.MAX_KEY_BYTES:,} bytes",
         f"0 to {limits.MAX_VALUE_BYTES:,} bytes",
         f"{limits.MAX_TTL_SECONDS:,}",
-        f"| streams of one connection | {streams.MAX_STREAMS:,} |",
+        f"| streams of one connection | {responder.MAX_STREAMS:,} |",
         f"| open Watch streams | `limits.max_watches` ({KEYS['limits.max_watches'].default:,}) |",
         f"| open reflection streams | {slots.MAX_REFLECTION_STREAMS}, of {reflection.STREAM_SECONDS:.0f} s at most |",
     ):
@@ -99,7 +107,7 @@ def test_figures_of_the_native_transport() -> None:
         f"| a header block as it is sent | {header_blocks.MAX_BLOCK_BYTES:,} bytes; "
         f"{header_blocks.MAX_UNKNOWN_BLOCK_BYTES:,} until a call was let in that is not for everybody |",
         "an eighth of `limits.max_unsent_bytes` "
-        f"({KEYS['limits.max_unsent_bytes'].default // sending.SHARES // MIB} MiB) |",
+        f"({KEYS['limits.max_unsent_bytes'].default // outbound.SHARES // MIB} MiB) |",
         f"| answers that wait on all connections | `limits.max_unsent_bytes` "
         f"({KEYS['limits.max_unsent_bytes'].default // MIB} MiB) |",
         f"| to complete the HTTP/2 handshake, TLS included | {lifetime.HANDSHAKE_SECONDS:.0f} s, then it is cut off |",
@@ -107,13 +115,14 @@ def test_figures_of_the_native_transport() -> None:
         f"| after {lifetime.KEEPALIVE_SECONDS:.0f} s of silence while calls run |",
         f"| when no answer comes within {lifetime.KEEPALIVE_ANSWER_SECONDS:.0f} s |",
         f"when fewer than {lifetime.STALL_BYTES:,} bytes go out in {lifetime.STALL_SECONDS:.0f} s |",
-        f"Each connection has {guard.TOKENS:,} tokens for them",
-        f"{guard.TOKENS_PER_SECOND} tokens come back each second, {guard.TOKENS_PER_CALL} with each call",
-        f"{connection.HEADERS_WORK:,} bytes of headers, of which each block counts for {connection.BLOCK_WORK:,} more",
-        f"so that resetting does not get a client more than {streams.MAX_STREAMS:,} at once",
+        f"Each connection has {flood_guard.TOKENS:,} tokens for them",
+        f"{flood_guard.TOKENS_PER_SECOND} tokens come back each second, {flood_guard.TOKENS_PER_CALL} with each call",
+        f"{header_turn.HEADERS_WORK:,} bytes of headers",
+        f"of which each block counts for {header_turn.BLOCK_WORK:,} more",
+        f"so that resetting does not get a client more than {responder.MAX_STREAMS:,} at once",
         f"count as open for up to {server.LOOK_SECONDS} s",
         f"once its PING is answered or after {lifetime.GOODBYE_SECONDS:.0f} s",
-        f"so slowly that it would take more than about {receiving.PACE_SECONDS:.0f} s",
+        f"so slowly that it would take more than about {inbound.PACE_SECONDS:.0f} s",
         "| `limits.max_unfinished_bytes` "
         f"({KEYS['limits.max_unfinished_bytes'].default // MIB} MiB): half of it announced, half of it come unasked |",
     ):
@@ -121,7 +130,7 @@ def test_figures_of_the_native_transport() -> None:
     made = World(transport="native", max_unfinished_bytes=80 * MIB).server
     assert isinstance(made, NativeServer)
     assert made.native.budget.capacity == 40 * MIB
-    assert sending.SHARES == 8
+    assert outbound.SHARES == 8
 
 
 def test_the_examples(world: World, tmp_path: Path) -> None:

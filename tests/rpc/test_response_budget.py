@@ -53,7 +53,7 @@ def test_the_message_overhead_covers_the_cursor() -> None:
 @pytest.mark.parametrize("value_bytes", [100, 1_000, 100_000])
 def test_pages_fill_the_limit_and_never_exceed_it(world: World, value_bytes: int) -> None:
     """Pages of a scan with a limit end before the largest answer, hold nearly as much, and miss no key."""
-    world.max_response_bytes = SMALLEST
+    world.terms.max_response_bytes = SMALLEST
     largest_entry = 1024 + value_bytes + ENTRY_OVERHEAD
     keys = [f"{n:06d}".ljust(1024, "k") for n in range(3 * SMALLEST // largest_entry)]
     world.fill(keys, "v" * value_bytes)
@@ -67,7 +67,7 @@ def test_pages_fill_the_limit_and_never_exceed_it(world: World, value_bytes: int
 
 def test_pages_of_keys(world: World) -> None:
     """A scan of keys alone pages by the keys' size, whatever the values have."""
-    world.max_response_bytes = SMALLEST
+    world.terms.max_response_bytes = SMALLEST
     keys = [f"{n:06d}".ljust(1024, "k") for n in range(5_000)]
     world.fill(keys, "v")
     found = list(pages(world.client, "ScanKeys", limit=5_000))
@@ -78,7 +78,7 @@ def test_pages_of_keys(world: World) -> None:
 
 def test_the_largest_entry_passes_the_smallest_limit(world: World) -> None:
     """A value of 1 MiB under a key of 1,024 bytes can be scanned and read at the smallest setting."""
-    world.max_response_bytes = SMALLEST
+    world.terms.max_response_bytes = SMALLEST
     key, value = "k" * 1024, "v" * MIB
     world.client.call("Set", key=key, value=value)
     world.client.call("Set", key="a", value="small")
@@ -89,7 +89,7 @@ def test_the_largest_entry_passes_the_smallest_limit(world: World) -> None:
 
 def test_several_large_values_come_one_by_one(world: World) -> None:
     """Values that do not fit together come in pages of one each."""
-    world.max_response_bytes = SMALLEST
+    world.terms.max_response_bytes = SMALLEST
     for key in "abc":
         world.client.call("Set", key=key, value=key * MIB)
     found = list(pages(world.client, "ScanKeyValues", limit=10))
@@ -99,7 +99,7 @@ def test_several_large_values_come_one_by_one(world: World) -> None:
 @pytest.mark.parametrize("method", ["ScanKeys", "ScanKeyValues"])
 def test_a_scan_without_limit_is_refused_whole(world: World, method: str) -> None:
     """A client that asked for everything and cannot get it is told to page, and gets no part of it."""
-    world.max_response_bytes = SMALLEST
+    world.terms.max_response_bytes = SMALLEST
     world.fill([f"{n:01024d}" for n in range(3_000)], "v")
     answer = world.client.call(method)
     assert "limit" in answer.error
@@ -109,7 +109,7 @@ def test_a_scan_without_limit_is_refused_whole(world: World, method: str) -> Non
 
 def test_mget_is_refused_whole(world: World) -> None:
     """MGet over the limit says to ask for fewer keys, and returns none."""
-    world.max_response_bytes = SMALLEST
+    world.terms.max_response_bytes = SMALLEST
     for key in "abc":
         world.client.call("Set", key=key, value=key * (MIB - 1))
     answer = world.client.call("MGet", keys=["a", "b", "c"])
@@ -122,7 +122,7 @@ def test_the_limit_may_change_at_any_time(world: World) -> None:
     """The next call goes by the new limit."""
     for key in "abc":
         world.client.call("Set", key=key, value=key * MIB)
-    world.max_response_bytes = SMALLEST
+    world.terms.max_response_bytes = SMALLEST
     assert world.client.call("ScanKeyValues").error
-    world.max_response_bytes = 4 * MIB
+    world.terms.max_response_bytes = 4 * MIB
     assert len(world.client.call("ScanKeyValues").key_values) == 3

@@ -14,6 +14,7 @@ from kvtwisted.core.health import Health
 from kvtwisted.http.routes import ROUTES
 from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.rpc import pipeline
+from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.grpcio.server import ThreadedGrpcServer
 from kvtwisted.rpc.http2.server import NativeGrpcServer
 from kvtwisted.rpc.options import GrpcOptions
@@ -33,10 +34,7 @@ def parts() -> tuple[Door, OpenGate, Health, dict[str, Any]]:
     """What both gRPC servers are made of."""
     doorway = Doorway()
     checks = HealthChecks(reactor, ThreadPool(0, 1), doorway.door.health)
-    limits = {
-        "max_response_bytes": lambda: 1 << 22, "request_timeout": lambda: 30.0, "max_batch_keys": lambda: 10_000,
-        "checks": checks,
-    }  # fmt: skip
+    limits = {"terms": Terms(1 << 23, 1 << 22, 30.0, 10_000), "checks": checks}
     return doorway.door, OpenGate(doorway.door, Admission(10)), doorway.health, limits
 
 

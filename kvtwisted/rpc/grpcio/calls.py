@@ -28,7 +28,7 @@ class ThreadedCalls:
         """
         try:
             now = time.monotonic()
-            deadline = min(now + time_left, arrived + self._terms.request_timeout())
+            deadline = min(now + time_left, arrived + self._terms.request_timeout)
             if deadline <= now:
                 raise overdue(self.session)
             try:
@@ -46,7 +46,7 @@ class ThreadedCalls:
     def _run(self, method: Method, message: bytes, compressed: bool, deadline: float) -> bytes:
         charged = Charged(self.session, len(message))
         try:
-            call = Call(deadline, self._terms.max_response_bytes())
+            call = Call(deadline, self._terms.max_response_bytes)
             command = charged.read(self._terms, method, message, call, compressed=compressed)
         except BaseException:
             charged.refuse()

@@ -27,6 +27,7 @@ from ...core.errors import KvError
 from ...observability.health_checks import HealthChecks
 from ...sessions.policy import NOBODY, rpc_requirement
 from .. import health, pipeline, reflection
+from ..calls import Terms
 from ..errors import CallError, Code, call_error
 from ..health import Watches
 from ..messages import decompress, is_compressed
@@ -58,21 +59,19 @@ class Handlers(grpc.GenericRpcHandler):
     def __init__(
         self,
         access: Access,
-        request_timeout: Callable[[], float],
+        terms: Terms,
         checks: HealthChecks,
         watches: Watches,
         watchdog: Watchdog,
         side_threads: ThreadPoolExecutor,
-        message_limit: int,
         slots: StreamSlots,
     ) -> None:
         self._access = access
-        self._request_timeout = request_timeout
+        self._terms = terms
         self._checks = checks
         self._watches = watches
         self._watchdog = watchdog
         self._side_threads = side_threads
-        self._message_limit = message_limit
         self._slots = slots
         self._reflection = Reflection()
         self._streams_lock = threading.Lock()
@@ -136,7 +135,7 @@ class Handlers(grpc.GenericRpcHandler):
     def _answer(self, method: Method, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
         path = f"/{SERVICES[0]}/{method.name}"
         self._check_rate(self._admit(context, path), context)
-        message = self._receive(arrived + self._request_timeout(), messages, context)
+        message = self._receive(arrived + self._terms.request_timeout, messages, context)
         # The message may have taken its time.
         calls = self._admit(context, path)
         compressed, left = is_compressed(message), _time_left(context)
@@ -210,14 +209,13 @@ class Handlers(grpc.GenericRpcHandler):
         if isinstance(operation, bytes):
             return operation
         calls = self._admit(context, _PIPELINE)
-        operation_id, field, request, _ = operation
-        method, encoded = pipeline.METHODS_BY_FIELD[field], request.SerializeToString()
+        encoded = operation.request.SerializeToString()
         try:
             now, left = time.monotonic(), _time_left(context)
-            answer = calls.answer(method, encoded, arrived=now, time_left=left)
+            answer = calls.answer(operation.method, encoded, arrived=now, time_left=left)
         except CallError as error:
-            return pipeline.failed(operation_id, error)
-        return pipeline.answered(operation_id, field, answer)
+            return pipeline.failed(operation.id, error)
+        return pipeline.answered(operation, answer)
 
     def _reflect(self, message: bytes, context: grpc.ServicerContext) -> bytes:
         try:
@@ -246,7 +244,7 @@ class Handlers(grpc.GenericRpcHandler):
         return message
 
     def _expand(self, message: bytes) -> bytes:
-        return decompress(message, self._message_limit) if is_compressed(message) else message
+        return decompress(message, self._terms.message_limit) if is_compressed(message) else message
 
     def _operation(self, message: bytes) -> bytes:
         """That of a pipeline, whose largest is far smaller than the largest message."""

@@ -20,7 +20,6 @@ from ...tls.renewal import Certificates
 from ..calls import Terms
 from ..health import Watches
 from ..listening import FIRST_FREE_PORT, cannot_listen, check_address, joined
-from ..messages import message_limit
 from ..options import GrpcOptions
 from ..stream_slots import StreamSlots, make_slots
 from ..watchdog import Watchdog
@@ -37,8 +36,7 @@ _log = Logger(namespace="kvtwisted.rpc")
 class ThreadedGrpcServer:
     """grpcio's server with all services of this one. Started and stopped once, from any thread.
 
-    Construction makes nothing of grpcio's, which would not survive twistd's fork. `max_response_bytes` and
-    `request_timeout` (seconds) are asked anew for each call.
+    Construction makes nothing of grpcio's, which would not survive twistd's fork.
     """
 
     def __init__(
@@ -49,17 +47,14 @@ class ThreadedGrpcServer:
         options: GrpcOptions,
         *,
         checks: HealthChecks,
-        max_response_bytes: Callable[[], int],
-        request_timeout: Callable[[], float],
-        max_batch_keys: Callable[[], int],
+        terms: Terms,
     ) -> None:
         self._checks = checks
         self._health = health
         self._options = options
-        self._request_timeout = request_timeout
+        self._terms = terms
         #: Those of streams that stay open.
         self.slots = make_slots(options, options.threads)
-        terms = Terms(message_limit(options.max_request_bytes), max_response_bytes, request_timeout, max_batch_keys)
         from_threads = FromThreads(reactor)
         self._access = Access(gate, lambda session: ThreadedCalls(session, terms, from_threads))
         self._running: _Running | None = None
@@ -76,9 +71,7 @@ class ThreadedGrpcServer:
                 f"{error} (ports below {FIRST_FREE_PORT} are for root, and grpcio binds by itself, when root's rights "
                 "are given up already: take grpc.transport = native, or another port)"
             ) from None
-        self._running = _Running(
-            self._access, self._request_timeout, self._checks, self._health, self._options, self.slots
-        )
+        self._running = _Running(self._access, self._terms, self._checks, self._health, self._options, self.slots)
         return self._running.port
 
     def stop(self, grace: float) -> None:
@@ -98,7 +91,7 @@ class _Running:
     def __init__(
         self,
         access: Access,
-        request_timeout: Callable[[], float],
+        terms: Terms,
         checks: HealthChecks,
         health: Health,
         options: GrpcOptions,
@@ -109,14 +102,11 @@ class _Running:
         self._watches = Watches(health, self._watchdog, slots.watch)
         self._threads = ThreadPoolExecutor(options.threads, "grpc")
         self._side_threads = ThreadPoolExecutor(SIDE_THREADS, "grpc-side")
-        limit = message_limit(options.max_request_bytes)
-        self._handlers = Handlers(
-            access, request_timeout, checks, self._watches, self._watchdog, self._side_threads, limit, slots
-        )
+        self._handlers = Handlers(access, terms, checks, self._watches, self._watchdog, self._side_threads, slots)
         self._server = grpc.server(
             self._threads,
             handlers=[self._handlers],
-            options=channel_options(limit),
+            options=channel_options(terms.message_limit),
             # What comes on top is answered RESOURCE_EXHAUSTED instead of queueing without bound.
             maximum_concurrent_rpcs=options.max_in_flight,
         )

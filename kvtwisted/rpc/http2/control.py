@@ -25,30 +25,34 @@ from .frames import (
     ErrorCode,
     StreamFault,
 )
-from .guard import Guard
 from .header_blocks import MAX_BLOCK_BYTES, MAX_LIST_BYTES, MAX_UNKNOWN_BLOCK_BYTES
-from .lifetime import GOODBYE_PING, KEEPALIVE_PING, Lifetime
-from .streams import MAX_STREAMS, Settings, Streams
+from .lifetime import Lifetime
+from .responder import MAX_STREAMS
+from .streams import Streams
 
 #: Bytes that the peer may send before it hears that they have come. No memory: see Note [Who may send much].
 CONNECTION_WINDOW = 16 << 20
-_CREDIT_STEP = CONNECTION_WINDOW // 4
-#: Bytes of answers that are worth as many of the peer's frames as a call.
-_BYTES_OF_A_CALL = 8192
+#: Bytes after which it is told.
+CREDIT_STEP = CONNECTION_WINDOW // 4
 
 
-class Control(Lifetime):
-    """The state of one connection beside its streams. Reactor thread."""
+class Control:
+    """The frames of one connection as they come, and the state of it that is no stream's. Reactor thread."""
 
-    def __init__(self, settings: Settings, out: list[bytes], touched: Callable[[], None]) -> None:
-        self._guard = Guard(settings.seconds)
-        super().__init__(Streams(settings, out, self._guard, touched), out, settings.seconds)
+    def __init__(self, streams: Streams, lifetime: Lifetime, out: list[bytes]) -> None:
+        """What is to be sent is appended to `out`."""
+        self._streams = streams
+        self._guard = streams.guard
+        self._lifetime = lifetime
+        self._out = out
         #: What is still to come of the preface.
         self.preface = PREFACE
+        #: Whether frames other than SETTINGS may come, and no header block is half there.
+        self.ready = False
+        #: Bytes of DATA that the connection's window has not been given back.
+        self.unacknowledged = 0
         self._block: bytearray | None = None
         self._block_of = (0, False)
-        self._unacknowledged = 0
-        self._rewarded = self._answered = 0
         #: Bytes that the peer lets our dynamic table have; whether it was told that the table has none; and from which
         #: piece of `out` on the next header block has to say so, if one does.
         self._table_bytes = DEFAULT_TABLE_BYTES
@@ -72,30 +76,10 @@ class Control(Lifetime):
         self.preface = self.preface[len(expected) :]
         return len(expected)
 
-    def received(self, size: int, calls: int) -> None:
-        """A chunk has come: `size` bytes of DATA that nobody has counted, and so many calls."""
-        self._heard_at = self._seconds()
-        streams = self.streams
-        if calls:
-            self.called(calls)
-            streams.begun += calls
-        # Calls that were answered, not those that were made: who resets them all earns nothing.
-        answered = streams.begun - streams.count
-        if answered > self._answered:
-            self._guard.earn(answered - self._answered)
-            self._answered = answered
-        self._credit(size)
-
-    def called(self, calls: int) -> None:
-        """So many calls have begun."""
-        self.streams.calls += calls
-        self._active_at = self._seconds()
-
-    def _credit(self, size: int) -> None:
-        self._unacknowledged += size
-        if self._unacknowledged >= _CREDIT_STEP:
-            self._out.append(frames.window_update(0, self._unacknowledged))
-            self._unacknowledged = 0
+    def give_credit(self) -> None:
+        """Give the connection's window back."""
+        self._out.append(frames.window_update(0, self.unacknowledged))
+        self.unacknowledged = 0
 
     # Frames.
 
@@ -103,7 +87,7 @@ class Control(Lifetime):
         """One frame. Raises ConnectionFault or StreamFault."""
         if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block_of[0]):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was not continued")
-        if not self._settled and kind != frames.SETTINGS:
+        if not self._lifetime.settled and kind != frames.SETTINGS:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS")
         if kind < len(self._HANDLERS):
             self._HANDLERS[kind](self, flags, stream_id, payload)
@@ -113,9 +97,11 @@ class Control(Lifetime):
 
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_a_stream("DATA", stream_id)
-        self._credit(len(payload))
+        self.unacknowledged += len(payload)
+        if self.unacknowledged >= CREDIT_STEP:
+            self.give_credit()
         data = frames.unpadded(payload) if flags & PADDED else payload
-        self.streams.data(stream_id, data, len(payload), bool(flags & END_STREAM))
+        self._streams.data(stream_id, data, len(payload), bool(flags & END_STREAM))
 
     def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_a_stream("HEADERS", stream_id)
@@ -125,7 +111,7 @@ class Control(Lifetime):
             block = block[5:]
         self._block_of = stream_id, bool(flags & END_STREAM)
         self._block = bytearray()
-        self.quick = False
+        self.ready = False
         self._add_to_block(flags, block)
 
     def _continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -138,27 +124,26 @@ class Control(Lifetime):
         block = self._block
         assert block is not None  # noqa: S101 - both callers see to it
         block += payload
-        limit = MAX_BLOCK_BYTES if self.streams.known else MAX_UNKNOWN_BLOCK_BYTES
+        limit = MAX_BLOCK_BYTES if self._streams.known else MAX_UNKNOWN_BLOCK_BYTES
         if len(block) > limit:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a header block is over {limit} bytes")
         if flags & END_HEADERS:
             self._block = None
-            self.quick = self.streams.last_served is None
-            self.called(1)
+            self.ready = True
             stream_id, end_stream = self._block_of
-            self.streams.begin(stream_id, bytes(block), end_stream)
+            self._streams.begin(stream_id, bytes(block), end_stream)
 
     def _priority(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_a_stream("PRIORITY", stream_id)
         self._guard.spend()
         if len(payload) != 5:
-            raise self._fault_on(stream_id)(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
-        _check_dependency(stream_id, payload, self._fault_on(stream_id))
+            raise self._streams.fault_on(stream_id)(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
+        _check_dependency(stream_id, payload, self._streams.fault_on(stream_id))
 
     def _rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_a_stream("RST_STREAM", stream_id)
         _sized("RST_STREAM", payload, 4)
-        self.streams.peer_reset(stream_id)
+        self._streams.peer_reset(stream_id)
 
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_the_connection("SETTINGS", stream_id)
@@ -168,7 +153,7 @@ class Control(Lifetime):
             return
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS has 6 bytes for each setting")
-        initial_window = self.streams.sender.initial_window
+        initial_window = self._streams.responder.sender.initial_window
         for name, value in frames.read_settings(payload):
             self._guard.spend()
             if name == frames.INITIAL_WINDOW_SIZE:
@@ -176,10 +161,9 @@ class Control(Lifetime):
             else:
                 self._setting(name, value)
         # Only the last one, since each means a look at every stream.
-        if initial_window != self.streams.sender.initial_window:
-            self.streams.change_initial_window(initial_window)
-        self._settled = True
-        self.quick = self.streams.last_served is None
+        if initial_window != self._streams.responder.sender.initial_window:
+            self._streams.responder.change_initial_window(initial_window)
+        self._lifetime.settled = self.ready = True
         self._out.append(frames.frame(frames.SETTINGS, ACK, 0))
         if self._table_bytes < DEFAULT_TABLE_BYTES and not self._told_of_table:
             self._told_of_table = True
@@ -190,14 +174,14 @@ class Control(Lifetime):
             if not DEFAULT_FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:
                 sentence = f"the largest frame must have {DEFAULT_FRAME_SIZE} to {LARGEST_FRAME_SIZE} bytes"
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, sentence)
-            self.streams.sender.frame_size = min(value, 4 * DEFAULT_FRAME_SIZE)
+            self._streams.responder.sender.frame_size = min(value, 4 * DEFAULT_FRAME_SIZE)
         elif name == frames.ENABLE_PUSH and value > 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH must be 0 or 1")
         elif name == frames.HEADER_TABLE_SIZE:
             # The smallest counts, also if a larger one comes after it (RFC 7541, section 4.2).
             self._table_bytes = min(self._table_bytes, value)
         elif name == frames.MAX_HEADER_LIST_SIZE:
-            self.streams.header_limit = value
+            self._streams.responder.header_limit = value
         # Nothing is pushed here, so that the number of streams does not matter; unknown settings never do.
 
     def _push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -209,10 +193,8 @@ class Control(Lifetime):
         self._guard.spend()
         if not flags & ACK:
             self._out.append(frames.frame(frames.PING, ACK, 0, payload))
-        elif payload == KEEPALIVE_PING:
-            self._asked_at = None
-        elif payload == GOODBYE_PING and self._draining:
-            self.last_goodbye()
+        else:
+            self._lifetime.ping_answered(payload)
 
     def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_the_connection("GOAWAY", stream_id)
@@ -223,21 +205,7 @@ class Control(Lifetime):
 
     def _window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         _sized("WINDOW_UPDATE", payload, 4)
-        # Many clients give back each frame's DATA at once, for the stream and for the connection.
-        worth = (self.streams.sender.sent - self._rewarded) // _BYTES_OF_A_CALL
-        if worth:
-            self._guard.earn(worth)
-            self._rewarded += worth * _BYTES_OF_A_CALL
-        self._guard.spend()
-        increment = frames.read_word(payload)[0] & STREAM_BITS
-        if increment == 0:
-            raise self._fault_on(stream_id)(ErrorCode.PROTOCOL_ERROR, "a window cannot grow by 0")
-        if not self.streams.widen(stream_id, increment) and self.streams.idle(stream_id):
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that was never opened")
-
-    def _fault_on(self, stream_id: int) -> type[ConnectionFault] | type[StreamFault]:
-        """A stream's fault, but the connection's where the stream is idle: that must not be reset (section 6.4)."""
-        return ConnectionFault if self.streams.idle(stream_id) else StreamFault
+        self._streams.window_update(stream_id, frames.read_word(payload)[0] & STREAM_BITS)
 
     _HANDLERS: ClassVar[tuple[Callable[[Control, int, int, bytes], None], ...]] = (
         _data, _headers, _priority, _rst_stream, _settings,

@@ -6,7 +6,8 @@ from typing import Callable
 
 from . import frames
 from .frames import LARGEST_WINDOW, ErrorCode
-from .streams import MAX_STREAMS, Streams
+from .responder import MAX_STREAMS
+from .streams import Streams
 
 #: Seconds for the client's first SETTINGS to come.
 HANDSHAKE_SECONDS = 10.0
@@ -37,19 +38,22 @@ class Lifetime:
     """The deadlines and the end of one connection. Reactor thread."""
 
     def __init__(self, streams: Streams, out: list[bytes], seconds: Callable[[], float]) -> None:
-        self.streams = streams
+        """Frames are appended to `out`; `seconds` tells the time."""
+        self._streams = streams
+        self._responder = streams.responder
         self._out = out
         self._seconds = seconds
-        #: Whether frames other than SETTINGS may come, and no header block is half there.
-        self.quick = False
         #: Nothing that comes is looked at any more; calls that are under way may still be answered.
         self.failed = False
+        #: Whether the peer's first SETTINGS have come.
+        self.settled = False
         #: All is said; the peer has to close.
         self._said = False
-        self._settled = False
         self._draining = False
         now = self._seconds()
-        self._opened_at = self._active_at = self._heard_at = self.moved_at = now
+        self._opened_at = now
+        #: When the last call came, the last frame came, and answers got on last.
+        self.active_at = self.heard_at = self.moved_at = now
         self._asked_at: float | None = None
         self._sent = 0
         self._closing_at: float | None = None
@@ -59,9 +63,9 @@ class Lifetime:
     def fail(self, code: ErrorCode, sentence: str) -> None:
         """Say goodbye for what the peer did; nothing it sends is looked at any more."""
         self.failed = True
-        served = self.streams.last_served
+        served = self._streams.last_served
         # Once it was said which stream is the last one served, it is never a later one (section 6.8).
-        self._out.append(frames.goaway(self.streams.last_id if served is None else served, code, sentence))
+        self._out.append(frames.goaway(self._streams.last_id if served is None else served, code, sentence))
         self._closing_at = self._seconds()
 
     def drain(self) -> None:
@@ -74,23 +78,21 @@ class Lifetime:
 
     def last_goodbye(self) -> None:
         """Say which calls are served; no later one is."""
-        if self.streams.last_served is None:
-            self.streams.last_served = self.streams.last_id
-            self.quick = False
-            self._out.append(frames.goaway(self.streams.last_id, ErrorCode.NO_ERROR))
+        if self._streams.last_served is None:
+            self._streams.last_served = self._streams.last_id
+            self._out.append(frames.goaway(self._streams.last_id, ErrorCode.NO_ERROR))
 
     def idle_seconds(self) -> float | None:
         """For how long no call has been under way; None: one is."""
-        streams = self.streams
-        if self.failed or streams.count or streams.parked or streams.sender.queued or streams.sender.paused:
+        responder = self._responder
+        if self.failed or responder.count or responder.sender.queued or responder.sender.paused:
             return None
-        return self._seconds() - self._active_at
+        return self._seconds() - self.active_at
 
     @property
     def finished(self) -> bool:
         """Whether the connection is to be closed once all is sent."""
-        streams = self.streams
-        return (self.failed or streams.last_served is not None) and streams.count == 0
+        return (self.failed or self._streams.last_served is not None) and self._responder.count == 0
 
     def closing(self) -> None:
         """All is said; the peer has to close."""
@@ -99,8 +101,15 @@ class Lifetime:
 
     def half_closed(self) -> None:
         """The peer says nothing more: close when its calls have ended."""
-        if self.streams.last_served is None:
-            self.streams.last_served = self.streams.last_id
+        if self._streams.last_served is None:
+            self._streams.last_served = self._streams.last_id
+
+    def ping_answered(self, payload: bytes) -> None:
+        """The peer has acknowledged a PING that carried this."""
+        if payload == KEEPALIVE_PING:
+            self._asked_at = None
+        elif payload == GOODBYE_PING and self._draining:
+            self.last_goodbye()
 
     # What takes too long.
 
@@ -110,24 +119,24 @@ class Lifetime:
 
     def look(self, now: float) -> str | None:
         """See to what takes too long; why (one of REASONS) the connection is to be cut off, or None."""
-        streams = self.streams
-        streams.allowed = MAX_STREAMS
-        if streams.streams or streams.parked:
-            streams.expire(now)
+        responder = self._responder
+        responder.allowed = MAX_STREAMS
+        if responder.count:
+            self._streams.expire(now)
         if self._closing_at is not None:
             if self.failed:
                 limit = CLOSE_SECONDS if self._said else LAST_CALLS_SECONDS
                 return GOODBYE if now - self._closing_at > limit else None
             if now - self._closing_at > GOODBYE_SECONDS:
                 self.last_goodbye()
-        if not self._settled:
+        if not self.settled:
             return HANDSHAKE if now - self._opened_at > HANDSHAKE_SECONDS else None
         if self._stalled(now):
             return SLOW_READER
         return SILENT if self._silent(now) else None
 
     def _stalled(self, now: float) -> bool:
-        sender = self.streams.sender
+        sender = self._responder.sender
         if sender.sent - self._sent >= STALL_BYTES or not (sender.queued or sender.paused):
             self._sent = sender.sent
             self.moved_at = now
@@ -135,15 +144,15 @@ class Lifetime:
 
     def _silent(self, now: float) -> bool:
         if self._asked_at is not None:
-            if self._heard_at > self._asked_at:
+            if self.heard_at > self._asked_at:
                 self._asked_at = None
             elif now - self._asked_at > KEEPALIVE_ANSWER_SECONDS:
                 return True
-        elif self.streams.count:
-            self._active_at = now
-            if now - self._heard_at > KEEPALIVE_SECONDS:
+        elif self._responder.count:
+            self.active_at = now
+            if now - self.heard_at > KEEPALIVE_SECONDS:
                 self._asked_at = now
                 self._out.append(frames.frame(frames.PING, 0, 0, KEEPALIVE_PING))
-        elif now - self._active_at > IDLE_SECONDS:
+        elif now - self.active_at > IDLE_SECONDS:
             self.drain()
         return False

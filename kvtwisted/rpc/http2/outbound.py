@@ -95,7 +95,8 @@ class Sender:
         self.paused = False
         #: Bytes given to the transport since it is paused, which it may still hold; counted like what waits here.
         self._kept = 0
-        self._ready: deque[Outgoing] = deque()
+        #: Streams that have something to send, in the order of their turns.
+        self.ready: deque[Outgoing] = deque()
 
     @property
     def queued(self) -> int:
@@ -131,7 +132,7 @@ class Sender:
     def _queue(self, stream: Outgoing) -> None:
         if not stream.queueing and (stream.window > 0 or not stream.queued):
             stream.queueing = True
-            self._ready.append(stream)
+            self.ready.append(stream)
 
     def drop(self, stream: Outgoing) -> None:
         """The stream is over: nothing of it is sent any more."""
@@ -143,7 +144,7 @@ class Sender:
     @property
     def can_send(self) -> bool:
         """Whether `pump` would send anything."""
-        ready = self._ready
+        ready = self.ready
         # Streams that only have to say goodbye need no window.
         return bool(ready) and not self.paused and (self.window > 0 or not all(stream.queued for stream in ready))
 
@@ -154,9 +155,9 @@ class Sender:
         """
         until = self.sent + _BURST
         while self.can_send and self.sent < until:
-            while self.window <= 0 and self._ready[0].queued:
-                self._ready.rotate(-1)
-            stream = self._ready.popleft()
+            while self.window <= 0 and self.ready[0].queued:
+                self.ready.rotate(-1)
+            stream = self.ready.popleft()
             stream.queueing = False
             self._take_turn(stream)
             if stream.queued:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import Any, Callable
+from typing import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -26,8 +26,8 @@ from ..stream_slots import Slots
 from .expanding import Expander
 from .inbound import Message
 from .requests import Route
-from .responding import Stream
 from .responses import ConstantAnswer
+from .stream import Stream
 from .unary import UnaryCalls
 
 #: Operations of one pipeline that are under way, or wait for one on their key.
@@ -80,16 +80,14 @@ def _stopping() -> CallError:
 
 
 class _Pipeline:
-    """One open pipeline. To `UnaryCalls` it is what `Streams` is for calls; its calls are numbered as they begin."""
+    """One open pipeline: to `UnaryCalls` what a `Responder` is for calls. Its calls are numbered as they begin."""
 
     def __init__(
         self, stream: Stream, calls: UnaryCalls, expander: Expander, closed: Callable[[_Pipeline], None]
     ) -> None:
         self._stream = stream
         self._expander = expander
-        self._run: dict[str, Callable[[_Pipeline, int, Any, None], None]] = {
-            "set": calls.set, "get": calls.get, "delete": calls.delete
-        }  # fmt: skip
+        self._calls = calls
         self._closed = closed
         self._number = 0
         #: The operation that is being begun, and those that were and are not answered, by number.
@@ -138,9 +136,9 @@ class _Pipeline:
             self._stream.send_message(operation)
             return
         self._unanswered += 1
-        self._bytes += operation[3]
+        self._bytes += operation.size
         if self._busy:
-            others = self._busy.get(operation[2].key)
+            others = self._busy.get(operation.request.key)
             if others is not None:
                 others.append(operation)
                 return
@@ -187,8 +185,7 @@ class _Pipeline:
     def _begin(self, operation: Operation) -> None:
         self._number += 1
         self._beginning = operation
-        _, field, request, _ = operation
-        self._run[field](self, self._number, request, None)
+        self._calls.begin(operation.method, self, self._number, operation.request, None)
         self._beginning = None
 
     def _end(self, number: int) -> Operation | None:
@@ -196,7 +193,7 @@ class _Pipeline:
         operation = self._begun.pop(number, None) or self._beginning
         if operation is not None:
             self._unanswered -= 1
-            self._bytes -= operation[3]
+            self._bytes -= operation.size
         return operation
 
     def _release(self, key: str) -> None:
@@ -231,7 +228,7 @@ class _Pipeline:
         operation = self._beginning
         if operation is not None:
             self._begun[number] = operation
-            self._busy[operation[2].key] = deque()
+            self._busy[operation.request.key] = deque()
 
     def awaited(self, number: int) -> bool:
         """Whether somebody waits for the answer."""
@@ -250,9 +247,9 @@ class _Pipeline:
         operation = self._end(number)
         if operation is not None:
             self._stream.served()
-            self._stream.send_message(pipeline.answered(operation[0], operation[1], message))
+            self._stream.send_message(pipeline.answered(operation, message))
             if later:
-                self._release(operation[2].key)
+                self._release(operation.request.key)
 
     def answer_constant(self, number: int, answer: ConstantAnswer) -> None:
         """The same with an answer that was made ready for calls."""
@@ -263,6 +260,6 @@ class _Pipeline:
         later = number in self._begun
         operation = self._end(number)
         if operation is not None:
-            self._stream.send_message(pipeline.failed(operation[0], error))
+            self._stream.send_message(pipeline.failed(operation.id, error))
             if later:
-                self._release(operation[2].key)
+                self._release(operation.request.key)

@@ -29,9 +29,9 @@ Unary = Callable[[Any, int, bytes, "float | None"], None]
 class Route(NamedTuple):
     """A method of a service: its path, and what runs it.
 
-    `unary` is called with the connection's `Streams`, the stream's number, the message, and the seconds that the client
-    gives the call (None: no limit); it answers at once or later. `compressed` is the same for a message that is to be
-    decompressed first. `streaming` makes the handler of one stream of messages instead.
+    `unary` is called with the connection's `Responder`, the stream's number, the message, and the seconds that the
+    client gives the call (None: no limit); it answers at once or later. `compressed` is the same for a message that is
+    to be decompressed first. `streaming` makes the handler of one stream of messages instead.
     """
 
     path: str
@@ -70,10 +70,10 @@ class Head:
 
 
 #: The routes that a request finds, by their paths.
-Entry = Mapping[bytes, Route]
+Routes = Mapping[bytes, Route]
 
 #: What a request finds that has this path, and these values of the header `authorization`. Raises CallError.
-Enter = Callable[[bytes, "tuple[bytes, ...]"], Entry]
+Enter = Callable[[bytes, "tuple[bytes, ...]"], Routes]
 
 
 def read_head(enter: Enter, headers: Headers) -> Head:
@@ -90,11 +90,11 @@ def read_head(enter: Enter, headers: Headers) -> Head:
         return Head(None, refusal, None, length)
     path = fields[b":path"]
     try:
-        entry = enter(path, tuple([value for name, value in headers if name == b"authorization"]))
+        routes = enter(path, tuple([value for name, value in headers if name == b"authorization"]))
     except CallError as error:
         # Each attempt counts, so that the next one with the same headers must come here too.
         return Head(None, _status(error.code, str(error)), None, length, lasts=False)
-    route = entry.get(path)
+    route = routes.get(path)
     if route is None:
         sentence = f"there is no method {path.decode('ascii', 'replace')[:200]}"
         return Head(None, _status(UNIMPLEMENTED, sentence), None, length)

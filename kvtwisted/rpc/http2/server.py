@@ -24,16 +24,16 @@ from ...tls.listening import over_tls
 from ..calls import Terms
 from ..errors import CallError, Code
 from ..listening import BACKLOG, cannot_listen, check_address
-from ..messages import message_limit
 from ..options import GrpcOptions
 from ..stream_slots import make_slots
-from .connection import HEADERS_WORK, Connection
+from .connection import Connection
+from .header_turn import HEADERS_WORK
 from .inbound import Budget
-from .interfaces import Interfaces
 from .lifetime import HANDSHAKE, REASONS, UNSENT
 from .outbound import Backlog
 from .pipelines import PipelineService
-from .requests import Entry
+from .requests import Routes
+from .route_tables import RouteTables
 from .streaming import HealthService, ReflectionService
 from .turns import Turns
 from .unary import UnaryCalls
@@ -45,10 +45,7 @@ _log = Logger(namespace="kvtwisted.rpc")
 
 
 class NativeGrpcServer(Factory):
-    """All services of this server on HTTP/2 connections of our own. Reactor thread.
-
-    `max_response_bytes`, `request_timeout` (seconds) and `max_batch_keys` are asked anew for each call.
-    """
+    """All services of this server on HTTP/2 connections of our own. Reactor thread."""
 
     noisy = False
     seconds = staticmethod(monotonic)
@@ -63,16 +60,13 @@ class NativeGrpcServer(Factory):
         options: GrpcOptions,
         *,
         checks: HealthChecks,
-        max_response_bytes: Callable[[], int],
-        request_timeout: Callable[[], float],
-        max_batch_keys: Callable[[], int],
+        terms: Terms,
         connections: Connections | None = None,
     ) -> None:
         """What takes long to decode is decoded in `pool`. Without `connections` any number may be open."""
         self._reactor = reactor
         self._options = options
-        self.request_timeout = request_timeout
-        self.message_limit = message_limit(options.max_request_bytes)
+        self.terms = terms
         self.budget = Budget(options.max_unfinished_bytes, self.seconds)
         self.backlog = Backlog(options.max_unsent_bytes)
         self.header_turns = Turns(reactor, HEADERS_WORK, self.flush)
@@ -83,14 +77,12 @@ class NativeGrpcServer(Factory):
         self._health = HealthService(reactor, checks, health, self.flush, self.slots.watch)
         self._reflection = ReflectionService(self.seconds, self.slots.reflection)
 
-        terms = Terms(self.message_limit, max_response_bytes, request_timeout, max_batch_keys)
-
         def make_calls(session: Session) -> UnaryCalls:
             return UnaryCalls(reactor, pool, session, terms, self.flush)
 
         door.on_settled(self.flush)
         self._pipelines = PipelineService(reactor, self.slots.pipeline, self.flush)
-        self._interfaces = Interfaces(
+        self._routes = RouteTables(
             gate, make_calls, self._pipelines,
             [*self._health.routes(), *self._reflection.routes()], self._revoke,
         )  # fmt: skip
@@ -98,7 +90,8 @@ class NativeGrpcServer(Factory):
         if connections is not None:
             connections.of(lambda: self._connections)
         self._connections: set[Connection] = set()
-        self._touched: list[Connection] = []
+        #: Connections that have something to send, which `flush` sends.
+        self.dirty: list[Connection] = []
         self._port: Any = None
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
@@ -112,7 +105,7 @@ class NativeGrpcServer(Factory):
     @property
     def calls(self) -> int:
         """Calls that have not ended, on all connections."""
-        return sum([connection.control.streams.count for connection in self._connections])
+        return sum([connection.streams.responder.count for connection in self._connections])
 
     def start(self, listen: Callable[[Any], Any] | None = None) -> int:
         """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible.
@@ -229,8 +222,8 @@ class NativeGrpcServer(Factory):
         """When far too many answers wait, cut those connections off that have not got on for the longest."""
         queued = self.backlog.queued
         if queued.bytes > 2 * queued.limit:
-            slowest = sorted(self._connections, key=lambda connection: connection.control.moved_at)
-            waiting = [(connection, connection.control.streams.sender.waiting) for connection in slowest]
+            slowest = sorted(self._connections, key=lambda connection: connection.lifetime.moved_at)
+            waiting = [(connection, connection.streams.responder.sender.waiting) for connection in slowest]
             for connection in queued.victims(waiting, 2 * queued.limit):
                 connection.cut_off(UNSENT)
 
@@ -250,11 +243,11 @@ class NativeGrpcServer(Factory):
 
     def knows(self, visitor: Visitor) -> bool:
         """Whether it is somebody known."""
-        return self._interfaces.knows(visitor)
+        return self._routes.knows(visitor)
 
     def administers(self, visitor: Visitor) -> bool:
         """Whether it is somebody known who administers the server."""
-        return self._interfaces.administers(visitor)
+        return self._routes.administers(visitor)
 
     def passed_trial(self, connection: Connection) -> None:
         """One that is on trial is an administrator's."""
@@ -270,19 +263,15 @@ class NativeGrpcServer(Factory):
         limit = counted.limit if in_all else counted.limit_per_address
         return CallError(Code.UNAVAILABLE, f"too many connections: {name} allows {limit}; try again")
 
-    def enter(self, visitor: Visitor, path: bytes) -> Entry:
+    def enter(self, visitor: Visitor, path: bytes) -> Routes:
         """What the visitor finds who asks for this path. Raises CallError."""
-        return self._interfaces.of(visitor, path)
-
-    def touched(self, connection: Connection) -> None:
-        """It has something to send, which `flush` sends."""
-        self._touched.append(connection)
+        return self._routes.of(visitor, path)
 
     def flush(self) -> None:
         """Send what has gathered. Whoever answers calls, or frees memory that others wait for, sees to this."""
-        while self._touched:
-            touched, self._touched = self._touched, []
-            for connection in touched:
+        while self.dirty:
+            dirty, self.dirty = self.dirty, []
+            for connection in dirty:
                 try:
                     connection.flush()
                 except Exception:

@@ -21,8 +21,8 @@ from ..reflection import Reflection
 from ..stream_slots import Slots
 from .inbound import Message
 from .requests import Route
-from .responding import Stream
-from .streams import Streams
+from .responder import Responder
+from .stream import Stream
 
 #: Bytes of a request to these services, once decompressed.
 MESSAGE_BYTES = 65_536
@@ -81,18 +81,20 @@ class HealthService:
             Route(f"{path}/Watch", streaming=partial(_Watch, self)),
         ]
 
-    def _check(self, compressed: bool, streams: Streams, stream_id: int, message: bytes, timeout: float | None) -> None:
+    def _check(
+        self, compressed: bool, responder: Responder, stream_id: int, message: bytes, timeout: float | None
+    ) -> None:
         try:
             known = parse(HealthCheckRequest, _expand((message, compressed))).service in KNOWN
             if not known:
                 raise health.unknown_service()
         except Exception as error:
-            streams.fail(stream_id, call_error(error, "health check"))
+            responder.fail(stream_id, call_error(error, "health check"))
             return
-        streams.promise(stream_id)
-        streams.expect(_WAITING_BYTES)
+        responder.promise(stream_id)
+        responder.expect(_WAITING_BYTES)
         # Not the admission's to refuse, nor for the pool of requests: a server that is busy is not ill.
-        self._checks.ask(partial(_answer, streams, stream_id), HEALTH_TIMEOUT if timeout is None else timeout)
+        self._checks.ask(partial(_answer, responder, stream_id), HEALTH_TIMEOUT if timeout is None else timeout)
 
     def _follow(self, reason: str | None) -> None:
         # On whatever thread changed it, and under its lock.
@@ -123,14 +125,14 @@ class HealthService:
             self._slots.leave(watch.network)
 
 
-def _answer(streams: Streams, stream_id: int, reason: str | None) -> None:
-    streams.expect(-_WAITING_BYTES)
-    if not streams.awaited(stream_id):
+def _answer(responder: Responder, stream_id: int, reason: str | None) -> None:
+    responder.expect(-_WAITING_BYTES)
+    if not responder.awaited(stream_id):
         return
     try:
-        streams.answer(stream_id, health.checked(reason))
+        responder.answer(stream_id, health.checked(reason))
     except CallError as error:
-        streams.fail(stream_id, error)
+        responder.fail(stream_id, error)
 
 
 def _stopping() -> CallError:

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Callable, Protocol
+from typing import Callable
 
 from ...sessions.gate import Visitor
 from ...sessions.policy import PUBLIC, rpc_requirement
 from ..errors import CallError, Code, call_error
-from .frames import DEFAULT_WINDOW, ConnectionFault, ErrorCode, StreamFault, window_update
-from .guard import TOKENS_PER_CALL, Guard, tokens_for_headers
+from .flood_guard import TOKENS_PER_CALL, FloodGuard, tokens_for_headers
+from .frames import (
+    DEFAULT_WINDOW,
+    LARGEST_WINDOW,
+    ConnectionFault,
+    ErrorCode,
+    StreamFault,
+    window_update,
+)
 from .header_blocks import FieldFault, HeaderBlocks, check_trailers
-from .inbound import Budget, Incoming, Message
-from .outbound import Backlog
-from .requests import Entry, Head, Route, read_head
-from .responding import Answering, Stream
+from .inbound import Incoming, Message
+from .parked import ParkedCall, ParkedCalls
+from .ports import StreamServer
+from .requests import Head, Routes, read_head
+from .responder import MAX_STREAMS, Responder
+from .stream import Stream
 
-#: Streams that a peer may have open; one more is refused.
-MAX_STREAMS = 1000
 #: Tokens that a stream's fault costs, unless it is an honest mistake: more than a call brings.
 _FAULT_TOKENS = 2 * TOKENS_PER_CALL
 #: What each frame takes of the bytes that may be late, so that crumbs do not last for ever.
@@ -33,33 +40,23 @@ _SMALL_DATA = 64
 _LINGER_SECONDS = 1.0
 
 
-def _nobody() -> None:
-    """Whom a lost connection's streams tell that there is something to send."""
-
-
-class Settings(Protocol):
-    """What streams need of the server they belong to."""
-
-    budget: Budget
-    backlog: Backlog
-    message_limit: int
-    seconds: Callable[[], float]
-    request_timeout: Callable[[], float]
-
-    def enter(self, visitor: Visitor, path: bytes) -> Entry:
-        """What the visitor finds who asks for this path. Raises CallError."""
-
-
-class Streams(Answering):
+class Streams:
     """All streams of a connection. Reactor thread."""
 
-    def __init__(self, settings: Settings, out: list[bytes], guard: Guard, touched: Callable[[], None]) -> None:
-        super().__init__(out, touched, settings.backlog)
-        self._settings = settings
-        self._guard = guard
-        self._share = settings.budget.share()
+    def __init__(self, server: StreamServer, visitor: Visitor, out: list[bytes], touched: Callable[[], None]) -> None:
+        """`visitor` is who the connection says is there; frames are appended to `out`, see `Responder`."""
+        self._server = server
+        self._out = out
+        self._share = server.budget.share()
+        self.visitor = visitor
+        self._parked = ParkedCalls(server.budget, self._share)
+        #: What answers their calls.
+        self.responder = Responder(out, touched, server.backlog, self._parked, visitor.address)
+        #: Those that have something to remember, by their numbers.
+        self._streams = self.responder.streams
+        self.guard = FloodGuard(server.seconds, self.responder)
         self.blocks: HeaderBlocks[Head] = HeaderBlocks(
-            partial(read_head, self._enter), guard.spend, lambda head: head.lasts
+            partial(read_head, self._enter), self.guard.spend, lambda head: head.lasts
         )
         self.last_id = 0
         #: Unary calls whose HEADERS came in the chunk that is being looked at, and nothing else yet.
@@ -74,23 +71,20 @@ class Streams(Answering):
         self.known = False
         #: The last stream before the bytes that are being looked at, and how many calls were reset that came before.
         self.before_chunk = self._reset_later = 0
-        #: Calls that have come, and those of them that did not fail and were not reset: what is not open of the latter
-        #: was answered well.
-        self.calls = self.begun = 0
-        #: Streams that may be open. Calls that were reset while they ran count as open until somebody looks again: some
-        #: still run, and a peer that resets its calls (CVE-2023-44487) is not to have more running than one that waits.
-        self.allowed = MAX_STREAMS
+        #: Calls that have come.
+        self.calls = 0
 
-    def _enter(self, path: bytes, authorization: tuple[bytes, ...]) -> Entry:
+    def _enter(self, path: bytes, authorization: tuple[bytes, ...]) -> Routes:
         visitor = self.visitor._replace(authorization=authorization)
         self.shown = visitor
         if self.on_trial is not None:
             self.on_trial(visitor)
-        return self._settings.enter(visitor, path)
+        return self._server.enter(visitor, path)
 
     def begin(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         """A whole header block has come."""
-        if stream_id in self.streams or stream_id in self.promised:
+        self.calls += 1
+        if self._is_open(stream_id):
             self._trailers(stream_id, block, end_stream)
             return
         if not stream_id & 1:
@@ -98,8 +92,8 @@ class Streams(Answering):
         if stream_id <= self.last_id:
             self.blocks.decode(block)
             self._leads_nowhere()
-            self._guard.spend()
-            if stream_id not in self.resets:
+            self.guard.spend()
+            if stream_id not in self.responder.resets:
                 raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that is closed")
             return
         self.last_id = stream_id
@@ -110,69 +104,71 @@ class Streams(Answering):
             raise
         if self.last_served is not None and stream_id > self.last_served:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "the connection is closing")
-        if self.allowed <= self.count < MAX_STREAMS:
-            self._guard.spend()
-            self.reset(stream_id, ErrorCode.REFUSED_STREAM)
+        responder = self.responder
+        if responder.allowed <= responder.count < MAX_STREAMS:
+            self.guard.spend()
+            responder.reset(stream_id, ErrorCode.REFUSED_STREAM)
             return
-        if self.count >= MAX_STREAMS:
-            self._guard.spend()
+        if responder.count >= MAX_STREAMS:
+            self.guard.spend()
             raise StreamFault(ErrorCode.REFUSED_STREAM, f"over {MAX_STREAMS} streams at once")
         if head.length > 0 and end_stream:
             raise _wrong_length()
         if head.refusal is not None:
             self._leads_nowhere()
-            self.refuse(stream_id, head, end_stream, self._settings.seconds() + _LINGER_SECONDS)
+            responder.refuse(stream_id, head, end_stream, self._server.seconds() + _LINGER_SECONDS)
         else:
             self.known = self.known or rpc_requirement(_path(head)) != PUBLIC
             self._open(stream_id, head, end_stream)
 
     def _leads_nowhere(self) -> None:
         """Charge for the header block that was looked at last, if it took more work than such blocks do."""
-        self._guard.spend(tokens_for_headers(self.blocks.work, known=self.known))
+        self.guard.spend(tokens_for_headers(self.blocks.work, known=self.known))
 
     def open_all(self) -> None:
         """Make streams of the calls that are `opened`: what comes next of them is not all in this chunk."""
         opened = self.opened.copy()
+        self.calls += len(opened)
         self.opened.clear()
         for stream_id, head in opened.items():
             self._open(stream_id, head, False)
 
     def _open(self, stream_id: int, head: Head, end_stream: bool) -> None:
-        settings, route = self._settings, head.route
+        server, route = self._server, head.route
         assert route is not None  # noqa: S101 - or it would have been refused
-        stream = self._stream(stream_id)
+        stream = self.responder.open(stream_id)
         stream.head, stream.open = head, not end_stream
         stream.incoming = Incoming(
-            settings.budget,
+            server.budget,
             self._share,
-            settings.message_limit,
+            server.terms.message_limit,
             partial(self._credit, stream_id),
             partial(self._lost, stream_id),
         )
-        self.begun += 1
-        now = settings.seconds()
+        self.responder.begun += 1
+        now = server.seconds()
         if head.timeout is not None:
             stream.deadline = now + head.timeout
         if route.streaming is None:
-            stream.deadline = min(stream.deadline, now + settings.request_timeout())
+            stream.deadline = min(stream.deadline, now + server.terms.request_timeout)
         else:
-            stream.first_by = now + settings.request_timeout()
+            stream.first_by = now + server.terms.request_timeout
             try:
                 stream.handler = route.streaming(stream)
             except Exception as error:
-                self.finish(stream, call_error(error, route.path))
+                self.responder.finish(stream, call_error(error, route.path))
                 return
         if end_stream:
             self._half_close(stream)
 
     def data(self, stream_id: int, data: bytes, size: int, end_stream: bool) -> None:
         """DATA has come, which took `size` bytes of the windows."""
-        stream = self.streams.get(stream_id)
+        stream = self._streams.get(stream_id)
         if stream is None or not stream.open:
             self._stray_data(stream_id, size)
             return
         if len(data) < _SMALL_DATA and not end_stream:
-            self._guard.spend()
+            self.guard.spend()
         stream.body += len(data)
         if stream.head is not None and stream.head.length >= 0:
             length = stream.head.length
@@ -188,22 +184,22 @@ class Streams(Answering):
                     if stream.message is not None and not end_stream:
                         stream.incoming.keep(len(message[0]))
             except CallError as error:
-                self.finish(stream, error)
-        if end_stream and stream_id in self.streams:
+                self.responder.finish(stream, error)
+        if end_stream and stream_id in self._streams:
             self._half_close(stream)
 
     def _stray_data(self, stream_id: int, size: int) -> None:
         if self.idle(stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
-        late = self.resets.get(stream_id)
+        late = self.responder.resets.get(stream_id)
         if late is None:
-            self._guard.spend()
+            self.guard.spend()
             raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA on a stream that is closed")
         # What was on its way when the call was refused: no fault of the client's.
         if late > 0:
-            self.resets[stream_id] = late - max(size, _LATE_FRAME_BYTES)
+            self.responder.resets[stream_id] = late - max(size, _LATE_FRAME_BYTES)
         else:
-            self._guard.spend()
+            self.guard.spend()
 
     def _received(self, stream: Stream, message: Message) -> None:
         if stream.handler is not None:
@@ -211,7 +207,7 @@ class Streams(Answering):
             try:
                 stream.handler.received(message)
             except Exception as error:
-                raise call_error(error, _path(stream.head)) from None
+                raise call_error(error, stream.path) from None
         elif stream.message is None:
             stream.message = message
         else:
@@ -220,7 +216,7 @@ class Streams(Answering):
     def _trailers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         headers = self.blocks.decode(block)
         self._leads_nowhere()
-        stream = self.streams.get(stream_id)
+        stream = self._streams.get(stream_id)
         if stream is None or not stream.open:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that is half closed")
         check_trailers(headers)
@@ -233,17 +229,17 @@ class Streams(Answering):
     def _half_close(self, stream: Stream) -> None:
         stream.open = False
         if stream.lingers:
-            self.drop(stream.stream_id)
+            self.responder.drop(stream.stream_id)
         if stream.last is not None or stream.incoming is None:
             return
         unfinished = stream.incoming.unfinished
         stream.incoming.close()
         if unfinished:
-            self.finish(stream, CallError(Code.INVALID_ARGUMENT, "the call ended in the middle of a message"))
+            self.responder.finish(stream, CallError(Code.INVALID_ARGUMENT, "the call ended in the middle of a message"))
         elif stream.handler is not None:
             stream.handler.half_closed()
         elif stream.message is None:
-            self.finish(stream, CallError(Code.INVALID_ARGUMENT, "the call ended without a request message"))
+            self.responder.finish(stream, CallError(Code.INVALID_ARGUMENT, "the call ended without a request message"))
         else:
             self._complete(stream)
 
@@ -251,80 +247,39 @@ class Streams(Answering):
         """A unary request is whole: from here on it is like those that came in one chunk."""
         head, message = stream.head, stream.message
         assert head is not None and head.route is not None and message is not None  # noqa: S101, PT018
-        stream_id = stream.stream_id
-        del self.streams[stream_id]
-        self.promised[stream_id] = stream.window - self.sender.initial_window
-        if self.backlogged or self.parked:
-            self._park(stream_id, head.route, message, stream.deadline)
+        stream_id, responder = stream.stream_id, self.responder
+        del self._streams[stream_id]
+        responder.promised[stream_id] = stream.window - responder.sender.initial_window
+        call = ParkedCall(head.route, message, stream.deadline)
+        if responder.backlogged or self._parked.by_id:
+            try:
+                self._parked.add(stream_id, call)
+            except CallError as error:
+                responder.fail(stream_id, error)
+            else:
+                responder.quick = False
         else:
-            self._run(stream_id, head.route, message, stream.deadline - self._settings.seconds())
+            self._run(stream_id, call)
 
-    def _run(self, stream_id: int, route: Route, message: Message, timeout: float | None) -> None:
-        data, compressed = message
-        run = route.compressed if compressed else route.unary
+    def _run(self, stream_id: int, call: ParkedCall) -> None:
+        data, compressed = call.message
+        run = call.route.compressed if compressed else call.route.unary
         assert run is not None  # noqa: S101 - streaming routes do not come here
-        run(self, stream_id, data, timeout)
+        run(self.responder, stream_id, data, call.deadline - self._server.seconds())
 
     def unpark(self) -> None:
         """Run calls that had to wait, as far as they need not any longer."""
-        while self.parked and not self.backlogged:
-            stream_id = next(iter(self.parked))
-            route, message, deadline = self._take_parked(stream_id)
-            self._run(stream_id, route, message, deadline - self._settings.seconds())
-        self.consider()
-
-    def _park(self, stream_id: int, route: Route, message: Message, deadline: float) -> None:
-        """Let a call wait; its message is still one of an unfinished request."""
-        try:
-            self._settings.budget.hold(self._share, len(message[0]))
-        except CallError as error:
-            self.fail(stream_id, error)
-        else:
-            self.parked[stream_id] = route, message, deadline
-            self.quick = False
-
-    def _take_parked(self, stream_id: int) -> tuple[Route, Message, float]:
-        parked = self.parked.pop(stream_id)
-        self._settings.budget.free(self._share, len(parked[1][0]))
-        return parked
-
-    def fail(self, stream_id: int, error: CallError) -> None:
-        """End a call with a status. It earns the peer nothing: no work was done for it."""
-        self.begun -= 1
-        super().fail(stream_id, error)
-
-    def finish(self, stream: Stream, error: CallError | None = None) -> None:
-        """See `Stream.finish`. An error earns nothing either."""
-        counted = stream.incoming is not None and not stream.failed
-        super().finish(stream, error)
-        if counted and stream.failed:
-            self.begun -= 1
-
-    def served(self) -> None:
-        """See `Stream.served`."""
-        self._guard.earn(1)
-
-    def drop(self, stream_id: int) -> None:
-        """A stream is over without an answer."""
-        stream = self.streams.get(stream_id)
-        if stream_id in self.promised or (stream is not None and stream.incoming is not None and not stream.failed):
-            self.begun -= 1
-        if stream_id in self.promised:
-            self.allowed -= 1
-        if stream_id in self.parked:
-            self._take_parked(stream_id)
-        super().drop(stream_id)
-
-    def drop_all(self) -> None:
-        """The connection is gone."""
-        for stream_id in list(self.parked):
-            self._take_parked(stream_id)
-        super().drop_all()
+        while self._parked.by_id and not self.responder.backlogged:
+            self._run(*self._parked.take_next())
+        self.responder.consider()
 
     def let_go(self) -> None:
         """Nothing comes or goes any more: forget the connection, so that its memory waits for no cyclic collector."""
-        self.touched = _nobody
+        self.responder.let_go()
         self.blocks.let_go()
+
+    def _is_open(self, stream_id: int) -> bool:
+        return stream_id in self._streams or stream_id in self.responder.promised
 
     def idle(self, stream_id: int) -> bool:
         """Whether the stream was never opened; those with even numbers, a server's, never are."""
@@ -337,21 +292,43 @@ class Streams(Answering):
         # A client gives a call up when its time is over, or nobody wants the answer any more. Who does so at once, or
         # more often than there were calls, means something else.
         if stream_id > self.before_chunk or self._reset_later >= self.calls:
-            self._guard.spend()
+            self.guard.spend()
         else:
             self._reset_later += 1
         # Nothing that was sent before can come any more.
-        self.resets.pop(stream_id, None)
-        self.drop(stream_id)
+        self.responder.resets.pop(stream_id, None)
+        self.responder.drop(stream_id)
+
+    def window_update(self, stream_id: int, increment: int) -> None:
+        """WINDOW_UPDATE has come, for a stream or, where that is 0, for the connection."""
+        self.guard.spend()
+        responder = self.responder
+        promised = responder.promised
+        if increment == 0:
+            raise self.fault_on(stream_id)(ErrorCode.PROTOCOL_ERROR, "a window cannot grow by 0")
+        if stream_id == 0:
+            responder.sender.widen(increment)
+        elif stream_id in promised or stream_id in self.opened:
+            promised[stream_id] = widened = promised.get(stream_id, 0) + increment
+            if widened + responder.sender.initial_window > LARGEST_WINDOW:
+                raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, f"a stream's window is over {LARGEST_WINDOW}")
+        elif stream_id in self._streams:
+            responder.sender.widen_stream(self._streams[stream_id], increment)
+        elif self.idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that was never opened")
+
+    def fault_on(self, stream_id: int) -> type[ConnectionFault] | type[StreamFault]:
+        """A stream's fault, but the connection's where the stream is idle: that must not be reset (section 6.4)."""
+        return ConnectionFault if self.idle(stream_id) else StreamFault
 
     def fault(self, stream_id: int, fault: StreamFault) -> None:
         """Reset a stream for what the peer did. Of honest mistakes it is told first."""
         if not isinstance(fault, FieldFault):
-            self._guard.spend(_FAULT_TOKENS)
-        elif stream_id not in self.streams and stream_id not in self.promised:
-            self.out.append(self.status(stream_id, Code.INVALID_ARGUMENT, str(fault)))
-        self.drop(stream_id)
-        self.reset(stream_id, fault.code)
+            self.guard.spend(_FAULT_TOKENS)
+        elif not self._is_open(stream_id):
+            self._out.append(self.responder.status(stream_id, Code.INVALID_ARGUMENT, str(fault)))
+        self.responder.drop(stream_id)
+        self.responder.reset(stream_id, fault.code)
 
     def no_more(self, error: CallError, *, tell: bool) -> None:
         """Nothing more comes of the peer. What has come whole is answered, and what has not ends.
@@ -359,63 +336,58 @@ class Streams(Answering):
         With `tell` that is by this error; a stream of messages ends with it anyway, once those that came are answered,
         and so does one that would go on without the peer, such as a Watch.
         """
-        for stream in tuple(self.streams.values()):
+        for stream in tuple(self._streams.values()):
             was_open, stream.open = stream.open, False
             if stream.handler is not None:
                 stream.handler.cut(error)
-            elif not was_open or stream.stream_id not in self.streams:
+            elif not was_open or stream.stream_id not in self._streams:
                 continue
             elif tell and stream.incoming is not None:
-                self.finish(stream, error)
+                self.responder.finish(stream, error)
             else:
-                self.drop(stream.stream_id)
+                self.responder.drop(stream.stream_id)
+        for stream_id in self.opened:
+            self.responder.promised.pop(stream_id, None)
         self.opened.clear()
-
-    def drop_stuck(self) -> None:
-        """Drop the answers that wait for window, which nobody gives any more."""
-        for stream in tuple(self.streams.values()):
-            if stream.queued and (stream.window <= 0 or self.sender.window <= 0):
-                self.drop(stream.stream_id)
 
     def expire(self, now: float) -> None:
         """End the calls whose time is up."""
-        for stream_id in [stream_id for stream_id, parked in self.parked.items() if parked[2] <= now]:
-            self._take_parked(stream_id)
+        for stream_id in self._parked.take_late(now):
             sentence = (
                 "the call's time ran out before it was started, since answers wait to be read: limits.max_unsent_bytes "
-                f"is {self.backlog.limit} bytes, of which one connection gets an eighth"
+                f"is {self._server.backlog.limit} bytes, of which one connection gets an eighth"
             )
-            self.fail(stream_id, CallError(Code.DEADLINE_EXCEEDED, sentence))
+            self.responder.fail(stream_id, CallError(Code.DEADLINE_EXCEEDED, sentence))
         late = [
             stream
-            for stream in self.streams.values()
+            for stream in self._streams.values()
             if min(stream.deadline, stream.first_by) <= now and stream.last is None
         ]
         for stream in late:
             if stream.lingers:
-                self.drop(stream.stream_id)
-                self.reset(stream.stream_id, ErrorCode.NO_ERROR)
+                self.responder.drop(stream.stream_id)
+                self.responder.reset(stream.stream_id, ErrorCode.NO_ERROR)
                 continue
             sentence = "the call's time ran out"
             if stream.handler is None:
                 sentence += " before its request had come in"
-            self.finish(stream, CallError(Code.DEADLINE_EXCEEDED, sentence))
+            self.responder.finish(stream, CallError(Code.DEADLINE_EXCEEDED, sentence))
 
     def revoke(self, routes: Mapping[int, CallError]) -> None:
         """End what has been asked of the routes with these ids and has not begun, and their streams of messages."""
-        for stream_id in [stream_id for stream_id, parked in self.parked.items() if id(parked[0]) in routes]:
-            self.fail(stream_id, routes[id(self._take_parked(stream_id)[0])])
-        for stream in tuple(self.streams.values()):
+        for stream_id, refusal in self._parked.take_revoked(routes):
+            self.responder.fail(stream_id, refusal)
+        for stream in tuple(self._streams.values()):
             error = None if stream.head is None else routes.get(id(stream.head.route))
             if error is not None and (stream.handler or stream.open):
-                self.finish(stream, error)
+                self.responder.finish(stream, error)
 
     def _lost(self, stream_id: int, error: CallError) -> None:
-        self.finish(self.streams[stream_id], error)
+        self.responder.finish(self._streams[stream_id], error)
 
     def _credit(self, stream_id: int, size: int) -> None:
-        self.out.append(window_update(stream_id, size))
-        self.touched()
+        self._out.append(window_update(stream_id, size))
+        self.responder.touched()
 
 
 def _path(head: Head | None) -> str:

@@ -35,7 +35,7 @@ def world() -> Iterator[World]:
 
 def calls(world: World, request_timeout: float = 10.0) -> ThreadedCalls:
     """Calls into `world`."""
-    terms = Terms(4 * MIB, lambda: 4 * MIB, lambda: request_timeout, lambda: 10_000)
+    terms = Terms(4 * MIB, 4 * MIB, request_timeout, 10_000)
     return ThreadedCalls(world.gate.admit(Visitor("")), terms, FromThreads(world.reactor))
 
 

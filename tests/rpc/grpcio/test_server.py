@@ -117,11 +117,11 @@ def test_peers_that_never_send(make_world: Callable[..., World], monkeypatch: py
     """A call whose message does not come within the request's time is cancelled, and gives its thread back."""
     monkeypatch.setattr("kvtwisted.rpc.grpcio.handlers.SIDE_SECONDS", 0.0)
     world = make_world(threads=1)
-    world.request_timeout = 0.0
+    world.terms.request_timeout = 0.0
     calls = [silent(world, "/kv.v1.KeyValueService/Get") for _ in range(3)]
     checks = [silent(world, "/grpc.health.v1.Health/Check") for _ in range(20)]
     assert [call.code() for call in (*calls, *checks)] == [StatusCode.CANCELLED] * 23
-    world.request_timeout = PATIENCE
+    world.terms.request_timeout = PATIENCE
     assert world.client.call("Set", key="a", value="1").success
 
 

@@ -19,9 +19,11 @@ from kvtwisted.backends.server import ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.http2.connection import Connection
 from kvtwisted.rpc.http2.lifetime import LAST_CALLS_SECONDS
 from kvtwisted.rpc.http2.server import LOOK_SECONDS, NativeGrpcServer
+from kvtwisted.rpc.messages import message_limit
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
@@ -111,31 +113,32 @@ class Link:
 
     def check(self) -> None:
         """What is true of a connection between any two events."""
-        if self.transport.connected and not self.connection.control.failed:
+        if self.transport.connected and not self.connection.lifetime.failed:
             self.observer.settled()
-        streams, control = self.connection._streams, self.connection.control
+        streams, lifetime = self.connection.streams, self.connection.lifetime
+        responder, control = streams.responder, self.connection._control
         # While a header block waits for its turn, what came with it does too; nothing more is read.
-        assert len(self.connection._rest) <= 9 + 16_384 or self.connection._waiting
-        assert not (self.connection._waiting and self.transport.reading)
+        assert len(self.connection._rest) <= 9 + 16_384 or self.connection._turn.waiting
+        assert not (self.connection._turn.waiting and self.transport.reading)
         assert not self.connection._out or not self.transport.connected
-        assert len(streams.resets) <= 1000
-        assert streams.count <= 1000
-        assert len(streams.parked) <= len(streams.promised)
+        assert len(responder.resets) <= 1000
+        assert responder.count <= 1000
+        assert len(responder.parked.by_id) <= len(responder.promised)
         assert len(streams.blocks.remembered) <= 64
         assert control._block is None or len(control._block) <= 32_768
-        assert not streams.opened or control.failed
-        sender = streams.sender
-        assert sender.queued - sender._kept == sum(stream.queued for stream in streams.streams.values()) >= 0
+        assert not streams.opened or lifetime.failed
+        sender = responder.sender
+        assert sender.queued - sender._kept == sum(stream.queued for stream in responder.streams.values()) >= 0
         assert not sender.ended
         assert not sender.drained
         # What has ended stays there until the peer reads on; till then nothing else comes.
-        assert sender.paused or control.failed or len(sender._ready) <= streams.count + 1
+        assert sender.paused or lifetime.failed or len(sender.ready) <= responder.count + 1
         # Calls under way when the peer does wrong are answered first, and have some seconds for that.
-        if not self.transport.connected or control._said:
-            assert streams.count == 0
-        elif control.failed and not self.transport.aborting:
-            assert control._closing_at is not None
-            assert control._seconds() - control._closing_at <= LAST_CALLS_SECONDS + LOOK_SECONDS
+        if not self.transport.connected or lifetime._said:
+            assert responder.count == 0
+        elif lifetime.failed and not self.transport.aborting:
+            assert lifetime._closing_at is not None
+            assert lifetime._seconds() - lifetime._closing_at <= LAST_CALLS_SECONDS + LOOK_SECONDS
 
 
 class Simulation:
@@ -159,7 +162,7 @@ class Simulation:
         self.server = _Server(
             self.reactor, OpenGate(door, self.admission), door, pool, self.health,
             GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),
-            max_response_bytes=lambda: 4 << 20, request_timeout=lambda: 60.0, max_batch_keys=lambda: 10_000,
+            terms=Terms(message_limit(MAX_REQUEST_BYTES), 4 << 20, 60.0, 10_000),
             checks=HealthChecks(self.reactor, pool, door.health),
         )  # fmt: skip
         if budget is not None:
@@ -174,7 +177,7 @@ class Simulation:
     def living(self, place: int) -> Link:
         """The client of this place; a new one when the server has done with the last."""
         link = self._living.get(place)
-        if link is None or not link.transport.connected or link.connection.control.failed:
+        if link is None or not link.transport.connected or link.connection.lifetime.failed:
             link = self._living[place] = self.connect(**self.manner)
             link.greet(*self.greeting)
         return link
@@ -193,16 +196,21 @@ class Simulation:
         held = [
             stream.incoming.counted
             for link in self.links
-            for stream in link.connection._streams.streams.values()
+            for stream in link.connection.streams.responder.streams.values()
             if stream.incoming is not None
         ]
-        parked = [len(message[0]) for link in self.links for _, message, _ in link.connection._streams.parked.values()]
+        parked = [
+            len(call.message[0])
+            for link in self.links
+            for call in link.connection.streams.responder.parked.by_id.values()
+        ]
         assert self.server.budget.used == sum(held) + sum(parked)
         waiting = sum(
-            link.connection._streams.sender.queued + link.connection._streams.expected.bytes for link in self.links
+            link.connection.streams.responder.sender.queued + link.connection.streams.responder.expected.bytes
+            for link in self.links
         )
         assert self.server.backlog.bytes == waiting
-        assert self.server.backlog.bytes >= sum(link.connection._streams.sender.queued for link in self.links)
+        assert self.server.backlog.bytes >= sum(link.connection.streams.responder.sender.queued for link in self.links)
 
     def end(self) -> None:
         """Let everything end, and assert that nothing is left."""
@@ -221,9 +229,9 @@ class Simulation:
         assert [slots.open for slots in server.slots] == [0, 0, 0]
         assert not server._reflection._open
         assert not server._pipelines._open
-        assert not server._touched
+        assert not server.dirty
         for link in self.links:
-            assert link.connection._streams.expected.bytes == 0
+            assert link.connection.streams.responder.expected.bytes == 0
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def test_a_connection_lost_while_it_waits(world: World) -> None:
     with logged() as events:
         with Peer(world.address) as peer:
             for _ in range(20):
-                announce(peer, native.message_limit)
+                announce(peer, native.terms.message_limit)
             peer.sync()
             assert native.budget.waiting
         eventually(lambda: native.connections == 0)

@@ -44,7 +44,7 @@ def test_calls_that_are_parked(world: World) -> None:
         peer.send(*headers, *data)
         peer.sync()
         (connection,) = native._connections
-        parked = connection.control.streams.parked
+        parked = connection.streams.responder.parked.by_id
         before = len(parked), native.budget.used
         assert before[0] > 150
         assert before[1] >= before[0] * len(kv.GetRequest(key="k").SerializeToString())
@@ -94,7 +94,7 @@ def test_a_transport_that_is_read_in_the_end(attacked: Attacked) -> None:
 def test_others_when_a_waiting_connection_is_lost(attacked: Attacked) -> None:
     """What a lost connection had is promised to its own streams and then to others, who are told; nothing is logged."""
     native = attacked.native
-    limit = native.message_limit
+    limit = native.terms.message_limit
     with attacked.clock.standing_still(), logged() as events, Peer(attacked.address) as other:
         for _ in range(6):
             announce(other, limit)

@@ -231,7 +231,7 @@ def test_a_connection_ends_with_its_client_s_certificate(world: World) -> None:
         other.sync()
         connections = {connection.transport.getPeer().port: connection for connection in native._connections}
         ending = connections[peer.socket.getsockname()[1]]
-        ending._streams.visitor = ending._streams.visitor._replace(certificate_until=1000.0)
+        ending.streams.visitor = ending.streams.visitor._replace(certificate_until=1000.0)
         on(reactor, native.end_expired, 999.0)
         assert native.connections == 2
         on(reactor, native.end_expired, 1000.0)

@@ -47,7 +47,13 @@ def references(world: World) -> list[weakref.ref[Any]]:
     native = world.server.native  # type: ignore[union-attr]  # it is the native one
     found = []
     for connection in tuple(native._connections):
-        parts = (connection, connection.transport, connection.control, connection.control.streams)
+        parts = (
+            connection,
+            connection.transport,
+            connection.lifetime,
+            connection.streams,
+            connection.streams.responder,
+        )
         found += [weakref.ref(part) for part in parts]
     return found
 

@@ -67,7 +67,7 @@ def _answers(
         for request in calls:
             link.send(b"".join(link.begin(request)[1]), hold=True)
         link.send(b"")
-        assert not link.connection.control.failed
+        assert not link.connection.lifetime.failed
         sim.reactor.settle()
         seen = link.observer.streams
         assert all(one.ended for one in seen.values())

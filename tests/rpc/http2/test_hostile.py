@@ -19,7 +19,7 @@ from hyperframe.frame import (
 
 from kvtwisted.rpc.http2 import lifetime
 from kvtwisted.rpc.http2.connection import Connection
-from kvtwisted.rpc.http2.streams import MAX_STREAMS
+from kvtwisted.rpc.http2.responder import MAX_STREAMS
 
 from ..support import CLASSES
 from .bystander import Attacked

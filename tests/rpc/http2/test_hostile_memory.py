@@ -54,7 +54,7 @@ def test_announced_messages_that_never_come(attacked: Attacked) -> None:
     with attacked.unharmed(), ExitStack() as stack:
         peers = [stack.enter_context(Peer(attacked.address)) for _ in range(10)]
         with attacked.clock.standing_still():
-            calls = [[announce(peer, native.message_limit) for _ in range(20)] for peer in peers]
+            calls = [[announce(peer, native.terms.message_limit) for _ in range(20)] for peer in peers]
             for peer in peers:
                 peer.sync()
             assert native.budget.waiting
@@ -72,7 +72,7 @@ def test_announced_messages_that_never_come(attacked: Attacked) -> None:
 
 def test_announced_and_reset(attacked: Attacked) -> None:
     """Asking for memory and taking it back, again and again, leaves nothing behind."""
-    limit = attacked.native.message_limit
+    limit = attacked.native.terms.message_limit
     with attacked.unharmed(), attacked.clock.standing_still(), ExitStack() as stack:
         first, second, peer = [stack.enter_context(Peer(attacked.address)) for _ in range(3)]
         for _ in range(10):
@@ -121,10 +121,10 @@ def test_those_who_wait_get_the_room_that_is_added(attacked: Attacked) -> None:
     native = attacked.native
     with attacked.unharmed(), attacked.clock.standing_still(), Peer(attacked.address) as peer:
         for _ in range(20):
-            announce(peer, native.message_limit)
+            announce(peer, native.terms.message_limit)
         peer.sync()
         assert native.budget.waiting > 5
-        on(attacked.world.server.reactor, native.retune, 100 * native.message_limit, 1 << 28)
+        on(attacked.world.server.reactor, native.retune, 100 * native.terms.message_limit, 1 << 28)
         assert native.budget.waiting == 0
 
 

@@ -8,7 +8,7 @@ import pytest
 from hpack import Encoder
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame
 
-from kvtwisted.rpc.http2.guard import TOKENS, TOKENS_PER_CALL, tokens_for_headers
+from kvtwisted.rpc.http2.flood_guard import TOKENS, TOKENS_PER_CALL, tokens_for_headers
 from kvtwisted.rpc.http2.hpack_decoder import HpackDecoder
 
 from ..support import CLASSES, World

@@ -9,7 +9,7 @@ from hyperframe.frame import DataFrame, WindowUpdateFrame
 
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.http2 import pipelines
-from kvtwisted.rpc.http2.responding import Stream
+from kvtwisted.rpc.http2.stream import Stream
 
 from ..support import World
 from ..test_pipeline import get, set_
@@ -39,7 +39,7 @@ def packed(*operations: kv.PipelineRequest) -> bytes:
 def served(world: World) -> Stream:
     """The server's side of the one stream that there is."""
     (connection,) = world.server.native._connections
-    (stream,) = connection.control.streams.streams.values()
+    (stream,) = connection.streams.responder.streams.values()
     return stream
 
 

@@ -13,7 +13,7 @@ time. docs/threat-model.md has the table.
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Protocol
 
 from .frames import ConnectionFault, ErrorCode
 
@@ -34,30 +34,40 @@ def tokens_for_headers(work: int, *, known: bool) -> int:
     return max(0, work - _UNKNOWN_FREE) // _UNKNOWN_STEP
 
 
-class Guard:
+class Calls(Protocol):
+    """What a peer has called."""
+
+    @property
+    def answered(self) -> int:
+        """Calls that were answered well, so far."""
+
+
+class FloodGuard:
     """The bucket of one connection. Reactor thread."""
 
-    __slots__ = ("_refilled_at", "_seconds", "_tokens")
+    __slots__ = ("_calls", "_credited", "_refilled_at", "_seconds", "_tokens")
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        """`seconds` tells the time."""
+    def __init__(self, seconds: Callable[[], float], calls: Calls) -> None:
+        """`seconds` tells the time, `calls` what the peer has called."""
         self._seconds = seconds
+        self._calls = calls
         self._tokens = float(TOKENS)
         self._refilled_at = seconds()
+        self._credited = 0
 
     def spend(self, tokens: int = 1) -> None:
         """The peer sent something that leads nowhere. Raises ConnectionFault when the bucket is empty."""
         self._tokens -= tokens
         if self._tokens < 0:
-            now = self._seconds()
-            earned = (now - self._refilled_at) * TOKENS_PER_SECOND
-            self._refilled_at = now
-            self._tokens = min(TOKENS, self._tokens + earned)
-            if self._tokens < 0:
-                raise ConnectionFault(
-                    ErrorCode.ENHANCE_YOUR_CALM, f"over {TOKENS_PER_SECOND} frames a second that lead nowhere"
-                )
+            self._refill()
 
-    def earn(self, calls: int) -> None:
-        """So many of the peer's calls were answered well."""
-        self._tokens = min(TOKENS, self._tokens + calls * TOKENS_PER_CALL)
+    def _refill(self) -> None:
+        """Put in what time and calls have brought since the last time. So nothing need be done for each call."""
+        now, answered = self._seconds(), max(self._credited, self._calls.answered)
+        earned = (now - self._refilled_at) * TOKENS_PER_SECOND + (answered - self._credited) * TOKENS_PER_CALL
+        self._refilled_at, self._credited = now, answered
+        self._tokens = min(TOKENS, self._tokens + earned)
+        if self._tokens < 0:
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM, f"over {TOKENS_PER_SECOND} frames a second that lead nowhere"
+            )

@@ -1,11 +1,14 @@
-"""How the calls of one connection are answered: at once if the windows allow it, else by a queue of their own."""
+"""How the calls of one connection are answered: at once if the windows allow it, else by a queue of their own.
+
+Who answers a call knows its stream by its number. Most calls are answered within the chunk that they came in, or by one
+message that needs no queue: of those only the number is kept while the answer is made. The others have a `Stream`.
+"""
 
 from __future__ import annotations
 
-from typing import Callable, Protocol
+from typing import Callable
 
 from ...core.counting import Holding
-from ...sessions.gate import Visitor
 from ..errors import CallError
 from .frames import (
     DATA,
@@ -14,14 +17,13 @@ from .frames import (
     LARGEST_WINDOW,
     ConnectionFault,
     ErrorCode,
-    StreamFault,
     frame,
     rst_stream,
 )
 from .header_blocks import Headers
-from .inbound import Incoming, Message
-from .outbound import Backlog, Outgoing, Sender
-from .requests import Head, Route
+from .outbound import Backlog, Sender
+from .parked import ParkedCalls
+from .requests import Head
 from .responses import (
     MESSAGE_PREFIX,
     SMALLEST_FRAME,
@@ -32,117 +34,41 @@ from .responses import (
     status_frame,
     whole_answer,
 )
+from .stream import Stream
 
+#: Streams that a peer may have open; one more is refused.
+MAX_STREAMS = 1000
+#: Bytes of answers that are worth as many of the peer's frames as a call.
+_BYTES_OF_A_CALL = 8192
 #: Streams that were reset here, whose frames may still be on their way.
 _REMEMBERED_RESETS = 1000
 #: Bytes of DATA that may be on their way there: a stream's first window.
 _LATE_BYTES = DEFAULT_WINDOW
 
 
-class Handler(Protocol):
-    """What answers one streaming call, by the methods of its `Stream`."""
-
-    def received(self, message: Message) -> None:
-        """A message came. May raise CallError, which ends the call."""
-
-    def half_closed(self) -> None:
-        """The client sends no more."""
-
-    def cut(self, error: CallError) -> None:
-        """Nothing more can come of the client: end with this status, once what has come is answered."""
-
-    def drained(self) -> None:
-        """All that was sent has gone out."""
-
-    def gone(self) -> None:
-        """The call is over, whoever ended it. Called once."""
+def _nobody() -> None:
+    """Whom a lost connection's streams tell that there is something to send."""
 
 
-class Stream(Outgoing):
-    """One stream with something to remember: a request that is not whole, an answer that waits, or a streaming call."""
+class Responder:
+    """What goes out on one connection, and for which calls. Reactor thread."""
 
-    __slots__ = (
-        "_answering", "body", "deadline", "failed", "first_by", "handler", "head", "headers_sent", "incoming",
-        "lingers", "message", "open",
-    )  # fmt: skip
-
-    def __init__(self, answering: Answering, stream_id: int, window: int) -> None:
-        super().__init__(stream_id, window)
-        self._answering = answering
-        self.head: Head | None = None
-        self.incoming: Incoming | None = None
-        self.handler: Handler | None = None
-        self.message: Message | None = None
-        #: Whether the peer may still send.
-        self.open = False
-        self.headers_sent = False
-        #: Whether it was refused, and the rest of its request is awaited.
-        self.lingers = False
-        #: Whether it ended with a status other than OK.
-        self.failed = False
-        #: When its request must be whole, or a streaming call over.
-        self.deadline = float("inf")
-        #: When the first message of a streaming call must have come.
-        self.first_by = float("inf")
-        #: Bytes of DATA that came.
-        self.body = 0
-
-    # For handlers.
-
-    def pause(self) -> None:
-        """Give the client no more window for messages."""
-        if self.incoming is not None:
-            self.incoming.paused = True
-
-    def go_on(self) -> None:
-        """Take messages again."""
-        if self.incoming is not None and self.incoming.paused and self.open and self.last is None:
-            self.incoming.go_on()
-
-    def served(self) -> None:
-        """One of its messages was answered well, which is worth a call."""
-        self._answering.served()
-
-    @property
-    def address(self) -> str:
-        """The peer's."""
-        return self._answering.visitor.address
-
-    @property
-    def backlogged(self) -> bool:
-        """See `Answering.backlogged`."""
-        return self._answering.backlogged
-
-    def expect(self, size: int) -> None:
-        """See `Answering.expect`."""
-        self._answering.expect(size)
-
-    def send_message(self, message: bytes) -> None:
-        """Send one message, when the windows allow."""
-        self._answering.send_message(self, message)
-
-    def finish(self, error: CallError | None = None) -> None:
-        """End the call, after what was sent, with status OK or the error's."""
-        self._answering.finish(self, error)
-
-
-class Answering:
-    """What goes out on one connection. Reactor thread."""
-
-    def __init__(self, out: list[bytes], touched: Callable[[], None], backlog: Backlog) -> None:
+    def __init__(
+        self, out: list[bytes], touched: Callable[[], None], backlog: Backlog, parked: ParkedCalls, address: str
+    ) -> None:
         """Frames are appended to `out`; `touched` is called then, so that somebody sends them."""
         self.out = out
         self.touched = touched
         self.backlog = backlog
-        #: Who the connection says is there; `Connection` knows.
-        self.visitor = Visitor("")
+        #: Calls that have not begun, because too many bytes of answers wait.
+        self.parked = parked
+        #: The peer's.
+        self.address = address
         self.sender = Sender(out, backlog)
         self.streams: dict[int, Stream] = {}
         #: Calls whose whole request has come and whose answer has not: the number, and what the peer has added to the
-        #: stream's window since.
+        #: stream's window since its HEADERS. Those of `opened` are here too once it has added something.
         self.promised: dict[int, int] = {}
-        #: Calls that have not begun, because too many bytes of answers wait.
-        self.parked: dict[int, tuple[Route, Message, float]] = {}
         #: Bytes of the answers that are being made, at most.
         self.expected = Holding(backlog.expected)
         #: Whether a call may be answered at once, in frames that need no queue.
@@ -151,11 +77,23 @@ class Answering:
         self.resets: dict[int, int] = {}
         #: Bytes of a header list that the peer is willing to take.
         self.header_limit = LARGEST_WINDOW
+        #: Calls that have begun, and did not fail and were not reset: what is not open of them was answered well.
+        self.begun = 0
+        #: Messages of streaming calls that were answered well.
+        self.served = 0
+        #: Streams that may be open. Calls that were reset while they ran count as open until somebody looks again: some
+        #: still run, and a peer that resets its calls (CVE-2023-44487) is not to have more running than one that waits.
+        self.allowed = MAX_STREAMS
 
     @property
     def count(self) -> int:
         """Calls that have not ended."""
         return len(self.streams) + len(self.promised)
+
+    @property
+    def answered(self) -> int:
+        """Calls that were answered well, or what is worth as much: it is what the peer may send other frames for."""
+        return self.begun - self.count + self.served + self.sender.sent // _BYTES_OF_A_CALL
 
     @property
     def backlogged(self) -> bool:
@@ -164,7 +102,7 @@ class Answering:
 
     def consider(self) -> None:
         """Windows or queues have changed: see whether calls can be answered at once."""
-        self.quick = self.sender.initial_window >= SMALLEST_FRAME and not self.backlogged and not self.parked
+        self.quick = self.sender.initial_window >= SMALLEST_FRAME and not self.backlogged and not self.parked.by_id
 
     # Unary calls.
 
@@ -181,7 +119,7 @@ class Answering:
         self.expected.add(size)
         if size < 0 or self.backlogged:
             self.consider()
-        if size < 0 and self.parked:
+        if size < 0 and self.parked.by_id:
             self.touched()  # there may be room, also when nobody waits for this answer any longer
 
     def answer(self, stream_id: int, message: bytes) -> None:
@@ -195,7 +133,7 @@ class Answering:
             self.out.append(whole_answer(stream_id, message))
             self.touched()
         else:
-            stream = self._stream(stream_id)
+            stream = self.open(stream_id)
             self.send_message(stream, message)
             self.finish(stream)
 
@@ -212,7 +150,8 @@ class Answering:
             self.answer(stream_id, answer.message)
 
     def fail(self, stream_id: int, error: CallError) -> None:
-        """End a call with a status."""
+        """End a call with a status. It earns the peer nothing: no work was done for it."""
+        self.begun -= 1
         self.promised.pop(stream_id, None)
         self.out.append(self.status(stream_id, error.code, str(error)))
         self.touched()
@@ -235,7 +174,7 @@ class Answering:
             if not end_stream:
                 self.reset(stream_id, ErrorCode.NO_ERROR)
             return
-        stream = self._stream(stream_id)
+        stream = self.open(stream_id)
         body = refusal.sentence.encode() + b"\n" if refusal.sentence else b""
         stream.head, stream.open, stream.deadline = head, not end_stream, until
         self.out.append(plain_headers(stream_id, refusal.status, len(body), refusal.more))
@@ -245,7 +184,8 @@ class Answering:
 
     # Streaming calls, and answers that wait.
 
-    def _stream(self, stream_id: int) -> Stream:
+    def open(self, stream_id: int) -> Stream:
+        """Have something to remember of a stream."""
         window = self.sender.initial_window + self.promised.pop(stream_id, 0)
         stream = self.streams[stream_id] = Stream(self, stream_id, window)
         return stream
@@ -267,8 +207,10 @@ class Answering:
         stream_id = stream.stream_id
         if stream_id not in self.streams or stream.last is not None:
             return
-        self._close_incoming(stream)
+        stream.close_incoming()
         if error is not None:
+            # An error earns nothing either.
+            self.begun -= stream.is_counted
             stream.failed = True
             last = self.status(stream_id, error.code, str(error), first=not stream.headers_sent)
         elif stream.headers_sent:
@@ -277,9 +219,6 @@ class Answering:
             last = self.status(stream_id, 0, "")
         self.sender.end(stream, last)
         self.touched()
-
-    def served(self) -> None:
-        """See `Stream.served`."""
 
     def pump(self) -> None:
         """Send some of what the windows allow."""
@@ -293,9 +232,9 @@ class Answering:
             del self.streams[stream.stream_id]
             if stream.open:
                 # The client need not send the rest of its request.
-                self._close_incoming(stream)
+                stream.close_incoming()
                 self.reset(stream.stream_id, ErrorCode.NO_ERROR)
-            self._gone(stream)
+            stream.gone()
         waiting, self.sender.drained = self.sender.drained, []
         for outgoing in waiting:
             drained = self.streams.get(outgoing.stream_id)
@@ -314,44 +253,38 @@ class Answering:
 
     def drop(self, stream_id: int) -> None:
         """A stream is over without an answer."""
-        self.promised.pop(stream_id, None)
+        if stream_id in self.promised:
+            del self.promised[stream_id]
+            self.begun -= 1
+            self.allowed -= 1
+            if stream_id in self.parked.by_id:
+                self.parked.take(stream_id)
         stream = self.streams.pop(stream_id, None)
         if stream is not None:
+            self.begun -= stream.is_counted
             self.sender.drop(stream)
-            self._close_incoming(stream)
-            self._gone(stream)
+            stream.close_incoming()
+            stream.gone()
             self.consider()
 
     def drop_all(self) -> None:
         """The connection is gone."""
+        self.parked.clear()
         self.promised.clear()
         for stream_id in list(self.streams):
             self.drop(stream_id)
 
-    def _close_incoming(self, stream: Stream) -> None:
-        if stream.incoming is not None:
-            stream.incoming.close()
+    def drop_stuck(self) -> None:
+        """Drop the answers that wait for window, which nobody gives any more."""
+        for stream in tuple(self.streams.values()):
+            if stream.queued and (stream.window <= 0 or self.sender.window <= 0):
+                self.drop(stream.stream_id)
 
-    def _gone(self, stream: Stream) -> None:
-        handler, stream.handler = stream.handler, None
-        if handler is not None:
-            handler.gone()
+    def let_go(self) -> None:
+        """Nothing goes out any more: forget the connection, so that its memory waits for no cyclic collector."""
+        self.touched = _nobody
 
-    # What the peer says of its windows.
-
-    def widen(self, stream_id: int, increment: int) -> bool:
-        """WINDOW_UPDATE; False when there is no such stream."""
-        if stream_id == 0:
-            self.sender.widen(increment)
-        elif stream_id in self.promised:
-            self.promised[stream_id] += increment
-            if self.promised[stream_id] + self.sender.initial_window > LARGEST_WINDOW:
-                raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, f"a stream's window is over {LARGEST_WINDOW}")
-        elif stream_id in self.streams:
-            self.sender.widen_stream(self.streams[stream_id], increment)
-        else:
-            return False
-        return True
+    # Flow control.
 
     def change_initial_window(self, size: int) -> None:
         """SETTINGS_INITIAL_WINDOW_SIZE."""

@@ -1,9 +1,10 @@
-"""What each visitor finds: the same methods for all, over the operations that are granted to them.
+"""What each visitor finds: the same methods for all, carried out for their session.
 
 Note [Authentication by the header block]: who calls stands in the headers, which repeat, and what a block meant is
 remembered. So a principal is looked up once for each block and connection, not once for each call, and a call of a
-known one costs nothing more. When passes are withdrawn, all connections forget their blocks, before the next request is
-read, and what those principals have begun and not finished ends: their requests that are not whole, and their streams.
+known one costs nothing more. When sessions are withdrawn, all connections forget their blocks, before the next request
+is read, and what those principals have begun and not finished ends: their requests that are not whole, and their
+streams.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..errors import CallError, Code, call_error
 from ..methods import SERVICES
 from ..stream_slots import share_of
 from .pipelines import PipelineService
-from .requests import Entry, Route
+from .requests import Route, Routes
 from .unary import UnaryCalls
 
 _REVOKED = CallError(Code.UNAUTHENTICATED, "the token or certificate holds no longer")
@@ -28,8 +29,8 @@ _REVOKED = CallError(Code.UNAUTHENTICATED, "the token or certificate holds no lo
 _REPLACED = CallError(Code.UNAVAILABLE, "what the token may do has changed: call again")
 
 
-class Interfaces:
-    """The interface of each pass. Reactor thread."""
+class RouteTables:
+    """The routes of each session. Reactor thread."""
 
     def __init__(
         self,
@@ -42,18 +43,18 @@ class Interfaces:
         """`make_calls` makes what answers the key-value service, `others` are the same for everybody.
 
         `revoke` makes connections forget what header blocks meant, and end what has not begun of the routes with these
-        ids (as `id` gives them: each pass has routes of its own, which may be equal), with those errors.
+        ids (as `id` gives them: each session has routes of its own, which may be equal), with those errors.
         """
         self._gate = gate
         self._make_calls = make_calls
         self._pipelines = pipelines
         self._others = list(others)
         self._revoke = revoke
-        self._entries: dict[Session, Entry] = {}
+        self._tables: dict[Session, Routes] = {}
         self._public = {route.path.encode(): route for route in self._others if rpc_requirement(route.path) == PUBLIC}
         gate.on_withdrawal(self._withdrawn)
 
-    def of(self, visitor: Visitor, path: bytes) -> Entry:
+    def of(self, visitor: Visitor, path: bytes) -> Routes:
         """What the visitor finds who asks for this path. Raises CallError."""
         if path in self._public:
             # What is public is answered whatever is shown.
@@ -63,9 +64,9 @@ class Interfaces:
             rights.check(admitted, path.decode("latin-1"), visitor.address)
         except KvError as error:
             raise call_error(error, "authentication") from None
-        known = self._entries.get(admitted)
+        known = self._tables.get(admitted)
         if known is None:
-            known = self._entries[admitted] = self._make(admitted)
+            known = self._tables[admitted] = self._make(admitted)
         return known
 
     def knows(self, visitor: Visitor) -> bool:
@@ -77,7 +78,7 @@ class Interfaces:
         admitted = self._gate.find(visitor)
         return admitted is not None and admitted.administers
 
-    def _make(self, admitted: Session) -> Entry:
+    def _make(self, admitted: Session) -> Routes:
         calls = self._make_calls(admitted)
         methods = [Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in calls.methods().items()]
         pipelines = self._pipelines.routes(calls, share_of(admitted))
@@ -87,7 +88,7 @@ class Interfaces:
 
     def _withdrawn(self, sessions: frozenset[Session]) -> None:
         gone = [
-            (self._entries.pop(withdrawn, {}), _REPLACED if withdrawn.is_replaced else _REVOKED)
+            (self._tables.pop(withdrawn, {}), _REPLACED if withdrawn.is_replaced else _REVOKED)
             for withdrawn in sessions
         ]
-        self._revoke({id(route): error for entry, error in gone for route in entry.values()})
+        self._revoke({id(route): error for table, error in gone for route in table.values()})

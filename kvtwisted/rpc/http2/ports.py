@@ -1,25 +1,42 @@
-"""What connections need of the server that they belong to."""
+"""What connections and their streams need of the server that they belong to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Callable, Protocol
 
 from ...sessions.gate import Visitor
+from ..calls import Terms
 from ..errors import CallError
-from .streams import Settings
+from .inbound import Budget
+from .outbound import Backlog
+from .requests import Routes
 from .turns import Turns
 
 if TYPE_CHECKING:
     from .connection import Connection
 
 
-class Owner(Settings, Protocol):
-    """What a connection needs of the server it belongs to."""
+class StreamServer(Protocol):
+    """What streams need of it."""
+
+    budget: Budget
+    backlog: Backlog
+    terms: Terms
+    seconds: Callable[[], float]
+
+    def enter(self, visitor: Visitor, path: bytes) -> Routes:
+        """What the visitor finds who asks for this path. Raises CallError."""
+
+
+class ConnectionServer(StreamServer, Protocol):
+    """What a connection needs of it."""
 
     #: Connections that were cut off, by reason (`lifetime.REASONS`).
     cut_off: dict[str, int]
     #: For work on header blocks.
     header_turns: Turns
+    #: Connections that have something to send, which `flush` sends.
+    dirty: list[Connection]
 
     def knows(self, visitor: Visitor) -> bool:
         """Whether it is somebody known."""
@@ -38,9 +55,6 @@ class Owner(Settings, Protocol):
 
     def closed(self, connection: Connection) -> None:
         """It is gone."""
-
-    def touched(self, connection: Connection) -> None:
-        """It has something to send, which `flush` sends."""
 
     def flush(self) -> None:
         """Send what has gathered on all connections."""

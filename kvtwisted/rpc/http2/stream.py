@@ -1,0 +1,121 @@
+"""One stream with something to remember: a request that is not whole, an answer that waits, or a streaming call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import CallError
+from .inbound import Incoming, Message
+from .outbound import Outgoing
+from .requests import Head
+
+if TYPE_CHECKING:
+    from .responder import Responder
+
+
+class Handler(Protocol):
+    """What answers one streaming call, by the methods of its `Stream`."""
+
+    def received(self, message: Message) -> None:
+        """A message came. May raise CallError, which ends the call."""
+
+    def half_closed(self) -> None:
+        """The client sends no more."""
+
+    def cut(self, error: CallError) -> None:
+        """Nothing more can come of the client: end with this status, once what has come is answered."""
+
+    def drained(self) -> None:
+        """All that was sent has gone out."""
+
+    def gone(self) -> None:
+        """The call is over, whoever ended it. Called once."""
+
+
+class Stream(Outgoing):
+    """A stream, with both of its directions. Reactor thread."""
+
+    __slots__ = (
+        "_responder", "body", "deadline", "failed", "first_by", "handler", "head", "headers_sent", "incoming",
+        "lingers", "message", "open",
+    )  # fmt: skip
+
+    def __init__(self, responder: Responder, stream_id: int, window: int) -> None:
+        super().__init__(stream_id, window)
+        self._responder = responder
+        self.head: Head | None = None
+        self.incoming: Incoming | None = None
+        self.handler: Handler | None = None
+        self.message: Message | None = None
+        #: Whether the peer may still send.
+        self.open = False
+        self.headers_sent = False
+        #: Whether it was refused, and the rest of its request is awaited.
+        self.lingers = False
+        #: Whether it ended with a status other than OK.
+        self.failed = False
+        #: When its request must be whole, or a streaming call over.
+        self.deadline = float("inf")
+        #: When the first message of a streaming call must have come.
+        self.first_by = float("inf")
+        #: Bytes of DATA that came.
+        self.body = 0
+
+    @property
+    def path(self) -> str:
+        """The method's, if there is one."""
+        return self.head.route.path if self.head is not None and self.head.route is not None else ""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is a call that may still end well."""
+        return self.incoming is not None and not self.failed
+
+    def close_incoming(self) -> None:
+        """Nothing more is wanted of the peer."""
+        if self.incoming is not None:
+            self.incoming.close()
+
+    def gone(self) -> None:
+        """It is over: its handler is told."""
+        handler, self.handler = self.handler, None
+        if handler is not None:
+            handler.gone()
+
+    # For handlers.
+
+    def pause(self) -> None:
+        """Give the client no more window for messages."""
+        if self.incoming is not None:
+            self.incoming.paused = True
+
+    def go_on(self) -> None:
+        """Take messages again."""
+        if self.incoming is not None and self.incoming.paused and self.open and self.last is None:
+            self.incoming.go_on()
+
+    def served(self) -> None:
+        """One of its messages was answered well, which is worth a call."""
+        self._responder.served += 1
+
+    @property
+    def address(self) -> str:
+        """The peer's."""
+        return self._responder.address
+
+    @property
+    def backlogged(self) -> bool:
+        """See `Responder.backlogged`."""
+        return self._responder.backlogged
+
+    def expect(self, size: int) -> None:
+        """See `Responder.expect`."""
+        self._responder.expect(size)
+
+    def send_message(self, message: bytes) -> None:
+        """Send one message, when the windows allow."""
+        self._responder.send_message(self, message)
+
+    def finish(self, error: CallError | None = None) -> None:
+        """End the call, after what was sent, with status OK or the error's."""
+        self._responder.finish(self, error)
