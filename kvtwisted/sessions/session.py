@@ -27,7 +27,7 @@ from .admission import Admission
 from .audit import ANONYMOUS
 from .buckets import Addresses, Both, Budget, OfAddress, network_of
 from .door import Done, Door
-from .grants import ADMIN, DELETE, GET, METRICS, SCAN, SET, Principal
+from .grants import ADMIN, DELETE, GET, METRICS, OPERATIONS, SCAN, SET, Principal
 
 #: Sessions that are kept; of more the oldest are withdrawn at the next look.
 MAX_SESSIONS = 4096
@@ -82,7 +82,8 @@ class Session:
         self._seconds = seconds
         self._whose = whose
         self._actor = Actor(principal.name, principal.allows(ADMIN))
-        self._get_prefixes = principal.prefixes(GET)
+        self._prefixes = {operation: principal.prefixes(operation) for operation in OPERATIONS}
+        self._get_prefixes = self._prefixes[GET]
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
         if limiter is None and principal.unrestricted(GET):
@@ -169,7 +170,7 @@ class Session:
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
             self._admit(limiter.take(command.count or 1, command.size, self._seconds()))
-        prefixes = self.principal.prefixes(command.right)
+        prefixes = self._prefixes[command.right]
         if prefixes != _EVERYTHING and not (prefixes and command.permitted(prefixes)):
             raise self._refusal(command.right)
         if command.writes and self._written is not None:

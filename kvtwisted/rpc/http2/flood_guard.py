@@ -45,29 +45,33 @@ class Calls(Protocol):
 class FloodGuard:
     """The bucket of one connection. Reactor thread."""
 
-    __slots__ = ("_calls", "_credited", "_refilled_at", "_seconds", "_tokens")
+    __slots__ = ("_calls", "_credited", "_refilled_at", "_seconds", "tokens")
 
     def __init__(self, seconds: Callable[[], float], calls: Calls) -> None:
         """`seconds` tells the time, `calls` what the peer has called."""
         self._seconds = seconds
         self._calls = calls
-        self._tokens = float(TOKENS)
+        #: What is left. Who takes from it without `spend` calls `refill` when it is below 0.
+        self.tokens = float(TOKENS)
         self._refilled_at = seconds()
         self._credited = 0
 
     def spend(self, tokens: int = 1) -> None:
         """The peer sent something that leads nowhere. Raises ConnectionFault when the bucket is empty."""
-        self._tokens -= tokens
-        if self._tokens < 0:
-            self._refill()
+        self.tokens -= tokens
+        if self.tokens < 0:
+            self.refill()
 
-    def _refill(self) -> None:
-        """Put in what time and calls have brought since the last time. So nothing need be done for each call."""
+    def refill(self) -> None:
+        """Put in what time and calls have brought since the last time: so nothing need be done for each call.
+
+        Raises ConnectionFault when that is not enough.
+        """
         now, answered = self._seconds(), max(self._credited, self._calls.answered)
         earned = (now - self._refilled_at) * TOKENS_PER_SECOND + (answered - self._credited) * TOKENS_PER_CALL
         self._refilled_at, self._credited = now, answered
-        self._tokens = min(TOKENS, self._tokens + earned)
-        if self._tokens < 0:
+        self.tokens = min(TOKENS, self.tokens + earned)
+        if self.tokens < 0:
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM, f"over {TOKENS_PER_SECOND} frames a second that lead nowhere"
             )

@@ -144,7 +144,7 @@ class Responder:
             if self.promised:
                 self.promised.pop(stream_id, None)
             sender.window -= answer.size
-            self.out.append(answer.frames(stream_id))
+            self.out.append(stream_id.to_bytes(4, "big").join(answer.pieces))
             self.touched()
         else:
             self.answer(stream_id, answer.message)
