@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@cache
 def phrase(status: int) -> bytes:
     """The words behind a status."""
     return HTTPStatus(status).phrase.encode("ascii")

@@ -51,7 +51,8 @@ def _serving(route: Route, serve: Serve) -> Callable[..., Deferred[bytes]]:
         content_type = request.getHeader(b"Content-Type")
         # Any byte may come; as Latin-1 none fails to decode.
         named = None if content_type is None else content_type.decode("latin-1")
-        codings = tuple(fields.members(headers.getRawHeaders(b"content-encoding", ())))
+        coded = headers.getRawHeaders(b"content-encoding")
+        codings = () if coded is None else tuple(fields.members(coded))
         accept = tuple(headers.getRawHeaders(b"accept", ()))
         received = Received(tail.encode(), query, named, request.content.getvalue(), codings, accept)
         running: Running | None = None

@@ -205,13 +205,14 @@ class KvChannel(http.HTTPChannel):
         request = self.requests[-1]
         visitor = request.visitor
         self.shown = visitor.authorization
-        if self.is_on_trial and not self._passes_trial(visitor):
+        if self.on_trial is not None and self.is_on_trial and not self._passes_trial(visitor):
             self.fail_trial()
             return
         head = Head(self._target, self._http_version, request.requestHeaders, self.length)
         refusal = heads.refusal(self._site, head, visitor)
         if refusal is None:
-            heads.put_expectation_plainly(request.requestHeaders)
+            if request.requestHeaders.hasHeader(b"expect"):
+                heads.put_expectation_plainly(request.requestHeaders)
             super().allHeadersReceived()
         else:
             self.refuse(*refusal)
@@ -283,11 +284,9 @@ class KvChannel(http.HTTPChannel):
 
     def is_last_answer(self) -> bool:
         """Whether the answer that goes out now is the connection's last."""
-        return self.is_ending() and (self._site.ending.parting or not self.has_more())
-
-    def is_ending(self) -> bool:
-        """Whether no more is to be asked on it: the server stops, or the certificate of its client has ended."""
-        return self._site.ending.draining or self.expired_at is not None
+        if not (self._site.ending.draining or self.expired_at is not None):
+            return False
+        return self._site.ending.parting or not self.has_more()
 
     def has_more(self) -> bool:
         """Whether something has come behind the request that is being answered."""

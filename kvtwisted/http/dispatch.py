@@ -5,6 +5,7 @@ See Note [What is known first] in `sessions.session` for the order.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Callable, Protocol
 
@@ -79,7 +80,8 @@ class LastResort:
         #: Those that are waited for, and until when (the clock's time).
         self.until: dict[_Request, float] = {}
         self._call: Any = None
-        self._at = 0.0
+        #: When it looks next (the clock's time); inf: it does not.
+        self.at = math.inf
 
     def forget(self, request: _Request) -> None:
         """Nobody waits for it any more."""
@@ -90,20 +92,17 @@ class LastResort:
         """Look no more, unless something is waited for. Not for each request: that would take a timer for each."""
         if not self.until and self._call is not None:
             self._call.cancel()
-            self._call = None
+            self._call, self.at = None, math.inf
 
     def look_at(self, at: float) -> None:
-        """Look then, if not before."""
-        # The time that requests get can be changed while the server runs.
+        """Look then, which is before `self.at`: the time that requests get can be changed while the server runs."""
         if self._call is not None:
-            if self._at <= at:
-                return
             self._call.cancel()
         self._call = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._give_up)
-        self._at = at
+        self.at = at
 
     def _give_up(self) -> None:
-        self._call = None
+        self._call, self.at = None, math.inf
         now = self._clock.seconds()
         for request, until in list(self.until.items()):
             if until <= now:
@@ -177,7 +176,8 @@ class Dispatch:
         until = self._requests.until[request] = self._reactor.seconds() + timeout + LAST_RESORT
         try:
             session.submit(command, request.settled)
-            self._requests.look_at(until)
+            if until < self._requests.at:
+                self._requests.look_at(until)
         except Exception:
             request.fail(Failure())
             return None
@@ -195,7 +195,8 @@ class Dispatch:
             raise
         request = _Request(self._requests, route, done)
         until = self._requests.until[request] = self._reactor.seconds() + self.bounds.request_timeout + LAST_RESORT
-        self._requests.look_at(until)
+        if until < self._requests.at:
+            self._requests.look_at(until)
         reading: Deferred[Command] = defer_to_pool(self._reactor, self._pool, read, received, self.bounds)
 
         def submit(command: Command) -> None:

@@ -44,15 +44,16 @@ def refusal(site: Collaborators, head: Head, visitor: Visitor) -> Refusal | None
         return errors.unknown_host(), None
     if head.length is not None and head.length > site.max_body_bytes:
         return errors.body_too_large(site.max_body_bytes, head.length), None
-    return _refusal_of_large_body(site, head, visitor)
+    length = math.inf if head.length is None else head.length
+    if length <= bodies.LARGE and length <= site.deadlines.limits.unauthenticated_body:
+        return None
+    return _refusal_of_large_body(site, head.target, length, visitor)
 
 
 def put_expectation_plainly(headers: Headers) -> None:
     """Twisted looks at the first line of Expect only, and takes it for one word."""
-    expected = headers.getRawHeaders(b"expect")
-    if expected is not None:
-        asked = b"100-continue" in fields.members(expected)
-        headers.setRawHeaders(b"expect", [b"100-continue"] if asked else [])
+    asked = b"100-continue" in fields.members(headers.getRawHeaders(b"expect", ()))
+    headers.setRawHeaders(b"expect", [b"100-continue"] if asked else [])
 
 
 def check_persistence(request: Request, version: bytes) -> bool:
@@ -76,14 +77,10 @@ def _is_good_host(names: Sequence[bytes], version: bytes) -> bool:
     return not names and version == b"HTTP/1.0"
 
 
-def _refusal_of_large_body(site: Collaborators, head: Head, visitor: Visitor) -> Refusal | None:
-    """See Note [What is known first] in `handlers`."""
-    length = math.inf if head.length is None else head.length
-    unasked = site.deadlines.limits.unauthenticated_body
-    if length <= unasked and length <= bodies.LARGE:
-        return None
-    authorization, path = site.authorization, head.target.partition(b"?")[0]
-    if length > unasked and (answer := authorization.refusal(visitor)) is not None:
+def _refusal_of_large_body(site: Collaborators, target: bytes, length: float, visitor: Visitor) -> Refusal | None:
+    """See Note [What is known first] in `sessions.session`."""
+    authorization, path = site.authorization, target.partition(b"?")[0]
+    if length > site.deadlines.limits.unauthenticated_body and (answer := authorization.refusal(visitor)) is not None:
         site.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
         return answer, UNAUTHENTICATED
     if length > bodies.LARGE and path in KEYED:

@@ -74,7 +74,8 @@ class Lanes:
         channel = self._channel
         channel.resetTimeout()
         if self.is_promised or channel.is_blocked:
-            self._limit_held()
+            if len(self._held) > EAGER:
+                self._limit_held()
         elif len(self._held) >= self._needed:
             self.go_on()
 
@@ -91,7 +92,8 @@ class Lanes:
                 elif not self._take():
                     break
                 left -= 1
-            self._flush()
+            if self._out:
+                self._flush()
         except Exception:
             # A defect, after which nobody knows where this stream stands. The caller has other connections to serve.
             incidents.report(Failure(), "http")
@@ -99,7 +101,7 @@ class Lanes:
             channel.abort()
         finally:
             self.is_busy = False
-        if self.is_promised:
+        if self.is_promised and len(self._held) > EAGER:
             self._limit_held()
         if channel.input_ended:
             channel.close_if_heard_out()
@@ -116,7 +118,8 @@ class Lanes:
             if request is not None and (lane is None or request[5] is not self._shown):
                 lane = self._enter(request[5])
             if request is None or lane is None:
-                self._flush()
+                if self._out:
+                    self._flush()
                 self.is_twisted = True
                 self._give_to_twisted(data[at:] if at else data)
                 return True
@@ -145,7 +148,8 @@ class Lanes:
             left -= 1
             if not left or size >= BURST:
                 # When the transport wants no more it says when to go on. Otherwise that is in the next turn.
-                self._flush()
+                if self._out:
+                    self._flush()
                 if at < end and not channel.is_blocked:
                     self._end_turn()
                 break
@@ -172,14 +176,13 @@ class Lanes:
         self._lane = None
 
     def _limit_held(self) -> None:
-        if len(self._held) > EAGER and not self._channel.is_blocked:
+        if not self._channel.is_blocked:
             self._channel.transport.pauseProducing()
 
     def _flush(self) -> None:
-        if self._out:
-            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-            self._out.clear()
-            send_now(self._channel.transport, data)
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        send_now(self._channel.transport, data)
 
     # The fast lane.
 
@@ -196,7 +199,7 @@ class Lanes:
         self.is_promised = False
         self.running = None
         channel = self._channel
-        last = channel.is_last_answer()
+        last = (self._ending.draining or channel.expired_at is not None) and channel.is_last_answer()
         if answer:
             if self._log is not None:
                 self._log_answer(self._log, answer)
@@ -204,7 +207,8 @@ class Lanes:
         if self.is_busy:
             return
         if last:
-            self._flush()
+            if self._out:
+                self._flush()
             channel.loseConnection()
             return
         # The time of the server's own work is no idleness.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Callable
@@ -38,9 +39,9 @@ class KvRequest(Request):
         self._cors = cors
         self._hand_over = render
 
-    @property
+    @cached_property
     def visitor(self) -> Visitor:
-        """Who the request says is there."""
+        """Who the request says is there; to be asked when its head is complete."""
         authorization = self.requestHeaders.getRawHeaders(b"authorization", ())
         return self.channel.visitor._replace(authorization=tuple(authorization))
 
@@ -64,10 +65,12 @@ class KvRequest(Request):
         """Hand the request to the application, its path undecoded."""
         self.setHeader(b"Server", SERVER)
         self.setHeader(*NOSNIFF)
-        for name, value in self._cors.headers(self.requestHeaders):
-            self.setHeader(name, value)
+        preflight = None
+        if self._cors.always:
+            preflight = self._cors.preflight(self.method, self.requestHeaders)
+            for name, value in self._cors.headers(self.requestHeaders):
+                self.setHeader(name, value)
         self.setHeader(b"Date", datetimeToString())
-        preflight = self._cors.preflight(self.method, self.requestHeaders)
         if preflight is not None:
             self.begin(preflight)
             self.finish()

@@ -158,15 +158,12 @@ class Addresses:
         """Addresses that are remembered."""
         return len(self._limiters)
 
-    @property
-    def limited(self) -> bool:
-        """Whether there is any limit; without one there is no need to ask."""
-        return self.rate.limited
-
     def retune(self, rate: Rate, burst: float = BURST_SECONDS) -> None:
         """Go by another rate from now on. All buckets are full again."""
         with self._lock:
             self.rate, self._burst = rate, burst
+            #: Whether there is any limit; without one there is no need to ask.
+            self.limited = rate.limited
             self._limiters = OrderedDict()
 
     def take(self, network: str, operations: int, size: int, now: float) -> float:
