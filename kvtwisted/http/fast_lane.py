@@ -48,7 +48,7 @@ class FastLane:
 
     def answer(self, waiter: Waiter, request: Request, body: bytes) -> bytes | None:
         """The answer to a request, or None when it has been promised."""
-        kind, target, content_type, _, _, _ = request
+        kind, target, content_type = request.kind, request.target, request.content_type
         if kind == GET:
             return self._get(waiter, target)
         if kind == DELETE:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from . import routes
 from .hosts import Hosts
@@ -69,10 +69,23 @@ class _Block(NamedTuple):
     authorization: bytes | None
 
 
-#: Method and route (GET, POST or DELETE), the key's URL or the route's last word, Content-Type, where in the data the
-#: body begins and the request ends, which may be behind the data's own end, and Authorization: the same object as long
-#: as the header block is the same.
-Request = tuple[int, bytes, Optional[str], int, int, Optional[bytes]]
+class Request(NamedTuple):
+    """A plain request, as it stands in the data that was read."""
+
+    #: Method and route: GET, POST or DELETE.
+    kind: int
+    #: The key's URL, or the route's last word.
+    target: bytes
+    content_type: str | None
+    #: Where the body begins, and where the request ends, which may be behind the end of the data.
+    body: int
+    end: int
+    #: The same object as long as the header block is the same.
+    authorization: bytes | None
+
+
+#: Makes one in half the time that the class itself takes.
+_request = tuple.__new__
 
 
 class RequestReader:
@@ -106,7 +119,7 @@ class RequestReader:
             return None
         else:
             length = 0
-        return kind, line[kind], content_type, body, body + length, authorization
+        return _request(Request, (kind, line[kind], content_type, body, body + length, authorization))
 
     def _meaning(self, block: bytes) -> _Block | None:
         meaning = _read_block(block, self._hosts, self._not_plain)

@@ -115,15 +115,15 @@ class Lanes:
         while at < end:
             request = None if for_twisted else read(data, at)
             lane = self._lane
-            if request is not None and (lane is None or request[5] is not self._shown):
-                lane = self._enter(request[5])
+            if request is not None and (lane is None or request.authorization is not self._shown):
+                lane = self._enter(request.authorization)
             if request is None or lane is None:
                 if self._out:
                     self._flush()
                 self.is_twisted = True
                 self._give_to_twisted(data[at:] if at else data)
                 return True
-            body, last = request[3], request[4]
+            last = request.end
             if last > end:
                 self._needed = last - at
                 self._held = data[at:] if at else data
@@ -133,7 +133,7 @@ class Lanes:
             if log is not None:
                 self._asked = request, monotonic()
             try:
-                reply = lane.answer(self, request, data[body:last])
+                reply = lane.answer(self, request, data[request.body : last])
             except Exception:
                 # A defect. Where the next request begins is known all the same.
                 reply = lane.failed("http")
