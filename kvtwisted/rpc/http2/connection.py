@@ -20,11 +20,11 @@ from ...sessions.gate import Visitor
 from ...tls.peers import peer
 from ..errors import CallError, Code
 from .chunk_reader import ChunkReader
+from .collaborators import ConnectionServer
 from .control import Control
 from .frames import ConnectionFault, ErrorCode
 from .header_turn import HeaderTurn
 from .lifetime import EXPIRED_SECONDS, FLOOD, PROTOCOL_ERROR, Lifetime
-from .ports import ConnectionServer
 from .responses import with_size_update
 from .streams import Streams
 

@@ -68,6 +68,11 @@ class Head:
         #: What answers the call, if it is a unary one that is to be served.
         self.unary = route.unary if route is not None and refusal is None else None
 
+    @property
+    def path(self) -> str:
+        """The method's, if there is one."""
+        return "" if self.route is None else self.route.path
+
 
 #: The routes that a request finds, by their paths.
 Routes = Mapping[bytes, Route]

@@ -133,7 +133,7 @@ class Responder:
             self.out.append(whole_answer(stream_id, message))
             self.touched()
         else:
-            stream = self.open(stream_id)
+            stream = self.open_stream(stream_id)
             self.send_message(stream, message)
             self.finish(stream)
 
@@ -174,7 +174,7 @@ class Responder:
             if not end_stream:
                 self.reset(stream_id, ErrorCode.NO_ERROR)
             return
-        stream = self.open(stream_id)
+        stream = self.open_stream(stream_id)
         body = refusal.sentence.encode() + b"\n" if refusal.sentence else b""
         stream.head, stream.open, stream.deadline = head, not end_stream, until
         self.out.append(plain_headers(stream_id, refusal.status, len(body), refusal.more))
@@ -184,7 +184,7 @@ class Responder:
 
     # Streaming calls, and answers that wait.
 
-    def open(self, stream_id: int) -> Stream:
+    def open_stream(self, stream_id: int) -> Stream:
         """Have something to remember of a stream."""
         window = self.sender.initial_window + self.promised.pop(stream_id, 0)
         stream = self.streams[stream_id] = Stream(self, stream_id, window)

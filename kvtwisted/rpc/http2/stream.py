@@ -64,7 +64,7 @@ class Stream(Outgoing):
     @property
     def path(self) -> str:
         """The method's, if there is one."""
-        return self.head.route.path if self.head is not None and self.head.route is not None else ""
+        return "" if self.head is None else self.head.path
 
     @property
     def is_counted(self) -> bool:

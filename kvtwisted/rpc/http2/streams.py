@@ -13,6 +13,7 @@ from typing import Callable
 from ...sessions.gate import Visitor
 from ...sessions.policy import PUBLIC, rpc_requirement
 from ..errors import CallError, Code, call_error
+from .collaborators import StreamServer
 from .flood_guard import TOKENS_PER_CALL, FloodGuard, tokens_for_headers
 from .frames import (
     DEFAULT_WINDOW,
@@ -25,7 +26,6 @@ from .frames import (
 from .header_blocks import FieldFault, HeaderBlocks, check_trailers
 from .inbound import Incoming, Message
 from .parked import ParkedCall, ParkedCalls
-from .ports import StreamServer
 from .requests import Head, Routes, read_head
 from .responder import MAX_STREAMS, Responder
 from .stream import Stream
@@ -118,7 +118,7 @@ class Streams:
             self._leads_nowhere()
             responder.refuse(stream_id, head, end_stream, self._server.seconds() + _LINGER_SECONDS)
         else:
-            self.known = self.known or rpc_requirement(_path(head)) != PUBLIC
+            self.known = self.known or rpc_requirement(head.path) != PUBLIC
             self._open(stream_id, head, end_stream)
 
     def _leads_nowhere(self) -> None:
@@ -136,7 +136,7 @@ class Streams:
     def _open(self, stream_id: int, head: Head, end_stream: bool) -> None:
         server, route = self._server, head.route
         assert route is not None  # noqa: S101 - or it would have been refused
-        stream = self.responder.open(stream_id)
+        stream = self.responder.open_stream(stream_id)
         stream.head, stream.open = head, not end_stream
         stream.incoming = Incoming(
             server.budget,
@@ -391,10 +391,6 @@ class Streams:
     def _credit(self, stream_id: int, size: int) -> None:
         self._out.append(window_update(stream_id, size))
         self.responder.touched()
-
-
-def _path(head: Head | None) -> str:
-    return head.route.path if head is not None and head.route is not None else ""
 
 
 def _wrong_length() -> StreamFault:
