@@ -7,10 +7,18 @@ from typing import Callable, Protocol
 
 from ..commands.command import Command
 from ..commands.get import Found
-from .local.cache import Entry
 
 #: Told, on the reactor thread, of commands that are done.
 Settled = Callable[[Sequence[Command]], None]
+
+
+class Entry(Protocol):
+    """What memory has for a key."""
+
+    #: What Get gives; None when that cannot be told just now.
+    answer: Found | None
+    #: Set by who has given the answer.
+    used: bool
 
 
 class Backend(Protocol):

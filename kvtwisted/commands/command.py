@@ -12,6 +12,9 @@ from ..core.limits import Limits
 SET, GET, DELETE, SCAN = "set", "get", "delete", "scan"
 OPERATIONS = (SET, GET, DELETE, SCAN)
 
+#: What one entry of an answer may cost beside its key and value, in any transport's encoding.
+ENTRY_OVERHEAD = 16
+
 #: A change of one key: the value, or None to delete it, and when it expires, in ms since 1970 (0: never).
 Change = tuple[bytes, Optional[bytes], int]
 

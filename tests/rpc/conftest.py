@@ -7,7 +7,16 @@ from typing import Any, Callable
 
 import pytest
 
+from tests.support.backends import backend, over_both
+
 from .support import Client, World
+
+__all__ = ["backend"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Both backends."""
+    over_both(metafunc)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -28,8 +28,7 @@ from ...commands.scan import Scan
 from ...core.errors import DeadlineExceeded, KvError
 from ...core.health import Health
 from ...reactor.pool import caught, defer_to_pool
-from ..backend import Settled
-from .cache import Entry
+from ..backend import Entry, Settled
 from .group_commit import GroupCommit
 from .recovery import Recovery
 from .slots import Slots
