@@ -8,17 +8,16 @@ from typing import Callable, Protocol
 from ..commands.command import Command
 from ..commands.get import Found
 
+
+class Hot(Protocol):
+    """What memory has for a key. Its `answer` may be given as it is; who gives it sets `used`."""
+
+    answer: Found | None
+    used: bool
+
+
 #: Told, on the reactor thread, of commands that are done.
 Settled = Callable[[Sequence[Command]], None]
-
-
-class Entry(Protocol):
-    """What memory has for a key."""
-
-    #: What Get gives; None when that cannot be told just now.
-    answer: Found | None
-    #: Set by who has given the answer.
-    used: bool
 
 
 class Backend(Protocol):
@@ -34,7 +33,7 @@ class Backend(Protocol):
 
     #: What memory has for a key, if anything. Its `answer` may be given as it is: the quickest of all ways, for
     #: backends that have such a thing. Any thread.
-    hot: Callable[[bytes], Entry | None]
+    hot: Callable[[bytes], Hot | None]
 
     def start(self, settled: Settled) -> None:
         """Take commands from now on, and tell `settled` of those that are done."""

@@ -27,11 +27,13 @@ _log = Logger(namespace="kvtwisted.sampling")
 
 def take_sample(engine: Engine, data_path: str, values: ValueFiles) -> StorageSample:
     """Measure now. Blocks: it walks the data folder. Raises OSError when that is gone."""
+    statistics = statistics_of(engine)
     return StorageSample(
         data_bytes=folder_bytes(data_path),
         value_bytes=values.taken,
         disk=disk_usage(data_path),
-        engine=statistics_of(engine),
+        keys=statistics.keys,
+        figures=statistics.figures,
         uses=(descriptors(), threads()),
     )
 

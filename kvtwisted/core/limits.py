@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from .errors import InvalidKey, InvalidRequest, InvalidTtl, InvalidValue, TooLarge
+from .errors import Corruption, InvalidKey, InvalidRequest, InvalidTtl, InvalidValue, TooLarge
 
 MAX_KEY_BYTES = 1024
 MAX_VALUE_BYTES = 1_048_576
@@ -108,3 +108,11 @@ def _check_total(total: int, field: str, limits: Limits) -> None:
             f"{field}: too large: {total} bytes were sent in all, "
             f"limits.max_request_bytes is {limits.max_request_bytes} bytes"
         )
+
+
+def as_text(stored: bytes) -> str:
+    """A stored key or value as the text it must be. Raises Corruption when it is not UTF-8."""
+    try:
+        return stored.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Corruption(f"stored bytes are not UTF-8 text: {error.reason} at byte {error.start}") from None

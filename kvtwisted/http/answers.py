@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
-from ..backends.local.records import as_text
 from ..commands.get import Found
 from ..commands.scan import Page
+from ..core.limits import as_text
 
 JSON = "application/json"
 #: What the header Server says.

@@ -27,7 +27,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from ..config.settings import LoggingSettings
-from ..server.lifecycle import make_folder
+from ..reactor.lifecycle import make_folder
 from .log_writer import LogWriters
 
 _PLAIN = (str, int, float, bool, type(None))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Callable, NamedTuple
 
@@ -18,7 +18,6 @@ from prometheus_client.openmetrics import exposition as open_metrics
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from ..backends.local.engines.engine import Statistics
 from ..commands.command import GET, OPERATIONS
 from ..core.disk import DiskUsage
 from ..core.errors import PermissionDenied, RateLimited, Unauthenticated
@@ -36,7 +35,6 @@ BUCKETS = (
 )  # fmt: skip
 
 _NO_DISK = DiskUsage(0, 0)
-_NO_STATISTICS = Statistics()
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,9 @@ class StorageSample:
     data_bytes: int = 0
     value_bytes: int = 0
     disk: DiskUsage = _NO_DISK
-    engine: Statistics = _NO_STATISTICS
+    #: Records, as the engine estimates, and all that it tells of itself, by its own names.
+    keys: float = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
     uses: tuple[Use, ...] = ()
 
 
@@ -304,8 +304,8 @@ class _SampleCollector(Collector):
             resource = catalogue.OF_RESOURCES[use.name]
             yield _gauge(resource.used, use.used)
             yield _gauge(resource.limit, use.limit)
-        yield _gauge(catalogue.KEYS, sample.engine.keys)
-        for name, value in sample.engine.figures.items():
+        yield _gauge(catalogue.KEYS, sample.keys)
+        for name, value in sample.figures.items():
             yield _gauge(catalogue.engine_property(name), value)
 
 

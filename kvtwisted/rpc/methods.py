@@ -9,7 +9,6 @@ from typing import Any, Callable, NamedTuple
 
 from google.protobuf.message import Message
 
-from ..backends.local.records import as_text
 from ..commands.command import Command
 from ..commands.configuration import GetConfig, UpdateConfig
 from ..commands.delete import Delete
@@ -19,7 +18,7 @@ from ..commands.mget import MGet
 from ..commands.mset import MSet
 from ..commands.scan import Page, Scan
 from ..commands.set import Set
-from ..core.limits import MAX_KEY_BYTES
+from ..core.limits import MAX_KEY_BYTES, as_text
 from .generated import keyvalue_pb2 as kv
 
 #: The names that the service answers under: its own, and the one of clients whose proto text names no package.

@@ -47,13 +47,13 @@ from ..observability.log_writer import LogWriter, LogWriters
 from ..observability.logs import LogFiles
 from ..observability.metrics import Metrics
 from ..observability.trails import Trails
+from ..reactor.lifecycle import Unwinding, make_folder, warn_of_open_folders
 from ..reactor.pool import defer_to_pool
 from ..sessions.admission import Admission
 from ..sessions.door import Door
 from ..tls.renewal import LOOK_SECONDS, ListenerCertificates
 from .authentication import Authentication
 from .capacity import fitted_options, make_admission, make_connections, shorten_turns
-from .lifecycle import Unwinding, make_folder, warn_of_open_folders
 from .rehearsal import Rehearsal
 from .sockets import Sockets
 from .storage import Storage

@@ -39,8 +39,8 @@ from ..core.health import Health
 from ..core.paths import Folder, FolderMonitor
 from ..observability import catalogue
 from ..observability.metrics import Metrics
+from ..reactor.lifecycle import make_folder
 from ..sessions.audit import Auditing
-from .lifecycle import make_folder
 
 #: Keys of the folders without which the server is not ready.
 _DATA, _VALUES = "rocksdb.path", "value.disk_path"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..core import secret_files
 from ..core.errors import Unavailable
-from . import secret_files
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

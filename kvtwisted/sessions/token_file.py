@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Callable
 
+from ..core import secret_files
 from ..core.clock import pause
 from ..core.durable import keep_owner, replace_file
-from . import secret_files
 from .entries import InvalidTokens, TokenEntry, read_entries, write_entries
 
 MAX_FILE_BYTES = 1 << 20

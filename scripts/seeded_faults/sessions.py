@@ -191,10 +191,10 @@ FAULTS = (
     Fault(
         "group-writes-secrets",
         "A token file that a group of others can write is refused.",
-        "kvtwisted/sessions/secret_files.py",
+        "kvtwisted/core/secret_files.py",
         "else stat.S_IWOTH | stat.S_IWGRP\n",
         "else stat.S_IWOTH\n",
-        "tests/sessions/test_secret_files.py tests/sessions/test_token_file.py",
+        "tests/core/test_secret_files.py tests/sessions/test_token_file.py",
     ),
     Fault(
         "share-leaves-whole",

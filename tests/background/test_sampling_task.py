@@ -9,7 +9,6 @@ import pytest
 from twisted.logger import LogEvent, capturedLogs
 
 from kvtwisted.backends.local.engines import open_engine
-from kvtwisted.backends.local.engines.engine import Statistics
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from kvtwisted.core.disk import DiskUsage, disk_usage, folder_bytes
@@ -22,7 +21,7 @@ from ..support.doors import Doorway
 from ..support.storage import Storage
 from .tasks import Counted, at_once, lines
 
-SAMPLE = StorageSample(1, 2, DiskUsage(3, 4), Statistics(keys=5))
+SAMPLE = StorageSample(1, 2, DiskUsage(3, 4), keys=5)
 
 
 class Scene(Doorway):
@@ -133,7 +132,7 @@ def test_take_sample_measures(tmp_path: Path) -> None:
     assert sample.value_bytes == 8192
     usage = disk_usage(str(data))
     assert sample.disk.used + sample.disk.free == pytest.approx(usage.used + usage.free, rel=0.1)
-    assert sample.engine.keys == 1
+    assert sample.keys == 1
     assert [use.name for use in sample.uses] == ["file descriptors", "threads"]
 
 

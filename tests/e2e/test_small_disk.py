@@ -13,7 +13,7 @@ import pytest
 
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.core.errors import NoInodes, Unavailable
-from kvtwisted.server.lifecycle import make_folder
+from kvtwisted.reactor.lifecycle import make_folder
 
 from .harness import Launcher, Server, eventually
 from .small_disks import MIB, Load, bound, can_mount, mounted, text

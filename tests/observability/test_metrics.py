@@ -12,7 +12,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from kvtwisted.backends.local.engines.engine import Statistics
 from kvtwisted.commands.command import OPERATIONS
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.observability import catalogue
@@ -89,7 +88,7 @@ def test_names_and_types_are_the_contract(scraped: Scraped) -> None:
 
 def test_every_metric_has_help(scraped: Scraped) -> None:
     """Each family says what it is in a sentence, and has a name of ours."""
-    scraped.metrics.sampled(StorageSample(engine=Statistics(figures={"estimate-num-keys": 1})))
+    scraped.metrics.sampled(StorageSample(figures={"estimate-num-keys": 1}))
     for family in text_string_to_metric_families(scraped.metrics.text().decode()):
         assert re.fullmatch("kv_[a-z][a-z0-9_]*", family.name)
         assert family.documentation.endswith(".") or family.name.endswith("_created"), family.name
@@ -141,9 +140,10 @@ def test_evictions_and_expirations(scraped: Scraped) -> None:
 def test_sample(scraped: Scraped) -> None:
     """The last sample's figures are gauges; RocksDB's own have its names with underscores."""
     assert scraped.metrics.sample() == StorageSample()
-    engine = Statistics(keys=4, figures={"estimate-num-keys": 4.0, "block-cache-usage": 55.0})
-    sample = StorageSample(11, 22, DiskUsage(300, 100), engine)
-    scraped.metrics.sampled(StorageSample(1, 1, DiskUsage(1, 1), Statistics(figures={"gone": 1.0})))
+    sample = StorageSample(
+        11, 22, DiskUsage(300, 100), keys=4, figures={"estimate-num-keys": 4.0, "block-cache-usage": 55.0}
+    )
+    scraped.metrics.sampled(StorageSample(1, 1, DiskUsage(1, 1), figures={"gone": 1.0}))
     scraped.metrics.sampled(sample)
     assert scraped.metrics.sample() is sample
     figures = {sample.name: sample.value for sample in scraped.samples()}

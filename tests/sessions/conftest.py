@@ -1,19 +1,5 @@
-"""Fixtures of the security tests."""
+"""Fixtures of the tests of sessions."""
 
-from __future__ import annotations
+from ..core.conftest import open_folder
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user of the machine can enter, unlike those that pytest makes."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+__all__ = ["open_folder"]

@@ -14,7 +14,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
-from kvtwisted.backends.backend import Entry, Settled
+from kvtwisted.backends.backend import Hot, Settled
 from kvtwisted.commands import mget, scan
 from kvtwisted.commands.command import ENTRY_OVERHEAD, Command, WriteCommand
 from kvtwisted.commands.get import Found, Get
@@ -207,7 +207,7 @@ class LateBackend:
         #: Why it cannot serve, or None.
         self.reason: str | None = None
 
-    def hot(self, key: bytes) -> Entry | None:
+    def hot(self, key: bytes) -> Hot | None:
         """Nothing is."""
         return None
 

@@ -28,7 +28,7 @@ from ...commands.scan import Scan
 from ...core.errors import DeadlineExceeded, KvError
 from ...core.health import Health
 from ...reactor.pool import caught, defer_to_pool
-from ..backend import Entry, Settled
+from ..backend import Hot, Settled
 from .group_commit import GroupCommit
 from .recovery import Recovery
 from .slots import Slots
@@ -53,7 +53,7 @@ class LocalBackend:
         self._defer: Callable[..., Deferred[Any]] = partial(defer_to_pool, reactor, pool)
         self._store = store
         self._health = health
-        self.hot: Callable[[bytes], Entry | None] = store.hot
+        self.hot: Callable[[bytes], Hot | None] = store.hot
         self.get_now = store.get_now
         self._settled: Settled = _nobody
         self._group = GroupCommit(store, recovery, self._in_pool)

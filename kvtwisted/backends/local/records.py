@@ -78,14 +78,6 @@ def decode(stored: bytes) -> Record:
     return Record(b"", expires_at_ms, unpack_pointer(rest)) if flags else Record(rest, expires_at_ms)
 
 
-def as_text(stored: bytes) -> str:
-    """A stored key or value as the text it must be. Raises Corruption when it is not UTF-8."""
-    try:
-        return stored.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Corruption(f"stored bytes are not UTF-8 text: {error.reason} at byte {error.start}") from None
-
-
 def stored_bytes(key: bytes, stored: bytes, record: Record) -> int:
     """Bytes that a key takes: its own, its record's, and its file's."""
     return len(key) + len(stored) + (record.pointer.length if record.pointer else 0)

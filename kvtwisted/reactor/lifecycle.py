@@ -12,10 +12,10 @@ from typing import Any, Callable
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
+from ..core import secret_files
 from ..core.disk import out_of_inodes
 from ..core.durable import sync_entry
 from ..core.errors import KvError, Unavailable
-from ..sessions import secret_files
 
 _log = Logger(namespace="kvtwisted")
 

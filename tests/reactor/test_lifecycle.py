@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.logger import capturedLogs, formatEvent
 
 from kvtwisted.core.errors import StorageFull, Unavailable
-from kvtwisted.server.lifecycle import Unwinding, make_folder, warn_of_open_folders
+from kvtwisted.reactor.lifecycle import Unwinding, make_folder, warn_of_open_folders
 
 
 def _unwound(unwinding: Unwinding) -> list[object]:

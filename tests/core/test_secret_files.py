@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kvtwisted.sessions import secret_files
-from kvtwisted.sessions.secret_files import fault, reaches
+from kvtwisted.core import secret_files
+from kvtwisted.core.secret_files import fault, reaches
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
