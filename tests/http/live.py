@@ -98,7 +98,7 @@ class LiveSite:
         self.engine = self.storage.engine
         self.engine.slow = True
         server = ServerCommands(reactor, pool, configuration, recorder.config_update)
-        door = Door(reactor, backend, server, recorder, Limits())
+        door = Door(reactor, backend, server, recorder, Limits(), health)
         self.site = make_site(
             OpenGate(door, Admission(1024)),
             pool,

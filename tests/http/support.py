@@ -202,7 +202,7 @@ class World:
         # What memory answers at once needs no thread, and could not be held.
         self.engine.slow = True
         server = ServerCommands(reactor, pool, configuration or small_configuration(), self.recorder.config_update)
-        self.door = Door(reactor, backend, server, self.recorder, Limits())
+        self.door = Door(reactor, backend, server, self.recorder, Limits(), self.health)
         self.site = make_site(
             make_gate(self.door, self.admission),
             pool,

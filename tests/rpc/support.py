@@ -166,7 +166,7 @@ class World:
         self.store, self.engine, self.time = self.storage.store, self.storage.engine, self.storage.time
         self.engine.slow = transport == "native, by the pool"
         commands = ServerCommands(self.reactor, self.pool, self.configuration, self.recorder.config_update)
-        self.door = Door(self.reactor, backend, commands, self.recorder, limits_of_store)
+        self.door = Door(self.reactor, backend, commands, self.recorder, limits_of_store, self.health)
         self._holds: list[Hold] = []
         self._health_pool = ThreadPool(0, 1, name="health")
         #: None without TLS.

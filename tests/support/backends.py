@@ -39,7 +39,7 @@ def make_backend(
         return remote, LateBackend(reactor, remote, _by(pool) if by_pool else reactor.callLater)
     kept: Storage = storage or Storage(limits=limits)
     recovery = Recovery(kept.store.metadata, health)
-    return kept, LocalBackend(reactor, pool, kept.store, recovery, health)
+    return kept, LocalBackend(reactor, pool, kept.store, recovery)
 
 
 def _by(pool: ManualPool) -> Callable[..., object]:

@@ -69,7 +69,7 @@ class Doorway:
         self.storage, self.backend = make_backend(reactor, pool, self.health, storage)
         self.storage.engine.slow = slow
         server = ServerCommands(reactor, pool, self.configuration, self.recorder.config_update)
-        self.door = Door(reactor, self.backend, server, self.recorder, limits or Limits())
+        self.door = Door(reactor, self.backend, server, self.recorder, limits or Limits(), self.health)
         self.admission = Admission(1000)
         self.session = self.make_session(Grant(frozenset(OPERATIONS)))
 

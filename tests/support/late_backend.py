@@ -12,7 +12,7 @@ import threading
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from kvtwisted.backends.backend import Hot, Settled
 from kvtwisted.commands import mget, scan
@@ -29,8 +29,12 @@ from .clocks import ManualClock
 #: Seconds that something may be on its way.
 DELAYS = (0.0, 0.0, 0.001, 0.003)
 
-#: Raised by a call that is to fail: an error, or what makes one each time.
-Fault = "BaseException | Callable[[], BaseException]"
+
+class Call(NamedTuple):
+    """One command that came to be carried out: what it is to the engine (see `Faults`), and its keys."""
+
+    method: str
+    arguments: tuple[Any, ...]
 
 
 class Remote:
@@ -137,6 +141,7 @@ class Faults:
     def __init__(self) -> None:
         self._faults: dict[str, tuple[Any, float]] = {}
         self._before: dict[str, Callable[[], object]] = {}
+        self.calls: list[Call] = []
         #: It always is: see `LateBackend.get_now`.
         self.slow = True
 
@@ -151,6 +156,10 @@ class Faults:
     def before(self, method: str, act: Callable[[], object]) -> None:
         """Call `act`, once and in a thread, before the next command of that kind, which waits for it."""
         self._before[method] = act
+
+    def called(self, method: str) -> list[tuple[Any, ...]]:
+        """The keys of each command of that kind that was carried out or failed."""
+        return [call.arguments for call in self.calls if call.method == method]
 
     def take(self, command: Command) -> Callable[[], object] | None:
         """What this command has to wait for, if anything."""
@@ -168,6 +177,7 @@ class Faults:
 
     def meet(self, command: Command) -> None:
         """Raise what this command is to fail with."""
+        self.calls.append(Call(_method(command), tuple(command.keys)))
         self.check(_method(command))
 
     def read(self) -> None:
@@ -203,6 +213,8 @@ class LateBackend:
         self._asked: list[Command] = []
         self._answers: list[tuple[Command, Callable[[], Any]]] = []
         self._held: list[Command] = []
+        # Writes that wait until one that is held has been made.
+        self._behind: list[Command] = []
         self._moving = False
         #: Why it cannot serve, or None.
         self.reason: str | None = None
@@ -221,18 +233,19 @@ class LateBackend:
 
     def stop(self) -> None:
         """See `Backend.stop`: all is settled, here and now; what is held has no answer any more."""
-        for command in self._held:
+        lost = self._held + self._behind
+        self._held, self._behind = [], []
+        for command in lost:
             command.error = Unavailable("the connection to the storage was closed")
-        held, self._held = self._held, []
-        if held:
-            self._settled(held)
+        if lost:
+            self._settled(lost)
         while self._asked or self._answers:
             self._move()
 
     @property
     def waiting(self) -> int:
         """See `Backend.waiting`."""
-        return len(self._asked)
+        return len(self._asked) + len(self._behind)
 
     def submit(self, commands: Sequence[Command]) -> None:
         """See `Backend.submit`."""
@@ -261,6 +274,9 @@ class LateBackend:
         """Some of what is on its way arrives, there and here."""
         for command in self._some(self._asked):
             act = self._remote.engine.take(command)
+            if act is None and command.writes and any(held.writes for held in self._held):
+                self._behind.append(command)
+                continue
             if act is None:
                 self._answers.append((command, self._carry_out(command)))
             else:
@@ -292,7 +308,7 @@ class LateBackend:
                 raise Unavailable("the storage cannot be reached")
             if time.monotonic() > command.deadline:
                 raise DeadlineExceeded("the request's time ran out before it was started")
-            if command.awaited is not None and not command.awaited():
+            if not (command.writes or command.awaited is None or command.awaited()):
                 return _nothing
             self._remote.engine.meet(command)
             result = self._remote.carry_out(command)
@@ -315,6 +331,8 @@ class LateBackend:
         if command in self._held:
             self._held.remove(command)
             self._answers.append((command, self._carry_out(command)))
+            self._asked += self._behind
+            self._behind = []
             self._go_on()
 
 

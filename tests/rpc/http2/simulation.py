@@ -149,7 +149,7 @@ class Simulation:
         commands = ServerCommands(
             self.reactor, pool, FakeConfiguration({"http": {}}), recorder.config_update
         )  # fmt: skip
-        door = Door(self.reactor, backend, commands, recorder, Limits())
+        door = Door(self.reactor, backend, commands, recorder, Limits(), self.health)
         self.server = _Server(
             self.reactor, OpenGate(door, self.admission), door, pool, self.health,
             GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),
