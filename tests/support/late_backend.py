@@ -284,7 +284,8 @@ class LateBackend:
         arrived = self._some(self._answers)
         for command, answer in arrived:
             try:
-                command.complete(answer())
+                if answer is not _nothing:
+                    command.complete(answer())
             except Exception:
                 command.error = caught().value
         while arrived:
