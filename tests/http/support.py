@@ -197,12 +197,12 @@ class World:
         )
         reactor: Any = self.reactor
         pool: Any = self.pool
-        self.storage, backend = make_backend(reactor, pool, self.health)
+        self.storage, self.backend = make_backend(reactor, pool, self.health)
         self.engine = self.storage.engine
         # What memory answers at once needs no thread, and could not be held.
         self.engine.slow = True
         server = ServerCommands(reactor, pool, configuration or small_configuration(), self.recorder.config_update)
-        self.door = Door(reactor, backend, server, self.recorder, Limits(), self.health)
+        self.door = Door(reactor, self.backend, server, self.recorder, Limits(), self.health)
         self.site = make_site(
             make_gate(self.door, self.admission),
             pool,

@@ -10,6 +10,9 @@ from kvtwisted.core.errors import Overloaded, StorageError, StorageFull
 
 from .support import World, problem, request_bytes
 
+#: Says that these tests run over every backend at every change.
+BACKENDS_DIFFER = True
+
 #: Says that these tests run on either lane at every change.
 LANES_DIFFER = True
 

@@ -162,11 +162,11 @@ class World:
         limits_of_store = Limits(max_request_bytes=max_request_bytes)
         #: Threads of requests.
         self.pool = ThreadPool(0, threads, name="requests")
-        self.storage, backend = make_backend(self.reactor, self.pool, self.health, limits=limits_of_store)
+        self.storage, self.backend = make_backend(self.reactor, self.pool, self.health, limits=limits_of_store)
         self.store, self.engine, self.time = self.storage.store, self.storage.engine, self.storage.time
         self.engine.slow = transport == "native, by the pool"
         commands = ServerCommands(self.reactor, self.pool, self.configuration, self.recorder.config_update)
-        self.door = Door(self.reactor, backend, commands, self.recorder, limits_of_store, self.health)
+        self.door = Door(self.reactor, self.backend, commands, self.recorder, limits_of_store, self.health)
         self._holds: list[Hold] = []
         self._health_pool = ThreadPool(0, 1, name="health")
         #: None without TLS.

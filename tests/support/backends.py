@@ -1,7 +1,8 @@
 """Which backend a world is made over: the local one with a store in memory, or a late one.
 
 Suites that import the fixture `backend` into their conftest run over both: over the late one at every change where a
-module says BACKENDS_DIFFER, else in the long run. What is about the local backend alone is marked `local_backend`.
+module says BACKENDS_DIFFER, else in the long run. What is about the local backend alone is marked `local_backend`, and
+modules whose tests are about none say WITHOUT_BACKEND. What needs the late one is marked `late_backend`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from .pools import ManualPool
 from .storage import Storage
 
 LOCAL, LATE = "local", "late"
+
+HIDDEN = pytest.HIDDEN_PARAM
 
 _chosen = LOCAL
 
@@ -56,9 +59,13 @@ def _told(succeeded: bool, result: Any) -> None:
 
 def over_both(metafunc: pytest.Metafunc) -> None:
     """Run a test over both backends; for `pytest_generate_tests`."""
-    if metafunc.definition.get_closest_marker("local_backend") is None:
+    definition = metafunc.definition
+    one = definition.get_closest_marker("local_backend") or definition.get_closest_marker("late_backend")
+    if one is not None:
+        metafunc.parametrize("backend", [LATE if one.name == "late_backend" else LOCAL], indirect=True, ids=[HIDDEN])
+    elif not hasattr(metafunc.module, "WITHOUT_BACKEND"):
         marks = () if hasattr(metafunc.module, "BACKENDS_DIFFER") else pytest.mark.long
-        both = [pytest.param(LOCAL, id=pytest.HIDDEN_PARAM), pytest.param(LATE, marks=marks)]
+        both = [pytest.param(LOCAL, id=HIDDEN), pytest.param(LATE, marks=marks)]
         metafunc.parametrize("backend", both, indirect=True)
 
 

@@ -26,8 +26,8 @@ from kvtwisted.reactor.pool import caught
 
 from .clocks import ManualClock
 
-#: Seconds that something may be on its way.
-DELAYS = (0.0, 0.0, 0.001, 0.003)
+#: Seconds until something moves on its way; 0 is the next turn of the reactor.
+DELAYS = (*[0.0] * 6, 0.001, 0.003)
 
 
 class Call(NamedTuple):
@@ -199,17 +199,14 @@ class LateBackend:
     #: No memory of what is hot, no files, no eviction, no backups: the ten operations alone.
     capabilities: frozenset[str] = frozenset()
 
-    def __init__(
-        self, reactor: Any, remote: Remote, call_later: Callable[..., object], *, seed: int = 0, failing: float = 0.0
-    ) -> None:
-        """`call_later(seconds, function)` is what time passes by. `failing` is the part of all commands that fail with
-        Unavailable, be it before they are carried out or after.
-        """
+    def __init__(self, reactor: Any, remote: Remote, call_later: Callable[..., object], *, seed: int = 0) -> None:
+        """`call_later(seconds, function)` is what time passes by."""
         self._reactor = reactor
         self._remote = remote
         self._call_later = call_later
         self._random = random.Random(seed)
-        self._failing = failing
+        #: The part of all commands that fail with Unavailable, be it before they are carried out or after.
+        self.failing = 0.0
         self._asked: list[Command] = []
         self._answers: list[tuple[Command, Callable[[], Any]]] = []
         self._held: list[Command] = []
@@ -303,7 +300,7 @@ class LateBackend:
 
     def _carry_out(self, command: Command) -> Callable[[], Any]:
         """At the other end; gives what gives the result, or raises the error, when the answer has come."""
-        broken = self._random.random() < self._failing
+        broken = self._random.random() < self.failing
         try:
             if broken and self._random.random() < 0.5:
                 raise Unavailable("the storage cannot be reached")
