@@ -19,9 +19,6 @@ from kvtwisted.rpc.methods import SERVICES
 from .support import MIB, PATIENCE, World, wait_until
 from .test_server import stop_in_background
 
-#: Says that these tests run over every backend at every change.
-BACKENDS_DIFFER = True
-
 #: Says that these tests run by the pool, too, at every change.
 POOL_DIFFERS = True
 
