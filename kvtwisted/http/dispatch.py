@@ -151,14 +151,9 @@ class Dispatch:
                 session.give_back(size)
             else:
                 command = route.read(received, self.bounds)
-            if isinstance(command, Get):
-                # What is not counted: it ends before anything else can begin.
-                session.admission.check()
-                known, found = session.get_now(command.key)
-                if known:
-                    command.complete(found)
-                    done(command.result)
-                    return None
+            if isinstance(command, Get) and session.complete_now(command):
+                done(command.result)
+                return None
         except Exception:
             done(errors.answer(Failure(), route.name))
             return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..commands.command import Command
+from ..commands.get import Get
 from ..core.errors import DeadlineExceeded, TooLarge
 from ..sessions.door import Done
 from ..sessions.session import Session
@@ -82,9 +83,12 @@ class Charged:
         return method.command(parse(method.request, message), call)
 
     def submit(self, command: Command, done: Done) -> None:
-        """See `Session.submit`. Reactor thread."""
+        """See `Session.submit`; a Get that memory can answer is done when this returns. Reactor thread."""
         self.forget()
-        self._session.submit(command, done)
+        if isinstance(command, Get) and self._session.complete_now(command):
+            done(command)
+        else:
+            self._session.submit(command, done)
 
     def refuse(self) -> None:
         """It was no good: what was charged is not given back."""

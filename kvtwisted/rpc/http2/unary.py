@@ -155,6 +155,8 @@ class UnaryCalls:
                 charged.submit(command, partial(_done, method, caller, number, size))
             except Exception as error:
                 failed(error)
+            else:
+                self._flush()
 
         def failed(error: BaseException) -> None:
             caller.expect(-size)
