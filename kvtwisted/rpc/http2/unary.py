@@ -33,6 +33,8 @@ _GET = METHODS["Get"]
 #: Those whose messages are quick to decode, whatever their size.
 _ON_ONE_KEY = (METHODS["Set"], _GET, METHODS["Delete"])
 _SUCCESS = ConstantAnswer(SUCCESS)
+#: Makes a Call in half the time that the class itself takes.
+_call = tuple.__new__
 
 
 class Caller(Protocol):
@@ -211,7 +213,7 @@ class UnaryCalls:
             timeout = terms.request_timeout
         elif timeout <= 0:
             raise overdue(self._session)
-        return Call(monotonic() + timeout, terms.max_response_bytes)
+        return _call(Call, (monotonic() + timeout, terms.max_response_bytes))
 
 
 def _done(method: Method, caller: Caller, number: int, size: int, command: Command) -> None:
