@@ -18,7 +18,7 @@ from kvtwisted.rpc.generated.keyvalue_pb2 import GetResponse
 from kvtwisted.rpc.http2 import lifetime
 
 from ...support import MIB, World
-from ..peer import Peer, enveloped
+from ..peer import Peer, enveloped, request_fields
 from .deeds import (
     CANCEL,
     FLOW_CONTROL_ERROR,
@@ -142,6 +142,52 @@ def test_windows_that_grow_before_the_answer(peer: Peer) -> None:
         DataFrame(stream_id, b"\0\0\0\0\x07\x0a\x05large", flags=["END_STREAM"]),
     )
     is_whole(peer, stream_id)
+
+
+def get_after(peer: Peer, *between: WindowUpdateFrame, whole: bool = True) -> int:
+    """A call whose header block the server knows, sent in one piece with these frames before its DATA.
+
+    A frame of stream 0 is for the connection, others are for the call. Not `whole`: its DATA is a piece of its own.
+    """
+    for _ in range(3):
+        assert peer.answer(peer.start(GET, b"\x0a\x01a")).status == "0"
+    stream_id = peer.next_stream()
+    for frame in between:
+        frame.stream_id = stream_id if frame.stream_id else 0
+    data = DataFrame(stream_id, enveloped(b"\x0a\x05large"), flags=["END_STREAM"])
+    peer.send(peer.headers(stream_id, request_fields(GET)), *between, *[data][: int(whole)])
+    if not whole:
+        peer.sync()
+        peer.send(data)
+    return stream_id
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_windows_that_grow_between_headers_and_data(peer: Peer, whole: bool) -> None:
+    """As gRPC's own clients have it, in one piece: what they give before the DATA counts, once."""
+    open_connection_window(peer)
+    stream_id = get_after(peer, WindowUpdateFrame(1, 50_000), WindowUpdateFrame(1, 7), whole=whole)
+    await_bytes(peer, stream_id, WINDOW + 50_007)
+    goes_on(peer)
+    peer.send(WindowUpdateFrame(stream_id, LARGE))
+    is_whole(peer, stream_id)
+
+
+def test_a_window_that_is_too_large_before_the_data(peer: Peer) -> None:
+    """The call is reset, and the others go on."""
+    stream_id = get_after(peer, WindowUpdateFrame(1, LARGEST_WINDOW - WINDOW), WindowUpdateFrame(1, 1))
+    assert peer.answer(stream_id).reset == FLOW_CONTROL_ERROR
+    goes_on(peer)
+
+
+def test_a_connection_that_ends_between_headers_and_data(world: World, peer: Peer) -> None:
+    """Of the call that has not come nothing is left, for which the connection would wait."""
+    native = world.server.native  # type: ignore[union-attr]  # it is the native one
+    before = native.cut_off["goodbye"]
+    get_after(peer, WindowUpdateFrame(1, 1), WindowUpdateFrame(0, LARGEST_WINDOW))
+    assert peer.goaway().error_code == FLOW_CONTROL_ERROR
+    peer.read_all()
+    assert native.cut_off["goodbye"] == before
 
 
 def test_smaller_frames_than_windows(world: World) -> None:
