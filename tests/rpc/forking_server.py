@@ -51,6 +51,8 @@ def serve(world: World) -> None:
         return get(key, *family)
 
     world.engine.get = broken_get
+    # So that no Get is answered without it.
+    world.engine.slow = True
     sys.stdin.readline()
     world.server.stop(PATIENCE)
     world.pool.stop()

@@ -22,6 +22,7 @@ from kvtwisted.sessions.threads import FromThreads
 from ..support import MIB, World
 
 GET = kv.GetRequest(key="a").SerializeToString()
+SET = kv.SetRequest(key="a", value="1").SerializeToString()
 
 
 @pytest.fixture
@@ -63,9 +64,19 @@ def test_the_earlier_deadline_counts(world: World, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(world.door, "submit", seen_to)
     now = time.monotonic()
     for time_left in (1_000.0, math.inf, 9.2e18, 3.0):
-        calls(world).answer(METHODS["Get"], GET, arrived=now, time_left=time_left)
+        calls(world).answer(METHODS["Set"], SET, arrived=now, time_left=time_left)
     assert seen[:3] == [now + 10.0] * 3
     assert now + 3.0 <= seen[3] < now + 10.0
+
+
+def test_what_memory_answers_takes_no_thread(world: World) -> None:
+    """A Get of what need not be waited for is answered where the door is, whether there is anything or not."""
+    world.store.set(b"a", b"1", 0)
+    world.pool.stop()
+    for key, found in (("a", True), ("b", False)):
+        message = kv.GetRequest(key=key).SerializeToString()
+        answer = calls(world).answer(METHODS["Get"], message, arrived=time.monotonic(), time_left=math.inf)
+        assert kv.GetResponse.FromString(answer).found is found
 
 
 def test_bytes_in_and_bytes_out(world: World) -> None:

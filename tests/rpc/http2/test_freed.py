@@ -81,7 +81,7 @@ def test_calls_of_every_kind(world: World, no_collector: None) -> None:
             watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=PATIENCE)
             next(watch)
             new = [reference for reference in references(world) if reference not in before]
-            assert len(new) == 4
+            assert len(new) == 5
             lost += new
     eventually(lambda: is_free(lost))
 

@@ -8,6 +8,7 @@ import pytest
 from hyperframe.frame import (
     DataFrame,
     Frame,
+    GoAwayFrame,
     HeadersFrame,
     RstStreamFrame,
     SettingsFrame,
@@ -184,10 +185,10 @@ def test_a_connection_that_ends_between_headers_and_data(world: World, peer: Pee
     """Of the call that has not come nothing is left, for which the connection would wait."""
     native = world.server.native  # type: ignore[union-attr]  # it is the native one
     get_after(peer, WindowUpdateFrame(1, 1), WindowUpdateFrame(0, LARGEST_WINDOW))
-    assert peer.goaway().error_code == FLOW_CONTROL_ERROR
+    peer.read(lambda frame: isinstance(frame, GoAwayFrame))
     ending = [connection for connection in tuple(native._connections) if connection.lifetime.failed]
     assert [connection.streams.responder.count for connection in ending] == [0] * len(ending)
-    peer.read_all()
+    assert peer.goaway().error_code == FLOW_CONTROL_ERROR
 
 
 def test_smaller_frames_than_windows(world: World) -> None:
