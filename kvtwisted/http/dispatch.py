@@ -5,6 +5,7 @@ See Note [What is known first] in `sessions.session` for the order.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Callable, Protocol
 
@@ -93,7 +94,9 @@ class LastResort:
             self._call = None
 
     def look_at(self, at: float) -> None:
-        """Look then, if not before."""
+        """Look then (inf: not for this one), if not before."""
+        if at == math.inf:
+            return
         # The time that requests get can be changed while the server runs.
         if self._call is not None:
             if self._at <= at:
@@ -171,8 +174,10 @@ class Dispatch:
         """Have a command of the route carried out; `request` is what waits for it already, if anything does."""
         if request is None:
             request = _Request(self._requests, route, done)
-        timeout = self.bounds.request_timeout
+        timeout = self.bounds.request_timeout if command.is_timed else math.inf
         command.deadline = time.monotonic() + timeout
+        if route.encode is not None:
+            command.encode = route.encode
         command.awaited = request.is_awaited
         until = self._requests.until[request] = self._reactor.seconds() + timeout + LAST_RESORT
         try:

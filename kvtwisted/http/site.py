@@ -22,7 +22,6 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from ..backends.administration import Administration
 from ..observability.health_checks import HealthChecks
 from ..sessions.connections import IN_ALL, ON_TRIAL, TRIAL_SECONDS, Connections
 from ..sessions.gate import Gate, Visitor
@@ -243,7 +242,6 @@ class KvSite(Site):
 def make_site(
     gate: Gate,
     pool: ThreadPool,
-    administration: Administration,
     checks: HealthChecks,
     *,
     reactor: Any,
@@ -255,12 +253,12 @@ def make_site(
 ) -> KvSite:
     """The HTTP interface, ready to be listened with.
 
-    Visitors whom `gate` admits find `administration`, and what is behind the door of their session; all find `checks`,
-    which answer the health's. Large bodies are read in `pool`. `metrics_text` gives the content type and text of the
+    Visitors whom `gate` admits find what is behind the door of their session; all find `checks`, which answer the
+    health's. Large bodies are read in `pool`. `metrics_text` gives the content type and text of the
     metrics and runs on the reactor thread; None when monitoring is off. `connections` counts and limits connections;
     `seconds` is the clock of the deadlines.
     """
-    dispatch = Dispatch(reactor, pool, Services(administration, checks, metrics_text), bounds)
+    dispatch = Dispatch(reactor, pool, Services(checks, metrics_text), bounds)
     authorization = Authorization(gate, lambda session: FastLane(session, dispatch, options.cors.always))
 
     def serve(route: Route, visitor: Visitor, received: Received, done: Done) -> Running | None:

@@ -24,13 +24,11 @@ from twisted.python.threadpool import ThreadPool
 import twisted
 
 from .. import __version__
-from ..backends.administration import THREADS as ADMINISTRATION_THREADS
-from ..backends.administration import Administration, Auditor
 from ..backends.local.backend import LocalBackend
 from ..backends.local.engines import is_persistent, open_engine
 from ..backends.local.engines.engine import Engine, HasOptions
 from ..backends.local.maintenance.spare_inodes import SpareInodes
-from ..backends.server import ServerCommands
+from ..backends.server import TASK_THREADS, ServerCommands
 from ..background.memory import INTERVAL as MEMORY_INTERVAL
 from ..background.memory import MemoryTask, keep_little_memory
 from ..background.performance import NAMESPACE
@@ -169,7 +167,10 @@ class Server(Service):
         push("admission", admission.close)
         backend = LocalBackend(self._reactor, requests, storage.store, storage.recovery, storage.health)
         push("backend", backend.stop)
-        server = ServerCommands(self._reactor, requests, self._config, metrics.config_update)
+        server = ServerCommands(
+            self._reactor, requests, self._config, metrics.config_update,
+            tasks=storage.tasks, task_pool=self._start_pool("administration", TASK_THREADS), audit=trails.operator,
+        )  # fmt: skip
         door = self._door = Door(self._reactor, backend, server, metrics, _limits(self._settings))
         checks = self._start_checks(door)
         defer = partial(defer_to_pool, self._reactor, background)
@@ -178,7 +179,6 @@ class Server(Service):
             writes=trails.writes,
         )  # fmt: skip
         push("gate", authentication.gate.close)
-        administration = self._make_administration(storage, trails.operator)
         connections = make_connections(
             lambda: self._settings, metrics.connection_refused, is_open=authentication.is_open
         )
@@ -187,7 +187,6 @@ class Server(Service):
             checks,
             door,
             requests,
-            administration,
             metrics,
             authentication.gate,
             authentication.is_open,
@@ -214,7 +213,7 @@ class Server(Service):
                 Ticker("trails", self._reactor, lambda: LOG_SECONDS, trails.tell),
             ]
         )
-        push("administration", administration.stop)
+        push("administration", server.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         transports.show(metrics)
         metrics.show(catalogue.TOKENS, lambda: authentication.tokens)
@@ -277,17 +276,6 @@ class Server(Service):
         checks = HealthChecks(self._reactor, pool, door.health, self._writers.troubles)
         self._unwinding.push("health checks", checks.stop)
         return checks
-
-    def _make_administration(self, storage: Storage, audit: Auditor) -> Administration:
-        return Administration(
-            self._reactor,
-            self._start_pool("administration", ADMINISTRATION_THREADS),
-            backups=storage.backups,
-            plan_eviction=storage.plan_eviction,
-            collect_orphans=storage.collect_orphans,
-            audit=audit,
-            on_disk=storage.engine.is_persistent,
-        )
 
     # The periodic tasks, and what follows the configuration.
 

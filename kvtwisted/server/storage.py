@@ -11,9 +11,9 @@ from twisted.logger import Logger
 
 from ..backends.local.cache import HotCache
 from ..backends.local.engines.engine import Engine, HasOptions, statistics_of
-from ..backends.local.large_values import OWNER, Collected, ValueFiles, check_owner
+from ..backends.local.large_values import OWNER, ValueFiles, check_owner
 from ..backends.local.maintenance.backup import Backups
-from ..backends.local.maintenance.eviction import Disk, EvictionRules, Evictor, Plan
+from ..backends.local.maintenance.eviction import Disk, EvictionRules, Evictor
 from ..backends.local.maintenance.expiry import Sweeper
 from ..backends.local.maintenance.holdings import Folders
 from ..backends.local.maintenance.scrub import Scrub
@@ -31,6 +31,7 @@ from ..background.performance import PerformanceTask
 from ..background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from ..background.space import INTERVAL, SpaceTask
 from ..background.ticker import Ticker
+from ..commands.administration import Plan, Tasks
 from ..config.settings import Settings
 from ..core.clock import Clock
 from ..core.disk import disk_usage, on_one_disk
@@ -67,6 +68,8 @@ class Storage:
         self._audit = audit
         self._eviction: EvictionTask | None = None
         self._ask_for_room: Callable[[], object] = lambda: None
+        #: The operator's; None: there are none, since nothing is kept on disk.
+        self.tasks: Tasks | None = None
 
     def open(self, engine: Engine) -> None:
         """Make and claim the folder of large values, delete what a run before left over, and read the marks of
@@ -98,7 +101,7 @@ class Storage:
         )
         self._record_write_sequence(now)
         self.store = Store(engine, self._writer, clock, recency=recency)
-        self.backups = Backups(
+        backups = Backups(
             engine,
             files,
             self.store.metadata.identity,
@@ -109,7 +112,10 @@ class Storage:
         )
         if engine.is_persistent:
             self._take_over(files)
-            self.backups.tidy()
+            backups.tidy()
+            self.tasks = Tasks(
+                backups.create, backups.finished, self._plan_eviction, self._writer.collect_orphans, backups.stop
+            )
         self._compare_clocks()
         #: Knows whether writes fail, and tries to get over it.
         self.recovery = Recovery(self.store.metadata, self.health)
@@ -255,15 +261,10 @@ class Storage:
         elif not os.path.exists(os.path.join(data, "CURRENT")):
             check_owner(values, "a database that is made at the start", empty=True)
 
-    def plan_eviction(self) -> Plan:
-        """What an eviction would do now. Blocks. Raises Unavailable while the server starts."""
+    def _plan_eviction(self) -> Plan:
         if self._eviction is None:
             raise Unavailable("the server is starting")
         return self._eviction.plan()
-
-    def collect_orphans(self) -> Collected:
-        """See `Writer.collect_orphans`. Blocks."""
-        return self._writer.collect_orphans()
 
     def make_tickers(self, reactor: Any, defer: Defer) -> list[Ticker]:
         """The periodic tasks, not yet started."""

@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from ..backends.administration import Administration
 from ..background.ticker import Ticker
 from ..config.origins import cors_origins
 from ..config.settings import Settings
@@ -64,7 +63,6 @@ class Behind(NamedTuple):
     door: Door
     #: Threads that decode what is large.
     pool: ThreadPool
-    administration: Administration
     metrics: Metrics
     gate: Gate
     #: Whether that lets everybody in.
@@ -214,7 +212,6 @@ class Transports:
         return make_site(
             behind.gate,
             behind.pool,
-            behind.administration,
             behind.checks,
             reactor=self._reactor,
             options=options,

@@ -18,8 +18,7 @@ from time import monotonic
 from typing import Callable
 from weakref import WeakValueDictionary
 
-from ..commands.command import Command
-from ..commands.configuration import Actor, UpdateConfig
+from ..commands.command import Actor, Command, ServerCommand
 from ..commands.get import Found
 from ..core.errors import KvError, PermissionDenied
 from . import buckets, policy
@@ -104,13 +103,13 @@ class Session:
     def require(self, requirement: str, address: str) -> None:
         """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
 
-        RateLimited, if it is for what `submit` does not see, and over the principal's rate.
+        RateLimited, if it is for the metrics, which are no command, and over the principal's rate.
 
         `address` is where the request comes from, for the audit log.
         """
         try:
             policy.admit(requirement, self.principal if self.is_known else None)
-            if requirement in (METRICS, ADMIN):
+            if requirement == METRICS:
                 self._take()
         except KvError as error:
             self._refused(self.name, "" if self.is_known else address, requirement, error)
@@ -174,7 +173,7 @@ class Session:
             raise self._refusal(command.right)
         if command.writes and self._written is not None:
             self._written(self.principal, command.right, command.keys)
-        elif isinstance(command, UpdateConfig):
+        elif isinstance(command, ServerCommand):
             command.actor = self._actor
         self._door.submit(command, self.admission, done if limiter is None else self._paying(done))
 

@@ -11,7 +11,6 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from kvtwisted.backends.administration import Administration
 from kvtwisted.backends.local.backend import LocalBackend
 from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import Configuration, ServerCommands
@@ -97,22 +96,13 @@ class LiveSite:
         self.storage = Storage()
         self.engine = self.storage.engine
         self.engine.slow = True
-        tasks = FakeTasks()
         store, health, recorder = self.storage.store, Health(), CountingRecorder()
         backend = LocalBackend(reactor, pool, store, Recovery(store.metadata, health), health)
-        server = ServerCommands(reactor, pool, configuration, recorder.config_update)
+        server = ServerCommands(reactor, pool, configuration, recorder.config_update, tasks=FakeTasks().tasks)
         door = Door(reactor, backend, server, recorder, Limits())
         self.site = make_site(
             OpenGate(door, Admission(1024)),
             pool,
-            Administration(
-                reactor,
-                pool,
-                backups=tasks,
-                plan_eviction=tasks.plan,
-                collect_orphans=tasks.collect,
-                audit=lambda event, who, facts: None,
-            ),
             HealthChecks(reactor, pool, door.health),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),

@@ -14,7 +14,6 @@ from twisted.internet.task import Clock as FakeClock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
-from kvtwisted.backends.administration import Administration
 from kvtwisted.backends.local.backend import LocalBackend
 from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import Configuration, ServerCommands
@@ -192,25 +191,18 @@ class World:
         self.tasks = FakeTasks()
         #: Event, who and facts of what the operator did.
         self.audited: list[tuple[str, str, Mapping[str, object]]] = []
-        self.administration = Administration(
-            self.reactor,
-            self.pool,
-            backups=self.tasks,
-            plan_eviction=self.tasks.plan,
-            collect_orphans=self.tasks.collect,
-            audit=lambda *line: self.audited.append(line),
-            on_disk=on_disk,
-        )
         reactor: Any = self.reactor
         pool: Any = self.pool
         store = self.storage.store
         backend = LocalBackend(reactor, pool, store, Recovery(store.metadata, self.health), self.health)
-        server = ServerCommands(reactor, pool, configuration or small_configuration(), self.recorder.config_update)
-        self.door = Door(reactor, backend, server, self.recorder, Limits())
+        self.server = ServerCommands(
+            reactor, pool, configuration or small_configuration(), self.recorder.config_update,
+            tasks=self.tasks.tasks if on_disk else None, audit=lambda *line: self.audited.append(line),
+        )  # fmt: skip
+        self.door = Door(reactor, backend, self.server, self.recorder, Limits())
         self.site = make_site(
             make_gate(self.door, self.admission),
             pool,
-            self.administration,
             HealthChecks(self.reactor, self.health_pool, self.door.health),
             reactor=self.reactor,
             options=HttpOptions(**{"fast_lane": self.fast_lane, **options}),

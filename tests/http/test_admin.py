@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvtwisted.core.errors import Overloaded, StorageError, StorageFull
+from kvtwisted.core.errors import NoRoomForBackup, Overloaded, StorageError
 
 from ..support.administration import ENGINE
 from .support import World, problem
@@ -173,7 +173,7 @@ def test_only_so_many_lists_at_once() -> None:
 def test_no_room_for_a_backup() -> None:
     """507, in words that are about the backup and not about writes."""
     world = World()
-    world.tasks.error = StorageFull("a backup needs 5 bytes in /b, where 4 are free")
+    world.tasks.error = NoRoomForBackup("a backup needs 5 bytes in /b, where 4 are free")
     answer = problem(world.post(BACKUP, {}))
     assert answer == (507, "storage_full", "a backup needs 5 bytes in /b, where 4 are free")
 
@@ -213,7 +213,7 @@ def test_stopping() -> None:
     wire.send(b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
               % BACKUP.encode())  # fmt: skip
     stopped: list[None] = []
-    world.administration.stop().addCallback(stopped.append)
+    world.server.stop().addCallback(stopped.append)
     assert stopped == []
     assert problem(world.request("GET", EVICTION))[:2] == (503, "unavailable")
     world.pool.run_all()

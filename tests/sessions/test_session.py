@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvtwisted.commands.administration import CollectOrphans, CreateBackup, ListBackups, PlanEviction
 from kvtwisted.core.errors import InvalidKey, PermissionDenied, RateLimited
 from kvtwisted.sessions.buckets import Limiter, Rate
 from kvtwisted.sessions.grants import ADMIN, METRICS, OPERATIONS, Grant, Principal
@@ -33,6 +34,10 @@ KEYLESS_CALLS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "get_config": ("config_read", lambda access: access.get_config()),
     "update_config": ("config_write", lambda access: access.update_config({"a": 2})),
     "update_config as text": ("config_write", lambda access: access.update_config('{"a": 2}')),
+    "backup": ("admin", lambda access: access.run(CreateBackup(None))),
+    "list of backups": ("admin", lambda access: access.run(ListBackups())),
+    "eviction dry run": ("admin", lambda access: access.run(PlanEviction())),
+    "collection of orphans": ("admin", lambda access: access.run(CollectOrphans())),
 }
 #: Which right each takes.
 METHODS = {

@@ -25,6 +25,7 @@ from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.grants import OPERATIONS, Grant, Principal
 from kvtwisted.sessions.session import Session
 
+from .administration import FakeTasks
 from .configuration import FakeConfiguration
 from .pools import ImmediateReactor, ManualPool
 from .recorders import CountingRecorder, Recorded
@@ -71,7 +72,7 @@ class Doorway:
         reactor: Any = self.reactor
         pool: Any = self.pool
         self.backend = LocalBackend(reactor, pool, self.storage.store, self.recovery, self.health)
-        server = ServerCommands(reactor, pool, self.configuration, self.recorder.config_update)
+        server = ServerCommands(reactor, pool, self.configuration, self.recorder.config_update, tasks=FakeTasks().tasks)
         self.door = Door(reactor, self.backend, server, self.recorder, limits or Limits())
         self.admission = Admission(1000)
         self.session = self.make_session(Grant(frozenset(OPERATIONS)))

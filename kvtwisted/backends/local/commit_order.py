@@ -15,12 +15,13 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from ...commands.administration import Collected
 from ...core.errors import KvError, LostFolder, WriteStalled, without_frames
 from .cache import HotCache
 from .engines.engine import DATA, EXPIRY, FILES, CanReopen, Engine, Mutation
 from .file_index import FileIndex
 from .index_entries import IndexEntries
-from .large_values import Collected, ValueFiles
+from .large_values import ValueFiles
 from .records import Pointer
 from .views import WrittenRange
 from .write import Write

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
+from ...commands.administration import Collected
 from ...core.errors import KvError, Unavailable
 from . import records
 from .engines.engine import FILES, Engine, Mutation
-from .large_values import Collected, ValueFiles
+from .large_values import ValueFiles
 from .records import Pointer
 from .write import Write
 

@@ -21,13 +21,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
+from ....commands.administration import Collected, Foreseen, Plan
 from ....core.clock import Clock
 from ....core.disk import DiskUsage, blocks_of
 from ....core.errors import Corruption
 from ....core.options import MIB
 from .. import records
 from ..engines.engine import DATA, EXPIRY, FILES, CanCompact, Engine, Mutation, Statistics, statistics_of
-from ..large_values import Collected
 from ..records import Pointer, Record
 from ..write_sequence import WriteSequence
 from ..writer import Writer
@@ -111,23 +111,6 @@ class Eviction(NamedTuple):
     def is_passing(self) -> bool:
         """Whether what is too much goes by itself."""
         return bool(self.passing) and not self.futile
-
-
-class Plan(NamedTuple):
-    """What a run would do now on the disk that needs it most: how full it is and may be, the policy, the bytes that
-    would have to go, those that would come back if all keys went, whether those are too few, and keys and bytes by
-    reason.
-
-    Garbage that goes before any key is not foreseen. Counting ends after PLAN_KEYS keys or PLAN_SECONDS.
-    """
-
-    disk_percent: float
-    threshold: int
-    policy: str
-    needed: int
-    own_bytes: int
-    futile: bool
-    victims: dict[str, tuple[int, int]]
 
 
 def bytes_over(usage: DiskUsage, threshold: int) -> int:
@@ -242,7 +225,10 @@ class Evictor:
                 self._compact(low, high, family)
 
     def plan(self, disks: Iterable[Disk], rules: EvictionRules) -> Plan:
-        """What `run` would do, without doing it. Any thread, also while a run is under way."""
+        """What `run` would do, without doing it. Counting ends after PLAN_KEYS keys or PLAN_SECONDS.
+
+        Any thread, also while a run is under way.
+        """
         usage, disk, needed = max(
             ((usage, disk, _bytes_needed(disk, usage, rules)) for disk in disks for usage in (disk.measure(),)),
             key=lambda candidate: (candidate[2], candidate[0].percent),
@@ -250,11 +236,11 @@ class Evictor:
         held = disk.holdings()
         needed = max(0, needed - held.apart)
         futile = held.returnable < needed
-        victims: dict[str, tuple[int, int]] = {}
+        victims: dict[str, Foreseen] = {}
         if needed and not futile:
             for batch in self._foreseen(disk, rules, needed, held.share):
                 keys, freed = victims.get(batch.reason, (0, 0))
-                victims[batch.reason] = (keys + batch.keys, freed + batch.freed)
+                victims[batch.reason] = Foreseen(keys + batch.keys, freed + batch.freed)
         return Plan(usage.percent, rules.threshold, rules.policy, needed, held.returnable, futile, victims)
 
     def _still_returning(self, disk: Disk, usage: DiskUsage) -> int:
