@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
@@ -274,7 +275,7 @@ class Storage:
         performance = PerformanceTask(metrics, reactor.seconds)
         tickers = [
             Ticker("expiry", reactor, lambda: settings().storage.expiry_interval, expiry.run),
-            Ticker("log sync", reactor, lambda: _sync_interval(settings()), lambda: defer(self._sync_log)),
+            Ticker("log sync", reactor, lambda: _sync_interval(settings()), partial(defer, self._sync_log)),
             Ticker("performance", reactor, lambda: settings().logging.performance_interval, performance.run),
         ]
         if not self.engine.is_persistent:
@@ -299,8 +300,8 @@ class Storage:
         )
         return [
             *tickers,
-            Ticker("space", reactor, lambda: INTERVAL, space.run, at_once=True),
-            Ticker("folders", reactor, lambda: INTERVAL, lambda: defer(self._folders.look)),
+            Ticker("space", reactor, INTERVAL, space.run, at_once=True),
+            Ticker("folders", reactor, INTERVAL, partial(defer, self._folders.look)),
             Ticker("eviction", reactor, lambda: settings().eviction.check_interval, eviction.run),
             Ticker("sampling", reactor, lambda: _sampling_interval(settings()), sampling.run, at_once=True),
         ]
