@@ -132,23 +132,23 @@ class ServerCommands:
         if self._stopping is not None:
             return Unavailable("the server is stopping")
         if self._tasks is None:
-            return InvalidRequest(f"{command.task}: storage.engine is memory, which keeps nothing on disk")
+            return InvalidRequest(f"{command.name}: storage.engine is memory, which keeps nothing on disk")
         if self._running[type(command)] >= command.at_once:
-            return Overloaded(f"{command.task}: one is under way; try again when it is done")
+            return Overloaded(f"{command.name}: one is under way; try again when it is done")
         return None
 
     def _ended(self, result: Any, command: AdminCommand) -> None:
         """Logged and audited here, because the client may have gone."""
         self._running[type(command)] -= 1
         if not isinstance(result, Failure):
-            self._record(command, command.facts(result))
+            self._record(command, {name: getattr(result, name) for name in command.facts})
             if command.logged:
                 _log.info("{what}", what=command.logged.format(**result._asdict()))
             return
         command.error = result.value
         self._record(command, {"error": str(result.value)})
         if not result.check(InvalidRequest, Overloaded, Unavailable):
-            _log.error("{kind} failed: {error}", kind=command.task, error=result.value)
+            _log.error("{kind} failed: {error}", kind=command.name, error=result.value)
 
     def _record(self, command: AdminCommand, facts: Mapping[str, object]) -> None:
         if command.audited:

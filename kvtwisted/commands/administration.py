@@ -6,7 +6,6 @@ nobody waits for it any more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, ClassVar, NamedTuple
 
@@ -58,7 +57,7 @@ class Collected(NamedTuple):
     """Files that no record named, and their bytes."""
 
     files: int
-    freed: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,12 @@ class AdminCommand(ServerCommand):
 
     right = "admin"
     is_timed = False
-    #: What it is called in messages.
-    task: ClassVar[str]
     #: How many may be under way; one more is Overloaded.
     at_once: ClassVar[int] = 1
-    #: The operation in the audit log; "" for what changes nothing and costs little.
+    #: The operation in the audit log, and the fields of the result that are told there; "" for what is not audited,
+    #: since it changes nothing and costs little.
     audited: ClassVar[str] = ""
+    facts: ClassVar[tuple[str, ...]] = ()
     #: What the log says of the result, with its fields; "": nothing.
     logged: ClassVar[str] = ""
 
@@ -94,18 +93,14 @@ class AdminCommand(ServerCommand):
         """Do it; the result. Blocks. Raises KvErrors."""
         raise NotImplementedError
 
-    def facts(self, result: Any) -> Mapping[str, object]:
-        """What the audit log says of the result."""
-        return {}
-
 
 class CreateBackup(AdminCommand):
     """Make a backup; the result is a `Backup`, once it is whole and on the disk."""
 
     __slots__ = ("backup_name",)
 
-    name = "admin_backup"
-    task = audited = "backup"
+    name = audited = "backup"
+    facts = ("name", "bytes")
     logged = "backup {name} made in {seconds} s: {files} files, {bytes} bytes, in {path}"
 
     def __init__(self, backup_name: str | None) -> None:
@@ -117,18 +112,13 @@ class CreateBackup(AdminCommand):
         """See `AdminCommand.carry_out`."""
         return tasks.create_backup(self.backup_name)
 
-    def facts(self, result: Backup) -> Mapping[str, object]:
-        """See `AdminCommand.facts`."""
-        return {"name": result.name, "bytes": result.bytes}
-
 
 class ListBackups(AdminCommand):
     """All whole backups, the oldest first."""
 
     __slots__ = ()
 
-    name = "admin_backups"
-    task = "list of backups"
+    name = "list of backups"
     at_once = 8
 
     def carry_out(self, tasks: Tasks) -> list[Backup]:
@@ -141,17 +131,13 @@ class PlanEviction(AdminCommand):
 
     __slots__ = ()
 
-    name = "admin_eviction"
-    task = "eviction dry run"
+    name = "eviction dry run"
     audited = "eviction"
+    facts = ("needed",)
 
     def carry_out(self, tasks: Tasks) -> Plan:
         """See `AdminCommand.carry_out`."""
         return tasks.plan_eviction()
-
-    def facts(self, result: Plan) -> Mapping[str, object]:
-        """See `AdminCommand.facts`."""
-        return {"needed": result.needed}
 
 
 class CollectOrphans(AdminCommand):
@@ -159,15 +145,11 @@ class CollectOrphans(AdminCommand):
 
     __slots__ = ()
 
-    name = "admin_orphans"
-    task = "collection of orphans"
+    name = "collection of orphans"
     audited = "orphans"
-    logged = "removed {files} orphaned value files, {freed} bytes"
+    facts = ("files", "bytes")
+    logged = "removed {files} orphaned value files, {bytes} bytes"
 
     def carry_out(self, tasks: Tasks) -> Collected:
         """See `AdminCommand.carry_out`."""
         return tasks.collect_orphans()
-
-    def facts(self, result: Collected) -> Mapping[str, object]:
-        """See `AdminCommand.facts`."""
-        return {"files": result.files, "bytes": result.freed}

@@ -25,7 +25,7 @@ class Command:
 
     __slots__ = ("admission", "answered", "awaited", "deadline", "done", "encode", "error", "result", "size", "started")
 
-    #: What it is called in logs and in the path of its HTTP route.
+    #: What it is called in logs and messages.
     name: ClassVar[str]
     #: The operation that a grant must have (`security.grants`).
     right: ClassVar[str]

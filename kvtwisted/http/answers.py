@@ -114,7 +114,7 @@ def eviction(plan: Plan) -> Answer:
 
 def orphans(collected: Collected) -> Answer:
     """The answer of the collection of orphans."""
-    return Answer(200, to_json({"success": True, "files": collected.files, "bytes": collected.freed}))
+    return Answer(200, to_json({"success": True, **collected._asdict()}))
 
 
 def health(reason: str | None, warnings: Sequence[str] = ()) -> Answer:

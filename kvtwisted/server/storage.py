@@ -32,7 +32,7 @@ from ..background.performance import PerformanceTask
 from ..background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from ..background.space import INTERVAL, SpaceTask
 from ..background.ticker import Ticker
-from ..commands.administration import Plan, Tasks
+from ..commands.administration import CollectOrphans, Plan, Tasks
 from ..config.settings import Settings
 from ..core.clock import Clock
 from ..core.disk import disk_usage, on_one_disk
@@ -148,7 +148,7 @@ class Storage:
         files.prepare()
         orphans = self._writer.collect_orphans()
         if orphans.files:
-            _log.info("removed {files} orphaned value files, {freed} bytes", files=orphans.files, freed=orphans.freed)
+            _log.info("{what}", what=CollectOrphans.logged.format(**orphans._asdict()))
 
     def _find_disks(self, now: Settings) -> list[Disk]:
         data, values = now.rocksdb.path, now.value.disk_path

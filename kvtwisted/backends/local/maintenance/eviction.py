@@ -310,8 +310,8 @@ class Evictor:
         self._orphans_at_ms = now + _ORPHANS_EVERY_MS
         orphans = self._collect_orphans()
         if orphans.files:
-            self._on_batch(Batch(ORPHAN, orphans.files, orphans.freed))
-        return orphans.freed
+            self._on_batch(Batch(ORPHAN, orphans.files, orphans.bytes))
+        return orphans.bytes
 
     def _nominations(
         self, victims: Mapping[str, Victims], disk: Disk, rules: EvictionRules, *, dry: bool
