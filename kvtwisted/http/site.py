@@ -37,9 +37,11 @@ from .deadlines import ByteLimits, Deadlines, Patience
 from .dispatch import Dispatch, Done, Running
 from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
+from .heads import Rules
 from .hosts import Hosts
+from .lanes import Lanes
 from .received import Bounds, Received
-from .refusing import REASONS, Refusals
+from .refusing import Refusals, Refuser
 from .requests import KvRequest
 from .routes import MetricsText, Route, Services, make_routes
 
@@ -94,9 +96,10 @@ class KvSite(Site):
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         #: Who may do what.
         self.authorization = authorization
-        #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
-        self.refused = dict.fromkeys(REASONS, 0)
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
+        refuser = Refuser(options.cors, self.access_log)
+        #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
+        self.refused = refuser.counts
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
         self.deadlines = Deadlines(reactor, seconds, options.patience, options.byte_limits)
@@ -108,10 +111,18 @@ class KvSite(Site):
         self._ending = Ending()
         self._drained: Deferred[None] = Deferred()
         self._ends: list[IDelayedCall] = []
-        read = None
+        make_lanes = None
         if options.fast_lane:
             max_body_bytes = min(options.max_body_bytes, MAX_BODY)
-            read = RequestReader(max_body_bytes, options.hosts, takes_origins=not options.cors).read
+            reader = RequestReader(max_body_bytes, options.hosts, takes_origins=not options.cors)
+            make_lanes = partial(
+                Lanes,
+                clock=reactor,
+                ending=self._ending,
+                authorization=authorization,
+                access_log=self.access_log,
+                read=reader.read,
+            )
             authorization.on_withdrawal(self._forget)
         self._collaborators = Collaborators(
             clock=reactor,
@@ -119,14 +130,11 @@ class KvSite(Site):
             deadlines=self.deadlines,
             members=self,
             ending=self._ending,
+            rules=Rules(options.hosts, options.max_body_bytes, self.deadlines, authorization),
+            refuser=refuser,
             make_request=partial(KvRequest, options.cors, self._render),
-            refused=self.refused,
-            cors=options.cors,
-            hosts=options.hosts,
-            access_log=self.access_log,
-            max_body_bytes=options.max_body_bytes,
+            make_lanes=make_lanes,
             idle_timeout=options.idle_timeout,
-            read=read,
         )
 
     def _render(self, request: KvRequest) -> None:
