@@ -1,7 +1,7 @@
 """CreateBackup, ListBackups, PlanEviction and CollectOrphans: the operator's tasks, and what comes of them.
 
-A task may take longer than any request, so it has no request's time, and it is finished, logged and audited also when
-nobody waits for it any more.
+A task may take longer than any request, so the limits of requests do not hold for it: it has its own. It is finished,
+logged and audited also when nobody waits for it any more.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class AdminCommand(ServerCommand):
     __slots__ = ()
 
     right = "admin"
-    is_timed = False
+    is_limited = False
     #: How many may be under way; one more is Overloaded.
     at_once: ClassVar[int] = 1
     #: The operation in the audit log, and the fields of the result that are told there; "" for what is not audited,

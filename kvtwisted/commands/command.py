@@ -35,8 +35,8 @@ class Command:
     writes: ClassVar[bool] = False
     #: Whether its bytes take room while it is under way.
     takes_room: ClassVar[bool] = True
-    #: Whether it has to be done in a request's time.
-    is_timed: ClassVar[bool] = True
+    #: Whether the limits of requests hold for it: how many may be under way, and for how long.
+    is_limited: ClassVar[bool] = True
 
     def __init__(self, size: int, deadline: float = math.inf) -> None:
         """`size` is in bytes of keys and values; waiting ends at `deadline` (`time.monotonic`)."""

@@ -28,9 +28,9 @@ class AccessLog:
 
     def plain(self, peer: bytes, request: Request, answer: bytes, seconds: float) -> None:
         """A plain request was answered, `seconds` after it had come."""
-        kind = request[0]
+        kind, target, *_ = request
         method, path = _GET if kind == GET else _DELETE if kind == DELETE else _POST
-        self._write(peer, method, path + request[1], answer[9:12], len(answer), seconds)
+        self._write(peer, method, path + target, answer[9:12], len(answer), seconds)
 
     def other(self, peer: bytes, method: bytes, target: bytes, status: int, size: int, seconds: float) -> None:
         """Any other one was: `target` as it came, and `size` bytes of body. What did not come whole is empty."""

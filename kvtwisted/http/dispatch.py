@@ -174,7 +174,7 @@ class Dispatch:
         """Have a command of the route carried out; `request` is what waits for it already, if anything does."""
         if request is None:
             request = _Request(self._requests, route, done)
-        timeout = self.bounds.request_timeout if command.is_timed else math.inf
+        timeout = self.bounds.request_timeout if command.is_limited else math.inf
         command.deadline = time.monotonic() + timeout
         if route.encode is not None:
             command.encode = route.encode

@@ -71,7 +71,7 @@ class _Block(NamedTuple):
 
 #: Method and route (GET, POST or DELETE), the key's URL or the route's last word, Content-Type, where in the data the
 #: body begins and the request ends, which may be behind the data's own end, and Authorization: the same object as long
-#: as the header block is the same.
+#: as the header block is the same. No NamedTuple: to make one takes as long as a twentieth of a hot Get.
 Request = tuple[int, bytes, Optional[str], int, int, Optional[bytes]]
 
 

@@ -164,7 +164,7 @@ class Storage:
             )
             return Disk(
                 name,
-                measure=lambda: disk_usage(folder),
+                measure=partial(disk_usage, folder),
                 holdings=folders.holdings,
                 wanted_free=lambda: self._guard.wanted_free(name),
                 held=lambda pointer: self._writer.files.held(pointer),
@@ -289,7 +289,7 @@ class Storage:
             defer=defer,
         )
         space = SpaceTask(self._guard, reactor, eviction.run, defer, self._look_at_disks)
-        self._ask_for_room = lambda: reactor.callFromThread(space.relieve)
+        self._ask_for_room = partial(reactor.callFromThread, space.relieve)
         sampling = SamplingTask(
             self.recovery,
             metrics,

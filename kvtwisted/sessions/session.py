@@ -22,7 +22,7 @@ from ..commands.command import Actor, Command, ServerCommand
 from ..commands.get import Found
 from ..core.errors import KvError, PermissionDenied
 from . import buckets, policy
-from .admission import Admission
+from .admission import UNLIMITED, Admission
 from .audit import ANONYMOUS
 from .buckets import Addresses, Both, Budget, OfAddress, network_of
 from .door import Done, Door
@@ -163,7 +163,8 @@ class Session:
         not called.
         """
         # First: what is refused for want of room has taken nothing from a rate, and is not audited as a write.
-        self.admission.check(command.size if command.takes_room else 0)
+        admission = self.admission if command.is_limited else UNLIMITED
+        admission.check(command.size if command.takes_room else 0)
         limiter = self._limiter
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
@@ -175,7 +176,7 @@ class Session:
             self._written(self.principal, command.right, command.keys)
         elif isinstance(command, ServerCommand):
             command.actor = self._actor
-        self._door.submit(command, self.admission, done if limiter is None else self._paying(done))
+        self._door.submit(command, admission, done if limiter is None else self._paying(done))
 
     def _paying(self, done: Done) -> Done:
         """`done`, after the result has been taken from the rate."""

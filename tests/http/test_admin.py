@@ -142,6 +142,20 @@ def test_backup_has_no_time_limit() -> None:
     assert [reply.status for reply in wire.replies()] == [200]
 
 
+def test_the_limits_of_requests_do_not_hold_for_tasks() -> None:
+    """Where no other request is let in, an operator still is; and a backup keeps nobody out."""
+    busy = World(capacity=0)
+    assert problem(busy.post("/api/v1/set", {"key": "k", "value": "v"}))[0] == 429
+    assert busy.post(BACKUP, {}).status == 200
+    world = World(capacity=1)
+    world.held = True
+    wire = world.wire()
+    wire.send(b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % BACKUPS.encode())
+    world.held = False
+    assert world.admission.in_flight == 0
+    assert world.post("/api/v1/set", {"key": "k", "value": "v"}).status == 200
+
+
 def test_client_that_goes_away_does_not_end_a_backup() -> None:
     """It is finished and listed, and the next one is not refused."""
     world = World()
