@@ -56,7 +56,7 @@ class KvChannel(http.HTTPChannel):
     #: The client's address and port, for the access log.
     peer = b""
     #: The end of the time to show an administrator's token, of one that was let in for that: see
-    #: Note [Reserved for administrators] in `security.connections`.
+    #: Note [Reserved for administrators] in `sessions.connections`.
     on_trial: IDelayedCall | None = None
     #: The headers Authorization of the last request; None: nothing has been asked.
     shown: tuple[bytes, ...] | None = None
@@ -80,7 +80,7 @@ class KvChannel(http.HTTPChannel):
     _timer: IDelayedCall | None = None
 
     def __init__(self, site: Collaborators, address: str) -> None:
-        """`address` is what the connection is counted by in `security.connections`."""
+        """`address` is what the connection is counted by in `sessions.connections`."""
         super().__init__()
         self.address = address
         self.requestFactory = site.make_request  # type: ignore[assignment]  # any factory does

@@ -137,7 +137,7 @@ class Dispatch:
         """Answer what has come for a route, which `session` has been let to."""
         try:
             if route.handle is not None:
-                return self._handle(session, route, route.handle, received, done)
+                return self._handle(route, route.handle, received, done)
             assert route.read is not None  # noqa: S101 - it has one of both
             if route.has_body:
                 size = len(received.body)
@@ -218,12 +218,12 @@ class Dispatch:
         reading.addCallbacks(submit, failed)
         return request
 
-    def _handle(self, session: Session, route: Route, handle: Handle, received: Received, done: Done) -> Running:
+    def _handle(self, route: Route, handle: Handle, received: Received, done: Done) -> Running:
         def failed(failure: Failure) -> None:
             # One that was cancelled nobody waits for.
             if not failure.check(CancelledError):
                 done(errors.answer(failure, route.name))
 
-        running: Deferred[Answer] = maybeDeferred(handle, self._services, session, received)
+        running: Deferred[Answer] = maybeDeferred(handle, self._services, received)
         running.addCallbacks(done, failed)
         return running

@@ -25,7 +25,6 @@ from ..commands.scan import Scan
 from ..commands.set import Set
 from ..observability.health_checks import HealthChecks
 from ..sessions import grants, policy
-from ..sessions.session import Session
 from . import answers, bodies, fields, large_bodies, urls
 from .answers import Answer
 from .received import Bounds, Received
@@ -48,7 +47,7 @@ class Services(NamedTuple):
 #: Makes the command of a request; of one with a large body in a pool thread. Raises InvalidRequest.
 Read = Callable[[Received, Bounds], Command]
 #: Answers a request that is no command. Reactor thread. Fails, at once or later, with what `errors.answer` can answer.
-Handle = Callable[[Services, Session, Received], "Deferred[Answer]"]
+Handle = Callable[[Services, Received], "Deferred[Answer]"]
 
 
 class Route(NamedTuple):
@@ -147,17 +146,17 @@ def _bare(make: Callable[[], Command]) -> Read:
     return lambda received, bounds: make()
 
 
-def _openapi(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+def _openapi(services: Services, received: Received) -> Deferred[Answer]:
     return succeed(Answer(200, OPENAPI))
 
 
-def _health(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+def _health(services: Services, received: Received) -> Deferred[Answer]:
     """What keeps the check from an answer is the reason for being unavailable."""
     checks = services.checks
     return checks.result().addCallback(lambda reason: answers.health(reason, checks.warnings()))
 
 
-def _metrics(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+def _metrics(services: Services, received: Received) -> Deferred[Answer]:
     assert services.metrics_text is not None  # noqa: S101 - or there would be no route
     content_type, body = services.metrics_text(_prefers_open_metrics(received.accept))
     return succeed(Answer(200, body, content_type))
