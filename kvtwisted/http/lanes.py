@@ -42,13 +42,12 @@ class Lanes:
 
     def __init__(
         self,
-        channel: KvChannel,
-        *,
         clock: IReactorTime,
         ending: Ending,
         authorization: Authorization,
         access_log: AccessLog | None,
         read: Callable[[bytes, int], Request | None],
+        channel: KvChannel,
     ) -> None:
         """`read` is `RequestReader.read`."""
         #: What a promised answer waits for.

@@ -115,14 +115,7 @@ class KvSite(Site):
         if options.fast_lane:
             max_body_bytes = min(options.max_body_bytes, MAX_BODY)
             reader = RequestReader(max_body_bytes, options.hosts, takes_origins=not options.cors)
-            make_lanes = partial(
-                Lanes,
-                clock=reactor,
-                ending=self._ending,
-                authorization=authorization,
-                access_log=self.access_log,
-                read=reader.read,
-            )
+            make_lanes = partial(Lanes, reactor, self._ending, authorization, self.access_log, reader.read)
             authorization.on_withdrawal(self._forget)
         self._collaborators = Collaborators(
             clock=reactor,

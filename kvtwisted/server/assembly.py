@@ -19,14 +19,13 @@ from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succeed
 from twisted.logger import Logger, globalLogPublisher
-from twisted.python.threadpool import ThreadPool
 
 import twisted
 
 from .. import __version__
 from ..backends.local.backend import LocalBackend
 from ..backends.local.engines import is_persistent, open_engine
-from ..backends.local.engines.engine import Engine, HasOptions
+from ..backends.local.engines.engine import HasOptions
 from ..backends.local.maintenance.spare_inodes import SpareInodes
 from ..backends.server import TASK_THREADS, ServerCommands
 from ..background.memory import INTERVAL as MEMORY_INTERVAL
@@ -47,8 +46,6 @@ from ..observability.metrics import Metrics
 from ..observability.trails import Trails
 from ..reactor.lifecycle import Unwinding, make_folder, start_pool, warn_of_open_folders
 from ..reactor.pool import defer_to_pool
-from ..sessions.admission import Admission
-from ..sessions.connections import Connections
 from ..sessions.door import Door
 from ..tls.renewal import LOOK_SECONDS as CERTIFICATE_SECONDS
 from ..tls.renewal import ListenerCertificates
@@ -81,22 +78,6 @@ class Step(NamedTuple):
 
 class Server(Service):
     """The whole server as one service. Construction opens nothing, since twistd forks after it. Reactor thread."""
-
-    # What is started, in this order.
-    _trails: Trails
-    _certificates: ListenerCertificates
-    _engine: Engine
-    _defer: Callable[..., Deferred[Any]]
-    _requests: ThreadPool
-    _metrics: Metrics
-    _storage: Storage
-    _admission: Admission
-    _server_commands: ServerCommands
-    _door: Door
-    _checks: HealthChecks
-    _authentication: Authentication
-    _connections: Connections
-    _transports: Transports
 
     def __init__(self, reactor: Any, config: ConfigManager, writers: LogWriters | None = None) -> None:
         """`writers` are those of logs that were open before, such as twistd's own."""
@@ -177,7 +158,7 @@ class Server(Service):
             Step(self._open_gate),
             Step(self._start_transports, _LISTENING),
             Step(self._start_tickers),
-            Step(self._take_part),
+            Step(self._prepare_stop),
             Step(self._show),
             Step(self._follow_configuration),
             Step(self._announce),
@@ -294,8 +275,8 @@ class Server(Service):
             ticker.startService()
             self._push(f"{ticker.name} task", ticker.stopService)
 
-    def _take_part(self) -> None:
-        """All is there; what ends first when the server stops."""
+    def _prepare_stop(self) -> None:
+        """All is there: what is pushed now is what stopping begins with."""
         self._push("administration", self._server_commands.stop)
         self._push("health", partial(self._storage.health.fail, "server", "the server is stopping"))
 

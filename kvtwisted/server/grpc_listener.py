@@ -29,7 +29,7 @@ _log = Logger(namespace="kvtwisted")
 
 
 class GrpcListener:
-    """A `transports.Listener`. Reactor thread."""
+    """From `start` to `drain`. Reactor thread. Construction opens nothing."""
 
     def __init__(
         self,
@@ -73,32 +73,32 @@ class GrpcListener:
             self.slots = threaded.slots
 
     def start(self) -> tuple[str, int]:
-        """See `Listener.start`."""
+        """Listen; host and port. Raises Unavailable, naming those; then nothing listens."""
         self._address = self._settings().grpc.host, self._start()
         return self._address
 
     def announce(self) -> None:
-        """See `Listener.announce`."""
+        """Log where it listens."""
         over = " over TLS" if self._certificates else ""
         _log.info("gRPC on {address}{over}", address=joined(*self._address), over=over)
 
     def drain(self, grace: float) -> Deferred[Any]:
-        """See `Listener.drain`."""
+        """Stop listening; running requests get `grace` seconds. Fires when no connection is left."""
         return self._stop(grace)
 
     def retune(self) -> None:
-        """See `Listener.retune`."""
+        """Have the limits hold that are in force now."""
         if self.native is not None:
             limits = self._settings().limits
             self.native.retune(limits.max_unfinished_bytes, limits.max_unsent_bytes)
 
     def end_expired(self, wall: float) -> None:
-        """See `Listener.end_expired`."""
+        """End connections whose client's certificate has ended at `wall` (Unix time, seconds)."""
         if self.native is not None:
             self.native.end_expired(wall)
 
     def show(self, metrics: Metrics) -> None:
-        """See `Listener.show`."""
+        """Have its connections, and what they hold, shown."""
         native = self.native
         if native is not None:
             budget, backlog = native.budget, native.backlog

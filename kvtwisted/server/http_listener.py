@@ -31,7 +31,7 @@ _log = Logger(namespace="kvtwisted")
 
 
 class HttpListener:
-    """A `transports.Listener`. Reactor thread."""
+    """From `start` to `drain`. Reactor thread. Construction opens nothing."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class HttpListener:
         )
 
     def start(self) -> tuple[str, int]:
-        """See `Listener.start`."""
+        """Listen; host and port. Raises Unavailable, naming those; then nothing listens."""
         http = self._settings().http
         try:
             factory = over_tls(self._reactor, self._certificates, self.site, self._too_late)
@@ -84,27 +84,27 @@ class HttpListener:
         return self._address
 
     def announce(self) -> None:
-        """See `Listener.announce`."""
+        """Log where it listens."""
         scheme = "https" if self._certificates else "http"
         _log.info("HTTP on {scheme}://{address}", scheme=scheme, address=joined(*self._address))
 
     def drain(self, grace: float) -> Deferred[Any]:
-        """See `Listener.drain`."""
+        """Stop listening; running requests get `grace` seconds. Fires when no connection is left."""
         stopped: Deferred[Any] = maybeDeferred(self._port.stopListening)
         return gatherResults([stopped, self.site.drain(grace)], consumeErrors=True)
 
     def retune(self) -> None:
-        """See `Listener.retune`."""
+        """Have the limits hold that are in force now."""
         now = self._settings()
         self._bounds.become(_bounds(now))
         self.site.deadlines.retune(_byte_limits(now))
 
     def end_expired(self, wall: float) -> None:
-        """See `Listener.end_expired`."""
+        """End connections whose client's certificate has ended at `wall` (Unix time, seconds)."""
         self.site.end_expired(wall)
 
     def show(self, metrics: Metrics) -> None:
-        """See `Listener.show`."""
+        """Have its connections, and what they hold, shown."""
         site, deadlines = self.site, self.site.deadlines
         metrics.show(catalogue.CONNECTIONS, lambda: site.connections, transport=HTTP)
         metrics.show(catalogue.UNFINISHED_REQUEST_BYTES, lambda: deadlines.unfinished, transport=HTTP)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import time
-from typing import Any, Callable, NamedTuple, Protocol
+from typing import Any, Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
@@ -18,28 +18,6 @@ from .http_listener import HttpListener
 EXPIRY_LOOK_SECONDS = 1.0
 
 _log = Logger(namespace="kvtwisted")
-
-
-class Listener(Protocol):
-    """One of them. Reactor thread. Construction opens nothing."""
-
-    def start(self) -> tuple[str, int]:
-        """Listen; host and port. Raises Unavailable, naming those; then nothing listens."""
-
-    def announce(self) -> None:
-        """Log where it listens."""
-
-    def drain(self, grace: float) -> Deferred[Any]:
-        """Stop listening; running requests get `grace` seconds. Fires when no connection is left."""
-
-    def retune(self) -> None:
-        """Have the limits hold that are in force now."""
-
-    def end_expired(self, wall: float) -> None:
-        """End connections whose client's certificate has ended at `wall` (Unix time, seconds)."""
-
-    def show(self, metrics: Metrics) -> None:
-        """Have its connections, and what they hold, shown."""
 
 
 class Addresses(NamedTuple):
@@ -57,7 +35,7 @@ class Transports:
         self._settings = settings
         self.http = http
         self.grpc = grpc
-        self._both: tuple[Listener, Listener] = http, grpc
+        self._both: tuple[HttpListener | GrpcListener, ...] = http, grpc
 
     def start(self) -> Addresses:
         """Listen. Raises Unavailable, naming host and port; then nothing listens."""
