@@ -105,8 +105,8 @@ FAULTS = (
         "announced-too-large",
         "A body that is announced as too large is refused before it comes.",
         "kvtwisted/http/heads.py",
-        "head.length > site.max_body_bytes:",
-        "head.length > 2 * site.max_body_bytes:",
+        "head.length > rules.max_body_bytes:",
+        "head.length > 2 * rules.max_body_bytes:",
         "tests/http/test_channel.py tests/http/test_keys_and_limits.py",
     ),
     Fault(
