@@ -199,8 +199,8 @@ class Metrics:
         else:
             shown.add(read, list(labels.values()))
 
-    def show_each(self, entry: Entry, counts: Mapping[str, float], label: str, **labels: str) -> None:
-        """The same for each of `counts`, whose names are the values of `label`, the last one; none is added later."""
+    def show_counts(self, entry: Entry, counts: Mapping[str, float], label: str, **labels: str) -> None:
+        """The same for each of `counts`, whose names are values of `label`, the last one; none is added later."""
         for name in counts:
             self.show(entry, partial(counts.__getitem__, name), **labels, **{label: name})
 

@@ -106,7 +106,7 @@ class GrpcListener:
             metrics.show(catalogue.UNFINISHED_REQUEST_BYTES, lambda: budget.used, transport=GRPC)
             metrics.show(catalogue.UNSENT_ANSWER_BYTES, lambda: backlog.queued.bytes, transport=GRPC)
             metrics.show(catalogue.UNFINISHED_REFUSED, lambda: budget.refused, transport=GRPC)
-            metrics.show_each(catalogue.CUT_OFF, native.cut_off, "reason", transport=GRPC)
+            metrics.show_counts(catalogue.CUT_OFF, native.cut_off, "reason", transport=GRPC)
         for kind, slots in self.slots._asdict().items():
             metrics.show(catalogue.STREAMS, partial(getattr, slots, "open"), kind=kind)
             metrics.show(catalogue.STREAMS_REFUSED, partial(getattr, slots, "refused"), kind=kind)

@@ -110,8 +110,8 @@ class HttpListener:
         metrics.show(catalogue.UNFINISHED_REQUEST_BYTES, lambda: deadlines.unfinished, transport=HTTP)
         metrics.show(catalogue.UNSENT_ANSWER_BYTES, lambda: deadlines.unsent, transport=HTTP)
         metrics.show(catalogue.UNFINISHED_REFUSED, lambda: deadlines.refused, transport=HTTP)
-        metrics.show_each(catalogue.CUT_OFF, deadlines.cut_off, "reason", transport=HTTP)
-        metrics.show_each(catalogue.HTTP_REFUSED, site.refused, "reason")
+        metrics.show_counts(catalogue.CUT_OFF, deadlines.cut_off, "reason", transport=HTTP)
+        metrics.show_counts(catalogue.HTTP_REFUSED, site.refused, "reason")
 
     def _too_late(self) -> None:
         self.site.deadlines.cut_off[HANDSHAKE] += 1

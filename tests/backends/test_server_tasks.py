@@ -1,4 +1,4 @@
-"""What the server carries out itself: the operator's tasks by their limits, and what is told of them."""
+"""The operator's tasks among what the server carries out itself: their limits, and what is told of them."""
 
 from __future__ import annotations
 
