@@ -69,7 +69,7 @@ class GrpcListener:
         else:
             threaded = ThreadedGrpcServer(reactor, gate, health, options, checks=checks, **live)
             self._start = threaded.start
-            self._stop = partial(defer_to_pool, reactor, reactor.getThreadPool(), threaded.stop)
+            self._stop = lambda grace: defer_to_pool(reactor, reactor.getThreadPool(), threaded.stop, grace)
             self.slots = threaded.slots
 
     def start(self) -> tuple[str, int]:
