@@ -208,7 +208,7 @@ class Server(Service):
         settings, storage = self._settings(), self._storage
         self._admission = make_admission(settings.limits)
         self._push("admission", self._admission.close)
-        backend = LocalBackend(self._reactor, self._requests, storage.store, storage.recovery, storage.health)
+        backend = LocalBackend(self._reactor, self._requests, storage.store, storage.recovery)
         self._push("backend", backend.stop)
         self._server_commands = ServerCommands(
             self._reactor,
@@ -219,7 +219,9 @@ class Server(Service):
             task_pool=start_pool(self._push, "administration", TASK_THREADS),
             audit=self._trails.operator,
         )
-        self._door = Door(self._reactor, backend, self._server_commands, self._metrics, _limits(settings))
+        self._door = Door(
+            self._reactor, backend, self._server_commands, self._metrics, _limits(settings), storage.health
+        )
 
     def _start_checks(self) -> None:
         pool = start_pool(self._push, "health", HEALTH_THREADS)

@@ -11,8 +11,6 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from kvtwisted.backends.local.backend import LocalBackend
-from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import Configuration, ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
@@ -26,8 +24,8 @@ from kvtwisted.tls.listening import over_tls
 from kvtwisted.tls.renewal import Certificates
 
 from ..support.administration import FakeTasks
+from ..support.backends import make_backend
 from ..support.recorders import CountingRecorder
-from ..support.storage import Storage
 from .support import METRICS
 
 MAX_BODY_BYTES = 4 * 1_048_576
@@ -93,13 +91,13 @@ class LiveSite:
         certificates: Certificates | None = None,
     ) -> None:
         self._reactor = reactor
-        self.storage = Storage()
+        tasks = FakeTasks()
+        health, recorder = Health(), CountingRecorder()
+        self.storage, backend = make_backend(reactor, pool, health)
         self.engine = self.storage.engine
         self.engine.slow = True
-        store, health, recorder = self.storage.store, Health(), CountingRecorder()
-        backend = LocalBackend(reactor, pool, store, Recovery(store.metadata, health), health)
-        server = ServerCommands(reactor, pool, configuration, recorder.config_update, tasks=FakeTasks().tasks)
-        door = Door(reactor, backend, server, recorder, Limits())
+        server = ServerCommands(reactor, pool, configuration, recorder.config_update, tasks=tasks.tasks, task_pool=pool)
+        door = Door(reactor, backend, server, recorder, Limits(), health)
         self.site = make_site(
             OpenGate(door, Admission(1024)),
             pool,

@@ -14,8 +14,6 @@ from twisted.internet.task import Clock as FakeClock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
-from kvtwisted.backends.local.backend import LocalBackend
-from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import Configuration, ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
@@ -29,10 +27,10 @@ from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.gate import Gate, OpenGate
 
 from ..support.administration import FakeTasks
+from ..support.backends import make_backend
 from ..support.configuration import FakeConfiguration
 from ..support.pools import ImmediateReactor, ManualPool
 from ..support.recorders import CountingRecorder
-from ..support.storage import Storage
 
 METRICS = ("text/plain; version=0.0.4; charset=utf-8", b"kv_gets_total 1.0\n")
 
@@ -180,10 +178,6 @@ class World:
         self.pool = ManualPool()
         #: That of the health checks.
         self.health_pool = ManualPool()
-        self.storage = Storage()
-        self.engine = self.storage.engine
-        # What memory answers at once needs no thread, and could not be held.
-        self.engine.slow = True
         self.recorder = CountingRecorder()
         self.health = Health()
         self.admission = Admission(capacity)
@@ -193,13 +187,15 @@ class World:
         self.audited: list[tuple[str, str, Mapping[str, object]]] = []
         reactor: Any = self.reactor
         pool: Any = self.pool
-        store = self.storage.store
-        backend = LocalBackend(reactor, pool, store, Recovery(store.metadata, self.health), self.health)
+        self.storage, self.backend = make_backend(reactor, pool, self.health)
+        self.engine = self.storage.engine
+        # What memory answers at once needs no thread, and could not be held.
+        self.engine.slow = True
         self.server = ServerCommands(
             reactor, pool, configuration or small_configuration(), self.recorder.config_update,
-            tasks=self.tasks.tasks if on_disk else None, audit=lambda *line: self.audited.append(line),
+            tasks=self.tasks.tasks if on_disk else None, task_pool=pool, audit=lambda *line: self.audited.append(line),
         )  # fmt: skip
-        self.door = Door(reactor, backend, self.server, self.recorder, Limits())
+        self.door = Door(reactor, self.backend, self.server, self.recorder, Limits(), self.health)
         self.site = make_site(
             make_gate(self.door, self.admission),
             pool,
