@@ -211,11 +211,11 @@ def crashed(folder: Path) -> Path:
 #: Writes a thousand keys and dies.
 WRITER = """
 import os, signal, sys
+from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.core.options import EngineOptions
-from kvtwisted.engines import open_engine
 
 engine = open_engine("rocksdict", sys.argv[1], EngineOptions())
 for number in range(1000):
-    engine.put(b"%04d" % number, b"x" * 100)
+    engine.write([("default", b"%04d" % number, b"x" * 100)])
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -1,8 +1,9 @@
 """The hot cache: values by key in memory, so that reading what is hot touches no RocksDB, no lock and no thread.
 
-Note [One place updates both]: the cache is coherent by construction. Only `Writer` changes it, under the lock under
-which it changes the engine: a written key's entry is blanked before the engine has the write, and filled after. What a
-reader brings from the engine is let in only if no write has begun or ended since it began to read (`Writer.version`).
+Note [One place updates both]: the cache is coherent by construction. Only `CommitPoint` changes it, under the lock
+under which it changes the engine: a written key's entry is blanked before the engine has the write, and filled after.
+What a reader brings from the engine is let in only if no write has begun or ended since it began to read
+(`CommitPoint.version`).
 
 Entries leave by CLOCK (second chance): a queue in order of entry, whose head goes unless it was used since its last
 turn.
@@ -42,7 +43,7 @@ class Entry:
 class HotCache:
     """At most `max_bytes` of entries; 0 turns it off. `entries.get` may be called on any thread without a lock.
 
-    Everything else is for the writer, under its lock.
+    Everything else is for the commit point, under its lock.
     """
 
     def __init__(self, max_bytes: int) -> None:

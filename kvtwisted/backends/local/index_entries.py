@@ -7,7 +7,7 @@ the key, and its deletion, remove the entry in the same batch. A write without a
 nothing: its key keeps one entry at most, which the next write with a ttl, or the deletion, takes along.
 
 Note [A hint may be wrong]: keys that share a place forget one another, and a restart forgets all. What is left behind
-then is `core.scrub`'s work, and `doubts` counts how often that may have happened. Two keys may even share a place and a
+then is `scrub`'s work, and `doubts` counts how often that may have happened. Two keys may even share a place and a
 tag. Then an entry is removed that the index does not have; never one that is needed, since a key loses only entries of
 its own, in the batch that replaces its record.
 """
@@ -30,7 +30,7 @@ _TAG = (1 << 64) - 1 - _DEADLINE
 
 
 class IndexEntries:
-    """The entries that the last writes made. For the writer, under its lock; the figures are for anybody."""
+    """The entries that the last writes made. For the commit point, under its lock; the figures are for anybody."""
 
     def __init__(self, slots: int = SLOTS) -> None:
         self._slots = slots
