@@ -12,10 +12,11 @@ turn.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from ...commands.command import Change
 from ...commands.get import Found
+from .write import Write
 
 #: Bytes that an entry costs beside its key and value: two bytes objects, the entry, and its place in the table.
 ENTRY_COST = 320
@@ -68,12 +69,12 @@ class HotCache:
             entry.answer = entry.expiring = None
         return entry
 
-    def blank_all(self, writes: Iterable[Sequence[Change]]) -> dict[bytes, tuple[Entry, Change]]:
-        """These changes are about to be written: blank what is here of them. Gives it, for `fill_all`."""
+    def blank_all(self, writes: Iterable[Write]) -> dict[bytes, tuple[Entry, Change]]:
+        """Their changes are about to be written: blank what is here of them. Gives it, for `fill_all`."""
         get = self.entries.get
         blanked: dict[bytes, tuple[Entry, Change]] = {}
-        for changes in writes:
-            for change in changes:
+        for write in writes:
+            for change in write.changes:
                 entry = get(change[0])
                 if entry is not None:
                     entry.answer = entry.expiring = None

@@ -66,11 +66,11 @@ class CommitPoint:
             mutations += write.mutations()
             if write.large or pending or self.file_index.pointers:
                 mutations += self.file_index.prepare(write, pending)
-        if self.guards:
+        if self.guards.registered:
             for write in batch:
                 self.guards.strike([key for key, _, _ in write.changes])
         cache = self.cache
-        blanked = cache.blank_all([write.changes for write in batch]) if cache.entries else {}
+        blanked = cache.blank_all(batch) if cache.entries else {}
         try:
             self._write(mutations, len(batch))
         except KvError as failure:

@@ -39,6 +39,8 @@ class GroupCommit:
         self._defer = defer
         self._commands: list[Command] = []
         self._writes: list[Write] = []
+        # What they hold.
+        self._keys = self._bytes = 0
         self._busy = False
         #: Told of each group once it is settled.
         self.settled: Settled
@@ -56,17 +58,16 @@ class GroupCommit:
         else:
             self._commands.append(command)
             self._writes.append(write)
+            self._keys += len(write.changes)
+            self._bytes += write.size
 
     def commit(self) -> None:
         """Write what has gathered, unless a group is under way, after which that comes next."""
         if self._busy or not self._writes:
             return
         commands, writes = self._commands, self._writes
-        self._commands, self._writes = [], []
-        quick = (
-            sum([len(write.changes) for write in writes]) <= INLINE_KEYS
-            and sum([write.size for write in writes]) <= INLINE_BYTES
-        )
+        quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES
+        self._commands, self._writes, self._keys, self._bytes = [], [], 0, 0
         try:
             settled = quick and self._writer.try_now(writes)
         except Exception:

@@ -16,12 +16,13 @@ from .views import WrittenRange
 
 
 class Guards:
-    """The sets and ranges of keys that are guarded now. Safe from any thread, but for what the commit point calls."""
+    """The sets and ranges of keys that are guarded now. Safe from any thread."""
 
     def __init__(self, lock: threading.Lock) -> None:
         """`lock` is the commit point's."""
         self._lock = lock
-        self._registered: list[set[bytes] | WrittenRange] = []
+        #: Those of now.
+        self.registered: list[set[bytes] | WrittenRange] = []
 
     @contextmanager
     def keys(self, keys: Iterable[bytes]) -> Iterator[set[bytes]]:
@@ -38,20 +39,15 @@ class Guards:
     @contextmanager
     def _until_left(self, guard: set[bytes] | WrittenRange) -> Iterator[None]:
         with self._lock:
-            self._registered.append(guard)
+            self.registered.append(guard)
         try:
             yield
         finally:
             with self._lock:
-                self._registered = [other for other in self._registered if other is not guard]
-
-    # For the commit point, under its lock.
-
-    def __bool__(self) -> bool:
-        return bool(self._registered)
+                self.registered = [other for other in self.registered if other is not guard]
 
     def strike(self, keys: Sequence[bytes], but: set[bytes] | None = None) -> None:
-        """These keys are written, by who has the guard `but`."""
-        for guard in self._registered:
+        """These keys are about to be written, by who has the guard `but`. For the commit point, under its lock."""
+        for guard in self.registered:
             if guard is not but:
                 guard.difference_update(keys)
