@@ -78,7 +78,7 @@ class Storage:
         files = ValueFiles(now.value.disk_path)
         if engine.is_persistent:
             make_folder("value.disk_path", now.value.disk_path)
-        self._places = {"rocksdb.path": now.rocksdb.path, "value.disk_path": now.value.disk_path}
+        self._paths = {"rocksdb.path": now.rocksdb.path, "value.disk_path": now.value.disk_path}
         self._disks = self._find_disks(now) if engine.is_persistent else []
         self._guard = SpaceGuard(
             [GuardedDisk(disk.name, disk.measure, self._headroom(disk)) for disk in self._disks],
@@ -184,7 +184,7 @@ class Storage:
     def _least_free(self, folder: str) -> int:
         """Bytes that must stay free on the disk of a folder, so that no write of a client is refused."""
         for guarded in self._guard.disks:
-            if on_one_disk(folder, self._places[guarded.name]):
+            if on_one_disk(folder, self._paths[guarded.name]):
                 usage, mark = disk_usage(folder), self._settings().eviction.high_water_mark
                 return least_free(usage, mark, guarded.headroom) + usage.total // 100
         return 0

@@ -140,7 +140,7 @@ def test_guarded_keys_are_deleted_with_their_mutations(engine: FaultyEngine) -> 
 
 
 def test_rewritten_key_is_not_deleted(engine: FaultyEngine) -> None:
-    """A write between watching and deleting saves the key and its mutations; the others go."""
+    """A write between judging and deleting saves the key and its mutations; the others go."""
     engine.write([(DATA, b"a", b"1"), (DATA, b"b", b"2"), (EXPIRY, b"x", b"")])
     writer = Writer(engine)
     with writer.commits.guards.keys([b"a", b"b"]) as guard:
