@@ -125,10 +125,14 @@ def test_expiry_and_eviction_have_one_a_batch() -> None:
     scene.run(200, size=2)
     assert len(scene.left) == 1
     assert storage.store.revision == before + 2
+    storage.store.set(b"again", b"v", ttl=1)
+    storage.store.set(b"again", b"v")
+    storage.time.advance(2000)
+    assert len(storage.index()) == 1
     storage.store.metadata.mark_clock()
-    storage.sweeper.sweep(100)
+    assert storage.sweeper.sweep(100).deleted == storage.index() == []
     storage.scrub.turn()
-    assert storage.store.revision == before + 2
+    assert storage.store.revision == before + 4
 
 
 # Over restarts.

@@ -160,8 +160,8 @@ def test_deleting_nothing_writes_nothing(engine: FaultyEngine) -> None:
     assert len(engine.called("write")) == before
 
 
-def test_every_watch_is_told(engine: FaultyEngine) -> None:
-    """Two watches at once each lose the rewritten key, and an ended one is left alone."""
+def test_every_guard_is_told(engine: FaultyEngine) -> None:
+    """Two guards at once each lose the rewritten key, and an ended one is left alone."""
     writer = Writer(engine)
     with writer.commits.guards.keys([b"a", b"b"]) as first:
         with writer.commits.guards.keys([b"a", b"c"]) as second:
@@ -170,13 +170,23 @@ def test_every_watch_is_told(engine: FaultyEngine) -> None:
         assert (first, second) == (set(), {b"c"})
 
 
-def test_watch_ends_when_its_block_fails(engine: FaultyEngine) -> None:
+def test_guard_ends_when_its_block_fails(engine: FaultyEngine) -> None:
     """A failure in the block ends the guard too."""
     writer = Writer(engine)
     with pytest.raises(ZeroDivisionError), writer.commits.guards.keys([b"a"]) as guard:
         1 / 0  # noqa: B018
     writer.write([(b"a", b"1", 0)], math.inf)
     assert guard == {b"a"}
+
+
+def test_deletion_is_told_to_other_guards(engine: FaultyEngine) -> None:
+    """Who judges a key, or reads a range, at the same time learns that it has gone; the deleter's own guard stays."""
+    engine.write([(DATA, b"a", b"1"), (DATA, b"b", b"2")])
+    writer = Writer(engine)
+    guards = writer.commits.guards
+    with guards.keys([b"a", b"b"]) as own, guards.keys([b"a", b"b"]) as other, guards.range(b"", None) as written:
+        assert _remove(writer, own, b"b") == [b"b"]
+        assert (own, other, written.lowest) == ({b"a", b"b"}, {b"a"}, b"b")
 
 
 def test_stalled_deletion_does_not_wait(engine: FaultyEngine) -> None:
