@@ -211,8 +211,8 @@ def crashed(folder: Path) -> Path:
 #: Writes a thousand keys and dies.
 WRITER = """
 import os, signal, sys
-from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.core.options import EngineOptions
+from kvtwisted.backends.local.engines import open_engine
 
 engine = open_engine("rocksdict", sys.argv[1], EngineOptions())
 for number in range(1000):

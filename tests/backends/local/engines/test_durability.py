@@ -17,8 +17,8 @@ from .support import PERSISTENT, opened, put, python, redirect_next_log
 WRITER = """
 import sys
 from kvtwisted.backends.local.engines.engine import DATA, EXPIRY
-from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.core.options import EngineOptions
+from kvtwisted.backends.local.engines import open_engine
 
 engine = open_engine(sys.argv[1], sys.argv[2], EngineOptions())
 number = 0

@@ -16,8 +16,8 @@ from .support import PERSISTENT, PLENTY, opened, put, python, redirect_next_log
 #: Opens the folder and keeps it until its input ends.
 HOLDER = """
 import sys
-from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.core.options import EngineOptions
+from kvtwisted.backends.local.engines import open_engine
 
 engine = open_engine(sys.argv[1], sys.argv[2], EngineOptions())
 print("open", flush=True)

@@ -67,8 +67,8 @@ def test_no_binding_is_imported_before_it_is_opened(tmp_path: Path) -> None:
     """The memory engine, and the package itself, need no binding; nor does memory touch the folder."""
     code = """
 import sys
-from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.core.options import EngineOptions
+from kvtwisted.backends.local.engines import open_engine
 
 open_engine("memory", sys.argv[1], EngineOptions()).close()
 print(*{"rocksdict", "rocksdb"} & set(sys.modules))
