@@ -2,7 +2,7 @@
 
 Everything that changes users' keys comes through here: commands, expiry and eviction. Each gets its revision here.
 
-Note [The version tells of writes]: `version` grows when a write begins and when it ends, so that it is odd in between.
+Note [The version shows writes]: `version` grows when a write begins and when it ends, so that it is odd in between.
 Whoever reads it even, and finds it unchanged later, knows that no write happened between.
 """
 
@@ -34,7 +34,7 @@ class CommitPoint:
         self.cache = cache if cache is not None else HotCache(0)
         #: Held while anything is brought in. The reactor thread never waits for it.
         self.lock = threading.Lock()
-        #: See Note [The version tells of writes].
+        #: See Note [The version shows writes].
         self.version = 0
         self.revisions = Revisions(engine)
         self.guards = Guards(self.lock)

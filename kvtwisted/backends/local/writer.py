@@ -1,6 +1,6 @@
 """How a user's write comes to the commit point: admitted, its large values in files, patient with stalls.
 
-Note [Waiting writers share a batch]: a write that finds the commit point's lock taken queues up, and whoever gets the
+Note [Waiting writes share a batch]: a write that finds the commit point's lock taken queues up, and whoever gets the
 lock next commits all that is queued as one batch. So writes that come together cost one batch; a write that comes alone
 waits for nobody. Writes that share a batch share its fate.
 """
