@@ -81,8 +81,8 @@ FAULTS = (
         "known-refused-first",
         "Bodies of nobody known make room before those of known clients.",
         "kvtwisted/http/deadlines.py",
-        "bodies.sort(key=lambda body: body[0][:2])",
-        "bodies.sort(key=lambda body: body[0][1])",
+        "bodies.sort(key=lambda body: (body[0].known, body[0].rate))",
+        "bodies.sort(key=lambda body: body[0].rate)",
         "tests/http/test_room_for_bodies.py",
     ),
     Fault(
