@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .fault import Fault
 
+_BACKEND = "kvtwisted/backends/local/backend.py"
+_GROUP = "kvtwisted/backends/local/group_commit.py"
 _ORDER = "kvtwisted/backends/local/commit_order.py"
 _WRITER = "kvtwisted/backends/local/writer.py"
 _FILES = "kvtwisted/backends/local/large_values.py"
@@ -250,18 +252,18 @@ FAULTS = (
     Fault(
         "group-over-group",
         "One group of writes at a time is under way in the pool.",
-        "kvtwisted/threaded/group_commit.py",
-        "if len(self._gathered) == 1 and not self._busy:",
-        "if len(self._gathered) == 1:",
-        "tests/threaded/test_group_commit.py",
+        _GROUP,
+        "        if self._busy or not self._writes:\n",
+        "        if not self._writes:\n",
+        "tests/backends/local/test_group_commit.py",
     ),
     Fault(
         "settled-stays-admitted",
         "A write that was settled at once leaves the admission.",
-        "kvtwisted/threaded/group_commit.py",
-        "        if settled:\n            _leave(group)\n",
-        "        if settled:\n",
-        "tests/threaded/test_group_commit.py",
+        "kvtwisted/sessions/door.py",
+        "            admission.leave(len(sizes), sum(sizes))\n",
+        "            pass\n",
+        "tests/backends/local/test_group_commit.py",
     ),
     Fault(
         "scan-slot-kept",
@@ -326,5 +328,128 @@ FAULTS = (
         "        self.low = cast(bytes, self.high)\n",
         '        self.low = cast(bytes, self.high) + b"\\0"\n',
         "tests/backends/local/engines/test_pieces.py tests/backends/local/engines/test_scans_over_deleted.py",
+    ),
+    Fault(
+        "large-group-inline",
+        "A group of many bytes is written in a thread, not on the reactor's.",
+        _GROUP,
+        "            and sum([write.size for write in writes]) <= INLINE_BYTES\n",
+        "",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "files-in-a-group",
+        "A write that needs a file does not keep the others of its turn waiting.",
+        _GROUP,
+        "        if self._store.needs_files(write):\n",
+        "        if False:\n",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "failed-write-healthy",
+        "A write that the storage fails shows in the health.",
+        _GROUP,
+        "                    self._recovery.write_failed(error)\n",
+        "                    pass\n",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "broken-group-succeeds",
+        "When the writing itself breaks, each write of the group fails.",
+        _GROUP,
+        "            command.error = failure.value\n",
+        "            pass\n",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "group-left-behind",
+        "What gathers while a group is under way is written after it, without another write to begin it.",
+        _GROUP,
+        "        self._busy = False\n        self.commit()\n",
+        "        self._busy = False\n",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "overdue-in-the-queue",
+        "A read whose time is over when a thread takes it up is not made.",
+        _BACKEND,
+        "                if monotonic() > command.deadline:\n",
+        "                if False:\n",
+        "tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "unwanted-read",
+        "A read that nobody waits for any more is not made.",
+        _BACKEND,
+        "            if command.awaited is not None and not command.awaited():\n",
+        "            if False:\n",
+        "tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "broken-job-succeeds",
+        "When a job of the pool itself breaks, each read in it fails.",
+        _BACKEND,
+        "        command.error = failure.value\n",
+        "        pass\n",
+        "tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "results-pile-up",
+        "Only so many large results are there while the reactor has not taken them.",
+        _BACKEND,
+        "        self._untaken.acquire()\n",
+        "",
+        "tests/backends/local/test_backend.py tests/backends/local/test_real_threads.py",
+    ),
+    Fault(
+        "stuck-at-the-end",
+        "Threads with large results do not wait for a reactor that stops.",
+        _BACKEND,
+        """        if self._stopped:
+            self._untaken.release()
+            return
+""",
+        "        if self._stopped:\n            return\n",
+        "tests/backends/local/test_backend.py tests/backends/local/test_real_threads.py",
+    ),
+    Fault(
+        "scans-take-all",
+        "Scans of one principal leave threads to others.",
+        _BACKEND,
+        "self._slots.run(command.admission, partial(self._run, [command], large=True))",
+        "self._run([command], large=True)",
+        "tests/backends/local/test_backend.py tests/backends/local/test_real_threads.py",
+    ),
+    Fault(
+        "gets-one-by-one",
+        "Gets of one turn that need the disk share jobs of the pool.",
+        _BACKEND,
+        "GETS_IN_A_JOB = 16\n",
+        "GETS_IN_A_JOB = 1\n",
+        "tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "group-not-waiting",
+        "Writes that wait for their group are shown as waiting.",
+        _BACKEND,
+        "len(self._queued) + self._group.waiting +",
+        "len(self._queued) +",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "config-failure-lost",
+        "A change of the configuration that is refused fails.",
+        "kvtwisted/backends/server.py",
+        "    command.error = failure.value\n",
+        "    pass\n",
+        "tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "actor-lost",
+        "The configuration is told who changes it.",
+        "kvtwisted/backends/server.py",
+        "self._configuration.update(change, actor)",
+        "self._configuration.update(change)",
+        "tests/sessions/test_session.py tests/backends/test_server.py",
     ),
 )
