@@ -6,6 +6,8 @@ import math
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvtwisted.commands.command import Change, Command, WriteCommand
 from kvtwisted.commands.configuration import GetConfig, UpdateConfig
@@ -143,6 +145,18 @@ def test_what_is_permitted(make: Any, last: bool) -> None:
         assert not make(key).permitted((b"a/", b"b/"))
     # A batch is no better for its other keys.
     assert not (last and make(b"a/1").permitted((b"a/",)))
+
+
+@given(
+    st.lists(st.sampled_from([b"", b"a", b"a/", b"b"]), max_size=3),
+    st.lists(st.sampled_from([b"a", b"ab", b"a/1", b"b", b"c"]), min_size=1, max_size=4, unique=True),
+)
+def test_batches_are_permitted_key_by_key(prefixes: list[bytes], keys: list[bytes]) -> None:
+    """Exactly when each key by itself is."""
+    naive = all(any(key[: len(prefix)] == prefix for prefix in prefixes) for key in keys)
+    for batch in (MSet(dict.fromkeys(keys, b"")), MGet(keys, budget=1), MDelete(keys)):
+        assert batch.permitted(tuple(prefixes)) is naive
+        assert naive is all(Get(key).permitted(tuple(prefixes)) for key in keys)
 
 
 @pytest.mark.parametrize("command", [GetConfig(), UpdateConfig({})])

@@ -6,8 +6,6 @@ import json
 from typing import Any, Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kvtwisted.commands.command import Command
 from kvtwisted.commands.configuration import Actor, UpdateConfig
@@ -173,26 +171,6 @@ def test_arguments_are_passed_on(scene: Scene) -> None:
     assert (page.items, page.next_cursor) == ([(b"a/1", b"")], b"a/1")
     with pytest.raises(InvalidKey):
         scene.access(grant("get")).get(b"")
-
-
-@given(
-    st.lists(st.sampled_from([b"", b"a", b"a/", b"b"]), max_size=3),
-    st.lists(st.sampled_from([b"a", b"ab", b"a/1", b"b", b"c"]), min_size=1, max_size=4, unique=True),
-)
-def test_batches_are_allowed_key_by_key(prefixes: list[bytes], keys: list[bytes]) -> None:
-    """Exactly when each key by itself is."""
-    scene = Scene()
-    access = scene.access(*[grant("set", prefix) for prefix in prefixes])
-    naive = all(any(key[: len(prefix)] == prefix for prefix in prefixes) for key in keys)
-    before = scene.storage.data()
-    try:
-        access.mset(dict.fromkeys(keys, b"new"))
-    except PermissionDenied:
-        assert not naive
-        assert scene.storage.data() == before
-    else:
-        assert naive
-        assert all(scene.storage.value(key) == b"new" for key in keys)
 
 
 def test_full_rights_cost_nothing(scene: Scene) -> None:

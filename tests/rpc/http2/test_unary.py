@@ -124,6 +124,7 @@ def test_a_large_set_over_the_rate_is_not_decoded(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [(b"\xff" * len(LARGE_SET), "not a kv.v1.SetRequest message"), (b"\x0a\x00" * 40_000, "over 1000 fields")],
+    ids=["no message", "fields"],
 )
 def test_a_large_set_that_is_no_good_has_cost_its_bytes(scene: Scene, message: bytes, sentence: str) -> None:
     """It was work all the same."""
