@@ -432,8 +432,8 @@ FAULTS = (
         "group-not-waiting",
         "Writes that wait for their group are shown as waiting.",
         _BACKEND,
-        "self._pool.q.qsize() + self._group.waiting +",
-        "self._pool.q.qsize() +",
+        "len(self._queued) + self._group.waiting +",
+        "len(self._queued) +",
         "tests/backends/local/test_group_commit.py",
     ),
     Fault(

@@ -19,15 +19,6 @@ class ManualPool:
         """Calls not yet run."""
         return len(self._queue)
 
-    @property
-    def q(self) -> ManualPool:
-        """See `ThreadPool.q`."""
-        return self
-
-    def qsize(self) -> int:
-        """What waits."""
-        return len(self._queue)
-
     def callInThreadWithCallback(self, onResult: Callable[[bool, Any], None], func: Any, *args: Any, **kw: Any) -> None:
         """Queue a call; `onResult` is told its result or its exception."""
 

@@ -12,6 +12,7 @@ of scans take no more memory than those, and what else the reactor has to do com
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
@@ -49,14 +50,15 @@ class LocalBackend:
     def __init__(self, reactor: Any, pool: ThreadPool, store: Store, recovery: Recovery, health: Health) -> None:
         """What blocks runs in `pool`. `recovery` is told of writes that the storage failed."""
         self._reactor = reactor
-        self._pool = pool
-        self._in_pool: Callable[[Callable[[], object]], Deferred[Any]] = partial(defer_to_pool, reactor, pool)
+        self._defer: Callable[..., Deferred[Any]] = partial(defer_to_pool, reactor, pool)
         self._store = store
         self._health = health
         self.hot: Callable[[bytes], Hot | None] = store.hot
         self.get_now = store.get_now
         self._settled: Settled = _nobody
         self._group = GroupCommit(store, recovery, self._in_pool)
+        # One mark for each job that no thread has taken up yet: appended here, popped there, both atomic.
+        self._queued: deque[None] = deque()
         self._slots = Slots(max(1, getattr(pool, "max", 1) // SCANNING_PART))
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
         self._stopped = False
@@ -73,8 +75,8 @@ class LocalBackend:
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait for a thread, also others' in the same pool, and writes that wait for their group."""
-        return self._pool.q.qsize() + self._group.waiting + self._slots.waiting
+        """Jobs that wait for a thread, and writes that wait for their group."""
+        return len(self._queued) + self._group.waiting + self._slots.waiting
 
     def submit(self, commands: Sequence[Command]) -> None:
         """See `Backend.submit`."""
@@ -113,7 +115,15 @@ class LocalBackend:
         done: Deferred[None] = self._in_pool(partial(self._make, job) if large else job)
         return done.addErrback(_broke, commands).addCallback(lambda _: self._settled(commands))
 
+    def _in_pool(self, job: Callable[[], object]) -> Deferred[Any]:
+        self._queued.append(None)
+        return self._defer(self._taken_up, job)
+
     # In a pool thread.
+
+    def _taken_up(self, job: Callable[[], object]) -> None:
+        self._queued.pop()
+        job()
 
     def _make(self, job: Callable[[], object]) -> None:
         job()
