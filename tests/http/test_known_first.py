@@ -21,9 +21,6 @@ from kvtwisted.sessions.grants import Grant
 
 from .support import Wire, World, problem, request_bytes
 
-#: Says that these tests run on either lane at every change.
-LANES_DIFFER = True
-
 TOKEN, DIGEST = tokens.make("one")
 #: Bodies that are refused for what they are: of a size that the fast lane takes, of one that it leaves, and large ones.
 BAD = {

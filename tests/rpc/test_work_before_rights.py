@@ -24,9 +24,6 @@ from .http2.peer import Peer, request_fields
 from .support import CLASSES, MIB, PATIENCE, World
 from .test_access import PIPELINE, Guarded, metadata
 
-#: Says that these tests run by the pool, too, at every change.
-POOL_DIFFERS = True
-
 READER, _READER = made("reader", grant("config_read"))
 SLOW, _SLOW = made("slow", rate=OwnRate(operations=1))
 #: A message of empty keys: two bytes each on the wire, a hundred and more as objects.
