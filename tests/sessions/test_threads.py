@@ -17,7 +17,7 @@ from kvtwisted.sessions import threads as threads_module
 from kvtwisted.sessions.door import Done
 from kvtwisted.sessions.threads import FromThreads
 
-PATIENCE = 60.0
+PATIENCE = 20.0
 
 
 class Reactor:
