@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any, Callable
 
 import pytest
@@ -75,12 +76,17 @@ class Scene(Doorway):
         self.streams = Streams()
         self._number = 0
 
-    def call(self, method: str, message: bytes) -> int:
+    def call(self, method: str, message: bytes, *, compressed: bool = False, timeout: float | None = None) -> int:
         """Begin a call; returns its stream."""
         self._number += 1
-        answer: Callable[..., None] = self.unary.methods()[method][0]
-        answer(self.streams, self._number, message, None)
+        answer: Callable[..., None] = self.unary.methods()[method][compressed]
+        answer(self.streams, self._number, message, timeout)
         return self._number
+
+    @property
+    def under_way(self) -> tuple[int, int, int]:
+        """Requests and bytes that have not left, and bytes of answers that are expected."""
+        return self.admission.in_flight, self.admission.bytes, self.streams.expected
 
     def left(self) -> tuple[int, int]:
         """Operations and KiB that are left of the rate. They are gone afterwards."""
@@ -163,5 +169,61 @@ def test_a_large_batch_pays_once(scene: Scene) -> None:
     scene.run()
     scene.run()
     assert stream in scene.streams.answers
-    assert (scene.admission.in_flight, scene.admission.bytes, scene.streams.expected) == (0, 0, 0)
+    assert scene.under_way == (0, 0, 0)
     assert scene.left() == (6, ((1 << 20) - INLINE_MESSAGE - 2) // 1024)
+
+
+def large_mget() -> bytes:
+    """An MGet that is decoded in the pool, and has an answer for which room is kept."""
+    return kv.MGetRequest(keys=["k" * INLINE_MESSAGE]).SerializeToString()
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_who_has_gone_pays_nothing(scene: Scene, looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a thread has the message, or before its command is submitted: nothing is read, and no room is kept."""
+    scene.call("MGet", large_mget())
+    assert scene.under_way == (1, len(large_mget()), 4 << 20)
+    waiting = [True] * looks
+    monkeypatch.setattr(scene.streams, "awaited", lambda stream_id: bool(waiting and waiting.pop()))
+    before = len(scene.storage.engine.calls)
+    scene.run()
+    assert len(scene.storage.engine.calls) == before
+    assert (scene.under_way, scene.streams.answers, scene.streams.errors) == ((0, 0, 0), {}, {})
+    assert scene.left() == (8, 1024)
+
+
+@pytest.mark.parametrize(
+    ("method", "message", "compressed", "code"),
+    [
+        ("MGet", b"\xff" * INLINE_MESSAGE * 2, False, Code.INVALID_ARGUMENT),
+        ("Get", b"\xff" * 100, True, Code.INVALID_ARGUMENT),
+        ("Get", gzip.compress(bytes((4 << 20) + 1)), True, Code.RESOURCE_EXHAUSTED),
+    ],
+    ids=["no message", "not compressed", "too large"],
+)
+def test_what_a_thread_cannot_decode(scene: Scene, method: str, message: bytes, compressed: bool, code: Code) -> None:
+    """It is answered so, and nothing is kept of it."""
+    stream = scene.call(method, message, compressed=compressed)
+    scene.run()
+    assert scene.streams.errors[stream].code is code
+    assert scene.under_way == (0, 0, 0)
+    assert scene.left()[0] == 7
+
+
+def test_what_a_thread_decoded_is_refused_like_anything_else(scene: Scene) -> None:
+    """Its key is too long, which the message of the answer says."""
+    stream = scene.call("MGet", large_mget())
+    scene.run()
+    assert b"too long" in scene.streams.answers[stream]
+    assert scene.under_way == (0, 0, 0)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("method", ["Set", "Get", "Delete", "MGet", "ScanKeys", "UpdateConfig"])
+def test_a_call_without_time_left(scene: Scene, method: str, compressed: bool) -> None:
+    """It is not begun, costs nothing, and is counted."""
+    stream = scene.call(method, gzip.compress(b"") if compressed else b"", compressed=compressed, timeout=0.0)
+    scene.run()
+    assert scene.streams.errors[stream].code is Code.DEADLINE_EXCEEDED
+    assert (scene.under_way, scene.admission.overdue.value) == ((0, 0, 0), 1)
+    assert scene.left() == (8, 1024)
