@@ -299,4 +299,20 @@ FAULTS = (
         "        enough = 1000 * limit\n",
         "tests/rpc/test_calls.py",
     ),
+    Fault(
+        "gone-pays",
+        "A client that has gone before its large message was read has not paid for it.",
+        f"{_NATIVE}/unary.py",
+        "                charged.forget()\n",
+        "                charged.refuse()\n",
+        "tests/rpc/http2/test_unary.py",
+    ),
+    Fault(
+        "no-room-pays",
+        "A message that finds no room where it comes in is not charged for.",
+        f"{_NATIVE}/unary.py",
+        "                self._admission.check(size)\n                session.charge(size)\n",
+        "                session.charge(size)\n                self._admission.check(size)\n",
+        "tests/rpc/http2/test_unary.py",
+    ),
 )
