@@ -2,7 +2,7 @@
 
 Note [What is known first]: a request is refused by what costs nothing to know. In this order: may who asks ever do this
 (`Session.require`, before there is a body)? Is there anything left of their rate (`charge`)? Is there room for the
-bytes, those of a compressed message once it is expanded (`admission`)? Are there more keys than there may be? Only
+bytes, those of a compressed message once it is expanded (`Session.enter`)? Are there more keys than there may be? Only
 then is it decoded, and `submit` looks at what it asks for: room, rate, rights over each key, limits. A request that is
 read in a pool is charged one operation and its bytes first; one that comes as far as `submit` gets that back
 (`give_back`), since it pays there what it really costs, and one that is refused before does not.

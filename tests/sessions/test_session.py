@@ -303,8 +303,8 @@ class Told:
         return refused.value
 
 
-def test_room_comes_first(scene: Scene) -> None:
-    """What finds none has taken nothing from the rate, and is not audited as a write."""
+def test_want_of_room_costs_nothing(scene: Scene) -> None:
+    """What finds no room has taken nothing from the rate, and is not audited as a write."""
     told = Told(scene, Rate(1))
     told.session.admission = Admission(0)
     for _ in range(3):
