@@ -57,7 +57,7 @@ FAULTS = (
         _OUTBOUND,
         "        self.window -= taken\n",
         "",
-        f"{_CONFORMANCE}/test_windows.py",
+        f"{_CONFORMANCE}/test_windows.py tests/rpc/http2/test_fuzz_units.py",
     ),
     Fault(
         "reset-stays-in-backlog",
@@ -314,5 +314,21 @@ FAULTS = (
         "                self._admission.check(size)\n                session.charge(size)\n",
         "                session.charge(size)\n                self._admission.check(size)\n",
         "tests/rpc/http2/test_unary.py",
+    ),
+    Fault(
+        "threaded-deadline",
+        "A call by threads has the client's deadline where that is earlier than the server's own.",
+        "kvtwisted/rpc/grpcio/calls.py",
+        "min(now + time_left, arrived + self._terms.request_timeout())",
+        "arrived + self._terms.request_timeout()",
+        "tests/rpc/grpcio/test_calls.py",
+    ),
+    Fault(
+        "threaded-overdue",
+        "A call by threads whose time is over is not begun.",
+        "kvtwisted/rpc/grpcio/calls.py",
+        "            if deadline <= now:\n",
+        "            if deadline < 0:\n",
+        "tests/rpc/grpcio/test_calls.py",
     ),
 )

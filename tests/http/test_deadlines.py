@@ -315,7 +315,7 @@ def test_the_list_is_looked_at_while_there_is_something_on_it() -> None:
     watch = Deadlines(clock, clock.seconds, PATIENCE, ByteLimits())
     items = [Item(5), Item(-1), Item(None), Item(0)]
     for item in items:
-        watch.watch(item, 1)
+        watch.follow(item, 1)
     assert watch.unsent == 4
     clock.pump([LOOK_SECONDS] * 3)
     assert [item.looks for item in items] == [3, 1, 1, 3]
