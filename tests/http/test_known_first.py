@@ -118,7 +118,7 @@ def test_what_is_good_costs_what_it_did() -> None:
 
 
 def test_for_want_of_room_nothing_is_taken() -> None:
-    """A large body that there is no room for is refused as overload, and costs nothing: neither operations nor bytes."""
+    """A large body that there is no room for is refused as overload, and costs neither operations nor bytes."""
     world = World(make_gate=limited(4, 10 * len(BAD["large"])), capacity=1)
     world.admission.enter()
     for _ in range(20):
