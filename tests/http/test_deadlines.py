@@ -157,6 +157,7 @@ def test_nothing_is_armed_for_whole_requests() -> None:
         assert min(call.getTime() for call in world.reactor.getDelayedCalls()) > LOOK_SECONDS
 
 
+@pytest.mark.local_backend
 def test_the_watch_ends_with_its_cause() -> None:
     """Complete requests and closed connections are not looked at again."""
     world = world_of()
