@@ -19,6 +19,8 @@ from kvtwisted.sessions.session import Session
 from tests.sessions.support import ManualTime
 from tests.support.doors import Doorway
 
+#: Says that no test here is about a backend.
+WITHOUT_BACKEND = True
 CALL = Call(float("inf"), 4 << 20)
 TERMS = Terms(10_000, lambda: 4 << 20, lambda: 60.0, lambda: 3)
 #: What one second has.

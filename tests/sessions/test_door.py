@@ -340,7 +340,7 @@ def hot_door(scene: Scene) -> tuple[Door, Sampling]:
     recorder = Sampling()
     reactor: Any = scene.reactor
     server: Any = None
-    return Door(reactor, scene.backend, server, recorder, Limits()), recorder
+    return Door(reactor, scene.backend, server, recorder, Limits(), scene.health), recorder
 
 
 def test_hot_gets_are_counted_and_sampled() -> None:
@@ -383,7 +383,7 @@ def test_durations_are_folded_when_enough_have_gathered(command: str, monkeypatc
     monkeypatch.setattr(recorder, "fold", lambda: folded.append(len(durations[command])))
     reactor: Any = scene.reactor
     server: Any = None
-    door = Door(reactor, scene.backend, server, recorder, Limits())
+    door = Door(reactor, scene.backend, server, recorder, Limits(), scene.health)
     for _ in range(3):
         if command == GET:
             door.get_now(b"missing")

@@ -16,6 +16,8 @@ from kvtwisted.sessions.buckets import Limiter, Rate
 from tests.sessions.support import ManualTime
 from tests.support.doors import Doorway
 
+#: Says that no test here is about a backend.
+WITHOUT_BACKEND = True
 #: The least message of a Set that is not small: its value, with the key and the prefixes of both.
 VALUE = "v" * INLINE_MESSAGE
 LARGE_SET = kv.SetRequest(key="k", value=VALUE).SerializeToString()
