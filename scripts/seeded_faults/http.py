@@ -130,10 +130,10 @@ FAULTS = (
     Fault(
         "late-answer",
         "An answer that comes after its request was given up does not answer the next one.",
-        "kvtwisted/http/lanes.py",
-        "if promise != self._promises or not self.is_promised:",
-        "if not self.is_promised:",
-        "tests/http/test_lanes.py tests/http/test_lanes_over_time.py tests/http/test_fast_lane.py",
+        _DISPATCH,
+        "        if self._requests.until.pop(self, None) is None:\n            return\n",
+        "        self._requests.until.pop(self, None)\n",
+        "tests/http/test_dispatch.py",
     ),
     Fault(
         "answers-out-of-order",
