@@ -6,7 +6,7 @@ from .fault import Fault
 
 _BACKEND = "kvtwisted/backends/local/backend.py"
 _GROUP = "kvtwisted/backends/local/group_commit.py"
-_ORDER = "kvtwisted/backends/local/commit_order.py"
+_COMMITS = "kvtwisted/backends/local/commit_point.py"
 _WRITER = "kvtwisted/backends/local/writer.py"
 _FILES = "kvtwisted/backends/local/large_values.py"
 
@@ -38,7 +38,7 @@ FAULTS = (
     Fault(
         "stale-cached",
         "What a reader brings from the engine is cached only if nothing was written meanwhile.",
-        _ORDER,
+        _COMMITS,
         "            if self.version == version:\n                self.cache.put",
         "            if self.version >= version:\n                self.cache.put",
         "tests/backends/local/test_cache.py",
@@ -46,7 +46,7 @@ FAULTS = (
     Fault(
         "swept-stays-cached",
         "A key that expiry or eviction deletes leaves the hot cache.",
-        _ORDER,
+        _COMMITS,
         "            for key in deleted:\n                self.cache.drop(key)\n",
         "",
         "tests/backends/local/test_cache.py tests/backends/local/maintenance/test_eviction.py",
@@ -54,9 +54,9 @@ FAULTS = (
     Fault(
         "failed-write-cached",
         "The hot cache does not show a batch that the engine did not take.",
-        _ORDER,
-        "            for key in blanked:\n                self.cache.drop(key)\n",
-        "            self.cache.fill_all(blanked)\n",
+        _COMMITS,
+        "        for key in blanked:\n            self.cache.drop(key)\n",
+        "        self.cache.fill_all(blanked)  # type: ignore\n",
         "tests/backends/local/test_cache.py",
     ),
     Fault(
@@ -79,7 +79,7 @@ FAULTS = (
         "mget-torn-hot",
         "An MGet from the hot cache is from one view: it is read elsewhere when a write came between.",
         "kvtwisted/backends/local/batch_reads.py",
-        "if version & 1 or not all(answers) or version != self._writer.version:",
+        "if version & 1 or not all(answers) or version != self._commits.version:",
         "if not all(answers):",
         "tests/backends/local/test_cache.py tests/backends/local/test_views.py",
     ),
@@ -87,15 +87,15 @@ FAULTS = (
         "mget-torn-stored",
         "A large MGet from the engine is from one view.",
         "kvtwisted/backends/local/batch_reads.py",
-        "            if len(unique) <= READ_AHEAD or (not version & 1 and version == self._writer.version):\n",
+        "            if len(unique) <= READ_AHEAD or (not version & 1 and version == self._commits.version):\n",
         "            if True:\n",
         "tests/backends/local/test_store.py tests/backends/local/test_cache.py tests/backends/local/test_views.py",
     ),
     Fault(
         "set-unwatched",
         "A key that is set while the sweeper judges it is not deleted.",
-        _ORDER,
-        "                self._strike([key for key, _, _ in write.changes])\n",
+        _COMMITS,
+        "                self.guards.strike([key for key, _, _ in write.changes])\n",
         "                pass\n",
         "tests/backends/local/test_writer.py tests/backends/local/maintenance/test_eviction.py",
     ),
@@ -126,11 +126,11 @@ FAULTS = (
     Fault(
         "fsync-covers-later",
         "An fsync is not for writes that came in after it had begun.",
-        _ORDER,
-        """            covered, replaced = self.version, self._index.replaced()
+        _COMMITS,
+        """            covered, replaced = self.version, self.file_index.replaced()
             self._engine.sync()
 """,
-        """            replaced = self._index.replaced()
+        """            replaced = self.file_index.replaced()
             self._engine.sync()
             covered = self.version
 """,
@@ -340,15 +340,15 @@ FAULTS = (
         "large-group-inline",
         "A group of many bytes is written in a thread, not on the reactor's.",
         _GROUP,
-        "            and sum([write.size for write in writes]) <= INLINE_BYTES\n",
-        "",
+        "quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES",
+        "quick = self._keys <= INLINE_KEYS",
         "tests/backends/local/test_group_commit.py",
     ),
     Fault(
         "files-in-a-group",
         "A write that needs a file does not keep the others of its turn waiting.",
         _GROUP,
-        "        if self._store.needs_files(write):\n",
+        "        if self._writer.needs_files(write):\n",
         "        if False:\n",
         "tests/backends/local/test_group_commit.py",
     ),
@@ -458,5 +458,21 @@ FAULTS = (
         "self._configuration.update(change, actor)",
         "self._configuration.update(change)",
         "tests/sessions/test_session.py tests/backends/test_server.py",
+    ),
+    Fault(
+        "revision-twice",
+        "Each write has a revision of its own.",
+        _COMMITS,
+        "            revisions.last = last\n",
+        "            pass\n",
+        "tests/backends/local/test_revisions.py",
+    ),
+    Fault(
+        "revisions-unreserved",
+        "No revision is given that was not reserved, so that none is given again after a crash.",
+        _COMMITS,
+        "            if last > revisions.reserved:\n",
+        "            if last > revisions.reserved + 1:\n",
+        "tests/backends/local/test_revisions.py",
     ),
 )
