@@ -9,8 +9,9 @@ from typing import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ..backends.local.maintenance.eviction import Batch, Disk, Eviction, EvictionRules, Evictor, Plan
+from ..backends.local.maintenance.eviction import Batch, Disk, Eviction, EvictionRules, Evictor
 from ..backends.local.maintenance.victims import ORPHAN
+from ..commands.administration import Plan
 from ..observability.metrics import Metrics
 from ..sessions.audit import SERVER, Auditing
 

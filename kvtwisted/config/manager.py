@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ..commands.configuration import ANONYMOUS, Actor
+from ..commands.command import ANONYMOUS, Actor
 from ..core.durable import replace_file
 from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied
 from ..core.paths import kind_of

@@ -130,6 +130,10 @@ class NoInodes(StorageFull):
     """The file system has no inodes left, so that no file can be made on it, though bytes may be free."""
 
 
+class NoRoomForBackup(StorageFull):
+    """A backup was not made for want of space. It says nothing of the data: whoever writes has room."""
+
+
 class NearlyFull(StorageFull):
     """A write was refused because the disk is over its high-water mark. Nothing was tried: the storage is well."""
 

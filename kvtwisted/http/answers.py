@@ -8,6 +8,7 @@ from functools import cache
 from http import HTTPStatus
 from typing import NamedTuple
 
+from ..commands.administration import Backup, Collected, Plan
 from ..commands.get import Found
 from ..commands.scan import Page
 from ..core.limits import as_text
@@ -95,6 +96,27 @@ def config_updated(restart_required: Sequence[str]) -> Answer:
         return CONFIG_UPDATED
     document = json.loads(CONFIG_UPDATED.body)
     return Answer(200, to_json({**document, "restart_required": list(restart_required)}))
+
+
+def backup_made(backup: Backup) -> Answer:
+    """The answer of a backup that is whole."""
+    return Answer(200, to_json({"success": True, **backup._asdict()}))
+
+
+def backups(found: Sequence[Backup]) -> Answer:
+    """The answer of the list of backups."""
+    return Answer(200, to_json({"backups": [backup._asdict() for backup in found]}))
+
+
+def eviction(plan: Plan) -> Answer:
+    """The answer of the dry run of eviction."""
+    victims = {reason: foreseen._asdict() for reason, foreseen in plan.victims.items()}
+    return Answer(200, to_json({**plan._asdict(), "victims": victims}))
+
+
+def orphans(collected: Collected) -> Answer:
+    """The answer of the collection of orphans."""
+    return Answer(200, to_json({"success": True, **collected._asdict()}))
 
 
 def health(reason: str | None, warnings: Sequence[str] = ()) -> Answer:

@@ -35,9 +35,7 @@ from .answers import Answer
 from .collaborators import Collaborators
 from .deadlines import unread_bytes
 from .heads import Head
-from .lanes import Lanes
 from .progress import Progress
-from .refusing import reason_of, whole
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
@@ -58,7 +56,7 @@ class KvChannel(http.HTTPChannel):
     #: The client's address and port, for the access log.
     peer = b""
     #: The end of the time to show an administrator's token, of one that was let in for that: see
-    #: Note [Reserved for administrators] in `security.connections`.
+    #: Note [Reserved for administrators] in `sessions.connections`.
     on_trial: IDelayedCall | None = None
     #: The headers Authorization of the last request; None: nothing has been asked.
     shown: tuple[bytes, ...] | None = None
@@ -82,7 +80,7 @@ class KvChannel(http.HTTPChannel):
     _timer: IDelayedCall | None = None
 
     def __init__(self, site: Collaborators, address: str) -> None:
-        """`address` is what the connection is counted by in `security.connections`."""
+        """`address` is what the connection is counted by in `sessions.connections`."""
         super().__init__()
         self.address = address
         self.requestFactory = site.make_request  # type: ignore[assignment]  # any factory does
@@ -92,7 +90,7 @@ class KvChannel(http.HTTPChannel):
         self._authorization = site.authorization
         self._deadlines = site.deadlines
         # Until the connection is gone: the two have each other, and shall not wait for Python's cyclic collector.
-        self._lanes = None if site.read is None else Lanes(self, site, site.read)
+        self._lanes = None if site.make_lanes is None else site.make_lanes(self)
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
         """Twisted's timeouts go by the site's clock."""
@@ -209,7 +207,7 @@ class KvChannel(http.HTTPChannel):
             self.fail_trial()
             return
         head = Head(self._target, self._http_version, request.requestHeaders, self.length)
-        refusal = heads.refusal(self._site, head, visitor)
+        refusal = heads.refusal(self._site.rules, head, visitor)
         if refusal is None:
             if request.requestHeaders.hasHeader(b"expect"):
                 heads.put_expectation_plainly(request.requestHeaders)
@@ -258,7 +256,7 @@ class KvChannel(http.HTTPChannel):
 
     def take_body(self, content: BytesIO, data: bytes) -> None:
         """A part of a body; the first one over the limit ends the connection."""
-        limit = self._site.max_body_bytes
+        limit = self._site.rules.max_body_bytes
         if self.closing:
             return
         if content.tell() + len(data) > limit:
@@ -376,15 +374,12 @@ class KvChannel(http.HTTPChannel):
     def refuse(self, answer: Answer, reason: str | None = None) -> None:
         """Answer in place of a request that is not complete, and close. See Note [Refusing ...] above.
 
-        `reason` (of `refusing.REASONS`) is what it is counted by; None: the one of the answer's status.
+        For `reason` see `Refuser.refuse`.
         """
         if self.closing:
             return
-        request_headers = self.requests[-1].requestHeaders if self.requests else Headers()
-        self.transport.write(whole(answer, self._site.cors.headers(request_headers)))
-        self._site.refused[reason or reason_of(answer)] += 1
-        if self._site.access_log is not None:
-            self._site.access_log.other(self.peer, b"", b"", answer.status, len(answer.body), 0.0)
+        headers = self.requests[-1].requestHeaders if self.requests else Headers()
+        self._site.refuser.refuse(self.transport, self.peer, headers, answer, reason)
         self.closing = self.refused = True
         self._give_up_body()
         self.paused = True

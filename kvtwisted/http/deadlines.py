@@ -23,7 +23,7 @@ from array import array
 from dataclasses import dataclass
 from fcntl import ioctl
 from termios import FIONREAD
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -89,6 +89,14 @@ class Followed(Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+
+
+class _Unfinished(NamedTuple):
+    """A body that is not complete: whether it comes from somebody known, in how many bytes a second, and on what."""
+
+    known: bool
+    rate: float
+    connection: Followed
 
 
 class Deadlines:
@@ -216,11 +224,11 @@ class Deadlines:
         """Refuse bodies until a quarter is free. See Note [Room for bodies]."""
         now, half_a_share = self.seconds(), self._unfinished.bytes / len(self._bodies) / 2
         bodies = [
-            ((known, _rate(body, now), connection), body)
+            (_Unfinished(known, _rate(body, now), connection), body)
             for connection, body in self._bodies.items()
             if not (known := connection.is_known()) or body.bytes >= half_a_share
         ]
-        bodies.sort(key=lambda body: body[0][:2])
+        bodies.sort(key=lambda body: (body[0].known, body[0].rate))
         for known, rate, connection in self._unfinished.victims(bodies, self._unfinished.limit * 3 // 4):
             self.release(connection)
             self.refused += 1

@@ -107,8 +107,10 @@ class LastResort:
         for request, until in list(self.until.items()):
             if until <= now:
                 request.fail(Failure(overdue()))
-        if self.until:
-            self.look_at(min(self.until.values()))
+        # inf is for those that are waited for without end.
+        at = min(self.until.values(), default=math.inf)
+        if at < self.at:
+            self.look_at(at)
 
 
 class Dispatch:
@@ -133,7 +135,7 @@ class Dispatch:
         """Answer what has come for a route, which `session` has been let to."""
         try:
             if route.handle is not None:
-                return self._handle(session, route, route.handle, received, done)
+                return self._handle(route, route.handle, received, done)
             assert route.read is not None  # noqa: S101 - it has one of both
             if route.has_body:
                 size = len(received.body)
@@ -165,8 +167,10 @@ class Dispatch:
         """Have a command of the route carried out; `request` is what waits for it already, if anything does."""
         if request is None:
             request = _Request(self._requests, route, done)
-        timeout = self.bounds.request_timeout
+        timeout = self.bounds.request_timeout if command.is_limited else math.inf
         command.deadline = time.monotonic() + timeout
+        if route.encode is not None:
+            command.encode = route.encode
         command.awaited = request.is_awaited
         until = self._requests.until[request] = self._reactor.seconds() + timeout + LAST_RESORT
         try:
@@ -209,12 +213,12 @@ class Dispatch:
         reading.addCallbacks(submit, failed)
         return request
 
-    def _handle(self, session: Session, route: Route, handle: Handle, received: Received, done: Done) -> Running:
+    def _handle(self, route: Route, handle: Handle, received: Received, done: Done) -> Running:
         def failed(failure: Failure) -> None:
             # One that was cancelled nobody waits for.
             if not failure.check(CancelledError):
                 done(errors.answer(failure, route.name))
 
-        running: Deferred[Answer] = maybeDeferred(handle, self._services, session, received)
+        running: Deferred[Answer] = maybeDeferred(handle, self._services, received)
         running.addCallbacks(done, failed)
         return running

@@ -68,6 +68,7 @@ TABLE: dict[type[BaseException], Row] = {
     errors.DeadlineExceeded: Row(503, retry_after=RETRY_AFTER),
     errors.Unavailable: Row(503, retry_after=RETRY_AFTER),
     errors.NearlyFull: Row(507),
+    errors.NoRoomForBackup: Row(507),
     errors.StorageFull: Row(507, "the disk is full; nothing can be written until there is space, reads go on"),
     errors.NoInodes: Row(507, "the disk has no free inodes; nothing can be written until there are some, reads go on"),
     errors.LostFolder: Row(503, retry_after=RETRY_AFTER),

@@ -12,6 +12,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Callable
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..observability import incidents
@@ -20,8 +21,9 @@ from .fast_answers import closing
 
 if TYPE_CHECKING:
     from .access_log import AccessLog
+    from .authorization import Authorization
     from .channel import KvChannel
-    from .collaborators import Collaborators
+    from .collaborators import Ending
     from .dispatch import Running
     from .fast_lane import FastLane
     from .fast_requests import Request
@@ -38,17 +40,25 @@ EAGER = 16_384
 class Lanes:
     """Who has the stream of one connection, and the fast lane's part of it. Reactor thread."""
 
-    def __init__(self, channel: KvChannel, site: Collaborators, read: Callable[[bytes, int], Request | None]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        ending: Ending,
+        authorization: Authorization,
+        access_log: AccessLog | None,
+        read: Callable[[bytes, int], Request | None],
+        channel: KvChannel,
+    ) -> None:
         """`read` is `RequestReader.read`."""
         #: What a promised answer waits for.
         self.running: Running | None = None
         #: Whether twisted.web has the stream; whether an answer is promised; whether bytes are being looked at.
         self.is_twisted = self.is_promised = self.is_busy = False
         self._channel = channel
-        self._clock = site.clock
-        self._ending = site.ending
-        self._authorization = site.authorization
-        self._log = site.access_log
+        self._clock = clock
+        self._ending = ending
+        self._authorization = authorization
+        self._log = access_log
         self._read = read
         # What answers the plain requests of whoever has shown this Authorization last.
         self._lane: FastLane | None = None

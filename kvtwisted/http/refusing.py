@@ -12,8 +12,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
+from twisted.web.http_headers import Headers
 
+from .access_log import AccessLog
 from .answers import NOSNIFF, SERVER, Answer, phrase
+from .cors import Cors
 
 #: Seconds that a refused client gets to read why and close, and how many may take that time at once. The others are
 #: closed as soon as they were told, and may see a reset in place of the answer.
@@ -29,11 +32,6 @@ MALFORMED, HOST, BODY_TOO_LARGE, SLOW, NO_ROOM, UNAUTHENTICATED, NOT_ALLOWED, CO
 _REASON = {400: MALFORMED, 421: HOST, 413: BODY_TOO_LARGE, 408: SLOW, 429: NO_ROOM, 503: CONNECTIONS}
 
 
-def reason_of(answer: Answer) -> str:
-    """What a request that is refused with `answer` is counted by (of REASONS), where nothing else is said."""
-    return _REASON[answer.status]
-
-
 def whole(answer: Answer, more: Sequence[tuple[str, str]] = ()) -> bytes:
     """An answer with its head and `more` headers, after which the connection is closed."""
     lines = [
@@ -47,6 +45,26 @@ def whole(answer: Answer, more: Sequence[tuple[str, str]] = ()) -> bytes:
         "Connection: close",
     ]
     return "\r\n".join([*lines, "\r\n"]).encode("ascii") + answer.body
+
+
+class Refuser:
+    """Refuses requests that have not come whole, on all connections of a site. Reactor thread."""
+
+    def __init__(self, cors: Cors, access_log: AccessLog | None) -> None:
+        self._cors = cors
+        self._access_log = access_log
+        #: Those that were refused, by reason (REASONS).
+        self.counts = dict.fromkeys(REASONS, 0)
+
+    def refuse(self, transport: Any, peer: bytes, headers: Headers, answer: Answer, reason: str | None) -> None:
+        """Answer in place of a request, of which these `headers` have come.
+
+        None for `reason`, which it is counted by: the one of the answer's status.
+        """
+        transport.write(whole(answer, self._cors.headers(headers)))
+        self.counts[reason or _REASON[answer.status]] += 1
+        if self._access_log is not None:
+            self._access_log.other(peer, b"", b"", answer.status, len(answer.body), 0.0)
 
 
 class Refusals:

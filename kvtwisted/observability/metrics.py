@@ -9,6 +9,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Callable, NamedTuple
 
@@ -197,6 +198,11 @@ class Metrics:
             (shown.labels(**labels) if labels else shown).set_function(read)
         else:
             shown.add(read, list(labels.values()))
+
+    def show_counts(self, entry: Entry, counts: Mapping[str, float], label: str, **labels: str) -> None:
+        """The same for each of `counts`, whose names are values of `label`, the last one; none is added later."""
+        for name in counts:
+            self.show(entry, partial(counts.__getitem__, name), **labels, **{label: name})
 
     def _add(self, entry: Entry) -> Gauge | _TotalCollector:
         if entry.type != COUNTER:

@@ -45,7 +45,7 @@ class Trails:
             self.access = self._open("access", _requests_lost).gather
 
     def operator(self, event: str, who: str, facts: Mapping[str, object]) -> None:
-        """See `config.manager.Auditor` and `threaded.administration.Auditor`."""
+        """See `config.manager.Auditor` and `backends.server.Auditor`."""
         (self._refusals if event == "config_refused" else self._changes).record(event, who, **facts)
 
     def tell(self, *, at_once: bool = False) -> None:

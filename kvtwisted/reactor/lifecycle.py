@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
 
 from ..core import secret_files
 from ..core.disk import out_of_inodes
@@ -41,6 +42,23 @@ class Unwinding:
                 _log.error("{part} did not stop cleanly: {error}", part=name, error=error)
             except Exception:
                 _log.failure("{part} did not stop cleanly", part=name)
+
+
+def start_pool(push: Callable[[str, Callable[[], Any]], None], name: str, threads: int) -> ThreadPool:
+    """A pool with all its threads, which is stopped by what is pushed. Raises Unavailable.
+
+    All at once: one that cannot be started later would have requests wait for ever.
+    """
+    pool = ThreadPool(minthreads=threads, maxthreads=threads, name=f"kvtwisted-{name}")
+    # Waits for the jobs that run: RocksDB cannot be closed under them.
+    push(f"{name} pool", pool.stop)
+    try:
+        pool.start()
+    except RuntimeError as error:
+        # Stopping waits for each, which one that never began would make an error of.
+        pool.threads[:] = [thread for thread in pool.threads if thread.ident is not None]
+        raise Unavailable(f"the threads for {name}: {error} (ulimit -u is their limit)") from None
+    return pool
 
 
 def make_folder(key: str, path: str) -> None:

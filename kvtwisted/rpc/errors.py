@@ -67,6 +67,7 @@ TABLE: dict[type[BaseException], Row] = {
     errors.DeadlineExceeded: Row(Code.DEADLINE_EXCEEDED),
     errors.Unavailable: Row(Code.UNAVAILABLE),
     errors.NearlyFull: _BUSY,
+    errors.NoRoomForBackup: _BUSY,
     errors.StorageFull: Row(
         Code.RESOURCE_EXHAUSTED, "the disk is full; nothing can be written until there is space, reads go on"
     ),

@@ -91,9 +91,9 @@ class Authentication:
     def tickers(self) -> list[Ticker]:
         """What keeps the gate current, not yet started."""
         return [
-            Ticker("tokens", self._reactor, lambda: LOOK_SECONDS, self._look),
+            Ticker("tokens", self._reactor, LOOK_SECONDS, self._look),
             # By itself: a token ends also while the file's disk hangs.
-            Ticker("passes", self._reactor, lambda: LOOK_SECONDS, self._let_go),
+            Ticker("passes", self._reactor, LOOK_SECONDS, self._let_go),
         ]
 
     def reload(self) -> Deferred[Any]:

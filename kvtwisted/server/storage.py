@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
@@ -11,9 +12,9 @@ from twisted.logger import Logger
 
 from ..backends.local.cache import HotCache
 from ..backends.local.engines.engine import Engine, HasOptions, statistics_of
-from ..backends.local.large_values import OWNER, Collected, ValueFiles, check_owner
+from ..backends.local.large_values import OWNER, ValueFiles, check_owner
 from ..backends.local.maintenance.backup import Backups
-from ..backends.local.maintenance.eviction import Disk, EvictionRules, Evictor, Plan
+from ..backends.local.maintenance.eviction import Disk, EvictionRules, Evictor
 from ..backends.local.maintenance.expiry import Sweeper
 from ..backends.local.maintenance.holdings import Folders
 from ..backends.local.maintenance.scrub import Scrub
@@ -31,6 +32,7 @@ from ..background.performance import PerformanceTask
 from ..background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from ..background.space import INTERVAL, SpaceTask
 from ..background.ticker import Ticker
+from ..commands.administration import CollectOrphans, Plan, Tasks
 from ..config.settings import Settings
 from ..core.clock import Clock
 from ..core.disk import disk_usage, on_one_disk
@@ -67,6 +69,8 @@ class Storage:
         self._audit = audit
         self._eviction: EvictionTask | None = None
         self._ask_for_room: Callable[[], object] = lambda: None
+        #: The operator's; None: there are none, since nothing is kept on disk.
+        self.tasks: Tasks | None = None
 
     def open(self, engine: Engine) -> None:
         """Make and claim the folder of large values, delete what a run before left over, and read the marks of
@@ -78,7 +82,7 @@ class Storage:
         files = ValueFiles(now.value.disk_path)
         if engine.is_persistent:
             make_folder("value.disk_path", now.value.disk_path)
-        self._places = {"rocksdb.path": now.rocksdb.path, "value.disk_path": now.value.disk_path}
+        self._paths = {"rocksdb.path": now.rocksdb.path, "value.disk_path": now.value.disk_path}
         self._disks = self._find_disks(now) if engine.is_persistent else []
         self._guard = SpaceGuard(
             [GuardedDisk(disk.name, disk.measure, self._headroom(disk)) for disk in self._disks],
@@ -96,9 +100,10 @@ class Storage:
             admit=self._guard.admit,
             admit_file=self._guard.admit_file if self._disks else None,
         )
+        self._commits = self._writer.commits
         self._record_write_sequence(now)
         self.store = Store(engine, self._writer, clock, recency=recency)
-        self.backups = Backups(
+        backups = Backups(
             engine,
             files,
             self.store.metadata.identity,
@@ -109,21 +114,28 @@ class Storage:
         )
         if engine.is_persistent:
             self._take_over(files)
-            self.backups.tidy()
+            backups.tidy()
+            self.tasks = Tasks(
+                backups.create,
+                backups.finished,
+                self._plan_eviction,
+                self._commits.file_index.collect_orphans,
+                backups.stop,
+            )
         self._compare_clocks()
         #: Knows whether writes fail, and tries to get over it.
         self.recovery = Recovery(self.store.metadata, self.health)
-        self._sweeper = Sweeper(engine, self._writer, clock)
-        self._scrub = Scrub(engine, self._writer, clock)
+        self._sweeper = Sweeper(engine, self._commits, clock)
+        self._scrub = Scrub(engine, self._commits, clock)
         self._evictor = Evictor(
             engine,
-            self._writer,
+            self._commits,
             clock,
-            lambda key: key in recency or key in self._writer.cache.entries,
+            lambda key: key in recency or key in self._commits.cache.entries,
             self._write_sequence,
             lambda batch: report_batch(metrics, audit, batch),
             scrub=self._scrub,
-            collect_orphans=self._writer.collect_orphans,
+            collect_orphans=self._commits.file_index.collect_orphans,
         )
         self._folders = FolderMonitor(self._find_folders(now), self._folder_changed)
         self._show()
@@ -137,11 +149,11 @@ class Storage:
             )
 
     def _take_over(self, files: ValueFiles) -> None:
-        files.claim(self.store.metadata.identity(), empty=not self._writer.large_files)
+        files.claim(self.store.metadata.identity(), empty=not self._commits.file_index.pointers)
         files.prepare()
-        orphans = self._writer.collect_orphans()
+        orphans = self._commits.file_index.collect_orphans()
         if orphans.files:
-            _log.info("removed {files} orphaned value files, {freed} bytes", files=orphans.files, freed=orphans.freed)
+            _log.info("{what}", what=CollectOrphans.logged.format(**orphans._asdict()))
 
     def _find_disks(self, now: Settings) -> list[Disk]:
         data, values = now.rocksdb.path, now.value.disk_path
@@ -153,11 +165,11 @@ class Storage:
                 values=values,
                 backups=now.backup.path,
                 figures=lambda: statistics_of(self.engine),
-                named=lambda: self._writer.named_files(),
+                named=lambda: self._commits.file_index.names(),
             )
             return Disk(
                 name,
-                measure=lambda: disk_usage(folder),
+                measure=partial(disk_usage, folder),
                 holdings=folders.holdings,
                 wanted_free=lambda: self._guard.wanted_free(name),
                 held=lambda pointer: self._writer.files.held(pointer),
@@ -183,7 +195,7 @@ class Storage:
     def _least_free(self, folder: str) -> int:
         """Bytes that must stay free on the disk of a folder, so that no write of a client is refused."""
         for guarded in self._guard.disks:
-            if on_one_disk(folder, self._places[guarded.name]):
+            if on_one_disk(folder, self._paths[guarded.name]):
                 usage, mark = disk_usage(folder), self._settings().eviction.high_water_mark
                 return least_free(usage, mark, guarded.headroom) + usage.total // 100
         return 0
@@ -202,7 +214,7 @@ class Storage:
         Any thread.
         """
         if folder.key == _DATA:
-            self._writer.refusal = trouble and f"{trouble}; writes are refused"
+            self._commits.refusal = trouble and f"{trouble}; writes are refused"
         if trouble is None:
             self.health.recover(folder.key)
             _log.info("{key}: the folder is as it was", key=folder.key)
@@ -230,7 +242,7 @@ class Storage:
 
     def apply(self, new: Settings) -> None:
         """Take up changed settings. Any thread; requests that run see either the old ones or the new."""
-        self._writer.resize_cache(new.cache.max_bytes)
+        self._commits.resize_cache(new.cache.max_bytes)
         self._writer.durable, was_durable = new.rocksdb.options.sync, self._writer.durable
         if self._writer.durable and not was_durable:
             self.store.metadata.mark_anew()
@@ -240,7 +252,7 @@ class Storage:
     def _record_write_sequence(self, now: Settings) -> None:
         wanted = now.eviction.policy == OLDEST
         self._write_sequence.record(wanted)
-        self._writer.write_sequence = self._write_sequence if wanted else None
+        self._commits.write_sequence = self._write_sequence if wanted else None
 
     def close(self) -> None:
         """Write down what the next run should know. The engine stays open. Raises StorageError."""
@@ -251,19 +263,14 @@ class Storage:
         """Raise StorageError when the folders of `wanted`, data and large values, do not belong together. Blocks."""
         data, values = os.path.abspath(wanted.rocksdb.path), os.path.abspath(wanted.value.disk_path)
         if data == os.path.abspath(self._settings().rocksdb.path):
-            check_owner(values, self.store.metadata.identity(), empty=not self._writer.large_files)
+            check_owner(values, self.store.metadata.identity(), empty=not self._commits.file_index.pointers)
         elif not os.path.exists(os.path.join(data, "CURRENT")):
             check_owner(values, "a database that is made at the start", empty=True)
 
-    def plan_eviction(self) -> Plan:
-        """What an eviction would do now. Blocks. Raises Unavailable while the server starts."""
+    def _plan_eviction(self) -> Plan:
         if self._eviction is None:
             raise Unavailable("the server is starting")
         return self._eviction.plan()
-
-    def collect_orphans(self) -> Collected:
-        """See `Writer.collect_orphans`. Blocks."""
-        return self._writer.collect_orphans()
 
     def make_tickers(self, reactor: Any, defer: Defer) -> list[Ticker]:
         """The periodic tasks, not yet started."""
@@ -273,7 +280,7 @@ class Storage:
         performance = PerformanceTask(metrics, reactor.seconds)
         tickers = [
             Ticker("expiry", reactor, lambda: settings().storage.expiry_interval, expiry.run),
-            Ticker("log sync", reactor, lambda: _sync_interval(settings()), lambda: defer(self._sync_log)),
+            Ticker("log sync", reactor, lambda: _sync_interval(settings()), partial(defer, self._sync_log)),
             Ticker("performance", reactor, lambda: settings().logging.performance_interval, performance.run),
         ]
         if not self.engine.is_persistent:
@@ -287,7 +294,7 @@ class Storage:
             defer=defer,
         )
         space = SpaceTask(self._guard, reactor, eviction.run, defer, self._look_at_disks)
-        self._ask_for_room = lambda: reactor.callFromThread(space.relieve)
+        self._ask_for_room = partial(reactor.callFromThread, space.relieve)
         sampling = SamplingTask(
             self.recovery,
             metrics,
@@ -298,8 +305,8 @@ class Storage:
         )
         return [
             *tickers,
-            Ticker("space", reactor, lambda: INTERVAL, space.run, at_once=True),
-            Ticker("folders", reactor, lambda: INTERVAL, lambda: defer(self._folders.look)),
+            Ticker("space", reactor, INTERVAL, space.run, at_once=True),
+            Ticker("folders", reactor, INTERVAL, partial(defer, self._folders.look)),
             Ticker("eviction", reactor, lambda: settings().eviction.check_interval, eviction.run),
             Ticker("sampling", reactor, lambda: _sampling_interval(settings()), sampling.run, at_once=True),
         ]
@@ -309,7 +316,7 @@ class Storage:
         if not self._settings().storage.wal_sync_interval_ms or self.recovery.writes_fail:
             return
         try:
-            self._writer.sync()
+            self._commits.sync()
         except StorageError as error:
             self.recovery.log_failed(error)
 
@@ -319,9 +326,9 @@ class Storage:
         metrics.show(catalogue.WRITES_REFUSED, lambda: guard.refused)
         metrics.show(catalogue.DISK_NEARLY_FULL, lambda: bool(guard.reason))
         metrics.show(catalogue.CLOCK_AHEAD, lambda: store.metadata.clock_ahead_ms() / 1000)
-        metrics.show(catalogue.EXPIRY_ENTRIES_REPLACED, lambda: self._writer.index_entries.taken)
+        metrics.show(catalogue.EXPIRY_ENTRIES_REPLACED, lambda: self._commits.index_entries.taken)
         metrics.show(catalogue.EXPIRY_ENTRIES_SCRUBBED, lambda: self._scrub.removed)
-        metrics.show(catalogue.CACHE_BYTES, lambda: self._writer.cache.size)
+        metrics.show(catalogue.CACHE_BYTES, lambda: self._commits.cache.size)
 
 
 def _sync_interval(settings: Settings) -> float:

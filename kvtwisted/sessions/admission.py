@@ -7,6 +7,7 @@ that is less than the whole: whatever one of them does, there is room left for t
 from __future__ import annotations
 
 import math
+import sys
 import threading
 
 from ..core.counting import Counter
@@ -100,6 +101,10 @@ class Admission:
     def _refuse(self, reason: str) -> None:
         self.refused += 1
         raise Overloaded(reason)
+
+
+#: What is under way beside the requests, with limits of its own.
+UNLIMITED = Admission(sys.maxsize)
 
 
 class Share(Admission):

@@ -18,12 +18,11 @@ from time import monotonic
 from typing import Callable
 from weakref import WeakValueDictionary
 
-from ..commands.command import Command
-from ..commands.configuration import Actor, UpdateConfig
+from ..commands.command import Actor, Command, ServerCommand
 from ..commands.get import Found, Get
 from ..core.errors import KvError, PermissionDenied
 from . import buckets, policy
-from .admission import Admission
+from .admission import UNLIMITED, Admission
 from .audit import ANONYMOUS
 from .buckets import Addresses, Both, Budget, OfAddress, network_of
 from .door import Done, Door
@@ -105,13 +104,13 @@ class Session:
     def require(self, requirement: str, address: str) -> None:
         """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
 
-        RateLimited, if it is for what `submit` does not see, and over the principal's rate.
+        RateLimited, if it is for the metrics, which are no command, and over the principal's rate.
 
         `address` is where the request comes from, for the audit log.
         """
         try:
             policy.admit(requirement, self.principal if self.is_known else None)
-            if requirement in (METRICS, ADMIN):
+            if requirement == METRICS:
                 self._take()
         except KvError as error:
             self._refused(self.name, "" if self.is_known else address, requirement, error)
@@ -176,7 +175,8 @@ class Session:
         not called.
         """
         # First: what is refused for want of room has taken nothing from a rate, and is not audited as a write.
-        self.admission.check(command.size if command.takes_room else 0)
+        admission = self.admission if command.is_limited else UNLIMITED
+        admission.check(command.size if command.takes_room else 0)
         limiter = self._limiter
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
@@ -186,9 +186,9 @@ class Session:
             raise self._refusal(command.right)
         if command.writes and self._written is not None:
             self._written(self.principal, command.right, command.keys)
-        elif isinstance(command, UpdateConfig):
+        elif isinstance(command, ServerCommand):
             command.actor = self._actor
-        self._door.submit(command, self.admission, done if limiter is None else self._paying(done))
+        self._door.submit(command, admission, done if limiter is None else self._paying(done))
 
     def _paying(self, done: Done) -> Done:
         """`done`, after the result has been taken from the rate."""

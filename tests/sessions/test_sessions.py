@@ -6,8 +6,10 @@ import threading
 
 import pytest
 
+from kvtwisted.commands.administration import ListBackups
 from kvtwisted.core.errors import Overloaded, RateLimited, Unauthenticated
 from kvtwisted.sessions import gate as gates
+from kvtwisted.sessions import session as session_module
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.buckets import Addresses, Rate
 from kvtwisted.sessions.entries import OwnRate
@@ -29,9 +31,9 @@ def test_what_is_over_a_rate_is_counted() -> None:
         lambda: operations.get(b"k"),
         lambda: operations.get_now(b"k"),
         operations.get_config,
-        # What the operations know nothing of.
+        lambda: operations.run(ListBackups()),
+        # What is no command.
         lambda: admitted.require("metrics", PEER),
-        lambda: admitted.require("admin", PEER),
     ):
         with pytest.raises(RateLimited):
             attempt()
@@ -160,8 +162,9 @@ def test_administrators_have_the_rate_of_an_address_to_themselves() -> None:
     with pytest.raises(RateLimited):
         world.calls(world.gate.admit(visitor(b))).get(b"k")
     administrator.require("admin", PEER)
+    world.calls(administrator).get_config()
     with pytest.raises(RateLimited, match="the address"):
-        administrator.require("admin", PEER)
+        world.calls(administrator).run(ListBackups())
 
 
 def test_an_open_gate_has_no_shares() -> None:
@@ -212,3 +215,16 @@ def test_a_refusal_for_a_rate_names_it(own: OwnRate | None, addresses: Rate, who
         with pytest.raises(RateLimited) as caught:
             refused()
         assert str(caught.value) == f"{whose} is over its rate; try again in 1.000 s"
+
+
+def test_of_too_many_sessions_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the next look; their principals are good, and only have to come again."""
+    monkeypatch.setattr(session_module, "MAX_SESSIONS", 2)
+    world = Fixture(tokens=False)
+    sessions = [world.gate.admit(visitor(certificate=name)) for name in "abcd"]
+    assert world.withdrawn == []
+    world.gate.look()
+    assert world.withdrawn == [frozenset(sessions[:2])]
+    assert all(session.is_replaced for session in sessions[:2])
+    assert world.gate.admit(visitor(certificate="d")) is sessions[3]
+    assert world.gate.admit(visitor(certificate="a")) is not sessions[0]

@@ -19,8 +19,9 @@ import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Callable, NamedTuple
+from typing import Callable
 
+from ...commands.administration import Collected
 from ...core.disk import blocks_of, out_of_inodes
 from ...core.errors import Corruption, NoInodes, StorageError, StorageFull, StorageLocked, UnusablePath
 from ...core.paths import kind_of
@@ -32,13 +33,6 @@ _SUBFOLDERS = tuple(f"{number:02x}" for number in range(256))
 #: The file that says whose the folder is; it stays as long as the folder does.
 OWNER = "kvtwisted-database"
 _NAME = re.compile("[0-9a-f]{32}")
-
-
-class Collected(NamedTuple):
-    """What a collection of orphans removed: files, and their bytes."""
-
-    files: int
-    freed: int
 
 
 class ValueFiles:

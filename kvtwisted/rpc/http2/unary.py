@@ -96,9 +96,10 @@ class UnaryCalls:
         try:
             size = len(message)
             if size > INLINE_MESSAGE:
-                # As with those that are decoded in the pool; nothing comes in between here.
-                self._session.charge(size)
+                # As with those that are decoded in the pool; nothing comes in between here. Room comes before the
+                # rate: what finds none is not to be paid for.
                 self._admission.check(size)
+                self._session.charge(size)
                 self._terms.check_fields(method, message)
                 request = method.request.FromString(message)
                 self._session.give_back(size)
@@ -118,8 +119,8 @@ class UnaryCalls:
             return
         try:
             call = self._started(timeout)
-            self._session.charge(size)
             self._admission.check(size)
+            self._session.charge(size)
             self._terms.check_fields(method, message)
             command = method.command(parse(method.request, message), call)
             self._session.give_back(size)

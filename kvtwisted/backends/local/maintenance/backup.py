@@ -26,10 +26,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Callable, NamedTuple
+from typing import Callable
 
+from ....commands.administration import Backup
 from ....core.disk import disk_usage, on_one_disk
-from ....core.errors import InvalidRequest, Overloaded, StorageError, StorageFull, Unavailable
+from ....core.errors import InvalidRequest, NoRoomForBackup, Overloaded, StorageError, StorageFull, Unavailable
 from ....core.paths import kind_of
 from ..engines.engine import CanCheckpoint, Engine
 from ..large_values import ValueFiles
@@ -47,23 +48,6 @@ UNFINISHED = ".unfinished-"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _LOCK = ".lock"
 _VALUE_SUBFOLDER = re.compile("[0-9a-f]{2}")
-
-
-class Backup(NamedTuple):
-    """One whole backup."""
-
-    name: str
-    #: Its folder, absolute.
-    path: str
-    #: When it was begun, in UTC, as 2026-11-22T23:06:21Z. All that had been acknowledged by then is in it.
-    time: str
-    #: Engine and version that made it.
-    engine: str
-    #: Files of database and large values, and their bytes, whether linked or copied.
-    files: int
-    bytes: int
-    #: How long it took.
-    seconds: float
 
 
 class Backups:
@@ -100,7 +84,7 @@ class Backups:
         """Make a backup and return it once it is whole and on the disk. Without a name it gets one from the time.
 
         Raises InvalidRequest for a name that is not allowed or taken, Overloaded while another is being made,
-        StorageFull when there is no room, StorageError when engine or disk fail or the engine cannot copy itself,
+        NoRoomForBackup, StorageError when engine or disk fail or the engine cannot copy itself,
         Unavailable after `stop`. Then nothing is left of it.
         """
         if not isinstance(self._engine, CanCheckpoint):
@@ -230,6 +214,8 @@ class Backups:
                 except BlockingIOError:
                     raise Overloaded("another backup is being made; try again when it is done") from None
                 yield
+        except StorageFull as error:
+            raise NoRoomForBackup(str(error)) from error
         except OSError as error:
             raise _translated(error) from error
 
@@ -286,5 +272,5 @@ def _write_manifest(folder: str, backup: Backup) -> None:
 def _translated(error: OSError) -> StorageError:
     kind = kind_of(error)
     if kind is StorageFull:
-        return StorageFull("no space left for a backup")
+        return NoRoomForBackup("no space left for a backup")
     return kind(f"backup.path: cannot make a backup: {error.strerror}: {error.filename!r}")

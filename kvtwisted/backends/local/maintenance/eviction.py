@@ -1,4 +1,4 @@
-"""Eviction: how much has to go when a disk fills up, and the deleting of it. Who goes is `core.victims`.
+"""Eviction: how much has to go when a disk fills up, and the deleting of it. Who goes is `victims`.
 
 Note [Deleting is not freeing]: RocksDB gives space back when it flushes and compacts. So before anything is deleted it
 flushes (its old log goes with that) and compacts where dead data alone may be enough, and the disk is measured again.
@@ -21,16 +21,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
+from ....commands.administration import Collected, Foreseen, Plan
 from ....core.clock import Clock
 from ....core.disk import DiskUsage, blocks_of
 from ....core.errors import Corruption
 from ....core.options import MIB
 from .. import records
+from ..commit_point import CommitPoint
 from ..engines.engine import DATA, EXPIRY, FILES, CanCompact, Engine, Mutation, Statistics, statistics_of
-from ..large_values import Collected
 from ..records import Pointer, Record
 from ..write_sequence import WriteSequence
-from ..writer import Writer
 from . import expiry
 from .holdings import Holdings
 from .scrub import Scrub
@@ -113,23 +113,6 @@ class Eviction(NamedTuple):
         return bool(self.passing) and not self.futile
 
 
-class Plan(NamedTuple):
-    """What a run would do now on the disk that needs it most: how full it is and may be, the policy, the bytes that
-    would have to go, those that would come back if all keys went, whether those are too few, and keys and bytes by
-    reason.
-
-    Garbage that goes before any key is not foreseen. Counting ends after PLAN_KEYS keys or PLAN_SECONDS.
-    """
-
-    disk_percent: float
-    threshold: int
-    policy: str
-    needed: int
-    own_bytes: int
-    futile: bool
-    victims: dict[str, tuple[int, int]]
-
-
 def bytes_over(usage: DiskUsage, threshold: int) -> int:
     """Bytes to free so that usage is back under `threshold` percent; 0 when it is under it now."""
     hundredths_over = 100 * usage.used - threshold * (usage.used + usage.free)
@@ -151,7 +134,7 @@ class Evictor:
     def __init__(
         self,
         engine: Engine,
-        writer: Writer,
+        commits: CommitPoint,
         clock: Clock,
         used_lately: Callable[[bytes], bool],
         write_sequence: WriteSequence,
@@ -164,10 +147,10 @@ class Evictor:
         """`used_lately` tells which keys the policy `lru` spares, `write_sequence` whom `oldest` takes first. `scrub`
         is that of the expiry sweep, which knows how far it is. `seconds` is a monotonic time."""
         self._engine = engine
-        self._writer = writer
+        self._commits = commits
         self._clock = clock
         self._on_batch = on_batch
-        self._scrub = scrub or Scrub(engine, writer, clock)
+        self._scrub = scrub or Scrub(engine, commits, clock)
         self._collect_orphans = collect_orphans
         self._seconds = seconds
         self._orphans_at_ms = 0
@@ -242,7 +225,10 @@ class Evictor:
                 self._compact(low, high, family)
 
     def plan(self, disks: Iterable[Disk], rules: EvictionRules) -> Plan:
-        """What `run` would do, without doing it. Any thread, also while a run is under way."""
+        """What `run` would do, without doing it. Counting ends after PLAN_KEYS keys or PLAN_SECONDS.
+
+        Any thread, also while a run is under way.
+        """
         usage, disk, needed = max(
             ((usage, disk, _bytes_needed(disk, usage, rules)) for disk in disks for usage in (disk.measure(),)),
             key=lambda candidate: (candidate[2], candidate[0].percent),
@@ -250,11 +236,11 @@ class Evictor:
         held = disk.holdings()
         needed = max(0, needed - held.apart)
         futile = held.returnable < needed
-        victims: dict[str, tuple[int, int]] = {}
+        victims: dict[str, Foreseen] = {}
         if needed and not futile:
             for batch in self._foreseen(disk, rules, needed, held.share):
                 keys, freed = victims.get(batch.reason, (0, 0))
-                victims[batch.reason] = (keys + batch.keys, freed + batch.freed)
+                victims[batch.reason] = Foreseen(keys + batch.keys, freed + batch.freed)
         return Plan(usage.percent, rules.threshold, rules.policy, needed, held.returnable, futile, victims)
 
     def _still_returning(self, disk: Disk, usage: DiskUsage) -> int:
@@ -324,8 +310,8 @@ class Evictor:
         self._orphans_at_ms = now + _ORPHANS_EVERY_MS
         orphans = self._collect_orphans()
         if orphans.files:
-            self._on_batch(Batch(ORPHAN, orphans.files, orphans.freed))
-        return orphans.freed
+            self._on_batch(Batch(ORPHAN, orphans.files, orphans.bytes))
+        return orphans.bytes
 
     def _nominations(
         self, victims: Mapping[str, Victims], disk: Disk, rules: EvictionRules, *, dry: bool
@@ -339,7 +325,7 @@ class Evictor:
         self, disk: Disk, nomination: Nomination, left: dict[bytes, int | None], needed: int, share: float
     ) -> tuple[Batch, list[bytes]]:
         """Delete as many as are needed of those `left`, unless rewritten meanwhile; `left` loses the judged."""
-        with self._writer.guarding(left) as guard:
+        with self._commits.guards.keys(left) as guard:
             sizes: dict[bytes, int] = {}
             unindex: dict[bytes, list[Mutation]] = {}
             for key, size, expires_at_ms in self._judged(disk, left, needed, share, nomination.chosen):
@@ -347,7 +333,7 @@ class Evictor:
                 unindex[key] = [(EXPIRY, records.index_key(expires_at_ms, key), None)] if expires_at_ms else []
                 if nomination.reason == EXPIRED:
                     self._clock.mark(expires_at_ms)
-            deleted = self._writer.delete_guarded(guard, unindex)
+            deleted = self._commits.delete_guarded(guard, unindex)
         return Batch(nomination.reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
 
     def _judged(

@@ -16,7 +16,8 @@ import pytest
 from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.backends.local.maintenance import backup as backups_module
-from kvtwisted.backends.local.maintenance.backup import Backup, Backups
+from kvtwisted.backends.local.maintenance.backup import Backups
+from kvtwisted.commands.administration import Backup
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import InvalidRequest, Overloaded, StorageError, StorageFull, Unavailable
 from kvtwisted.core.options import EngineOptions
@@ -219,8 +220,8 @@ def test_values_replaced_meanwhile_are_in_it(site: Site) -> None:
 
     def overwrite() -> None:
         store.mset({b"%d" % number: b"y" * 2000 for number in range(20)})
-        site.storage.writer.sync()
-        site.storage.writer.collect_orphans()
+        site.storage.writer.commits.sync()
+        site.storage.writer.commits.file_index.collect_orphans()
 
     site.engine.after("checkpoint", overwrite)
     made = site.backups.create()
