@@ -42,15 +42,16 @@ def problem(status: int, code: str, sentence: str, **more: object) -> Answer:
     return Answer(status, to_json({"success": False, "error": sentence, "code": code, **more}))
 
 
-def _done(message: str) -> Answer:
+def done(message: str) -> Answer:
+    """The answer of a command that was carried out and has no result. Made once, when the module is loaded."""
     return Answer(200, to_json({"success": True, "message": message}))
 
 
-KEY_SET = _done("key set successfully")
-KEY_DELETED = _done("key deleted successfully")
-KEYS_SET = _done("keys set successfully")
-KEYS_DELETED = _done("keys deleted successfully")
-CONFIG_UPDATED = _done("config updated successfully")
+KEY_SET = done("key set successfully")
+KEY_DELETED = done("key deleted successfully")
+KEYS_SET = done("keys set successfully")
+KEYS_DELETED = done("keys deleted successfully")
+CONFIG_UPDATED = done("config updated successfully")
 HEALTHY = Answer(200, to_json({"status": "ok"}))
 KEY_NOT_FOUND = problem(404, "key_not_found", "the key does not exist or has expired")
 

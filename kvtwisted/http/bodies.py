@@ -83,18 +83,16 @@ def size_sentence(size: int) -> str:
 
 def set_arguments(body: bytes) -> tuple[bytes, bytes, int]:
     """Key, value and ttl of `/api/v1/set`."""
-    fields = _fields(body, "set", required=("key", "value"), optional=("ttl",))
-    key, value = fields["key"], fields["value"]
-    if not isinstance(key, str):
-        raise InvalidKey(wrong_type("key", "a string", key))
+    fields = fields_of(body, "set", required=("key", "value"), optional=("ttl",))
+    key, value = key_of(fields), fields["value"]
     if not isinstance(value, str):
         raise InvalidValue(wrong_type("value", "a string", value))
-    return encode_key(key), encode_value(value), ttl_of(fields)
+    return key, encode_value(value), ttl_of(fields)
 
 
 def mset_arguments(body: bytes, max_keys: int) -> tuple[dict[bytes, bytes], int]:
     """The pairs, at most `max_keys`, and their common ttl of `/api/v1/mset`."""
-    fields = _fields(body, "mset", required=("key_values",), optional=("ttl",))
+    fields = fields_of(body, "mset", required=("key_values",), optional=("ttl",))
     pairs = fields["key_values"]
     if not isinstance(pairs, dict):
         raise InvalidRequest(wrong_type("key_values", "an object", pairs))
@@ -112,7 +110,7 @@ def mset_arguments(body: bytes, max_keys: int) -> tuple[dict[bytes, bytes], int]
 
 def keys_argument(body: bytes, route: str, max_keys: int) -> list[bytes]:
     """The keys, at most `max_keys`, of `/api/v1/mget` and `/api/v1/mdelete`."""
-    keys = _fields(body, route, required=("keys",))["keys"]
+    keys = fields_of(body, route, required=("keys",))["keys"]
     if not isinstance(keys, list):
         raise InvalidRequest(wrong_type("keys", "an array", keys))
     check_count(len(keys), "keys", max_keys)
@@ -138,7 +136,7 @@ def config_argument(body: bytes) -> dict[str, object]:
 def backup_argument(body: bytes) -> str | None:
     """The name of `/api/v1/admin/backup`, or None when there is none."""
     check_size(body)
-    fields = _fields(body, "backup", required=(), optional=("name",))
+    fields = fields_of(body, "backup", required=(), optional=("name",))
     name = fields.get("name")
     if "name" in fields and not isinstance(name, str):
         raise InvalidRequest(wrong_type("name", "a string", name))
@@ -148,7 +146,7 @@ def backup_argument(body: bytes) -> str | None:
 def no_arguments(body: bytes, route: str) -> None:
     """Check the body of a route that takes no fields: an empty object."""
     check_size(body)
-    _fields(body, route, required=())
+    fields_of(body, route, required=())
 
 
 def shown_text(text: str) -> str:
@@ -157,7 +155,8 @@ def shown_text(text: str) -> str:
     return json.dumps(cut, ensure_ascii=False)
 
 
-def _fields(body: bytes, route: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, object]:
+def fields_of(body: bytes, route: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, object]:
+    """The fields of a body; raises InvalidRequest where one is missing or unknown."""
     document = strict_json.loads(body, MAX_DEPTH, MAX_PARTS if len(body) > _COUNTED else None)
     if not isinstance(document, dict):
         raise InvalidRequest(wrong_type("body", "an object", document))
@@ -178,6 +177,14 @@ def missing_field(name: str, route: str, required: tuple[str, ...]) -> InvalidRe
 def unknown_field(name: str, route: str, known: tuple[str, ...]) -> InvalidRequest:
     """What a body with a field that is not among the `known` is refused with."""
     return InvalidRequest(f"{shown_text(name)}: is not a field; {route} takes {_listed(known)}")
+
+
+def key_of(fields: Mapping[str, object]) -> bytes:
+    """The field key; raises InvalidKey."""
+    key = fields["key"]
+    if not isinstance(key, str):
+        raise InvalidKey(wrong_type("key", "a string", key))
+    return encode_key(key)
 
 
 def ttl_of(fields: Mapping[str, object]) -> int:

@@ -143,9 +143,9 @@ FAULTS = (
     Fault(
         "metrics-public",
         "Metrics need a right of their own.",
-        "kvtwisted/sessions/policy.py",
-        '    "metrics": METRICS,\n',
-        '    "metrics": PUBLIC,\n',
+        "kvtwisted/http/routes.py",
+        '"/metrics", grants.METRICS,',
+        '"/metrics", policy.PUBLIC,',
         "tests/sessions/test_policy.py tests/http/test_access.py",
     ),
     Fault(

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 from ...core.errors import KvError
 from ...observability.health_checks import HealthChecks
-from ...sessions.policy import NOBODY, rpc_requirement
+from ...sessions.policy import NOBODY
 from .. import health, pipeline, reflection
 from ..errors import CallError, Code, call_error
 from ..health import Watches
 from ..messages import decompress, is_compressed
 from ..methods import METHODS, SERVICES, Method
 from ..reflection import Reflection
+from ..rights import rpc_requirement
 from ..stream_slots import Slots, StreamSlots, share_of
 from ..watchdog import Watchdog
 from .access import Access, address_of
