@@ -2,7 +2,7 @@
 
 With it goes the scrub of the expiry index, as far as one is due.
 
-Note [Nobody waits for expired keys]: they are gone already for who reads, so that the sweep has all the time it wants,
+Note [The sweep is never urgent]: they are gone already for who reads, so that the sweep has all the time it wants,
 and requests do not. A slice keeps Python's lock, and that of the writes, for about a millisecond. After each the sweep
 rests for as long as it has worked: it has half of a core at most, whoever makes keys expire by the hundred thousand.
 """

@@ -1,14 +1,14 @@
 """Memory that floods of connections and large requests took goes back to the system.
 
-Note [Closed, and given back]: what a connection took is freed when it ends. Nothing of it waits for Python's cyclic
-collector, since `connectionLost` breaks the cycles there are, but for Klein's, in which requests stay that hold nothing
-large (see `KvRequest`); a whole collection would stop the process for 50 ms, 90 with a full hot cache, whatever there
-is to collect. What was freed then stays with the C library: glibc gives memory back by itself only at the end of its
-heaps. After 3,000 unfinished TLS handshakes it kept 150 MB. `malloc_trim` gives that back (man 3 malloc_trim). It is
-called when many connections have ended, some times in a row once there is much more memory than there was, since nobody
-can see from outside when its cause is over, and else once a minute. A few connections may have held much, long after it
-came: so while there is far more memory than the least there was, one that ended is enough. What does not go then is in
-use, so that each such time in a row doubles the wait for the next.
+Note [Memory of closed connections]: what a connection took is freed when it ends. Nothing of it waits for Python's
+cyclic collector, since `connectionLost` breaks the cycles there are, but for Klein's, in which requests stay that hold
+nothing large (see `KvRequest`); a whole collection would stop the process for 50 ms, 90 with a full hot cache, whatever
+there is to collect. What was freed then stays with the C library: glibc gives memory back by itself only at the end of
+its heaps. After 3,000 unfinished TLS handshakes it kept 150 MB. `malloc_trim` gives that back (man 3 malloc_trim). It
+is called when many connections have ended, some times in a row once there is much more memory than there was, since
+nobody can see from outside when its cause is over, and else once a minute. A few connections may have held much, long
+after it came: so while there is far more memory than the least there was, one that ended is enough. What does not go
+then is in use, so that each such time in a row doubles the wait for the next.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def give_back_memory() -> None:
 
 
 class MemoryTask:
-    """`work` for a Ticker. See Note [Closed, and given back]."""
+    """`work` for a Ticker. See Note [Memory of closed connections]."""
 
     def __init__(
         self,

@@ -5,10 +5,10 @@ same after a restart. Wall clocks are stepped, though, and a step backwards woul
 the time is the larger of the wall clock and of the last time seen plus what has really passed since (the monotonic
 clock). Across a restart the mark in the database stands in for the last time seen.
 
-Note [What was told stays true]: the mark need not be the last time seen; it must not be before any deadline of which
-somebody was told that it has passed, for who starts the server next may have a wall clock that is still behind. So
-whoever finds a key expired calls `tell` before saying so. That writes the present time down if no mark has reached the
-deadline yet: once for each key at most, and for all that have expired by then, so that most calls only compare two
+Note [An expired key stays expired]: the mark need not be the last time seen; it must not be before any deadline of
+which somebody was told that it has passed, for who starts the server next may have a wall clock that is still behind.
+So whoever finds a key expired calls `tell` before saying so. That writes the present time down if no mark has reached
+the deadline yet: once for each key at most, and for all that have expired by then, so that most calls only compare two
 numbers. The mark is as durable as a write acknowledged at that moment. It is never ahead of time: a server that is
 killed again and again does not run ahead.
 """
@@ -71,7 +71,7 @@ class Clock:
         with self._lock:
             self._ahead_ns = max(self._ahead_ns, mark_ms * 1_000_000 - self._monotonic_ns())
 
-    # The mark. See Note [What was told stays true].
+    # The mark. See Note [An expired key stays expired].
 
     def mark_with(self, write: Callable[[int], None]) -> None:
         """`write` is how marks are written from now on; it raises KvError, and what it returned from must last."""

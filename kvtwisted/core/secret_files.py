@@ -1,10 +1,10 @@
 """Whose a file with secrets is: who can change it, and who can read it, by all that leads to it.
 
-Note [Who can write, who can read]: a link, or a folder, is as good as the file that it leads to: whoever may turn it
-can put another file there. So the whole way is looked at, link by link. Everything on it must belong to root or to us,
-and be writable by nobody else; in a folder with the sticky bit others may make entries, but not replace ours. Then
-nobody else can come between the look and the opening. Kubernetes and systemd lay their secrets out like that: links to
-a folder of root's.
+Note [Files that others can write or read]: a link, or a folder, is as good as the file that it leads to: whoever may
+turn it can put another file there. So the whole way is looked at, link by link. Everything on it must belong to root or
+to us, and be writable by nobody else; in a folder with the sticky bit others may make entries, but not replace ours.
+Then nobody else can come between the look and the opening. Kubernetes and systemd lay their secrets out like that:
+links to a folder of root's.
 
 Others may have the right to read the file if they cannot come to it: a folder above it lets nobody else in, or it lies
 on a file system of its own that was mounted for this purpose (in memory, or read-only), as in containers. A group may

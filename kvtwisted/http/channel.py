@@ -279,7 +279,7 @@ class KvChannel(http.HTTPChannel):
         """Whether the connection may serve another request after this one."""
         return heads.check_persistence(request, version)
 
-    # The server's end: see Note [One request more] in `site`.
+    # The server's end: see Note [One more request when draining] in `site`.
 
     def is_last_answer(self) -> bool:
         """Whether the answer that goes out now is the connection's last."""

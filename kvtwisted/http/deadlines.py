@@ -6,11 +6,11 @@ in so many from the end of its head. A large body over a slow line is no attack,
 that have come give one second more (as in Apache's mod_reqtimeout): what is asked is an average, not a pause without
 end. Of an answer that waits, STALL_BYTES or all that is left must go out in so many seconds.
 
-Note [Room for bodies]: bodies that are not complete are refused when they take more than a limit together: those of
-nobody known first, who would be answered with 401 in the end, then those that came most slowly, until a quarter is
-free. Whoever takes less than half of an equal share is not what takes too much, and is left alone if known. All of
-those together have less than half, so that there is always enough to refuse, and no second look is taken before as much
-has come again. Giving back what a body took never looks for room.
+Note [Room for unfinished bodies]: bodies that are not complete are refused when they take more than a limit together:
+those of nobody known first, who would be answered with 401 in the end, then those that came most slowly, until a
+quarter is free. Whoever takes less than half of an equal share is not what takes too much, and is left alone if known.
+All of those together have less than half, so that there is always enough to refuse, and no second look is taken before
+as much has come again. Giving back what a body took never looks for room.
 
 No timer is armed for any of this. A request that comes whole is never heard of here; a connection which something is
 missing from is put on a list that is looked through every LOOK_SECONDS while there is anything on it.
@@ -61,7 +61,7 @@ class Patience:
 class ByteLimits:
     """Bytes that clients may make the server hold, on all connections together but for the last."""
 
-    #: Of bodies that are not complete (`limits.max_unfinished_bytes`); see Note [Room for bodies].
+    #: Of bodies that are not complete (`limits.max_unfinished_bytes`); see Note [Room for unfinished bodies].
     unfinished: int = 256 << 20
     #: Of answers that are not read (`limits.max_unsent_bytes`); then those are cut off that have not read for longest.
     unsent: int = 256 << 20
@@ -213,7 +213,7 @@ class Deadlines:
             connection.abort()
 
     def _make_room(self) -> None:
-        """Refuse bodies until a quarter is free. See Note [Room for bodies]."""
+        """Refuse bodies until a quarter is free. See Note [Room for unfinished bodies]."""
         now, half_a_share = self.seconds(), self._unfinished.bytes / len(self._bodies) / 2
         bodies = [
             ((known, _rate(body, now), connection), body)

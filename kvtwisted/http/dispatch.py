@@ -1,6 +1,6 @@
 """From what came to an answer: the command of a request is made, submitted, and waited for. Both lanes come here.
 
-See Note [What is known first] in `sessions.session` for the order.
+See Note [The order of admission] in `sessions.session` for the order.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ TABLE: dict[type[BaseException], Row] = {
 def answer(failure: Failure, doing: str) -> Answer:
     """What to answer to `failure`, which happened while `doing` (an operation's name); it ends here.
 
-    It loses its frames, which have the request: Note [An error that is kept].
+    It loses its frames, which have the request: Note [Errors that are kept hold no frames].
     """
     try:
         return _answer(failure, doing)

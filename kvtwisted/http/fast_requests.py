@@ -1,6 +1,6 @@
 """Reading a request that is plain: complete in its head, strictly well formed, and one of the few that are hot.
 
-Note [Only what is understood]: a request is smuggled where two readers of one stream disagree on where it ends. So this
+Note [Plain requests only]: a request is smuggled where two readers of one stream disagree on where it ends. So this
 one takes nothing that it could misread. The request line is one of five, spelled exactly; each header is one line of
 printable ASCII that ends in CR LF; what frames a body is one plain Content-Length or nothing. At the first doubt it
 says None, and twisted.web reads the same bytes, from the request's first one on.

@@ -77,7 +77,7 @@ def _is_good_host(names: Sequence[bytes], version: bytes) -> bool:
 
 
 def _refusal_of_large_body(site: Collaborators, head: Head, visitor: Visitor) -> Refusal | None:
-    """See Note [What is known first] in `handlers`."""
+    """See Note [The order of admission] in `handlers`."""
     length = math.inf if head.length is None else head.length
     unasked = site.deadlines.limits.unauthenticated_body
     if length <= unasked and length <= bodies.LARGE:

@@ -1,11 +1,11 @@
 """The health check as both interfaces ask for it: on a thread of its own, one at a time, shared by all who ask.
 
-Note [Checks are shared]: whoever watches a server asks how it is now. So an answer comes from a check that began after
-the question: who asks while one runs is answered by the next, together with all others who ask meanwhile, since the one
-that runs may have read before what it is asked about went wrong, or was repaired. However many ask, one thread reads
-the storage once at a time, and nobody waits for more than what is left of one check, and the next. The thread does
-nothing else, so that checks wait for no request, nor requests for checks: a busy server is not ill. When a check does
-not end, no other begins, and each who asks is told so when its own time is up.
+Note [Health checks are shared]: whoever watches a server asks how it is now. So an answer comes from a check that began
+after the question: who asks while one runs is answered by the next, together with all others who ask meanwhile, since
+the one that runs may have read before what it is asked about went wrong, or was repaired. However many ask, one thread
+reads the storage once at a time, and nobody waits for more than what is left of one check, and the next. The thread
+does nothing else, so that checks wait for no request, nor requests for checks: a busy server is not ill. When a check
+does not end, no other begins, and each who asks is told so when its own time is up.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Question:
 
 
 class HealthChecks:
-    """Note [Checks are shared]. Reactor thread unless said. Construction starts nothing.
+    """Note [Health checks are shared]. Reactor thread unless said. Construction starts nothing.
 
     Each waits for HEALTH_TIMEOUT at most. How many may wait is bounded where they come in: over HTTP one for each
     connection, over gRPC by what a question takes, out of the answers' budget.

@@ -2,7 +2,7 @@
 
 One thread at a time uses a sink, and may be held up by it for as long as the disk or the reader likes.
 
-Note [Files that others touch]: a log file belongs to its readers as much as to the server. logrotate moves it, or
+Note [Log files that others move]: a log file belongs to its readers as much as to the server. logrotate moves it, or
 copies it and cuts it to nothing; somebody removes it to have room; a disk fills up in the middle of a line. So it is
 opened for appending, which leaves no hole in a file that was cut; whole lines go out in one call; and before each batch
 the path is looked at: a file that is no longer the one at its path is left for that one. A path without a file gets a
@@ -59,7 +59,7 @@ class Sink(Protocol):
 
 
 class FileSink:
-    """Appends to a path, and rotates what is there by size. Note [Files that others touch]."""
+    """Appends to a path, and rotates what is there by size. Note [Log files that others move]."""
 
     def __init__(self, path: str, max_bytes: int, max_files: int, seconds: Callable[[], float] = monotonic) -> None:
         """A regular file never has more than `max_bytes`, unless it is one line; so many old ones are kept."""

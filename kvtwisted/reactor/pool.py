@@ -21,7 +21,7 @@ def defer_to_pool(
     """Run `call` in a thread of the pool. The failure of the Deferred has its traceback as text alone.
 
     Twisted's worker has the failure in a variable of a frame that the traceback would hold; what that does is told by
-    Note [An error that is kept]. Reactor thread.
+    Note [Errors that are kept hold no frames]. Reactor thread.
     """
     # A Deferred that is given a failure as its result has failed.
     result: Deferred[Any] = deferToThreadPool(reactor, pool, _outcome, call, *args, **kwargs)

@@ -1,6 +1,6 @@
 """What every transport does with a request's message before there is a command: charge, expand, count, decode.
 
-See Note [What is known first] in `kvtwisted.sessions.session`.
+See Note [The order of admission] in `kvtwisted.sessions.session`.
 """
 
 from __future__ import annotations

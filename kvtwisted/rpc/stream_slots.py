@@ -1,6 +1,7 @@
 """Slots for streams that stay open: bounded in number, of which nobody has all. Needs no transport; any thread.
 
-A stream that idles costs its client nothing, and would keep others out without end; see Note [Nobody takes all].
+A stream that idles costs its client nothing, and would keep others out without end; see Note [A share for each
+principal].
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class Server(Service):
         return self._config.running
 
     def privilegedStartService(self) -> None:
-        """Bind the reactor's sockets: Note [Two steps to listening]. Raises Unavailable; then nothing is bound."""
+        """Bind the reactor's sockets: Note [Bind first, listen later]. Raises Unavailable; then nothing is bound."""
         super().privilegedStartService()
         with self._by(*_LISTENING):
             self._sockets.bind(self._settings)

@@ -1,6 +1,6 @@
 """The sockets that the reactor listens on: bound while the process may have any port, listened on when it can serve.
 
-Note [Two steps to listening]: ports below 1024 are for root (CAP_NET_BIND_SERVICE), and `twistd --uid` gives root's
+Note [Bind first, listen later]: ports below 1024 are for root (CAP_NET_BIND_SERVICE), and `twistd --uid` gives root's
 rights up before it calls startService, where everything else is opened, so that data and logs are the new user's. So
 sockets are bound in privilegedStartService, which twistd calls before. They are only bound: until the storage is open
 whoever connects is refused, as he is before a start, and waits for nothing.

@@ -1,7 +1,7 @@
 """How much work may be under way: bounded before it is queued, counted until the thread that does it has finished.
 
-Note [Nobody takes all]: a client with many calls under way would have all others refused. So each principal has a share
-that is less than the whole: whatever one of them does, there is room left for the next.
+Note [A share for each principal]: a client with many calls under way would have all others refused. So each principal
+has a share that is less than the whole: whatever one of them does, there is room left for the next.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Admission:
 
 
 class Share(Admission):
-    """What one principal may have of the whole; see Note [Nobody takes all]. All have one lock."""
+    """What one principal may have of the whole; see Note [A share for each principal]. All have one lock."""
 
     _requests_limit = "limits.max_in_flight_per_principal is"
     _bytes_limit = "of limits.max_bytes_in_flight each principal may have"

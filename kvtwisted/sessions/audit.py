@@ -3,7 +3,7 @@
 Every line has `time` (UTC), `event` and `who`: a token's id, `cert:` and a certificate's name, `anonymous`, or `server`
 for what it did by itself. Values of keys are never in it, and keys only where writes are audited.
 
-Note [Nobody writes the audit log full]: the log has so many bytes, and its oldest go first. So what a client can cause
+Note [The audit log cannot be flooded]: the log has so many bytes, and its oldest go first. So what a client can cause
 as often as it likes must not take many: a line has a bound, and of lines of one kind from one of them the first are
 written, and what comes on top is one line a minute with their number. Writes of keys, which are as many as clients like
 and wanted each, are in a log of their own.
@@ -66,7 +66,7 @@ def lines_lost(lines: int) -> bytes:
 
 
 class Floods:
-    """Lines that somebody can cause as often as he likes. Note [Nobody writes the audit log full]. Any thread."""
+    """Lines that somebody can cause as often as he likes. Note [The audit log cannot be flooded]. Any thread."""
 
     def __init__(
         self, audit: Auditing, seconds: Callable[[], float] = monotonic, *, each_burst: int = EACH_BURST

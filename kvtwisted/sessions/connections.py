@@ -4,11 +4,11 @@ Note [Room for connections]: a connection takes a file descriptor, and so do Roc
 is left, RocksDB cannot write, which is worse than a connection refused. So what the process may open is dealt out
 before it starts: at most a quarter to table files, RESERVED to all else that the server opens, the rest to connections.
 
-Note [Who makes way]: connections that idle cost their clients nothing, and two addresses can fill all places with them.
-So when a newcomer finds all taken, those are closed that are of least use: that have nothing under way, first those of
-nobody known, of the address that has most, that have idled longest. A known client's goes only to an address that has
-fewer, and not while it may just be between two requests. Clients with pools connect anew by themselves; who floods has
-his own closed.
+Note [Idle connections are closed first]: connections that idle cost their clients nothing, and two addresses can fill
+all places with them. So when a newcomer finds all taken, those are closed that are of least use: that have nothing
+under way, first those of nobody known, of the address that has most, that have idled longest. A known client's goes
+only to an address that has fewer, and not while it may just be between two requests. Clients with pools connect anew by
+themselves; who floods has his own closed.
 
 Note [Reserved for administrators]: where even that finds none, ADMINISTRATORS more are let in on trial: one that shows
 an administrator's token or certificate stays, others are refused as soon as they have shown something else, or nothing
@@ -212,7 +212,7 @@ class Connections:
         return reason
 
     def _make_room(self, newcomer: str) -> bool:
-        """Have connections make way for one from network `newcomer`. See Note [Who makes way]."""
+        """Have connections make way for one from network `newcomer`. See Note [Idle connections are closed first]."""
         now = self._seconds()
         if now < self._look_at:
             return False

@@ -3,7 +3,7 @@
 A session lets a command in (`sessions.session`); the door looks at the command itself, hands it over with the others of
 the same turn of the reactor, and counts and times it when it is done. Reactor thread.
 
-Note [What a hot Get costs]: telling the recorder takes longer than a Get from the cache does. So such Gets are counted
+Note [Counting hot Gets]: telling the recorder takes longer than a Get from the cache does. So such Gets are counted
 by a plain integer, and every HOT_SAMPLE-th (a power of 2) is timed and stands for that many in the latency histogram.
 """
 

@@ -1,14 +1,14 @@
 """Who asks: what one principal may do, and how much, whatever transport it comes by.
 
-Note [What is known first]: a request is refused by what costs nothing to know. In this order: may who asks ever do this
-(`Session.require`, before there is a body)? Is there anything left of their rate (`charge`)? Is there room for the
+Note [The order of admission]: a request is refused by what costs nothing to know. In this order: may who asks ever do
+this (`Session.require`, before there is a body)? Is there anything left of their rate (`charge`)? Is there room for the
 bytes, those of a compressed message once it is expanded (`Session.enter`)? Are there more keys than there may be? Only
 then is it decoded, and `submit` looks at what it asks for: room, rate, rights over each key, limits. A request that is
 read in a pool is charged one operation and its bytes first; one that comes as far as `submit` gets that back
 (`give_back`), since it pays there what it really costs, and one that is refused before does not.
 
-Note [Nothing is told]: rights are checked before anything is read, and a refusal is the same sentence whatever is
-stored. A batch with one key that is not allowed is refused whole, without naming the key.
+Note [Refusals reveal nothing]: rights are checked before anything is read, and a refusal is the same sentence whatever
+is stored. A batch with one key that is not allowed is refused whole, without naming the key.
 """
 
 from __future__ import annotations

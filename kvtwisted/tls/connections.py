@@ -1,9 +1,10 @@
 """TLS connections: Twisted's, with a deadline for the handshake, and with ends as TCP has them.
 
-Note [The end of TLS]: Twisted sends its closing alert and then waits for the peer's, for as long as that takes: a
-client that has pooled its connection and does not look at it would hold up a shutdown. Neither side has to wait (RFC
-8446, section 6.1). So `loseConnection` closes as it does without TLS, once all is sent. `loseWriteConnection`, which
-Twisted's TLS does not have, sends the alert, closes our side of the TCP connection, and still reads.
+Note [How TLS connections close]: Twisted sends its closing alert and then waits for the peer's, for as long as that
+takes: a client that has pooled its connection and does not look at it would hold up a shutdown. Neither side has to
+wait (RFC 8446, section 6.1). So `loseConnection` closes as it does without TLS, once all is sent.
+`loseWriteConnection`, which Twisted's TLS does not have, sends the alert, closes our side of the TCP connection, and
+still reads.
 
 The peer's alert, or its end of TCP, is the end of what it sends, and no more than that: a protocol that can go on
 without input (IHalfCloseableProtocol) still answers. For any other it is the end.
@@ -147,7 +148,7 @@ class TlsConnection(TLSMemoryBIOProtocol):
         # Which has the other protocol, which has this: the two would wait for Python's cyclic collector.
         self._producer = None
 
-    # The end: see Note [The end of TLS].
+    # The end: see Note [How TLS connections close].
 
     def write(self, data: bytes) -> None:
         """Send. What comes after the end of our side is dropped, as TCP does it."""

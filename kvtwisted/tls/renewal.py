@@ -1,9 +1,10 @@
 """The certificate that a listener serves, and how a new one takes its place without a restart.
 
-Note [Renewed in place]: files are looked at every few seconds, and on request. What has changed is read and checked as
-at the start, and only a pair that is good in every respect replaces the one in force; each handshake takes the one in
-force, and open connections keep theirs. A certificate and its key are two files and change one after the other, so a
-change seen by a look is taken up when the next look sees the same. A bad pair is reported once for each change.
+Note [Certificates are renewed in place]: files are looked at every few seconds, and on request. What has changed is
+read and checked as at the start, and only a pair that is good in every respect replaces the one in force; each
+handshake takes the one in force, and open connections keep theirs. A certificate and its key are two files and change
+one after the other, so a change seen by a look is taken up when the next look sees the same. A bad pair is reported
+once for each change.
 """
 
 from __future__ import annotations

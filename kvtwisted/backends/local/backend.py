@@ -4,7 +4,7 @@ Note [Inline or pool]: a hop to a thread and back takes longer than twenty Gets 
 what memory has, and writes what need not wait. Scans, MGets and Gets that need the disk go to the pool; Gets of the
 same turn share a job.
 
-Note [Large results wait in their threads]: threads make large results quicker than the reactor sends them. So there may
+Note [Backpressure for large results]: threads make large results quicker than the reactor sends them. So there may
 be only so many that the reactor has not taken yet: the thread that has made one more waits until it has. Then hundreds
 of scans take no more memory than those, and what else the reactor has to do comes in between.
 """

@@ -61,7 +61,7 @@ class BatchReader:
         """The answer if all keys are in the hot cache and none of them expires; else None.
 
         No write happened between the first look and the last: that makes it one view. See
-        Note [The version tells of writes].
+        Note [The version shows writes].
         """
         version = self._writer.version
         entries = cast("list[Entry]", list(map(self._hot, keys)))

@@ -5,7 +5,7 @@ must win. So they register the keys they are about to judge (`guarding`) before 
 keys off every guard, under the lock; and `delete_guarded` deletes, under the same lock, only what is still guarded. The
 lock is never held over a read or an fsync.
 
-Note [The version tells of writes]: `version` grows when a write begins and when it ends, so that it is odd in between.
+Note [The version shows writes]: `version` grows when a write begins and when it ends, so that it is odd in between.
 Whoever reads it even, and finds it unchanged later, knows that no write happened between.
 """
 
@@ -39,7 +39,7 @@ class CommitOrder:
         self.files = files if files is not None else ValueFiles("")
         self._lock = threading.Lock()
         self._guards: list[set[bytes] | WrittenRange] = []
-        #: See Note [The version tells of writes].
+        #: See Note [The version shows writes].
         self.version = 0
         self._index = FileIndex(engine, files, self._lock)
         #: Why every write is refused, as long as the folder of the data is not what it was. May be set at any time.

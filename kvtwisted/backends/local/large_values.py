@@ -5,8 +5,8 @@ fsynced, renamed, its folder fsynced. The record that names it holds length and 
 may a file that it replaces go. So at every moment each record's file is there and whole; what a crash can leave behind
 is files that no record names, and those are collected at the next start.
 
-Note [The last reader]: a replaced file is unlinked when every reader has left that had come in before it was replaced,
-since its snapshot may still name it.
+Note [Files go after their last reader]: a replaced file is unlinked when every reader has left that had come in before
+it was replaced, since its snapshot may still name it.
 """
 
 from __future__ import annotations

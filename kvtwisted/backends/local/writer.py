@@ -1,8 +1,8 @@
 """The one way a user's write goes in: admitted, its large values in files, patient with stalls.
 
-Note [Who waits goes along]: a write that finds the lock taken queues up, and whoever gets the lock next takes all that
-is queued into the engine as one batch. So writes that come together cost one batch; a write that comes alone waits for
-nobody. Writes that share a batch share its fate.
+Note [Waiting writes share a batch]: a write that finds the lock taken queues up, and whoever gets the lock next takes
+all that is queued into the engine as one batch. So writes that come together cost one batch; a write that comes alone
+waits for nobody. Writes that share a batch share its fate.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The services as grpcio calls them: which function answers which path, on which threads.
 
-Note [Who may hold a thread]: grpcio's server gives a call one of its threads before the call's message has come in, and
-until the call ends. A peer that never sends its message, or that keeps a stream open, would hold a thread for ever.
+Note [Slow peers and threads]: grpcio's server gives a call one of its threads before the call's message has come in,
+and until the call ends. A peer that never sends its message, or that keeps a stream open, would hold a thread for ever.
 So a message must come within the request's time, or the watchdog cancels the call. Health and reflection have a few
 threads of their own, so that the calls cannot starve them, nor they the calls. Watch streams hold no thread while they
 are idle (see `health`), and reflection streams are bounded in number and in time.

@@ -1,8 +1,8 @@
 """Header blocks: decoded by `hpack` and remembered while they repeat, and those that the server sends.
 
-Note [Blocks repeat]: once a client's dynamic table has settled, the header blocks of its calls repeat byte for byte. So
-what a block meant is remembered, by connection, as long as the table stays as it is. Decoding one takes some tens of
-microseconds, looking one up a tenth of one.
+Note [Header blocks repeat]: once a client's dynamic table has settled, the header blocks of its calls repeat byte for
+byte. So what a block meant is remembered, by connection, as long as the table stays as it is. Decoding one takes some
+tens of microseconds, looking one up a tenth of one.
 
 Sources: RFC 7541 (HPACK); RFC 9113, section 8.2 and 8.3 (which lists are well-formed).
 """

@@ -1,7 +1,7 @@
 """Messages as they come in: put together from DATA, within what the server can hold.
 
-Note [Who may send much]: every stream may send its first window, 64 KiB, unasked. The length in front of a larger
-message says how much more it needs; it gets the credit when the server has the memory for all of it. Peers that
+Note [Room for unfinished requests]: every stream may send its first window, 64 KiB, unasked. The length in front of a
+larger message says how much more it needs; it gets the credit when the server has the memory for all of it. Peers that
 announce much and send little must not keep the others waiting. So a promise takes no more than half of what is free;
 the next one goes to the connection that would have the least; and while anybody waits, a message that does not come at
 the pace of PACE_SECONDS loses its promise, and its call. Likewise a connection may hold no more unasked than is free
@@ -38,7 +38,7 @@ class Share:
 
 
 class Budget:
-    """Bytes of unfinished requests that the whole server holds. Reactor thread. See Note [Who may send much]."""
+    """Bytes of unfinished requests on all connections. Reactor thread. See Note [Room for unfinished requests]."""
 
     def __init__(self, limit: int, seconds: Callable[[], float] = lambda: 0.0) -> None:
         """`limit` bytes (`limits.max_unfinished_bytes`) in all: half is for what is promised, half for what comes
@@ -291,7 +291,7 @@ class Incoming:
             # Padding has used up some of the window, and none of what was promised.
             self._give(missing - self.window)
         elif missing > self.window:
-            # Larger than the first window: see Note [Who may send much].
+            # Larger than the first window: see Note [Room for unfinished requests].
             self._asking = True
             self.promised = self._need - self.held
             self._budget.ask(self, self.promised)

@@ -1,8 +1,8 @@
 """Online backups: the database and the files of its large values, from one moment, in a folder that a server can open.
 
-Note [Half a backup is none]: a backup is made under a name that begins with a dot, everything in it is fsynced, its
-manifest is written last, and then it gets its own name by one rename. So what has a name and a manifest is whole. What
-a crash leaves behind begins with a dot; it is removed before the next backup and at the next start.
+Note [A named backup is complete]: a backup is made under a name that begins with a dot, everything in it is fsynced,
+its manifest is written last, and then it gets its own name by one rename. So what has a name and a manifest is whole.
+What a crash leaves behind begins with a dot; it is removed before the next backup and at the next start.
 
 Note [A backup's value files]: the copy of the database is made within `ValueFiles.reading`, and so are the links to the
 files of large values. Until the block ends no file goes that a record named when it began, so every record of the copy
