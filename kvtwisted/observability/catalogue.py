@@ -1,7 +1,7 @@
 """Every metric that the server shows: its name, type, labels and help, here and nowhere else.
 
-docs/operations.md lists the same; a test compares the two. Whoever counts something names an entry of this module, and
-`Metrics.show` is told how to read it.
+docs/operations.md lists the same; a test compares the two. Code that counts something names an entry of this module,
+and tells `Metrics.show` how to read the count.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ CONFIG_UPDATES = _counter("kv_config_updates", "Accepted configuration changes."
 HEALTH_CHECKS = _counter("kv_health_checks", "Health checks made, each for all who shared it.")
 HEALTH_CHECK_LATENCY = _histogram("kv_health_check_latency_seconds", "Seconds of one health check made.")
 
-# Keys that go by themselves.
+# Eviction and expiry.
 
 EVICTIONS = _counter("kv_evictions", "Keys evicted, by reason.", "reason")
 EVICTED_BYTES = _counter("kv_evicted_bytes", "Bytes of the keys and records evicted, by reason.", "reason")
@@ -94,7 +94,7 @@ CLOCK_AHEAD = _gauge(
     "kv_clock_ahead_seconds", "How far the time that ttls go by is ahead of a wall clock that was set back."
 )
 
-# The storage. What is sampled is shown from the start on, at 0.
+# The storage. Sampled figures are shown from the start, as 0.
 
 WRITES_REFUSED = _counter("kv_writes_refused", "Writes refused at the high-water mark.")
 DISK_NEARLY_FULL = _gauge("kv_disk_nearly_full", "1 while writes are refused at the high-water mark.")
@@ -175,7 +175,7 @@ BUILD_INFO = _gauge(
 
 
 def engine_property(name: str) -> Entry:
-    """The entry of a figure that the engine itself keeps: which there are, the engine knows."""
+    """The entry of a figure that the engine keeps; only the engine knows which there are."""
     return _gauge(f"kv_rocksdb_{name.replace('-', '_')}", f"RocksDB property rocksdb.{name}.")
 
 
