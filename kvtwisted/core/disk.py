@@ -90,7 +90,7 @@ def out_of_inodes(path: str) -> bool:
 
 
 def blocks_of(length: int) -> int:
-    """Bytes of the blocks that a file of `size` bytes takes."""
+    """Bytes of the blocks that a file of `length` bytes takes."""
     return -(-length // BLOCK) * BLOCK
 
 

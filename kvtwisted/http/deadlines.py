@@ -7,10 +7,10 @@ that have come give one second more (as in Apache's mod_reqtimeout): what is ask
 end. Of an answer that waits, STALL_BYTES or all that is left must go out in so many seconds.
 
 Note [Room for unfinished bodies]: bodies that are not complete are refused when they take more than a limit together:
-those of nobody known first, who would be answered with 401 in the end, then those that came most slowly, until a
-quarter is free. Whoever takes less than half of an equal share is not what takes too much, and is left alone if known.
-All of those together have less than half, so that there is always enough to refuse, and no second look is taken before
-as much has come again. Giving back what a body took never looks for room.
+those of unknown clients first, which would be answered with 401 in the end, then the slowest, until a quarter is free.
+Whoever takes less than half of an equal share is not what takes too much, and is left alone if known. All of those
+together have less than half, so that there is always enough to refuse, and no second look is taken before as much has
+come again. Giving back what a body took never looks for room.
 
 No timer is armed for any of this. A request that comes whole is never heard of here; a connection which something is
 missing from is put on a list that is looked through every LOOK_SECONDS while there is anything on it.
@@ -40,7 +40,7 @@ STALL_BYTES = 65_536
 TOO_SHORT = 1.0
 
 #: Why connections are cut off: a TLS handshake, head, body or reader that is too slow; too many bytes of answers on all
-#: connections; and a body of more than `ByteLimits.unauthenticated_body` from nobody known.
+#: connections; and a body of more than `ByteLimits.unauthenticated_body` from an unknown client.
 HANDSHAKE, SLOW_HEAD, SLOW_BODY, SLOW_READER, UNSENT, UNAUTHENTICATED_BODY = REASONS = (
     "handshake", "slow_head", "slow_body", "slow_reader", "unsent", "unauthenticated_body",
 )  # fmt: skip

@@ -66,7 +66,7 @@ class TwistdLog:
             signal.signal(signal.SIGUSR1, lambda number, frame: reactor.callFromThread(self.writer.rotate))
 
     def _end(self) -> None:
-        """From now on wait for each line, for `seconds` in all."""
+        """From now on wait for each line, for at most CLOSE_SECONDS in all."""
         if self._wait_until is None:
             self._wait_until = monotonic() + CLOSE_SECONDS
         self.writer.settle(self._wait_until - monotonic())

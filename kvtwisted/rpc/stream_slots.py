@@ -43,7 +43,8 @@ class Slots:
         return self._counts.open
 
     def enter(self, owner: str | None = None) -> None:
-        """Count in one stream; None is nobody who has a share. Raises CallError, which names the limit."""
+        """Count in one stream of `owner`; streams without an owner (None) have no share. Raises CallError, which names
+        the limit."""
         with self._lock:
             reason = self._counts.enter(owner, self._capacity, self._share)
             if reason is not None:

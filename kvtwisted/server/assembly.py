@@ -1,7 +1,7 @@
-"""The one place that knows everything: builds the server's parts, starts them in order and stops them in reverse.
+"""Builds the server's parts, starts them in order and stops them in reverse. The only place that knows all parts.
 
-The data flow: a request reaches a transport (`http`, `rpc`), which decodes it and calls `core.operations` (over the
-Deferred facade when it comes from the reactor); `core.store` turns it into records and batches; an engine stores them.
+The way of a request: a transport (`http`, `rpc`) decodes it into a command; a session and the door let it pass; the
+backend carries it out. docs/architecture.md has the whole picture.
 """
 
 from __future__ import annotations

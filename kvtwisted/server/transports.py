@@ -1,4 +1,4 @@
-"""The two listeners of the assembly: HTTP and gRPC over the same operations, started and drained together."""
+"""The two listeners, HTTP and gRPC, started and drained together."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Transports:
         return gatherResults([http_stopped, self._site.drain(grace), grpc_stopped], consumeErrors=True)
 
     def retune(self) -> None:
-        """Have the limits hold that are in force now. A failure of one is logged; the other goes on."""
+        """Apply the current limits to both. If one fails that is logged, and the other goes on."""
         limits, native = self._settings().limits, self._grpc.native
         self._bounds.become(_bounds(self._settings()))
         try:
@@ -162,7 +162,7 @@ class Transports:
             self._grpc.native.end_expired(wall)
 
     def show(self, metrics: Metrics) -> None:
-        """Have the connections, what they hold, and certificates shown."""
+        """Show metrics of connections, of what they hold, and of certificates."""
         site, deadlines, native = self._site, self._site.deadlines, self._grpc.native
         _show(
             metrics, "http", lambda: site.connections, lambda: deadlines.unfinished, lambda: deadlines.unsent,

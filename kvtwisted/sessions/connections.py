@@ -6,7 +6,7 @@ before it starts: at most a quarter to table files, RESERVED to all else that th
 
 Note [Idle connections are closed first]: connections that idle cost their clients nothing, and two addresses can fill
 all places with them. So when a newcomer finds all taken, those are closed that are of least use: that have nothing
-under way, first those of nobody known, of the address that has most, that have idled longest. A known client's goes
+under way, first those of unknown clients, of the address that has most, that have idled longest. A known client's goes
 only to an address that has fewer, and not while it may just be between two requests. Clients with pools connect anew by
 themselves; who floods has his own closed.
 

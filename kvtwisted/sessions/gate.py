@@ -1,7 +1,7 @@
-"""The gate that every request passes on either transport: from what a visitor shows to what may be done.
+"""The gate: from what a client shows to its session, the same for every transport.
 
-Without tokens and client certificates the gate is open: everybody who reaches the server may do everything, which is
-why it then listens on loopback alone (`kvtwisted.config.rules`).
+Without tokens and client certificates the gate is open: every client that reaches the server may do everything, so that
+it then listens on loopback only (`kvtwisted.config.rules`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _EVERYTHING = (Grant(frozenset(OPERATIONS)),)
 
 
 class Visitor(NamedTuple):
-    """What a connection and a request show of who is there."""
+    """What a connection and a request show about the client."""
 
     #: The peer's IP address.
     address: str

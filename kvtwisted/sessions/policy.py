@@ -22,7 +22,7 @@ _DENIED = "the token does not allow this"
 
 
 def admit(requirement: str, principal: Principal | None) -> None:
-    """Let `principal` (None: nobody known) pass, or raise Unauthenticated or PermissionDenied.
+    """Let `principal` (None: an unknown client) pass, or raise Unauthenticated or PermissionDenied.
 
     An operation on keys lets everybody pass who may do it on any key at all.
     """

@@ -1,10 +1,10 @@
-"""Who asks: what one principal may do, and how much, whatever transport it comes by.
+"""One principal: what it may do, and how much, on every transport.
 
-Note [The order of admission]: a request is refused by what costs nothing to know. In this order: may who asks ever do
-this (`Session.require`, before there is a body)? Is there anything left of their rate (`charge`)? Is there room for the
-bytes, those of a compressed message once it is expanded (`Session.enter`)? Are there more keys than there may be? Only
-then is it decoded, and `submit` looks at what it asks for: room, rate, rights over each key, limits. A request that is
-read in a pool is charged one operation and its bytes first; one that comes as far as `submit` gets that back
+Note [The order of admission]: a request is refused by what costs least to know, in this order. May the principal ever
+do this (`Session.require`, before there is a body)? Is there anything left of its rate (`charge`)? Is there room for
+the bytes, those of a compressed message once it is expanded (`Session.enter`)? Are there more keys than there may be?
+Only then is it decoded, and `submit` looks at what it asks for: room, rate, rights over each key, limits. A request
+that is read in a pool is charged one operation and its bytes first; one that comes as far as `submit` gets that back
 (`give_back`), since it pays there what it really costs, and one that is refused before does not.
 
 Note [Refusals reveal nothing]: rights are checked before anything is read, and a refusal is the same sentence whatever
@@ -32,7 +32,8 @@ from .grants import ADMIN, DELETE, GET, METRICS, SCAN, SET, Principal
 #: Sessions that are kept; of more the oldest are withdrawn at the next look.
 MAX_SESSIONS = 4096
 
-#: Told who (with the address of somebody anonymous) was refused what, and why. Any thread; must not block or raise.
+#: Called with who was refused what, and why; with the address if the client is unknown. Any thread; must not block or
+#: raise.
 Refused = Callable[[str, str, str, KvError], object]
 
 #: Told of each write that was let in: who, what operation, which keys. Must not block or raise.
@@ -267,7 +268,7 @@ class Sessions:
         return Session(self._door, Principal(ANONYMOUS, ()), admission, self._refused, is_known=False)
 
     def withdraw(self, now: float, *, anew: bool) -> frozenset[Session]:
-        """End those of principals who are nobody any more, and the oldest of too many; `anew`: all.
+        """End the sessions of principals that are no longer valid, and the oldest of too many; `anew`: all.
 
         `now` is Unix time in seconds.
         """
