@@ -56,7 +56,7 @@ class Collaborators:
     ending: Ending
     #: Makes twisted.web's requests, from a channel and one argument more.
     make_request: Callable[..., Any]
-    #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
+    #: Requests refused before they were complete, by reason (`refusing.REASONS`).
     refused: MutableMapping[str, int]
     cors: Cors
     #: The names that the server goes by; None: any.

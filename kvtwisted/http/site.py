@@ -95,7 +95,7 @@ class KvSite(Site):
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         #: Who may do what.
         self.authorization = authorization
-        #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
+        #: Requests refused before they were complete, by reason (`refusing.REASONS`).
         self.refused = dict.fromkeys(REASONS, 0)
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
         #: Connections that are open; they enter and leave by themselves.
