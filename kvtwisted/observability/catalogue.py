@@ -120,9 +120,7 @@ POOL_QUEUE_DEPTH = _gauge("kv_pool_queue_depth", "Jobs and writes of requests th
 OVERLOADED = _counter(
     "kv_overloaded", "Requests refused for limits.max_in_flight, max_in_flight_per_principal or max_bytes_in_flight."
 )
-OVERDUE = _counter(
-    "kv_overdue", "Requests given up because their time ran out before the storage began with them."
-)
+OVERDUE = _counter("kv_overdue", "Requests given up because their time ran out before the storage began with them.")
 
 # Connections and what they hold.
 

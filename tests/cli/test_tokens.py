@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from twisted.python import usage
 
-from kvtwisted.cli import main as cli
+from kvtwisted.cli import client as cli
 from kvtwisted.cli import tokens as token_cli
 from kvtwisted.sessions import tokens
 from kvtwisted.sessions.authority import Authority
