@@ -1,4 +1,4 @@
-"""GetConfig and UpdateConfig: they are about no key, and the server carries them out itself."""
+"""GetConfig and UpdateConfig: they concern no key, and the server carries them out itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Actor(NamedTuple):
     administers: bool
 
 
-#: Whoever comes when nobody has to say who they are.
+#: The actor on a server that does not ask clients who they are.
 ANONYMOUS = Actor("anonymous", administers=True)
 
 

@@ -1,7 +1,7 @@
 """The operator's routes: backups, the dry run of eviction, and the collection of orphans.
 
-They are no commands, and have no request's time limit: a backup may take longer than any request, and is finished even
-when its client has gone. Reactor thread; each fails with what `errors.answer` can answer.
+They are not commands and have no time limit: a backup may take longer than any request, and is finished even if its
+client has gone. Reactor thread; each fails with what `errors.answer` can answer.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _made(backup: Backup) -> Answer:
 
 
 def _no_room(failure: Failure) -> Answer:
-    """What lacks is room for the backup: the general sentence, of writes that are refused, would mislead."""
+    """There is no room for the backup. The general sentence, about refused writes, would mislead."""
     failure.trap(StorageFull)
     return problem(507, StorageFull.code, str(failure.value))
 

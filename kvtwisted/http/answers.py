@@ -1,4 +1,4 @@
-"""What the HTTP interface answers: status, headers and JSON, as plain values that any HTTP implementation can send."""
+"""Answers of the HTTP interface: status, headers and JSON, as plain values."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..commands.scan import Page
 from ..core.limits import as_text
 
 JSON = "application/json"
-#: What the header Server says.
+#: The value of the header Server.
 SERVER = b"kvtwisted"
-#: Keeps browsers from taking an answer for something else than what its Content-Type says.
+#: Keeps browsers from guessing a type other than the Content-Type.
 NOSNIFF = (b"X-Content-Type-Options", b"nosniff")
 
 
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 
 def phrase(status: int) -> bytes:
-    """The words behind a status."""
+    """The reason phrase of a status."""
     return HTTPStatus(status).phrase.encode("ascii")
 
 

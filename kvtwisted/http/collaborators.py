@@ -1,4 +1,4 @@
-"""What the connections of a site work with. Each gets it when it is made; nothing else is reached through it."""
+"""What all connections of a site need. Each connection gets it when it is made."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Members(Protocol):
 
 @dataclass
 class Ending:
-    """How far the end of the server has come; see Note [One more request when draining] in `site`."""
+    """How far the server's stop has proceeded; see Note [One more request when draining] in `site`."""
 
     #: Each answer is its connection's last, unless more has come behind the request.
     draining: bool = False
@@ -48,7 +48,7 @@ class Ending:
 class Collaborators:
     """The same for all connections of a site. Reactor thread."""
 
-    #: The reactor, or what stands for it.
+    #: The reactor, or a test's clock.
     clock: Any
     authorization: Authorization
     deadlines: Deadlines

@@ -1,4 +1,4 @@
-"""What a gRPC server is told when it is made, whichever transport it runs on."""
+"""Options of a gRPC server, for both transports."""
 
 from __future__ import annotations
 

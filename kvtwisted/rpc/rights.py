@@ -1,6 +1,6 @@
 """What each RPC requires, and whether a caller may ever call it: known before the message is read. Any thread.
 
-What is not in the table is for nobody. Tests hold it against what both servers really serve.
+What is not in the table is refused. Tests compare it with what both servers really serve.
 """
 
 from __future__ import annotations
