@@ -25,7 +25,8 @@ class Backend(Protocol):
 
     It decides what runs at once, in a pool, or over a socket; it may answer in any order. Each command that it is given
     it settles once: with `Command.complete`, or with `Command.error`; then it tells. What comes later on a key sees
-    what came before it and was settled.
+    what came before it and was settled. A read is not begun after its deadline (DeadlineExceeded), nor when nobody
+    awaits it any more: that one is told of without a result. A write is carried out whether anybody awaits it or not.
     """
 
     #: What it can do beyond the ten operations.

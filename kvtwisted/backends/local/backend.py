@@ -26,7 +26,6 @@ from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
 from ...core.errors import DeadlineExceeded, KvError
-from ...core.health import Health
 from ...reactor.pool import caught, defer_to_pool
 from ..backend import Hot, Settled
 from .group_commit import GroupCommit
@@ -47,12 +46,11 @@ class LocalBackend:
 
     capabilities: frozenset[str] = frozenset()
 
-    def __init__(self, reactor: Any, pool: ThreadPool, store: Store, recovery: Recovery, health: Health) -> None:
+    def __init__(self, reactor: Any, pool: ThreadPool, store: Store, recovery: Recovery) -> None:
         """What blocks runs in `pool`. `recovery` is told of writes that the storage failed."""
         self._reactor = reactor
         self._defer: Callable[..., Deferred[Any]] = partial(defer_to_pool, reactor, pool)
         self._store = store
-        self._health = health
         self.hot: Callable[[bytes], Hot | None] = store.hot
         self.get_now = store.get_now
         self._settled: Settled = _nobody
@@ -93,14 +91,12 @@ class LocalBackend:
             self._run(gets[first : first + GETS_IN_A_JOB])
 
     def health(self) -> str | None:
-        """See `Backend.health`: the known conditions, and a real read of the storage."""
-        reason = self._health.reason()
-        if reason is None:
-            try:
-                self._store.metadata.check()
-            except KvError as error:
-                reason = str(error)
-        return reason
+        """See `Backend.health`: a real read of the storage."""
+        try:
+            self._store.metadata.check()
+        except KvError as error:
+            return str(error)
+        return None
 
     def _read(self, command: Command) -> None:
         """What may take long, and have a large result."""

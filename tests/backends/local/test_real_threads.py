@@ -42,9 +42,9 @@ class Scene:
         self.storage.engine.slow = True
         self.admission = Admission(4)
         store, health = self.storage.store, Health()
-        self.backend = LocalBackend(reactor, self.pool, store, Recovery(store.metadata, health), health)
+        self.backend = LocalBackend(reactor, self.pool, store, Recovery(store.metadata, health))
         server = ServerCommands(reactor, self.pool, FakeConfiguration({}), lambda: None)
-        self.door = Door(reactor, self.backend, server, CountingRecorder(), Limits())  # type: ignore[arg-type]
+        self.door = Door(reactor, self.backend, server, CountingRecorder(), Limits(), health)  # type: ignore[arg-type]
         self.session = OpenGate(self.door, self.admission).admit(Visitor(""))
 
     def ask(self, command: Command) -> Deferred[Any]:
