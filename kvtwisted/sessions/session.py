@@ -36,7 +36,7 @@ MAX_SESSIONS = 4096
 #: raise.
 Refused = Callable[[str, str, str, KvError], object]
 
-#: Told of each write that was let in: who, what operation, which keys. Must not block or raise.
+#: Called with each write that was let in: who, what operation, which keys. Must not block or raise.
 Written = Callable[[Principal, str, Collection[bytes]], object]
 
 _SENTENCES = {
@@ -51,8 +51,8 @@ _EVERYTHING = (b"",)
 
 
 class Session:
-    """One principal, as long as the gate says so: the same object for all its connections. Reactor thread; `require`,
-    `charge` and `give_back` on any.
+    """The session of one principal, until the gate withdraws it: the same object for all its connections. Reactor
+    thread; `require`, `charge` and `give_back` on any.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Session:
         seconds: Callable[[], float] = monotonic,
         whose: str = "the token",
     ) -> None:
-        """`admission` is what its requests enter, `limiter` what they are taken from (None: they are not limited).
+        """Its requests enter `admission`, and are charged to `limiter` (None: no limit).
 
-        Not `is_known` is who shows nothing: only what is public is open to them. `whose` begins the sentence of
+        Without `is_known` it is for unknown clients, which may only use what is public. `whose` begins the sentence of
         RateLimited.
         """
         self._door = door
@@ -87,7 +87,7 @@ class Session:
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
         if limiter is None and principal.unrestricted(GET):
-            # One that may read everything, as often as it likes, needs no look.
+            # A principal that may read everything without a rate needs no check.
             self.get_now = door.get_now  # type: ignore[method-assign]
 
     @property
@@ -118,8 +118,8 @@ class Session:
             raise
 
     def charge(self, size: int) -> None:
-        """Take one operation from the rate for a request that is about to be read, and its `size` bytes whether they
-        are there or not; raises RateLimited. Without it what is refused for its content would cost nothing.
+        """Charge one operation, and in any case `size` bytes, for a request that is about to be read; raises
+        RateLimited. Otherwise a request that is refused for its content would cost nothing.
         """
         if self._limiter is not None:
             self._take_counted()
@@ -164,7 +164,7 @@ class Session:
         Raises Overloaded, Unavailable, RateLimited, PermissionDenied and what is wrong with the command; then `done` is
         not called.
         """
-        # First: what is refused for want of room has taken nothing from a rate, and is not audited as a write.
+        # First, so that a request refused for lack of room is not charged, and not audited as a write.
         self.admission.check(command.size if command.takes_room else 0)
         limiter = self._limiter
         if limiter is not None:
@@ -198,7 +198,7 @@ class Session:
             raise
 
     def _take(self) -> None:
-        """Take one from the rate, for what no command is made of."""
+        """Charge one operation for a request without a command."""
         if self._limiter is not None:
             buckets.admit(self._limiter.take(1, 0, self._seconds()), self._whose)
 
