@@ -1,6 +1,6 @@
 """The operator's calls as Deferreds, over threads of their own: a backup may take long and must not delay anybody else.
 
-Reactor thread. A call is bounded where it comes in: of each kind so many may run, and one more is refused.
+Reactor thread. Of each kind of call only so many may run; one more is refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ THREADS = 3
 #: Lists of backups that may be asked for at once.
 _LISTS = 8
 
-#: Called with an event, who caused it, and what is to be said of it.
+#: Called with an event, who caused it, and its details.
 Auditor = Callable[[str, str, Mapping[str, object]], None]
 
 _log = Logger(namespace="kvtwisted")
@@ -37,8 +37,8 @@ _log = Logger(namespace="kvtwisted")
 class Administration:
     """Backups, the dry run of eviction, and the collection of orphans. Each Deferred fails with a KvError.
 
-    Cancelling one, as a client does that goes away, stops nothing: the work is finished, logged, and audited under the
-    name of `who` asked for it.
+    Cancelling one, because its client went away, stops nothing: the work is finished, logged, and audited under the
+    name `who`.
     """
 
     def __init__(

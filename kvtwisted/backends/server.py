@@ -1,4 +1,4 @@
-"""What the server carries out itself: commands about its configuration."""
+"""Carries out commands about the server's configuration."""
 
 from __future__ import annotations
 

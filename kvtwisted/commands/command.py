@@ -30,7 +30,7 @@ class Command:
 
     #: What it is called in logs and in the path of its HTTP route.
     name: ClassVar[str]
-    #: The operation that a grant must have (`security.grants`).
+    #: The operation that a grant must have (`sessions.grants`).
     right: ClassVar[str]
     #: The operation that it is counted and timed as, one of OPERATIONS; "" for what is about no key.
     metric: ClassVar[str]

@@ -1,4 +1,4 @@
-"""The one order of writes: what must happen under one lock, so that nobody sees a write half done or out of turn.
+"""The order of writes: what must happen under one lock, so that no reader sees half a write, or writes out of order.
 
 Note [Delete only what was not rewritten]: expiry and eviction choose keys first and delete them later. A Set in between
 must win. So they register the keys they are about to judge (`guarding`) before they read them; every write strikes its

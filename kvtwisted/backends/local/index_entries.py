@@ -1,15 +1,15 @@
-"""Which entry of the expiry index each key has, as far as that is remembered: so that who replaces a key takes it
-along.
+"""The entry of the expiry index that each key has, as far as it is remembered, so that a write that replaces the key
+deletes it too.
 
 RocksDB could tell, for the price of a read before every write. So each write with a ttl leaves its deadline in a table
 of fixed size, at the place that the key's hash gives, with some more bits of the hash as a tag. The next such write of
 the key, and its deletion, remove the entry in the same batch. A write without a ttl does not look, which costs it
 nothing: its key keeps one entry at most, which the next write with a ttl, or the deletion, takes along.
 
-Note [Index hints may be wrong]: keys that share a place forget one another, and a restart forgets all. What is left
-behind then is `core.scrub`'s work, and `doubts` counts how often that may have happened. Two keys may even share a
-place and a tag. Then an entry is removed that the index does not have; never one that is needed, since a key loses only
-entries of its own, in the batch that replaces its record.
+Note [Index hints may be wrong]: keys that share a place forget one another, and a restart forgets all. Entries that are
+left behind then are `maintenance.scrub`'s work, and `doubts` counts how often that may have happened. Two keys may even
+share a place and a tag. Then an entry is removed that the index does not have; never one that is needed, since a key
+loses only entries of its own, in the batch that replaces its record.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class IndexEntries:
         self._taking = 0
         #: How many entries may have been left behind since the start.
         self.doubts = 0
-        #: How many entries were written, and how many were taken along by who replaced them.
+        #: How many entries were written, and how many were deleted by the write that replaced them.
         self.written = self.taken = 0
 
     def replace(self, changes: Sequence[Change]) -> list[Mutation]:
-        """What goes from the index with these changes. To be followed by `keep` or `undo`."""
+        """The entries to delete with these changes. Call `keep` or `undo` next."""
         known, mask = self._known, self._mask
         mutations: list[Mutation] = []
         for key, value, deadline in changes:

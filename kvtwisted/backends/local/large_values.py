@@ -29,7 +29,7 @@ from .records import Pointer, Record
 
 _TEMPORARY = "tmp"
 _SUBFOLDERS = tuple(f"{number:02x}" for number in range(256))
-#: The file that says whose the folder is; it stays as long as the folder does.
+#: The file that says which database the folder belongs to; it is never removed.
 OWNER = "kvtwisted-database"
 _NAME = re.compile("[0-9a-f]{32}")
 
@@ -197,7 +197,7 @@ class ValueFiles:
             self._claim = None
 
     def collect_orphans(self, in_use: Callable[[], set[bytes]]) -> Collected:
-        """Remove every file of ours that nobody will ask for; `in_use` gives the names of those that records point to.
+        """Remove every file of ours that is not needed; `in_use` gives the names of those that records point to.
 
         Files may be stored and retired meanwhile, and those that `store` would not have made stay. Raises StorageError.
         """

@@ -1,8 +1,8 @@
-"""The one way a user's write goes in: admitted, its large values in files, patient with stalls.
+"""The only way for a user's write: admits it, stores its large values in files, and waits out stalls.
 
-Note [Waiting writes share a batch]: a write that finds the lock taken queues up, and whoever gets the lock next takes
-all that is queued into the engine as one batch. So writes that come together cost one batch; a write that comes alone
-waits for nobody. Writes that share a batch share its fate.
+Note [Waiting writes share a batch]: a write that finds the lock taken queues up, and the next one to get the lock
+writes the whole queue as one batch. So writes that come together cost one batch, and a single write waits for nothing.
+Writes of one batch fail together.
 """
 
 from __future__ import annotations

@@ -425,7 +425,7 @@ class Connection(Protocol):
         self._streams.blocks.remembered.clear()
         self._streams.revoke(routes)
 
-    # When there are too many connections; see `security.connections.Member`.
+    # When there are too many connections; see `sessions.connections.Member`.
 
     def _try_out(self, visitor: Visitor) -> None:
         if not self._owner.administers(visitor):

@@ -2,8 +2,8 @@
 
 Times are milliseconds since 1970 by `Clock`. Reading decides by the record alone, so a key is gone at its deadline; the
 index column family only tells the sweeper where to look. Its entries are the deadline (8 bytes, big-endian), then the
-key. A key that is set again or deleted takes its old entry along (`core.index_entries`). Where that was left behind,
-`core.scrub` removes it, or the sweeper, which finds that the record no longer carries that deadline.
+key. A write that sets or deletes the key again deletes its old entry (`index_entries`). Where that was left behind,
+`scrub` removes it, or the sweeper, which finds that the record no longer carries that deadline.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Sweeper:
             if not entries:
                 self._floor = index_start(now)
                 return Sweep([], 0, False)
-            # Who finds them deleted is told that they have expired.
+            # A client that finds them deleted learns that they have expired.
             self._clock.mark(entries[-1][0])
             swept = self._delete(entries, more=len(entries) == slice_size)
             self._floor = index_key(*entries[-1])

@@ -1,8 +1,8 @@
 """Removes entries of the expiry index that no record carries any more, long before their deadline would.
 
-Most such entries go with the write that makes them so (`core.index_entries`). What is left behind, after a restart or
-by more keys than can be remembered, is found here: a hand goes round the index, reads the records, and removes the
-entries that belong to none.
+Most such entries are deleted by the write that makes them useless (`index_entries`). Entries that are left behind,
+after a restart or by more keys than can be remembered, are found here: a clock hand goes round the index, reads the
+records, and removes entries that belong to none.
 
 Note [Pace of the scrub]: by the entries that may have been left behind since it last moved
 (`IndexEntries.doubts`), four for each of them where it has found many, one for eight of them where it has found few. So
