@@ -1,4 +1,4 @@
-"""Slots for streams that stay open: bounded in number, of which nobody has all. Needs no transport; any thread.
+"""Slots for streams that stay open: bounded in number, and no client has all. Needs no transport; any thread.
 
 A stream that idles costs its client nothing, and would keep others out without end; see Note [A share for each
 principal].
