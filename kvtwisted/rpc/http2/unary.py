@@ -134,9 +134,10 @@ class UnaryCalls:
         def single(streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
             try:
                 if len(message) > INLINE_MESSAGE:
-                    # As with those that are decoded in the pool; nothing comes in between here.
-                    session.charge(len(message))
+                    # As with those that are decoded in the pool; nothing comes in between here. Room comes before the
+                    # rate: what finds none is not to be paid for.
                     admission.check(len(message))
+                    session.charge(len(message))
                     terms.check_fields(method, message)
                     request = decode(message)
                     session.give_back(len(message))
@@ -163,8 +164,8 @@ class UnaryCalls:
                 return
             try:
                 call = Call(self._deadline(timeout), terms.max_response_bytes())
-                session.charge(size)
                 self._admission.check(size)
+                session.charge(size)
                 terms.check_fields(method, message)
                 command = method.command(parse(method.request, message), call)
                 session.give_back(size)
