@@ -1,4 +1,4 @@
-"""What the head of a request says before its body comes: whether it is refused, and whether another may follow it."""
+"""Decisions by a request's head, before its body comes: whether it is refused, and whether another may follow."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _is_good_host(names: Sequence[bytes], version: bytes) -> bool:
 
 
 def _refusal_of_large_body(rules: Rules, head: Head, visitor: Visitor) -> Refusal | None:
-    """See Note [What is known first] in `sessions.session`."""
+    """See Note [The order of admission] in `sessions.session`."""
     length = math.inf if head.length is None else head.length
     unasked = rules.deadlines.limits.unauthenticated_body
     if length <= unasked and length <= bodies.LARGE:
