@@ -44,7 +44,7 @@ class Ticker(Service):
         self._loop.clock = clock
         self._ended: Deferred[Any] = succeed(None)
         self._busy = False
-        # What kept the last call from its work, which is told of once.
+        # Why the last call failed; logged once.
         self._condition: str | None = None
 
     def startService(self) -> None:

@@ -1,14 +1,14 @@
-"""Connections and requests: Twisted's HTTP/1.1, with what a server of our kind must do differently.
+"""HTTP/1.1 connections: Twisted's, with stricter parsing, deadlines, limits and two lanes.
 
-Note [Refusing a request before it is read]: closing a TCP connection while the client is still sending makes the kernel
-answer with a reset, on which the client may drop the answer that explains the refusal. So after a refusal only our side
-is closed, what still comes is thrown away, and the connection is aborted if the client has not closed it in
-LINGER_TIMEOUT seconds. Nothing that came behind the refused request is ever looked at.
+Note [Refusing a request before it is read]: if a TCP connection is closed while the client is still sending, the kernel
+sends a reset, and the client may drop the answer that explains the refusal. So after a refusal only our side is closed,
+further input is thrown away, and the connection is aborted if the client has not closed it in LINGER_TIMEOUT seconds.
+Input behind the refused request is never read.
 
 Note [The end of input]: a client may close its sending side behind its last request and still wait for the answers (RFC
-9112, section 9.6). So the end of what comes in is not the end of the connection: requests that came whole are all
-answered, then it is closed; one that did not come whole is dropped. To the server a client that is gone without a reset
-looks the same. What it costs is bounded as ever: by the time of a request, and by that of an answer which nobody reads.
+9112, section 9.6). So the end of input is not the end of the connection: all complete requests are answered, an
+incomplete one is dropped, and then the connection is closed. A client that is gone without a reset looks the same. Its
+cost is bounded as usual: by the deadline of a request, and by that of an answer which nobody reads.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class KvChannel(http.HTTPChannel):
     site: Site
     #: The client's address and port, for the access log.
     peer = b""
-    #: The end of the time to show an administrator's token, of one that was let in for that: see
-    #: Note [Reserved for administrators] in `sessions.connections`.
+    #: When an administrator's token must have been shown, on a connection that was let in for that: see Note [Reserved
+    #: for administrators] in `sessions.connections`.
     on_trial: IDelayedCall | None = None
     #: The headers Authorization of the last request; None: nothing has been asked.
     shown: tuple[bytes, ...] | None = None
-    #: Nothing that comes in is looked at any more; and that is so because a request was refused.
+    #: Whether input is ignored from now on; and whether that is because a request was refused.
     closing = refused = False
     #: The client sends no more.
     input_ended = False
@@ -89,7 +89,7 @@ class KvChannel(http.HTTPChannel):
         self._site = site
         self._authorization = site.authorization
         self._deadlines = site.deadlines
-        # Until the connection is gone: the two have each other, and shall not wait for Python's cyclic collector.
+        # Until the connection is gone: the two hold each other, and must not wait for Python's cyclic collector.
         self._lanes = None if site.make_lanes is None else site.make_lanes(self)
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
@@ -124,13 +124,14 @@ class KvChannel(http.HTTPChannel):
 
     @cached_property
     def visitor(self) -> Visitor:
-        """Who the connection says is there. To be asked once something has come: by then TLS knows the certificate."""
+        """What the connection shows about the client. To be called after input has come: by then TLS knows the
+        certificate."""
         return Visitor(self.address, (), *peer(self.transport))
 
     # Coming in.
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the client, which are of no interest once we are closing."""
+        """Bytes from the client; ignored while closing."""
         if self.closing:
             return
         if self._lanes is None:
@@ -278,7 +279,7 @@ class KvChannel(http.HTTPChannel):
         """Whether the connection may serve another request after this one."""
         return heads.check_persistence(request, version)
 
-    # The server's end: see Note [One request more] in `site`.
+    # The server's end: see Note [One more request when draining] in `site`.
 
     def is_last_answer(self) -> bool:
         """Whether the answer that goes out now is the connection's last."""

@@ -36,7 +36,7 @@ class Members(Protocol):
 
 @dataclass
 class Ending:
-    """How far the end of the server has come; see Note [One request more] in `site`."""
+    """How far the server's stop has proceeded; see Note [One more request when draining] in `site`."""
 
     #: Each answer is its connection's last, unless more has come behind the request.
     draining: bool = False

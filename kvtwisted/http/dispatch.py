@@ -1,6 +1,6 @@
-"""From what came to an answer: the command of a request is made, submitted, and waited for. Both lanes come here.
+"""From a request to its answer: makes the command, submits it and waits for it. Both lanes use it.
 
-See Note [What is known first] in `sessions.session` for the order.
+For the order see Note [The order of admission] in `sessions.session`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from .answers import Answer
 from .received import Bounds, Received
 from .routes import Handle, Read, Route, Services
 
-#: Told the answer. Must not raise.
+#: Called with the answer. Must not raise.
 Done = Callable[[Answer], object]
 
 
 class Running(Protocol):
-    """What somebody waits for."""
+    """A request that somebody waits for."""
 
     def cancel(self) -> None:
-        """Nobody does any more. A write goes in all the same."""
+        """Nobody waits any more. A write is carried out all the same."""
 
 
 class _Request:
-    """A request that is waited for: by the one who is told, and by whoever carries it out."""
+    """A request in progress, and the function to call with its answer."""
 
     __slots__ = ("_requests", "_route", "_tell")
 
@@ -67,13 +67,13 @@ class _Request:
             self._tell(command.result if done is None else done)
 
     def fail(self, failure: Failure) -> None:
-        """It came to nothing."""
+        """It failed before there was a command, or was given up."""
         if self._requests.until.pop(self, None) is not None:
             self._tell(errors.answer(failure, self._route.name))
 
 
 class LastResort:
-    """Answers in place of what is stuck: one timer for all requests that are waited for. See `threads.LAST_RESORT`."""
+    """Answers requests that are stuck: one timer for all requests in progress. See `threads.LAST_RESORT`."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -89,7 +89,8 @@ class LastResort:
         self.rest()
 
     def rest(self) -> None:
-        """Look no more, unless something is waited for. Not for each request: that would take a timer for each."""
+        """Stop the timer, if no request is in progress. Not called for each request: that would take a timer for
+        each."""
         if not self.until and self._call is not None:
             self._call.cancel()
             self._call, self.at = None, math.inf
@@ -116,7 +117,7 @@ class LastResort:
 class Dispatch:
     """Answers the requests of a site. Reactor thread.
 
-    Each is told one answer, at once or later, whatever happens; nothing if it was cancelled before.
+    Each gets exactly one answer, now or later, whatever happens; none if it was cancelled before.
     """
 
     def __init__(self, reactor: Any, pool: ThreadPool, services: Services, bounds: Bounds) -> None:
@@ -132,7 +133,7 @@ class Dispatch:
         self._requests.rest()
 
     def answer(self, session: Session, route: Route, received: Received, done: Done) -> Running | None:
-        """Answer what has come for a route, which `session` has been let to."""
+        """Answer a request for a route that `session` may use."""
         try:
             if route.handle is not None:
                 return self._handle(route, route.handle, received, done)
@@ -141,7 +142,7 @@ class Dispatch:
                 size = len(received.body)
                 session.require(route.requirement, "")
                 if size > bodies.LARGE:
-                    # Receiving so much was work, whatever it is.
+                    # Receiving so many bytes was work, whatever they are.
                     session.charge(size)
                 bodies.check_content_type(received.content_type)
                 bodies.check_codings(received.codings)
@@ -164,7 +165,7 @@ class Dispatch:
     def submit(
         self, session: Session, route: Route, command: Command, done: Done, request: _Request | None = None
     ) -> Running | None:
-        """Have a command of the route carried out; `request` is what waits for it already, if anything does."""
+        """Have a command of the route carried out. `request` is given if one waits already."""
         if request is None:
             request = _Request(self._requests, route, done)
         timeout = self.bounds.request_timeout if command.is_limited else math.inf

@@ -1,4 +1,4 @@
-"""What the head of a request says before its body comes: whether it is refused, and whether another may follow it."""
+"""Decisions by a request's head, before its body comes: whether it is refused, and whether another may follow."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _is_good_host(names: Sequence[bytes], version: bytes) -> bool:
 
 
 def _refusal_of_large_body(rules: Rules, target: bytes, length: float, visitor: Visitor) -> Refusal | None:
-    """See Note [What is known first] in `sessions.session`."""
+    """See Note [The order of admission] in `sessions.session`."""
     authorization, path = rules.authorization, target.partition(b"?")[0]
     if length > rules.deadlines.limits.unauthenticated_body and (answer := authorization.refusal(visitor)) is not None:
         rules.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1

@@ -1,10 +1,10 @@
-"""Two lanes on one connection: plain requests are answered here, all others by twisted.web and Klein.
+"""Two lanes on one connection: the fast lane answers plain requests, twisted.web and Klein all others.
 
-Note [Who has the stream]: at any time the bytes of a connection belong to one lane. They belong to the fast one from
-the start, and it takes whole plain requests off their front. At a request that is not plain, all that has come and all
-that comes belongs to twisted.web, from that request's first byte on, until it has answered a request; what it has not
-looked at by then belongs to the fast lane again. A promised answer keeps either lane from looking at what comes behind
-it. So answers go out in the order of the requests, and no byte is taken by both lanes.
+Note [One lane has the stream]: at any time the bytes of a connection belong to one lane. First they belong to the fast
+lane, which takes complete plain requests off their front. At a request that is not plain, the bytes from its first one
+on belong to twisted.web, until that has answered a request. What it has not read by then belongs to the fast lane
+again. While an answer is promised, neither lane reads on. So answers go out in the order of the requests, and no byte
+is taken by both lanes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EAGER = 16_384
 
 
 class Lanes:
-    """Who has the stream of one connection, and the fast lane's part of it. Reactor thread."""
+    """Decides which lane has the stream of one connection, and does the fast lane's part. Reactor thread."""
 
     def __init__(
         self,

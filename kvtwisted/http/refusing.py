@@ -1,6 +1,6 @@
-"""Refusals: why requests are refused before they have come whole; the answer to one, and to a connection too many.
+"""Refusals: why requests are refused before they are complete; the answers to them, and to one connection too many.
 
-A connection that is one too many is told so, and closed, without a look at what it sends.
+One connection too many is answered and closed without reading what it sends.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .cors import Cors
 #: closed as soon as they were told, and may see a reset in place of the answer.
 LINGER_TIMEOUT, MAX_LINGERING = 2.0, 32
 
-#: Why requests are refused before they have come whole: they are not HTTP/1.1, for a host of another name, too large,
-#: too slow, one of too much that is not complete, or large and from nobody known, or from somebody who may not do that
-#: or is over their rate, or on a connection too many.
+#: Why requests are refused before they are complete: they are not HTTP/1.1; for another host; too large; too slow;
+#: there is no room for incomplete ones; large and from an unknown client; from a client that may not do that or is over
+#: its rate; on one connection too many.
 MALFORMED, HOST, BODY_TOO_LARGE, SLOW, NO_ROOM, UNAUTHENTICATED, NOT_ALLOWED, CONNECTIONS = REASONS = (
     "malformed", "host", "body_too_large", "slow", "no_room", "unauthenticated", "not_allowed", "connections",
 )  # fmt: skip
-# By the status that says so, where nothing else is said.
+# By the status of the answer, where no other reason is given.
 _REASON = {400: MALFORMED, 421: HOST, 413: BODY_TOO_LARGE, 408: SLOW, 429: NO_ROOM, 503: CONNECTIONS}
 
 

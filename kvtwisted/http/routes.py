@@ -1,7 +1,7 @@
-"""The one table of routes: all that is particular to one is in its row.
+"""The one table of routes: a row says everything about its route.
 
-Klein and the fast lane serve it, the authorization goes by what it requires, connections by what bodies it takes;
-tests hold it against the OpenAPI document and the pages of docs.
+Klein and the fast lane serve it. Authorization uses what it requires, connections use which bodies it takes. Tests
+compare it with the OpenAPI document and the pages.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OPENAPI: bytes = files(__package__).joinpath("openapi.json").read_bytes()
 
 
 class Services(NamedTuple):
-    """What routes need that are no commands. Without `metrics_text` there is no route for it."""
+    """What routes without a command need. Without `metrics_text` there is no route for metrics."""
 
     checks: HealthChecks
     metrics_text: MetricsText | None
@@ -151,7 +151,7 @@ def _openapi(services: Services, received: Received) -> Deferred[Answer]:
 
 
 def _health(services: Services, received: Received) -> Deferred[Answer]:
-    """What keeps the check from an answer is the reason for being unavailable."""
+    """If the check gives no answer, that is the reason for being unavailable."""
     checks = services.checks
     return checks.result().addCallback(lambda reason: answers.health(reason, checks.warnings()))
 
@@ -247,6 +247,6 @@ def _prefers_open_metrics(accept: Sequence[bytes]) -> bool:
                 open_metrics = max(open_metrics, weight)
         elif name in (b"*/*", b"text/*") or (name == b"text/plain" and version in (None, b"0.0.4")):
             text[name] = max(text.get(name, 0.0), weight)
-    # What is named most exactly counts.
+    # The most specific name counts.
     weight = next((text[name] for name in (b"text/plain", b"text/*", b"*/*") if name in text), 0.0)
     return open_metrics > 0 and open_metrics >= weight

@@ -1,10 +1,10 @@
 """The HTTP server: Twisted's, with bodies kept in memory and bounded, and a shutdown that lets requests finish.
 
-Note [One request more]: a client may send its next request on a connection that it has kept at any time, also just when
-that is closed, and then cannot know whether it was carried out. So when the server stops, connections are not simply
-closed. Each request that comes is still answered, with `Connection: close`, which tells the client not to use the
-connection any more, and then it is closed. What has come in behind is answered first. Those that say nothing for
-PARTING_SECONDS are closed, unless something has just come for them.
+Note [One more request when draining]: a client may send its next request on a connection that it has kept at any time,
+also just when that is closed, and then cannot know whether it was carried out. So when the server stops, connections
+are not simply closed. Each request that comes is still answered, with `Connection: close`, which tells the client not
+to use the connection any more, and then it is closed. What has come in behind is answered first. Those that say nothing
+for PARTING_SECONDS are closed, unless something has just come for them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class KvSite(Site):
         self.authorization = authorization
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
         refuser = Refuser(options.cors, self.access_log)
-        #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
+        #: Requests refused before they were complete, by reason (`refusing.REASONS`).
         self.refused = refuser.counts
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
@@ -141,8 +141,8 @@ class KvSite(Site):
     def drain(self, grace: float) -> Deferred[None]:
         """Let every request under way be answered, then close its connection. Call it once, when listening ends.
 
-        Idle connections may send one request more; see Note [One request more]. What is left after `grace` seconds is
-        aborted. The Deferred fires when no connection is left.
+        Idle connections may send one request more; see Note [One more request when draining]. What is left after
+        `grace` seconds is aborted. The Deferred fires when no connection is left.
         """
         self._ending.draining = True
         self._refusals.abort()

@@ -22,7 +22,7 @@ _log = Logger(namespace="kvtwisted")
 
 
 class Unwinding:
-    """What has to be undone, in the order it was done. Reactor thread."""
+    """Steps that have to be undone, in the order in which they were done. Reactor thread."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[str, Callable[[], Any]]] = []
@@ -38,7 +38,7 @@ class Unwinding:
             try:
                 await maybeDeferred(undo)
             except KvError as error:
-                # What a full disk does to the last flush, for one, is known and loses nothing.
+                # Known, and nothing is lost: a full disk that fails the last flush, for example.
                 _log.error("{part} did not stop cleanly: {error}", part=name, error=error)
             except Exception:
                 _log.failure("{part} did not stop cleanly", part=name)
@@ -67,7 +67,7 @@ def make_folder(key: str, path: str) -> None:
     A new one is for its owner alone; one that is there stays as it is. Raises Unavailable, naming key and path.
     """
     folder = os.path.abspath(path)
-    made = [folder]  # in any case: a run that was killed may have made it and come no further
+    made = [folder]  # in any case: a run that was killed may have made it and no more
     while not os.path.isdir(os.path.dirname(made[-1])):
         made.append(os.path.dirname(made[-1]))
     try:
@@ -85,7 +85,8 @@ def make_folder(key: str, path: str) -> None:
 def warn_of_open_folders(paths: Mapping[str, str]) -> None:
     """Log a line for each folder or file, named by its setting, that other users of the machine can read or change.
 
-    What is not there is passed over. The group is the operator's business, to let a backup program read, for example.
+    Missing ones are passed over. The group's rights are left to the operator, who may let a backup program read, for
+    example.
     """
     for name, path in paths.items():
         with suppress(OSError):

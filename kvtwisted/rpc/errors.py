@@ -87,7 +87,7 @@ def call_error(error: BaseException, doing: str) -> CallError:
     """The CallError to answer with when `error` escaped while `doing` (a method's name). Any thread.
 
     INTERNAL ones are logged with their traceback here, and nowhere else. `error` loses its frames, which have the
-    request: Note [An error that is kept].
+    request: Note [Errors that are kept hold no frames].
     """
     try:
         return error if isinstance(error, CallError) else _call_error(error, doing)

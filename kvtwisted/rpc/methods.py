@@ -52,12 +52,14 @@ class Call(NamedTuple):
 class Method(NamedTuple):
     """One method of the service: name, message classes, and the function that makes a command of a request.
 
-    `response` has an `error` field for errors that are answered in the message. `good` is the encoded answer to every
-    command that was carried out; None: the command encodes its result itself. `batch` is the field with many keys, if
-    there is one; `answer_bytes` what an answer has at most, where that is less than any answer may have.
+    `right` is what a grant must have. `response` has an `error` field for errors that are answered in the message.
+    `good` is the encoded answer to every command that was carried out; None: the command encodes its result itself.
+    `batch` is the field with many keys, if there is one; `answer_bytes` what an answer has at most, where that is less
+    than any answer may have.
     """
 
     name: str
+    right: str
     request: type[Message]
     response: Callable[..., Message]
     command: Callable[[Any, Call], Command]
@@ -178,15 +180,24 @@ _SMALL = [bytes((number,)) for number in range(128)]
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("Set", kv.SetRequest, kv.SetResponse, _set, SUCCESS, None, 0),
-        Method("Get", kv.GetRequest, kv.GetResponse, _get, answer_bytes=_GET_ANSWER_BYTES),
-        Method("Delete", kv.DeleteRequest, kv.DeleteResponse, _delete, SUCCESS, None, 0),
-        Method("ScanKeys", kv.ScanRequest, kv.ScanKeysResponse, _scan_keys),
-        Method("ScanKeyValues", kv.ScanRequest, kv.ScanKeyValuesResponse, _scan_key_values),
-        Method("MSet", kv.MSetRequest, kv.MSetResponse, _mset, SUCCESS, "key_values", 0),
-        Method("MGet", kv.MGetRequest, kv.MGetResponse, _mget, batch="keys"),
-        Method("MDelete", kv.MDeleteRequest, kv.MDeleteResponse, _mdelete, SUCCESS, "keys", 0),
-        Method("GetConfig", kv.GetConfigRequest, kv.GetConfigResponse, _get_config),
-        Method("UpdateConfig", kv.UpdateConfigRequest, kv.UpdateConfigResponse, _update_config, SUCCESS, None, 0),
+        Method("Set", Set.right, kv.SetRequest, kv.SetResponse, _set, SUCCESS, None, 0),
+        Method("Get", Get.right, kv.GetRequest, kv.GetResponse, _get, answer_bytes=_GET_ANSWER_BYTES),
+        Method("Delete", Delete.right, kv.DeleteRequest, kv.DeleteResponse, _delete, SUCCESS, None, 0),
+        Method("ScanKeys", Scan.right, kv.ScanRequest, kv.ScanKeysResponse, _scan_keys),
+        Method("ScanKeyValues", Scan.right, kv.ScanRequest, kv.ScanKeyValuesResponse, _scan_key_values),
+        Method("MSet", MSet.right, kv.MSetRequest, kv.MSetResponse, _mset, SUCCESS, "key_values", 0),
+        Method("MGet", MGet.right, kv.MGetRequest, kv.MGetResponse, _mget, batch="keys"),
+        Method("MDelete", MDelete.right, kv.MDeleteRequest, kv.MDeleteResponse, _mdelete, SUCCESS, "keys", 0),
+        Method("GetConfig", GetConfig.right, kv.GetConfigRequest, kv.GetConfigResponse, _get_config),
+        Method(
+            "UpdateConfig",
+            UpdateConfig.right,
+            kv.UpdateConfigRequest,
+            kv.UpdateConfigResponse,
+            _update_config,
+            SUCCESS,
+            None,
+            0,
+        ),
     )
 }

@@ -1,7 +1,7 @@
-"""The one place that knows everything: builds the server's parts, starts them in order and stops them in reverse.
+"""Builds the server's parts, starts them in order and stops them in reverse. The only place that knows all parts.
 
-The data flow: a request reaches a transport (`http`, `rpc`), which makes a command of it and submits it to a session;
-the door hands it to the backend, or to what the server carries out itself.
+The way of a request: a transport (`http`, `rpc`) decodes it into a command; a session and the door let it pass; the
+backend carries it out. docs/architecture.md has the whole picture.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Server(Service):
         return self._config.running
 
     def privilegedStartService(self) -> None:
-        """Bind the reactor's sockets: Note [Two steps to listening]. Raises Unavailable; then nothing is bound."""
+        """Bind the reactor's sockets: Note [Bind first, listen later]. Raises Unavailable; then nothing is bound."""
         super().privilegedStartService()
         with self._by(*_LISTENING):
             self._sockets.bind(self._settings())

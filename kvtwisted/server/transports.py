@@ -1,4 +1,4 @@
-"""The listeners of the assembly, HTTP and gRPC: started and drained together."""
+"""The two listeners, HTTP and gRPC, started and drained together."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Transports:
         return gatherResults([listener.drain(grace) for listener in self._both], consumeErrors=True)
 
     def retune(self) -> None:
-        """Have the limits hold that are in force now. A failure of one is logged; the other goes on."""
+        """Apply the current limits to both. If one fails that is logged, and the other goes on."""
         for listener in self._both:
             try:
                 listener.retune()
@@ -77,6 +77,6 @@ class Transports:
             listener.end_expired(wall)
 
     def show(self, metrics: Metrics) -> None:
-        """Have the connections, and what they hold, shown."""
+        """Show metrics of connections, of what they hold, and of certificates."""
         for listener in self._both:
             listener.show(metrics)

@@ -1,14 +1,14 @@
-"""Who asks: what one principal may do, and how much, whatever transport it comes by.
+"""One principal: what it may do, and how much, on every transport.
 
-Note [What is known first]: a request is refused by what costs nothing to know. In this order: may who asks ever do this
-(`Session.require`, before there is a body)? Is there anything left of their rate (`charge`)? Is there room for the
-bytes, those of a compressed message once it is expanded (`Session.enter`)? Are there more keys than there may be? Only
-then is it decoded, and `submit` looks at what it asks for: room, rate, rights over each key, limits. A request that is
-read in a pool is charged one operation and its bytes first; one that comes as far as `submit` gets that back
+Note [The order of admission]: a request is refused by what costs least to know, in this order. May the principal ever
+do this (`Session.require`, before there is a body)? Is there anything left of its rate (`charge`)? Is there room for
+the bytes, those of a compressed message once it is expanded (`Session.enter`)? Are there more keys than there may be?
+Only then is it decoded, and `submit` looks at what it asks for: room, rate, rights over each key, limits. A request
+that is read in a pool is charged one operation and its bytes first; one that comes as far as `submit` gets that back
 (`give_back`), since it pays there what it really costs, and one that is refused before does not.
 
-Note [Nothing is told]: rights are checked before anything is read, and a refusal is the same sentence whatever is
-stored. A batch with one key that is not allowed is refused whole, without naming the key.
+Note [Refusals reveal nothing]: rights are checked before anything is read, and a refusal is the same sentence whatever
+is stored. A batch with one key that is not allowed is refused whole, without naming the key.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from .grants import ADMIN, DELETE, GET, METRICS, OPERATIONS, SCAN, SET, Principa
 #: Sessions that are kept; of more the oldest are withdrawn at the next look.
 MAX_SESSIONS = 4096
 
-#: Told who (with the address of somebody anonymous) was refused what, and why. Any thread; must not block or raise.
+#: Called with who was refused what, and why; with the address if the client is unknown. Any thread; must not block or
+#: raise.
 Refused = Callable[[str, str, str, KvError], object]
 
-#: Told of each write that was let in: who, what operation, which keys. Must not block or raise.
+#: Called with each write that was let in: who, what operation, which keys. Must not block or raise.
 Written = Callable[[Principal, str, Collection[bytes]], object]
 
 _SENTENCES = {
@@ -49,8 +50,8 @@ _EVERYTHING = (b"",)
 
 
 class Session:
-    """One principal, as long as the gate says so: the same object for all its connections. Reactor thread; `require`,
-    `charge` and `give_back` on any.
+    """The session of one principal, until the gate withdraws it: the same object for all its connections. Reactor
+    thread; `require`, `charge` and `give_back` on any.
     """
 
     def __init__(
@@ -66,9 +67,9 @@ class Session:
         seconds: Callable[[], float] = monotonic,
         whose: str = "the token",
     ) -> None:
-        """`admission` is what its requests enter, `limiter` what they are taken from (None: they are not limited).
+        """Its requests enter `admission`, and are charged to `limiter` (None: no limit).
 
-        Not `is_known` is who shows nothing: only what is public is open to them. `whose` begins the sentence of
+        Without `is_known` it is for unknown clients, which may only use what is public. `whose` begins the sentence of
         RateLimited.
         """
         self._door = door
@@ -86,7 +87,7 @@ class Session:
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
         if limiter is None and principal.unrestricted(GET):
-            # One that may read everything, as often as it likes, needs no look.
+            # A principal that may read everything without a rate needs no check.
             self.get_now = door.get_now  # type: ignore[method-assign]
 
     @property
@@ -117,8 +118,8 @@ class Session:
             raise
 
     def charge(self, size: int) -> None:
-        """Take one operation from the rate for a request that is about to be read, and its `size` bytes whether they
-        are there or not; raises RateLimited. Without it what is refused for its content would cost nothing.
+        """Charge one operation, and in any case `size` bytes, for a request that is about to be read; raises
+        RateLimited. Otherwise a request that is refused for its content would cost nothing.
         """
         if self._limiter is not None:
             self._take_counted()
@@ -174,7 +175,7 @@ class Session:
         Raises Overloaded, Unavailable, RateLimited, PermissionDenied and what is wrong with the command; then `done` is
         not called.
         """
-        # First: what is refused for want of room has taken nothing from a rate, and is not audited as a write.
+        # First, so that a request refused for lack of room is not charged, and not audited as a write.
         admission = self.admission if command.is_limited else UNLIMITED
         admission.check(command.size if command.takes_room else 0)
         limiter = self._limiter
@@ -209,7 +210,7 @@ class Session:
             raise
 
     def _take(self) -> None:
-        """Take one from the rate, for what no command is made of."""
+        """Charge one operation for a request without a command."""
         if self._limiter is not None:
             buckets.admit(self._limiter.take(1, 0, self._seconds()), self._whose)
 
@@ -279,7 +280,7 @@ class Sessions:
         return Session(self._door, Principal(ANONYMOUS, ()), admission, self._refused, is_known=False)
 
     def withdraw(self, now: float, *, anew: bool) -> frozenset[Session]:
-        """End those of principals who are nobody any more, and the oldest of too many; `anew`: all.
+        """End the sessions of principals that are no longer valid, and the oldest of too many; `anew`: all.
 
         `now` is Unix time in seconds.
         """

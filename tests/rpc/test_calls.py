@@ -22,7 +22,7 @@ from tests.support.doors import Doorway
 #: Says that no test here is about a backend.
 WITHOUT_BACKEND = True
 CALL = Call(float("inf"), 4 << 20)
-TERMS = Terms(10_000, lambda: 4 << 20, lambda: 60.0, lambda: 3)
+TERMS = Terms(10_000, 4 << 20, 60.0, 3)
 #: What one second has.
 BYTES = 16_384
 SET = kv.SetRequest(key="k", value="v" * 1000).SerializeToString()

@@ -284,7 +284,7 @@ def test_a_get_that_memory_cannot_answer_counts_once(scene: Scene) -> None:
         limited.access.get_now(b"cold")
 
 
-# The order in which a command is looked at; see Note [What is known first].
+# The order in which a command is looked at; see Note [The order of admission].
 
 
 class Told:

@@ -29,7 +29,8 @@ class FakeTasks:
         if self.stopped:
             raise Unavailable("the server is stopping; no backup was made")
         if name is None:
-            name = f"20261122T230621Z-{len(self.made) + 1}" if self.made else "20261122T230621Z"
+            unnamed = sum(backup.name.startswith("20261122T230621Z") for backup in self.made)
+            name = f"20261122T230621Z-{unnamed + 1}" if unnamed else "20261122T230621Z"
         check_name(name)
         if any(backup.name == name for backup in self.made):
             raise InvalidRequest(f"name: there is a backup {name} already")

@@ -1,8 +1,8 @@
-"""How many threads the scans of one principal have at once, so that others find one free.
+"""Limits the threads that scans of one principal have at once, so that others find one free.
 
-A scan keeps a thread for as long as it reads, and Python's lock for most of that. So scans of one principal that come
-together have a part of the pool; what comes on top waits for a slot, outside of the pool, and does not keep others'
-work waiting. How many may wait is what `limits.max_in_flight_per_principal` says.
+A scan keeps a thread for as long as it reads, and Python's lock for most of that. So scans of one principal have only a
+part of the pool; further ones wait for a slot, outside of the pool, and hold up nobody else.
+`limits.max_in_flight_per_principal` bounds how many may wait.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Slots:
-    """Who has how many. Reactor thread."""
+    """Slots in use by owner. Reactor thread."""
 
     def __init__(self, most: int) -> None:
         """`most` is how many of one owner run at once."""

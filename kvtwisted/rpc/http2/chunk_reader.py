@@ -1,6 +1,6 @@
 """The frames of a connection, by the chunk: protocol state alone, which knows of no socket.
 
-Note [By the chunk]: a client that has many calls under way sends many in one segment. All frames of what
+Note [Work chunk by chunk]: a client that has many calls under way sends many in one segment. All frames of what
 `dataReceived` is given are handled in one go, what they are answered is gathered, and one write sends it. A call whose
 HEADERS and DATA are whole and in the same chunk, and whose header block is known, is answered on the shortest way there
 is: no object is made for it. Its DATA need not come right after its HEADERS; some clients send the HEADERS of many
@@ -67,7 +67,7 @@ class ChunkReader:
             word, flags, stream_id = read_header(data, position)
             payload = position + FRAME_HEADER
             after = payload + (word >> 8)
-            # The short way: see Note [By the chunk].
+            # The short way: see Note [Work chunk by chunk].
             if word & 0xFF == HEADERS:
                 if (
                     flags == END_HEADERS

@@ -1,7 +1,8 @@
 """One connection as Twisted has it: chunks of bytes come in, and what is to be sent goes out, once for each chunk.
 
-Note [Half-closed peers]: a client that ends its side of the connection has said all it has to say; it may still want
-the answers (RFC 9112, section 9.6, has the same for HTTP/1). Calls that have come whole are answered, the rest ends.
+Note [Half-closed connections]: a client that ends its side of the connection has said all it has to say; it may still
+want the answers (RFC 9112, section 9.6, has the same for HTTP/1). Calls that have come whole are answered, the rest
+ends.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class Connection(Protocol):
             self.transport.resumeProducing()
 
     def readConnectionLost(self) -> None:
-        """The peer has ended its side: see Note [Half-closed peers]."""
+        """The peer has ended its side: see Note [Half-closed connections]."""
         self._half_closed = True
         if self._closed:
             self.transport.loseConnection()

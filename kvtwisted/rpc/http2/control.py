@@ -30,7 +30,7 @@ from .lifetime import Lifetime
 from .responder import MAX_STREAMS
 from .streams import Streams
 
-#: Bytes that the peer may send before it hears that they have come. No memory: see Note [Who may send much].
+#: Bytes that the peer may send before it hears that they have come. No memory: see Note [Room for unfinished requests].
 CONNECTION_WINDOW = 16 << 20
 #: Bytes after which it is told.
 CREDIT_STEP = CONNECTION_WINDOW // 4

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Callable
 
 from ...sessions.gate import Visitor
-from ...sessions.policy import PUBLIC, rpc_requirement
+from ...sessions.policy import PUBLIC
 from ..errors import CallError, Code, call_error
+from ..rights import rpc_requirement
 from .collaborators import StreamServer
 from .flood_guard import TOKENS_PER_CALL, FloodGuard, tokens_for_headers
 from .frames import (

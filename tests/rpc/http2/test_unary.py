@@ -72,7 +72,7 @@ class Scene(Doorway):
         self.admission = Admission(10, 1 << 20)
         self.limiter = Limiter(Rate(8, 1 << 20))
         self.session = self.make_session(*self.session.principal.grants, limiter=self.limiter, seconds=ManualTime())
-        terms = Terms(4 << 20, lambda: 4 << 20, lambda: 60.0, lambda: 3)
+        terms = Terms(4 << 20, 4 << 20, 60.0, 3)
         pool: Any = self.pool
         self.unary = UnaryCalls(self.reactor, pool, self.session, terms, lambda: None)
         self.streams = Streams()

@@ -1,18 +1,17 @@
 """Online backups: the database and the files of its large values, from one moment, in a folder that a server can open.
 
-Note [Half a backup is none]: a backup is made under a name that begins with a dot, everything in it is fsynced, its
-manifest is written last, and then it gets its own name by one rename. So what has a name and a manifest is whole. What
-a crash leaves behind begins with a dot; it is removed before the next backup and at the next start.
+Note [A named backup is complete]: a backup is made under a name that begins with a dot, everything in it is fsynced,
+its manifest is written last, and then it gets its own name by one rename. So a backup with a name and a manifest is
+complete. What a crash leaves behind begins with a dot; it is removed before the next backup and at the next start.
 
 Note [A backup's value files]: the copy of the database is made within `ValueFiles.reading`, and so are the links to the
-files of large values. Until the block ends no file goes that a record named when it began, so every record of the copy
-finds its file. Files that came later are linked too; no record of the copy names them, and a server that is started on
-the backup removes them as orphans.
+files of large values. Until the block ends no file is removed that a record named when it began, so every record of the
+copy finds its file. Files that came later are linked too; no record of the copy names them, and a server that is
+started on the backup removes them as orphans.
 
-Note [Room for a backup]: what can be linked is found out by one link, and what must be copied is added up, before
-anything is. A backup that would leave less free than must stay free for writes is refused, and so is each piece of one
-for which there is no room any more because others have written meanwhile: the backup fails then, and nobody else. Data
-is never evicted for it: see Note [What deleting gives back].
+Note [Room for a backup]: before anything is copied, one link shows whether files can be linked, and the bytes that must
+be copied are added up. A backup that would leave less free space than writes need is refused. If others use up the room
+meanwhile, only the backup fails. No key is ever evicted for it: see Note [What deleting gives back].
 """
 
 from __future__ import annotations

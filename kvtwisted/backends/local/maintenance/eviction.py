@@ -2,15 +2,15 @@
 
 Note [Deleting is not freeing]: RocksDB gives space back when it flushes and compacts. So before anything is deleted it
 flushes (its old log goes with that) and compacts where dead data alone may be enough, and the disk is measured again.
-After a run the ranges that lost keys are compacted. What was deleted and the disk does not show yet is taken off what
-is needed at the next look.
+After a run the ranges that lost keys are compacted. Bytes that were deleted but are not free on the disk yet are
+subtracted from what is needed at the next check.
 
-Note [Two disks]: the value folder may be on a disk of its own. Each disk is looked after by itself: on that of the
-files alone only keys with files are victims, and only files' bytes count; on that of the records alone no file does.
+Note [Two disks]: the value folder may be on a disk of its own. Each disk is handled by itself: on a disk with only
+files, only keys with files are victims, and only files' bytes count; on a disk with only records, no file counts.
 
-Note [Garbage before keys]: no key is chosen before everything has gone that nobody can read any more: orphaned files,
-what the memtables and the log hold, entries of the expiry index that belong to no record, and what RocksDB has not
-compacted away. And what is the server's own but no key's (Note [What deleting gives back]) is taken off what has to go.
+Note [Garbage before keys]: no key is chosen before all garbage is removed: orphaned files, what the memtables and the
+log hold, entries of the expiry index that belong to no record, and what RocksDB has not compacted away. Space of the
+server's that no key takes (Note [What deleting gives back]) is subtracted from what must be freed.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Evictor:
             return Eviction(needed + orphans, orphans, True, futile.passing)
         held = disk.holdings()
         if needed <= held.apart or held.returnable + held.log < needed - held.apart:
-            # What passes by itself is nobody's trouble.
+            # What frees itself needs no warning.
             found = Eviction(needed + orphans, orphans, needed > held.passing, held.apart + held.held)
             took = self._seconds() - began
             # What passes may have passed by the next look.
@@ -386,4 +386,4 @@ def _readable(stored: bytes) -> Record:
     try:
         return records.decode(stored)
     except Corruption:
-        return Record(stored, 0)  # a record nobody can read is as good a victim as any
+        return Record(stored, 0)  # an unreadable record may be evicted too
