@@ -265,8 +265,8 @@ FAULTS = (
         "refused-write-audited",
         "A write that is refused for its keys is not told to the audit log as a write.",
         _SESSION,
-        "        prefixes = self.principal.prefixes(command.right)\n",
-        """        prefixes = self.principal.prefixes(command.right)
+        "        prefixes = self._prefixes[command.right]\n",
+        """        prefixes = self._prefixes[command.right]
         if command.writes and self._written is not None and prefixes != _EVERYTHING:
             self._written(self.principal, command.right, command.keys)
 """,
