@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Protocol
+from functools import partial
+from typing import Callable, Protocol
 
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from ..commands.command import Command
 from ..commands.configuration import ANONYMOUS, Actor, GetConfig, UpdateConfig
-from ..reactor.pool import defer_to_pool
+from ..reactor.fair_pool import FairPool
 
 
 class Configuration(Protocol):
@@ -32,18 +32,15 @@ class Configuration(Protocol):
 class ServerCommands:
     """Runs them in the pool, since a change is written to the disk. Reactor thread."""
 
-    def __init__(
-        self, reactor: Any, pool: ThreadPool, configuration: Configuration, updated: Callable[[], object]
-    ) -> None:
+    def __init__(self, pool: FairPool, configuration: Configuration, updated: Callable[[], object]) -> None:
         """`updated` is called for each change that was accepted."""
-        self._reactor = reactor
         self._pool = pool
         self._configuration = configuration
         self._updated = updated
 
     def submit(self, command: Command, settled: Callable[[Sequence[Command]], None]) -> None:
         """Carry it out, and tell."""
-        done = defer_to_pool(self._reactor, self._pool, self._run, command)
+        done = self._pool.run(command.admission, partial(self._run, command))
         done.addErrback(_failed, command).addCallback(lambda _: settled([command]))
 
     def _run(self, command: Command) -> None:

@@ -6,17 +6,17 @@ See Note [What is known first] in `sessions.session` for the order.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, Callable, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from ..commands.command import Command
 from ..commands.get import Get
 from ..core.errors import InvalidRequest
-from ..reactor.pool import defer_to_pool
+from ..reactor.fair_pool import FairPool
 from ..sessions.session import Session
 from ..sessions.threads import LAST_RESORT, overdue
 from . import bodies, errors
@@ -118,7 +118,7 @@ class Dispatch:
     Each is told one answer, at once or later, whatever happens; nothing if it was cancelled before.
     """
 
-    def __init__(self, reactor: Any, pool: ThreadPool, services: Services, bounds: Bounds) -> None:
+    def __init__(self, reactor: Any, pool: FairPool, services: Services, bounds: Bounds) -> None:
         """Large bodies are read in `pool`."""
         self._reactor = reactor
         self._pool = pool
@@ -196,7 +196,7 @@ class Dispatch:
         request = _Request(self._requests, route, done)
         until = self._requests.until[request] = self._reactor.seconds() + self.bounds.request_timeout + LAST_RESORT
         self._requests.look_at(until)
-        reading: Deferred[Command] = defer_to_pool(self._reactor, self._pool, read, received, self.bounds)
+        reading: Deferred[Command] = self._pool.run(session.admission, partial(read, received, self.bounds))
 
         def submit(command: Command) -> None:
             session.give_back(size)

@@ -47,6 +47,7 @@ from ..observability.log_writer import LogWriter, LogWriters
 from ..observability.logs import LogFiles
 from ..observability.metrics import Metrics
 from ..observability.trails import Trails
+from ..reactor.fair_pool import FairPool
 from ..reactor.lifecycle import Unwinding, make_folder, warn_of_open_folders
 from ..reactor.pool import defer_to_pool
 from ..sessions.admission import Admission
@@ -158,7 +159,7 @@ class Server(Service):
             engine = self._open_engine()
         push("engine", engine.close)
         background = self._start_pool("background", BACKGROUND_THREADS)
-        requests = self._start_pool("requests", self._settings.storage.threads)
+        requests = FairPool(self._reactor, self._start_pool("requests", self._settings.storage.threads))
 
         metrics = Metrics(CollectorRegistry())
         with self._by("rocksdb.path", "value.disk_path", "backup.path"):
@@ -169,7 +170,7 @@ class Server(Service):
         push("admission", admission.close)
         backend = LocalBackend(self._reactor, requests, storage.store, storage.recovery, storage.health)
         push("backend", backend.stop)
-        server = ServerCommands(self._reactor, requests, self._config, metrics.config_update)
+        server = ServerCommands(requests, self._config, metrics.config_update)
         door = self._door = Door(self._reactor, backend, server, metrics, _limits(self._settings))
         checks = self._start_checks(door)
         defer = partial(defer_to_pool, self._reactor, background)

@@ -9,7 +9,6 @@ from typing import Any, Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from ..backends.administration import Administration
 from ..background.ticker import Ticker
@@ -25,6 +24,7 @@ from ..http.site import HttpOptions, KvSite, make_site
 from ..observability import catalogue
 from ..observability.health_checks import HealthChecks
 from ..observability.metrics import Metrics
+from ..reactor.fair_pool import FairPool
 from ..reactor.pool import defer_to_pool
 from ..rpc.grpcio.server import ThreadedGrpcServer
 from ..rpc.http2.server import NativeGrpcServer
@@ -63,7 +63,7 @@ class Behind(NamedTuple):
     checks: HealthChecks
     door: Door
     #: Threads that decode what is large.
-    pool: ThreadPool
+    pool: FairPool
     administration: Administration
     metrics: Metrics
     gate: Gate

@@ -20,6 +20,7 @@ from kvtwisted.core.limits import Limits
 from kvtwisted.http.received import Bounds
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.gate import OpenGate
@@ -99,12 +100,13 @@ class LiveSite:
         self.engine.slow = True
         tasks = FakeTasks()
         store, health, recorder = self.storage.store, Health(), CountingRecorder()
-        backend = LocalBackend(reactor, pool, store, Recovery(store.metadata, health), health)
-        server = ServerCommands(reactor, pool, configuration, recorder.config_update)
+        fair = FairPool(reactor, pool)
+        backend = LocalBackend(reactor, fair, store, Recovery(store.metadata, health), health)
+        server = ServerCommands(fair, configuration, recorder.config_update)
         door = Door(reactor, backend, server, recorder, Limits())
         self.site = make_site(
             OpenGate(door, Admission(1024)),
-            pool,
+            fair,
             Administration(
                 reactor,
                 pool,

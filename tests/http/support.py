@@ -24,6 +24,7 @@ from kvtwisted.http.received import Bounds
 from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.connections import Connections
 from kvtwisted.sessions.door import Door
@@ -202,10 +203,11 @@ class World:
             on_disk=on_disk,
         )
         reactor: Any = self.reactor
-        pool: Any = self.pool
+        manual: Any = self.pool
+        pool = FairPool(reactor, manual)
         store = self.storage.store
         backend = LocalBackend(reactor, pool, store, Recovery(store.metadata, self.health), self.health)
-        server = ServerCommands(reactor, pool, configuration or small_configuration(), self.recorder.config_update)
+        server = ServerCommands(pool, configuration or small_configuration(), self.recorder.config_update)
         self.door = Door(reactor, backend, server, self.recorder, Limits())
         self.site = make_site(
             make_gate(self.door, self.admission),

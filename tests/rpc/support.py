@@ -21,6 +21,7 @@ from kvtwisted.backends.server import ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.rpc.generated import keyvalue_pb2
 from kvtwisted.rpc.grpcio.server import ThreadedGrpcServer
 from kvtwisted.rpc.http2.server import NativeGrpcServer
@@ -171,9 +172,10 @@ class World:
         self.store = BlockingStore(self.engine, Writer(self.engine), self.time.clock(), limits=limits_of_store)
         #: Threads of requests.
         self.pool = ThreadPool(0, threads, name="requests")
+        fair = FairPool(self.reactor, self.pool)
         recovery = Recovery(self.store.metadata, self.health)
-        backend = LocalBackend(self.reactor, self.pool, self.store, recovery, self.health)
-        commands = ServerCommands(self.reactor, self.pool, self.configuration, self.recorder.config_update)
+        backend = LocalBackend(self.reactor, fair, self.store, recovery, self.health)
+        commands = ServerCommands(fair, self.configuration, self.recorder.config_update)
         self.door = Door(self.reactor, backend, commands, self.recorder, limits_of_store)
         self._holds: list[Hold] = []
         self._health_pool = ThreadPool(0, 1, name="health")
@@ -200,7 +202,7 @@ class World:
             self.server = ThreadedGrpcServer(self.reactor, gate, self.health, options, **limits)
         else:
             limits["connections"] = connections
-            self.server = NativeServer(self.reactor, gate, self.door, self.pool, self.health, options, **limits)
+            self.server = NativeServer(self.reactor, gate, self.door, fair, self.health, options, **limits)
         self.slots = getattr(self.server, "native", self.server).slots
         self.host = f"[{host}]" if ":" in host else host
 

@@ -13,6 +13,7 @@ from kvtwisted.core.errors import PermissionDenied, Unauthenticated
 from kvtwisted.core.health import Health
 from kvtwisted.http.routes import ROUTES
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.rpc import pipeline
 from kvtwisted.rpc.grpcio.server import ThreadedGrpcServer
 from kvtwisted.rpc.http2.server import NativeGrpcServer
@@ -46,7 +47,7 @@ OPTIONS = GrpcOptions(host="127.0.0.1", port=0, threads=2, max_in_flight=10, max
 def test_every_rpc_of_the_native_server(parts: Any) -> None:
     """All paths that it routes, and no other."""
     door, gate, health, limits = parts
-    server = NativeGrpcServer(reactor, gate, door, ThreadPool(0, 1), health, OPTIONS, **limits)
+    server = NativeGrpcServer(reactor, gate, door, FairPool(reactor, ThreadPool(0, 1)), health, OPTIONS, **limits)
     assert {path.decode() for path in server.enter(Visitor(""), b"")} == policy.RPCS.keys()
 
 

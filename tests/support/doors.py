@@ -20,6 +20,7 @@ from kvtwisted.commands.scan import Page, Scan
 from kvtwisted.commands.set import Set
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.grants import OPERATIONS, Grant, Principal
@@ -69,9 +70,10 @@ class Doorway:
         self.configuration = configuration or FakeConfiguration({"a": 1})
         self.recovery = Recovery(self.storage.store.metadata, self.health)
         reactor: Any = self.reactor
-        pool: Any = self.pool
+        manual: Any = self.pool
+        pool = FairPool(reactor, manual)
         self.backend = LocalBackend(reactor, pool, self.storage.store, self.recovery, self.health)
-        server = ServerCommands(reactor, pool, self.configuration, self.recorder.config_update)
+        server = ServerCommands(pool, self.configuration, self.recorder.config_update)
         self.door = Door(reactor, self.backend, server, self.recorder, limits or Limits())
         self.admission = Admission(1000)
         self.session = self.make_session(Grant(frozenset(OPERATIONS)))

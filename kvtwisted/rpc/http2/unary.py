@@ -11,7 +11,6 @@ from typing import Any, Callable, Protocol
 
 from google.protobuf.message import DecodeError
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from ...commands.command import Command
 from ...commands.delete import Delete
@@ -19,7 +18,7 @@ from ...commands.get import Get
 from ...commands.set import Set
 from ...core.errors import without_frames
 from ...observability import incidents
-from ...reactor.pool import defer_to_pool
+from ...reactor.fair_pool import FairPool
 from ...sessions.session import Session
 from ..calls import Charged, Terms, overdue
 from ..errors import IN_MESSAGE, CallError, call_error
@@ -63,14 +62,11 @@ class Caller(Protocol):
 class UnaryCalls:
     """Answers one session's unary calls of the key-value service. Reactor thread."""
 
-    def __init__(
-        self, reactor: Any, pool: ThreadPool, session: Session, terms: Terms, flush: Callable[[], None]
-    ) -> None:
+    def __init__(self, pool: FairPool, session: Session, terms: Terms, flush: Callable[[], None]) -> None:
         """What takes long to decode is decoded in `pool`; `flush` is called when such a call was answered.
 
         Answers to commands that are done are flushed by whoever the door tells (`Door.on_settled`).
         """
-        self._reactor = reactor
         self._pool = pool
         self._session = session
         self._get_now = session.get_now
@@ -245,7 +241,7 @@ class UnaryCalls:
             promise.fail(error)
             self._flush()
 
-        deciding = defer_to_pool(self._reactor, self._pool, decode)
+        deciding = self._pool.run(self._admission, decode)
         deciding.addCallbacks(decoded, refused).addErrback(incidents.report, "answering")
 
     def _deadline(self, timeout: float | None) -> float:

@@ -19,6 +19,7 @@ from kvtwisted.backends.server import ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.rpc.http2.connection import Connection
 from kvtwisted.rpc.http2.lifetime import LAST_CALLS_SECONDS
 from kvtwisted.rpc.http2.server import LOOK_SECONDS, NativeGrpcServer
@@ -150,14 +151,12 @@ class Simulation:
         self.admission = Admission(in_flight)
         self.store = BlockingStore(self.engine, Writer(self.engine), ManualClock().clock())
         pool: Any = self.reactor.pool
-        recorder = CountingRecorder()
-        backend = LocalBackend(self.reactor, pool, self.store, Recovery(self.store.metadata, self.health), self.health)
-        commands = ServerCommands(
-            self.reactor, pool, FakeConfiguration({"http": {}}), recorder.config_update
-        )  # fmt: skip
+        fair, recorder = FairPool(self.reactor, pool), CountingRecorder()
+        backend = LocalBackend(self.reactor, fair, self.store, Recovery(self.store.metadata, self.health), self.health)
+        commands = ServerCommands(fair, FakeConfiguration({"http": {}}), recorder.config_update)
         door = Door(self.reactor, backend, commands, recorder, Limits())
         self.server = _Server(
-            self.reactor, OpenGate(door, self.admission), door, pool, self.health,
+            self.reactor, OpenGate(door, self.admission), door, fair, self.health,
             GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),
             max_response_bytes=lambda: 4 << 20, request_timeout=lambda: 60.0, max_batch_keys=lambda: 10_000,
             checks=HealthChecks(self.reactor, pool, door.health),
