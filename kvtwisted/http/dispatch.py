@@ -139,22 +139,19 @@ class Dispatch:
             if route.has_body:
                 size = len(received.body)
                 session.require(route.requirement, "")
-                if size > bodies.LARGE:
-                    # Receiving so much was work, whatever it is.
-                    session.charge(size)
+                # Receiving it was work, whatever it is.
+                session.before_reading(size)
                 bodies.check_content_type(received.content_type)
                 bodies.check_codings(received.codings)
                 if size > bodies.LARGE and route.may_be_large:
                     return self._read_in_pool(session, route, route.read, received, done)
-                if size <= bodies.LARGE:
-                    session.charge(size)
                 command = route.read(received, self.bounds)
                 session.give_back(size)
             else:
-                command = route.read(received, self.bounds)
+                command = self._read_path(session, route.read, received)
             if isinstance(command, Get):
                 # What is not counted: it ends before anything else can begin.
-                session.admission.check()
+                session.check_room()
                 known, found = session.get_now(command.key)
                 if known:
                     command.complete(found)
@@ -164,6 +161,13 @@ class Dispatch:
             done(errors.answer(Failure(), route.name))
             return None
         return self.submit(session, route, command, done)
+
+    def _read_path(self, session: Session, read: Read, received: Received) -> Command:
+        try:
+            return read(received, self.bounds)
+        except InvalidRequest:
+            session.before_reading(0)
+            raise
 
     def submit(
         self, session: Session, route: Route, command: Command, done: Done, request: _Request | None = None

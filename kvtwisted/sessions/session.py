@@ -1,11 +1,18 @@
 """Who asks: what one principal may do, and how much, whatever transport it comes by.
 
-Note [What is known first]: a request is refused by what costs nothing to know. In this order: may who asks ever do this
-(`Session.require`, before there is a body)? Is there anything left of their rate (`charge`)? Is there room for the
-bytes, those of a compressed message once it is expanded (`Session.enter`)? Are there more keys than there may be? Only
-then is it decoded, and `submit` looks at what it asks for: room, rate, rights over each key, limits. A request that is
-read in a pool is charged one operation and its bytes first; one that comes as far as `submit` gets that back
-(`give_back`), since it pays there what it really costs, and one that is refused before does not.
+Note [What is known first]: a request is refused by what costs nothing to know, in one order for every method, lane and
+transport. May who asks ever do this (`Session.require`, before there is a body)? Is there anything left of their rate
+(`charge`)? Is there room for the bytes, those of a compressed message once it is expanded (`Session.admission`)? Are
+there more keys than there may be? Only then is it decoded, and `submit` looks in the same order at what it asks for:
+rate, rights over each key, quota, room, limits. A quota comes only there, since what adds nothing goes on when all of
+it is used. A request is charged one operation and its bytes before it is decoded; one that comes as far as `submit`
+gets that back (`give_back`), since it pays there what it really costs, and one that is refused before does not. A
+refusal for rights costs an operation, and one for want of room nothing.
+
+Two pieces of work come earlier, since they cost less than a look at the order does: a small message of one key (`Set`
+and its like) is decoded at once, as is the path of an HTTP request. What turns out to be no good is then refused as if
+it had been looked at in order (`before_reading`). And an operation of a pipeline is decoded before anything is known of
+it, since the number that it is answered by is in it.
 
 Note [Nothing is told]: rights are checked before anything is read, and a refusal is the same sentence whatever is
 stored. A batch with one key that is not allowed is refused whole, without naming the key.
@@ -13,24 +20,30 @@ stored. A batch with one key that is not allowed is refused whole, without namin
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from time import monotonic
 from typing import Callable
 from weakref import WeakValueDictionary
 
-from ..commands.command import Command
+from twisted.python.failure import Failure
+
+from ..commands.command import Change, Command, WriteCommand
 from ..commands.configuration import Actor, UpdateConfig
 from ..commands.get import Found
-from ..core.errors import KvError, PermissionDenied
+from ..core.errors import KvError, PermissionDenied, without_frames
 from . import buckets, policy
 from .admission import Admission
 from .audit import ANONYMOUS
 from .buckets import Addresses, Both, Budget, OfAddress, network_of
 from .door import Done, Door
 from .grants import ADMIN, DELETE, GET, METRICS, SCAN, SET, Principal
+from .quotas import Growth, Usage
 
 #: Sessions that are kept; of more the oldest are withdrawn at the next look.
 MAX_SESSIONS = 4096
+
+#: Keys of a write that are looked at on the reactor thread for their sizes, where there is a quota.
+WEIGHED_NOW = 64
 
 #: Told who (with the address of somebody anonymous) was refused what, and why. Any thread; must not block or raise.
 Refused = Callable[[str, str, str, KvError], object]
@@ -83,11 +96,14 @@ class Session:
         self._whose = whose
         self._actor = Actor(principal.name, principal.allows(ADMIN))
         self._get_prefixes = principal.prefixes(GET)
+        self._measures = door.measures
+        self._usage = principal.usage if door.measures is not None else None
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
         if limiter is None and principal.unrestricted(GET):
-            # One that may read everything, as often as it likes, needs no look.
+            # One that may read everything, as often as it likes, is only asked for room.
             self.get_now = door.get_now  # type: ignore[method-assign]
+            self.check_room = admission.check  # type: ignore[method-assign]
 
     @property
     def name(self) -> str:
@@ -104,7 +120,7 @@ class Session:
     def require(self, requirement: str, address: str) -> None:
         """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
 
-        RateLimited, if it is for what `submit` does not see, and over the principal's rate.
+        RateLimited, if it is for what `submit` does not see, or is refused, and over the principal's rate.
 
         `address` is where the request comes from, for the audit log.
         """
@@ -114,6 +130,8 @@ class Session:
                 self._take()
         except KvError as error:
             self._refused(self.name, "" if self.is_known else address, requirement, error)
+            if isinstance(error, PermissionDenied):
+                self._take_counted()
             raise
 
     def charge(self, size: int) -> None:
@@ -135,12 +153,28 @@ class Session:
             self._take_counted()
             self._limiter.spend(-1, 0, self._seconds())
 
+    def before_reading(self, size: int) -> None:
+        """`charge` for a request that is read at once, if there is room for it: raises Overloaded and Unavailable too.
+
+        For what was read already, and is to be refused for what is in it, this comes before that is told.
+        """
+        if self._limiter is not None:
+            self.charge(size)
+        try:
+            self.admission.check(size)
+        except KvError:
+            self.give_back(size)
+            raise
+
     # The two ways through the door.
+
+    def check_room(self) -> None:
+        """To be called before `get_now`, which sees to it here: room comes after rate and rights."""
 
     def get_now(self, key: bytes) -> tuple[bool, Found | None]:
         """See `Door.get_now`. Only what it answers is taken from the rate: else a Get comes next.
 
-        Raises PermissionDenied and RateLimited too.
+        Raises PermissionDenied, RateLimited, Overloaded and Unavailable too.
         """
         limiter = self._limiter
         now = 0.0
@@ -149,6 +183,12 @@ class Session:
             self._admit(limiter.take(1, len(key), now))
         if not key.startswith(self._get_prefixes):
             raise self._refusal(GET)
+        try:
+            self.admission.check()
+        except KvError:
+            if limiter is not None:
+                limiter.spend(-1, -len(key), now)
+            raise
         known, found = self._door.get_now(key)
         if limiter is not None:
             if not known:
@@ -157,14 +197,12 @@ class Session:
                 limiter.spend(0, len(found.value), now)
         return known, found
 
-    def submit(self, command: Command, done: Done) -> None:
+    def submit(self, command: Command, done: Done, sizes: Sequence[int] | None = None) -> None:
         """Let a command in; `done` is called with it, on the reactor thread, when it is done, and must not raise.
 
-        Raises Overloaded, Unavailable, RateLimited, PermissionDenied and what is wrong with the command; then `done` is
-        not called.
+        Raises Overloaded, Unavailable, RateLimited, PermissionDenied, QuotaExceeded and what is wrong with the command;
+        then `done` is not called. `sizes` are what is at the keys of a write, for a quota, if that was looked up.
         """
-        # First: what is refused for want of room has taken nothing from a rate, and is not audited as a write.
-        self.admission.check(command.size if command.takes_room else 0)
         limiter = self._limiter
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
@@ -172,11 +210,100 @@ class Session:
         prefixes = self.principal.prefixes(command.right)
         if prefixes != _EVERYTHING and not (prefixes and command.permitted(prefixes)):
             raise self._refusal(command.right)
+        grown = None
+        if self._usage is not None and isinstance(command, WriteCommand):
+            grown = self._within_quota(command, self._usage, done, sizes)
+            if grown is None:
+                return
+        try:
+            self.admission.check(command.size if command.takes_room else 0)
+        except KvError:
+            # What is refused for want of room has taken nothing from a rate, and is not audited as a write.
+            if limiter is not None:
+                limiter.spend(-(command.count or 1), -command.size, self._seconds())
+            raise
         if command.writes and self._written is not None:
             self._written(self.principal, command.right, command.keys)
         elif isinstance(command, UpdateConfig):
             command.actor = self._actor
-        self._door.submit(command, self.admission, done if limiter is None else self._paying(done))
+        if limiter is not None:
+            done = self._paying(done)
+        if grown is None:
+            self._door.submit(command, self.admission, done)
+        else:
+            self._submit_counted(command, done, grown)
+
+    def _within_quota(
+        self, command: WriteCommand, usage: Usage, done: Done, sizes: Sequence[int] | None
+    ) -> Growth | None:
+        """What a write adds to what the quota is for; None if what is there has to be looked up first: it comes back
+        then. Raises QuotaExceeded.
+        """
+        # The last one, of several changes of one key.
+        changes = list({change[0]: change for change in command.changes(0)}.values())
+        if sizes is None:
+            sizes = self._sizes_now(usage, changes)
+            if sizes is None:
+                self._look_up_sizes(command, changes, done)
+                return None
+        grown = usage.growth(changes, sizes)
+        usage.check(grown)
+        return grown
+
+    def _sizes_now(self, usage: Usage, changes: Sequence[Change]) -> list[int] | None:
+        """What is at the keys, if memory can tell all of it."""
+        assert self._measures is not None  # noqa: S101 - or there would be no quota
+        if len(changes) > WEIGHED_NOW:
+            return None
+        sizes = []
+        for key, _, _ in changes:
+            size = usage.size_ahead(key)
+            if size is None:
+                size = self._measures.size_now(key)
+                if size is None:
+                    return None
+            sizes.append(size)
+        return sizes
+
+    def _look_up_sizes(self, command: WriteCommand, changes: Sequence[Change], done: Done) -> None:
+        """Submit it once more when it is known what is at its keys. Meanwhile it is charged, and counted in."""
+        assert self._measures is not None  # noqa: S101 - or there would be no quota
+        admission, size = self.admission, command.size
+        if self._limiter is not None:
+            self._limiter.spend(-(command.count or 1), -size, self._seconds())
+        self.charge(size)
+        try:
+            admission.enter(size)
+        except KvError:
+            self.give_back(size)
+            raise
+
+        def looked(sizes: Sequence[int] | Failure) -> None:
+            # As with what is decoded first: nothing comes in between these and `submit`.
+            self.give_back(size)
+            admission.leave(1, size)
+            try:
+                if isinstance(sizes, Failure):
+                    sizes.raiseException()
+                self.submit(command, done, sizes)
+            except Exception as error:
+                command.error = without_frames(error)
+                done(command)
+            self._door.tell_settled()
+
+        self._measures.sizes([change[0] for change in changes], admission).addBoth(looked)
+
+    def _submit_counted(self, command: Command, done: Done, grown: Growth) -> None:
+        """Hand over a write of somebody who has a quota."""
+        usage = self._usage
+        assert usage is not None  # noqa: S101 - whose it was weighed for
+
+        def settled(command: Command) -> None:
+            usage.settle(grown, failed=command.error is not None)
+            done(command)
+
+        self._door.submit(command, self.admission, settled)
+        usage.add(grown)
 
     def _paying(self, done: Done) -> Done:
         """`done`, after the result has been taken from the rate."""

@@ -266,10 +266,10 @@ FAULTS = (
     Fault(
         "scan-slot-kept",
         "A scan that has ended gives its slot to the one that waits.",
-        "kvtwisted/backends/local/slots.py",
-        "            following()\n",
-        "            pass\n",
-        "tests/backends/local/test_slots.py",
+        "kvtwisted/reactor/fair_pool.py",
+        "            self._queue(own, own.held.popleft())\n",
+        "            own.held.popleft()\n",
+        "tests/reactor/test_fair_pool.py",
     ),
     Fault(
         "backup-without-readers",

@@ -188,7 +188,7 @@ class Asking:
         """As codecs do: what memory has is there at once."""
         command = Get(key, deadline)
         try:
-            self.session.admission.check()
+            self.session.check_room()
             known, command.result = self.session.get_now(key)
         except Exception as error:
             known, command.error = True, error

@@ -17,6 +17,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Callable
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ...commands.command import Command, WriteCommand
@@ -50,6 +51,8 @@ class LocalBackend:
         self._health = health
         self.hot: Callable[[bytes], Hot | None] = store.hot
         self.get_now = store.get_now
+        self.size_now = store.size_now
+        self.measure = store.measure
         self._settled: Settled = _nobody
         self._group = GroupCommit(store, recovery, self._pool.run)
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
@@ -84,6 +87,10 @@ class LocalBackend:
         for of_one in gets.values():
             for first in range(0, len(of_one), GETS_IN_A_JOB):
                 self._run(of_one[first : first + GETS_IN_A_JOB])
+
+    def sizes(self, keys: Sequence[bytes], owner: object) -> Deferred[Sequence[int]]:
+        """See `CanMeasure.sizes`."""
+        return self._pool.run(owner, partial(self._store.sizes, keys))
 
     def health(self) -> str | None:
         """See `Backend.health`: the known conditions, and a real read of the storage."""

@@ -71,6 +71,7 @@ class UnaryCalls:
         self._session = session
         self._get_now = session.get_now
         self._submit = session.submit
+        self._check_room = session.check_room
         self._admission = session.admission
         self._terms = terms
         self._request_timeout = terms.request_timeout
@@ -109,9 +110,9 @@ class UnaryCalls:
     def get(self, streams: Caller, stream_id: int, request: kv.GetRequest, timeout: float | None) -> None:
         """Answer a Get, now if memory can."""
         try:
-            self._admission.check()
             if timeout is not None and timeout <= 0:
                 raise overdue(self._session)
+            self._check_room()
             key = request.key.encode()
             known, found = self._get_now(key)
             if not known:
@@ -125,21 +126,20 @@ class UnaryCalls:
         streams.answer(stream_id, answer)
 
     def _single(self, method: Method, decode: Callable[[bytes], Any], answer: Callable[..., None]) -> Unary:
-        session, terms, admission = self._session, self._terms, self._admission
+        session, terms = self._session, self._terms
 
         def single(streams: Caller, stream_id: int, message: bytes, timeout: float | None) -> None:
             try:
                 if len(message) > INLINE_MESSAGE:
                     # As with those that are decoded in the pool; nothing comes in between here.
-                    session.charge(len(message))
-                    admission.check(len(message))
+                    session.before_reading(len(message))
                     terms.check_fields(method, message)
                     request = decode(message)
                     session.give_back(len(message))
                 else:
                     request = decode(message)
             except DecodeError:
-                _undecodable(method, streams, stream_id, message)
+                _undecodable(session, method, streams, stream_id, message)
             except Exception as error:
                 _fail(method, streams, stream_id, error)
             else:
@@ -159,8 +159,7 @@ class UnaryCalls:
                 return
             try:
                 call = Call(self._deadline(timeout), terms.max_response_bytes())
-                session.charge(size)
-                self._admission.check(size)
+                session.before_reading(size)
                 terms.check_fields(method, message)
                 command = method.command(parse(method.request, message), call)
                 session.give_back(size)
@@ -292,8 +291,10 @@ def _fail(method: Method, streams: Caller, stream_id: int, error: BaseException)
         streams.fail(stream_id, call_error(error, method.name))
 
 
-def _undecodable(method: Method, streams: Caller, stream_id: int, message: bytes) -> None:
+def _undecodable(session: Session, method: Method, streams: Caller, stream_id: int, message: bytes) -> None:
     try:
+        if len(message) <= INLINE_MESSAGE:
+            session.before_reading(len(message))
         parse(method.request, message)
-    except CallError as error:
-        streams.fail(stream_id, error)
+    except Exception as error:
+        _fail(method, streams, stream_id, error)
