@@ -61,9 +61,9 @@ from .storage import Storage
 from .transports import Addresses, Behind, Transports
 
 #: Threads of the background tasks: one for each of those that may take long (eviction, expiry, sampling, space, the
-#: log's fsync, which must not wait for a compaction, and the look at the folders, one of which may hang), and one for
-#: the small ones.
-BACKGROUND_THREADS = 7
+#: recount for quotas, the log's fsync, which must not wait for a compaction, and the look at the folders, one of which
+#: may hang), and one for the small ones.
+BACKGROUND_THREADS = 8
 
 #: The keys that listeners go by.
 _LISTENING = ("http.host", "http.port", "grpc.host", "grpc.port")
@@ -179,6 +179,7 @@ class Server(Service):
             writes=trails.writes,
         )  # fmt: skip
         push("gate", authentication.gate.close)
+        storage.shares = lambda: authentication.usages
         administration = self._make_administration(storage, trails.operator)
         connections = make_connections(
             lambda: self._settings, metrics.connection_refused, is_open=authentication.is_open
@@ -218,7 +219,7 @@ class Server(Service):
         push("administration", administration.stop)
         push("health", lambda: storage.health.fail("server", "the server is stopping"))
         transports.show(metrics)
-        metrics.show(catalogue.TOKENS, lambda: authentication.tokens)
+        authentication.show(metrics)
         self._show(metrics, engine, storage, door, admission)
         self._config.subscribe(lambda _, new: self._apply(new, storage))
         self._config.audit = trails.operator

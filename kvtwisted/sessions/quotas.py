@@ -19,9 +19,6 @@ from typing import NamedTuple
 from ..commands.command import Change
 from ..core.errors import QuotaExceeded
 
-#: After every key, since keys are UTF-8 text.
-_AFTER_ALL = b"\xff"
-
 
 class Quota(NamedTuple):
     """Bytes of keys and values, and keys; 0 is no limit."""
@@ -158,10 +155,10 @@ class Usage:
             self._reached = b""
             self._behind_size = self._behind_keys = 0
 
-    def counted_up_to(self, key: bytes | None) -> None:
-        """Everything before `key` has been counted; None: all."""
+    def counted_up_to(self, key: bytes) -> None:
+        """Everything before `key` has been counted."""
         with self._lock:
-            self._reached = _AFTER_ALL if key is None else key
+            self._reached = key
 
     def end_count(self, size: int, keys: int) -> None:
         """It has found that much."""

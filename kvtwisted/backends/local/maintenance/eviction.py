@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, NamedTuple
 
 from ....core.clock import Clock
@@ -34,7 +35,7 @@ from ..writer import Writer
 from . import expiry
 from .holdings import Holdings
 from .scrub import Scrub
-from .victims import EXPIRED, MOST_RANGES, ORPHAN, Nomination, Touched, Victims
+from .victims import EXPIRED, MOST_RANGES, ORPHAN, InShares, Nomination, Share, Touched, Victims
 
 #: After every key, since keys are UTF-8 text.
 _AFTER_ALL = b"\xff"
@@ -160,9 +161,11 @@ class Evictor:
         scrub: Scrub | None = None,
         collect_orphans: Callable[[], Collected] = lambda: Collected(0, 0),
         seconds: Callable[[], float] = time.monotonic,
+        shares: Callable[[], Collection[Share]] = tuple,
     ) -> None:
         """`used_lately` tells which keys the policy `lru` spares, `write_sequence` whom `oldest` takes first. `scrub`
-        is that of the expiry sweep, which knows how far it is. `seconds` is a monotonic time."""
+        is that of the expiry sweep, which knows how far it is. `seconds` is a monotonic time. `shares` gives those that
+        there are just now; a share stays the same object."""
         self._engine = engine
         self._writer = writer
         self._clock = clock
@@ -171,7 +174,12 @@ class Evictor:
         self._collect_orphans = collect_orphans
         self._seconds = seconds
         self._orphans_at_ms = 0
-        self._victims = {family: Victims(engine, used_lately, write_sequence, family) for family in (DATA, FILES)}
+        make = self._make_victims = {
+            family: partial(Victims, engine, used_lately, write_sequence, family) for family in (DATA, FILES)
+        }
+        self._victims = {family: make[family]() for family in make}
+        self._shares = shares
+        self._in_shares: dict[str, InShares] = {}
         # By disk: bytes in use after the last run, and those of what it deleted that were still to come back.
         self._returning: dict[str, tuple[int, int]] = {}
         # By disk: the last run that was futile, and until when it stands for others.
@@ -330,10 +338,20 @@ class Evictor:
     def _nominations(
         self, victims: Mapping[str, Victims], disk: Disk, rules: EvictionRules, *, dry: bool
     ) -> Iterator[Nomination]:
-        chosen = victims[DATA if disk.records else FILES]
+        family = DATA if disk.records else FILES
         now, size = self._clock.now_ms(), rules.batch_size
-        yield from chosen.expired(now, size)
-        yield from chosen.by_policy(rules.policy, now, size, dry=dry)
+        yield from victims[family].expired(now, size)
+        shares = self._shares_now()
+        if not shares:
+            yield from victims[family].by_policy(rules.policy, now, size, dry=dry)
+            return
+        in_shares = self._in_shares.get(family)
+        if in_shares is None or in_shares.shares != shares:
+            in_shares = self._in_shares[family] = InShares(self._make_victims[family], shares)
+        yield from in_shares.by_policy(rules.policy, now, size, dry=dry)
+
+    def _shares_now(self) -> tuple[Share, ...]:
+        return tuple(share for share in self._shares() if share.prefixes)
 
     def _delete(
         self, disk: Disk, nomination: Nomination, left: dict[bytes, int | None], needed: int, share: float
@@ -348,6 +366,9 @@ class Evictor:
                 if nomination.reason == EXPIRED:
                     self._clock.mark(expires_at_ms)
             deleted = self._writer.delete_guarded(guard, unindex)
+        for each in self._shares_now():
+            for key in deleted:
+                each.deleted(key, sizes[key])
         return Batch(nomination.reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
 
     def _judged(
