@@ -151,7 +151,7 @@ def grant_with(**members: Any) -> dict[str, Any]:
         (token_with(sha256=..., certificate=7), "tokens[0].certificate: must be a string, not 7"),
         (
             token_with(scopes=[]),
-            'tokens[0]: unknown field "scopes"; there are id, grants, sha256, certificate, not_after, rate',
+            'tokens[0]: unknown field "scopes"; there are id, grants, sha256, certificate, not_after, rate, quota',
         ),
         (token_with(id=7), "tokens[0].id: must be a string, not 7"),
         (token_with(id="App"), f'{BAD_ID}"App"'),
