@@ -148,7 +148,7 @@ class Dispatch:
                 command = route.read(received, self.bounds)
                 session.give_back(size)
             else:
-                command = self._read_path(session, route.read, received)
+                command = self._read_path(session, route, route.read, received)
             if isinstance(command, Get):
                 # What is not counted: it ends before anything else can begin.
                 session.check_room()
@@ -162,10 +162,11 @@ class Dispatch:
             return None
         return self.submit(session, route, command, done)
 
-    def _read_path(self, session: Session, read: Read, received: Received) -> Command:
+    def _read_path(self, session: Session, route: Route, read: Read, received: Received) -> Command:
         try:
             return read(received, self.bounds)
         except InvalidRequest:
+            session.require(route.requirement, "")
             session.before_reading(0)
             raise
 

@@ -89,6 +89,7 @@ class FastLane:
         try:
             return urls.path_key(target, b"").encode()
         except InvalidRequest:
+            self._session.require(routes.GET.requirement, "")
             self._session.before_reading(0)
             raise
 

@@ -3,11 +3,11 @@
 Note [What is known first]: a request is refused by what costs nothing to know, in one order for every method, lane and
 transport. May who asks ever do this (`Session.require`, before there is a body)? Is there anything left of their rate
 (`charge`)? Is there room for the bytes, those of a compressed message once it is expanded (`Session.admission`)? Are
-there more keys than there may be? Only then is it decoded, and `submit` looks in the same order at what it asks for:
-rate, rights over each key, quota, room, limits. A quota comes only there, since what adds nothing goes on when all of
-it is used. A request is charged one operation and its bytes before it is decoded; one that comes as far as `submit`
-gets that back (`give_back`), since it pays there what it really costs, and one that is refused before does not. A
-refusal for rights costs an operation, and one for want of room nothing.
+there more keys than there may be? Only then is it decoded, and `submit` looks in the same order again, and at what it
+asks for: rights over each key, quota, limits. A quota cannot come before: what adds nothing goes on when all of it is
+used. A request is charged one operation and its bytes before it is decoded; one that comes as far as `submit` gets that
+back (`give_back`), since it pays there what it really costs, and one that is refused before does not. A refusal for
+rights costs an operation, and one for want of room nothing.
 
 Two pieces of work come earlier, since they cost less than a look at the order does: a small message of one key (`Set`
 and its like) is decoded at once, as is the path of an HTTP request. What turns out to be no good is then refused as if
@@ -169,7 +169,7 @@ class Session:
     # The two ways through the door.
 
     def check_room(self) -> None:
-        """To be called before `get_now`, which sees to it here: room comes after rate and rights."""
+        """To be called before `get_now`, which sees to it here: rights and rate come before room."""
 
     def get_now(self, key: bytes) -> tuple[bool, Found | None]:
         """See `Door.get_now`. Only what it answers is taken from the rate: else a Get comes next.
@@ -178,17 +178,19 @@ class Session:
         """
         limiter = self._limiter
         now = 0.0
+        if not self._get_prefixes:
+            self.require(GET, "")
         if limiter is not None:
             now = self._seconds()
             self._admit(limiter.take(1, len(key), now))
-        if not key.startswith(self._get_prefixes):
-            raise self._refusal(GET)
         try:
             self.admission.check()
         except KvError:
             if limiter is not None:
                 limiter.spend(-1, -len(key), now)
             raise
+        if not key.startswith(self._get_prefixes):
+            raise self._refusal(GET)
         known, found = self._door.get_now(key)
         if limiter is not None:
             if not known:
@@ -203,25 +205,27 @@ class Session:
         Raises Overloaded, Unavailable, RateLimited, PermissionDenied, QuotaExceeded and what is wrong with the command;
         then `done` is not called. `sizes` are what is at the keys of a write, for a quota, if that was looked up.
         """
+        prefixes = self.principal.prefixes(command.right)
+        if not prefixes:
+            self.require(command.right, "")
         limiter = self._limiter
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
             self._admit(limiter.take(command.count or 1, command.size, self._seconds()))
-        prefixes = self.principal.prefixes(command.right)
-        if prefixes != _EVERYTHING and not (prefixes and command.permitted(prefixes)):
+        try:
+            self.admission.check(command.size if command.takes_room else 0)
+        except KvError:
+            # What is refused for want of room has taken nothing from a rate.
+            if limiter is not None:
+                limiter.spend(-(command.count or 1), -command.size, self._seconds())
+            raise
+        if prefixes != _EVERYTHING and not command.permitted(prefixes):
             raise self._refusal(command.right)
         grown = None
         if self._usage is not None and isinstance(command, WriteCommand):
             grown = self._within_quota(command, self._usage, done, sizes)
             if grown is None:
                 return
-        try:
-            self.admission.check(command.size if command.takes_room else 0)
-        except KvError:
-            # What is refused for want of room has taken nothing from a rate, and is not audited as a write.
-            if limiter is not None:
-                limiter.spend(-(command.count or 1), -command.size, self._seconds())
-            raise
         if command.writes and self._written is not None:
             self._written(self.principal, command.right, command.keys)
         elif isinstance(command, UpdateConfig):
