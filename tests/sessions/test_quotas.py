@@ -205,25 +205,28 @@ def test_what_is_used_is_known(turns: list[list[Command]], slow: bool, size: int
 # In the order of what is looked at.
 
 
-def test_rate_first_then_quota_then_room() -> None:
-    """Each before the next; a refusal for the quota costs an operation, one for want of room nothing."""
+def test_rate_then_room_then_quota() -> None:
+    """A refusal for the quota costs an operation, one for want of room nothing; neither is audited as a write."""
     time = ManualTime()
     limiter = Limiter(Rate(2))
     written: list[object] = []
     scene = Scene(Quota(0, 1), limiter=limiter, seconds=time, written=lambda *write: written.append(write))
     scene.calls.set(b"a/1", b"v")
-    full = scene.app.admission = Admission(1)
-    full.enter()
     with pytest.raises(QuotaExceeded):
         scene.submit(Set(b"a/2", b"v"), scene.app)
     with pytest.raises(RateLimited):
         scene.submit(Set(b"a/2", b"v"), scene.app)
     time.now += 1
+    full = scene.app.admission = Admission(1)
+    full.enter()
     for _ in range(5):
         with pytest.raises(Overloaded):
-            scene.submit(Set(b"a/1", b"v"), scene.app)
-    assert full.in_flight == 1
-    assert len(written) == 1
+            scene.submit(Set(b"a/2", b"v"), scene.app)
+    full.leave()
+    for _ in range(2):
+        scene.calls.set(b"a/1", b"v")
+    assert full.in_flight == 0
+    assert len(written) == 3
 
 
 def test_without_a_quota_nothing_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
