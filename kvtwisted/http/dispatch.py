@@ -148,7 +148,12 @@ class Dispatch:
                 command = route.read(received, self.bounds)
                 session.give_back(size)
             else:
-                command = self._read_path(session, route, route.read, received)
+                try:
+                    command = route.read(received, self.bounds)
+                except InvalidRequest:
+                    session.require(route.requirement, "")
+                    session.before_reading(0)
+                    raise
             if isinstance(command, Get):
                 # What is not counted: it ends before anything else can begin.
                 session.check_room()
@@ -161,14 +166,6 @@ class Dispatch:
             done(errors.answer(Failure(), route.name))
             return None
         return self.submit(session, route, command, done)
-
-    def _read_path(self, session: Session, route: Route, read: Read, received: Received) -> Command:
-        try:
-            return read(received, self.bounds)
-        except InvalidRequest:
-            session.require(route.requirement, "")
-            session.before_reading(0)
-            raise
 
     def submit(
         self, session: Session, route: Route, command: Command, done: Done, request: _Request | None = None

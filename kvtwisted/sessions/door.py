@@ -188,10 +188,11 @@ class Door:
             admission.leave(len(sizes), sum(sizes))
         for command in commands:
             command.done(command)
-        self.tell_settled()
+        for told in self._after:
+            told()
 
     def tell_settled(self) -> None:
-        """Who waited for commands was told: see `on_settled`."""
+        """A command came to its end elsewhere, and who waited for it was told: see `on_settled`."""
         for told in self._after:
             told()
 

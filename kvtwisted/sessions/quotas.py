@@ -19,6 +19,9 @@ from typing import NamedTuple
 from ..commands.command import Change
 from ..core.errors import QuotaExceeded
 
+#: Keys whose changes are remembered while sizes are looked up; with more they are looked up again.
+MAX_CHANGED = 10_000
+
 
 class Quota(NamedTuple):
     """Bytes of keys and values, and keys; 0 is no limit."""
@@ -62,6 +65,9 @@ class Usage:
         self.refused = self.refused_then = 0
         # For keys with writes under way: how many, and the bytes that are there after them.
         self._under_way: dict[bytes, tuple[int, int]] = {}
+        # While sizes are looked up: how often a write began or ended, and for each key when last, if after `_floor`.
+        self._looking = self._changes = self._floor = 0
+        self._changed: dict[bytes, int] = {}
         # While a count is under way: the key that it has come to, and what changed before that.
         self._reached: bytes | None = None
         self._behind_size = self._behind_keys = 0
@@ -116,12 +122,14 @@ class Usage:
         """That is being written; `settle` comes next."""
         with self._lock:
             self._change(grown, 1)
+            self._note(grown)
             for key, _, _, after in grown.parts:
                 self._under_way[key] = (self._under_way.get(key, (0, 0))[0] + 1, after)
 
     def settle(self, grown: Growth, *, failed: bool) -> None:
         """It was written, or was not."""
         with self._lock:
+            self._note(grown)
             for key, _, _, _ in grown.parts:
                 count, after = self._under_way[key]
                 if count == 1:
@@ -130,6 +138,29 @@ class Usage:
                     self._under_way[key] = (count - 1, after)
             if failed:
                 self._change(grown, -1)
+
+    def begin_look(self) -> int:
+        """The sizes of keys are about to be looked up; gives what `end_look` is told then."""
+        with self._lock:
+            self._looking += 1
+            return self._changes
+
+    def end_look(self, began: int, keys: Iterable[bytes]) -> bool:
+        """They were; whether what was found still holds: no write of this principal on `keys` began or ended since."""
+        with self._lock:
+            self._looking -= 1
+            holds = began >= self._floor and all(self._changed.get(key, 0) <= began for key in keys)
+            if not self._looking:
+                self._changed.clear()
+            return holds
+
+    def _note(self, grown: Growth) -> None:
+        self._changes += 1
+        if self._looking:
+            self._changed.update((part.key, self._changes) for part in grown.parts)
+            if len(self._changed) > MAX_CHANGED:
+                self._changed.clear()
+                self._floor = self._changes
 
     def deleted(self, key: bytes, size: int) -> None:
         """A key went for the room that it took."""

@@ -248,7 +248,7 @@ class Session:
         if sizes is None:
             sizes = self._sizes_now(usage, changes)
             if sizes is None:
-                self._look_up_sizes(command, changes, done)
+                self._look_up_sizes(command, usage, [change[0] for change in changes], done)
                 return None
         grown = usage.growth(changes, sizes)
         usage.check(grown)
@@ -269,7 +269,7 @@ class Session:
             sizes.append(size)
         return sizes
 
-    def _look_up_sizes(self, command: WriteCommand, changes: Sequence[Change], done: Done) -> None:
+    def _look_up_sizes(self, command: WriteCommand, usage: Usage, keys: Sequence[bytes], done: Done) -> None:
         """Submit it once more when it is known what is at its keys. Meanwhile it is charged, and counted in."""
         assert self._measures is not None  # noqa: S101 - or there would be no quota
         admission, size = self.admission, command.size
@@ -281,21 +281,23 @@ class Session:
         except KvError:
             self.give_back(size)
             raise
+        began = usage.begin_look()
 
         def looked(sizes: Sequence[int] | Failure) -> None:
+            holds = usage.end_look(began, keys)
             # As with what is decoded first: nothing comes in between these and `submit`.
             self.give_back(size)
             admission.leave(1, size)
             try:
                 if isinstance(sizes, Failure):
                     sizes.raiseException()
-                self.submit(command, done, sizes)
+                self.submit(command, done, sizes if holds else None)
             except Exception as error:
                 command.error = without_frames(error)
                 done(command)
             self._door.tell_settled()
 
-        self._measures.sizes([change[0] for change in changes], admission).addBoth(looked)
+        self._measures.sizes(keys, admission).addBoth(looked)
 
     def _submit_counted(self, command: Command, done: Done, grown: Growth) -> None:
         """Hand over a write of somebody who has a quota."""

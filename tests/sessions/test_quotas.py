@@ -14,6 +14,7 @@ from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mset import MSet
 from kvtwisted.commands.set import Set
 from kvtwisted.core.errors import InvalidKey, Overloaded, QuotaExceeded, RateLimited, StorageError
+from kvtwisted.sessions import quotas
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.buckets import Limiter, Rate
@@ -189,17 +190,41 @@ COMMANDS = st.one_of(
 )
 
 
+#: A command, and what happens before the next: turns of the reactor, and jobs of the pool.
+STEPS = st.tuples(COMMANDS, st.integers(0, 1), st.integers(0, 2))
+
+
 @repeatable
-@given(st.lists(st.lists(COMMANDS, max_size=4), max_size=8), st.booleans(), st.integers(0, 40), st.integers(0, 4))
-def test_what_is_used_is_known(turns: list[list[Command]], slow: bool, size: int, keys: int) -> None:
+@given(st.lists(STEPS, max_size=20), st.booleans(), st.integers(0, 40), st.integers(0, 4))
+def test_what_is_used_is_known(steps: list[tuple[Command, int, int]], slow: bool, size: int, keys: int) -> None:
     """Of whoever writes alone, to the byte, whatever is under way together; and it is never over the quota."""
     scene = Scene(Quota(size, keys), slow=slow)
-    for commands in turns:
-        for command in commands:
-            scene.asking(scene.app).submit(command)
-        scene.run()
-        assert scene.used == scene.stored
+    for command, turns, jobs in steps:
+        scene.asking(scene.app).submit(command)
+        for _ in range(turns):
+            scene.reactor.turn()
+        for _ in range(min(jobs, scene.pool.waiting)):
+            scene.pool.run_one()
         assert scene.usage.fill <= 1
+    scene.run()
+    assert scene.used == scene.stored
+    assert scene.usage.fill <= 1
+    assert (scene.usage._under_way, scene.usage._changed, scene.usage._looking) == ({}, {}, 0)
+    assert (scene.admission.in_flight, scene.admission.bytes) == (0, 0)
+
+
+def test_many_changes_while_sizes_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of them is bounded; then sizes are looked up once more."""
+    monkeypatch.setattr(quotas, "MAX_CHANGED", 3)
+    scene = Scene(Quota(1000), slow=True)
+    outcomes = [scene.submit(Set(b"a/%d" % number, b"v"), scene.app) for number in range(10)]
+    for _ in range(100):
+        if scene.pool.waiting:
+            scene.pool.run_one()
+        scene.reactor.turn()
+        assert len(scene.usage._changed) <= 3
+    assert [outcome.result() for outcome in outcomes] == [None] * 10
+    assert scene.used == scene.stored == (40, 10)
 
 
 # In the order of what is looked at.
