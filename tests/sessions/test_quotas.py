@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 
 from kvtwisted.commands.command import Command
 from kvtwisted.commands.delete import Delete
@@ -211,6 +213,28 @@ def test_what_is_used_is_known(steps: list[tuple[Command, int, int]], slow: bool
     assert scene.usage.fill <= 1
     assert (scene.usage._under_way, scene.usage._changed, scene.usage._looking) == ({}, {}, 0)
     assert (scene.admission.in_flight, scene.admission.bytes) == (0, 0)
+
+
+def test_a_look_that_was_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before another write of the same key ended is read again: many deletes take it away once."""
+    scene = Scene(Quota(1000), slow=True)
+    scene.calls.mset({b"a/1": b"v" * 300, b"a/2": b"v" * 300})
+    looks: list[Deferred[Any]] = []
+    found: list[list[int]] = []
+
+    def sizes(keys: Sequence[bytes], owner: object) -> Deferred[Any]:
+        found.append(scene.storage.store.sizes(keys))
+        looks.append(Deferred())
+        return looks[-1]
+
+    monkeypatch.setattr(scene.backend, "sizes", sizes)
+    outcomes = [scene.submit(Delete(b"a/1"), scene.app) for _ in range(5)]
+    outcomes.append(scene.submit(Set(b"a/2", b""), scene.app))
+    while looks:
+        looks.pop(0).callback(found.pop(0))
+        scene.run()
+    assert [outcome.result() for outcome in outcomes] == [None] * 6
+    assert scene.used == scene.stored == (3, 1)
 
 
 def test_many_changes_while_sizes_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
