@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 
 from twisted.python.failure import Failure
 
-from ..commands.command import Change, Command, WriteCommand
+from ..commands.command import Command, WriteCommand
 from ..commands.configuration import Actor, UpdateConfig
 from ..commands.get import Found
 from ..core.errors import KvError, PermissionDenied, without_frames
@@ -37,13 +37,10 @@ from .audit import ANONYMOUS
 from .buckets import Addresses, Both, Budget, OfAddress, network_of
 from .door import Done, Door
 from .grants import ADMIN, DELETE, GET, METRICS, SCAN, SET, Principal
-from .quotas import Growth, Usage
+from .quotas import Weighing
 
 #: Sessions that are kept; of more the oldest are withdrawn at the next look.
 MAX_SESSIONS = 4096
-
-#: Keys of a write that are looked at on the reactor thread for their sizes, where there is a quota.
-WEIGHED_NOW = 64
 
 #: Told who (with the address of somebody anonymous) was refused what, and why. Any thread; must not block or raise.
 Refused = Callable[[str, str, str, KvError], object]
@@ -96,8 +93,8 @@ class Session:
         self._whose = whose
         self._actor = Actor(principal.name, principal.allows(ADMIN))
         self._get_prefixes = principal.prefixes(GET)
-        self._measures = door.measures
-        self._usage = principal.usage if door.measures is not None else None
+        usage, measures = principal.usage, door.measures
+        self._weighing = None if usage is None or measures is None else Weighing(usage, measures)
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
         if limiter is None and principal.unrestricted(GET):
@@ -221,10 +218,11 @@ class Session:
             raise
         if prefixes != _EVERYTHING and not command.permitted(prefixes):
             raise self._refusal(command.right)
-        grown = None
-        if self._usage is not None and isinstance(command, WriteCommand):
-            grown = self._within_quota(command, self._usage, done, sizes)
+        grown, weighing = None, self._weighing
+        if weighing is not None and isinstance(command, WriteCommand):
+            grown = weighing.growth(command, sizes)
             if grown is None:
+                self._weigh_first(command, weighing, done)
                 return
         if command.writes and self._written is not None:
             self._written(self.principal, command.right, command.keys)
@@ -232,46 +230,14 @@ class Session:
             command.actor = self._actor
         if limiter is not None:
             done = self._paying(done)
-        if grown is None:
+        if weighing is None or grown is None:
             self._door.submit(command, self.admission, done)
         else:
-            self._submit_counted(command, done, grown)
+            self._door.submit(command, self.admission, weighing.settling(grown, done))
+            weighing.usage.add(grown)
 
-    def _within_quota(
-        self, command: WriteCommand, usage: Usage, done: Done, sizes: Sequence[int] | None
-    ) -> Growth | None:
-        """What a write adds to what the quota is for; None if what is there has to be looked up first: it comes back
-        then. Raises QuotaExceeded.
-        """
-        # The last one, of several changes of one key.
-        changes = list({change[0]: change for change in command.changes(0)}.values())
-        if sizes is None:
-            sizes = self._sizes_now(usage, changes)
-            if sizes is None:
-                self._look_up_sizes(command, usage, [change[0] for change in changes], done)
-                return None
-        grown = usage.growth(changes, sizes)
-        usage.check(grown)
-        return grown
-
-    def _sizes_now(self, usage: Usage, changes: Sequence[Change]) -> list[int] | None:
-        """What is at the keys, if memory can tell all of it."""
-        assert self._measures is not None  # noqa: S101 - or there would be no quota
-        if len(changes) > WEIGHED_NOW:
-            return None
-        sizes = []
-        for key, _, _ in changes:
-            size = usage.size_ahead(key)
-            if size is None:
-                size = self._measures.size_now(key)
-                if size is None:
-                    return None
-            sizes.append(size)
-        return sizes
-
-    def _look_up_sizes(self, command: WriteCommand, usage: Usage, keys: Sequence[bytes], done: Done) -> None:
+    def _weigh_first(self, command: WriteCommand, weighing: Weighing, done: Done) -> None:
         """Submit it once more when it is known what is at its keys. Meanwhile it is charged, and counted in."""
-        assert self._measures is not None  # noqa: S101 - or there would be no quota
         admission, size = self.admission, command.size
         if self._limiter is not None:
             self._limiter.spend(-(command.count or 1), -size, self._seconds())
@@ -281,35 +247,21 @@ class Session:
         except KvError:
             self.give_back(size)
             raise
-        began = usage.begin_look()
 
-        def looked(sizes: Sequence[int] | Failure) -> None:
-            holds = usage.end_look(began, keys)
+        def looked_up(sizes: Sequence[int] | Failure | None) -> None:
             # As with what is decoded first: nothing comes in between these and `submit`.
             self.give_back(size)
             admission.leave(1, size)
             try:
                 if isinstance(sizes, Failure):
                     sizes.raiseException()
-                self.submit(command, done, sizes if holds else None)
+                self.submit(command, done, sizes)
             except Exception as error:
                 command.error = without_frames(error)
                 done(command)
             self._door.tell_settled()
 
-        self._measures.sizes(keys, admission).addBoth(looked)
-
-    def _submit_counted(self, command: Command, done: Done, grown: Growth) -> None:
-        """Hand over a write of somebody who has a quota."""
-        usage = self._usage
-        assert usage is not None  # noqa: S101 - whose it was weighed for
-
-        def settled(command: Command) -> None:
-            usage.settle(grown, failed=command.error is not None)
-            done(command)
-
-        self._door.submit(command, self.admission, settled)
-        usage.add(grown)
+        weighing.look_up(command, admission).addBoth(looked_up)
 
     def _paying(self, done: Done) -> Done:
         """`done`, after the result has been taken from the rate."""

@@ -21,8 +21,7 @@ from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.buckets import Limiter, Rate
 from kvtwisted.sessions.grants import Principal
-from kvtwisted.sessions.quotas import Quota, Usage, outermost
-from kvtwisted.sessions.session import WEIGHED_NOW
+from kvtwisted.sessions.quotas import WEIGHED_NOW, Quota, Usage, outermost
 
 from ..support.doors import Blocking, Doorway
 from ..support.properties import repeatable

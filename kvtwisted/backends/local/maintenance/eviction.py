@@ -15,9 +15,8 @@ compacted away. And what is the server's own but no key's (Note [What deleting g
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable, NamedTuple
@@ -35,7 +34,7 @@ from ..writer import Writer
 from . import expiry
 from .holdings import Holdings
 from .scrub import Scrub
-from .victims import EXPIRED, MOST_RANGES, ORPHAN, InShares, Nomination, Share, Touched, Victims
+from .victims import EXPIRED, MOST_RANGES, ORPHAN, Nomination, Nominator, Share, Touched, Victims
 
 #: After every key, since keys are UTF-8 text.
 _AFTER_ALL = b"\xff"
@@ -174,12 +173,10 @@ class Evictor:
         self._collect_orphans = collect_orphans
         self._seconds = seconds
         self._orphans_at_ms = 0
-        make = self._make_victims = {
-            family: partial(Victims, engine, used_lately, write_sequence, family) for family in (DATA, FILES)
+        self._nominators = {
+            family: Nominator(partial(Victims, engine, used_lately, write_sequence, family), shares)
+            for family in (DATA, FILES)
         }
-        self._victims = {family: make[family]() for family in make}
-        self._shares = shares
-        self._in_shares: dict[str, InShares] = {}
         # By disk: bytes in use after the last run, and those of what it deleted that were still to come back.
         self._returning: dict[str, tuple[int, int]] = {}
         # By disk: the last run that was futile, and until when it stands for others.
@@ -303,7 +300,8 @@ class Evictor:
         freed = 0
         touched = Touched()
         try:
-            for nomination in self._nominations(self._victims, disk, rules, dry=False):
+            nominator, now = self._nominator(disk), self._clock.now_ms()
+            for nomination in nominator.nominations(rules.policy, now, rules.batch_size, dry=False):
                 left = dict(nomination.keys)
                 while left and freed < needed:
                     batch, keys = self._delete(disk, nomination, left, needed - freed, share)
@@ -335,23 +333,8 @@ class Evictor:
             self._on_batch(Batch(ORPHAN, orphans.files, orphans.freed))
         return orphans.freed
 
-    def _nominations(
-        self, victims: Mapping[str, Victims], disk: Disk, rules: EvictionRules, *, dry: bool
-    ) -> Iterator[Nomination]:
-        family = DATA if disk.records else FILES
-        now, size = self._clock.now_ms(), rules.batch_size
-        yield from victims[family].expired(now, size)
-        shares = self._shares_now()
-        if not shares:
-            yield from victims[family].by_policy(rules.policy, now, size, dry=dry)
-            return
-        in_shares = self._in_shares.get(family)
-        if in_shares is None or in_shares.shares != shares:
-            in_shares = self._in_shares[family] = InShares(self._make_victims[family], shares)
-        yield from in_shares.by_policy(rules.policy, now, size, dry=dry)
-
-    def _shares_now(self) -> tuple[Share, ...]:
-        return tuple(share for share in self._shares() if share.prefixes)
+    def _nominator(self, disk: Disk) -> Nominator:
+        return self._nominators[DATA if disk.records else FILES]
 
     def _delete(
         self, disk: Disk, nomination: Nomination, left: dict[bytes, int | None], needed: int, share: float
@@ -366,10 +349,9 @@ class Evictor:
                 if nomination.reason == EXPIRED:
                     self._clock.mark(expires_at_ms)
             deleted = self._writer.delete_guarded(guard, unindex)
-        for each in self._shares_now():
-            for key in deleted:
-                each.deleted(key, sizes[key])
-        return Batch(nomination.reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
+        gone = {key: sizes[key] for key in deleted}
+        self._nominator(disk).deleted(gone)
+        return Batch(nomination.reason, len(gone), sum(gone.values())), deleted
 
     def _judged(
         self,
@@ -399,8 +381,7 @@ class Evictor:
 
     def _foreseen(self, disk: Disk, rules: EvictionRules, needed: int, share: float) -> Iterator[Batch]:
         now, until, judged = self._clock.now_ms(), self._seconds() + PLAN_SECONDS, 0
-        victims = {family: copy.copy(walk) for family, walk in self._victims.items()}
-        for nomination in self._nominations(victims, disk, rules, dry=True):
+        for nomination in self._nominator(disk).nominations(rules.policy, now, rules.batch_size, dry=True):
             judged += len(nomination.keys)
             # The expired ones have been named already.
             alive_at_ms = 0 if nomination.reason == EXPIRED else now

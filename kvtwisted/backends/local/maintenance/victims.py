@@ -184,6 +184,37 @@ class InShares:
         yield from _fullest_first(walks, -1.0)
 
 
+class Nominator:
+    """Nominates expired keys, and then by policy, in shares where there are any. One thread at a time."""
+
+    def __init__(self, make: Callable[..., Victims], shares: Callable[[], Collection[Share]]) -> None:
+        """`make` makes a `Victims` for a part of the keys; without a part, for all."""
+        self._make = make
+        self._all = make()
+        self._shares = shares
+        self._in_shares = InShares(make, ())
+
+    def nominations(self, policy: str, now_ms: int, size: int, *, dry: bool) -> Iterator[Nomination]:
+        """Unless `dry` the caller deletes what is nominated before it asks for more, and tells `deleted`."""
+        yield from self._all.expired(now_ms, size)
+        shares = self._shares_now()
+        if not shares:
+            yield from (copy(self._all) if dry else self._all).by_policy(policy, now_ms, size, dry=dry)
+            return
+        if shares != self._in_shares.shares:
+            self._in_shares = InShares(self._make, shares)
+        yield from self._in_shares.by_policy(policy, now_ms, size, dry=dry)
+
+    def deleted(self, sizes: Mapping[bytes, int]) -> None:
+        """These keys went, with so many bytes each."""
+        for share in self._shares_now():
+            for key, size in sizes.items():
+                share.deleted(key, size)
+
+    def _shares_now(self) -> tuple[Share, ...]:
+        return tuple(share for share in self._shares() if share.prefixes)
+
+
 def _part(own: tuple[bytes, ...], prefixes: Iterable[bytes]) -> dict[str, Any]:
     """Where the keys of a share are, of all `prefixes` that there are shares for."""
     inner = tuple(prefix for prefix in prefixes if prefix.startswith(own) and prefix not in own)

@@ -18,7 +18,7 @@ class Shared(Scene):
     def __init__(self) -> None:
         self.usages: list[Usage] = []
         super().__init__()
-        self.evictor._shares = lambda: self.usages
+        self.evictor._nominators[DATA]._shares = lambda: self.usages
 
     def usage(self, quota: Quota, *prefixes: bytes) -> Usage:
         """One more with a quota, who has been counted."""
