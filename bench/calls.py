@@ -59,9 +59,9 @@ class Calls:
     def __init__(self, store: Store) -> None:
         self._turns: Any = Turns()
         health, metrics = Health(), Metrics(CollectorRegistry())
-        backend = LocalBackend(self._turns, self._turns, store, Recovery(store.metadata, health), health)
+        backend = LocalBackend(self._turns, self._turns, store, Recovery(store.metadata, health))
         server = ServerCommands(self._turns, self._turns, None, metrics.config_update)  # type: ignore[arg-type]
-        door = Door(self._turns, backend, server, metrics, Limits())
+        door = Door(self._turns, backend, server, metrics, Limits(), health)
         self._session = OpenGate(door, Admission(10_000)).admit(Visitor(""))
         self._get_now = self._session.get_now
         self._begun = 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Callable, NamedTuple, Protocol, runtime_checkable
 
-from twisted.internet.defer import Deferred
-
 from ..commands.command import Command
 from ..commands.get import Found
 
@@ -27,7 +25,8 @@ class Backend(Protocol):
 
     It decides what runs at once, in a pool, or over a socket; it may answer in any order. Each command that it is given
     it settles once: with `Command.complete`, or with `Command.error`; then it tells. What comes later on a key sees
-    what came before it and was settled.
+    what came before it and was settled. A read is not begun after its deadline (DeadlineExceeded), nor when nobody
+    awaits it any more: that one is told of without a result. A write is carried out whether anybody awaits it or not.
     """
 
     #: What it can do beyond the ten operations.
@@ -65,6 +64,10 @@ class Measured(NamedTuple):
     following: bytes | None
 
 
+#: Told sizes, or what kept them from being known.
+Sizes = Callable[["Sequence[int] | BaseException"], object]
+
+
 @runtime_checkable
 class CanMeasure(Protocol):
     """Tells how much is stored, which quotas need. Sizes are bytes of keys and values as clients know them."""
@@ -72,8 +75,8 @@ class CanMeasure(Protocol):
     def size_now(self, key: bytes) -> int | None:
         """What is at `key`, 0 for nothing, if that can be told without blocking; else None. Reactor thread."""
 
-    def sizes(self, keys: Sequence[bytes], owner: object) -> Deferred[Sequence[int]]:
-        """What is at each of `keys`, in `owner`'s turn. Reactor thread."""
+    def sizes(self, keys: Sequence[bytes], owner: object, told: Sizes) -> None:
+        """Tell what is at each of `keys`, in `owner`'s turn, or why that cannot be told. Reactor thread."""
 
     def measure(self, prefix: bytes, start: bytes) -> Measured:
         """Count the keys under `prefix` from `start` on, some hundreds of them. Blocks, on any thread."""

@@ -1,5 +1,5 @@
 """The commands that a person types."""
 
-from .main import main
+from .client import main
 
 __all__ = ["main"]

@@ -12,6 +12,9 @@ from ..core.limits import Limits
 SET, GET, DELETE, SCAN = "set", "get", "delete", "scan"
 OPERATIONS = (SET, GET, DELETE, SCAN)
 
+#: What one entry of an answer may cost beside its key and value, in any transport's encoding.
+ENTRY_OVERHEAD = 16
+
 #: A change of one key: the value, or None to delete it, and when it expires, in ms since 1970 (0: never).
 Change = tuple[bytes, Optional[bytes], int]
 
@@ -48,7 +51,8 @@ class Command:
         #: Makes of the result what the client is sent, on the thread that made the result: for results that may be
         #: large. None leaves it as it is. It may raise KvErrors.
         self.encode: Callable[[Any], Any] | None = None
-        #: Says, on any thread, whether somebody still waits for the result; None: somebody does.
+        #: Says, on any thread, whether somebody still waits for the result; None: somebody does. A read that nobody
+        #: waits for need not be carried out; a write that passed the door always is.
         self.awaited: Callable[[], bool] | None = None
 
     # What the door notes while it is under way.

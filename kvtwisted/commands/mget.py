@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Callable
 
+from ..core.errors import ResponseTooLarge
 from ..core.limits import Limits, check_keys
 from .command import Command
 
@@ -56,3 +57,8 @@ class MGet(Command):
     def weigh(self, result: Any) -> int:
         """See `Command.weigh`."""
         return sum(map(len, result.values()))
+
+
+def too_large(budget: int) -> ResponseTooLarge:
+    """What an answer over `budget` bytes is refused with."""
+    return ResponseTooLarge(f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, NamedTuple
 
+from ..core.errors import ResponseTooLarge
 from ..core.limits import Limits, check_prefix, check_scan_limit
 from .command import Command
 
@@ -65,3 +66,10 @@ class Scan(Command):
     def weigh(self, result: Any) -> int:
         """See `Command.weigh`."""
         return sum([len(key) + len(value) for key, value in result.items])
+
+
+def too_large(budget: int) -> ResponseTooLarge:
+    """What a whole answer over `budget` bytes is refused with."""
+    return ResponseTooLarge(
+        f"prefix: the answer exceeds {budget} bytes, the limit of one answer; page with limit and cursor"
+    )

@@ -168,10 +168,10 @@ class Server(Service):
         push("storage", storage.close)
         admission = make_admission(self._settings.limits)
         push("admission", admission.close)
-        backend = LocalBackend(self._reactor, requests, storage.store, storage.recovery, storage.health)
+        backend = LocalBackend(self._reactor, requests, storage.store, storage.recovery)
         push("backend", backend.stop)
         server = ServerCommands(requests, self._config, metrics.config_update)
-        door = self._door = Door(self._reactor, backend, server, metrics, _limits(self._settings))
+        door = self._door = Door(self._reactor, backend, server, metrics, _limits(self._settings), storage.health)
         checks = self._start_checks(door)
         defer = partial(defer_to_pool, self._reactor, background)
         authentication = self._authentication = Authentication(

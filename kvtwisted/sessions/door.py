@@ -21,6 +21,7 @@ from ..commands.get import Found
 from ..commands.set import Set
 from ..core.counting import Counter
 from ..core.errors import DeadlineExceeded
+from ..core.health import Health
 from ..core.limits import Limits
 from .admission import Admission
 
@@ -66,13 +67,20 @@ class Door:
     """Reactor thread, but `health`."""
 
     def __init__(
-        self, reactor: IReactorTime, backend: Backend, server: Server, recorder: Recorder, limits: Limits
+        self,
+        reactor: IReactorTime,
+        backend: Backend,
+        server: Server,
+        recorder: Recorder,
+        limits: Limits,
+        health: Health,
     ) -> None:
-        """Keys and values go to `backend`, the rest to `server`."""
+        """Keys and values go to `backend`, the rest to `server`; `health` has the server's own conditions."""
         self._reactor = reactor
         self._backend = backend
         self._server = server
         self._recorder = recorder
+        self._health = health
         #: What a command may ask for. May be replaced at any time.
         self.limits = limits
         #: What tells how much is stored, if anything does.
@@ -158,9 +166,12 @@ class Door:
             self._reactor.callLater(0, self._hand_over)
 
     def health(self) -> str | None:
-        """Why the server cannot serve, or None. Blocks, on the thread of health checks."""
+        """Why the server cannot serve, or None: the known conditions, then what the backend says.
+
+        Blocks, on the thread of health checks.
+        """
         started = monotonic()
-        reason = self._backend.health()
+        reason = self._health.reason() or self._backend.health()
         self._recorder.health_check(monotonic() - started)
         return reason
 

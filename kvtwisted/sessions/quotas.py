@@ -14,20 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
-
-from ..backends.backend import CanMeasure
-from ..commands.command import Change, Command, WriteCommand
+from ..commands.command import Change
 from ..core.errors import QuotaExceeded
-
-if TYPE_CHECKING:
-    from .door import Done
-
-#: Keys of a write that are looked at on the reactor thread for their sizes.
-WEIGHED_NOW = 64
 
 #: Keys whose changes are remembered while sizes are looked up; with more they are looked up again.
 MAX_CHANGED = 10_000
@@ -208,66 +198,6 @@ class Usage:
             self._keys = keys + self._behind_keys
             self._reached = None
             self.is_counted = True
-
-
-class Weighing:
-    """Weighs the writes of one principal. Reactor thread."""
-
-    def __init__(self, usage: Usage, measures: CanMeasure) -> None:
-        self.usage = usage
-        self._measures = measures
-
-    def growth(self, command: WriteCommand, sizes: Sequence[int] | None) -> Growth | None:
-        """What a write adds; None if that has to be looked up first. Raises QuotaExceeded.
-
-        `sizes` are what `look_up` found.
-        """
-        changes = _changes(command)
-        if sizes is None:
-            sizes = self._sizes_now(changes)
-            if sizes is None:
-                return None
-        grown = self.usage.growth(changes, sizes)
-        self.usage.check(grown)
-        return grown
-
-    def _sizes_now(self, changes: Sequence[Change]) -> list[int] | None:
-        """What is at the keys, if memory can tell all of it."""
-        if len(changes) > WEIGHED_NOW:
-            return None
-        sizes = []
-        for key, _, _ in changes:
-            size = self.usage.size_ahead(key)
-            if size is None:
-                size = self._measures.size_now(key)
-                if size is None:
-                    return None
-            sizes.append(size)
-        return sizes
-
-    def look_up(self, command: WriteCommand, owner: object) -> Deferred[Sequence[int] | None]:
-        """What is at the keys of a write, in `owner`'s turn of the threads; None if that does not hold any more."""
-        usage, keys = self.usage, [change[0] for change in _changes(command)]
-        began = usage.begin_look()
-
-        def looked_up(sizes: Any) -> Any:
-            return sizes if usage.end_look(began, keys) or isinstance(sizes, Failure) else None
-
-        return self._measures.sizes(keys, owner).addBoth(looked_up)
-
-    def settling(self, grown: Growth, done: Done) -> Done:
-        """`done`, when the usage knows how it went."""
-
-        def settled(command: Command) -> None:
-            self.usage.settle(grown, failed=command.error is not None)
-            done(command)
-
-        return settled
-
-
-def _changes(command: WriteCommand) -> list[Change]:
-    """The last one, of several of one key."""
-    return list({change[0]: change for change in command.changes(0)}.values())
 
 
 def outermost(prefixes: Iterable[bytes]) -> tuple[bytes, ...]:

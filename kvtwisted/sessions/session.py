@@ -21,11 +21,10 @@ stored. A batch with one key that is not allowed is refused whole, without namin
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from time import monotonic
 from typing import Callable
 from weakref import WeakValueDictionary
-
-from twisted.python.failure import Failure
 
 from ..commands.command import Command, WriteCommand
 from ..commands.configuration import Actor, UpdateConfig
@@ -37,7 +36,7 @@ from .audit import ANONYMOUS
 from .buckets import Addresses, Both, Budget, OfAddress, network_of
 from .door import Done, Door
 from .grants import ADMIN, DELETE, GET, METRICS, SCAN, SET, Principal
-from .quotas import Weighing
+from .weighing import Weighing
 
 #: Sessions that are kept; of more the oldest are withdrawn at the next look.
 MAX_SESSIONS = 4096
@@ -248,20 +247,20 @@ class Session:
             self.give_back(size)
             raise
 
-        def looked_up(sizes: Sequence[int] | Failure | None) -> None:
+        def looked_up(sizes: Sequence[int] | None, error: BaseException | None = None) -> None:
             # As with what is decoded first: nothing comes in between these and `submit`.
             self.give_back(size)
             admission.leave(1, size)
             try:
-                if isinstance(sizes, Failure):
-                    sizes.raiseException()
+                if error is not None:
+                    raise error
                 self.submit(command, done, sizes)
-            except Exception as error:
-                command.error = without_frames(error)
+            except Exception as refused:
+                command.error = without_frames(refused)
                 done(command)
             self._door.tell_settled()
 
-        weighing.look_up(command, admission).addBoth(looked_up)
+        weighing.look_up(command, admission, looked_up, partial(looked_up, None))
 
     def _paying(self, done: Done) -> Done:
         """`done`, after the result has been taken from the rate."""

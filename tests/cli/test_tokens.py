@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from twisted.python import usage
 
+from kvtwisted.cli import client as cli
 from kvtwisted.cli import tokens as token_cli
-from kvtwisted.cli.main import Options, main
 from kvtwisted.sessions import tokens
 from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.buckets import MAX_ADDRESSES
@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> str:
 
 def run(*arguments: str) -> tuple[int, str]:
     """Status and output of `kvtwisted token`."""
-    options = Options()
+    options = cli.Options()
     options.parseOptions(["token", *arguments])
     said: list[str] = []
     command: Any = options.command
@@ -179,7 +179,7 @@ def test_bad_command_lines(arguments: list[str], reason: str, path: str, capsys:
     """One line, and status 2; no file is made."""
     line = ["token", *arguments, *(["--file", path] if arguments and arguments != ["nonsense"] else [])]
     with pytest.raises(SystemExit) as ended:
-        main(line)
+        cli.main(line)
     assert ended.value.code == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("kvtwisted: ")
@@ -252,7 +252,7 @@ def test_the_file_on_the_page() -> None:
 def test_help_and_page_have_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     """docs/security.md names each, and each command and operation."""
     with pytest.raises(SystemExit):
-        main(["token", "create", "--help"])
+        cli.main(["token", "create", "--help"])
     said = capsys.readouterr().out
     for option in ("--file", "--grant", "--certificate", "--not-after", "--rate-operations", "--rate-bytes",
                    "--quota-bytes", "--quota-keys"):  # fmt: skip

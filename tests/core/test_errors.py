@@ -9,7 +9,7 @@ import pytest
 
 from kvtwisted.core import errors
 
-FAMILY = [value for value in vars(errors).values() if inspect.isclass(value)]
+FAMILY = [value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__]
 
 
 def test_family_is_one() -> None:

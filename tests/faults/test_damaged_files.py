@@ -212,7 +212,7 @@ def crashed(folder: Path) -> Path:
 WRITER = """
 import os, signal, sys
 from kvtwisted.core.options import EngineOptions
-from kvtwisted.engines import open_engine
+from kvtwisted.backends.local.engines import open_engine
 
 engine = open_engine("rocksdict", sys.argv[1], EngineOptions())
 for number in range(1000):

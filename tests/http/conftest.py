@@ -12,8 +12,11 @@ from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.config.manager import ConfigManager
 
+from ..support.backends import backend, over_both
 from .live import LiveSite
 from .support import World
+
+__all__ = ["backend"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -22,6 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     That both hand over the same is shown by those that say COMPARES_LANES. Properties run once: pytest-twisted wraps
     those anew each time, and cannot do it twice.
     """
+    over_both(metafunc)
     if "lane" in metafunc.fixturenames:
         once = hasattr(metafunc.function, "hypothesis") or hasattr(metafunc.module, "COMPARES_LANES")
         marks = () if hasattr(metafunc.module, "LANES_DIFFER") else pytest.mark.long

@@ -12,8 +12,6 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.backends.administration import Administration
-from kvtwisted.backends.local.backend import LocalBackend
-from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import Configuration, ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
@@ -28,8 +26,8 @@ from kvtwisted.tls.listening import over_tls
 from kvtwisted.tls.renewal import Certificates
 
 from ..support.administration import FakeTasks
+from ..support.backends import make_backend
 from ..support.recorders import CountingRecorder
-from ..support.storage import Storage
 from .support import METRICS
 
 MAX_BODY_BYTES = 4 * 1_048_576
@@ -95,15 +93,14 @@ class LiveSite:
         certificates: Certificates | None = None,
     ) -> None:
         self._reactor = reactor
-        self.storage = Storage()
+        tasks = FakeTasks()
+        health, recorder = Health(), CountingRecorder()
+        self.storage, backend = make_backend(reactor, pool, health)
         self.engine = self.storage.engine
         self.engine.slow = True
-        tasks = FakeTasks()
-        store, health, recorder = self.storage.store, Health(), CountingRecorder()
         fair = FairPool(reactor, pool)
-        backend = LocalBackend(reactor, fair, store, Recovery(store.metadata, health), health)
         server = ServerCommands(fair, configuration, recorder.config_update)
-        door = Door(reactor, backend, server, recorder, Limits())
+        door = Door(reactor, backend, server, recorder, Limits(), health)
         self.site = make_site(
             OpenGate(door, Admission(1024)),
             fair,

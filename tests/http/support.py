@@ -15,8 +15,6 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
 from kvtwisted.backends.administration import Administration
-from kvtwisted.backends.local.backend import LocalBackend
-from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import Configuration, ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
@@ -31,10 +29,10 @@ from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.gate import Gate, OpenGate
 
 from ..support.administration import FakeTasks
+from ..support.backends import make_backend
 from ..support.configuration import FakeConfiguration
 from ..support.pools import ImmediateReactor, ManualPool
 from ..support.recorders import CountingRecorder
-from ..support.storage import Storage
 
 METRICS = ("text/plain; version=0.0.4; charset=utf-8", b"kv_gets_total 1.0\n")
 
@@ -182,10 +180,6 @@ class World:
         self.pool = ManualPool()
         #: That of the health checks.
         self.health_pool = ManualPool()
-        self.storage = Storage()
-        self.engine = self.storage.engine
-        # What memory answers at once needs no thread, and could not be held.
-        self.engine.slow = True
         self.recorder = CountingRecorder()
         self.health = Health()
         self.admission = Admission(capacity)
@@ -205,10 +199,12 @@ class World:
         reactor: Any = self.reactor
         manual: Any = self.pool
         pool = FairPool(reactor, manual)
-        store = self.storage.store
-        backend = LocalBackend(reactor, pool, store, Recovery(store.metadata, self.health), self.health)
+        self.storage, self.backend = make_backend(reactor, manual, self.health)
+        self.engine = self.storage.engine
+        # What memory answers at once needs no thread, and could not be held.
+        self.engine.slow = True
         server = ServerCommands(pool, configuration or small_configuration(), self.recorder.config_update)
-        self.door = Door(reactor, backend, server, self.recorder, Limits())
+        self.door = Door(reactor, self.backend, server, self.recorder, Limits(), self.health)
         self.site = make_site(
             make_gate(self.door, self.admission),
             pool,

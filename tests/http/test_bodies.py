@@ -11,6 +11,9 @@ from kvtwisted.core.errors import InvalidRequest
 from kvtwisted.http import bodies
 from kvtwisted.http.errors import UnsupportedMediaType
 
+#: Says that these are about no backend.
+WITHOUT_BACKEND = True
+
 #: Keys that a body may have.
 MANY = 100
 #: Reads a body of each kind.

@@ -157,6 +157,7 @@ def test_nothing_is_armed_for_whole_requests() -> None:
         assert min(call.getTime() for call in world.reactor.getDelayedCalls()) > LOOK_SECONDS
 
 
+@pytest.mark.local_backend
 def test_the_watch_ends_with_its_cause() -> None:
     """Complete requests and closed connections are not looked at again."""
     world = world_of()
@@ -315,7 +316,7 @@ def test_the_list_is_looked_at_while_there_is_something_on_it() -> None:
     watch = Deadlines(clock, clock.seconds, PATIENCE, ByteLimits())
     items = [Item(5), Item(-1), Item(None), Item(0)]
     for item in items:
-        watch.watch(item, 1)
+        watch.follow(item, 1)
     assert watch.unsent == 4
     clock.pump([LOOK_SECONDS] * 3)
     assert [item.looks for item in items] == [3, 1, 1, 3]

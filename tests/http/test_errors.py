@@ -16,6 +16,9 @@ from kvtwisted.core.strict_json import InvalidJson
 from kvtwisted.http import errors
 from kvtwisted.http.answers import Answer
 
+#: Says that these are about no backend.
+WITHOUT_BACKEND = True
+
 CLASSES = {cls.__name__: cls for _, cls in inspect.getmembers(core_errors, inspect.isclass)}
 
 #: Class, status, and whether the error's own sentence is shown.

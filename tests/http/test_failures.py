@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from kvtwisted.core.errors import Overloaded, StorageError, StorageFull
 
 from .support import World, problem, request_bytes
+
+#: Says that these tests run over every backend at every change.
+BACKENDS_DIFFER = True
 
 #: Says that these tests run on either lane at every change.
 LANES_DIFFER = True
@@ -154,6 +159,7 @@ def test_health_is_not_refused_under_load() -> None:
     assert health(world) == (200, {"status": "ok"})
 
 
+@pytest.mark.local_backend
 def test_health_does_not_wait_for_requests() -> None:
     """While the pool of requests gets on with nothing, the check is answered."""
     world = World()

@@ -134,6 +134,7 @@ def test_the_idle_time_begins_with_the_answer(first: bytes) -> None:
 # Turns.
 
 
+@pytest.mark.local_backend
 def test_connections_take_turns() -> None:
     """One that pipelines is answered some requests of, then others are served; all are answered, in order."""
     world = World(fast_lane=True)
@@ -192,6 +193,7 @@ def test_bytes_that_come_while_others_have_their_turn_are_bounded() -> None:
     assert len(wire.replies()) == count + 1
 
 
+@pytest.mark.local_backend
 @pytest.mark.parametrize("disconnect", [True, False])
 def test_the_end_while_others_have_their_turn(disconnect: bool) -> None:
     """When the client goes, what has not been begun is not begun; when the server drains, it is answered."""
@@ -270,6 +272,7 @@ def test_a_defect_in_writing_an_answer_down(monkeypatch: pytest.MonkeyPatch) -> 
     assert [reply.status for reply in wire.replies()] == [200, 500, 200]
 
 
+@pytest.mark.local_backend
 def test_a_defect_ends_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream that nobody can go on with; those whose writes went in together with its own are answered."""
     world = World(fast_lane=True)

@@ -13,6 +13,9 @@ from kvtwisted.http.lanes import EAGER
 from ..support.properties import sampled
 from .support import Reply, Wire, World, parse_replies, request_bytes
 
+#: Says that these tests run over every backend at every change.
+BACKENDS_DIFFER = True
+
 #: Says that these tests need not run once for each lane.
 COMPARES_LANES = True
 #: A value over what a transport keeps without telling the writer to stop.

@@ -14,6 +14,9 @@ from kvtwisted.http import bodies, large_bodies
 
 from ..support.properties import fuzzing
 
+#: Says that these are about no backend.
+WITHOUT_BACKEND = True
+
 MANY = 100
 Reader = Callable[[bytes], Any]
 #: What reads small bodies, and large ones.

@@ -9,6 +9,9 @@ import pytest
 
 from .support import METRICS, World, problem
 
+#: Says that these tests run over every backend at every change.
+BACKENDS_DIFFER = True
+
 #: Says that these tests run on either lane at every change.
 LANES_DIFFER = True
 

@@ -13,6 +13,9 @@ from kvtwisted.http.urls import ScanArguments, path_key, scan_arguments
 
 from ..support.properties import repeatable
 
+#: Says that these are about no backend.
+WITHOUT_BACKEND = True
+
 #: Any text that UTF-8 can hold.
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 

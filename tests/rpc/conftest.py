@@ -7,18 +7,40 @@ from typing import Any, Callable
 
 import pytest
 
+from tests.support.backends import LATE, backend, over_both
+
 from .support import Client, World
+
+__all__ = ["backend"]
+
+BY_POOL = "native, by the pool"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Both backends."""
+    over_both(metafunc)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """By the pool at every change where it makes a difference (POOL_DIFFERS), else in the long run."""
     assert isinstance(item, pytest.Function)
-    given = item.callspec.params.get("transport") if hasattr(item, "callspec") else None
-    if given == "native, by the pool" and not hasattr(item.module, "POOL_DIFFERS"):
+    if _given(item, "transport") == BY_POOL and not hasattr(item.module, "POOL_DIFFERS"):
         item.add_marker(pytest.mark.long)
 
 
-@pytest.fixture(params=["threaded", "native", "native, by the pool"])
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Not by the pool over the late backend, which never answers from memory."""
+    twice = [item for item in items if _given(item, "backend") == LATE and _given(item, "transport") == BY_POOL]
+    config.hook.pytest_deselected(items=twice)
+    left_out = set(twice)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _given(item: pytest.Item, fixture: str) -> object:
+    return item.callspec.params.get(fixture) if hasattr(item, "callspec") else None
+
+
+@pytest.fixture(params=["threaded", "native", BY_POOL])
 def transport(request: pytest.FixtureRequest) -> str:
     """The transport that the server runs on; the native one also with storage that may always block."""
     name: str = request.param

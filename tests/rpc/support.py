@@ -14,9 +14,6 @@ from google.protobuf.message import Message
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
-from kvtwisted.backends.local.backend import LocalBackend
-from kvtwisted.backends.local.recovery import Recovery
-from kvtwisted.backends.local.writer import Writer
 from kvtwisted.backends.server import ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
@@ -33,12 +30,10 @@ from kvtwisted.sessions.connections import Connections
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.gate import Gate, OpenGate
 from kvtwisted.tls.renewal import Certificates
-from tests.support.clocks import ManualClock
+from tests.support.backends import make_backend
 from tests.support.configuration import FakeConfiguration
-from tests.support.engines import memory_engine
 from tests.support.reactors import background_reactor, on
 from tests.support.recorders import CountingRecorder
-from tests.support.storage import BlockingStore
 
 #: Seconds after which something that should have happened has not.
 PATIENCE = 30.0
@@ -159,9 +154,6 @@ class World:
     ) -> None:
         """`reactor` runs in a thread, at the latest when the server starts; None is one that does already."""
         self.reactor = reactor or background_reactor()
-        self.engine = memory_engine()
-        self.engine.slow = transport == "native, by the pool"
-        self.time = ManualClock()
         self.health = Health()
         self.recorder = CountingRecorder()
         self.configuration = FakeConfiguration({"eviction": {"batch_size": 100}, "http": {}}, restart=("http",))
@@ -169,14 +161,14 @@ class World:
         self.max_response_bytes = 4 * MIB
         self.request_timeout = PATIENCE
         limits_of_store = Limits(max_request_bytes=max_request_bytes)
-        self.store = BlockingStore(self.engine, Writer(self.engine), self.time.clock(), limits=limits_of_store)
         #: Threads of requests.
         self.pool = ThreadPool(0, threads, name="requests")
         fair = FairPool(self.reactor, self.pool)
-        recovery = Recovery(self.store.metadata, self.health)
-        backend = LocalBackend(self.reactor, fair, self.store, recovery, self.health)
+        self.storage, self.backend = make_backend(self.reactor, self.pool, self.health, limits=limits_of_store)
+        self.store, self.engine, self.time = self.storage.store, self.storage.engine, self.storage.time
+        self.engine.slow = transport == "native, by the pool"
         commands = ServerCommands(fair, self.configuration, self.recorder.config_update)
-        self.door = Door(self.reactor, backend, commands, self.recorder, limits_of_store)
+        self.door = Door(self.reactor, self.backend, commands, self.recorder, limits_of_store, self.health)
         self._holds: list[Hold] = []
         self._health_pool = ThreadPool(0, 1, name="health")
         #: None without TLS.
@@ -249,7 +241,7 @@ class World:
 
     def stored(self) -> dict[str, str]:
         """All keys and values, straight from the engine."""
-        return {key.decode(): value.decode() for key, value in self.engine.scan(b"", None)}
+        return {key.decode(): value.decode() for key, value in self.storage.data().items()}
 
 
 @contextmanager

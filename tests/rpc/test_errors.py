@@ -13,6 +13,9 @@ from kvtwisted.rpc.errors import IN_MESSAGE, TABLE, CallError, Code, call_error
 
 from .support import logged
 
+#: Says that these are about no backend.
+WITHOUT_BACKEND = True
+
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, errors.KvError)]
 
 

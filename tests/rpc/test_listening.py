@@ -12,6 +12,9 @@ from kvtwisted.core.errors import Unavailable
 from kvtwisted.rpc import listening
 from kvtwisted.rpc.listening import check_address, joined
 
+#: Says that these are about no backend.
+WITHOUT_BACKEND = True
+
 
 @pytest.fixture
 def taken() -> Iterator[int]:

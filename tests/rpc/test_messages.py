@@ -16,6 +16,9 @@ from kvtwisted.rpc.messages import decompress, is_compressed, message_limit, par
 
 from .support import CLASSES, MIB
 
+#: Says that these are about no backend.
+WITHOUT_BACKEND = True
+
 
 @given(st.binary(max_size=2000), st.sampled_from([gzip.compress, zlib.compress]))
 def test_round_trip(message: bytes, compress: object) -> None:

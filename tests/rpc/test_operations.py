@@ -14,6 +14,9 @@ from tests.support.recorders import Recorded
 
 from .support import CLASSES, MIB, Client, World
 
+#: Says that these tests run over every backend at every change.
+BACKENDS_DIFFER = True
+
 #: Says that these tests run by the pool, too, at every change.
 POOL_DIFFERS = True
 

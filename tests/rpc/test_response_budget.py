@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvtwisted.backends.local.batch_reads import ENTRY_OVERHEAD
+from kvtwisted.commands.command import ENTRY_OVERHEAD
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.methods import MESSAGE_OVERHEAD, Call
 

@@ -17,6 +17,9 @@ from kvtwisted.rpc.methods import METHODS
 
 from .support import MIB, PATIENCE, World, logged
 
+#: Says that these tests run over every backend at every change.
+BACKENDS_DIFFER = True
+
 #: Says that these tests run by the pool, too, at every change.
 POOL_DIFFERS = True
 
@@ -70,12 +73,12 @@ def test_faults_are_incidents(world: World, method: str, error: Exception, sente
     assert failure.details() == f"{sentence}the server's log tells more under incident {event['incident']}"
     assert event["log_failure"].value is error
     assert event["doing"] == method
-    assert "tests/support/engines.py" in event["log_failure"].getTraceback()
+    assert "tests/support/" in event["log_failure"].getTraceback()
 
 
 def test_stored_bytes_that_are_not_text(world: World) -> None:
     """A foreign record that is not UTF-8 is an error of that key alone, never a broken answer."""
-    world.engine.write([("default", b"bad", b"a\xfe")])
+    world.store.set(b"bad", b"a\xfe")
     world.client.call("Set", key="good", value="1")
     assert world.client.error("Get", key="bad").code() is StatusCode.INTERNAL
     assert world.client.error("ScanKeyValues").code() is StatusCode.INTERNAL
@@ -114,6 +117,7 @@ def test_a_call_without_a_message(world: World) -> None:
     assert failure.code() is StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.local_backend
 def test_a_deadline_that_has_passed(make_world: Callable[..., World]) -> None:
     """The client hears DEADLINE_EXCEEDED, and a call whose time is up before its turn comes does no work."""
     world = make_world(threads=1)
@@ -140,6 +144,7 @@ def test_over_capacity(make_world: Callable[..., World]) -> None:
     assert world.admission.in_flight == 1
 
 
+@pytest.mark.local_backend
 def test_a_bounded_queue(make_world: Callable[..., World]) -> None:
     """Calls that find all threads busy wait, but no more than limits.max_in_flight of them."""
     world = make_world(threads=1, max_in_flight=3)

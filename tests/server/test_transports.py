@@ -179,14 +179,14 @@ def test_streams(tmp_path: Path, transport: str, pipelines: int) -> Generator[An
     )
     try:
         expected = {}
-        for number, (kind, places) in enumerate(started.transports._grpc.places._asdict().items()):
+        for number, (kind, slots) in enumerate(started.transports._grpc.slots._asdict().items()):
             capacity = {"pipeline": pipelines, "watch": 3, "reflection": MAX_REFLECTION_STREAMS}[kind]
             for _ in range(capacity):
-                places.enter()
+                slots.enter()
             for _ in range(number):
                 with pytest.raises(CallError, match=f" is {capacity}; try again"):
-                    places.enter()
-            places.leave()
+                    slots.enter()
+            slots.leave()
             expected[(kind,)] = (capacity - 1, number)
         open_streams, refused = started.values("kv_streams"), started.values("kv_streams_refused_total")
         assert {kind: (open_streams[kind], refused[kind]) for kind in expected} == expected

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
 
 from kvtwisted.commands.command import Command
 from kvtwisted.commands.delete import Delete
@@ -21,7 +21,8 @@ from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.buckets import Limiter, Rate
 from kvtwisted.sessions.grants import Principal
-from kvtwisted.sessions.quotas import WEIGHED_NOW, Quota, Usage, outermost
+from kvtwisted.sessions.quotas import Quota, Usage, outermost
+from kvtwisted.sessions.weighing import WEIGHED_NOW
 
 from ..support.doors import Blocking, Doorway
 from ..support.properties import repeatable
@@ -218,19 +219,16 @@ def test_a_look_that_was_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read before another write of the same key ended is read again: many deletes take it away once."""
     scene = Scene(Quota(1000), slow=True)
     scene.calls.mset({b"a/1": b"v" * 300, b"a/2": b"v" * 300})
-    looks: list[Deferred[Any]] = []
-    found: list[list[int]] = []
+    looks: list[Callable[[], object]] = []
 
-    def sizes(keys: Sequence[bytes], owner: object) -> Deferred[Any]:
-        found.append(scene.storage.store.sizes(keys))
-        looks.append(Deferred())
-        return looks[-1]
+    def sizes(keys: Sequence[bytes], owner: object, told: Callable[[Any], object]) -> None:
+        looks.append(partial(told, scene.storage.store.sizes(keys)))
 
     monkeypatch.setattr(scene.backend, "sizes", sizes)
     outcomes = [scene.submit(Delete(b"a/1"), scene.app) for _ in range(5)]
     outcomes.append(scene.submit(Set(b"a/2", b""), scene.app))
     while looks:
-        looks.pop(0).callback(found.pop(0))
+        looks.pop(0)()
         scene.run()
     assert [outcome.result() for outcome in outcomes] == [None] * 6
     assert scene.used == scene.stored == (3, 1)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvtwisted.backends.local.backend import LocalBackend
 from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import ServerCommands
 from kvtwisted.commands.command import Command
@@ -26,10 +25,10 @@ from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.grants import OPERATIONS, Grant, Principal
 from kvtwisted.sessions.session import Session
 
+from .backends import make_backend
 from .configuration import FakeConfiguration
 from .pools import ImmediateReactor, ManualPool
 from .recorders import CountingRecorder, Recorded
-from .storage import Storage
 
 
 class Outcome:
@@ -56,27 +55,30 @@ class Doorway:
 
     def __init__(
         self,
-        storage: Storage | None = None,
+        storage: Any = None,
         *,
         slow: bool = False,
         configuration: FakeConfiguration | None = None,
         limits: Limits | None = None,
     ) -> None:
         """`slow` makes the engine one that may always block."""
-        self.storage = storage or Storage()
-        self.storage.engine.slow = slow
         self.reactor, self.pool = ImmediateReactor(), ManualPool()
         self.recorder, self.health = CountingRecorder(), Health()
         self.configuration = configuration or FakeConfiguration({"a": 1})
-        self.recovery = Recovery(self.storage.store.metadata, self.health)
         reactor: Any = self.reactor
         manual: Any = self.pool
         pool = FairPool(reactor, manual)
-        self.backend = LocalBackend(reactor, pool, self.storage.store, self.recovery, self.health)
+        self.storage, self.backend = make_backend(reactor, manual, self.health, storage)
+        self.storage.engine.slow = slow
         server = ServerCommands(pool, self.configuration, self.recorder.config_update)
-        self.door = Door(reactor, self.backend, server, self.recorder, limits or Limits())
+        self.door = Door(reactor, self.backend, server, self.recorder, limits or Limits(), self.health)
         self.admission = Admission(1000)
         self.session = self.make_session(Grant(frozenset(OPERATIONS)))
+
+    @property
+    def recovery(self) -> Recovery:
+        """What gets over writes that failed."""
+        return Recovery(self.storage.store.metadata, self.health)
 
     @property
     def recorded(self) -> list[Recorded]:

@@ -24,10 +24,9 @@ from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
 from ...core.errors import DeadlineExceeded, KvError
-from ...core.health import Health
 from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
-from ..backend import Hot, Settled
+from ..backend import Hot, Settled, Sizes
 from .group_commit import GroupCommit
 from .recovery import Recovery
 from .store import Store
@@ -43,12 +42,11 @@ class LocalBackend:
 
     capabilities: frozenset[str] = frozenset()
 
-    def __init__(self, reactor: Any, pool: FairPool, store: Store, recovery: Recovery, health: Health) -> None:
+    def __init__(self, reactor: Any, pool: FairPool, store: Store, recovery: Recovery) -> None:
         """What blocks runs in `pool`. `recovery` is told of writes that the storage failed."""
         self._reactor = reactor
         self._pool = pool
         self._store = store
-        self._health = health
         self.hot: Callable[[bytes], Hot | None] = store.hot
         self.get_now = store.get_now
         self.size_now = store.size_now
@@ -88,19 +86,18 @@ class LocalBackend:
             for first in range(0, len(of_one), GETS_IN_A_JOB):
                 self._run(of_one[first : first + GETS_IN_A_JOB])
 
-    def sizes(self, keys: Sequence[bytes], owner: object) -> Deferred[Sequence[int]]:
+    def sizes(self, keys: Sequence[bytes], owner: object, told: Sizes) -> None:
         """See `CanMeasure.sizes`."""
-        return self._pool.run(owner, partial(self._store.sizes, keys))
+        looking: Deferred[Any] = self._pool.run(owner, partial(self._store.sizes, keys))
+        looking.addErrback(lambda failure: failure.value).addCallback(told)
 
     def health(self) -> str | None:
-        """See `Backend.health`: the known conditions, and a real read of the storage."""
-        reason = self._health.reason()
-        if reason is None:
-            try:
-                self._store.metadata.check()
-            except KvError as error:
-                reason = str(error)
-        return reason
+        """See `Backend.health`: a real read of the storage."""
+        try:
+            self._store.metadata.check()
+        except KvError as error:
+            return str(error)
+        return None
 
     def _run(self, commands: Sequence[Command], *, large: bool = False) -> None:
         """Read for commands of one principal; `large`: what may take long, and have a large result."""

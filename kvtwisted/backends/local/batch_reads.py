@@ -6,9 +6,10 @@ import threading
 from collections.abc import Sequence
 from typing import cast
 
+from ...commands.command import ENTRY_OVERHEAD
 from ...commands.get import Found
+from ...commands.mget import too_large
 from ...core.clock import Clock
-from ...core.errors import ResponseTooLarge
 from . import records
 from .cache import Entry
 from .engines.engine import READ_AHEAD, Engine
@@ -16,9 +17,6 @@ from .maintenance import expiry
 from .recency import Recency
 from .records import ENVELOPE
 from .writer import Writer
-
-#: What one entry of an answer may cost beside its key and value, in any transport's encoding.
-ENTRY_OVERHEAD = 16
 
 #: Times that a large MGet is tried without a snapshot, which costs more than reading again.
 _OPTIMISTIC_READS = 3
@@ -120,4 +118,4 @@ class BatchReader:
 
 def _check_budget(size: int, budget: int) -> None:
     if size > budget:
-        raise ResponseTooLarge(f"keys: the values exceed {budget} bytes, the limit of one answer; ask for fewer")
+        raise too_large(budget)

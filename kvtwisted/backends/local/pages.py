@@ -6,11 +6,11 @@ import math
 import time
 from typing import Callable, NamedTuple
 
-from ...commands.scan import Page, Scan
+from ...commands.command import ENTRY_OVERHEAD
+from ...commands.scan import Page, Scan, too_large
 from ...core.clock import Clock
-from ...core.errors import DeadlineExceeded, ResponseTooLarge
+from ...core.errors import DeadlineExceeded
 from . import records
-from .batch_reads import ENTRY_OVERHEAD
 from .engines.engine import TOO_LONG, Engine, ScanUnfinished, ignored
 from .maintenance import expiry
 from .records import ENVELOPE
@@ -105,10 +105,7 @@ class PageReader:
                         value_bytes = record.pointer.length if record.pointer else len(record.value)
                     size += len(key) + ENTRY_OVERHEAD + (0 if keys_only else value_bytes)
                     if size > budget and not paged:
-                        raise ResponseTooLarge(
-                            f"prefix: the answer exceeds {budget} bytes, the limit of one answer; "
-                            "page with limit and cursor"
-                        )
+                        raise too_large(budget)
                     if (limit and len(items) == limit) or (size > budget and items):
                         return Page(items, items[-1][0])
                     if keys_only:

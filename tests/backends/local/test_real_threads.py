@@ -44,9 +44,9 @@ class Scene:
         self.admission = Admission(4)
         store, health = self.storage.store, Health()
         fair = FairPool(reactor, self.pool)
-        self.backend = LocalBackend(reactor, fair, store, Recovery(store.metadata, health), health)
+        self.backend = LocalBackend(reactor, fair, store, Recovery(store.metadata, health))
         server = ServerCommands(fair, FakeConfiguration({}), lambda: None)
-        self.door = Door(reactor, self.backend, server, CountingRecorder(), Limits())  # type: ignore[arg-type]
+        self.door = Door(reactor, self.backend, server, CountingRecorder(), Limits(), health)  # type: ignore[arg-type]
         self.session = OpenGate(self.door, self.admission).admit(Visitor(""))
 
     def ask(self, command: Command) -> Deferred[Any]:

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from kvtwisted.backends.local import records
-from kvtwisted.backends.local.batch_reads import ENTRY_OVERHEAD
 from kvtwisted.backends.local.engines.engine import DATA, EXPIRY, READ_AHEAD
+from kvtwisted.commands.command import ENTRY_OVERHEAD
 from kvtwisted.commands.get import Found
 from kvtwisted.core.errors import (
     Corruption,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kvtwisted.backends.local import records
-from kvtwisted.backends.local.batch_reads import ENTRY_OVERHEAD
 from kvtwisted.backends.local.cache import ENTRY_COST
 from kvtwisted.backends.local.engines import open_engine
+from kvtwisted.commands.command import ENTRY_OVERHEAD
 from kvtwisted.commands.get import Found
 from kvtwisted.core.options import EngineOptions
 

@@ -31,7 +31,7 @@ from ..support import MIB, PATIENCE, Client, World, logged
 from ..test_pipeline import get, run
 from ..test_server import stop_in_background
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

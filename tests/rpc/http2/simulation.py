@@ -12,9 +12,6 @@ from typing import Any
 from hpack import Encoder
 from twisted.logger import LogLevel
 
-from kvtwisted.backends.local.backend import LocalBackend
-from kvtwisted.backends.local.recovery import Recovery
-from kvtwisted.backends.local.writer import Writer
 from kvtwisted.backends.server import ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
@@ -27,11 +24,9 @@ from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.gate import OpenGate
-from tests.support.clocks import ManualClock
+from tests.support.backends import make_backend
 from tests.support.configuration import FakeConfiguration
-from tests.support.engines import memory_engine
 from tests.support.recorders import CountingRecorder
-from tests.support.storage import BlockingStore
 from tests.support.transports import ManualReactor, ManualTransport, cut
 
 from ..support import logged
@@ -145,16 +140,17 @@ class Simulation:
     def __init__(self, *, in_flight: int = 16, budget: int | None = None, slow: bool = False) -> None:
         """`slow`: the engine may block, so that everything goes by the pool. `budget`: half of what `Budget` gets."""
         self.reactor = ManualReactor()
-        self.engine = memory_engine()
-        self.engine.slow = slow
         self.health = Health()
         self.admission = Admission(in_flight)
-        self.store = BlockingStore(self.engine, Writer(self.engine), ManualClock().clock())
         pool: Any = self.reactor.pool
         fair, recorder = FairPool(self.reactor, pool), CountingRecorder()
-        backend = LocalBackend(self.reactor, fair, self.store, Recovery(self.store.metadata, self.health), self.health)
-        commands = ServerCommands(fair, FakeConfiguration({"http": {}}), recorder.config_update)
-        door = Door(self.reactor, backend, commands, recorder, Limits())
+        storage, backend = make_backend(self.reactor, pool, self.health)
+        self.store, self.engine = storage.store, storage.engine
+        self.engine.slow = slow
+        commands = ServerCommands(
+            fair, FakeConfiguration({"http": {}}), recorder.config_update
+        )  # fmt: skip
+        door = Door(self.reactor, backend, commands, recorder, Limits(), self.health)
         self.server = _Server(
             self.reactor, OpenGate(door, self.admission), door, fair, self.health,
             GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),

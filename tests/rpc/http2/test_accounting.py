@@ -40,6 +40,7 @@ def request(key: str) -> bytes:
     return kv.GetRequest(key=key).SerializeToString()
 
 
+@pytest.mark.local_backend
 @pytest.mark.parametrize("headers_first", [True, False])
 def test_many_large_answers_in_one_chunk(world: World, headers_first: bool) -> None:
     """Calls beyond the limit of waiting answers wait, also when all HEADERS come before all DATA."""
@@ -84,6 +85,7 @@ def test_compressed_operations_wait_as_they_came(world: World, monkeypatch: pyte
     assert world.stored()["k"][:3] == "39:"
 
 
+@pytest.mark.local_backend
 def test_pipelines_that_read_nothing(world: World) -> None:
     """Many pipelines of one connection stay near its limit of waiting answers, and are all answered in the end."""
     answers_at_once(world, 100_000)
@@ -240,6 +242,7 @@ def test_many_reflection_requests_at_once(world: World) -> None:
         assert [bool(one.file_descriptor_response.file_descriptor_proto) for one in responses] == [True] * 200
 
 
+@pytest.mark.local_backend
 def test_a_panic_in_a_job_that_many_share(world: World) -> None:
     """What is no Exception, such as a panic of the binding, fails all of them; and none of them counts any longer."""
 

@@ -34,6 +34,7 @@ def gets(peer: Peer, key: str, number: int) -> tuple[list[int], list[bytes], lis
     return streams, headers, data
 
 
+@pytest.mark.local_backend
 def test_calls_that_are_parked(world: World) -> None:
     """Calls of one chunk that are too many are parked and counted, until they are reset or their connection goes."""
     answers_at_once(world, 100_000)

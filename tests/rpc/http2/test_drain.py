@@ -18,7 +18,7 @@ from kvtwisted.rpc.http2.lifetime import REASONS
 from kvtwisted.rpc.http2.server import NativeGrpcServer
 
 from ...support.reactors import on
-from ..support import MIB, PATIENCE, Client, NativeServer, World
+from ..support import MIB, PATIENCE, Client, NativeServer, World, wait_until
 from .bystander import Skew, eventually
 from .peer import Peer
 
@@ -219,7 +219,7 @@ def test_calls_beyond_the_grace_period(world: World) -> None:
             peer.read_all()
             hold.release()
         assert stream not in peer.answers
-    eventually(lambda: set(world.stored()) == {"a"})
+    wait_until(lambda: set(world.stored()) == {"a"})
 
 
 def test_a_connection_ends_with_its_client_s_certificate(world: World) -> None:

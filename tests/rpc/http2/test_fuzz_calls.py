@@ -21,6 +21,9 @@ from .observer import PREFACE
 from .simulation import MAX_REQUEST_BYTES, Link, Simulation, simulation
 from .wire import HEADERS, Request, settings, window_update
 
+#: Says that these tests run over every backend at every change.
+BACKENDS_DIFFER = True
+
 _calls = valid_requests(messages.map(lambda made: (f"/kv.v1.KeyValueService/{made[0]}", (made[1],))))
 _small = _calls.filter(lambda request: len(request.body) < 30_000)
 #: The server gives a large message as much window as it needs: frames that were cut before have no room for padding.

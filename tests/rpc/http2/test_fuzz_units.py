@@ -23,6 +23,9 @@ from kvtwisted.rpc.http2.outbound import Backlog, Outgoing, Sender
 from kvtwisted.rpc.http2.responses import percent_encoded
 from tests.support.properties import fuzzing, sampled
 
+#: Says that these are about no backend.
+WITHOUT_BACKEND = True
+
 # Header blocks.
 
 _REQUEST = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/x")]

@@ -16,6 +16,9 @@ from kvtwisted.rpc.http2 import huffman
 from kvtwisted.rpc.http2.hpack_decoder import HpackDecoder
 from tests.support.properties import sampled
 
+#: Says that these are about no backend.
+WITHOUT_BACKEND = True
+
 _ENCODER = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 _texts = st.binary(max_size=300) | st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=300).map(
     str.encode

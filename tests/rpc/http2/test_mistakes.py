@@ -73,7 +73,7 @@ def test_mistakes_end_their_own_call(attacked: Attacked, mistake: str) -> None:
                 frames.append(DataFrame(streams[-1], enveloped(NONE), flags=["END_STREAM"]))
             peer.send(*frames)
             peer.sync()
-            assert {peer.answers[stream].status for stream in streams} == {status}
+            assert {peer.answer(stream).status for stream in streams} == {status}
             if reset is not None:
                 assert {peer.answers[stream].reset for stream in streams} == {reset}
             assert first or all(status == "0" or peer.answers[stream].headers["grpc-message"] for stream in streams)

@@ -53,6 +53,7 @@ def finish(peer: Peer, stream_id: int) -> list[kv.PipelineResponse]:
     return [kv.PipelineResponse.FromString(message) for message in answer.messages]
 
 
+@pytest.mark.local_backend
 def test_small_answers_share_frames(world: World) -> None:
     """What is answered in one go is sent in one frame, not one for each answer."""
     with Peer(world.address) as peer:
@@ -63,6 +64,7 @@ def test_small_answers_share_frames(world: World) -> None:
         assert len([frame for frame in peer.frames if isinstance(frame, DataFrame)]) == 1
 
 
+@pytest.mark.local_backend
 def test_a_client_that_reads_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once so many bytes of answers wait, no more operations are begun until they are read; then all are answered."""
     monkeypatch.setattr(pipelines, "QUEUED_BYTES", 100_000)

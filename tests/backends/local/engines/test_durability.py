@@ -16,9 +16,9 @@ from .support import PERSISTENT, opened, put, python, redirect_next_log
 #: Writes batches of 100 keys without sync, and says so after each, until it is killed.
 WRITER = """
 import sys
-from kvtwisted.core.engine import DATA, EXPIRY
+from kvtwisted.backends.local.engines.engine import DATA, EXPIRY
 from kvtwisted.core.options import EngineOptions
-from kvtwisted.engines import open_engine
+from kvtwisted.backends.local.engines import open_engine
 
 engine = open_engine(sys.argv[1], sys.argv[2], EngineOptions())
 number = 0

@@ -17,7 +17,7 @@ from .support import PERSISTENT, PLENTY, opened, put, python, redirect_next_log
 HOLDER = """
 import sys
 from kvtwisted.core.options import EngineOptions
-from kvtwisted.engines import open_engine
+from kvtwisted.backends.local.engines import open_engine
 
 engine = open_engine(sys.argv[1], sys.argv[2], EngineOptions())
 print("open", flush=True)

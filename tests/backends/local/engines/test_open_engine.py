@@ -68,7 +68,7 @@ def test_no_binding_is_imported_before_it_is_opened(tmp_path: Path) -> None:
     code = """
 import sys
 from kvtwisted.core.options import EngineOptions
-from kvtwisted.engines import open_engine
+from kvtwisted.backends.local.engines import open_engine
 
 open_engine("memory", sys.argv[1], EngineOptions()).close()
 print(*{"rocksdict", "rocksdb"} & set(sys.modules))

@@ -21,7 +21,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from kvtwisted import __version__
-from kvtwisted.cli import main as cli
+from kvtwisted.cli import client as cli
 from kvtwisted.config.manager import ConfigManager
 from kvtwisted.config.settings import HttpSettings
 from kvtwisted.sessions.certificates import CertificateFiles
