@@ -7,7 +7,6 @@ this.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -40,18 +39,20 @@ class Case(NamedTuple):
         return f"{'large ' if self.large else ''}{self.request}-{'+'.join(self.wrong)}"
 
 
-def cases(*, without: tuple[str, ...] = ()) -> Iterator[Any]:
+def cases(*, without: tuple[str, ...] = ()) -> list[Any]:
     """Each request, wrong in everything from one place of the order on.
 
     What cannot be read says not what it would write, so that bad content is over no quota.
     """
+    found = []
     for request, writes in REQUESTS.items():
         for large in (False, True) if request in ("set", "mset", "mget", "mdelete") else (False,):
             for first in ORDER:
                 if first not in without and (first != QUOTA or writes):
                     wrong = tuple(one for one in ORDER[ORDER.index(first) :] if one not in without)
                     case = Case(request, wrong, large)
-                    yield pytest.param(case, id=str(case))
+                    found.append(pytest.param(case, id=str(case)))
+    return found
 
 
 class Guards:

@@ -89,7 +89,7 @@ class LocalBackend:
     def sizes(self, keys: Sequence[bytes], owner: object, told: Sizes) -> None:
         """See `CanMeasure.sizes`."""
         looking: Deferred[Any] = self._pool.run(owner, partial(self._store.sizes, keys))
-        looking.addErrback(lambda failure: failure.value).addCallback(told)
+        looking.addCallbacks(told, lambda failure: told(failure.value))
 
     def health(self) -> str | None:
         """See `Backend.health`: a real read of the storage."""
