@@ -76,9 +76,10 @@ def make_steps(
         ),
         "Get, hot": gets(lambda key: None, cached.store.hot, cached.calls.get),
         "Set": sets(
-            lambda key, value: None, binding.put, cold.engine.put,
+            lambda key, value: None, binding.put,
+            lambda key, value: cold.engine.write([("default", key, value)]),
             lambda key, value: cold.writer.write([(key, value, 0)]),
-            lambda key, value: cold.store.write_all([cold.store.prepare(Set(key, value))]),
+            lambda key, value: cold.writer.write_all([cold.store.prepare(Set(key, value))]),
             cold.calls.set, cached.calls.set,
         ),
         "MGet, a key": [

@@ -81,7 +81,7 @@ class Storage:
         files = ValueFiles(now.value.disk_path)
         if engine.is_persistent:
             make_folder("value.disk_path", now.value.disk_path)
-        self._places = {"rocksdb.path": now.rocksdb.path, "value.disk_path": now.value.disk_path}
+        self._paths = {"rocksdb.path": now.rocksdb.path, "value.disk_path": now.value.disk_path}
         self._disks = self._find_disks(now) if engine.is_persistent else []
         self._guard = SpaceGuard(
             [GuardedDisk(disk.name, disk.measure, self._headroom(disk)) for disk in self._disks],
@@ -99,6 +99,7 @@ class Storage:
             admit=self._guard.admit,
             admit_file=self._guard.admit_file if self._disks else None,
         )
+        self._commits = self._writer.commits
         self._record_write_sequence(now)
         self.store = Store(engine, self._writer, clock, recency=recency)
         self.backups = Backups(
@@ -116,17 +117,17 @@ class Storage:
         self._compare_clocks()
         #: Knows whether writes fail, and tries to get over it.
         self.recovery = Recovery(self.store.metadata, self.health)
-        self._sweeper = Sweeper(engine, self._writer, clock)
-        self._scrub = Scrub(engine, self._writer, clock)
+        self._sweeper = Sweeper(engine, self._commits, clock)
+        self._scrub = Scrub(engine, self._commits, clock)
         self._evictor = Evictor(
             engine,
-            self._writer,
+            self._commits,
             clock,
-            lambda key: key in recency or key in self._writer.cache.entries,
+            lambda key: key in recency or key in self._commits.cache.entries,
             self._write_sequence,
             lambda batch: report_batch(metrics, audit, batch),
             scrub=self._scrub,
-            collect_orphans=self._writer.collect_orphans,
+            collect_orphans=self._commits.file_index.collect_orphans,
             shares=lambda: self.shares(),
         )
         self._folders = FolderMonitor(self._find_folders(now), self._folder_changed)
@@ -141,9 +142,9 @@ class Storage:
             )
 
     def _take_over(self, files: ValueFiles) -> None:
-        files.claim(self.store.metadata.identity(), empty=not self._writer.large_files)
+        files.claim(self.store.metadata.identity(), empty=not self._commits.file_index.pointers)
         files.prepare()
-        orphans = self._writer.collect_orphans()
+        orphans = self._commits.file_index.collect_orphans()
         if orphans.files:
             _log.info("removed {files} orphaned value files, {freed} bytes", files=orphans.files, freed=orphans.freed)
 
@@ -157,7 +158,7 @@ class Storage:
                 values=values,
                 backups=now.backup.path,
                 figures=lambda: statistics_of(self.engine),
-                named=lambda: self._writer.named_files(),
+                named=lambda: self._commits.file_index.names(),
             )
             return Disk(
                 name,
@@ -187,7 +188,7 @@ class Storage:
     def _least_free(self, folder: str) -> int:
         """Bytes that must stay free on the disk of a folder, so that no write of a client is refused."""
         for guarded in self._guard.disks:
-            if on_one_disk(folder, self._places[guarded.name]):
+            if on_one_disk(folder, self._paths[guarded.name]):
                 usage, mark = disk_usage(folder), self._settings().eviction.high_water_mark
                 return least_free(usage, mark, guarded.headroom) + usage.total // 100
         return 0
@@ -206,7 +207,7 @@ class Storage:
         Any thread.
         """
         if folder.key == _DATA:
-            self._writer.refusal = trouble and f"{trouble}; writes are refused"
+            self._commits.refusal = trouble and f"{trouble}; writes are refused"
         if trouble is None:
             self.health.recover(folder.key)
             _log.info("{key}: the folder is as it was", key=folder.key)
@@ -234,7 +235,7 @@ class Storage:
 
     def apply(self, new: Settings) -> None:
         """Take up changed settings. Any thread; requests that run see either the old ones or the new."""
-        self._writer.resize_cache(new.cache.max_bytes)
+        self._commits.resize_cache(new.cache.max_bytes)
         self._writer.durable, was_durable = new.rocksdb.options.sync, self._writer.durable
         if self._writer.durable and not was_durable:
             self.store.metadata.mark_anew()
@@ -244,7 +245,7 @@ class Storage:
     def _record_write_sequence(self, now: Settings) -> None:
         wanted = now.eviction.policy == OLDEST
         self._write_sequence.record(wanted)
-        self._writer.write_sequence = self._write_sequence if wanted else None
+        self._commits.write_sequence = self._write_sequence if wanted else None
 
     def close(self) -> None:
         """Write down what the next run should know. The engine stays open. Raises StorageError."""
@@ -255,7 +256,7 @@ class Storage:
         """Raise StorageError when the folders of `wanted`, data and large values, do not belong together. Blocks."""
         data, values = os.path.abspath(wanted.rocksdb.path), os.path.abspath(wanted.value.disk_path)
         if data == os.path.abspath(self._settings().rocksdb.path):
-            check_owner(values, self.store.metadata.identity(), empty=not self._writer.large_files)
+            check_owner(values, self.store.metadata.identity(), empty=not self._commits.file_index.pointers)
         elif not os.path.exists(os.path.join(data, "CURRENT")):
             check_owner(values, "a database that is made at the start", empty=True)
 
@@ -266,8 +267,8 @@ class Storage:
         return self._eviction.plan()
 
     def collect_orphans(self) -> Collected:
-        """See `Writer.collect_orphans`. Blocks."""
-        return self._writer.collect_orphans()
+        """See `FileIndex.collect_orphans`. Blocks."""
+        return self._commits.file_index.collect_orphans()
 
     def make_tickers(self, reactor: Any, defer: Defer) -> list[Ticker]:
         """The periodic tasks, not yet started."""
@@ -313,7 +314,7 @@ class Storage:
         if not self._settings().storage.wal_sync_interval_ms or self.recovery.writes_fail:
             return
         try:
-            self._writer.sync()
+            self._commits.sync()
         except StorageError as error:
             self.recovery.log_failed(error)
 
@@ -323,9 +324,9 @@ class Storage:
         metrics.show(catalogue.WRITES_REFUSED, lambda: guard.refused)
         metrics.show(catalogue.DISK_NEARLY_FULL, lambda: bool(guard.reason))
         metrics.show(catalogue.CLOCK_AHEAD, lambda: store.metadata.clock_ahead_ms() / 1000)
-        metrics.show(catalogue.EXPIRY_ENTRIES_REPLACED, lambda: self._writer.index_entries.taken)
+        metrics.show(catalogue.EXPIRY_ENTRIES_REPLACED, lambda: self._commits.index_entries.taken)
         metrics.show(catalogue.EXPIRY_ENTRIES_SCRUBBED, lambda: self._scrub.removed)
-        metrics.show(catalogue.CACHE_BYTES, lambda: self._writer.cache.size)
+        metrics.show(catalogue.CACHE_BYTES, lambda: self._commits.cache.size)
 
 
 def _sync_interval(settings: Settings) -> float:

@@ -37,7 +37,7 @@ class Scene:
         self.done: list[bool] = []
         evictor = Evictor(
             self.storage.engine,
-            self.storage.writer,
+            self.storage.writer.commits,
             self.storage.clock,
             self.storage.recency.__contains__,
             WriteSequence(),

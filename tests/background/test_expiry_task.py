@@ -33,7 +33,7 @@ class Scene:
 
     def with_defer(self, defer: Callable[[Callable[[], int]], Deferred[int]]) -> ExpiryTask:
         """The task, with that to run its work."""
-        scrub = Scrub(self.storage.engine, self.storage.writer, self.storage.clock)
+        scrub = Scrub(self.storage.engine, self.storage.writer.commits, self.storage.clock)
         return ExpiryTask(
             self.storage.sweeper, scrub, self.storage.store, self.counted.metrics, defer,
             seconds=lambda: self._worked + sum(self.rests),

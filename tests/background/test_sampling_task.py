@@ -125,7 +125,7 @@ def test_take_sample_measures(tmp_path: Path) -> None:
     values.store(b"x" * 5000)
     (data / "file").write_bytes(b"x" * 50_000)
     engine = open_engine("auto", str(tmp_path / "database"), EngineOptions())
-    engine.put(b"k", b"v")
+    engine.write([("default", b"k", b"v")])
     sample = take_sample(engine, str(data), values)
     engine.close()
     assert sample.data_bytes == folder_bytes(str(data)) > 0

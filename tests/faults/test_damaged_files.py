@@ -216,6 +216,6 @@ from kvtwisted.backends.local.engines import open_engine
 
 engine = open_engine("rocksdict", sys.argv[1], EngineOptions())
 for number in range(1000):
-    engine.put(b"%04d" % number, b"x" * 100)
+    engine.write([("default", b"%04d" % number, b"x" * 100)])
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -164,7 +164,7 @@ def test_failed_write_that_the_log_has_after_all() -> None:
     for _ in range(3):
         assert scene.operations.get(b"refused") == Found(b"old", 0)
     assert b"refused" in scene.storage.cache.entries
-    before = scene.storage.writer.version
+    before = scene.storage.writer.commits.version
 
     def replay() -> None:
         scene.heal()
@@ -174,7 +174,7 @@ def test_failed_write_that_the_log_has_after_all() -> None:
     scene.recovery.attempt()
     assert scene.operations.get(b"refused") == Found(b"v", 0)
     # An answer that was on its way from before is not let in any more.
-    scene.storage.writer.offer(before, b"refused", b"old", 0)
+    scene.storage.writer.commits.offer(before, b"refused", b"old", 0)
     assert scene.operations.get(b"refused") == Found(b"v", 0)
     assert scene.storage.cache.max_bytes == 1 << 20
 
@@ -194,12 +194,12 @@ def test_large_values_are_those_of_the_reopened_database(tmp_path: Path) -> None
     scene.recovery.attempt()
     assert any(family == FILES for family, _, _ in mutations)
     assert scene.operations.get(b"k") == Found(b"the second large value", 0)
-    scene.storage.writer.sync()
+    scene.storage.writer.commits.sync()
     assert list(tmp_path.glob("??/*")) == [second]
-    assert scene.storage.writer.collect_orphans().files == 0
+    assert scene.storage.writer.commits.file_index.collect_orphans().files == 0
     # The next write knows which file it puts out of use.
     scene.operations.set(b"k", b"small")
-    scene.storage.writer.sync()
+    scene.storage.writer.commits.sync()
     assert list(tmp_path.glob("??/*")) == []
     assert list(scene.engine.scan(b"", None, FILES)) == []
 
@@ -219,7 +219,7 @@ def test_failed_reopening_forgets_no_replaced_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("??/*"))) == 1
     scene.engine.heal("sync")
     scene.recovery.attempt()
-    scene.storage.writer.sync()
+    scene.storage.writer.commits.sync()
     assert list(tmp_path.glob("??/*")) == []
 
 

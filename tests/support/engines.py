@@ -130,10 +130,6 @@ class FaultyEngine:
         """See `Engine.scan`."""
         return self._call("scan", start, end, family, until, renewed)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """See `Engine.put`; recorded, and made to fail, as the `write` that it is."""
-        self._call("write", [(DATA, key, value)])
-
     def write(self, mutations: Sequence[Mutation]) -> None:
         """See `Engine.write`."""
         self._call("write", list(mutations))

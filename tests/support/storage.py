@@ -45,7 +45,7 @@ class BlockingStore(Store):
         command.check(self.limits)
         if isinstance(command, WriteCommand):
             write = self.prepare(command)
-            self.write_all([write])
+            self.writer.write_all([write])
             write.check()
             return None
         return self.read(command)
@@ -119,8 +119,8 @@ class Storage:
 
     def restart_sweeper(self) -> None:
         """A sweeper, and a scrub, that have seen nothing yet."""
-        self.sweeper = Sweeper(self.engine, self.writer, self.clock)
-        self.scrub = Scrub(self.engine, self.writer, self.clock)
+        self.sweeper = Sweeper(self.engine, self.writer.commits, self.clock)
+        self.scrub = Scrub(self.engine, self.writer.commits, self.clock)
 
     def data(self) -> dict[bytes, bytes]:
         """The records as they are stored."""

@@ -27,9 +27,9 @@ class BatchReader:
 
     def __init__(self, engine: Engine, writer: Writer, recency: Recency, clock: Clock) -> None:
         self._engine = engine
-        self._writer = writer
-        self._hot = writer.cache.entries.get
-        self._cache = writer.cache
+        self._commits = writer.commits
+        self._cache = writer.commits.cache
+        self._hot = self._cache.entries.get
         self._files = writer.files
         self._recency = recency
         self._clock = clock
@@ -49,9 +49,9 @@ class BatchReader:
         with self._lock:
             self.misses += len(unique)
         for _ in range(_OPTIMISTIC_READS):
-            version = self._writer.version
+            version = self._commits.version
             found = self._mget_stored(unique, budget, READ_AHEAD, version)
-            if len(unique) <= READ_AHEAD or (not version & 1 and version == self._writer.version):
+            if len(unique) <= READ_AHEAD or (not version & 1 and version == self._commits.version):
                 return found
         return self._mget_stored(unique, budget, len(unique), version)
 
@@ -59,14 +59,14 @@ class BatchReader:
         """The answer if all keys are in the hot cache and none of them expires; else None.
 
         No write happened between the first look and the last: that makes it one view. See
-        Note [The version tells of writes].
+        Note [The version shows writes].
         """
-        version = self._writer.version
+        version = self._commits.version
         entries = cast("list[Entry]", list(map(self._hot, keys)))
         if not all(entries):
             return None
         answers = cast("list[Found]", [entry.answer for entry in entries])
-        if version & 1 or not all(answers) or version != self._writer.version:
+        if version & 1 or not all(answers) or version != self._commits.version:
             return None
         found = {key: answer[0] for key, answer in zip(keys, answers)}
         _check_budget(sum(map(len, found)) + sum(map(len, found.values())) + ENTRY_OVERHEAD * len(found), budget)
@@ -110,7 +110,7 @@ class BatchReader:
                     size += len(key) + len(stored) + ENTRY_OVERHEAD
                     found[key] = stored
                     if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and caching:
-                        self._writer.offer(version, key, stored, expires_at_ms)
+                        self._commits.offer(version, key, stored, expires_at_ms)
                 _check_budget(size, budget)
         self._clock.tell(expired)
         return found

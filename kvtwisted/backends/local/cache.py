@@ -1,8 +1,9 @@
 """The hot cache: values by key in memory, so that reading what is hot touches no RocksDB, no lock and no thread.
 
-Note [One place updates both]: the cache is coherent by construction. Only `Writer` changes it, under the lock under
-which it changes the engine: a written key's entry is blanked before the engine has the write, and filled after. What a
-reader brings from the engine is let in only if no write has begun or ended since it began to read (`Writer.version`).
+Note [The writer keeps the cache coherent]: the cache is coherent by construction. Only `CommitPoint` changes it, under
+the lock under which it changes the engine: a written key's entry is blanked before the engine has the write, and filled
+after. What a reader brings from the engine is let in only if no write has begun or ended since it began to read
+(`CommitPoint.version`).
 
 Entries leave by CLOCK (second chance): a queue in order of entry, whose head goes unless it was used since its last
 turn.
@@ -11,10 +12,11 @@ turn.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from ...commands.command import Change
 from ...commands.get import Found
+from .write import Write
 
 #: Bytes that an entry costs beside its key and value: two bytes objects, the entry, and its place in the table.
 ENTRY_COST = 320
@@ -42,7 +44,7 @@ class Entry:
 class HotCache:
     """At most `max_bytes` of entries; 0 turns it off. `entries.get` may be called on any thread without a lock.
 
-    Everything else is for the writer, under its lock.
+    Everything else is for the commit point, under its lock.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -67,12 +69,12 @@ class HotCache:
             entry.answer = entry.expiring = None
         return entry
 
-    def blank_all(self, writes: Iterable[Sequence[Change]]) -> dict[bytes, tuple[Entry, Change]]:
-        """These changes are about to be written: blank what is here of them. Gives it, for `fill_all`."""
+    def blank_all(self, writes: Iterable[Write]) -> dict[bytes, tuple[Entry, Change]]:
+        """Their changes are about to be written: blank what is here of them. Gives it, for `fill_all`."""
         get = self.entries.get
         blanked: dict[bytes, tuple[Entry, Change]] = {}
-        for changes in writes:
-            for change in changes:
+        for write in writes:
+            for change in write.changes:
                 entry = get(change[0])
                 if entry is not None:
                     entry.answer = entry.expiring = None

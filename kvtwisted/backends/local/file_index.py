@@ -14,10 +14,10 @@ from .write import Write
 
 
 class FileIndex:
-    """The pointers by key, and the files that were replaced. For the writer, under its lock but where noted."""
+    """The pointers by key, and the files that were replaced. For the commit point, under its lock but where noted."""
 
     def __init__(self, engine: Engine, files: ValueFiles | None, lock: threading.Lock) -> None:
-        """`lock` is the writer's. Reads the column family FILES, unless there is no folder of files."""
+        """`lock` is the commit point's. Reads the column family FILES, unless there is no folder of files."""
         self._engine = engine
         self._files = files or ValueFiles("")
         self._lock = lock
@@ -103,6 +103,11 @@ class FileIndex:
             gone.pop(pointer.name, None)
             self._files.named(pointer)
         self._replaced, self._doubtful = list(gone.values()), []
+
+    def names(self) -> set[bytes]:
+        """The names of the files that records point to. Without the lock."""
+        with self._lock:
+            return {pointer.name for pointer in self.pointers.values()}
 
     def collect_orphans(self) -> Collected:
         """Remove the files that no record names. Blocks, without the lock; raises StorageError."""

@@ -31,14 +31,16 @@ Defer = Callable[[object, Callable[[], object]], "Deferred[object]"]
 
 
 class GroupCommit:
-    """Gathers writes, and has the store settle them. Reactor thread. It holds no more than the door lets in."""
+    """Gathers writes, and has the writer settle them. Reactor thread. It holds no more than the door lets in."""
 
     def __init__(self, store: Store, recovery: Recovery, defer: Defer) -> None:
-        self._store = store
+        self._prepare, self._writer = store.prepare, store.writer
         self._recovery = recovery
         self._defer = defer
         self._commands: list[Command] = []
         self._writes: list[Write] = []
+        # What they hold.
+        self._keys = self._bytes = 0
         self._busy = False
         #: Told of each group once it is settled.
         self.settled: Settled
@@ -50,25 +52,24 @@ class GroupCommit:
 
     def add(self, command: WriteCommand) -> None:
         """Write it with the next group; by itself when a file has to be written or replaced, which takes long."""
-        write = self._store.prepare(command)
-        if self._store.needs_files(write):
+        write = self._prepare(command)
+        if self._writer.needs_files(write):
             self._settle_in_pool(command.admission, [command], [write])
         else:
             self._commands.append(command)
             self._writes.append(write)
+            self._keys += len(write.changes)
+            self._bytes += write.size
 
     def commit(self) -> None:
         """Write what has gathered, unless a group is under way, after which that comes next."""
         if self._busy or not self._writes:
             return
         commands, writes = self._commands, self._writes
-        self._commands, self._writes = [], []
-        quick = (
-            sum([len(write.changes) for write in writes]) <= INLINE_KEYS
-            and sum([write.size for write in writes]) <= INLINE_BYTES
-        )
+        quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES
+        self._commands, self._writes, self._keys, self._bytes = [], [], 0, 0
         try:
-            settled = quick and self._store.try_now(writes)
+            settled = quick and self._writer.try_now(writes)
         except Exception:
             self._fail(caught(), commands)
             return
@@ -80,7 +81,7 @@ class GroupCommit:
             self._settle_in_pool(self, commands, writes).addBoth(self._go_on)
 
     def _settle_in_pool(self, owner: object, commands: Sequence[Command], writes: Sequence[Write]) -> Deferred[None]:
-        waiting = self._defer(owner, lambda: self._store.write_all(writes))
+        waiting = self._defer(owner, lambda: self._writer.write_all(writes))
         return waiting.addCallbacks(lambda _: self._tell(commands, writes), self._fail, errbackArgs=(commands,))
 
     def _go_on(self, _: object) -> None:

@@ -6,10 +6,10 @@ of fixed size, at the place that the key's hash gives, with some more bits of th
 the key, and its deletion, remove the entry in the same batch. A write without a ttl does not look, which costs it
 nothing: its key keeps one entry at most, which the next write with a ttl, or the deletion, takes along.
 
-Note [A hint may be wrong]: keys that share a place forget one another, and a restart forgets all. What is left behind
-then is `core.scrub`'s work, and `doubts` counts how often that may have happened. Two keys may even share a place and a
-tag. Then an entry is removed that the index does not have; never one that is needed, since a key loses only entries of
-its own, in the batch that replaces its record.
+Note [Index hints may be wrong]: keys that share a place forget one another, and a restart forgets all. What is left
+behind then is `scrub`'s work, and `doubts` counts how often that may have happened. Two keys may even share a place and
+a tag. Then an entry is removed that the index does not have; never one that is needed, since a key loses only entries
+of its own, in the batch that replaces its record.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TAG = (1 << 64) - 1 - _DEADLINE
 
 
 class IndexEntries:
-    """The entries that the last writes made. For the writer, under its lock; the figures are for anybody."""
+    """The entries that the last writes made. For the commit point, under its lock; the figures are for anybody."""
 
     def __init__(self, slots: int = SLOTS) -> None:
         self._slots = slots

@@ -59,9 +59,9 @@ class Metadata:
         self._clock.mark_with(self._write_mark)
 
     def _write_mark(self, now_ms: int) -> None:
-        self._writer.write_own([(META, _CLOCK_KEY, b"%d" % now_ms)])
+        self._writer.commits.write_own([(META, _CLOCK_KEY, b"%d" % now_ms)])
         if self._writer.durable:
-            self._writer.sync()
+            self._writer.commits.sync()
 
     def check(self) -> None:
         """Read an entry of the server's own; raises StorageError where users' reads would."""
@@ -81,5 +81,5 @@ class Metadata:
             self._writer.files.retire([self._writer.files.store(_FORMAT)])
 
     def reopen(self) -> bool:
-        """Close the database and open it again; see `CommitOrder.reopen`."""
-        return self._writer.reopen()
+        """Close the database and open it again; see `CommitPoint.reopen`."""
+        return self._writer.commits.reopen()

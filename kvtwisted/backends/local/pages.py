@@ -39,7 +39,7 @@ class PageReader:
 
     def __init__(self, engine: Engine, writer: Writer, clock: Clock) -> None:
         self._engine = engine
-        self._writer = writer
+        self._guards = writer.commits.guards
         self._files = writer.files
         self._clock = clock
 
@@ -60,7 +60,7 @@ class PageReader:
             return self._read(wanted, -math.inf)
         except ScanUnfinished:
             """There are many deleted keys next to each other."""
-        while (page := self._read_watched(wanted)) is None:
+        while (page := self._read_guarded(wanted)) is None:
             if time.monotonic() > deadline:
                 raise DeadlineExceeded(
                     "deleted keys were read over, and others written in between, until the request's time was over; "
@@ -68,7 +68,7 @@ class PageReader:
                 )
         return page
 
-    def _read_watched(self, wanted: _Wanted) -> Page | None:
+    def _read_guarded(self, wanted: _Wanted) -> Page | None:
         """The page, or what could be read of it; None for nothing. See Note [A page from several views]."""
         renewed: list[bytes] = []
 
@@ -76,7 +76,7 @@ class PageReader:
             if not renewed:
                 renewed.append(key)
 
-        with self._writer.watching_range(wanted.start, wanted.end) as written:
+        with self._guards.range(wanted.start, wanted.end) as written:
             page = self._read(wanted, wanted.until, note)
         lowest = written.lowest
         if not renewed or lowest is None or (page.next_cursor and lowest > page.next_cursor):

@@ -13,7 +13,7 @@ class Recovery:
     """Knows whether writes fail, and gets over it. Safe from any thread; only `attempt` blocks."""
 
     def __init__(self, metadata: Metadata, health: Health) -> None:
-        self._upkeep = metadata
+        self._metadata = metadata
         self._health = health
 
     @property
@@ -40,14 +40,14 @@ class Recovery:
             return
         try:
             try:
-                self._upkeep.probe()
+                self._metadata.probe()
             except WriteStalled:
                 raise
             except (StorageError, Unavailable):
                 if not self._reopened():
                     raise
-                self._upkeep.probe()
-            self._upkeep.probe_files()
+                self._metadata.probe()
+            self._metadata.probe_files()
         except KvError as error:
             self.write_failed(error)
             raise
@@ -57,6 +57,6 @@ class Recovery:
         """Whether the engine can, and there was room for it; if not, what the trial met says more than how much room
         there should be."""
         try:
-            return self._upkeep.reopen()
+            return self._metadata.reopen()
         except StorageFull:
             return False

@@ -56,8 +56,10 @@ class Store:
         """
         self._engine = engine
         self._peek = engine.peek if isinstance(engine, CanPeek) else _cannot_tell
-        self._writer = writer
-        self._cache = writer.cache
+        #: Applies what `prepare` made.
+        self.writer = writer
+        self._commits = writer.commits
+        self._cache = self._commits.cache
         self._files = writer.files
         #: Looks a key up in the hot cache; see `HotCache`.
         self.hot = self._cache.entries.get
@@ -81,6 +83,11 @@ class Store:
         """Keys that were not in the hot cache when they were read."""
         return self._misses.value + self._batches.misses
 
+    @property
+    def revision(self) -> int:
+        """That of the last commit: a view that is taken later shows all up to it. Never blocks."""
+        return self._commits.revisions.last
+
     # Single keys.
 
     def get(self, key: bytes) -> Found | None:
@@ -97,14 +104,14 @@ class Store:
         if not 0 < len(key) <= MAX_KEY_BYTES:
             check_key(key)
         self._count_miss()
-        version = self._writer.version
+        version = self._commits.version
         stored = self._engine.get(key)
         if not stored or stored[0] == ENVELOPE:
             return self._answer(key, stored, version)
         # What `_answer` does, without the call.
         recency = self._recency
         if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and self._cache.max_bytes:
-            self._writer.offer(version, key, stored, 0)
+            self._commits.offer(version, key, stored, 0)
         return _found(Found, (stored, 0))
 
     def get_now(self, key: bytes) -> tuple[bool, Found | None]:
@@ -114,7 +121,7 @@ class Store:
             return True, found
         if not 0 < len(key) <= MAX_KEY_BYTES:
             check_key(key)
-        version = self._writer.version
+        version = self._commits.version
         known, stored = self._peek(key)
         if not known or (stored and stored[0] == ENVELOPE and records.decode(stored).pointer is not None):
             return False, None
@@ -157,7 +164,7 @@ class Store:
             return found
         recency = self._recency
         if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and self._cache.max_bytes:
-            self._writer.offer(version, key, value, expires_at_ms)
+            self._commits.offer(version, key, value, expires_at_ms)
         return found
 
     def _whole(self, key: bytes, record: Record) -> Record:
@@ -213,7 +220,7 @@ class Store:
     # Commands that have passed the door.
 
     def prepare(self, command: WriteCommand) -> Write:
-        """What is to be written for a command. It does not block."""
+        """What `writer` is to be given for a command. It does not block."""
         ttl = command.ttl
         changes = command.changes(expiry.expires_at(self._clock.now_ms(), ttl) if ttl else 0)
         recency = self._recency
@@ -231,18 +238,6 @@ class Store:
         if isinstance(command, Scan):
             return self._pages.scan(command)
         raise AssertionError(f"nobody knows how to read {command.name}")
-
-    def write_all(self, writes: Sequence[Write]) -> None:
-        """Apply writes, each atomic, together where possible; see `Writer.write_all`."""
-        self._writer.write_all(writes)
-
-    def needs_files(self, write: Write) -> bool:
-        """See `Writer.needs_files`."""
-        return self._writer.needs_files(write)
-
-    def try_now(self, writes: Sequence[Write]) -> bool:
-        """Apply writes if that needs no waiting; see `Writer.try_now`."""
-        return self._writer.try_now(writes)
 
 
 def _cannot_tell(_: bytes) -> tuple[bool, bytes | None]:

@@ -22,7 +22,7 @@ _LONGEST_HEAD = MAX_KEY_BYTES - 8
 
 
 class WrittenRange:
-    """A range of keys that is watched, as sets of keys are: the lowest key of it that was written since."""
+    """A guarded range of keys: the lowest key of it that was written since. See `Guards`."""
 
     __slots__ = ("_end", "_start", "lowest")
 

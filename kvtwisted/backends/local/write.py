@@ -18,16 +18,18 @@ _NO_FILES: dict[bytes, Pointer] = {}
 class Write:
     """A user's changes, atomic together, on their way in. `deadline` (of `time.monotonic`) ends waiting.
 
-    Once settled, `error` says why it was not done, or None; after a StorageError it may have been.
+    Once settled, `error` says why it was not done, or None; after a StorageError it may have been. `revision` is its
+    place in the order of commits: greater than that of all before it; 0 until it is in.
     """
 
-    __slots__ = ("changes", "deadline", "error", "large", "plain", "replaced", "settled", "size", "stores")
+    __slots__ = ("changes", "deadline", "error", "large", "plain", "replaced", "revision", "settled", "size", "stores")
 
     def __init__(self, changes: Sequence[Change], deadline: float = math.inf) -> None:
         self.changes = changes
         self.deadline = deadline
         self.error: KvError | None = None
         self.settled = False
+        self.revision = 0
         stores, deletes, plain = 0, 0, True
         for key, value, expires_at_ms in changes:
             if value is None:
@@ -44,9 +46,9 @@ class Write:
         self.large = _NO_FILES
         self.replaced: list[Pointer] = []
 
-    def settle(self, error: KvError | None = None) -> None:
-        """It is done, or it failed."""
-        self.error = None if error is None else without_frames(error)
+    def fail(self, error: KvError) -> None:
+        """It was not done, or nobody knows."""
+        self.error = without_frames(error)
         self.settled = True
 
     def check(self) -> None:

@@ -48,12 +48,6 @@ class WriteSequence:
                 if value is not None and family == DATA:
                     numbers[hash(key) & self._mask] = self._next()
 
-    def put(self, key: bytes) -> None:
-        """`key` got a value: number it."""
-        numbers = self._numbers
-        if numbers:
-            numbers[hash(key) & self._mask] = self._next()
-
     def number(self, key: bytes) -> int:
         """The number of the last write to `key`, or to one that shares its place; 0 when none was recorded."""
         numbers = self._numbers

@@ -1,8 +1,8 @@
-"""The one way a user's write goes in: admitted, its large values in files, patient with stalls.
+"""How a user's write comes to the commit point: admitted, its large values in files, patient with stalls.
 
-Note [Who waits goes along]: a write that finds the lock taken queues up, and whoever gets the lock next takes all that
-is queued into the engine as one batch. So writes that come together cost one batch; a write that comes alone waits for
-nobody. Writes that share a batch share its fate.
+Note [Waiting writes share a batch]: a write that finds the commit point's lock taken queues up, and whoever gets the
+lock next commits all that is queued as one batch. So writes that come together cost one batch; a write that comes alone
+waits for nobody. Writes that share a batch share its fate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...commands.command import Change
 from ...core.clock import pause
 from ...core.errors import KvError, LostFolder, Overloaded, StorageError, WriteStalled
 from .cache import HotCache
-from .commit_order import CommitOrder
+from .commit_point import CommitPoint
 from .engines.engine import Engine
 from .large_values import ValueFiles
 from .write import Write
@@ -26,8 +26,8 @@ from .write import Write
 _STALL_PAUSE, _LONGEST_STALL_PAUSE = 0.001, 0.05
 
 
-class Writer(CommitOrder):
-    """Applies users' writes to the engine, the cache and the files of large values. Safe from any thread."""
+class Writer:
+    """Takes users' writes in, on any thread: `try_now` what need not wait, `write_all` the rest."""
 
     def __init__(
         self,
@@ -46,7 +46,10 @@ class Writer(CommitOrder):
         Values of `spill_threshold` bytes and more go to `files`. Both may be changed at any time. `admit` is told the
         bytes of each write that stores something, and raises what refuses it; `admit_file` does so before each file.
         """
-        super().__init__(engine, cache, files)
+        self.commits = CommitPoint(engine, cache, files)
+        self.files = files if files is not None else ValueFiles("")
+        self._engine = engine
+        self._lock, self._revisions = self.commits.lock, self.commits.revisions
         self._admit = admit
         self._admit_file = admit_file
         self._sleep = sleep
@@ -66,46 +69,6 @@ class Writer(CommitOrder):
         self.write_all([write])
         write.check()
 
-    def put(self, key: bytes, value: bytes, deadline: float = math.inf) -> None:
-        """Store one value that never expires and needs no envelope: what `write` does, by a shorter way."""
-        if len(value) < self.spill_threshold and self._lock.acquire(False):
-            try:
-                went_in = key not in self._index.pointers
-                if went_in:
-                    if self.refusal is not None:
-                        raise LostFolder(self.refusal)
-                    if self._admit is not None:
-                        self._admit(len(key) + len(value))
-                    if self._guards:
-                        self._strike((key,))
-                    # What `HotCache.blank` does, without the call.
-                    entry = self._entries.get(key)
-                    if entry is not None:
-                        entry.answer = entry.expiring = None
-                    self.version += 1
-                    try:
-                        self._engine.put(key, value)
-                    except WriteStalled:
-                        went_in = False
-                        self.cache.drop(key)
-                    except BaseException:
-                        self.cache.drop(key)
-                        raise
-                    finally:
-                        self.version += 1
-                    if went_in:
-                        if self.write_sequence is not None:
-                            self.write_sequence.put(key)
-                        if entry is not None:
-                            self.cache.fill(entry, key, value, 0)
-            finally:
-                self._lock.release()
-            if went_in:
-                if self.durable:
-                    self.sync()
-                return
-        self.write([(key, value, 0)], deadline)
-
     def write_all(self, writes: Sequence[Write]) -> None:
         """Apply writes, each atomic, as one batch where possible. Blocks; returns when each is settled."""
         waiting = [write for write in writes if self._prepared(write)]
@@ -119,10 +82,10 @@ class Writer(CommitOrder):
         lasting = done if self.durable else [write for write in done if write.large or write.replaced]
         if lasting:
             try:
-                self.sync()
+                self.commits.sync()
             except StorageError as error:
                 for write in lasting:
-                    write.settle(error)
+                    write.fail(error)
 
     def _prepared(self, write: Write) -> bool:
         """Ask whether it may go in, and store its large values; settles it when that fails."""
@@ -130,8 +93,8 @@ class Writer(CommitOrder):
             return False
         stores = write.stores
         try:
-            if self.refusal is not None:
-                raise LostFolder(self.refusal)
+            if self.commits.refusal is not None:
+                raise LostFolder(self.commits.refusal)
             if stores:
                 if self._admit is not None:
                     self._admit(stores)
@@ -139,11 +102,11 @@ class Writer(CommitOrder):
                     self._spill(write)
         except KvError as error:
             self.files.retire(write.large.values())
-            write.settle(error)
+            write.fail(error)
         return not write.settled
 
     def _spill(self, write: Write) -> None:
-        if self._failing:
+        if self.commits.failing:
             # Of a write that fails the files may have to stay. So ask first, or each new try would leave some more.
             with suppress(WriteStalled):
                 self._engine.write([])
@@ -163,7 +126,7 @@ class Writer(CommitOrder):
         for write in writes:
             if now + pause > write.deadline:
                 self.files.retire(write.large.values())
-                write.settle(Overloaded("RocksDB has stalled writes until compaction catches up; try again"))
+                write.fail(Overloaded("RocksDB has stalled writes until compaction catches up; try again"))
             else:
                 patient.append(write)
         return patient
@@ -179,7 +142,7 @@ class Writer(CommitOrder):
             batch = [self._queue.popleft() for _ in range(len(self._queue))]
         try:
             if batch:
-                self._apply(batch)
+                self.commits.commit(batch)
         finally:
             self._lock.release()
         return writes[0].settled
@@ -193,16 +156,18 @@ class Writer(CommitOrder):
         """
         if self.durable or self._engine.writes_wait:
             return False
-        pointers, threshold = self._index.pointers, self.spill_threshold
+        pointers, threshold = self.commits.file_index.pointers, self.spill_threshold
         for write in writes:
             if (pointers or write.size >= threshold) and self.needs_files(write):
                 return False
         if not self._lock.acquire(False):
             return False
         try:
+            if self._revisions.reserved - self._revisions.last < len(writes):
+                return False
             admitted = [write for write in writes if self._prepared(write)]
             if admitted:
-                self._apply(admitted)
+                self.commits.commit(admitted)
                 return admitted[0].settled
         finally:
             self._lock.release()
@@ -210,7 +175,7 @@ class Writer(CommitOrder):
 
     def needs_files(self, write: Write) -> bool:
         """Whether it stores or replaces a large value."""
-        pointers = self._index.pointers
+        pointers = self.commits.file_index.pointers
         if not pointers and write.size < self.spill_threshold:
             return False
         for key, value, _ in write.changes:

@@ -144,7 +144,7 @@ def test_evicted_key_leaves(storage: Storage) -> None:
     batches: list[bytes] = []
     evictor = Evictor(
         storage.engine,
-        storage.writer,
+        storage.writer.commits,
         storage.clock,
         lambda key: key in storage.cache.entries,
         WriteSequence(1),
@@ -170,8 +170,8 @@ def test_a_deletion_during_the_read_wins(storage: Storage) -> None:
     storage.store.get(b"a")
 
     def delete() -> None:
-        with storage.writer.guarding([b"a"]) as guard:
-            storage.writer.delete_guarded(guard, {b"a": ()})
+        with storage.writer.commits.guards.keys([b"a"]) as guard:
+            storage.writer.commits.delete_guarded(guard, {b"a": ()})
 
     storage.engine.after("get", delete)
     assert storage.value(b"a") == b"1"

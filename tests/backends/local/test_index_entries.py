@@ -32,7 +32,7 @@ def test_refreshing_leaves_nothing_behind(each_storage: Storage) -> None:
         each_storage.store.set(keys[0], b"v", 2 * ttl)
     assert each_storage.index() == _current(each_storage)
     assert len(each_storage.index()) == 100
-    assert each_storage.writer.index_entries.taken == 20 + 19 * 100
+    assert each_storage.writer.commits.index_entries.taken == 20 + 19 * 100
 
 
 def test_deleting_takes_the_entry_along(each_storage: Storage) -> None:
@@ -93,7 +93,7 @@ def test_swept_keys_are_forgotten(storage: Storage) -> None:
     storage.sweeper.sweep(10)
     assert storage.index() == []
     storage.store.set(b"k", b"v", 1)
-    assert storage.writer.index_entries.taken == 0
+    assert storage.writer.commits.index_entries.taken == 0
 
 
 def test_keys_that_never_expire_cost_nothing(storage: Storage) -> None:
@@ -101,7 +101,7 @@ def test_keys_that_never_expire_cost_nothing(storage: Storage) -> None:
     storage.store.mset({b"a": b"1", b"b": b"2"})
     storage.store.set(b"c", b"3")
     storage.store.delete(b"c")
-    assert not storage.writer.index_entries._known
+    assert not storage.writer.commits.index_entries._known
     assert all(family != EXPIRY for (batch,) in storage.engine.called("write") for family, _, _ in batch)
 
 
@@ -131,7 +131,7 @@ _STEPS = st.lists(
 def test_no_record_loses_its_entry(steps: list[tuple[bytes, str, int]], slots: int) -> None:
     """Whatever is forgotten, and whatever fails: an entry that a record needs is there."""
     storage = Storage()
-    storage.writer.index_entries = IndexEntries(slots)
+    storage.writer.commits.index_entries = IndexEntries(slots)
     for key, step, ttl in steps:
         if step == "ttl":
             storage.store.set(key, b"v", ttl)

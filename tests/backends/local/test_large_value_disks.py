@@ -74,10 +74,10 @@ def test_unknown_outcome_keeps_the_file(scene: Scene) -> None:
     scene.engine.fail("write", StorageError("broke"), times=1)
     with pytest.raises(StorageError):
         scene.store.set(b"k", BIG)
-    assert scene.writer.collect_orphans().files == 0
+    assert scene.writer.commits.file_index.collect_orphans().files == 0
     assert len(scene.files()) == 1
     scene.restart_files()
-    assert scene.writer.collect_orphans().files == 1
+    assert scene.writer.commits.file_index.collect_orphans().files == 1
 
 
 def test_a_reopening_tells_what_became_of_a_failed_write(scene: Scene) -> None:
@@ -89,9 +89,9 @@ def test_a_reopening_tells_what_became_of_a_failed_write(scene: Scene) -> None:
     scene.engine.after("write", lambda: _raise(StorageError("broke")))
     with pytest.raises(StorageError):
         scene.store.set(b"k", BIG)
-    scene.writer.reopen()
+    scene.writer.commits.reopen()
     scene.store.set(b"small", b"v")
-    scene.writer.sync()
+    scene.writer.commits.sync()
     assert len(scene.files()) == 1
     assert scene.value(b"k") == BIG
     scene.store.delete(b"k")
@@ -103,7 +103,7 @@ def test_a_refused_write_takes_its_file_away(scene: Scene) -> None:
     scene.engine.fail("write", Unavailable("reopening"), times=1)
     with pytest.raises(Unavailable):
         scene.store.set(b"k", BIG)
-    scene.writer.sync()
+    scene.writer.commits.sync()
     assert scene.files() == []
 
 
@@ -167,7 +167,7 @@ def test_bytes_of_what_cannot_be_unlinked(scene: Scene, monkeypatch: pytest.Monk
         scene.store.delete(b"a")
     assert files.taken == _taken(scene) > 0
     (scene.folder / "ab" / ("ab" * 16)).write_bytes(b"x" * 50_000)
-    assert scene.writer.collect_orphans().files == 2
+    assert scene.writer.commits.file_index.collect_orphans().files == 2
     assert files.taken == _taken(scene) > 0
 
 

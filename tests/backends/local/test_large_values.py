@@ -182,7 +182,9 @@ def test_expiry_and_eviction_take_the_file(scene: Scene) -> None:
     assert swept.freed > THRESHOLD
     assert scene.files() == []
     scene.store.set(b"k", BIG)
-    evictor = Evictor(scene.engine, scene.writer, scene.clock, lambda key: False, WriteSequence(1), lambda batch: None)
+    evictor = Evictor(
+        scene.engine, scene.writer.commits, scene.clock, lambda key: False, WriteSequence(1), lambda batch: None
+    )
     disk = Disk("rocksdb.path", measure=lambda: DiskUsage(used=100, free=0), holdings=lambda: Holdings(PLENTY))
     eviction = evictor.run(disk, EvictionRules(50, 10, "lru"))
     assert eviction.freed > THRESHOLD
@@ -199,7 +201,7 @@ def test_orphans_are_collected(scene: Scene) -> None:
     for other in others:
         other.parent.mkdir(exist_ok=True)
         other.write_bytes(b"somebody's")
-    collected = scene.writer.collect_orphans()
+    collected = scene.writer.commits.file_index.collect_orphans()
     assert collected == (2, 4 + 8)
     for other in others:
         other.unlink()
@@ -266,7 +268,7 @@ def test_a_failed_fsync_only_delays_the_unlinking(scene: Scene) -> None:
         scene.store.set(b"k", OTHER)
     assert len(scene.files()) == 2
     scene.store.set(b"other", b"small")
-    scene.writer.sync()
+    scene.writer.commits.sync()
     assert len(scene.files()) == 1
     assert scene.value(b"k") == OTHER
 

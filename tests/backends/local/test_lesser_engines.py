@@ -107,7 +107,7 @@ def test_nothing_is_told_from_memory() -> None:
 def test_it_is_not_reopened() -> None:
     """Writes that fail are tried again, and the cause is told; they go on when it is gone."""
     scene = Scene()
-    assert scene.writer.reopen() is False
+    assert scene.writer.commits.reopen() is False
     health = Health()
     recovery = Recovery(scene.store.metadata, health)
     scene.engine.broken = StorageError("broken")
@@ -141,9 +141,15 @@ def test_what_is_dead_is_gone_at_once() -> None:
     scene = Scene()
     keys = [b"%02d" % number for number in range(20)]
     scene.store.mset(dict.fromkeys(keys, b"v" * 98))
-    scrub = Scrub(scene.engine, scene.writer, scene.clock)
+    scrub = Scrub(scene.engine, scene.writer.commits, scene.clock)
     evictor = Evictor(
-        scene.engine, scene.writer, scene.clock, lambda key: False, WriteSequence(1), lambda batch: None, scrub=scrub
+        scene.engine,
+        scene.writer.commits,
+        scene.clock,
+        lambda key: False,
+        WriteSequence(1),
+        lambda batch: None,
+        scrub=scrub,
     )
     disk = Disk("rocksdb.path", measure=lambda: DiskUsage(8000, 1500), holdings=lambda: Holdings(100_000))
     assert evictor.run(disk, EvictionRules(80, 5, "lru")).freed >= 400

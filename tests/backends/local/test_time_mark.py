@@ -49,7 +49,7 @@ def _sweep(storage: Storage) -> bool:
 
 def _evict(storage: Storage) -> bool:
     disk = seen_disk(DiskUsage(900, 100), own_bytes=1000)
-    evictor = Evictor(storage.engine, storage.writer, storage.clock, bool, WriteSequence(1), lambda batch: None)
+    evictor = Evictor(storage.engine, storage.writer.commits, storage.clock, bool, WriteSequence(1), lambda batch: None)
     evictor.run(disk, EvictionRules(threshold=90, batch_size=10, policy="none"))
     return b"k" in storage.data()
 
@@ -139,11 +139,11 @@ def test_marks_are_synced_with_the_log() -> None:
     """The periodic fsync is for marks too: nothing else may have been written since the last."""
     storage = Storage()
     _expire(storage)
-    storage.writer.sync()
+    storage.writer.commits.sync()
     assert not _get(storage)
     before = len(storage.engine.called("sync"))
-    storage.writer.sync()
-    storage.writer.sync()
+    storage.writer.commits.sync()
+    storage.writer.commits.sync()
     assert len(storage.engine.called("sync")) == before + 1
 
 

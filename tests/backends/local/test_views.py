@@ -119,8 +119,8 @@ def test_deletes_by_eviction_are_noticed(scene: Scene) -> None:
 
     def between(place: bytes) -> None:
         if place == b"c" and scene.value(b"a") is not None:
-            with scene.writer.guarding([b"a"]) as guard:
-                assert scene.writer.delete_guarded(guard, {b"a": []}) == [b"a"]
+            with scene.writer.commits.guards.keys([b"a"]) as guard:
+                assert scene.writer.commits.delete_guarded(guard, {b"a": []}) == [b"a"]
             scene.store.set(b"z", b"after")
 
     scene.pieces.between = between

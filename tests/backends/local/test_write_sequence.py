@@ -17,7 +17,7 @@ def _numbered(count: int, places: int = 1 << 16) -> tuple[WriteSequence, list[by
     write_sequence, keys = WriteSequence(places), [b"%06d" % n for n in range(count)]
     write_sequence.record(True)
     for key in keys:
-        write_sequence.put(key)
+        write_sequence.written([(DATA, key, b"")])
     return write_sequence, keys
 
 
@@ -26,7 +26,7 @@ def test_later_writes_have_higher_numbers() -> None:
     write_sequence = WriteSequence(1 << 16)
     write_sequence.record(True)
     write_sequence.written([(DATA, b"a", b""), (DATA, b"b", b"1")])
-    write_sequence.put(b"c")
+    write_sequence.written([(DATA, b"c", b"")])
     assert 0 < write_sequence.number(b"a") < write_sequence.number(b"b") < write_sequence.number(b"c")
     write_sequence.written([(DATA, b"a", b"2"), (DATA, b"b", None), (EXPIRY, b"b", b"")])
     assert write_sequence.number(b"b") < write_sequence.number(b"c") < write_sequence.number(b"a")
@@ -43,11 +43,11 @@ def test_keys_that_share_a_place_look_young() -> None:
 def test_nothing_is_known_while_it_is_off() -> None:
     """Nothing is recorded, and what was is forgotten."""
     write_sequence = WriteSequence()
-    write_sequence.put(b"a")
+    write_sequence.written([(DATA, b"a", b"")])
     write_sequence.written([(DATA, b"a", b"1")])
     assert (write_sequence.recording, write_sequence.number(b"a"), write_sequence.oldest_share(0)) == (False, 0, 0)
     write_sequence.record(True)
-    write_sequence.put(b"a")
+    write_sequence.written([(DATA, b"a", b"")])
     write_sequence.record(True)
     assert write_sequence.number(b"a") == 1
     write_sequence.record(False)
@@ -71,19 +71,18 @@ def test_oldest_share_is_about_that(count: int) -> None:
 
 
 def test_writer_records_what_was_applied() -> None:
-    """Both ways to write, once they have succeeded, and only while it is told to."""
+    """Writes that have succeeded, and only while it is told to."""
     engine, write_sequence = memory_engine(), WriteSequence(1 << 16)
     writer = Writer(engine)
-    writer.put(b"before", b"1")
+    writer.write([(b"before", b"1", 0)])
     write_sequence.record(True)
-    writer.write_sequence = write_sequence
-    writer.put(b"a", b"1")
+    writer.commits.write_sequence = write_sequence
+    writer.write([(b"a", b"1", 0)])
     writer.write([(b"b", b"2", 0)])
-    engine.fail("write", StorageError("broken"), times=2)
-    for failing in (lambda: writer.put(b"c", b"3"), lambda: writer.write([(b"d", b"4", 0)])):
-        with pytest.raises(StorageError):
-            failing()
-    assert [write_sequence.number(key) for key in (b"before", b"a", b"b", b"c", b"d")] == [0, 1, 2, 0, 0]
-    writer.write_sequence = None
-    writer.put(b"e", b"5")
+    engine.fail("write", StorageError("broken"), times=1)
+    with pytest.raises(StorageError):
+        writer.write([(b"c", b"3", 0)])
+    assert [write_sequence.number(key) for key in (b"before", b"a", b"b", b"c")] == [0, 1, 2, 0]
+    writer.commits.write_sequence = None
+    writer.write([(b"e", b"5", 0)])
     assert write_sequence.number(b"e") == 0

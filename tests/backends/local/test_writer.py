@@ -43,33 +43,26 @@ def test_durable_write_syncs_after_the_batch(engine: FaultyEngine) -> None:
     assert [call.method for call in engine.calls] == ["write", "sync", "write", "sync"]
 
 
-def test_durable_put_syncs_after_it(engine: FaultyEngine) -> None:
-    """The shorter way of a single value waits for its fsync too."""
-    writer = Writer(engine, durable=True)
-    writer.put(b"k", b"v")
-    assert [call.method for call in engine.calls] == ["write", "sync"]
-
-
 def test_fsync_is_not_for_what_came_after_it_began(engine: FaultyEngine) -> None:
     """A write that comes in during an fsync waits for the next one."""
     writer = Writer(engine)
-    writer.put(b"k", b"v")
-    engine.before("sync", lambda: writer.put(b"l", b"v"))
-    writer.sync()
-    writer.sync()
+    writer.write([(b"k", b"v", 0)])
+    engine.before("sync", lambda: writer.write([(b"l", b"v", 0)]))
+    writer.commits.sync()
+    writer.commits.sync()
     assert len(engine.called("sync")) == 2
-    writer.sync()
+    writer.commits.sync()
     assert len(engine.called("sync")) == 2
 
 
-def test_put_is_admitted(engine: FaultyEngine) -> None:
-    """The shorter way of a single value is refused as every write is, by its bytes; nothing is written."""
+def test_a_write_is_admitted(engine: FaultyEngine) -> None:
+    """It may be refused, by its bytes; nothing is written."""
 
     def admit(size: int) -> None:
         raise NearlyFull(f"{size} bytes are too many")
 
     with pytest.raises(NearlyFull, match="3 bytes are too many"):
-        Writer(engine, admit=admit).put(b"k", b"vv")
+        Writer(engine, admit=admit).write([(b"k", b"vv", 0)])
     assert engine.calls == []
 
 
@@ -130,16 +123,16 @@ def test_overdue_write_is_still_tried_once(engine: FaultyEngine) -> None:
 
 
 def _remove(writer: Writer, guard: set[bytes], *keys: bytes) -> list[bytes]:
-    return writer.delete_guarded(guard, dict.fromkeys(keys, ()))
+    return writer.commits.delete_guarded(guard, dict.fromkeys(keys, ()))
 
 
-def test_watched_keys_are_deleted_with_their_mutations(engine: FaultyEngine) -> None:
+def test_guarded_keys_are_deleted_with_their_mutations(engine: FaultyEngine) -> None:
     """Keys, their own mutations and the others go in one batch."""
     engine.write([(DATA, b"a", b"1"), (DATA, b"b", b"2"), (EXPIRY, b"x", b""), (EXPIRY, b"y", b"")])
     writer = Writer(engine)
     before = len(engine.called("write"))
-    with writer.guarding([b"a", b"b"]) as guard:
-        deleted = writer.delete_guarded(guard, {b"a": [(EXPIRY, b"x", None)]}, [(EXPIRY, b"y", None)])
+    with writer.commits.guards.keys([b"a", b"b"]) as guard:
+        deleted = writer.commits.delete_guarded(guard, {b"a": [(EXPIRY, b"x", None)]}, [(EXPIRY, b"y", None)])
     assert deleted == [b"a"]
     assert list(engine.scan(b"", None)) == [(b"b", b"2")]
     assert list(engine.scan(b"", None, EXPIRY)) == []
@@ -147,12 +140,12 @@ def test_watched_keys_are_deleted_with_their_mutations(engine: FaultyEngine) -> 
 
 
 def test_rewritten_key_is_not_deleted(engine: FaultyEngine) -> None:
-    """A write between watching and deleting saves the key and its mutations; the others go."""
+    """A write between judging and deleting saves the key and its mutations; the others go."""
     engine.write([(DATA, b"a", b"1"), (DATA, b"b", b"2"), (EXPIRY, b"x", b"")])
     writer = Writer(engine)
-    with writer.guarding([b"a", b"b"]) as guard:
+    with writer.commits.guards.keys([b"a", b"b"]) as guard:
         writer.write([(b"a", b"new", 0)], math.inf)
-        assert writer.delete_guarded(guard, {b"a": [(EXPIRY, b"x", None)], b"b": ()}) == [b"b"]
+        assert writer.commits.delete_guarded(guard, {b"a": [(EXPIRY, b"x", None)], b"b": ()}) == [b"b"]
     assert list(engine.scan(b"", None)) == [(b"a", b"new")]
     assert list(engine.scan(b"", None, EXPIRY)) == [(b"x", b"")]
 
@@ -160,30 +153,40 @@ def test_rewritten_key_is_not_deleted(engine: FaultyEngine) -> None:
 def test_deleting_nothing_writes_nothing(engine: FaultyEngine) -> None:
     """No batch is written when every key was rewritten."""
     writer = Writer(engine)
-    with writer.guarding([b"a"]) as guard:
+    with writer.commits.guards.keys([b"a"]) as guard:
         writer.write([(b"a", b"new", 0)], math.inf)
         before = len(engine.called("write"))
         assert _remove(writer, guard, b"a") == []
     assert len(engine.called("write")) == before
 
 
-def test_every_watch_is_told(engine: FaultyEngine) -> None:
-    """Two watches at once each lose the rewritten key, and an ended one is left alone."""
+def test_every_guard_is_told(engine: FaultyEngine) -> None:
+    """Two guards at once each lose the rewritten key, and an ended one is left alone."""
     writer = Writer(engine)
-    with writer.guarding([b"a", b"b"]) as first:
-        with writer.guarding([b"a", b"c"]) as second:
+    with writer.commits.guards.keys([b"a", b"b"]) as first:
+        with writer.commits.guards.keys([b"a", b"c"]) as second:
             writer.write([(b"a", b"1", 0)], math.inf)
         writer.write([(b"c", b"1", 0), (b"b", b"1", 0)], math.inf)
         assert (first, second) == (set(), {b"c"})
 
 
-def test_watch_ends_when_its_block_fails(engine: FaultyEngine) -> None:
+def test_guard_ends_when_its_block_fails(engine: FaultyEngine) -> None:
     """A failure in the block ends the guard too."""
     writer = Writer(engine)
-    with pytest.raises(ZeroDivisionError), writer.guarding([b"a"]) as guard:
+    with pytest.raises(ZeroDivisionError), writer.commits.guards.keys([b"a"]) as guard:
         1 / 0  # noqa: B018
     writer.write([(b"a", b"1", 0)], math.inf)
     assert guard == {b"a"}
+
+
+def test_deletion_is_told_to_other_guards(engine: FaultyEngine) -> None:
+    """Who judges a key, or reads a range, at the same time learns that it has gone; the deleter's own guard stays."""
+    engine.write([(DATA, b"a", b"1"), (DATA, b"b", b"2")])
+    writer = Writer(engine)
+    guards = writer.commits.guards
+    with guards.keys([b"a", b"b"]) as own, guards.keys([b"a", b"b"]) as other, guards.range(b"", None) as written:
+        assert _remove(writer, own, b"b") == [b"b"]
+        assert (own, other, written.lowest) == ({b"a", b"b"}, {b"a"}, b"b")
 
 
 def test_stalled_deletion_does_not_wait(engine: FaultyEngine) -> None:
@@ -191,7 +194,7 @@ def test_stalled_deletion_does_not_wait(engine: FaultyEngine) -> None:
     engine.write([(DATA, b"k", b"v")])
     writer = Writer(engine, sleep=lambda seconds: pytest.fail("it waited"))
     engine.fail("write", WriteStalled("stalled"), times=1)
-    with pytest.raises(WriteStalled), writer.guarding([b"k"]) as guard:
+    with pytest.raises(WriteStalled), writer.commits.guards.keys([b"k"]) as guard:
         _remove(writer, guard, b"k")
     assert engine.get(b"k") == b"v"
 
@@ -240,7 +243,7 @@ def test_deleter_never_takes_a_new_value(engine: FaultyEngine) -> None:
     def delete() -> None:
         everything = [key + b"/%d" % seed for key in keys for seed in range(3)]
         while not done.is_set():
-            with writer.guarding(everything) as guard:
+            with writer.commits.guards.keys(everything) as guard:
                 old = [key for key in everything if engine.get(key) == b"old"]
                 _remove(writer, guard, *old)
 

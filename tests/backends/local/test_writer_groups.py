@@ -44,8 +44,8 @@ def test_those_who_wait_for_the_lock_go_in_together(engine: FaultyEngine) -> Non
 
     engine.before("write", hold)
     calls = [
-        lambda: writer.put(b"first", b"1"),
-        lambda: writer.put(b"a", b"1"),
+        lambda: writer.write([(b"first", b"1", 0)]),
+        lambda: writer.write([(b"a", b"1", 0)]),
         lambda: writer.write([(b"b", b"2", 0), (b"c", b"3", 0)]),
         lambda: writer.write([(b"d", b"4", 10_000)]),
     ]
@@ -98,7 +98,7 @@ def test_a_refused_write_keeps_nobody_else_out(engine: FaultyEngine) -> None:
     assert [type(write.error) for write in together] == [NearlyFull, type(None), type(None)]
     assert asked == [6, 2]
     with pytest.raises(NearlyFull):
-        writer.put(b"a", b"12345")
+        writer.write([(b"a", b"12345", 0)])
     assert list(engine.scan(b"", None)) == [(b"b", b"1")]
 
 
@@ -117,7 +117,7 @@ def test_nothing_is_done_now_that_may_wait(engine: FaultyEngine, tmp_path: Path,
     if reason == "busy":
         engine.before("write", lambda: refused.append(writer.try_now([write])))
         refused: list[bool] = []
-        writer.put(b"other", b"v")
+        writer.write([(b"other", b"v", 0)])
         assert refused == [False]
     else:
         assert not writer.try_now([write])
@@ -148,12 +148,12 @@ def test_orphans_are_told_from_files_under_way(tmp_path: Path) -> None:
     storage = Storage(files=files, spill_threshold=len(LARGE))
     collected = []
     for value in (LARGE, LARGE + b"2"):
-        storage.engine.before("sync", lambda: collected.append(storage.writer.collect_orphans()))
+        storage.engine.before("sync", lambda: collected.append(storage.writer.commits.file_index.collect_orphans()))
         storage.store.set(b"k", value)
         assert storage.value(b"k") == value
     assert [found.files for found in collected] == [0, 0]
     (tmp_path / "ab" / ("ab" * 16)).write_bytes(b"nobody's")
-    assert storage.writer.collect_orphans() == (1, 8)
+    assert storage.writer.commits.file_index.collect_orphans() == (1, 8)
 
 
 def test_a_value_that_was_overwritten_in_its_batch_is_never_seen(engine: FaultyEngine) -> None:
@@ -167,7 +167,7 @@ def test_a_value_that_was_overwritten_in_its_batch_is_never_seen(engine: FaultyE
                 shown.append(value.value)
             super().__setattr__(name, value)
 
-    storage.writer.offer(storage.writer.version, b"k", b"0", 0)
+    storage.writer.commits.offer(storage.writer.commits.version, b"k", b"0", 0)
     entry = Watched()
     entry.cost = storage.cache.entries[b"k"].cost
     storage.cache.entries[b"k"] = entry
@@ -182,18 +182,18 @@ def test_what_was_read_is_cached_only_if_nothing_was_written(engine: FaultyEngin
     """Not after a write, not during one, and not while another thread has the lock; a later reader's turn comes."""
     storage = Storage(engine, cache_bytes=1 << 20)
     writer, cached = storage.writer, storage.cache.entries
-    before = writer.version
-    writer.put(b"other", b"1")
-    writer.offer(before, b"k", b"old", 0)
+    before = writer.commits.version
+    writer.write([(b"other", b"1", 0)])
+    writer.commits.offer(before, b"k", b"old", 0)
     assert b"k" not in cached
     during: list[int] = []
-    engine.before("write", lambda: during.append(writer.version))
-    writer.put(b"other", b"2")
+    engine.before("write", lambda: during.append(writer.commits.version))
+    writer.write([(b"other", b"2", 0)])
     assert during[0] % 2 == 1
-    writer.offer(during[0], b"k", b"old", 0)
+    writer.commits.offer(during[0], b"k", b"old", 0)
     assert b"k" not in cached
-    engine.before("write", lambda: writer.offer(writer.version - 1, b"k", b"old", 0))
-    writer.put(b"other", b"3")
+    engine.before("write", lambda: writer.commits.offer(writer.commits.version - 1, b"k", b"old", 0))
+    writer.write([(b"other", b"3", 0)])
     assert b"k" not in cached
-    writer.offer(writer.version, b"k", b"new", 0)
+    writer.commits.offer(writer.commits.version, b"k", b"new", 0)
     assert b"k" in cached

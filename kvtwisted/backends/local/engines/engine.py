@@ -81,7 +81,7 @@ class Engine(Protocol):
 
     @property
     def writes_wait(self) -> bool:
-        """Whether `write` and `put` may wait while RocksDB delays or stops writes, instead of raising WriteStalled."""
+        """Whether `write` may wait while RocksDB delays or stops writes, instead of raising WriteStalled."""
 
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
@@ -114,9 +114,6 @@ class Engine(Protocol):
         is newer than that of what was read before. Once it is `until` (a time of `time.monotonic`) among them,
         ScanUnfinished is raised instead.
         """
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Store one DATA value: what `write` does, at less cost."""
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order. Survives the end of the process; see `sync` for power loss.

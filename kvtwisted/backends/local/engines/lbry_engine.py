@@ -100,13 +100,6 @@ class LbryEngine:
             iterator = self._db.iteritems(handle, iterate_upper_bound=end, verify_checksums=True)
         return self._scans.start(_pairs(iterator, start, handle is None).__next__, end)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Store one value; waits as `write` does."""
-        try:
-            self._db.put(key, value)
-        except Exception as error:
-            raise translated(error, self._path) from None
-
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order.
 

@@ -85,10 +85,6 @@ class MemoryEngine:
             self._scanned = True
             return self._scans.start(pairs.__next__, end)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Store one value."""
-        self.write([(DATA, key, value)])
-
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order."""
         with self._lock:

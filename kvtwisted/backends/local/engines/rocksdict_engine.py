@@ -127,13 +127,6 @@ class RocksdictEngine:
                 with self._slow:
                     self._families[family].flush(False)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Store one value. Raises WriteStalled rather than wait."""
-        try:
-            self._db.put(key, value)
-        except Exception as error:
-            raise translated(error, self._path) from None
-
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order. Raises WriteStalled rather than wait; then nothing was written."""
         try:

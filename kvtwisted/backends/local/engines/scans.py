@@ -76,7 +76,7 @@ class Scans:
         self.why: type[Exception] = EngineClosed
 
     def start(self, advance: Callable[[], Pair], upper_bound: bytes | None = None) -> Scan:
-        """A scan over `advance` (see `Scan`), watched until it is dropped."""
+        """A scan over `advance` (see `Scan`), which `end` ends if nobody has dropped it."""
         scan = Scan(advance, upper_bound, self._path)
         self._live.add(scan)
         return scan

@@ -1,4 +1,4 @@
-"""Eviction: how much has to go when a disk fills up, and the deleting of it. Who goes is `core.victims`.
+"""Eviction: how much has to go when a disk fills up, and the deleting of it. Who goes is `victims`.
 
 Note [Deleting is not freeing]: RocksDB gives space back when it flushes and compacts. So before anything is deleted it
 flushes (its old log goes with that) and compacts where dead data alone may be enough, and the disk is measured again.
@@ -26,11 +26,11 @@ from ....core.disk import DiskUsage, blocks_of
 from ....core.errors import Corruption
 from ....core.options import MIB
 from .. import records
+from ..commit_point import CommitPoint
 from ..engines.engine import DATA, EXPIRY, FILES, CanCompact, Engine, Mutation, Statistics, statistics_of
 from ..large_values import Collected
 from ..records import Pointer, Record
 from ..write_sequence import WriteSequence
-from ..writer import Writer
 from . import expiry
 from .holdings import Holdings
 from .scrub import Scrub
@@ -151,7 +151,7 @@ class Evictor:
     def __init__(
         self,
         engine: Engine,
-        writer: Writer,
+        commits: CommitPoint,
         clock: Clock,
         used_lately: Callable[[bytes], bool],
         write_sequence: WriteSequence,
@@ -166,10 +166,10 @@ class Evictor:
         is that of the expiry sweep, which knows how far it is. `seconds` is a monotonic time. `shares` gives those that
         there are just now; a share stays the same object."""
         self._engine = engine
-        self._writer = writer
+        self._commits = commits
         self._clock = clock
         self._on_batch = on_batch
-        self._scrub = scrub or Scrub(engine, writer, clock)
+        self._scrub = scrub or Scrub(engine, commits, clock)
         self._collect_orphans = collect_orphans
         self._seconds = seconds
         self._orphans_at_ms = 0
@@ -340,7 +340,7 @@ class Evictor:
         self, disk: Disk, nomination: Nomination, left: dict[bytes, int | None], needed: int, share: float
     ) -> tuple[Batch, list[bytes]]:
         """Delete as many as are needed of those `left`, unless rewritten meanwhile; `left` loses the judged."""
-        with self._writer.guarding(left) as guard:
+        with self._commits.guards.keys(left) as guard:
             sizes: dict[bytes, int] = {}
             unindex: dict[bytes, list[Mutation]] = {}
             for key, size, expires_at_ms in self._judged(disk, left, needed, share, nomination.chosen):
@@ -348,7 +348,7 @@ class Evictor:
                 unindex[key] = [(EXPIRY, records.index_key(expires_at_ms, key), None)] if expires_at_ms else []
                 if nomination.reason == EXPIRED:
                     self._clock.mark(expires_at_ms)
-            deleted = self._writer.delete_guarded(guard, unindex)
+            deleted = self._commits.delete_guarded(guard, unindex)
         gone = {key: sizes[key] for key in deleted}
         self._nominator(disk).deleted(gone)
         return Batch(nomination.reason, len(gone), sum(gone.values())), deleted

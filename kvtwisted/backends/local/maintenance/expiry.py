@@ -2,8 +2,8 @@
 
 Times are milliseconds since 1970 by `Clock`. Reading decides by the record alone, so a key is gone at its deadline; the
 index column family only tells the sweeper where to look. Its entries are the deadline (8 bytes, big-endian), then the
-key. A key that is set again or deleted takes its old entry along (`core.index_entries`). Where that was left behind,
-`core.scrub` removes it, or the sweeper, which finds that the record no longer carries that deadline.
+key. A key that is set again or deleted takes its old entry along (`index_entries`). Where that was left behind,
+`scrub` removes it, or the sweeper, which finds that the record no longer carries that deadline.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NamedTuple
 from ....core.clock import Clock
 from ....core.errors import Corruption
 from .. import records
+from ..commit_point import CommitPoint
 from ..engines.engine import EXPIRY, Engine, Mutation
 from ..records import Record, index_key, index_start, split_index_key
-from ..writer import Writer
 
 _FULL_SWEEP_MS = 600_000
 
@@ -48,9 +48,9 @@ class Sweep(NamedTuple):
 class Sweeper:
     """Deletes expired keys in slices. Blocks on storage; safe from any thread (a second sweep waits for the first)."""
 
-    def __init__(self, engine: Engine, writer: Writer, clock: Clock) -> None:
+    def __init__(self, engine: Engine, commits: CommitPoint, clock: Clock) -> None:
         self._engine = engine
-        self._writer = writer
+        self._commits = commits
         self._clock = clock
         self._lock = threading.Lock()
         # Where the next sweep starts: below lie only tombstones, which are slow to seek over. An entry may still
@@ -74,14 +74,14 @@ class Sweeper:
             self._clock.mark(entries[-1][0])
             swept = self._delete(entries, more=len(entries) == slice_size)
             self._floor = index_key(*entries[-1])
-            self._written = self._writer.index_entries.written  # these may have been the last ones
+            self._written = self._commits.index_entries.written  # these may have been the last ones
             return swept
 
     def _delete(self, entries: list[tuple[int, bytes]], *, more: bool) -> Sweep:
         sizes: dict[bytes, int] = {}
         condemned: dict[bytes, list[Mutation]] = {}
         stale: list[Mutation] = []
-        with self._writer.guarding(key for _, key in entries) as guard:
+        with self._commits.guards.keys(key for _, key in entries) as guard:
             for deadline, key in entries:
                 unindex: Mutation = (EXPIRY, index_key(deadline, key), None)
                 stored = self._engine.get(key)
@@ -92,12 +92,12 @@ class Sweeper:
                 else:
                     stale.append(unindex)
             # A condemned key that is written meanwhile keeps its entry too: the write may fail, and the key stay.
-            deleted = self._writer.delete_guarded(guard, condemned, stale)
+            deleted = self._commits.delete_guarded(guard, condemned, stale)
         return Sweep(deleted, sum(sizes[key] for key in deleted), more)
 
     def pending(self) -> bool:
         """Whether any key has a deadline at all."""
-        written = self._writer.index_entries.written
+        written = self._commits.index_entries.written
         if written != self._written:  # nor need the index be asked, where refreshed keys leave many tombstones
             self._written = written
             return True

@@ -1,6 +1,6 @@
 """Removes entries of the expiry index that no record carries any more, long before their deadline would.
 
-Most such entries go with the write that makes them so (`core.index_entries`). What is left behind, after a restart or
+Most such entries go with the write that makes them so (`index_entries`). What is left behind, after a restart or
 by more keys than can be remembered, is found here: a hand goes round the index, reads the records, and removes the
 entries that belong to none.
 
@@ -27,9 +27,9 @@ from ....core.clock import Clock
 from ....core.errors import Corruption
 from ....core.limits import MAX_VALUE_BYTES
 from .. import records
+from ..commit_point import CommitPoint
 from ..engines.engine import EXPIRY, CanCompact, Engine
 from ..records import index_start, split_index_key
-from ..writer import Writer
 
 #: Entries looked at in one step, and records read at once.
 SLICE, _READ = 500, 16
@@ -58,10 +58,10 @@ class Scrub:
     """Goes round the expiry index. Blocks on storage; safe from any thread (a second call waits for the first)."""
 
     def __init__(
-        self, engine: Engine, writer: Writer, clock: Clock, monotonic: Callable[[], float] = time.monotonic
+        self, engine: Engine, commits: CommitPoint, clock: Clock, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._engine = engine
-        self._writer = writer
+        self._commits = commits
         self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -69,7 +69,7 @@ class Scrub:
         # Entries that may be looked at yet, and the doubts that are reckoned in it.
         self._credit = 0.0
         self._reckoned = 0
-        # Doubts when the present round began; the writer's version then, and when the last whole one began (None: there
+        # Doubts when the present round began; the version then, and when the last whole one began (None: there
         # was none).
         self._doubts_then = 0
         self._round_began = 0
@@ -89,7 +89,7 @@ class Scrub:
         """
         with self._lock:
             before = self.removed
-            doubts = self._writer.index_entries.doubts
+            doubts = self._commits.index_entries.doubts
             self._credit += (doubts - self._reckoned) * (EAGER if self._many else QUIET)
             self._reckoned = doubts
             for step in range(TURN):
@@ -109,7 +109,7 @@ class Scrub:
         """
         with self._lock:
             before = self.removed
-            wanted = self._writer.version
+            wanted = self._commits.version
             began = found_at = self._monotonic()
             while dirty := (self._clean is None or self._clean < wanted):
                 self._step()
@@ -129,8 +129,8 @@ class Scrub:
     def _step(self) -> None:
         """Look at one slice. At the end of the index the hand goes back to its start."""
         if not self._hand:
-            self._doubts_then = self._writer.index_entries.doubts
-            self._round_began = self._writer.version
+            self._doubts_then = self._commits.index_entries.doubts
+            self._round_began = self._commits.version
             self._hand = index_start(self._clock.now_ms() + 1)  # what is before that is the sweeper's
         entries = [entry for entry, _ in islice(self._engine.scan(self._hand, None, EXPIRY), SLICE)]
         removed = self._remove_stale(entries)
@@ -148,7 +148,7 @@ class Scrub:
         if not entries:
             return 0
         keys = {entry: split_index_key(entry) for entry in entries}
-        with self._writer.guarding(key for _, key in keys.values()) as guard:
+        with self._commits.guards.keys(key for _, key in keys.values()) as guard:
             stale: dict[bytes, bytes] = {}
             for start in range(0, len(entries), _READ):
                 some = entries[start : start + _READ]
@@ -157,7 +157,7 @@ class Scrub:
                     deadline, key = keys[entry]
                     if not _carries(stored, deadline):
                         stale[entry] = key
-            removed = self._writer.unindex_guarded(guard, stale)
+            removed = self._commits.unindex_guarded(guard, stale)
         if stale:
             self._low, self._high = min(self._low, min(stale)), max(self._high, max(stale))
             self._removed += removed

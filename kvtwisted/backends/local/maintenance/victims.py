@@ -45,8 +45,8 @@ class Share(Protocol):
 class Nomination(NamedTuple):
     """Keys that may go, why, and the deadline in ms that each one's record must still carry (None: whatever it is).
 
-    `chosen` tells whether a key is to go: to be asked, once more, when its rewriting is watched for, since it may have
-    been rewritten between its nomination and that.
+    `chosen` tells whether a key is to go: to be asked once more when it is guarded, since it may have been rewritten
+    between its nomination and that.
     """
 
     reason: str

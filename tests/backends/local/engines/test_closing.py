@@ -20,7 +20,6 @@ CALLS: dict[str, Callable[[Engine], object]] = {
     "multi_get of few": lambda engine: engine.multi_get([b"k"], PLENTY),
     "multi_get of many": lambda engine: engine.multi_get([b"k"] * 100, PLENTY),
     "peek": lambda engine: engine.peek(b"k"),
-    "put": lambda engine: engine.put(b"k", b"v"),
     "scan": lambda engine: engine.scan(b"", None),
     "scan of another family": lambda engine: engine.scan(b"", None, EXPIRY),
     "write": lambda engine: engine.write([(DATA, b"k", b"v")]),

@@ -76,11 +76,11 @@ def test_large_values(engine: Engine) -> None:
     assert list(engine.scan(b"k", None)) == [(b"k", value), (b"l", value)]
 
 
-def test_put_is_a_write_of_one(engine: Engine) -> None:
+def test_a_write_of_one(engine: Engine) -> None:
     """It stores, replaces, and leaves other families alone."""
-    engine.put(b"k", b"1")
-    engine.put(b"k", b"2")
-    engine.put(b"l", b"")
+    engine.write([(DATA, b"k", b"1")])
+    engine.write([(DATA, b"k", b"2")])
+    engine.write([(DATA, b"l", b"")])
     assert list(engine.scan(b"", None)) == [(b"k", b"2"), (b"l", b"")]
     assert engine.get(b"k", META) is None
 
@@ -88,7 +88,7 @@ def test_put_is_a_write_of_one(engine: Engine) -> None:
 def test_peek_tells_what_memory_has(engine: Engine) -> None:
     """What was just written or deleted is known, whatever its value; another family's key is none of this one's."""
     for value in (b"", b"v", bytes(100_000)):
-        engine.put(b"k", value)
+        engine.write([(DATA, b"k", value)])
         known, found = engine.peek(b"k")
         assert found == (value if known else None)
         assert known or not value  # RocksDB gives an empty value also when it does not know

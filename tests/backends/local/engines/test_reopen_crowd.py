@@ -70,7 +70,7 @@ class Crowd:
     def put(self, number: int, turn: int, chance: random.Random) -> None:
         """One value, at a key of a hundred."""
         key, value = b"%d-%06d" % (number, turn % 100), b"%d" % chance.getrandbits(64)
-        self.engine.put(key, value)
+        self.engine.write([(DATA, key, value)])
         self.acknowledged[key] = value
 
     def get(self, number: int, turn: int, chance: random.Random) -> None:

@@ -69,7 +69,6 @@ def test_nothing_that_is_kept_holds_it(name: str, tmp_path: Path) -> None:
         calls: list[Callable[[], object]] = [
             lambda: engine.write(BATCH),
             lambda: engine.write(BATCH[:1]),
-            lambda: engine.put(b"k", b"v"),
             lambda: engine.write([(DATA, b"k", "no bytes")]),  # type: ignore[list-item]
             lambda: engine.write([(DATA, b"k", b"v"), (EXPIRY, b"k", "no bytes")]),  # type: ignore[list-item]
             lambda: engine.get(b"k", "no family"),
@@ -147,7 +146,7 @@ def test_reads_go_on_while_it_is_opened(name: str, tmp_path: Path, monkeypatch: 
         seen.append(len(engine.multi_get([b"0001"] * 300, PLENTY)))
         seen.append(len(list(engine.scan(b"0", b"1"))))
         seen.append(list(engine.scan(b"", None, EXPIRY)))
-        for write in (lambda: engine.write(BATCH), lambda: put(engine, b"x"), lambda: engine.put(b"x", b"v")):
+        for write in (lambda: engine.write(BATCH), lambda: put(engine, b"x")):
             with pytest.raises(Unavailable, match="being reopened; try again"):
                 write()
         with pytest.raises(StorageError, match="whether the last writes have reached the disk is not known"):

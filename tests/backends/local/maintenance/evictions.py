@@ -55,7 +55,7 @@ class Scene:
         """A new evictor over the same store; it collects each of `orphans` in turn, the last one again and again."""
         return Evictor(
             self.storage.engine,
-            self.storage.writer,
+            self.storage.writer.commits,
             self.storage.clock,
             self.recency.__contains__,
             self.write_sequence,
@@ -81,5 +81,5 @@ class Scene:
 def dated(scene: Scene) -> Scene:
     """The same, with a store whose writes are recorded."""
     scene.write_sequence.record(True)
-    scene.storage.writer.write_sequence = scene.write_sequence
+    scene.storage.writer.commits.write_sequence = scene.write_sequence
     return scene

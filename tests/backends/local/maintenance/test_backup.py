@@ -219,8 +219,8 @@ def test_values_replaced_meanwhile_are_in_it(site: Site) -> None:
 
     def overwrite() -> None:
         store.mset({b"%d" % number: b"y" * 2000 for number in range(20)})
-        site.storage.writer.sync()
-        site.storage.writer.collect_orphans()
+        site.storage.writer.commits.sync()
+        site.storage.writer.commits.file_index.collect_orphans()
 
     site.engine.after("checkpoint", overwrite)
     made = site.backups.create()

@@ -299,12 +299,12 @@ def test_oldest_may_take_everything(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("policy", ["lru", "oldest"])
-def test_key_rewritten_before_it_is_watched_stays(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_rewritten_before_it_is_guarded_stays(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its nomination and the guard for writes; another one goes in its place."""
     scene = dated(Scene())
     scene.evictor = scene.evictor_reporting_to(scene.batches.append)  # with the dated store's own writer
     scene.put(*(b"%02d" % n for n in range(64)))
-    writer, guarding = scene.storage.writer, scene.storage.writer.guarding
+    guards, guarding = scene.storage.writer.commits.guards, scene.storage.writer.commits.guards.keys
     late: list[bytes] = []
 
     def guarding_late(nominated: dict[bytes, None]) -> AbstractContextManager[set[bytes]]:
@@ -314,7 +314,7 @@ def test_key_rewritten_before_it_is_watched_stays(policy: str, monkeypatch: pyte
             scene.storage.store.set(late[0], b"anew")
         return guarding(nominated)
 
-    monkeypatch.setattr(writer, "guarding", guarding_late)
+    monkeypatch.setattr(guards, "keys", guarding_late)
     assert scene.run(300, size=3, policy=policy).freed == 300
     assert scene.storage.value(late[0]) == b"anew"
     assert len(scene.left) == 61

@@ -121,8 +121,8 @@ def test_a_long_walk_in_vain_is_not_repeated_soon() -> None:
         return walks[0]
 
     evictor = Evictor(
-        scene.storage.engine, scene.storage.writer, scene.storage.clock, lambda key: False, scene.write_sequence,
-        scene.batches.append, seconds=lambda: now[0],
+        scene.storage.engine, scene.storage.writer.commits, scene.storage.clock, lambda key: False,
+        scene.write_sequence, scene.batches.append, seconds=lambda: now[0],
     )  # fmt: skip
     scene.evictor = evictor
     assert run(1000, 0) == 1

@@ -64,7 +64,7 @@ def test_nothing_is_looked_at_when_nothing_can_be_there(storage: Storage) -> Non
 @pytest.mark.parametrize("refreshed", [100, 1000])
 def test_the_index_stays_within_bounds(storage: Storage, refreshed: int) -> None:
     """Even when nothing is remembered of any key: however often they are refreshed, each has a few entries at most."""
-    storage.writer.index_entries = IndexEntries(1)
+    storage.writer.commits.index_entries = IndexEntries(1)
     keys = [b"%04d" % number for number in range(1000)]
     most = 0
     for turn in range(60):
@@ -159,7 +159,7 @@ def test_a_long_search_goes_on_next_time(storage: Storage, monkeypatch: pytest.M
         return now[0]
 
     _stale(storage, 20_000)
-    scrub = Scrub(storage.engine, storage.writer, storage.clock, tick)
+    scrub = Scrub(storage.engine, storage.writer.commits, storage.clock, tick)
     assert scrub.before_eviction() == (11 * SLICE, True)
     rest = 20_000 - 11 * SLICE
     assert scrub.before_eviction() == (11 * SLICE, True)

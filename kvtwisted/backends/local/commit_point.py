@@ -1,0 +1,229 @@
+"""The one commit point: what must happen under one lock, so that nobody sees a write half done or out of turn.
+
+Everything that changes users' keys comes through here: commands, expiry and eviction. Each gets its revision here.
+
+Note [The version shows writes]: `version` grows when a write begins and when it ends, so that it is odd in between.
+Whoever reads it even, and finds it unchanged later, knows that no write happened between.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+
+from ...core.errors import KvError, LostFolder, WriteStalled, without_frames
+from .cache import HotCache
+from .engines.engine import DATA, EXPIRY, FILES, CanReopen, Engine, Mutation
+from .file_index import FileIndex
+from .guards import Guards
+from .index_entries import IndexEntries
+from .large_values import ValueFiles
+from .records import Pointer
+from .revisions import Revisions
+from .write import Write
+from .write_sequence import WriteSequence
+
+
+class CommitPoint:
+    """Orders writes, expiry, eviction, fsyncs and reopenings. Blocks on storage; safe from any thread."""
+
+    def __init__(self, engine: Engine, cache: HotCache | None = None, files: ValueFiles | None = None) -> None:
+        """Without a cache nothing is cached, without files nothing can be stored in one."""
+        self._engine = engine
+        #: For reading by anybody; changed here alone.
+        self.cache = cache if cache is not None else HotCache(0)
+        #: Held while anything is brought in. The reactor thread never waits for it.
+        self.lock = threading.Lock()
+        #: See Note [The version shows writes].
+        self.version = 0
+        self.revisions = Revisions(engine)
+        self.guards = Guards(self.lock)
+        #: Which files the records name.
+        self.file_index = FileIndex(engine, files, self.lock)
+        #: Takes entries of the expiry index along with what replaces their keys.
+        self.index_entries = IndexEntries()
+        #: Why every write is refused, as long as the folder of the data is not what it was. May be set at any time.
+        self.refusal: str | None = None
+        #: Told of the writes that went in, unless None. May be set at any time.
+        self.write_sequence: WriteSequence | None = None
+        #: Whether the engine failed the last batch.
+        self.failing = False
+        self._sync_lock = threading.Lock()
+        self._synced = 0
+
+    def commit(self, batch: Sequence[Write]) -> None:
+        """Bring writes into the engine as one batch, and settle them unless RocksDB stalls. With the lock.
+
+        Each has a revision of its own, in their order.
+        """
+        mutations: list[Mutation] = []
+        pending: dict[bytes, Pointer | None] = {}
+        dated = False
+        for write in batch:
+            if not write.plain or write.size != write.stores:  # it has a ttl, or deletes
+                dated = True
+                mutations += self.index_entries.replace(write.changes)
+            mutations += write.mutations()
+            if write.large or pending or self.file_index.pointers:
+                mutations += self.file_index.prepare(write, pending)
+        if self.guards.registered:
+            for write in batch:
+                self.guards.strike([key for key, _, _ in write.changes])
+        cache = self.cache
+        blanked = cache.blank_all(batch) if cache.entries else {}
+        try:
+            self._write(mutations, len(batch))
+        except KvError as failure:
+            self._failed(batch, without_frames(failure), blanked, dated=dated)
+            return
+        self.failing = False
+        if self.write_sequence is not None:
+            self.write_sequence.written(mutations)
+        if dated:
+            self.index_entries.keep()
+        if blanked:
+            cache.fill_all(blanked)
+        if pending:
+            self.file_index.keep(batch, pending)
+        for revision, write in enumerate(batch, self.revisions.last - len(batch) + 1):
+            write.revision = revision
+            write.settled = True
+
+    def _write(self, mutations: Sequence[Mutation], commits: int) -> None:
+        """The one way into the engine, with the lock. So many commits get a revision each, once all is in.
+
+        It seldom has to reserve some; who may not wait looks before. See Note [A revision is never given twice].
+        """
+        revisions = self.revisions
+        last = revisions.last + commits
+        self.version += 1
+        try:
+            if last > revisions.reserved:
+                revisions.reserve(commits)
+            if mutations:
+                self._engine.write(mutations)
+            revisions.last = last
+        finally:
+            self.version += 1
+
+    def _failed(self, batch: Sequence[Write], error: KvError, blanked: Mapping[bytes, object], *, dated: bool) -> None:
+        if dated:
+            self.index_entries.undo()
+        for key in blanked:
+            self.cache.drop(key)
+        if not isinstance(error, WriteStalled):
+            self.failing = True
+            for write in batch:
+                self.file_index.failed(write, error)
+                write.fail(error)
+
+    def write_own(self, mutations: Sequence[Mutation]) -> None:
+        """Write entries of the server's own, in order with users' writes, so that `sync` is for them too.
+
+        Raises WriteStalled rather than wait.
+        """
+        with self.lock:
+            self._write(mutations, 0)
+
+    def delete_guarded(
+        self, guard: set[bytes], condemned: Mapping[bytes, Sequence[Mutation]], also: Sequence[Mutation] = ()
+    ) -> list[bytes]:
+        """Delete those condemned keys that are still on `guard`, each with its own mutations, and `also`, in one batch.
+
+        Returns the keys deleted, which have one revision together. Raises WriteStalled rather than wait.
+        """
+        with self.lock:
+            if self.refusal is not None:
+                raise LostFolder(self.refusal)
+            deleted = [key for key in condemned if key in guard]
+            mutations: list[Mutation] = list(also)
+            for key in deleted:
+                mutations.append((DATA, key, None))
+                mutations.extend(condemned[key])
+                if key in self.file_index.pointers:
+                    mutations.append((FILES, key, None))
+            if not mutations:
+                return deleted
+            self.guards.strike(deleted, guard)
+            for key in deleted:
+                self.cache.drop(key)
+            self._write(mutations, 1 if deleted else 0)
+            had_files = self.file_index.forget(deleted)
+            self.index_entries.forget(deleted)
+        if had_files:
+            self.sync()
+        return deleted
+
+    def unindex_guarded(self, guard: set[bytes], stale: Mapping[bytes, bytes]) -> int:
+        """Remove entries of the expiry index whose key is still on `guard`: they are given with their keys.
+
+        Returns how many went. Raises WriteStalled rather than wait.
+        """
+        with self.lock:
+            mutations: list[Mutation] = [(EXPIRY, entry, None) for entry, key in stale.items() if key in guard]
+            if mutations:
+                self._engine.write(mutations)
+        return len(mutations)
+
+    def sync(self) -> None:
+        """Return once every write that has returned from RocksDB by now would survive a power loss. Blocks.
+
+        Note [One fsync for many]: RocksDB groups only writes that wait for their fsync at the same time, which Python's
+        lock rarely lets happen. So a write goes in without one and then waits until some fsync that began after it has
+        ended: while one thread is in the fsync, others write, and the next fsync is for all of them.
+        """
+        wanted = self.version
+        with self._sync_lock:
+            if self._synced >= wanted:
+                return
+            covered, replaced = self.version, self.file_index.replaced()
+            self._engine.sync()
+            self._synced = covered
+            # No durable record names these files any more.
+            self.file_index.retire(replaced)
+
+    def reopen(self) -> bool:
+        """Close the engine's database and open it again: see `CanReopen.reopen`. Blocks. False if the engine cannot.
+
+        A write that failed may be in it now. So what was remembered of it goes, while nothing can be read, and which
+        files the records name is read anew.
+        """
+
+        if not isinstance(self._engine, CanReopen):
+            return False
+
+        def forget() -> None:
+            with self.lock:
+                self.version += 2
+                size = self.cache.max_bytes
+                self.cache.resize(0)
+                self.cache.resize(size)
+                self.file_index.set_aside()
+
+        try:
+            self._engine.reopen(forget)
+        except BaseException:
+            with self.lock:
+                self.file_index.put_back()
+            raise
+        with self.lock:
+            self.file_index.read_again()
+        return True
+
+    def resize_cache(self, max_bytes: int) -> None:
+        """Change the hot cache's limit."""
+        with self.lock:
+            self.cache.resize(max_bytes)
+
+    def offer(self, version: int, key: bytes, value: bytes, expires_at_ms: int) -> None:
+        """Cache what was read from the engine, if nothing was written since `version` was read, before it.
+
+        Does not wait: while another thread writes, the key has to be read once more.
+        """
+        if version & 1 or not self.lock.acquire(False):
+            return
+        try:
+            if self.version == version:
+                self.cache.put(key, value, expires_at_ms)
+        finally:
+            self.lock.release()
