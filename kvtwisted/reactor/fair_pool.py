@@ -20,10 +20,9 @@ from typing import Any, Callable, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from .pool import caught, defer_to_pool
+from .pool import caught
 
 T = TypeVar("T")
 
@@ -90,9 +89,9 @@ class FairPool:
             self._round.append(own)
 
     def _ask_for_a_thread(self) -> None:
-        defer_to_pool(self._reactor, self._pool, self._take_turn).addCallback(self._ended)
+        self._pool.callInThreadWithCallback(None, self._take_turn)
 
-    def _take_turn(self) -> tuple[_Job, Any]:
+    def _take_turn(self) -> None:
         """In a thread of the pool: run the job whose turn it is. Never raises what the job does."""
         with self._lock:
             own = self._round.popleft()
@@ -103,12 +102,12 @@ class FairPool:
                 del self._owners[job.owner]
             self.waiting -= 1
         try:
-            return job, job.call()
+            outcome = job.call()
         except BaseException:
-            return job, caught()
+            outcome = caught()
+        self._reactor.callFromThread(self._ended, job, outcome)
 
-    def _ended(self, ended: tuple[_Job, Any | Failure]) -> None:
-        job, outcome = ended
+    def _ended(self, job: _Job, outcome: Any) -> None:
         if job.is_long:
             self._let_in(job.owner)
         # A Deferred that is given a failure as its result has failed.
