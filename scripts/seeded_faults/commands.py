@@ -1,12 +1,12 @@
-"""The ten operations: their limits, how they are counted, and what a failure of theirs says."""
+"""The commands: their limits, what they touch and weigh, how they are counted, and what a failure of theirs says."""
 
 from __future__ import annotations
 
 from .fault import Fault
 
 _LIMITS = "kvtwisted/core/limits.py"
-_STORE = "kvtwisted/backends/local/store.py"
-_OPERATIONS = "kvtwisted/core/operations.py"
+_COMMANDS = "kvtwisted/commands"
+_DOOR = "kvtwisted/sessions/door.py"
 
 FAULTS = (
     Fault(
@@ -19,29 +19,19 @@ FAULTS = (
     ),
     Fault(
         "empty-key",
-        "A Set of the empty key is refused, also one without a ttl, which has a shorter way.",
-        _STORE,
-        "without the calls.\n        if not 0 < len(key) <= MAX_KEY_BYTES:\n",
-        "without the calls.\n        if not 0 <= len(key) <= MAX_KEY_BYTES:\n",
-        "tests/backends/local/test_store.py tests/core/test_limits.py",
+        "A Set of the empty key is refused.",
+        f"{_COMMANDS}/set.py",
+        "        if not 0 < len(self.key) <= MAX_KEY_BYTES:\n",
+        "        if not 0 <= len(self.key) <= MAX_KEY_BYTES:\n",
+        "tests/commands tests/backends/local/test_store.py",
     ),
     Fault(
         "value-limit",
-        "A Set of a value over 1 MiB is refused, also without a ttl.",
-        _STORE,
-        """            check_value(value)
-        recency = self._recency
-        if not recency.young[hash(key) & recency.mask]:
-            recency.touch(key)
-        self._writer.put(key, value, deadline)
-""",
-        """            pass
-        recency = self._recency
-        if not recency.young[hash(key) & recency.mask]:
-            recency.touch(key)
-        self._writer.put(key, value, deadline)
-""",
-        "tests/backends/local/test_store.py tests/core/test_limits.py tests/rpc/test_operations.py",
+        "A Set of a value over 1 MiB is refused.",
+        f"{_COMMANDS}/set.py",
+        "            check_value(self.value)\n",
+        "            pass\n",
+        "tests/commands tests/backends/local/test_store.py",
     ),
     Fault(
         "ttl-limit",
@@ -54,10 +44,10 @@ FAULTS = (
     Fault(
         "mset-ttl",
         "An MSet with a ttl that is not allowed is refused.",
-        _STORE,
-        "        check_pairs(pairs, self.limits)\n        check_ttl(ttl)\n",
-        "        check_pairs(pairs, self.limits)\n",
-        "tests/core/test_limits.py tests/backends/local/test_store.py tests/rpc/test_operations.py",
+        f"{_COMMANDS}/mset.py",
+        "        check_ttl(self.ttl)\n",
+        "",
+        "tests/commands tests/backends/local/test_store.py",
     ),
     Fault(
         "batch-count",
@@ -78,34 +68,34 @@ FAULTS = (
     Fault(
         "mdelete-unchecked",
         "The keys of an MDelete are checked as those of an MGet are.",
-        _STORE,
-        "        check_keys(keys, self.limits)\n        return [(key, None, 0) for key in keys]\n",
-        "        return [(key, None, 0) for key in keys]\n",
-        "tests/core/test_limits.py tests/backends/local/test_store.py",
+        f"{_COMMANDS}/mdelete.py",
+        "        check_keys(self._keys, limits)\n",
+        "        pass\n",
+        "tests/commands tests/backends/local/test_store.py",
     ),
     Fault(
         "overdue-runs",
         "A request whose time is over before it is started is not carried out.",
-        _OPERATIONS,
-        "            if started > deadline:\n                raise _overdue()\n            result = call()\n",
-        "            result = call()\n",
-        "tests/core/test_operations.py",
+        _DOOR,
+        "            if started > command.deadline:\n",
+        "            if False:\n",
+        "tests/sessions/test_door.py",
     ),
     Fault(
         "failures-counted-well",
         "An operation that failed is counted as failed.",
-        _OPERATIONS,
-        "self._recorder.operation(name, keys, monotonic() - started, True)",
-        "self._recorder.operation(name, keys, monotonic() - started, False)",
-        "tests/core/test_operations.py",
+        _DOOR,
+        "self._recorder.operation(metric, keys, monotonic() - started, True)",
+        "self._recorder.operation(metric, keys, monotonic() - started, False)",
+        "tests/sessions/test_door.py",
     ),
     Fault(
         "nearly-full-unhealthy",
         "A write that is refused since the disk is nearly full does not make the server look broken.",
-        _OPERATIONS,
+        "kvtwisted/backends/local/group_commit.py",
         " and not isinstance(error, NearlyFull):",
         ":",
-        "tests/core/test_operations.py tests/backends/local/maintenance/test_space.py tests/core/test_health.py",
+        "tests/sessions/test_door.py tests/backends/local/maintenance/test_space.py",
     ),
     Fault(
         "mget-budget",
@@ -154,5 +144,77 @@ FAULTS = (
         "expired = max(expired, record.expires_at_ms)\n                            continue\n",
         "expired = max(expired, record.expires_at_ms)\n",
         "tests/backends/local/test_store_scan.py tests/backends/local/maintenance/test_expiry.py",
+    ),
+    Fault(
+        "mget-batch-rights",
+        "An MGet is refused when any of its keys is not allowed, not the first one alone.",
+        f"{_COMMANDS}/mget.py",
+        "all(key.startswith(prefixes) for key in self._keys)",
+        "all(key.startswith(prefixes) for key in self._keys[:1])",
+        "tests/commands tests/sessions/test_session.py",
+    ),
+    Fault(
+        "mdelete-batch-rights",
+        "An MDelete is refused when any of its keys is not allowed, not the first one alone.",
+        f"{_COMMANDS}/mdelete.py",
+        "all(key.startswith(prefixes) for key in self._keys)",
+        "all(key.startswith(prefixes) for key in self._keys[:1])",
+        "tests/commands tests/sessions/test_session.py",
+    ),
+    Fault(
+        "scan-cursor-unchecked",
+        "A scan with a cursor longer than a key is refused.",
+        f"{_COMMANDS}/scan.py",
+        '        check_prefix(self.cursor, "cursor")\n',
+        "",
+        "tests/commands tests/backends/local/test_store_scan.py",
+    ),
+    Fault(
+        "scan-limit-unchecked",
+        "A scan with a limit below zero is refused.",
+        f"{_COMMANDS}/scan.py",
+        "        check_scan_limit(self.limit)\n",
+        "",
+        "tests/commands tests/backends/local/test_store_scan.py",
+    ),
+    Fault(
+        "mset-values-weightless",
+        "The values of an MSet count among its bytes, for the rate and for what is in flight.",
+        f"{_COMMANDS}/mset.py",
+        "sum(map(len, pairs)) + sum(map(len, pairs.values()))",
+        "sum(map(len, pairs))",
+        "tests/commands tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "mset-for-ever",
+        "The keys of an MSet with a ttl expire.",
+        f"{_COMMANDS}/mset.py",
+        "(key, value, expires_at_ms)",
+        "(key, value, 0)",
+        "tests/commands tests/backends/local/test_store.py",
+    ),
+    Fault(
+        "mget-bytes-free",
+        "What an MGet has given is taken from the rate in bytes.",
+        f"{_COMMANDS}/mget.py",
+        "sum(map(len, result.values()))",
+        "0",
+        "tests/commands tests/sessions/test_session.py",
+    ),
+    Fault(
+        "weighed-encoded",
+        "A result that is encoded is weighed as keys and values, not by what it became.",
+        f"{_COMMANDS}/command.py",
+        "        self.answered = self.weigh(result)\n",
+        "        self.answered = 0 if self.encode else self.weigh(result)\n",
+        "tests/commands tests/sessions/test_session.py",
+    ),
+    Fault(
+        "gets-take-room",
+        "A Get is let in when writes have taken all the room in bytes.",
+        f"{_COMMANDS}/get.py",
+        "    takes_room = False\n",
+        "    takes_room = True\n",
+        "tests/commands tests/backends/local/test_backend.py",
     ),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .fault import Fault
 
+_DISPATCH = "kvtwisted/http/dispatch.py"
+
 FAULTS = (
     Fault(
         "two-lengths",
@@ -128,10 +130,10 @@ FAULTS = (
     Fault(
         "late-answer",
         "An answer that comes after its request was given up does not answer the next one.",
-        "kvtwisted/http/lanes.py",
-        "if promise != self._promises or not self.is_promised:",
-        "if not self.is_promised:",
-        "tests/http/test_lanes.py tests/http/test_lanes_over_time.py tests/http/test_fast_lane.py",
+        _DISPATCH,
+        "        if self._requests.until.pop(self, None) is None:\n            return\n",
+        "        self._requests.until.pop(self, None)\n",
+        "tests/http/test_dispatch.py",
     ),
     Fault(
         "answers-out-of-order",
@@ -156,5 +158,45 @@ FAULTS = (
         "(VARY,) if self._allowed else ()",
         "()",
         "tests/http/test_cors.py",
+    ),
+    Fault(
+        "body-without-room-pays",
+        "A large body that finds no room is not charged for.",
+        _DISPATCH,
+        "            # Nothing was read for want of room.\n            session.give_back(size)\n",
+        "",
+        "tests/http/test_known_first.py",
+    ),
+    Fault(
+        "bad-large-body-free",
+        "A large body that is no good has cost its bytes.",
+        _DISPATCH,
+        "            if not failure.check(InvalidRequest):\n                session.give_back(size)\n",
+        "            session.give_back(size)\n",
+        "tests/http/test_known_first.py",
+    ),
+    Fault(
+        "large-body-stays-admitted",
+        "A large body has left when its command is submitted.",
+        _DISPATCH,
+        "            session.admission.leave(1, size)\n            if request.is_awaited():\n",
+        "            if request.is_awaited():\n",
+        "tests/http/test_known_first.py",
+    ),
+    Fault(
+        "cancelled-body-goes-in",
+        "A large body that nobody waits for any more when it has been read is not submitted.",
+        _DISPATCH,
+        "            if request.is_awaited():\n",
+        "            if True:\n",
+        "tests/http/test_known_first.py",
+    ),
+    Fault(
+        "stuck-unanswered",
+        "A request that is stuck in a thread is answered in its place after the last resort.",
+        _DISPATCH,
+        "                request.fail(Failure(overdue()))\n",
+        "                self.forget(request)\n",
+        "tests/http/test_fast_lane.py tests/http/test_failures.py",
     ),
 )

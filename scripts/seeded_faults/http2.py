@@ -5,7 +5,7 @@ from __future__ import annotations
 from .fault import Fault
 
 _NATIVE = "kvtwisted/rpc/http2"
-_SENDING = f"{_NATIVE}/sending.py"
+_OUTBOUND = f"{_NATIVE}/outbound.py"
 _STREAMS = f"{_NATIVE}/streams.py"
 _CONTROL = f"{_NATIVE}/control.py"
 _CONFORMANCE = "tests/rpc/http2/conformance"
@@ -46,7 +46,7 @@ FAULTS = (
     Fault(
         "initial-window-of-new-streams",
         "A new initial window counts for the streams that are open too.",
-        _SENDING,
+        _OUTBOUND,
         "            stream.window += change\n",
         "            pass\n",
         f"{_CONFORMANCE}/test_windows.py",
@@ -54,15 +54,15 @@ FAULTS = (
     Fault(
         "connection-window-ignored",
         "No more DATA is sent than the connection's window allows.",
-        _SENDING,
+        _OUTBOUND,
         "        self.window -= taken\n",
         "",
-        f"{_CONFORMANCE}/test_windows.py",
+        f"{_CONFORMANCE}/test_windows.py tests/rpc/http2/test_fuzz_units.py",
     ),
     Fault(
         "reset-stays-in-backlog",
         "What waits for a stream that was reset is not counted any more.",
-        _SENDING,
+        _OUTBOUND,
         "        self.waiting.add(-stream.queued)\n",
         "",
         "tests/rpc/http2/test_accounting.py tests/rpc/http2/test_accounting_freed.py",
@@ -78,7 +78,7 @@ FAULTS = (
     Fault(
         "window-overflow",
         "A connection's window over 2**31 - 1 is an error.",
-        _SENDING,
+        _OUTBOUND,
         "        if self.window > LARGEST_WINDOW:\n",
         "        if self.window > 2 * LARGEST_WINDOW:\n",
         f"{_CONFORMANCE}/test_errors.py {_CONFORMANCE}/test_windows.py",
@@ -166,7 +166,7 @@ FAULTS = (
     Fault(
         "message-limit",
         "A message that says that it is over the limit is refused before it comes.",
-        f"{_NATIVE}/receiving.py",
+        f"{_NATIVE}/inbound.py",
         "        if length > self._limit:\n            raise",
         "        if length > 2 * self._limit:\n            raise",
         "tests/rpc/http2/test_inbound.py",
@@ -174,7 +174,7 @@ FAULTS = (
     Fault(
         "unfinished-kept",
         "The bytes of a request that is complete are not counted as unfinished any more.",
-        f"{_NATIVE}/receiving.py",
+        f"{_NATIVE}/inbound.py",
         "            self._budget.free(self.share, freed)\n",
         "            pass\n",
         "tests/rpc/http2/test_accounting.py tests/rpc/http2/test_accounting_freed.py",
@@ -254,9 +254,81 @@ FAULTS = (
     Fault(
         "refusals-free",
         "A call that is refused for want of a right costs an operation.",
-        "kvtwisted/rpc/rights.py",
-        "        admitted.charge(0)\n",
-        "        pass\n",
+        "kvtwisted/sessions/session.py",
+        "            if isinstance(error, PermissionDenied):\n                self._take_counted()\n",
+        "",
         "tests/rpc/test_work_before_rights.py tests/rpc/test_access.py",
+    ),
+    Fault(
+        "refused-message-charged",
+        "A message that finds no room is not charged for.",
+        "kvtwisted/rpc/calls.py",
+        "            session.give_back(size)\n            raise\n",
+        "            raise\n",
+        "tests/rpc/test_calls.py",
+    ),
+    Fault(
+        "expansion-stays",
+        "The bytes that a compressed message expanded to leave with it.",
+        "kvtwisted/rpc/calls.py",
+        "        self._held += size\n",
+        "        pass\n",
+        "tests/rpc/test_calls.py",
+    ),
+    Fault(
+        "compressed-pays-twice",
+        "A compressed message is charged for what it expands to, and not for its compressed bytes on top.",
+        "kvtwisted/rpc/calls.py",
+        "            self._session.give_back(self._charged)\n            self._charged = 0\n",
+        "            self._charged = 0\n",
+        "tests/rpc/test_calls.py",
+    ),
+    Fault(
+        "bad-message-free",
+        "A message that is no good has cost its bytes.",
+        "kvtwisted/rpc/calls.py",
+        '        """It was no good: what was charged is not given back."""\n',
+        "        self._session.give_back(self._charged)\n",
+        "tests/rpc/test_calls.py",
+    ),
+    Fault(
+        "fields-without-end",
+        "A message of more fields than there may be keys is refused before it is decoded.",
+        "kvtwisted/rpc/calls.py",
+        "        enough = limit + OTHER_FIELDS + 1\n",
+        "        enough = 1000 * limit\n",
+        "tests/rpc/test_calls.py",
+    ),
+    Fault(
+        "gone-pays",
+        "A client that has gone before its large message was read has not paid for it.",
+        f"{_NATIVE}/unary.py",
+        "                charged.forget()\n",
+        "                charged.refuse()\n",
+        "tests/rpc/http2/test_unary.py",
+    ),
+    Fault(
+        "no-room-pays",
+        "A message that finds no room where it comes in is not charged for.",
+        "kvtwisted/sessions/session.py",
+        "            self.admission.check(size)\n        except KvError:\n            self.give_back(size)\n",
+        "            self.admission.check(size)\n        except KvError:\n",
+        "tests/rpc/http2/test_unary.py",
+    ),
+    Fault(
+        "threaded-deadline",
+        "A call by threads has the client's deadline where that is earlier than the server's own.",
+        "kvtwisted/rpc/grpcio/calls.py",
+        "min(now + time_left, arrived + self._terms.request_timeout())",
+        "arrived + self._terms.request_timeout()",
+        "tests/rpc/grpcio/test_calls.py",
+    ),
+    Fault(
+        "threaded-overdue",
+        "A call by threads whose time is over is not begun.",
+        "kvtwisted/rpc/grpcio/calls.py",
+        "            if deadline <= now:\n",
+        "            if deadline < 0:\n",
+        "tests/rpc/grpcio/test_calls.py",
     ),
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from .fault import Fault
 
-_ORDER = "kvtwisted/backends/local/commit_order.py"
+_BACKEND = "kvtwisted/backends/local/backend.py"
+_GROUP = "kvtwisted/backends/local/group_commit.py"
+_COMMITS = "kvtwisted/backends/local/commit_point.py"
 _WRITER = "kvtwisted/backends/local/writer.py"
 _FILES = "kvtwisted/backends/local/large_values.py"
 
@@ -36,7 +38,7 @@ FAULTS = (
     Fault(
         "stale-cached",
         "What a reader brings from the engine is cached only if nothing was written meanwhile.",
-        _ORDER,
+        _COMMITS,
         "            if self.version == version:\n                self.cache.put",
         "            if self.version >= version:\n                self.cache.put",
         "tests/backends/local/test_cache.py",
@@ -44,7 +46,7 @@ FAULTS = (
     Fault(
         "swept-stays-cached",
         "A key that expiry or eviction deletes leaves the hot cache.",
-        _ORDER,
+        _COMMITS,
         "            for key in deleted:\n                self.cache.drop(key)\n",
         "",
         "tests/backends/local/test_cache.py tests/backends/local/maintenance/test_eviction.py",
@@ -52,9 +54,9 @@ FAULTS = (
     Fault(
         "failed-write-cached",
         "The hot cache does not show a batch that the engine did not take.",
-        _ORDER,
-        "            for key in blanked:\n                self.cache.drop(key)\n",
-        "            self.cache.fill_all(blanked)\n",
+        _COMMITS,
+        "        for key in blanked:\n            self.cache.drop(key)\n",
+        "        self.cache.fill_all(blanked)  # type: ignore\n",
         "tests/backends/local/test_cache.py",
     ),
     Fault(
@@ -77,7 +79,7 @@ FAULTS = (
         "mget-torn-hot",
         "An MGet from the hot cache is from one view: it is read elsewhere when a write came between.",
         "kvtwisted/backends/local/batch_reads.py",
-        "if version & 1 or not all(answers) or version != self._writer.version:",
+        "if version & 1 or not all(answers) or version != self._commits.version:",
         "if not all(answers):",
         "tests/backends/local/test_cache.py tests/backends/local/test_views.py",
     ),
@@ -85,26 +87,33 @@ FAULTS = (
         "mget-torn-stored",
         "A large MGet from the engine is from one view.",
         "kvtwisted/backends/local/batch_reads.py",
-        "            if len(unique) <= READ_AHEAD or (not version & 1 and version == self._writer.version):\n",
+        "            if len(unique) <= READ_AHEAD or (not version & 1 and version == self._commits.version):\n",
         "            if True:\n",
         "tests/backends/local/test_store.py tests/backends/local/test_cache.py tests/backends/local/test_views.py",
     ),
     Fault(
         "set-unwatched",
         "A key that is set while the sweeper judges it is not deleted.",
-        _WRITER,
-        "                    if self._guards:\n                        self._strike((key,))\n",
-        "",
-        "tests/backends/local/test_writer.py tests/backends/local/maintenance/test_expiry.py"
-        " tests/backends/local/maintenance/test_eviction.py",
+        _COMMITS,
+        "                self.guards.strike([key for key, _, _ in write.changes])\n",
+        "                pass\n",
+        "tests/backends/local/test_writer.py tests/backends/local/maintenance/test_eviction.py",
     ),
     Fault(
         "durable-set-unsynced",
-        "A durable Set returns when it would survive a power loss.",
+        "A durable write returns when it would survive a power loss.",
         _WRITER,
-        "                if self.durable:\n                    self.sync()\n                return\n",
-        "                return\n",
+        "lasting = done if self.durable else [",
+        "lasting = [] if self.durable else [",
         "tests/backends/local/test_writer.py",
+    ),
+    Fault(
+        "durable-set-inline",
+        "A durable write is none that needs no waiting.",
+        _WRITER,
+        "        if self.durable or self._engine.writes_wait:\n",
+        "        if self._engine.writes_wait:\n",
+        "tests/backends/local/test_writer.py tests/backends/local/test_group_commit.py",
     ),
     Fault(
         "large-value-unsynced",
@@ -117,11 +126,11 @@ FAULTS = (
     Fault(
         "fsync-covers-later",
         "An fsync is not for writes that came in after it had begun.",
-        _ORDER,
-        """            covered, replaced = self.version, self._index.replaced()
+        _COMMITS,
+        """            covered, replaced = self.version, self.file_index.replaced()
             self._engine.sync()
 """,
-        """            replaced = self._index.replaced()
+        """            replaced = self.file_index.replaced()
             self._engine.sync()
             covered = self.version
 """,
@@ -129,11 +138,11 @@ FAULTS = (
     ),
     Fault(
         "set-unadmitted",
-        "A Set is refused when the disk is nearly full, also without a ttl.",
+        "A write that stores something is refused when the disk is nearly full.",
         _WRITER,
-        "                    if self._admit is not None:\n                        self._admit(len(key) + len(value))\n",
+        "                if self._admit is not None:\n                    self._admit(stores)\n",
         "",
-        "tests/backends/local/maintenance/test_space.py tests/backends/local/test_writer.py",
+        "tests/backends/local/test_writer_groups.py tests/backends/local/test_writer.py",
     ),
     Fault(
         "stalled-too-long",
@@ -250,18 +259,18 @@ FAULTS = (
     Fault(
         "group-over-group",
         "One group of writes at a time is under way in the pool.",
-        "kvtwisted/threaded/group_commit.py",
-        "if len(self._gathered) == 1 and not self._busy:",
-        "if len(self._gathered) == 1:",
-        "tests/threaded/test_group_commit.py",
+        _GROUP,
+        "        if self._busy or not self._writes:\n",
+        "        if not self._writes:\n",
+        "tests/backends/local/test_group_commit.py",
     ),
     Fault(
         "settled-stays-admitted",
         "A write that was settled at once leaves the admission.",
-        "kvtwisted/threaded/group_commit.py",
-        "        if settled:\n            _leave(group)\n",
-        "        if settled:\n",
-        "tests/threaded/test_group_commit.py",
+        "kvtwisted/sessions/door.py",
+        "            admission.leave(len(sizes), sum(sizes))\n",
+        "            pass\n",
+        "tests/backends/local/test_group_commit.py",
     ),
     Fault(
         "scan-slot-kept",
@@ -270,6 +279,22 @@ FAULTS = (
         "            self._queue(own, own.held.popleft())\n",
         "            own.held.popleft()\n",
         "tests/reactor/test_fair_pool.py",
+    ),
+    Fault(
+        "turns-by-arrival",
+        "Turns of the pool go round by principal.",
+        "kvtwisted/reactor/fair_pool.py",
+        "                self._round.append(own)\n            elif",
+        "                self._round.appendleft(own)\n            elif",
+        "tests/reactor/test_fair_pool.py",
+    ),
+    Fault(
+        "eviction-without-shares",
+        "Keys of who exceeds a quota are evicted before others.",
+        "kvtwisted/backends/local/maintenance/victims.py",
+        "        yield from _fullest_first(walks, 1.0)\n",
+        "",
+        "tests/backends/local/maintenance/test_eviction_shares.py",
     ),
     Fault(
         "backup-without-readers",
@@ -326,5 +351,144 @@ FAULTS = (
         "        self.low = cast(bytes, self.high)\n",
         '        self.low = cast(bytes, self.high) + b"\\0"\n',
         "tests/backends/local/engines/test_pieces.py tests/backends/local/engines/test_scans_over_deleted.py",
+    ),
+    Fault(
+        "large-group-inline",
+        "A group of many bytes is written in a thread, not on the reactor's.",
+        _GROUP,
+        "quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES",
+        "quick = self._keys <= INLINE_KEYS",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "files-in-a-group",
+        "A write that needs a file does not keep the others of its turn waiting.",
+        _GROUP,
+        "        if self._writer.needs_files(write):\n",
+        "        if False:\n",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "failed-write-healthy",
+        "A write that the storage fails shows in the health.",
+        _GROUP,
+        "                    self._recovery.write_failed(error)\n",
+        "                    pass\n",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "broken-group-succeeds",
+        "When the writing itself breaks, each write of the group fails.",
+        _GROUP,
+        "            command.error = failure.value\n",
+        "            pass\n",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "group-left-behind",
+        "What gathers while a group is under way is written after it, without another write to begin it.",
+        _GROUP,
+        "        self._busy = False\n        self.commit()\n",
+        "        self._busy = False\n",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "overdue-in-the-queue",
+        "A read whose time is over when a thread takes it up is not made.",
+        _BACKEND,
+        "                if monotonic() > command.deadline:\n",
+        "                if False:\n",
+        "tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "unwanted-read",
+        "A read that nobody waits for any more is not made.",
+        _BACKEND,
+        "            if command.awaited is not None and not command.awaited():\n",
+        "            if False:\n",
+        "tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "broken-job-succeeds",
+        "When a job of the pool itself breaks, each read in it fails.",
+        _BACKEND,
+        "        command.error = failure.value\n",
+        "        pass\n",
+        "tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "results-pile-up",
+        "Only so many large results are there while the reactor has not taken them.",
+        _BACKEND,
+        "        self._untaken.acquire()\n",
+        "",
+        "tests/backends/local/test_backend.py tests/backends/local/test_real_threads.py",
+    ),
+    Fault(
+        "stuck-at-the-end",
+        "Threads with large results do not wait for a reactor that stops.",
+        _BACKEND,
+        """        if self._stopped:
+            self._untaken.release()
+            return
+""",
+        "        if self._stopped:\n            return\n",
+        "tests/backends/local/test_backend.py tests/backends/local/test_real_threads.py",
+    ),
+    Fault(
+        "scans-take-all",
+        "Scans of one principal leave threads to others.",
+        _BACKEND,
+        "is_long=type(commands[0]) is Scan",
+        "is_long=False",
+        "tests/backends/local/test_backend.py tests/backends/local/test_real_threads.py",
+    ),
+    Fault(
+        "gets-one-by-one",
+        "Gets of one turn that need the disk share jobs of the pool.",
+        _BACKEND,
+        "GETS_IN_A_JOB = 16\n",
+        "GETS_IN_A_JOB = 1\n",
+        "tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "group-not-waiting",
+        "Writes that wait for their group are shown as waiting.",
+        _BACKEND,
+        "self._pool.waiting + self._group.waiting",
+        "self._pool.waiting",
+        "tests/backends/local/test_group_commit.py",
+    ),
+    Fault(
+        "config-failure-lost",
+        "A change of the configuration that is refused fails.",
+        "kvtwisted/backends/server.py",
+        "    command.error = failure.value\n",
+        "    pass\n",
+        "tests/backends/local/test_backend.py",
+    ),
+    Fault(
+        "actor-lost",
+        "The configuration is told who changes it.",
+        "kvtwisted/backends/server.py",
+        "self._configuration.update(change, actor)",
+        "self._configuration.update(change)",
+        "tests/sessions/test_session.py tests/backends/test_server.py",
+    ),
+    Fault(
+        "revision-twice",
+        "Each write has a revision of its own.",
+        _COMMITS,
+        "            revisions.last = last\n",
+        "            pass\n",
+        "tests/backends/local/test_revisions.py",
+    ),
+    Fault(
+        "revisions-unreserved",
+        "No revision is given that was not reserved, so that none is given again after a crash.",
+        _COMMITS,
+        "            if last > revisions.reserved:\n",
+        "            if last > revisions.reserved + 1:\n",
+        "tests/backends/local/test_revisions.py",
     ),
 )

@@ -1,4 +1,4 @@
-"""Settings and their layers, and TLS."""
+"""Settings and their layers, TLS, and incidents."""
 
 from __future__ import annotations
 
@@ -140,5 +140,13 @@ FAULTS = (
         "if len(common_names) == 1 else None",
         "if common_names else None",
         "tests/sessions/test_peer_names.py",
+    ),
+    Fault(
+        "thread-of-incident-lost",
+        "An incident in a thread of the pool is logged with where it happened there.",
+        "kvtwisted/observability/incidents.py",
+        "        failure.frames = [*failure.frames, *raised_at]\n",
+        "        pass\n",
+        "tests/observability/test_incidents.py",
     ),
 )

@@ -21,9 +21,6 @@ from kvtwisted.sessions.grants import Grant
 
 from .support import Wire, World, problem, request_bytes
 
-#: Says that these tests run on either lane at every change.
-LANES_DIFFER = True
-
 TOKEN, DIGEST = tokens.make("one")
 #: Bodies that are refused for what they are: of a size that the fast lane takes, of one that it leaves, and large ones.
 BAD = {
@@ -121,14 +118,38 @@ def test_what_is_good_costs_what_it_did() -> None:
 
 
 def test_for_want_of_room_nothing_is_taken() -> None:
-    """A large body that there is no room for is refused as overload, and costs nothing."""
-    world = World(make_gate=limited(1), capacity=1)
+    """A large body that there is no room for is refused as overload, and costs neither operations nor bytes."""
+    world = World(make_gate=limited(4, 10 * len(BAD["large"])), capacity=1)
+    world.admission.enter()
+    for _ in range(20):
+        assert problem(world.request("POST", "/api/v1/mget", BAD["large"]))[:2] == (429, "overloaded")
+    world.admission.leave()
+    assert [world.request("GET", "/api/v1/get/k").status for _ in range(5)] == [404] * 4 + [429]
+
+
+@pytest.mark.parametrize("route", ["mset", "mget"])
+def test_a_large_body_leaves_when_it_has_been_read(route: str) -> None:
+    """Good or bad: only its command is counted in after that, and nothing when all is done."""
+    good = {"mset": b'{"key_values":{"k":"%b"}}' % (b"v" * 200_000), "mget": b'{"keys":[%b"k"]}' % (b" " * 200_000)}
+    world = World(capacity=2)
+    for body in (good[route], BAD["large"]):
+        world.request("POST", f"/api/v1/{route}", body)
+        assert (world.admission.in_flight, world.admission.bytes) == (0, 0)
+
+
+def test_a_large_body_of_who_has_gone_is_not_carried_out() -> None:
+    """Where it was read only after its client had gone: it costs nothing either."""
+    world = World(make_gate=limited(1))
     world.held = True
-    busy = world.wire()
-    busy.send(request_bytes("GET", "/api/v1/scan"))
-    world.admission.leave(0)
-    assert world.request("POST", "/api/v1/mget", BAD["large"]).status == 429
+    wire = world.wire()
+    wire.send(request_bytes("POST", "/api/v1/mset", json.dumps({"key_values": {"k": "v" * 200_000}}).encode()))
+    assert world.pool.waiting == 1
+    wire.transport.disconnect()
     world.work()
+    assert world.storage.data() == {}
+    assert (world.admission.in_flight, world.admission.bytes) == (0, 0)
+    world.held = False
+    assert world.request("GET", "/api/v1/get/k").status == 404
 
 
 DENIED = {"set": "get", "mset": "get", "mget": "set", "mdelete": "get", "config": "config_read"}

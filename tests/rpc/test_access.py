@@ -31,9 +31,6 @@ from .http2.peer import Peer, enveloped, request_fields
 from .support import CLASSES, PATIENCE, World, wait_until
 from .test_pipeline import get, set_
 
-#: Says that these tests run by the pool, too, at every change.
-POOL_DIFFERS = True
-
 PIPELINE = f"/{SERVICES[0]}/Pipeline"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 HEALTH = "/grpc.health.v1.Health/"

@@ -12,9 +12,10 @@ from kvtwisted.backends.local import backend as backend_module
 from kvtwisted.backends.local import pages as pages_module
 from kvtwisted.backends.local import writer as writer_module
 from kvtwisted.backends.local.engines.engine import META
-from kvtwisted.commands.command import DELETE, GET, OPERATIONS, SCAN, SET
+from kvtwisted.commands.command import DELETE, GET, OPERATIONS, SCAN, SET, Command
 from kvtwisted.commands.get import Found
 from kvtwisted.commands.scan import Page
+from kvtwisted.commands.set import Set
 from kvtwisted.core.errors import (
     DeadlineExceeded,
     InvalidConfig,
@@ -27,13 +28,17 @@ from kvtwisted.core.errors import (
     Unavailable,
     WriteStalled,
 )
+from kvtwisted.core.limits import Limits
 from kvtwisted.sessions import door as door_module
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.door import Door
 
 from ..support.clocks import ScriptedTime
 from ..support.configuration import FakeConfiguration
 from ..support.doors import Blocking, Doorway
-from ..support.recorders import Recorded
+from ..support.recorders import CountingRecorder, Recorded
 from ..support.storage import PLENTY, Storage
+from .support import EVERYTHING
 
 
 class Scene(Doorway):
@@ -312,3 +317,117 @@ def test_no_deadline_by_default(scene: Scene, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(door_module, "monotonic", lambda: 1e300)
     scene.operations.set(b"k", b"v")
     assert scene.operations.get(b"k") == Found(b"v", 0)
+
+
+# What a hot Get costs.
+
+
+class Sampling(CountingRecorder):
+    """Keeps for how many calls each stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[int, int]] = []
+
+    def operation(self, name: str, keys: int, seconds: float, failed: bool, calls: int = 1) -> None:
+        """Keep it."""
+        super().operation(name, keys, seconds, failed, calls)
+        self.calls.append((keys, calls))
+
+
+def hot_door(scene: Scene) -> tuple[Door, Sampling]:
+    """A door with a recorder of its own, over the scene's backend."""
+    recorder = Sampling()
+    reactor: Any = scene.reactor
+    server: Any = None
+    return Door(reactor, scene.backend, server, recorder, Limits(), scene.health), recorder
+
+
+def test_hot_gets_are_counted_and_sampled() -> None:
+    """Each by an integer; one of HOT_SAMPLE is timed, and stands for that many, and for no key."""
+    scene = Scene(Storage(cache_bytes=1 << 20))
+    scene.operations.set(b"k", b"v")
+    for _ in range(3):
+        # Used before it is cached.
+        assert scene.operations.get(b"k") == Found(b"v", 0)
+    door, recorder = hot_door(scene)
+    entry = scene.storage.cache.entries[b"k"]
+    entry.used = False
+    for _ in range(2 * door_module.HOT_SAMPLE):
+        assert door.get_now(b"k") == (True, Found(b"v", 0))
+    # Also for the cache, from which what was not used goes first.
+    assert entry.used
+    assert door.hot_gets == 2 * door_module.HOT_SAMPLE
+    assert recorder.calls == [(0, door_module.HOT_SAMPLE)] * 2
+
+
+def test_what_memory_finds_slower_is_told_one_by_one() -> None:
+    """A key that does not exist, for example; what needs a thread is nothing yet."""
+    scene = Scene(Storage(cache_bytes=1 << 20))
+    door, recorder = hot_door(scene)
+    assert door.get_now(b"missing") == (True, None)
+    scene.storage.engine.slow = True
+    assert door.get_now(b"missing") == (False, None)
+    assert (door.hot_gets, recorder.operations) == (0, [Recorded(GET, 1, False)])
+
+
+@pytest.mark.parametrize("command", [SET, GET])
+def test_durations_are_folded_when_enough_have_gathered(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that their list does not grow without end."""
+    monkeypatch.setattr(door_module, "FOLD", 3)
+    scene = Scene()
+    durations: dict[str, list[float]] = {SET: [], GET: []}
+    folded: list[int] = []
+    recorder = Sampling()
+    monkeypatch.setattr(recorder, "durations", durations.__getitem__)
+    monkeypatch.setattr(recorder, "fold", lambda: folded.append(len(durations[command])))
+    reactor: Any = scene.reactor
+    server: Any = None
+    door = Door(reactor, scene.backend, server, recorder, Limits(), scene.health)
+    for _ in range(3):
+        if command == GET:
+            door.get_now(b"missing")
+        else:
+            door.submit(Set(b"k", b"v"), scene.admission, lambda command: None)
+            scene.run()
+    assert folded == [3]
+
+
+# What is done when a command is.
+
+
+def test_who_is_told_finds_room(scene: Scene) -> None:
+    """Its command has left: the next one goes in where there is room for one alone."""
+    scene.admission = Admission(1, 4)
+    scene.session = scene.make_session(EVERYTHING)
+    outcomes: list[int] = []
+
+    def again(command: Command) -> None:
+        outcomes.append(scene.admission.in_flight)
+        if len(outcomes) < 3:
+            scene.session.submit(Set(b"k", b"abc"), again)
+
+    scene.session.submit(Set(b"k", b"abc"), again)
+    for _ in range(3):
+        scene.run()
+    assert outcomes == [0, 0, 0]
+
+
+def test_who_flushes_is_told_last(scene: Scene) -> None:
+    """Once for each group, when all of it have their results."""
+    told: list[str] = []
+    scene.door.on_settled(lambda: told.append("flush"))
+    for key in (b"a", b"b"):
+        scene.session.submit(Set(key, b""), lambda command: told.append("done"))
+    scene.run()
+    assert told == ["done", "done", "flush"]
+
+
+def test_what_is_refused_has_not_entered(scene: Scene) -> None:
+    """Neither for its time nor for what it asks; nobody is told that it is done."""
+    for command in (Set(b"", b""), Set(b"k", b"v", deadline=time.monotonic() - 1)):
+        with pytest.raises((InvalidKey, DeadlineExceeded)):
+            scene.door.submit(command, scene.admission, lambda command: pytest.fail("it was refused"))
+    scene.run()
+    assert (scene.admission.in_flight, scene.admission.bytes, scene.door.waiting) == (0, 0, 0)
+    assert scene.door.overdue == 1

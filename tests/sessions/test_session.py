@@ -6,10 +6,14 @@ import json
 from typing import Any, Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kvtwisted.core.errors import InvalidKey, PermissionDenied, RateLimited
+from kvtwisted.commands.command import Command
+from kvtwisted.commands.configuration import Actor, UpdateConfig
+from kvtwisted.commands.get import Get
+from kvtwisted.commands.mset import MSet
+from kvtwisted.commands.set import Set
+from kvtwisted.core.errors import InvalidKey, KvError, Overloaded, PermissionDenied, RateLimited
+from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.buckets import Limiter, Rate
 from kvtwisted.sessions.grants import ADMIN, METRICS, OPERATIONS, Grant, Principal
 
@@ -169,26 +173,6 @@ def test_arguments_are_passed_on(scene: Scene) -> None:
         scene.access(grant("get")).get(b"")
 
 
-@given(
-    st.lists(st.sampled_from([b"", b"a", b"a/", b"b"]), max_size=3),
-    st.lists(st.sampled_from([b"a", b"ab", b"a/1", b"b", b"c"]), min_size=1, max_size=4, unique=True),
-)
-def test_batches_are_allowed_key_by_key(prefixes: list[bytes], keys: list[bytes]) -> None:
-    """Exactly when each key by itself is."""
-    scene = Scene()
-    access = scene.access(*[grant("set", prefix) for prefix in prefixes])
-    naive = all(any(key[: len(prefix)] == prefix for prefix in prefixes) for key in keys)
-    before = scene.storage.data()
-    try:
-        access.mset(dict.fromkeys(keys, b"new"))
-    except PermissionDenied:
-        assert not naive
-        assert scene.storage.data() == before
-    else:
-        assert naive
-        assert all(scene.storage.value(key) == b"new" for key in keys)
-
-
 def test_full_rights_cost_nothing(scene: Scene) -> None:
     """A Get that needs no check goes through the door at once."""
     assert scene.access(grant("get")).session.get_now == scene.door.get_now
@@ -293,3 +277,107 @@ def test_a_get_that_memory_cannot_answer_counts_once(scene: Scene) -> None:
     assert limited.access.get(b"cold") is None
     with pytest.raises(RateLimited):
         limited.access.get_now(b"cold")
+
+
+# The order in which a command is looked at; see Note [What is known first].
+
+
+class Told:
+    """A session with a rate, and all that is told of it."""
+
+    def __init__(self, scene: Scene, rate: Rate, *grants: Grant) -> None:
+        self.scene = scene
+        self.refused: list[str] = []
+        self.written: list[list[bytes]] = []
+        principal = Principal("p", grants or (EVERYTHING,), limiter=Limiter(rate))
+        self.session = scene.make_session(
+            principal=principal, limiter=principal.limiter, seconds=ManualTime(),
+            refused=lambda who, address, what, error: self.refused.append(what),
+            written=lambda who, what, keys: self.written.append(list(keys)),
+        )  # fmt: skip
+
+    def refuse(self, command: Command) -> Exception:
+        """What refuses it."""
+        with pytest.raises(KvError) as refused:
+            self.scene.submit(command, self.session)
+        return refused.value
+
+
+def test_want_of_room_costs_nothing(scene: Scene) -> None:
+    """What finds no room has taken nothing from the rate, and is not audited as a write."""
+    told = Told(scene, Rate(1))
+    told.session.admission = Admission(0)
+    for _ in range(3):
+        assert isinstance(told.refuse(Set(b"k", b"v")), Overloaded)
+    assert (told.refused, told.written) == ([], [])
+    told.session.admission = scene.admission
+    scene.submit(Set(b"k", b"v"), told.session)
+    assert told.written == [[b"k"]]
+
+
+def test_what_is_over_the_rate_is_told_so_before_its_rights(scene: Scene) -> None:
+    """And what is refused for a key has cost what it would have."""
+    told = Told(scene, Rate(3), grant("set", b"a/"))
+    assert isinstance(told.refuse(MSet({b"a/1": b"", b"b": b"", b"c": b""})), PermissionDenied)
+    assert isinstance(told.refuse(Set(b"b", b"")), RateLimited)
+    assert (told.refused, told.written) == (["set", "rate"], [])
+
+
+def test_rights_come_before_the_limits_of_what_is_asked(scene: Scene) -> None:
+    """Who may not set a key learns nothing of what is wrong with it; who may is told, and it has cost."""
+    told = Told(scene, Rate(2), grant("set", b"a/"))
+    assert isinstance(told.refuse(Set(b"k" * 5000, b"")), PermissionDenied)
+    assert isinstance(told.refuse(Set(b"a/" * 5000, b"")), InvalidKey)
+    assert isinstance(told.refuse(Set(b"a/", b"")), RateLimited)
+
+
+def test_what_is_charged_before_it_is_read(scene: Scene) -> None:
+    """An operation and its bytes; given back, all of it is there again."""
+    told = Told(scene, Rate(2, 100))
+    told.session.charge(90)
+    with pytest.raises(RateLimited):
+        scene.submit(Set(b"k", b"x" * 20), told.session)
+    told.session.give_back(90)
+    scene.submit(Set(b"k", b"x" * 99), told.session)
+    told.session.check_rate()
+    told.session.check_rate()
+    told.session.charge(1000)
+    for call in (told.session.check_rate, lambda: told.session.charge(0)):
+        with pytest.raises(RateLimited):
+            call()
+    assert told.refused == ["rate"] * 3
+
+
+def test_bytes_of_answers_are_taken_when_they_are_there(scene: Scene) -> None:
+    """Also when the answer is encoded where it was made, and from a session that waits for a thread."""
+    scene.storage.engine.slow = True
+    scene.operations.set(b"a/big", b"x" * 5000)
+    told = Told(scene, Rate(0, 1000))
+    get = Get(b"a/big", encode=lambda found: b"ok")
+    outcome = scene.submit(get, told.session)
+    told.session.check_rate()
+    scene.run()
+    assert outcome.result() == b"ok"
+    with pytest.raises(RateLimited) as refused:
+        told.session.check_rate()
+    # 5005 bytes, of 1000 a second that were there.
+    assert refused.value.retry_after == pytest.approx(4.005, abs=0.01)
+
+
+@pytest.mark.parametrize(("granted", "administers"), [("config_write", False), ("config_write,admin", True)])
+def test_the_configuration_is_told_who_changes_it(scene: Scene, granted: str, administers: bool) -> None:
+    """By name, and whether guarded keys may be among the changes; a codec cannot say so itself."""
+    actors: list[Actor] = []
+    update, update_text = scene.configuration.update, scene.configuration.update_text
+
+    def seen(change: Any, actor: Actor) -> list[str]:
+        actors.append(actor)
+        return (update_text if isinstance(change, str) else update)(change)
+
+    scene.configuration.update = scene.configuration.update_text = seen  # type: ignore[assignment]
+    for change in ({"a": 2}, '{"a": 3}'):
+        command = UpdateConfig(change)
+        command.actor = Actor("somebody else", administers=True)
+        scene.submit(command, scene.make_session(grant(granted)))
+    scene.run()
+    assert actors == [Actor("p", administers)] * 2

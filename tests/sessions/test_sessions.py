@@ -8,6 +8,7 @@ import pytest
 
 from kvtwisted.core.errors import Overloaded, RateLimited, Unauthenticated
 from kvtwisted.sessions import gate as gates
+from kvtwisted.sessions import session as session_module
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.buckets import Addresses, Rate
 from kvtwisted.sessions.entries import OwnRate
@@ -212,3 +213,16 @@ def test_a_refusal_for_a_rate_names_it(own: OwnRate | None, addresses: Rate, who
         with pytest.raises(RateLimited) as caught:
             refused()
         assert str(caught.value) == f"{whose} is over its rate; try again in 1.000 s"
+
+
+def test_of_too_many_sessions_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the next look; their principals are good, and only have to come again."""
+    monkeypatch.setattr(session_module, "MAX_SESSIONS", 2)
+    world = Fixture(tokens=False)
+    sessions = [world.gate.admit(visitor(certificate=name)) for name in "abcd"]
+    assert world.withdrawn == []
+    world.gate.look()
+    assert world.withdrawn == [frozenset(sessions[:2])]
+    assert all(session.is_replaced for session in sessions[:2])
+    assert world.gate.admit(visitor(certificate="d")) is sessions[3]
+    assert world.gate.admit(visitor(certificate="a")) is not sessions[0]

@@ -8,15 +8,27 @@ from typing import Any, Callable
 
 import pytest
 
-from kvtwisted.commands.get import Found
-from kvtwisted.commands.scan import Page
-from kvtwisted.core.errors import DeadlineExceeded, InvalidConfig, InvalidKey, KvError, Overloaded, Unavailable
+from kvtwisted.backends.local import backend as backend_module
+from kvtwisted.backends.local.backend import GETS_IN_A_JOB
+from kvtwisted.backends.local.engines.engine import DATA
+from kvtwisted.commands.get import Found, Get
+from kvtwisted.commands.mget import MGet
+from kvtwisted.commands.scan import Page, Scan
+from kvtwisted.core.errors import (
+    Corruption,
+    DeadlineExceeded,
+    InvalidConfig,
+    InvalidKey,
+    KvError,
+    Overloaded,
+    Unavailable,
+)
 from kvtwisted.sessions.admission import Admission
 from tests.sessions.support import EVERYTHING
 from tests.support.configuration import FakeConfiguration
 from tests.support.doors import Asking, Doorway, Outcome
 from tests.support.recorders import Recorded
-from tests.support.storage import PLENTY
+from tests.support.storage import PLENTY, Storage
 
 #: Bytes that requests may have together.
 BYTES = 100
@@ -25,9 +37,9 @@ BYTES = 100
 class Scene(Doorway):
     """A backend over a real store in memory, on a pool without threads."""
 
-    def __init__(self, capacity: int = 10, *, slow: bool = True) -> None:
+    def __init__(self, capacity: int = 10, *, slow: bool = True, storage: Storage | None = None) -> None:
         """`slow` makes every call need a thread."""
-        super().__init__(slow=slow, configuration=FakeConfiguration({"a": 1}, restart=("a",)))
+        super().__init__(storage, slow=slow, configuration=FakeConfiguration({"a": 1}, restart=("a",)))
         self.admission = Admission(capacity, BYTES)
         self.session = self.make_session(EVERYTHING)
         self.facade = self.asking()
@@ -201,3 +213,83 @@ def test_overdue_requests_are_counted(scene: Scene) -> None:
         with pytest.raises(KvError):
             scene.result(waiting)
     assert scene.door.overdue == 1
+
+
+def test_what_no_thread_took_up_in_time_is_not_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reads: it fails as if it had come too late, and is counted so."""
+    until = time.monotonic() + 60
+    reads = [Get(b"k", until), MGet([b"k"], budget=PLENTY, deadline=until), Scan(b"", budget=PLENTY, deadline=until)]
+    outcomes = [scene.submit(read) for read in reads]
+    scene.reactor.turn()
+    before = len(scene.storage.engine.calls)
+    monkeypatch.setattr(backend_module, "monotonic", lambda: until + 1)
+    scene.run()
+    for outcome in outcomes:
+        with pytest.raises(DeadlineExceeded, match="before it was started"):
+            outcome.result()
+    assert len(scene.storage.engine.calls) == before
+    assert (scene.door.overdue, scene.admission.in_flight) == (3, 0)
+
+
+def test_what_nobody_waits_for_is_not_read(scene: Scene) -> None:
+    """It is settled without a result; the others of its job are read."""
+    gone, stays = Get(b"a"), Get(b"b")
+    waiting = [True]
+    gone.awaited, stays.awaited = (lambda: waiting[0]), (lambda: True)
+    outcomes = [scene.submit(gone), scene.submit(stays)]
+    scene.reactor.turn()
+    waiting[0] = False
+    scene.run()
+    assert [outcome.result() for outcome in outcomes] == [None, None]
+    assert [key for key, family in scene.storage.engine.called("get") if family == DATA] == [b"b"]
+    assert scene.admission.in_flight == 0
+
+
+def test_a_job_that_breaks_fails_all_that_is_in_it(scene: Scene) -> None:
+    """Each is told once, and has left."""
+    broken, other = Get(b"a"), Get(b"b")
+    broken.awaited = lambda: 1 // 0 > 0
+    outcomes = [scene.submit(broken), scene.submit(other)]
+    scene.run()
+    for outcome in outcomes:
+        with pytest.raises(ZeroDivisionError):
+            outcome.result()
+    assert scene.admission.in_flight == 0
+
+
+def test_a_result_that_cannot_be_encoded_fails_alone(scene: Scene) -> None:
+    """By what the encoding raised: what is stored may not be text."""
+
+    def refuse(_: object) -> object:
+        raise Corruption("no text")
+
+    bad, good = scene.submit(Get(b"a", encode=refuse)), scene.submit(Get(b"b", encode=lambda found: b"encoded"))
+    scene.run()
+    with pytest.raises(Corruption):
+        bad.result()
+    assert good.result() == b"encoded"
+
+
+def test_gets_of_one_turn_share_jobs() -> None:
+    """So many in each; an MGet and a scan have one of their own."""
+    scene = Scene(capacity=100)
+    for number in range(GETS_IN_A_JOB + 1):
+        scene.submit(Get(b"%d" % number))
+    scene.reactor.turn()
+    assert scene.pool.waiting == 2
+    for read in (MGet([b"k"], budget=PLENTY), Scan(b"", budget=PLENTY)):
+        scene.submit(read)
+    scene.reactor.turn()
+    assert scene.pool.waiting == 4
+    scene.run()
+    assert (scene.admission.in_flight, scene.door.waiting) == (0, 0)
+
+
+def test_the_order_of_a_turns_writes_is_kept(scene: Scene) -> None:
+    """The last write of a key in one turn is what is there."""
+    scene.facade.set(b"k", b"1")
+    scene.facade.mset({b"k": b"2", b"l": b"2"})
+    scene.facade.delete(b"k")
+    scene.facade.set(b"k", b"3")
+    scene.run()
+    assert scene.storage.data() == {b"k": b"3", b"l": b"2"}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvtwisted.backends.local.group_commit import INLINE_KEYS
+from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.commands.get import Found
 from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled
 from tests.sessions.support import EVERYTHING
 from tests.support.doors import Outcome
+from tests.support.storage import Storage
 
 from .test_backend import Scene, outcome_of
 
@@ -177,3 +180,20 @@ def test_each_write_leaves_where_it_entered(quick: Scene) -> None:
         quick.run()
         assert outcomes(waiting) == [None if cause is None else StorageError] * 3
         assert [(share.in_flight, share.bytes) for share in (*shares, quick.admission)] == [(0, 0)] * 3
+
+
+def test_what_needs_a_file_goes_by_itself(tmp_path: Path) -> None:
+    """It takes long: the others of its turn are written at once, and it does not wait for them."""
+    files = ValueFiles(str(tmp_path / "values"))
+    quick = Scene(slow=False, storage=Storage(files=files, spill_threshold=50))
+    large, small = quick.facade.set(b"large", b"v" * 60), quick.facade.set(b"small", b"v")
+    quick.reactor.turn()
+    assert outcomes([small]) == [None]
+    assert (quick.pool.waiting, quick.admission.in_flight) == (1, 1)
+    later = quick.facade.set(b"later", b"v")
+    quick.reactor.turn()
+    assert outcomes([later]) == [None]
+    quick.pool.run_all()
+    assert outcomes([large]) == [None]
+    assert quick.storage.value(b"large") == b"v" * 60
+    assert quick.admission.in_flight == 0

@@ -179,7 +179,14 @@ def test_threads_do_not_wait_for_a_reactor_that_waits_for_them(scene: Scene) -> 
     waiting = [scene.ask(_Large([])) for _ in range(20)]
     yield _turn()
     scene.backend.stop()
-    scene.pool.stop()
+    stopping = threading.Thread(target=scene.pool.stop)
+    stopping.start()
+    stopping.join(20)
+    waits = stopping.is_alive()
+    # So that the test ends in any case.
+    scene.backend._untaken.release(20)
+    stopping.join()
+    assert not waits
     results = yield gatherResults(waiting)
     assert results == [b"large"] * 20
 
