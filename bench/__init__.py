@@ -14,5 +14,6 @@
 | `load` | what every load has in common |
 | `wrk`, `h2load` | the load programs: what they are told, and what their output means |
 | `cases` | a module for each group of cases |
+| `libraries` | what is written by hand beside the library it replaces; run by itself |
 | `bare` | the bindings without a line of ours between |
 """

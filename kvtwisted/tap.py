@@ -99,7 +99,7 @@ class _Command(MultiService):
         self._log: TwistdLog | None = None
 
     def setServiceParent(self, parent: Any) -> None:
-        """Belong to `parent`; as twistd's application, bring its log along. Ends the process if it cannot be opened."""
+        """Set `parent`; if that is twistd's application, give it our log. Ends the process if that cannot be opened."""
         super().setServiceParent(parent)
         # What runs an application file keeps twistd's options to itself.
         if isinstance(parent, Componentized) and self._twistd and not self._twistd.get("logger"):
@@ -125,9 +125,9 @@ class _Command(MultiService):
         return self._log
 
     def startService(self) -> None:
-        """Start the server, or end the process. From now on SIGHUP reads tokens and certificates anew."""
+        """Start the server, or end the process. From now on SIGHUP reads tokens and certificates again."""
         keep_true_time(self._reactor)
-        # Before anybody can know that the server runs: left alone, this signal ends the process.
+        # Before anything shows that the server runs: without a handler this signal ends the process.
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
         with self._ending():
             super().startService()

@@ -1,4 +1,4 @@
-"""The port: what the door needs of whatever carries commands out."""
+"""The port: what the door needs of a backend."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..commands.get import Found
 
 
 class Hot(Protocol):
-    """What memory has for a key. Its `answer` may be given as it is; who gives it sets `used`."""
+    """What memory has for a key. Its `answer` may be used as it is; whoever uses it sets `used`."""
 
     answer: Found | None
     used: bool
 
 
-#: Told, on the reactor thread, of commands that are done.
+#: Called, on the reactor thread, with commands that are done.
 Settled = Callable[[Sequence[Command]], None]
 
 
@@ -32,8 +32,8 @@ class Backend(Protocol):
     #: What it can do beyond the ten operations.
     capabilities: frozenset[str]
 
-    #: What memory has for a key, if anything. Its `answer` may be given as it is: the quickest of all ways, for
-    #: backends that have such a thing. Any thread.
+    #: What memory has for a key, if anything. Its `answer` may be used as it is: the quickest way, for backends that
+    #: have one. Any thread.
     hot: Callable[[bytes], Hot | None]
 
     def start(self, settled: Settled) -> None:

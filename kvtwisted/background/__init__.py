@@ -1,1 +1,1 @@
-"""Timer shells around the rules of core: expiry, eviction, sampling, the performance log."""
+"""Timers around the maintenance of the backend: expiry, eviction, sampling, memory, the performance log."""

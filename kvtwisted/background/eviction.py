@@ -1,4 +1,5 @@
-"""Eviction as a periodic task: measure each disk, and where it is too full, delete batch by batch, logging each."""
+"""Eviction as a periodic task: measure each disk, and if it is too full, delete keys batch by batch, with a log line
+for each batch."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ from typing import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ..backends.local.maintenance.eviction import Batch, Disk, Eviction, EvictionRules, Evictor, Plan
+from ..backends.local.maintenance.eviction import Batch, Disk, Eviction, EvictionRules, Evictor
 from ..backends.local.maintenance.victims import ORPHAN
+from ..commands.administration import Plan
 from ..observability.metrics import Metrics
 from ..sessions.audit import SERVER, Auditing
 
@@ -41,7 +43,7 @@ class EvictionTask:
         disks: Sequence[Disk],
         defer: Callable[[Callable[[], bool]], Deferred[bool]],
     ) -> None:
-        """`rules` gives those in force, `enabled` whether they apply; `defer` runs a function in a pool thread."""
+        """`rules` gives the current rules, `enabled` whether they apply; `defer` runs a function in a pool thread."""
         self._evictor = evictor
         self._metrics = metrics
         self._rules = rules
@@ -73,7 +75,7 @@ class EvictionTask:
     def _look_after(self, disk: Disk) -> bool:
         if not self._enabled():
             if disk.records and disk.wanted_free():
-                # Whoever wants to write again deletes keys, and nothing of that comes back before a compaction.
+                # Operators delete keys to be able to write again, and that space is freed only by a compaction.
                 self._evictor.collect_garbage(disk)
                 return True
             return False

@@ -2,9 +2,9 @@
 
 With it goes the scrub of the expiry index, as far as one is due.
 
-Note [Nobody waits for expired keys]: they are gone already for who reads, so that the sweep has all the time it wants,
-and requests do not. A slice keeps Python's lock, and that of the writes, for about a millisecond. After each the sweep
-rests for as long as it has worked: it has half of a core at most, whoever makes keys expire by the hundred thousand.
+Note [The sweep is never urgent]: readers do not see expired keys, so the sweep may take its time, and requests must not
+wait for it. A slice holds Python's lock, and the writer's, for about a millisecond. After each slice the sweep rests
+for as long as it has worked: it uses half of a core at most, even when hundreds of thousands of keys expire at once.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ..observability.metrics import Metrics
 SLICE = 100
 #: Seconds after which a turn ends, so that a stop does not wait; with an interval of a second the next comes at once.
 TURN_SECONDS = 0.9
-#: Of a wall clock that is so far behind, it is taken that it was set back.
+#: A wall clock that is so far behind was probably set back.
 FAR_AHEAD_MS = 1000
 
 _log = Logger(namespace="kvtwisted.expiry")
 
 
 class Pace:
-    """Rests for the thread that made it: after each piece of work as long as that took of a processor."""
+    """Rests for the thread that made it: after each piece of work for as long as that took on the processor."""
 
     def __init__(
         self, worked: Callable[[], float] = time.thread_time, sleep: Callable[[float], object] = pause

@@ -1,14 +1,14 @@
-"""Memory that floods of connections and large requests took goes back to the system.
+"""Gives memory back to the system after floods of connections and large requests.
 
-Note [Closed, and given back]: what a connection took is freed when it ends. Nothing of it waits for Python's cyclic
-collector, since `connectionLost` breaks the cycles there are, but for Klein's, in which requests stay that hold nothing
-large (see `KvRequest`); a whole collection would stop the process for 50 ms, 90 with a full hot cache, whatever there
-is to collect. What was freed then stays with the C library: glibc gives memory back by itself only at the end of its
-heaps. After 3,000 unfinished TLS handshakes it kept 150 MB. `malloc_trim` gives that back (man 3 malloc_trim). It is
-called when many connections have ended, some times in a row once there is much more memory than there was, since nobody
-can see from outside when its cause is over, and else once a minute. A few connections may have held much, long after it
-came: so while there is far more memory than the least there was, one that ended is enough. What does not go then is in
-use, so that each such time in a row doubles the wait for the next.
+Note [Memory of closed connections]: a connection's memory is freed when it ends. It does not wait for Python's cyclic
+collector, since `connectionLost` breaks the cycles; only Klein's cycles stay, with requests that hold nothing large
+(see `KvRequest`). A full collection would stop the process for 50 ms, 90 with a full hot cache, whatever there is to
+collect. Freed memory then stays with the C library: glibc by itself gives memory back only at the end of its heaps.
+After 3,000 unfinished TLS handshakes it kept 150 MB. `malloc_trim` gives that back (man 3 malloc_trim). It is called
+when many connections have ended; several times in a row after memory has grown much, since it cannot be seen when the
+cause is over; and otherwise once a minute. A few connections may hold much memory for long: so while memory is far
+above the least seen, the end of one connection is reason enough. Memory that is not given back then is in use, so each
+such time in a row doubles the wait for the next.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from twisted.internet.defer import Deferred
 INTERVAL = 1.0
 #: Connections that must have ended since memory was last given back.
 MANY_ENDED = 256
-#: Bytes of memory by which there must be more, how often it is given back then, and looks between two of these times.
+#: Growth of memory, in bytes, after which it is given back; how often; and looks between two of these times.
 MUCH_MORE, TIMES, PAUSE = 16 << 20, 10, 3
-#: Bytes of memory above the least seen with which the end of a single connection is a reason.
+#: Bytes above the least memory seen from which the end of a single connection is a reason.
 FAR_MORE = 64 << 20
 #: Looks between two times without a reason.
 SELDOM = 60
-#: Looks in a row that put it off, at most, since connections were still ending by the hundred.
+#: Looks in a row, at most, that put it off because many connections were still ending.
 _PUT_OFF = 10
 #: Of malloc.h; and bytes from which a block is the system's own, and which the end of a heap may keep.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 4 << 20
@@ -70,7 +70,7 @@ def give_back_memory() -> None:
 
 
 class MemoryTask:
-    """`work` for a Ticker. See Note [Closed, and given back]."""
+    """`work` for a Ticker. See Note [Memory of closed connections]."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class MemoryTask:
         return True
 
     def _is_far_more(self) -> bool:
-        """Whether a connection has ended, and there is still far more than the least. After `_is_much_more`."""
+        """Whether a connection has ended while memory is far above the least seen. After `_is_much_more`."""
         self._least = min(self._least, self._had)
         if self._had - self._least < FAR_MORE:
             self._pause = PAUSE

@@ -1,4 +1,4 @@
-"""The performance log: now and then one line of rates, latencies and disk use."""
+"""The performance log: a line with rates, latencies and disk use at regular times."""
 
 from __future__ import annotations
 

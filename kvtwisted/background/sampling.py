@@ -1,4 +1,4 @@
-"""Metrics collection as a periodic task: folder sizes, the disk, RocksDB's figures; and a try at recovering."""
+"""Sampling as a periodic task: folder sizes, the disk, RocksDB's figures; and a try to recover from failing writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..core.health import Health
 from ..core.resources import Use, descriptors, threads
 from ..observability.metrics import Metrics, StorageSample
 
-#: Seconds between two turns at most: whoever samples seldom wants failing writes to be tried all the same.
+#: Seconds between two turns at most: failing writes are tried again also when samples are seldom.
 LONGEST_PAUSE = 10.0
 
 _log = Logger(namespace="kvtwisted.sampling")
@@ -51,7 +51,7 @@ class SamplingTask:
         interval: Callable[[], float],
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`defer` runs a function in a pool thread; `health` is told when there is no more of what a process needs.
+        """`defer` runs a function in a pool thread; `health` is told when a resource of the process is used up.
 
         `interval` gives the seconds between two samples; `seconds` is a monotonic time.
         """

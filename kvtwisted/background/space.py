@@ -1,4 +1,5 @@
-"""The high-water mark as a periodic task: a look at the disks every second, help at once when writes want bytes."""
+"""The high-water mark as a periodic task: the disks are checked every second, and an eviction starts at once when
+writes are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _log = Logger(namespace="kvtwisted.space")
 
 
 class SpaceTask:
-    """`work` for a Ticker. While writes are refused for want of bytes it runs the eviction, ahead of its next turn."""
+    """`work` for a Ticker. While writes are refused for lack of space it runs the eviction, ahead of its next turn."""
 
     def __init__(
         self,
@@ -46,7 +47,8 @@ class SpaceTask:
         return self._defer(self._look).addCallback(lambda _: self.relieve())
 
     def relieve(self) -> None:
-        """Evict, if writes are refused and it was not in vain just now. Reactor thread; does not wait for it."""
+        """Start an eviction if writes are refused, unless the last one was just now and found too little. Reactor
+        thread; does not wait."""
         if not self._guard.wants_bytes:
             self._pause = self._not_before = 0.0
         elif not self._evicting and self._clock.seconds() >= self._not_before:

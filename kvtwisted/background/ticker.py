@@ -17,7 +17,7 @@ _log = Logger(namespace="kvtwisted.background")
 
 
 class Ticker(Service):
-    """Calls `work` every `interval()` seconds. Reactor thread.
+    """Calls `work` every `interval` seconds. Reactor thread.
 
     `work` may return a Deferred; the next call waits for it. A failure is logged and the next call comes all the same,
     since one error must not end the loop for good. `stopService` waits for a call that is under way.
@@ -27,21 +27,24 @@ class Ticker(Service):
         self,
         name: str,
         clock: IReactorTime,
-        interval: Callable[[], float],
+        interval: Callable[[], float] | float,
         work: Callable[[], Deferred[Any] | None],
         *,
         at_once: bool = False,
     ) -> None:
-        """With `at_once` the first call comes at the start instead of one interval after it."""
+        """`interval` is asked anew for each turn, unless it is always the same.
+
+        With `at_once` the first call comes at the start instead of one interval after it.
+        """
         self.setName(name)
-        self._interval = interval
+        self._interval = interval if callable(interval) else lambda: interval
         self._work = work
         self._at_once = at_once
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
         self._ended: Deferred[Any] = succeed(None)
         self._busy = False
-        # What kept the last call from its work, which is told of once.
+        # Why the last call failed; logged once.
         self._condition: str | None = None
 
     def startService(self) -> None:

@@ -1,6 +1,5 @@
-"""`kvtwisted`: the operator's command. It asks a running server over HTTP and does nothing by itself.
-
-But for `kvtwisted token`, which works on the file of tokens: see `kvtwisted.cli.tokens`, which alone knows of rooms.
+"""`kvtwisted`: the operator's command, a client of a running server's HTTP interface. Only `kvtwisted token` works on a
+file: see `kvtwisted.cli.tokens`, the only module here that imports other rooms.
 
 Exit status 0: done. 1: the server refused, failed or could not be reached, told in one line on standard error. 2: the
 command line is wrong.
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from .tokens import TokenOptions
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-#: Holds the token itself, where no file is named. On the command line it could be seen by others.
+#: Holds the token itself, if no file is named. On the command line others could see it.
 TOKEN_VARIABLE = "KVTWISTED_TOKEN"  # noqa: S105 - no secret
 #: Seconds to connect. For the answer there is no limit: a backup takes as long as it takes.
 CONNECT_TIMEOUT = 10.0
@@ -52,7 +51,7 @@ class Refusal(Exception):
 
 
 class _Command(AnywhereOptions):
-    """One subcommand: what it asks for, and how the answer is told."""
+    """One subcommand: the request it sends, and how the answer is printed."""
 
     method: ClassVar[str] = "GET"
     path: ClassVar[str]
@@ -170,7 +169,7 @@ class _Orphans(_Command):
 
 
 def _token() -> usage.Options:
-    # Here, so that the other commands need no room.
+    # Imported here, so that the other commands need no other room.
     from .tokens import TokenOptions
 
     return TokenOptions()
@@ -208,7 +207,7 @@ class Options(usage.Options):
 
 @implementer(IPolicyForHTTPS)
 class Trust:
-    """Whom to trust when asking over https, and as whom to ask."""
+    """The authorities to trust over https, and the client's own certificate."""
 
     def __init__(self, ca: str | None = None, certificate: str | None = None, key: str | None = None) -> None:
         """Paths of PEM files, as the options have them. Raises Refusal, naming the option and the file."""
@@ -289,7 +288,7 @@ async def ask(
 
 
 async def run(reactor: Any, command: _Command, write: Callable[[str], object]) -> int:
-    """Carry out a command and return its exit status; what it has to say goes to `write`, failures to stderr."""
+    """Carry out a command and return its exit status; output goes to `write`, failures to stderr."""
     try:
         trust = Trust(command["ca"], command["cert"], command["key"])
         url, token = command["url"], command.token()

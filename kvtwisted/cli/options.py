@@ -1,4 +1,4 @@
-"""What the commands' option parsers share."""
+"""Shared by the commands' option parsers."""
 
 from __future__ import annotations
 

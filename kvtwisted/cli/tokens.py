@@ -52,7 +52,7 @@ class _TokenCommand(AnywhereOptions):
             raise usage.UsageError(f"--file: the token file is missing; set it here or by {VARIABLE}")
 
     def carry_out(self, write: Write) -> None:
-        """Do it; what it has to say goes to `write`. Raises InvalidTokens."""
+        """Do it; output goes to `write`. Raises InvalidTokens."""
         raise NotImplementedError
 
 
@@ -195,7 +195,7 @@ class TokenOptions(usage.Options):
             raise usage.UsageError("a command is missing; `kvtwisted token --help` lists them")
 
     def run(self, write: Write) -> int:
-        """Carry out the command and return the exit status; what it has to say goes to `write`, failures to stderr."""
+        """Carry out the command and return the exit status; output goes to `write`, failures to stderr."""
         command: _TokenCommand = self.subOptions
         try:
             command.carry_out(write)
@@ -220,7 +220,7 @@ def _row(entry: TokenEntry, now: float) -> tuple[str, str, str, str]:
     if entry.quota is not None:
         kept = [f"{amount} {unit}" for amount, unit in zip(entry.quota, ("B", "keys")) if amount]
         grants.append(f"(quota {', '.join(kept) or 'unlimited'})")
-    # A prefix may hold control characters, which would do things to a terminal.
+    # A prefix may hold control characters, which could control the terminal.
     told = "  ".join(grants)
     printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in told)
     return entry.id, expires, "default" if entry.rate is None else ", ".join(rates), printable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Any, Callable, ClassVar, Optional
+from typing import Any, Callable, ClassVar, NamedTuple, Optional
 
 from ..core.limits import Limits
 
@@ -28,9 +28,9 @@ class Command:
 
     __slots__ = ("admission", "answered", "awaited", "deadline", "done", "encode", "error", "result", "size", "started")
 
-    #: What it is called in logs and in the path of its HTTP route.
+    #: What it is called in logs and messages.
     name: ClassVar[str]
-    #: The operation that a grant must have (`security.grants`).
+    #: The operation that a grant must have (`sessions.grants`).
     right: ClassVar[str]
     #: The operation that it is counted and timed as, one of OPERATIONS; "" for what is about no key.
     metric: ClassVar[str]
@@ -38,6 +38,8 @@ class Command:
     writes: ClassVar[bool] = False
     #: Whether its bytes take room while it is under way.
     takes_room: ClassVar[bool] = True
+    #: Whether the limits of requests hold for it: how many may be under way, and for how long.
+    is_limited: ClassVar[bool] = True
 
     def __init__(self, size: int, deadline: float = math.inf) -> None:
         """`size` is in bytes of keys and values; waiting ends at `deadline` (`time.monotonic`)."""
@@ -103,3 +105,32 @@ class WriteCommand(Command):
     def changes(self, expires_at_ms: int) -> list[Change]:
         """What it changes, when its `ttl` ends at `expires_at_ms` (0: never)."""
         raise NotImplementedError
+
+
+class Actor(NamedTuple):
+    """Who asks the server itself for something: a name for the audit log, and whether they administer it."""
+
+    name: str
+    administers: bool
+
+
+#: Whoever comes when nobody has to say who they are.
+ANONYMOUS = Actor("anonymous", administers=True)
+
+
+class ServerCommand(Command):
+    """A command that is about no key: the server carries it out itself."""
+
+    __slots__ = ("actor",)
+
+    metric = ""
+
+    def __init__(self, size: int = 0) -> None:
+        """`size` is in bytes."""
+        Command.__init__(self, size)
+        #: Who gives it: seen to by the session.
+        self.actor = ANONYMOUS
+
+    def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
+        """See `Command.permitted`."""
+        return bool(prefixes)

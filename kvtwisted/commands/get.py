@@ -23,7 +23,7 @@ class Get(Command):
     __slots__ = ("key",)
 
     name = right = metric = "get"
-    # A key is nothing to speak of, and reads go on when writes have taken all the room.
+    # A key is small, and reads must go on when writes have taken all the room.
     takes_room = False
 
     def __init__(self, key: bytes, deadline: float = math.inf, encode: Callable[[Any], Any] | None = None) -> None:

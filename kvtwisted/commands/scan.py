@@ -13,7 +13,7 @@ from .command import Command
 class Page(NamedTuple):
     """One page of a scan, in byte order. An empty `next_cursor` says that the scan has reached the end.
 
-    A page may hold fewer items than were asked for, or none, and still have a cursor: its time was over.
+    A page may hold fewer items than were asked for, or none, and still have a cursor: if its time was up.
     """
 
     items: list[tuple[bytes, bytes]]

@@ -1,8 +1,7 @@
-"""The configuration of a running server: its layers, what they add up to, and changes at run time.
+"""The configuration of a running server: its layers, the settings that result, and changes at run time.
 
 Note [Configured and running]: `settings` is what is configured, as GetConfig shows it; `running` is what the server
-goes by. They differ in the keys that were changed at run time and need a restart. Code that acts on a value reads
-`running`.
+uses. They differ in keys that were changed at run time and need a restart. Code that acts on a value reads `running`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ..commands.configuration import ANONYMOUS, Actor
+from ..commands.command import ANONYMOUS, Actor
 from ..core.durable import replace_file
 from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied
 from ..core.paths import kind_of
@@ -36,14 +35,14 @@ from .sources import (
 
 #: Called with the running settings before and after an update.
 Listener = Callable[[Settings, Settings], None]
-#: Called with what happened ("config_changed" or "config_refused"), who did it, and what is to be said of it.
+#: Called with what happened ("config_changed" or "config_refused"), who did it, and the details.
 Auditor = Callable[[str, str, Mapping[str, object]], None]
 
-#: Called with the settings that are configured and those that would be. Raises InvalidConfig, naming the key, when the
-#: next start could not go by them. May block; leaves nothing behind.
+#: Called with the configured settings and the changed ones. Raises InvalidConfig, naming the key, if the server could
+#: not start with the latter. May block; leaves nothing behind.
 Rehearsal = Callable[[Settings, Settings], None]
 
-#: Where updates at run time are kept when there is no configuration file to stand beside.
+#: Where updates at run time are kept when there is no configuration file.
 DEFAULT_RUNTIME_FILE = "kvtwisted.runtime.json"
 _log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class _Layers:
 
 @dataclass(frozen=True)
 class _State:
-    """What an update replaces as a whole, by one assignment."""
+    """What an update replaces by one assignment."""
 
     runtime: Flat
     settings: Settings
@@ -81,7 +80,7 @@ class ConfigManager:
         self._runtime_path = runtime_path
         self._state = _State(runtime, settings, settings)
         self._listeners: list[Listener] = []
-        #: Told of each update, accepted or refused, on the updating thread. Must not raise.
+        #: Called with each update, accepted or refused, on the updating thread. Must not raise.
         self.audit: Auditor = lambda event, who, facts: None
         #: Tries a change before it is taken, on the updating thread.
         self.rehearse: Rehearsal = lambda configured, wanted: None
@@ -124,12 +123,12 @@ class ConfigManager:
 
     @property
     def settings(self) -> Settings:
-        """What is configured, changes that await a restart included."""
+        """What is configured, changes that need a restart included."""
         return self._state.settings
 
     @property
     def running(self) -> Settings:
-        """What the server goes by: the settings at start with the live changes since."""
+        """What the server uses: the settings at its start, with the live changes since."""
         return self._state.running
 
     def show(self) -> str:
@@ -137,9 +136,9 @@ class ConfigManager:
         return json.dumps(to_document(self._state.settings), ensure_ascii=False)
 
     def explained(self, message: str, *keys: str) -> str:
-        """`message`, of a start that failed, with the value of each key that it names and where that comes from.
+        """`message`, of a start that failed, with the value of each key that it names and where that value was set.
 
-        `keys` are meant where it names none.
+        If it names no key, `keys` are explained.
         """
         state = self._state
         return _explained(message, self._layers, state.runtime, self._runtime_path, keys)
@@ -164,10 +163,10 @@ class ConfigManager:
         return self.update(document, actor)
 
     def update(self, document: object, actor: Actor = ANONYMOUS) -> list[str]:
-        """Change the keys that a whole or partial nested document holds; all of them or, on any error, none.
+        """Change all keys in a whole or partial nested document, or none on any error.
 
-        The change is on disk before it takes effect. Returns, sorted, every key whose configured value needs a restart
-        to be the running one. Blocks for the fsyncs and the listeners; any thread may call it.
+        The change is on disk before it takes effect. Returns, sorted, every key whose configured value takes effect
+        only at a restart. Blocks for the fsyncs and the listeners; any thread may call it.
 
         Raises `InvalidConfig` when a key is unknown, a value is refused, the server could not start with it, or the
         environment or the command line has set a key to another value; `PermissionDenied` when a guarded key would
@@ -246,7 +245,7 @@ def _differing(settings: Settings, running: Settings) -> list[str]:
 
 
 def _changed(old: Settings, new: Settings) -> dict[str, list[object]]:
-    """The keys that differ, each with its old and new value. No key's value is a secret: secrets are in files."""
+    """The keys that differ, each with its old and new value. No value is a secret: secrets are in files."""
     before, after = flatten(to_document(old)), flatten(to_document(new))
     return {name: [before[name], after[name]] for name in KEYS if before[name] != after[name]}
 

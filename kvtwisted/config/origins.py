@@ -1,7 +1,7 @@
 """Reading `http.cors_origins`: origins spelled as browsers spell them in the header Origin, or `*`.
 
-The server compares byte for byte, so that an entry in any other spelling would never match, and no rule for comparing
-can be led astray. Source: RFC 6454, section 6.2; the URL standard's serializer of hosts (https://url.spec.whatwg.org).
+The server compares byte for byte: there is no rule to be tricked, and an entry in any other spelling would never match.
+Source: RFC 6454, section 6.2; the URL standard's serializer of hosts (https://url.spec.whatwg.org).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHOWN_CHARACTERS = 60
 
 
 def cors_origins(text: str) -> frozenset[str]:
-    """The origins in a text with commas, and spaces if wanted, between them; `{"*"}` for every one.
+    """The origins in a text, separated by commas and optional spaces; `{"*"}` for every origin.
 
     Raises InvalidConfig, naming `http.cors_origins` and the entry. An empty text has none.
     """

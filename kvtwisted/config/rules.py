@@ -1,4 +1,4 @@
-"""The rules that hold between several keys. Every one is checked whenever settings are made."""
+"""Rules between several keys. All are checked whenever settings are made."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _check_level0(settings: Settings) -> None:
 
 
 def _check_eviction(settings: Settings) -> None:
-    """Were writes refused before keys are evicted, the disk would never be full enough for an eviction."""
+    """If writes were refused before keys are evicted, the disk would never be full enough for an eviction."""
     mark, threshold = settings.eviction.high_water_mark, settings.eviction.disk_usage_threshold
     if mark < threshold:
         raise InvalidConfig(
@@ -62,7 +62,7 @@ def _check_ports(settings: Settings) -> None:
 
 
 def _check_folders(settings: Settings) -> None:
-    """Each of these has its own idea of which files in its folder are leftovers to delete."""
+    """Each of these deletes leftovers in its folder, and would delete the others' files."""
     seen: dict[str, str] = {}
     for name, folder in (
         ("rocksdb.path", settings.rocksdb.path),
@@ -77,7 +77,7 @@ def _check_folders(settings: Settings) -> None:
 
 
 def _check_tls(settings: Settings) -> None:
-    """One without the other would be a server without TLS that its operator believes to have it."""
+    """With only one of them the server would run without TLS although its operator believes that it has it."""
     for name, listener in (("grpc", settings.grpc), ("http", settings.http)):
         if bool(listener.tls_certificate) != bool(listener.tls_private_key):
             raise InvalidConfig(f"{name}.tls_certificate and {name}.tls_private_key must be given together")
@@ -86,7 +86,7 @@ def _check_tls(settings: Settings) -> None:
 
 
 def _check_reach(settings: Settings) -> None:
-    """Who can be reached from elsewhere has to ask who is there."""
+    """A server that can be reached from other machines must ask clients who they are."""
     for name, listener in (("grpc", settings.grpc), ("http", settings.http)):
         if not (_is_loopback(listener.host) or settings.security.tokens or listener.tls_client_ca):
             raise InvalidConfig(
@@ -96,7 +96,7 @@ def _check_reach(settings: Settings) -> None:
 
 
 def _check_cors(settings: Settings) -> None:
-    """With `*` and without tokens, every page that anybody on the machine looks at could do everything."""
+    """With `*` and without tokens, every page that a browser on the machine shows could do everything."""
     if ANY in cors_origins(settings.http.cors_origins) and not settings.security.tokens:
         raise InvalidConfig(
             "http.cors_origins is *, which needs security.tokens: without them any page could do all that the browser "
@@ -105,10 +105,11 @@ def _check_cors(settings: Settings) -> None:
 
 
 def _check_bytes(settings: Settings) -> None:
-    """What all clients share must have room for the largest request and the largest answer, or these never get through.
+    """The bytes that all clients share must have room for the largest request and the largest answer.
 
-    Native gRPC gives half of the one to what comes unasked, and a message may have a quarter more than the keys and
-    values in it. Of the other it gives an eighth to each connection, and JSON may make six bytes out of one.
+    Native gRPC reserves half of the unfinished bytes for data that comes without being asked for, and a message may
+    have a quarter more bytes than its keys and values. Of the unsent bytes each connection gets an eighth, and JSON may
+    make six bytes out of one.
     """
     limits = settings.limits
     for total, configured, times, largest, size in (
@@ -146,7 +147,7 @@ def _check_http_paths(settings: Settings) -> None:
 
 
 def _check_share(settings: Settings) -> None:
-    """More would be a limit that never holds."""
+    """A larger share would be a limit that never applies."""
     share, whole = settings.limits.max_in_flight_per_principal, settings.limits.max_in_flight
     if share > whole:
         raise InvalidConfig(

@@ -1,8 +1,8 @@
 """The table of configuration keys, and the one check of their names and values.
 
-`KEYS` is read off the `Settings` dataclasses, so that a key exists, is checked and is documented as soon as it is
-declared there. A configuration travels in three forms: a nested document (what files, GetConfig and UpdateConfig hold),
-a flat mapping of dotted names to values (what layers are merged as), and `Settings` (what the server reads).
+`KEYS` is derived from the `Settings` dataclasses: a key that is declared there exists, is checked and is documented. A
+configuration travels in three forms: a nested document (what files, GetConfig and UpdateConfig hold), a flat mapping of
+dotted names to values (what layers are merged as), and `Settings` (what the server reads).
 
 Pure functions; every refusal is an `InvalidConfig` that names the key, the limit and what was sent.
 """
@@ -59,9 +59,9 @@ class Key:
 
     @property
     def may_be_empty(self) -> bool:
-        """Whether a string may be: where that is the default, and for a log that is not written.
+        """Whether a string may be empty: if that is its default, and for a folder of logs, which are then not written.
 
-        Elsewhere an empty one is refused: as a host it would listen on every address.
+        Any other empty string is refused: as a host it would mean every address.
         """
         return self.default == "" or self.name == "logging.directory"
 

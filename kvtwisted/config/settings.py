@@ -281,7 +281,7 @@ class LimitSettings:
     )  # fmt: skip
     max_unfinished_bytes: int = option(
         256 * MIB,
-        "Bytes of requests that have not come whole, over each interface; then those that come slowly are refused.",
+        "Bytes of incomplete requests, over each interface; then those that come slowly are refused.",
         low=24 * MIB, high=1024 * GIB, live=True, guarded=SERVICE,
     )  # fmt: skip
     max_unsent_bytes: int = option(
@@ -313,7 +313,7 @@ class SecuritySettings:
 
     tokens: str = option(
         "",
-        "File of the tokens that clients must send; empty: none, and nobody is asked for one.",
+        "File of the tokens that clients must send; empty: no tokens, and no client has to send one.",
         guarded=REACH,
     )
     failed_logins: int = option(

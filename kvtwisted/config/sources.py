@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Objects within objects in a configuration document; the deepest key needs 3.
+#: Depth of a configuration document; the deepest key needs 3.
 MAX_DEPTH = 16
 #: The section that the environment and the command line may also set as a whole, by a JSON object.
 OPTIONS_SECTION = "rocksdb.options"
@@ -107,8 +107,8 @@ class Pin(NamedTuple):
 def environment_pins(environ: Mapping[str, str]) -> dict[str, Pin]:
     """What the `KV_*` variables set. `KV_ROCKSDB_OPTIONS` may hold a JSON object.
 
-    A variable that begins with a section (`KV_HTTP_`) but is no key's is an error, since it is most likely a typing
-    mistake; other `KV_` variables belong to somebody else and are left alone.
+    A variable that begins with a section (`KV_HTTP_`) but names no key is an error: most likely a typing mistake. Other
+    `KV_` variables belong to other programs and are ignored.
     """
     ours = {name: text for name, text in environ.items() if name.startswith(_SECTION_PREFIXES)}
     return _pins(ours, _VARIABLES, "environment variable")
@@ -117,7 +117,7 @@ def environment_pins(environ: Mapping[str, str]) -> dict[str, Pin]:
 def flag_pins(flags: Mapping[str, str | None]) -> dict[str, Pin]:
     """What command-line options set, by name with or without the leading `--`; None means not given.
 
-    An option that is no key's is an error. `--rocksdb-options` may hold a JSON object.
+    An option that names no key is an error. `--rocksdb-options` may hold a JSON object.
     """
     given = {"--" + name.lstrip("-"): text for name, text in flags.items() if text is not None}
     return _pins(given, _FLAGS, "command-line option")

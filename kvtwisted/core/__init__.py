@@ -1,1 +1,1 @@
-"""The domain: synchronous, pure, and on the standard library alone."""
+"""What all rooms share. Synchronous; needs only the standard library."""

@@ -5,12 +5,12 @@ same after a restart. Wall clocks are stepped, though, and a step backwards woul
 the time is the larger of the wall clock and of the last time seen plus what has really passed since (the monotonic
 clock). Across a restart the mark in the database stands in for the last time seen.
 
-Note [What was told stays true]: the mark need not be the last time seen; it must not be before any deadline of which
-somebody was told that it has passed, for who starts the server next may have a wall clock that is still behind. So
-whoever finds a key expired calls `tell` before saying so. That writes the present time down if no mark has reached the
-deadline yet: once for each key at most, and for all that have expired by then, so that most calls only compare two
-numbers. The mark is as durable as a write acknowledged at that moment. It is never ahead of time: a server that is
-killed again and again does not run ahead.
+Note [An expired key stays expired]: a client that was told that a key has expired must never see it again, even if the
+server restarts with a wall clock that is behind. So the mark must have reached every deadline that was reported as
+passed. Code that finds a key expired calls `tell` before it says so. `tell` writes the present time as the mark unless
+the mark has reached the deadline already. That covers all keys that have expired by then, so that most calls only
+compare two numbers. The mark is as durable as a write acknowledged at that moment. It is never ahead of time: a server
+that is killed again and again does not run ahead.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .errors import KvError
 
 
 def pause(seconds: float) -> None:
-    """Block this thread for so long, whatever is done to the wall clock.
+    """Block this thread for that many seconds, also when the wall clock is changed.
 
-    No `time.sleep`: libfaketime 0.9.10, with which that clock is set for tests, makes an OSError of it.
+    Not by `time.sleep`: under libfaketime 0.9.10, which tests set the clock with, it raises OSError.
     """
     select.select((), (), (), seconds)
 
 
 def _nowhere(mark_ms: int) -> None:
-    """Writes no mark: there is no database, or none that outlives this clock."""
+    """Writes no mark: for a clock without a database that outlives it."""
 
 
 class Clock:
@@ -71,7 +71,7 @@ class Clock:
         with self._lock:
             self._ahead_ns = max(self._ahead_ns, mark_ms * 1_000_000 - self._monotonic_ns())
 
-    # The mark. See Note [What was told stays true].
+    # The mark. See Note [An expired key stays expired].
 
     def mark_with(self, write: Callable[[int], None]) -> None:
         """`write` is how marks are written from now on; it raises KvError, and what it returned from must last."""
@@ -79,11 +79,12 @@ class Clock:
             self._write, self._marked_ms = write, 0
 
     def is_marked(self, deadline_ms: int) -> bool:
-        """Whether no later run will go back before that time. Never blocks."""
+        """Whether it is certain that no later run goes back before that time. Never blocks."""
         return deadline_ms <= self._marked_ms
 
     def mark(self, deadline_ms: int) -> None:
-        """Return once no later run will go back before that time, which has come. Blocks. Raises KvError."""
+        """Return once it is certain that no later run goes back before that time, which has passed. Blocks. Raises
+        KvError."""
         if deadline_ms <= self._marked_ms:
             return
         with self._marking:
@@ -93,9 +94,9 @@ class Clock:
                 self._marked_ms = now
 
     def tell(self, deadline_ms: int) -> None:
-        """The same for who is about to read that this deadline has passed. Raises nothing.
+        """The same before a client reads that this deadline has passed. Raises nothing.
 
-        While no mark can be written, since writes fail or are stalled, reads go on without.
+        While writes fail or are stalled no mark can be written; reads go on without one.
         """
         with suppress(KvError):
             self.mark(deadline_ms)

@@ -1,4 +1,4 @@
-"""Counts: bytes that are held, by whom and in all, and what any thread may count without a lock."""
+"""Counting: bytes held by each holder and in all, and a counter that threads share without a lock."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _Holder = TypeVar("_Holder")
 class ByteAccount:
     """Bytes held for many, under a limit that may change at any time. Not thread-safe.
 
-    Unfinished requests and unsent answers of both transports are accounted for here. What happens when there are too
-    many is the transports' own affair: HTTP refuses bodies, gRPC lets calls wait, both cut off clients that do
-    not read.
+    Both transports count the bytes of unfinished requests and unsent answers here. Each transport decides what happens
+    when there are too many: HTTP refuses bodies, gRPC lets calls wait, both cut off clients that do not read.
     """
 
     __slots__ = ("bytes", "limit")
 
     def __init__(self, limit: int) -> None:
-        """`limit` bytes may be held in all. Nothing here enforces it: some must be held whatever there is."""
+        """At most `limit` bytes should be held in all. Nothing here enforces it, since some bytes must be held in any
+        case."""
         self.limit = limit
         #: Bytes held now, by all together.
         self.bytes = 0
@@ -32,9 +32,8 @@ class ByteAccount:
         return max(0, self.limit - self.bytes)
 
     def victims(self, candidates: Iterable[tuple[_Holder, Holding]], down_to: int) -> Iterator[_Holder]:
-        """Those of the candidates, in their order, that must give up all they hold to leave `down_to` bytes or fewer.
-
-        They may do so at once or later.
+        """The candidates, in their order, that must give up all they hold until `down_to` bytes or fewer are left. They
+        may give it up at once or later.
         """
         excess = self.bytes - down_to
         for holder, holding in candidates:
@@ -51,35 +50,34 @@ class Holding:
     __slots__ = ("account", "bytes", "since")
 
     def __init__(self, account: ByteAccount, since: float = 0.0) -> None:
-        """`since` is when it began, in seconds of the holder's clock, where the pace matters."""
+        """`since` is when holding began, in seconds of the holder's clock; only where the pace matters."""
         self.account = account
         self.since = since
         #: Bytes held now.
         self.bytes = 0
 
     def fits(self, size: int) -> bool:
-        """Whether with `size` bytes more it would hold no more than is left for all others now."""
+        """Whether it may take `size` bytes more: it must not hold more than is left for all others."""
         return self.bytes + size <= self.account.room
 
     def add(self, size: int) -> None:
-        """So many bytes more are held; fewer, if negative."""
+        """Hold `size` bytes more, or fewer if it is negative."""
         self.bytes += size
         self.account.bytes += size
 
     def become(self, size: int) -> None:
-        """So many bytes are held now."""
+        """Hold `size` bytes from now on."""
         self.account.bytes += size - self.bytes
         self.bytes = size
 
     def free(self) -> None:
-        """Nothing is held any more."""
+        """Hold nothing from now on."""
         self.become(0)
 
 
 class Counter:
-    """Counts up from 0. `advance` adds one, in one call of C that no thread can divide.
-
-    It returns a number that is larger by one than what it, or a reading of `value`, drew before: of use for sampling.
+    """Counts up from 0. `advance` adds one, atomically: it is one call of C. It returns consecutive numbers, of which
+    each reading of `value` uses one up: good enough for sampling.
     """
 
     __slots__ = ("_draw", "_lock", "_read", "advance")
@@ -92,7 +90,8 @@ class Counter:
 
     @property
     def value(self) -> int:
-        """The count. A reading draws a number too, since nothing else tells where the numbers are, and discounts it."""
+        """The count. A reading uses up a number too, since there is no other way to see where the numbers are, and
+        subtracts it."""
         with self._lock:
             self._read += 1
             return self._draw() - self._read

@@ -1,4 +1,4 @@
-"""How full the disk is, and how much of that is ours. Blocking calls, for a pool thread."""
+"""How full the disk is, and how much of it this server uses. All functions block: for a pool thread."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 from contextlib import suppress
 from typing import NamedTuple
 
-#: What files take space in, on most file systems.
+#: Most file systems give files space in blocks of so many bytes.
 BLOCK = 4096
-#: Bytes of the file that tells whether two folders share their space, and how far their figures may be apart for that.
+#: Bytes of the file that is written to find out whether two folders share their space, and the difference of their free
+#: bytes up to which that is tried.
 _TRIAL_BYTES, _ALIKE = 4 << 20, 256 << 20
 _TRIAL = ".kvtwisted-trial"
 
@@ -16,7 +17,7 @@ _TRIAL = ".kvtwisted-trial"
 class DiskUsage(NamedTuple):
     """Bytes of a file system: used by anybody, and free for this process (root's reserve counts as neither).
 
-    Also its inodes, of which each file takes one: all there are, and those that are free; 0 of 0 where they are made as
+    Also its inodes, of which each file takes one: all and free ones; both are 0 where the file system makes them as
     needed.
     """
 
@@ -27,12 +28,12 @@ class DiskUsage(NamedTuple):
 
     @property
     def percent(self) -> float:
-        """Share in use, 0 to 100, as `df` reckons it."""
+        """Percent in use, 0 to 100, as `df` computes it."""
         return 100.0 * self.used / self.total if self.total else 0.0
 
     @property
     def total(self) -> int:
-        """Bytes that there are for this process and others."""
+        """Bytes in use and free: all that this process and others can have."""
         return self.used + self.free
 
 
@@ -50,9 +51,8 @@ def disk_usage(path: str) -> DiskUsage:
 def on_one_disk(path: str, other: str) -> bool:
     """Whether two folders share their free space. Raises OSError when there is no such path.
 
-    The device's number does not tell: volumes of one pool have different ones, and folders with a quota each have the
-    same. So where the figures of both could be those of one disk, a file is written to the one, and the other looked
-    at.
+    Device numbers do not tell: volumes of one pool have different ones, and folders with a quota each have the same. So
+    if the figures could be those of one disk, a file is written to one folder, and the other's free space is looked at.
     """
     here, there = disk_usage(path), disk_usage(other)
     if abs(here.free - there.free) > _ALIKE:
@@ -79,8 +79,7 @@ def _takes_from(path: str, other: str) -> bool:
 
 
 def out_of_inodes(path: str) -> bool:
-    """Whether what keeps files from being made at `path`, which need not exist, is that no inode is free, however many
-    bytes are."""
+    """Whether no file can be made at `path` because no inode is free, although bytes may be. `path` need not exist."""
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     try:
@@ -91,7 +90,7 @@ def out_of_inodes(path: str) -> bool:
 
 
 def blocks_of(length: int) -> int:
-    """Bytes of the whole blocks that a file of so many bytes takes."""
+    """Bytes of the blocks that a file of `length` bytes takes."""
     return -(-length // BLOCK) * BLOCK
 
 

@@ -6,17 +6,16 @@ import contextlib
 import errno
 import os
 
-#: What some network file systems answer to an fsync of a folder; they have no separate one to wait for.
+#: Errors of network file systems that have no fsync for folders.
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 
 def replace_file(path: str, data: bytes, *, keep_mode: bool = False) -> None:
     """Put `data` at `path` and return once it would survive a power loss. Blocks for two or more fsyncs.
 
-    The new file is for its owner alone (mode 0600), who is that of the old one where root replaces it: a command that
-    root runs does not take the file away from the server. With `keep_mode` its group may read it if that of the old one
-    could. Raises `OSError`; then the old content is (still or again) in place and the temporary file is gone. Not to be
-    called for one path from two threads at once.
+    The new file has mode 0600. If root replaces it, it keeps its owner, so that a command run by root does not take the
+    file away from the server. With `keep_mode` its group may read it if the old one's could. Raises `OSError`; then the
+    old content is in place and the temporary file is gone. Two threads must not call it for one path at once.
     """
     previous = _content(path)
     _rename_over(path, data, keep_mode)

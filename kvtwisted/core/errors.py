@@ -1,8 +1,8 @@
-"""The one error family of kvtwisted.
+"""All errors that a caller of kvtwisted can meet.
 
-Every failure a caller can meet is a `KvError`. Each class carries a stable `code`, the word that HTTP clients see in
-`"code"`; the transports map classes to statuses in one table each and never look at messages. Anything else that
-escapes is a defect and is answered as an internal error with an incident id.
+Each is a `KvError`. Each class carries a stable `code`, the word that HTTP clients see in `"code"`; the transports map
+classes to statuses in one table each and never look at messages. Anything else that escapes is a defect and is answered
+as an internal error with an incident id.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ class TooLarge(InvalidRequest):
 
 
 class Unauthenticated(KvError):
-    """No token was sent, or none that is valid; which of the reasons it is, is not told. Nothing was started."""
+    """No valid token was sent. The message does not say why it is not valid. Nothing was started."""
 
     code = "unauthenticated"
 
 
 class PermissionDenied(KvError):
-    """Who asks is known, and may not do this. Nothing was looked at: the answer does not tell what exists."""
+    """The principal may not do this. Nothing was read: the answer does not show what exists."""
 
     code = "permission_denied"
 
 
 class RateLimited(KvError):
-    """Who asks has used up what is allowed for a while. Nothing was started.
+    """The principal is over its rate. Nothing was started.
 
     `retry_after` is the number of seconds after which the same request would not be refused for this reason.
     """
@@ -108,8 +108,8 @@ class Unavailable(KvError):
 
 
 class LostFolder(Unavailable):
-    """A folder is gone, is another one, or may not be written any more, under the running server; the message names it
-    and its configuration key. Nothing was written."""
+    """A folder went away, was replaced or became read-only while the server runs; the message names it and its
+    configuration key. Nothing was written."""
 
     code = "folder_lost"
 
@@ -136,18 +136,22 @@ class NoInodes(StorageFull):
     """The file system has no inodes left, so that no file can be made on it, though bytes may be free."""
 
 
+class NoRoomForBackup(StorageFull):
+    """A backup was not made for want of space. It says nothing of the data: whoever writes has room."""
+
+
 class NearlyFull(StorageFull):
-    """A write was refused because the disk is over its high-water mark. Nothing was tried: the storage is well."""
+    """A write was refused because the disk is over its high-water mark. Nothing was tried; the storage is healthy."""
 
 
 class UnusablePath(StorageError):
-    """A file or folder that the configuration names may not be used, or is not there; the message names both."""
+    """A file or folder that the configuration names is missing or may not be used; the message names key and path."""
 
     code = "unusable_path"
 
 
 class Corruption(StorageError):
-    """Stored bytes do not say what they should; wrong data is never returned in their place."""
+    """Stored bytes are damaged. Wrong data is never returned in their place."""
 
     code = "corruption"
 
@@ -162,12 +166,12 @@ AnyError = TypeVar("AnyError", bound=BaseException)
 
 
 def without_frames(error: AnyError) -> AnyError:
-    """`error`, which holds nothing any more of where it was raised, nor do those that led to it.
+    """`error` without its traceback, and without those of its causes.
 
-    Note [An error that is kept]: a traceback holds frames, each frame its variables and its caller's frame. So an error
-    in a variable of any of these closes a cycle, and all that they hold (a request's message, a part of the database)
-    stays until the collector comes by, which may take minutes. What is kept, or handed from thread to thread, is
-    therefore kept without.
+    Note [Errors that are kept hold no frames]: a traceback holds frames; each frame holds its variables and its
+    caller's frame. An error that is stored in a variable of one of these frames closes a cycle. All that the frames
+    hold (a request's message, a part of the database) then stays in memory until Python's cyclic collector runs, which
+    may take minutes. So errors that are stored, or handed from thread to thread, have no traceback.
     """
     seen = {id(None)}
     left: list[BaseException | None] = [error]

@@ -1,4 +1,4 @@
-"""Why the server cannot serve, if it cannot: named conditions that come and go."""
+"""Named conditions that make the server unable to serve, while they last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Callable
 class Health:
     """Reasons by condition name; healthy when there is none. Safe from any thread.
 
-    Watchers are called with the current reason (None: healthy) whenever it changes, on the thread that changed it and
+    Listeners are called with the current reason (None: healthy) whenever it changes, on the thread that changed it and
     under the lock: they must be quick, must not raise, and must not call back.
     """
 
@@ -24,7 +24,7 @@ class Health:
             return self._sentence()
 
     def fail(self, condition: str, reason: str) -> None:
-        """`condition` fails, for `reason`, until it recovers."""
+        """`condition` fails for `reason`, until `recover`."""
         self._change(condition, reason)
 
     def recover(self, condition: str) -> None:
@@ -36,7 +36,7 @@ class Health:
         return condition in self._reasons
 
     def on_change(self, told: Callable[[str | None], None]) -> None:
-        """Call `told` at every change from now on, and once at once with the present state."""
+        """Call `told` now, with the present state, and at every change from now on."""
         with self._lock:
             self._listeners.append(told)
             told(self._sentence())

@@ -1,4 +1,4 @@
-"""What a request may hold: the one place that says no to a key, a value, a ttl or a batch.
+"""Limits of what a request may hold: keys, values, ttls and batches are refused here and nowhere else.
 
 Sizes are bytes of UTF-8, as stored. Every message names the field, the limit and what was sent, and none repeats
 a value, which may be secret or huge.
@@ -13,7 +13,7 @@ from .errors import Corruption, InvalidKey, InvalidRequest, InvalidTtl, InvalidV
 
 MAX_KEY_BYTES = 1024
 MAX_VALUE_BYTES = 1_048_576
-#: 100 years of 365.25 days, in seconds. A deadline far in the future is more likely a wrong unit than a wish.
+#: 100 years of 365.25 days, in seconds. A deadline further in the future is more likely a wrong unit.
 MAX_TTL_SECONDS = 3_155_760_000
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Why a key is guarded: it may delete data or decides where they lie; it may end durability; it decides who reaches the
-#: server and what they must show; it may shut others out, or take the memory, disk or threads that they need.
+#: Why a key is guarded. DATA: it may delete data, or decides where they are. DURABILITY: it may end durability. REACH:
+#: it decides who reaches the server, and what they must show. SERVICE: it may shut others out, or take memory, disk or
+#: threads that they need.
 DATA, DURABILITY, REACH, SERVICE = GUARDS = ("data", "durability", "reach", "service")
 
 KIB = 1024
@@ -31,9 +32,8 @@ def option(
 ) -> Any:
     """Declare one option: its default, what it means (with its unit), its range or choices, and whether it is live.
 
-    A live option takes effect on the running server at once; any other needs a restart. A guarded one is
-    changed at run time by those alone who may administer the server; `guarded` says why (of GUARDS). `low` and `high`
-    are inclusive; each number has both.
+    A live option takes effect on the running server at once; any other needs a restart. Only administrators may change
+    a guarded one at run time; `guarded` says why (one of GUARDS). `low` and `high` are inclusive; each number has both.
     """
     return field(
         default=default,

@@ -1,4 +1,4 @@
-"""Files and folders that the configuration names: what is wrong with one, and whether it is still the same."""
+"""Files and folders that the configuration names: what is wrong with them, and whether they are still the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple
 from .errors import StorageError, StorageFull, UnusablePath
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-#: What says that a path or its permissions are wrong, and not that a disk fails.
+#: Errors that mean a wrong path or wrong permissions, not a failing disk.
 _UNUSABLE = frozenset(
     {
         errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
@@ -23,20 +23,21 @@ Identity = tuple[int, ...]
 
 
 def kind_of(error: OSError) -> type[StorageError]:
-    """The error of ours to raise for what the operating system says of a path that the configuration names."""
+    """The KvError to raise for an OSError about a path that the configuration names."""
     if error.errno in NO_SPACE:
         return StorageFull
     return UnusablePath if error.errno in _UNUSABLE else StorageError
 
 
 def identity(folder: str, *files: str) -> Identity:
-    """What tells `folder` and `files` in it from others of the same names. Raises OSError when one is not there."""
+    """The identity of `folder` and of `files` in it, to notice when others take their names. Raises OSError when one is
+    not there."""
     found = [os.stat(os.path.join(folder, name)) for name in ("", *files)]
     return tuple([number for one in found for number in (one.st_dev, one.st_ino)])
 
 
 class Folder(NamedTuple):
-    """A folder to watch: its configuration key, its path, and files in it that stay as long as it is ours."""
+    """A folder to look at: its configuration key, its path, and files in it that must not change."""
 
     key: str
     path: str
@@ -47,14 +48,14 @@ class FolderMonitor:
     """Notices that a folder went away, became another one, or may not be written any more. One thread at a time."""
 
     def __init__(self, folders: Sequence[Folder], on_change: Callable[[Folder, str | None], None]) -> None:
-        """The folders as they are now are the right ones. `on_change` is told what is wrong with one, or None when it
-        is as it was; on the thread that looks, once for each change. Raises OSError."""
+        """Takes the folders as they are now for the right ones. `on_change` is called with what is wrong with a folder,
+        or None when it is right again: on the thread that looks, once for each change. Raises OSError."""
         self._folders = {folder: identity(folder.path, *folder.files) for folder in folders}
         self._troubles: dict[Folder, str] = {}
         self._on_change = on_change
 
     def look(self) -> None:
-        """Look at each. Blocks for some stats on the file systems."""
+        """Look at each. Blocks for a few calls of `stat`."""
         for folder, right in self._folders.items():
             trouble = _trouble(folder, right)
             if trouble == self._troubles.get(folder):

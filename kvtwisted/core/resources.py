@@ -1,6 +1,6 @@
-"""What a process has of its machine beside bytes and inodes, and may have no more of: file descriptors and threads.
+"""How many file descriptors and threads the process has, and how many it may have.
 
-Blocking calls, for a pool thread.
+All functions block: for a pool thread.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import threading
 from contextlib import suppress
 from typing import NamedTuple
 
-#: What the operating system says when no file can be opened.
+#: Errors of the operating system when no file can be opened.
 NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
-#: Percent of a limit in use from which it is said.
+#: Percent of a limit in use from which operators are warned.
 NEARLY = 90
-#: Fewer free ones than this are as good as none.
+#: Fewer free ones than this count as none.
 FEW = 8
 _DESCRIPTORS, _THREADS = "file descriptors", "threads"
 _CGROUP = "/sys/fs/cgroup"
 
 
 class Use(NamedTuple):
-    """How many there are of a resource, how many there may be (0: no limit), and what sets the limit."""
+    """How many of a resource are in use, how many may be (0: no limit), and what sets the limit."""
 
     name: str
     used: int
@@ -32,16 +32,16 @@ class Use(NamedTuple):
 
     @property
     def nearly_all(self) -> bool:
-        """Whether there may soon be no more."""
+        """Whether it is nearly used up."""
         return bool(self.limit) and 100 * self.used >= NEARLY * self.limit
 
     @property
     def all(self) -> bool:
-        """Whether there are no more, or as good as none."""
+        """Whether it is used up, or as good as."""
         return bool(self.limit) and self.used > self.limit - FEW
 
     def __str__(self) -> str:
-        """A sentence's part that names them."""
+        """A part of a sentence that names the resource and the figures."""
         return f"{self.used} of {self.limit} {self.name} are in use ({self.limited_by} is their limit)"
 
 
@@ -56,7 +56,7 @@ def descriptors() -> Use:
 
 
 def threads() -> Use:
-    """Threads: those of this process against its user's limit, or all of its container against that one's."""
+    """Threads: those of this process and its user's limit, or those of its container and the container's limit."""
     own = threading.active_count()
     with suppress(OSError, ValueError):  # RocksDB has some that Python does not know
         own = len(os.listdir("/proc/self/task"))
@@ -70,7 +70,7 @@ def threads() -> Use:
 
 
 def no_descriptors() -> str:
-    """A sentence for who could not open a file since the process may open no more."""
+    """A sentence for an error: no file could be opened because the process may open no more."""
     use = descriptors()
     return f"no file descriptor is free: {use}" if use.limit else "no file descriptor is free on this machine"
 

@@ -1,16 +1,16 @@
-"""Whose a file with secrets is: who can change it, and who can read it, by all that leads to it.
+"""Who can change or read a file with secrets, by its own mode and by all folders and links that lead to it.
 
-Note [Who can write, who can read]: a link, or a folder, is as good as the file that it leads to: whoever may turn it
-can put another file there. So the whole way is looked at, link by link. Everything on it must belong to root or to us,
-and be writable by nobody else; in a folder with the sticky bit others may make entries, but not replace ours. Then
-nobody else can come between the look and the opening. Kubernetes and systemd lay their secrets out like that: links to
-a folder of root's.
+Note [Files that others can write or read]: whoever may change a link or a folder on the way to a file can put another
+file in its place. So the whole path is checked, link by link. Everything on it must belong to root or to the server's
+user, and nobody else may write it; in a folder with the sticky bit others may make entries, but not replace ours. Then
+nobody else can change the file between the check and the opening. Kubernetes and systemd lay out secrets like that:
+links to a folder of root's.
 
-Others may have the right to read the file if they cannot come to it: a folder above it lets nobody else in, or it lies
-on a file system of its own that was mounted for this purpose (in memory, or read-only), as in containers. A group may
-read it that the service is in.
+The file's mode may let others read it if they cannot reach it: because a folder above it lets nobody else in, or
+because it is on a file system of its own that was mounted for it (in memory, or read-only), as in containers. A group
+that the service is in may read it.
 
-All functions block, on a few small things. Any thread.
+All functions block for a few calls of `stat`. Any thread.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ import os
 import stat
 from collections.abc import Iterator
 
-#: Links that are followed at most, as the kernel has it.
+#: Links that are followed at most: the kernel's limit.
 _MAX_LINKS = 40
-#: Where everybody's file systems are mounted: that such a one is a tmpfs says nothing.
+#: File systems that everybody shares: that such a one is a tmpfs says nothing.
 _EVERYBODYS = frozenset({"/", "/tmp", "/var/tmp", "/dev", "/dev/shm", "/run", "/run/lock", "/run/shm"})  # noqa: S108
 _OF_MEMORY = frozenset({"tmpfs", "ramfs"})
 _MOUNTS = "/proc/self/mountinfo"
 
 
 def fault(path: str, *, any_owner: bool = False) -> str | None:
-    """What is wrong with whose the file at `path` is, and what mends it, as a sentence about "it"; None: nothing.
+    """Why the file at `path` is not safe, and what mends it, as a sentence about "it"; None: it is safe.
 
-    `any_owner` is for a command of root's, which may mend anybody's file. Raises OSError when there is no such file.
+    `any_owner` is for a command that root runs, which may work on anybody's file. Raises OSError when there is no such
+    file.
     """
     way = [(os.path.join("/", name), status) for name, status in _way(os.path.abspath(path))]
     owners = None if any_owner else {0, os.geteuid()}
@@ -43,7 +44,7 @@ def fault(path: str, *, any_owner: bool = False) -> str | None:
 
 
 def reaches(path: str) -> bool:
-    """Whether others can come to what `path` leads to. Raises OSError when there is no such path."""
+    """Whether others can reach the file that `path` leads to. Raises OSError when there is no such path."""
     folders = list(_way(os.path.realpath(path)))[:-1]
     return all(status.st_mode & stat.S_IXOTH for _, status in folders)
 

@@ -1,4 +1,4 @@
-"""Strict JSON: `json.loads` without what it lets through, at nearly its speed.
+"""Strict JSON: like `json.loads`, but refuses what that lets through.
 
 The standard parser accepts duplicate keys, NaN and Infinity, lone surrogates, floats that overflow to infinity,
 integers of any length and nesting down to the interpreter's recursion limit. Each of these would be stored, echoed or
@@ -25,7 +25,7 @@ _SHOWN_CHARACTERS = 60
 
 
 class InvalidJson(InvalidRequest):
-    """Text that is not JSON, or JSON that does not have one clear meaning; the message says what and where."""
+    """Text that is not JSON, or JSON with more than one possible meaning; the message says what is wrong and where."""
 
     code = "invalid_json"
 
@@ -37,8 +37,8 @@ def loads(data: bytes | str, max_depth: int = 32, max_parts: int | None = None) 
     syntax errors, duplicate keys, NaN and infinities (written or by overflow), lone surrogates (written or escaped),
     integers of more than `MAX_INTEGER_DIGITS` digits, and nesting that is too deep.
 
-    With `max_parts` there may be so many objects and arrays, and so many numbers; then what has many more ends early,
-    as far as no more than strings and words are left that cost next to nothing.
+    With `max_parts` there may be at most that many objects and arrays, and that many numbers. A text with more is given
+    up early.
     """
     text = decode_utf8(data) if isinstance(data, bytes) else _checked_text(data)
     if _has_more_openers(text, max_depth):
@@ -118,7 +118,7 @@ def _check_escapes(text: str) -> None:
 
 
 def lone_surrogate(code_point: str) -> InvalidJson:
-    """What text with this code point (four hexadecimal digits) is refused with."""
+    """The error for text with this code point (four hexadecimal digits)."""
     return InvalidJson(f"the lone surrogate U+{code_point} is not Unicode text")
 
 
@@ -156,7 +156,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse
 
 
 def _counting_decoder(limit: int) -> json.JSONDecoder:
-    """One that makes at most `limit` objects and numbers."""
+    """A decoder that makes at most `limit` objects and numbers."""
     made = 0
 
     def count() -> None:

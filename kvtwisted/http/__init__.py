@@ -1,1 +1,1 @@
-"""The HTTP interface: decode, call, encode, on Klein and Twisted's HTTP server."""
+"""The HTTP codec: one table of routes, a fast lane, and Klein on Twisted's HTTP server."""

@@ -1,7 +1,7 @@
 """The access log: one JSON object for each answer that was given, on either lane.
 
-It costs about a microsecond a request, which is why a line is put together from bytes that are JSON already: a plain
-request's URL has nothing in it that JSON escapes.
+A line costs about a microsecond. So it is put together from bytes that are JSON already: the URL of a plain request has
+nothing that JSON escapes.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ class AccessLog:
         self._time = b""
 
     def plain(self, peer: bytes, request: Request, answer: bytes, seconds: float) -> None:
-        """A plain request was answered, `seconds` after it had come."""
-        kind = request[0]
+        """A plain request was answered, `seconds` after it was complete."""
+        kind, target, *_ = request
         method, path = _GET if kind == GET else _DELETE if kind == DELETE else _POST
-        self._write(peer, method, path + request[1], answer[9:12], len(answer), seconds)
+        self._write(peer, method, path + target, answer[9:12], len(answer), seconds)
 
     def other(self, peer: bytes, method: bytes, target: bytes, status: int, size: int, seconds: float) -> None:
-        """Any other one was: `target` as it came, and `size` bytes of body. What did not come whole is empty."""
+        """Any other request was answered: `target` as it came, and `size` bytes of body. Parts that did not come are
+        empty."""
         self._write(peer, _escaped(method), _escaped(target), b"%d" % status, size, seconds)
 
     def _write(self, peer: bytes, method: bytes, target: bytes, status: bytes, size: int, seconds: float) -> None:
@@ -49,7 +50,7 @@ class AccessLog:
 
 
 def peer_text(host: str, port: int) -> bytes:
-    """An address as the log has it."""
+    """An address as it is logged."""
     return _escaped((f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode())
 
 

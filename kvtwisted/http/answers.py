@@ -1,4 +1,4 @@
-"""What the HTTP interface answers: status, headers and JSON, as plain values that any HTTP implementation can send."""
+"""Answers of the HTTP interface: status, headers and JSON, as plain values."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
+from ..commands.administration import Backup, Collected, Plan
 from ..commands.get import Found
 from ..commands.scan import Page
 from ..core.limits import as_text
 
 JSON = "application/json"
-#: What the header Server says.
+#: The value of the header Server.
 SERVER = b"kvtwisted"
-#: Keeps browsers from taking an answer for something else than what its Content-Type says.
+#: Keeps browsers from guessing a type other than the Content-Type.
 NOSNIFF = (b"X-Content-Type-Options", b"nosniff")
 
 
@@ -28,7 +29,7 @@ class Answer(NamedTuple):
 
 
 def phrase(status: int) -> bytes:
-    """The words behind a status."""
+    """The reason phrase of a status."""
     return HTTPStatus(status).phrase.encode("ascii")
 
 
@@ -42,15 +43,16 @@ def problem(status: int, code: str, sentence: str, **more: object) -> Answer:
     return Answer(status, to_json({"success": False, "error": sentence, "code": code, **more}))
 
 
-def _done(message: str) -> Answer:
+def done(message: str) -> Answer:
+    """The answer of a command that was carried out and has no result. Made once, when the module is loaded."""
     return Answer(200, to_json({"success": True, "message": message}))
 
 
-KEY_SET = _done("key set successfully")
-KEY_DELETED = _done("key deleted successfully")
-KEYS_SET = _done("keys set successfully")
-KEYS_DELETED = _done("keys deleted successfully")
-CONFIG_UPDATED = _done("config updated successfully")
+KEY_SET = done("key set successfully")
+KEY_DELETED = done("key deleted successfully")
+KEYS_SET = done("keys set successfully")
+KEYS_DELETED = done("keys deleted successfully")
+CONFIG_UPDATED = done("config updated successfully")
 HEALTHY = Answer(200, to_json({"status": "ok"}))
 KEY_NOT_FOUND = problem(404, "key_not_found", "the key does not exist or has expired")
 
@@ -93,6 +95,27 @@ def config_updated(restart_required: Sequence[str]) -> Answer:
         return CONFIG_UPDATED
     document = json.loads(CONFIG_UPDATED.body)
     return Answer(200, to_json({**document, "restart_required": list(restart_required)}))
+
+
+def backup_made(backup: Backup) -> Answer:
+    """The answer of a backup that is whole."""
+    return Answer(200, to_json({"success": True, **backup._asdict()}))
+
+
+def backups(found: Sequence[Backup]) -> Answer:
+    """The answer of the list of backups."""
+    return Answer(200, to_json({"backups": [backup._asdict() for backup in found]}))
+
+
+def eviction(plan: Plan) -> Answer:
+    """The answer of the dry run of eviction."""
+    victims = {reason: foreseen._asdict() for reason, foreseen in plan.victims.items()}
+    return Answer(200, to_json({**plan._asdict(), "victims": victims}))
+
+
+def orphans(collected: Collected) -> Answer:
+    """The answer of the collection of orphans."""
+    return Answer(200, to_json({"success": True, **collected._asdict()}))
 
 
 def health(reason: str | None, warnings: Sequence[str] = ()) -> Answer:

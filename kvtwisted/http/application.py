@@ -19,13 +19,14 @@ from .received import Received
 from .requests import KvRequest
 from .routes import Route
 
-#: What answers a request: the route, the visitor, what came, and what is told the answer, once, at once or later. It
-#: gives what can be cancelled if nobody waits for that any more; then nothing is told.
+#: Answers a request: called with the route, the visitor, what was received, and a function that is called once with the
+#: answer, now or later. Returns what can be cancelled if nobody waits for the answer any more; then the function is not
+#: called.
 Serve = Callable[[Route, Visitor, Received, Done], "Running | None"]
 
 
 class _Tail(BaseConverter):
-    """All that is left of the path, slashes included, as it was sent."""
+    """The rest of the path, slashes included, as it was sent."""
 
     regex = ".*"
     part_isolating = False

@@ -1,4 +1,4 @@
-"""Who comes to which route: the session of each visitor, and what answers their plain requests."""
+"""Which visitor may use which route: the session of each visitor, and the fast lane for its plain requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Authorization:
-    """Looks at who comes. Reactor thread."""
+    """Finds sessions of visitors. Reactor thread."""
 
     def __init__(self, gate: Gate, make_lane: Callable[[Session], FastLane]) -> None:
         self._gate = gate
@@ -32,7 +32,7 @@ class Authorization:
         self._gate.on_withdrawal(listener)
 
     def session(self, route: Route, visitor: Visitor) -> Session:
-        """The session of a visitor who may come to that route. Raises Unauthenticated and PermissionDenied."""
+        """The session of a visitor who may use that route. Raises Unauthenticated and PermissionDenied."""
         if route.requirement == PUBLIC:
             # What is public is answered whatever is shown.
             return self._gate.admit(Visitor(visitor.address))
@@ -41,7 +41,8 @@ class Authorization:
         return session
 
     def lane(self, visitor: Visitor) -> FastLane | None:
-        """What answers the plain requests of somebody known; None for anybody else, whom `session` tells more."""
+        """The fast lane for the plain requests of a known visitor; None for others, to whom `session` gives the
+        reason."""
         session = self._gate.find(visitor)
         if session is None:
             return None
@@ -51,7 +52,7 @@ class Authorization:
         return lane
 
     def refusal(self, visitor: Visitor) -> Answer | None:
-        """What to answer at once to a visitor who is not known and announces much; None if they are known."""
+        """The answer to an unknown visitor who announces a large body; None if the visitor is known."""
         if self.knows(visitor):
             return None
         try:
@@ -61,9 +62,8 @@ class Authorization:
         return None
 
     def refusal_of_known(self, route: Route, visitor: Visitor) -> Answer | None:
-        """What to answer at once to a visitor who is known and announces much for that route.
-
-        None if they may do that, and there is something left of their rate.
+        """The answer to a known visitor who announces a large body for that route; None if they may use the route and
+        their rate has something left.
         """
         session = self._gate.find(visitor)
         if session is None:
@@ -76,11 +76,11 @@ class Authorization:
         return None
 
     def knows(self, visitor: Visitor) -> bool:
-        """Whether it is somebody known. It is no attempt to log in."""
+        """Whether the visitor is known. It does not count as an attempt to log in."""
         return self._gate.find(visitor) is not None
 
     def administers(self, visitor: Visitor) -> bool:
-        """Whether it is somebody known who administers the server. It is no attempt to log in."""
+        """Whether the visitor is a known administrator. It does not count as an attempt to log in."""
         session = self._gate.find(visitor)
         return session is not None and session.administers
 

@@ -1,8 +1,8 @@
 """Reading request bodies: strict JSON, then the fields of each route with their types.
 
-Every function raises an InvalidRequest that names the field, and nothing has happened by then. Limits on sizes and
-numbers are not checked here but in `core.limits`, for both interfaces; but for the number of keys, which is looked at
-before anything is made of them. These are for bodies of at most LARGE bytes; others are read by `large_bodies`.
+Every function raises an InvalidRequest that names the field; nothing has happened by then. `core.limits` checks sizes
+and numbers for both interfaces; only the number of keys is checked here, before objects are made of them. These
+functions are for bodies of at most LARGE bytes; `large_bodies` reads larger ones.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .errors import UnsupportedCoding, UnsupportedMediaType
 #: Depth of objects and arrays in a body: the deepest sensible one, a configuration, has three levels.
 MAX_DEPTH = 32
 
-#: Bytes of a body from which reading it is no work for the reactor, and of one that has no keys and values.
+#: Bodies of more bytes are not read on the reactor thread. Also the limit for bodies without keys and values.
 LARGE = 65_536
-#: Objects, arrays and numbers in a body with keys and values: far more than make sense, few enough to be quick.
+#: Objects, arrays and numbers in a body with keys and values: far more than make sense, and still quick to read.
 MAX_PARTS = 64
 
 # Bytes from which they are counted.
@@ -63,7 +63,7 @@ def check_content_type(content_type: str | None) -> None:
 
 
 def check_codings(codings: Collection[bytes]) -> None:
-    """Raise UnsupportedCoding for a body in any content coding: it would be taken for what it is not."""
+    """Raise UnsupportedCoding for a body in any content coding."""
     for coding in codings:
         if coding != b"identity":
             shown = shown_text(coding.decode("latin-1"))
@@ -77,29 +77,27 @@ def check_size(body: bytes) -> None:
 
 
 def size_sentence(size: int) -> str:
-    """What says that a body of `size` bytes is too large for a route that takes no keys and values."""
+    """The sentence for a body of `size` bytes that is too large for a route without keys and values."""
     return f"body: too large: {size} bytes were sent, the limit here is {LARGE} bytes"
 
 
 def set_arguments(body: bytes) -> tuple[bytes, bytes, int]:
     """Key, value and ttl of `/api/v1/set`."""
-    fields = _fields(body, "set", required=("key", "value"), optional=("ttl",))
-    key, value = fields["key"], fields["value"]
-    if not isinstance(key, str):
-        raise InvalidKey(wrong_type("key", "a string", key))
+    fields = fields_of(body, "set", required=("key", "value"), optional=("ttl",))
+    key, value = key_of(fields), fields["value"]
     if not isinstance(value, str):
         raise InvalidValue(wrong_type("value", "a string", value))
-    return encode_key(key), encode_value(value), ttl_of(fields)
+    return key, encode_value(value), ttl_of(fields)
 
 
 def mset_arguments(body: bytes, max_keys: int) -> tuple[dict[bytes, bytes], int]:
     """The pairs, at most `max_keys`, and their common ttl of `/api/v1/mset`."""
-    fields = _fields(body, "mset", required=("key_values",), optional=("ttl",))
+    fields = fields_of(body, "mset", required=("key_values",), optional=("ttl",))
     pairs = fields["key_values"]
     if not isinstance(pairs, dict):
         raise InvalidRequest(wrong_type("key_values", "an object", pairs))
     check_count(len(pairs), "key_values", max_keys)
-    # All that is good is read in one go; the other way words what is wrong.
+    # The quick way for good input; the slow way below finds the words for what is wrong.
     with suppress(AttributeError, UnicodeEncodeError):
         return {key.encode(): value.encode() for key, value in pairs.items()}, ttl_of(fields)
     encoded: dict[bytes, bytes] = {}
@@ -112,7 +110,7 @@ def mset_arguments(body: bytes, max_keys: int) -> tuple[dict[bytes, bytes], int]
 
 def keys_argument(body: bytes, route: str, max_keys: int) -> list[bytes]:
     """The keys, at most `max_keys`, of `/api/v1/mget` and `/api/v1/mdelete`."""
-    keys = _fields(body, route, required=("keys",))["keys"]
+    keys = fields_of(body, route, required=("keys",))["keys"]
     if not isinstance(keys, list):
         raise InvalidRequest(wrong_type("keys", "an array", keys))
     check_count(len(keys), "keys", max_keys)
@@ -138,7 +136,7 @@ def config_argument(body: bytes) -> dict[str, object]:
 def backup_argument(body: bytes) -> str | None:
     """The name of `/api/v1/admin/backup`, or None when there is none."""
     check_size(body)
-    fields = _fields(body, "backup", required=(), optional=("name",))
+    fields = fields_of(body, "backup", required=(), optional=("name",))
     name = fields.get("name")
     if "name" in fields and not isinstance(name, str):
         raise InvalidRequest(wrong_type("name", "a string", name))
@@ -148,16 +146,17 @@ def backup_argument(body: bytes) -> str | None:
 def no_arguments(body: bytes, route: str) -> None:
     """Check the body of a route that takes no fields: an empty object."""
     check_size(body)
-    _fields(body, route, required=())
+    fields_of(body, route, required=())
 
 
 def shown_text(text: str) -> str:
-    """What a client sent, as a message may show it: quoted, and cut when it is long."""
+    """Text that a client sent, as messages show it: quoted, and cut when it is long."""
     cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
     return json.dumps(cut, ensure_ascii=False)
 
 
-def _fields(body: bytes, route: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, object]:
+def fields_of(body: bytes, route: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, object]:
+    """The fields of a body; raises InvalidRequest where one is missing or unknown."""
     document = strict_json.loads(body, MAX_DEPTH, MAX_PARTS if len(body) > _COUNTED else None)
     if not isinstance(document, dict):
         raise InvalidRequest(wrong_type("body", "an object", document))
@@ -171,13 +170,21 @@ def _fields(body: bytes, route: str, required: tuple[str, ...], optional: tuple[
 
 
 def missing_field(name: str, route: str, required: tuple[str, ...]) -> InvalidRequest:
-    """What a body without that field is refused with."""
+    """The error for a body without that field."""
     return InvalidRequest(f"{name}: is missing; {route} needs {_listed(required)}")
 
 
 def unknown_field(name: str, route: str, known: tuple[str, ...]) -> InvalidRequest:
-    """What a body with a field that is not among the `known` is refused with."""
+    """The error for a body with a field that is not `known`."""
     return InvalidRequest(f"{shown_text(name)}: is not a field; {route} takes {_listed(known)}")
+
+
+def key_of(fields: Mapping[str, object]) -> bytes:
+    """The field key; raises InvalidKey."""
+    key = fields["key"]
+    if not isinstance(key, str):
+        raise InvalidKey(wrong_type("key", "a string", key))
+    return encode_key(key)
 
 
 def ttl_of(fields: Mapping[str, object]) -> int:

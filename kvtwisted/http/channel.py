@@ -1,14 +1,14 @@
-"""Connections and requests: Twisted's HTTP/1.1, with what a server of our kind must do differently.
+"""HTTP/1.1 connections: Twisted's, with stricter parsing, deadlines, limits and two lanes.
 
-Note [Refusing a request before it is read]: closing a TCP connection while the client is still sending makes the kernel
-answer with a reset, on which the client may drop the answer that explains the refusal. So after a refusal only our side
-is closed, what still comes is thrown away, and the connection is aborted if the client has not closed it in
-LINGER_TIMEOUT seconds. Nothing that came behind the refused request is ever looked at.
+Note [Refusing a request before it is read]: if a TCP connection is closed while the client is still sending, the kernel
+sends a reset, and the client may drop the answer that explains the refusal. So after a refusal only our side is closed,
+further input is thrown away, and the connection is aborted if the client has not closed it in LINGER_TIMEOUT seconds.
+Input behind the refused request is never read.
 
 Note [The end of input]: a client may close its sending side behind its last request and still wait for the answers (RFC
-9112, section 9.6). So the end of what comes in is not the end of the connection: requests that came whole are all
-answered, then it is closed; one that did not come whole is dropped. To the server a client that is gone without a reset
-looks the same. What it costs is bounded as ever: by the time of a request, and by that of an answer which nobody reads.
+9112, section 9.6). So the end of input is not the end of the connection: all complete requests are answered, an
+incomplete one is dropped, and then the connection is closed. A client that is gone without a reset looks the same. Its
+cost is bounded as usual: by the deadline of a request, and by that of an answer which nobody reads.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ from .answers import Answer
 from .collaborators import Collaborators
 from .deadlines import unread_bytes
 from .heads import Head
-from .lanes import Lanes
 from .progress import Progress
-from .refusing import reason_of, whole
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
@@ -57,12 +55,12 @@ class KvChannel(http.HTTPChannel):
     site: Site
     #: The client's address and port, for the access log.
     peer = b""
-    #: The end of the time to show an administrator's token, of one that was let in for that: see
-    #: Note [Reserved for administrators] in `security.connections`.
+    #: When an administrator's token must have been shown, on a connection that was let in for that: see Note [Reserved
+    #: for administrators] in `sessions.connections`.
     on_trial: IDelayedCall | None = None
     #: The headers Authorization of the last request; None: nothing has been asked.
     shown: tuple[bytes, ...] | None = None
-    #: Nothing that comes in is looked at any more; and that is so because a request was refused.
+    #: Whether input is ignored from now on; and whether that is because a request was refused.
     closing = refused = False
     #: The client sends no more.
     input_ended = False
@@ -82,7 +80,7 @@ class KvChannel(http.HTTPChannel):
     _timer: IDelayedCall | None = None
 
     def __init__(self, site: Collaborators, address: str) -> None:
-        """`address` is what the connection is counted by in `security.connections`."""
+        """`address` is what the connection is counted by in `sessions.connections`."""
         super().__init__()
         self.address = address
         self.requestFactory = site.make_request  # type: ignore[assignment]  # any factory does
@@ -91,8 +89,8 @@ class KvChannel(http.HTTPChannel):
         self._site = site
         self._authorization = site.authorization
         self._deadlines = site.deadlines
-        # Until the connection is gone: the two have each other, and shall not wait for Python's cyclic collector.
-        self._lanes = None if site.read is None else Lanes(self, site, site.read)
+        # Until the connection is gone: the two hold each other, and must not wait for Python's cyclic collector.
+        self._lanes = None if site.make_lanes is None else site.make_lanes(self)
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
         """Twisted's timeouts go by the site's clock."""
@@ -126,13 +124,14 @@ class KvChannel(http.HTTPChannel):
 
     @cached_property
     def visitor(self) -> Visitor:
-        """Who the connection says is there. To be asked once something has come: by then TLS knows the certificate."""
+        """What the connection shows about the client. To be called after input has come: by then TLS knows the
+        certificate."""
         return Visitor(self.address, (), *peer(self.transport))
 
     # Coming in.
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the client, which are of no interest once we are closing."""
+        """Bytes from the client; ignored while closing."""
         if self.closing:
             return
         if self._lanes is None:
@@ -209,7 +208,7 @@ class KvChannel(http.HTTPChannel):
             self.fail_trial()
             return
         head = Head(self._target, self._http_version, request.requestHeaders, self.length)
-        refusal = heads.refusal(self._site, head, visitor)
+        refusal = heads.refusal(self._site.rules, head, visitor)
         if refusal is None:
             heads.put_expectation_plainly(request.requestHeaders)
             super().allHeadersReceived()
@@ -257,7 +256,7 @@ class KvChannel(http.HTTPChannel):
 
     def take_body(self, content: BytesIO, data: bytes) -> None:
         """A part of a body; the first one over the limit ends the connection."""
-        limit = self._site.max_body_bytes
+        limit = self._site.rules.max_body_bytes
         if self.closing:
             return
         if content.tell() + len(data) > limit:
@@ -279,7 +278,7 @@ class KvChannel(http.HTTPChannel):
         """Whether the connection may serve another request after this one."""
         return heads.check_persistence(request, version)
 
-    # The server's end: see Note [One request more] in `site`.
+    # The server's end: see Note [One more request when draining] in `site`.
 
     def is_last_answer(self) -> bool:
         """Whether the answer that goes out now is the connection's last."""
@@ -377,15 +376,12 @@ class KvChannel(http.HTTPChannel):
     def refuse(self, answer: Answer, reason: str | None = None) -> None:
         """Answer in place of a request that is not complete, and close. See Note [Refusing ...] above.
 
-        `reason` (of `refusing.REASONS`) is what it is counted by; None: the one of the answer's status.
+        For `reason` see `Refuser.refuse`.
         """
         if self.closing:
             return
-        request_headers = self.requests[-1].requestHeaders if self.requests else Headers()
-        self.transport.write(whole(answer, self._site.cors.headers(request_headers)))
-        self._site.refused[reason or reason_of(answer)] += 1
-        if self._site.access_log is not None:
-            self._site.access_log.other(self.peer, b"", b"", answer.status, len(answer.body), 0.0)
+        headers = self.requests[-1].requestHeaders if self.requests else Headers()
+        self._site.refuser.refuse(self.transport, self.peer, headers, answer, reason)
         self.closing = self.refused = True
         self._give_up_body()
         self.paused = True

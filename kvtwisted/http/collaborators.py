@@ -1,21 +1,21 @@
-"""What the connections of a site work with. Each gets it when it is made; nothing else is reached through it."""
+"""What the connections of a site work with."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
-from .access_log import AccessLog
+from twisted.internet.interfaces import IReactorTime
+
 from .answers import Answer
-from .cors import Cors
 from .deadlines import Deadlines
-from .hosts import Hosts
+from .heads import Rules
+from .refusing import Refuser
 
 if TYPE_CHECKING:
     from .authorization import Authorization
     from .channel import KvChannel
-    from .fast_requests import Request
+    from .lanes import Lanes
 
 
 class Members(Protocol):
@@ -36,7 +36,7 @@ class Members(Protocol):
 
 @dataclass
 class Ending:
-    """How far the end of the server has come; see Note [One request more] in `site`."""
+    """How far the server's stop has proceeded; see Note [One more request when draining] in `site`."""
 
     #: Each answer is its connection's last, unless more has come behind the request.
     draining: bool = False
@@ -46,24 +46,19 @@ class Ending:
 
 @dataclass(frozen=True)
 class Collaborators:
-    """The same for all connections of a site. Reactor thread."""
+    """What a connection works with: the same for all of a site. Reactor thread."""
 
-    #: The reactor, or what stands for it.
-    clock: Any
+    clock: IReactorTime
     authorization: Authorization
     deadlines: Deadlines
     members: Members
     ending: Ending
+    #: What the heads of requests are judged by.
+    rules: Rules
+    refuser: Refuser
     #: Makes twisted.web's requests, from a channel and one argument more.
     make_request: Callable[..., Any]
-    #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
-    refused: MutableMapping[str, int]
-    cors: Cors
-    #: The names that the server goes by; None: any.
-    hosts: Hosts | None
-    access_log: AccessLog | None
-    max_body_bytes: int
+    #: Makes the lanes of a connection; None: there is no fast lane.
+    make_lanes: Callable[[KvChannel], Lanes] | None
     #: Seconds.
     idle_timeout: float
-    #: `RequestReader.read`; None: there is no fast lane.
-    read: Callable[[bytes, int], Request | None] | None

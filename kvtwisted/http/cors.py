@@ -1,14 +1,14 @@
-"""Which pages of other origins browsers may let talk to the server: CORS, as the Fetch standard has it.
+"""CORS, as in the Fetch standard: which origins' pages browsers may let use the server.
 
 Note [What a listed origin may do]: a browser sends a page's request in any case if it is a simple one; CORS decides
 whether the page may see the answer, and whether a request is sent that is not simple: any with a body of JSON, DELETE,
 or Authorization. For that the browser asks first, by a preflight. Both are answered for the origins that the operator
 has listed, spelled as they are listed, and for none that looks like one of them. Access-Control-Allow-Credentials is
-never sent, so that no page can use what a browser would add by itself, a certificate above all: a page has the token
-that it was given, or nothing. Without tokens nothing is what everybody needs, which is why `*` is refused there.
+never sent, so that no page can use what a browser would add by itself, a certificate above all: a page can only use the
+token that it was given. Without tokens no token is needed, which is why `*` is refused there.
 
-Every answer says that it varies with Origin, also those that nobody from elsewhere has asked for: a cache must not give
-a page an answer that was made for another (Fetch, "CORS protocol and HTTP caches").
+Every answer says that it varies with Origin, also answers to requests without one: a cache must not give a page an
+answer that was made for another (Fetch, "CORS protocol and HTTP caches").
 
 Source: https://fetch.spec.whatwg.org/#http-cors-protocol
 """
@@ -26,7 +26,7 @@ Added = tuple[tuple[str, str], ...]
 
 #: What every answer has as soon as there is any origin.
 VARY = ("Vary", "Origin")
-#: Seconds that a browser may remember a preflight: as long may a page go on whose origin is not listed any more.
+#: Seconds that a browser may remember a preflight. A page whose origin was taken off the list may go on for as long.
 MAX_AGE = 600
 
 #: What a page may read beside what it always may (the body, Content-Length, Content-Type).
@@ -77,7 +77,7 @@ class Cors:
 
 
 def _only(request: Headers, name: bytes) -> bytes | None:
-    """The value of a header that is there once; two headers, of which each could be read, count as none."""
+    """The value of a header that occurs once; if it occurs twice it counts as absent."""
     values = request.getRawHeaders(name, ())
     return values[0] if len(values) == 1 else None
 

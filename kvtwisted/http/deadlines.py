@@ -1,19 +1,19 @@
-"""What takes too long on connections: requests that do not get complete, and answers that are not read.
+"""Deadlines of connections: incomplete requests, and answers that are not read.
 
-Note [Absolute deadlines]: a timeout that each byte restarts lets a client hold a connection for ever with a byte now
-and then. So the deadlines here are absolute: a head must be complete in so many seconds from its first byte, a body
-in so many from the end of its head. A large body over a slow line is no attack, so that each MIN_BODY_RATE bytes of it
-that have come give one second more (as in Apache's mod_reqtimeout): what is asked is an average, not a pause without
-end. Of an answer that waits, STALL_BYTES or all that is left must go out in so many seconds.
+Note [Absolute deadlines]: if each byte restarted the timeout, a client could hold a connection for ever with a byte now
+and then. So the deadlines are absolute: a head must be complete within a time from its first byte, a body within a time
+from the end of its head. A large body over a slow line is no attack, so each MIN_BODY_RATE bytes that have come give
+one second more (as in Apache's mod_reqtimeout): the average rate counts. Of a waiting answer, STALL_BYTES or all that
+is left must go out within a time.
 
-Note [Room for bodies]: bodies that are not complete are refused when they take more than a limit together: those of
-nobody known first, who would be answered with 401 in the end, then those that came most slowly, until a quarter is
-free. Whoever takes less than half of an equal share is not what takes too much, and is left alone if known. All of
-those together have less than half, so that there is always enough to refuse, and no second look is taken before as much
-has come again. Giving back what a body took never looks for room.
+Note [Room for unfinished bodies]: bodies that are not complete are refused when they take more than a limit together:
+those of unknown clients first, which would be answered with 401 in the end, then the slowest, until a quarter is free.
+Bodies of known clients that take less than half of an equal share are left alone. Together they have less than half of
+the limit, so that there is always enough to refuse. The next check comes when as many bytes have come again. Freeing a
+body never triggers one.
 
-No timer is armed for any of this. A request that comes whole is never heard of here; a connection which something is
-missing from is put on a list that is looked through every LOOK_SECONDS while there is anything on it.
+There is no timer for each connection. A request that comes in one piece is never seen here. Connections with an
+incomplete request, or with waiting answers, are on a list that is checked every LOOK_SECONDS while it is not empty.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from array import array
 from dataclasses import dataclass
 from fcntl import ioctl
 from termios import FIONREAD
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ..core.counting import ByteAccount, Holding
 
-#: Seconds between two looks; as much later than its time a deadline may be noticed.
+#: Seconds between two checks; a deadline may be noticed so much later.
 LOOK_SECONDS = 0.5
 #: Bytes of a body that give it one second more.
 MIN_BODY_RATE = 16_384
-#: Bytes of waiting answers that count as getting on.
+#: Bytes of waiting answers that must go out to count as progress.
 STALL_BYTES = 65_536
-#: Seconds within which a body is as quick as can be: its rate says nothing yet.
+#: In its first seconds the rate of a body says nothing yet, and counts as infinite.
 TOO_SHORT = 1.0
 
-#: Why connections are cut off: a TLS handshake, head, body or reader that is too slow; too many bytes of answers on all
-#: connections; and a body of more than `ByteLimits.unauthenticated_body` from nobody known.
+#: Why connections are cut off: a slow TLS handshake, head, body or reader; too many bytes of answers on all
+#: connections; and a body of more than `ByteLimits.unauthenticated_body` from an unknown client.
 HANDSHAKE, SLOW_HEAD, SLOW_BODY, SLOW_READER, UNSENT, UNAUTHENTICATED_BODY = REASONS = (
     "handshake", "slow_head", "slow_body", "slow_reader", "unsent", "unauthenticated_body",
 )  # fmt: skip
@@ -59,18 +59,18 @@ class Patience:
 
 @dataclass(frozen=True)
 class ByteLimits:
-    """Bytes that clients may make the server hold, on all connections together but for the last."""
+    """Limits of bytes that clients make the server hold: on all connections together, except the last one."""
 
-    #: Of bodies that are not complete (`limits.max_unfinished_bytes`); see Note [Room for bodies].
+    #: Of bodies that are not complete (`limits.max_unfinished_bytes`); see Note [Room for unfinished bodies].
     unfinished: int = 256 << 20
     #: Of answers that are not read (`limits.max_unsent_bytes`); then those are cut off that have not read for longest.
     unsent: int = 256 << 20
-    #: Of one body that is read before it is known who sends it (`security.unauthenticated_body_bytes`).
+    #: Of one body from an unknown client (`security.unauthenticated_body_bytes`).
     unauthenticated_body: int = 65_536
 
 
 class Followed(Protocol):
-    """A connection, as it is looked at here."""
+    """What is needed of a connection here."""
 
     @property
     def moved_at(self) -> float:
@@ -91,8 +91,16 @@ class Followed(Protocol):
         """Close at once."""
 
 
+class _Unfinished(NamedTuple):
+    """A body that is not complete: whether it comes from somebody known, in how many bytes a second, and on what."""
+
+    known: bool
+    rate: float
+    connection: Followed
+
+
 class Deadlines:
-    """The connections of a site that something is missing from. Reactor thread."""
+    """The connections of a site with an incomplete request or waiting answers. Reactor thread."""
 
     def __init__(
         self,
@@ -101,7 +109,7 @@ class Deadlines:
         patience: Patience,
         limits: ByteLimits,
     ) -> None:
-        """`clock` wakes; `seconds` is what deadlines go by, which no step of the wall clock should move."""
+        """`clock` makes timers; `seconds` is the monotonic time that deadlines go by."""
         self.seconds = seconds
         self.patience = patience
         self.limits = limits
@@ -128,7 +136,7 @@ class Deadlines:
         return self._unfinished.bytes
 
     def retune(self, limits: ByteLimits) -> None:
-        """These hold from now on; what is over them is refused or cut off at once."""
+        """Apply these limits from now on; what is over them is refused or cut off at once."""
         self.limits = limits
         self._unfinished.limit, self._unsent.limit = limits.unfinished, limits.unsent
         if self._unfinished.bytes > limits.unfinished:
@@ -147,7 +155,7 @@ class Deadlines:
             self._make_room()
 
     def release(self, connection: Followed) -> None:
-        """Nothing is held any more of a body of `connection`."""
+        """The body of `connection` is no longer held."""
         body = self._bodies.pop(connection, None)
         if body is not None:
             body.free()
@@ -213,14 +221,14 @@ class Deadlines:
             connection.abort()
 
     def _make_room(self) -> None:
-        """Refuse bodies until a quarter is free. See Note [Room for bodies]."""
+        """Refuse bodies until a quarter is free. See Note [Room for unfinished bodies]."""
         now, half_a_share = self.seconds(), self._unfinished.bytes / len(self._bodies) / 2
         bodies = [
-            ((known, _rate(body, now), connection), body)
+            (_Unfinished(known, _rate(body, now), connection), body)
             for connection, body in self._bodies.items()
             if not (known := connection.is_known()) or body.bytes >= half_a_share
         ]
-        bodies.sort(key=lambda body: body[0][:2])
+        bodies.sort(key=lambda body: (body[0].known, body[0].rate))
         for known, rate, connection in self._unfinished.victims(bodies, self._unfinished.limit * 3 // 4):
             self.release(connection)
             self.refused += 1

@@ -1,10 +1,11 @@
-"""From what came to an answer: the command of a request is made, submitted, and waited for. Both lanes come here.
+"""From a request to its answer: makes the command, submits it and waits for it. Both lanes use it.
 
-See Note [What is known first] in `sessions.session` for the order.
+For the order see Note [The order of admission] in `sessions.session`.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 from typing import Any, Callable, Protocol
@@ -17,6 +18,7 @@ from ..commands.command import Command
 from ..commands.get import Get
 from ..core.errors import InvalidRequest
 from ..reactor.fair_pool import FairPool
+from ..sessions.grants import ADMIN
 from ..sessions.session import Session
 from ..sessions.threads import LAST_RESORT, overdue
 from . import bodies, errors
@@ -24,19 +26,19 @@ from .answers import Answer
 from .received import Bounds, Received
 from .routes import Handle, Read, Route, Services
 
-#: Told the answer. Must not raise.
+#: Called with the answer. Must not raise.
 Done = Callable[[Answer], object]
 
 
 class Running(Protocol):
-    """What somebody waits for."""
+    """A request that somebody waits for."""
 
     def cancel(self) -> None:
-        """Nobody does any more. A write goes in all the same."""
+        """Nobody waits any more. A write is carried out all the same."""
 
 
 class _Request:
-    """A request that is waited for: by the one who is told, and by whoever carries it out."""
+    """A request in progress, and the function to call with its answer."""
 
     __slots__ = ("_requests", "_route", "_tell")
 
@@ -66,13 +68,13 @@ class _Request:
             self._tell(command.result if done is None else done)
 
     def fail(self, failure: Failure) -> None:
-        """It came to nothing."""
+        """It failed before there was a command, or was given up."""
         if self._requests.until.pop(self, None) is not None:
             self._tell(errors.answer(failure, self._route.name))
 
 
 class LastResort:
-    """Answers in place of what is stuck: one timer for all requests that are waited for. See `threads.LAST_RESORT`."""
+    """Answers requests that are stuck: one timer for all requests in progress. See `threads.LAST_RESORT`."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -87,13 +89,16 @@ class LastResort:
         self.rest()
 
     def rest(self) -> None:
-        """Look no more, unless something is waited for. Not for each request: that would take a timer for each."""
+        """Stop the timer, if no request is in progress. Not called for each request: that would take a timer for
+        each."""
         if not self.until and self._call is not None:
             self._call.cancel()
             self._call = None
 
     def look_at(self, at: float) -> None:
-        """Look then, if not before."""
+        """Look then (inf: not for this one), if not before."""
+        if at == math.inf:
+            return
         # The time that requests get can be changed while the server runs.
         if self._call is not None:
             if self._at <= at:
@@ -115,7 +120,7 @@ class LastResort:
 class Dispatch:
     """Answers the requests of a site. Reactor thread.
 
-    Each is told one answer, at once or later, whatever happens; nothing if it was cancelled before.
+    Each gets exactly one answer, now or later, whatever happens; none if it was cancelled before.
     """
 
     def __init__(self, reactor: Any, pool: FairPool, services: Services, bounds: Bounds) -> None:
@@ -131,16 +136,19 @@ class Dispatch:
         self._requests.rest()
 
     def answer(self, session: Session, route: Route, received: Received, done: Done) -> Running | None:
-        """Answer what has come for a route, which `session` has been let to."""
+        """Answer a request for a route that `session` may use."""
         try:
             if route.handle is not None:
-                return self._handle(session, route, route.handle, received, done)
+                return self._handle(route, route.handle, received, done)
             assert route.read is not None  # noqa: S101 - it has one of both
             if route.has_body:
                 size = len(received.body)
                 session.require(route.requirement, "")
                 # Receiving it was work, whatever it is.
-                session.before_reading(size)
+                if route.requirement == ADMIN:
+                    session.charge(size)  # there is always room for the operator's tasks
+                else:
+                    session.before_reading(size)
                 bodies.check_content_type(received.content_type)
                 bodies.check_codings(received.codings)
                 if size > bodies.LARGE and route.may_be_large:
@@ -155,7 +163,7 @@ class Dispatch:
                     session.before_reading(0)
                     raise
             if isinstance(command, Get):
-                # What is not counted: it ends before anything else can begin.
+                # Not counted in: it ends before anything else can begin.
                 session.check_room()
                 known, found = session.get_now(command.key)
                 if known:
@@ -170,11 +178,13 @@ class Dispatch:
     def submit(
         self, session: Session, route: Route, command: Command, done: Done, request: _Request | None = None
     ) -> Running | None:
-        """Have a command of the route carried out; `request` is what waits for it already, if anything does."""
+        """Have a command of the route carried out. `request` is given if one waits already."""
         if request is None:
             request = _Request(self._requests, route, done)
-        timeout = self.bounds.request_timeout
+        timeout = self.bounds.request_timeout if command.is_limited else math.inf
         command.deadline = time.monotonic() + timeout
+        if route.encode is not None:
+            command.encode = route.encode
         command.awaited = request.is_awaited
         until = self._requests.until[request] = self._reactor.seconds() + timeout + LAST_RESORT
         try:
@@ -215,12 +225,12 @@ class Dispatch:
         reading.addCallbacks(submit, failed)
         return request
 
-    def _handle(self, session: Session, route: Route, handle: Handle, received: Received, done: Done) -> Running:
+    def _handle(self, route: Route, handle: Handle, received: Received, done: Done) -> Running:
         def failed(failure: Failure) -> None:
             # One that was cancelled nobody waits for.
             if not failure.check(CancelledError):
                 done(errors.answer(failure, route.name))
 
-        running: Deferred[Answer] = maybeDeferred(handle, self._services, session, received)
+        running: Deferred[Answer] = maybeDeferred(handle, self._services, received)
         running.addCallbacks(done, failed)
         return running

@@ -70,11 +70,12 @@ TABLE: dict[type[BaseException], Row] = {
     errors.DeadlineExceeded: Row(503, retry_after=RETRY_AFTER),
     errors.Unavailable: Row(503, retry_after=RETRY_AFTER),
     errors.NearlyFull: Row(507),
+    errors.NoRoomForBackup: Row(507),
     errors.StorageFull: Row(507, "the disk is full; nothing can be written until there is space, reads go on"),
     errors.NoInodes: Row(507, "the disk has no free inodes; nothing can be written until there are some, reads go on"),
     errors.LostFolder: Row(503, retry_after=RETRY_AFTER),
     errors.StorageError: _STORAGE_FAILED,
-    # Told as it is: who reads it can mend it, or knows whom to ask.
+    # Shown as it is: the reader can repair it, or knows whom to ask.
     errors.UnusablePath: Row(500),
     errors.Corruption: Row(500, "stored data is damaged; the server's log tells more under this incident's id"),
     errors.StorageLocked: _STORAGE_FAILED,
@@ -86,7 +87,7 @@ TABLE: dict[type[BaseException], Row] = {
 def answer(failure: Failure, doing: str) -> Answer:
     """What to answer to `failure`, which happened while `doing` (an operation's name); it ends here.
 
-    It loses its frames, which have the request: Note [An error that is kept].
+    It loses its frames, which have the request: Note [Errors that are kept hold no frames].
     """
     try:
         return _answer(failure, doing)
@@ -111,12 +112,12 @@ def _answer(failure: Failure, doing: str) -> Answer:
 
 
 def not_found() -> Answer:
-    """The path is none of ours."""
+    """There is no such path."""
     return problem(404, "not_found", "no such path; /api/v1/openapi.json lists them all")
 
 
 def method_not_allowed(method: str, allowed: list[str]) -> Answer:
-    """The path is ours, but not with this method."""
+    """The path exists, but not with this method."""
     allow = ", ".join(sorted(allowed))
     result = problem(405, "method_not_allowed", f"method {method} is not allowed here; use {allow}")
     return result._replace(headers=(("Allow", allow),))
@@ -146,7 +147,7 @@ def too_large(sentence: str) -> Answer:
 
 
 def bad_host() -> Answer:
-    """No Host, several, or one that is none."""
+    """No Host, several, or an invalid one."""
     return problem(400, "malformed_request", "Host: one is needed, a name or address with or without a port")
 
 
@@ -157,9 +158,8 @@ def too_slow(part: str, seconds: float) -> Answer:
 
 
 def too_much_unfinished(limit: int, rate: float, *, known: bool) -> Answer:
-    """A body that is given up since those of all connections had more than `limit` bytes.
-
-    It came in `rate` bytes a second (inf: nobody can say), from somebody `known` or not.
+    """A body that is refused because all incomplete bodies had more than `limit` bytes. It came at `rate` bytes a
+    second (inf: not known yet), from a `known` client or not.
     """
     why = "this one is refused"
     if not known:

@@ -1,7 +1,7 @@
-"""Answers as the bytes that twisted.web would send: the same headers in the same order.
+"""Encodes answers as twisted.web would: the same headers in the same order.
 
-Note [Made once a second]: the Date is the only thing about many answers that changes, so heads, and whole answers that
-are always the same, are made when the second does.
+Note [Answers made once a second]: of many answers only the Date changes. So heads, and whole answers that are always
+the same, are made once a second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The body of set, read without a JSON parser where it is so plain that cutting it at its quotes reads it whole.
+"""Reads the body of a set without a JSON parser, if it is so plain that cutting it at its quotes is enough.
 
 Note [Plain set bodies]: without a backslash every quote opens or closes a string. So a body that falls into the nine
 (with ttl eleven) pieces of `{"key":"...","value":"..."}`, each name once, is fully understood: nothing is nested, no

@@ -1,4 +1,4 @@
-"""Answers plain requests: a hot Get here and now, all others as Klein's are, by a shorter way."""
+"""Answers plain requests: hot Gets at once, all others as Klein's are, by a shorter way."""
 
 from __future__ import annotations
 

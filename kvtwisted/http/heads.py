@@ -1,11 +1,12 @@
-"""What the head of a request says before its body comes: whether it is refused, and whether another may follow it."""
+"""Decisions by a request's head, before its body comes: whether it is refused, and whether another may follow."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
@@ -13,17 +14,35 @@ from twisted.web.server import Request
 from ..sessions.gate import Visitor
 from . import bodies, errors, fields
 from .answers import Answer
-from .collaborators import Collaborators
-from .deadlines import UNAUTHENTICATED_BODY
+from .deadlines import UNAUTHENTICATED_BODY, Deadlines
+from .hosts import Hosts
 from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED
 from .routes import KEYED, KEYLESS
+
+if TYPE_CHECKING:
+    from .authorization import Authorization
 
 #: Host: a name, an IPv4 address or an IPv6 address in brackets, and a port (RFC 9110, section 7.2). It may be empty,
 #: for targets without an authority. Of the characters of RFC 3986 those that no name has are left out.
 _HOST = re.compile(rb"(?:[0-9A-Za-z.\-_~%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
-#: What is answered, and the reason that it is counted under (None: `refusing.reason_of` the answer).
-Refusal = tuple[Answer, Optional[str]]
+
+class Refusal(NamedTuple):
+    """What is answered, and the reason that it is counted by (of `refusing.REASONS`; None: that of the status)."""
+
+    answer: Answer
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What heads are judged by."""
+
+    #: The names that the server goes by; None: any.
+    hosts: Hosts | None
+    max_body_bytes: int
+    deadlines: Deadlines
+    authorization: Authorization
 
 
 class Head(NamedTuple):
@@ -35,16 +54,16 @@ class Head(NamedTuple):
     length: int | None
 
 
-def refusal(site: Collaborators, head: Head, visitor: Visitor) -> Refusal | None:
+def refusal(rules: Rules, head: Head, visitor: Visitor) -> Refusal | None:
     """What is wrong with a request: its host, or a body that is announced and that `visitor` may not send."""
     names = head.headers.getRawHeaders(b"host", ())
     if not _is_good_host(names, head.version):
-        return errors.bad_host(), None
-    if site.hosts is not None and not all(map(site.hosts.allow, names)):
-        return errors.unknown_host(), None
-    if head.length is not None and head.length > site.max_body_bytes:
-        return errors.body_too_large(site.max_body_bytes, head.length), None
-    return _refusal_of_large_body(site, head, visitor)
+        return Refusal(errors.bad_host())
+    if rules.hosts is not None and not all(map(rules.hosts.allow, names)):
+        return Refusal(errors.unknown_host())
+    if head.length is not None and head.length > rules.max_body_bytes:
+        return Refusal(errors.body_too_large(rules.max_body_bytes, head.length))
+    return _refusal_of_large_body(rules, head, visitor)
 
 
 def put_expectation_plainly(headers: Headers) -> None:
@@ -76,19 +95,19 @@ def _is_good_host(names: Sequence[bytes], version: bytes) -> bool:
     return not names and version == b"HTTP/1.0"
 
 
-def _refusal_of_large_body(site: Collaborators, head: Head, visitor: Visitor) -> Refusal | None:
-    """See Note [What is known first] in `handlers`."""
+def _refusal_of_large_body(rules: Rules, head: Head, visitor: Visitor) -> Refusal | None:
+    """See Note [The order of admission] in `sessions.session`."""
     length = math.inf if head.length is None else head.length
-    unasked = site.deadlines.limits.unauthenticated_body
+    unasked = rules.deadlines.limits.unauthenticated_body
     if length <= unasked and length <= bodies.LARGE:
         return None
-    authorization, path = site.authorization, head.target.partition(b"?")[0]
+    authorization, path = rules.authorization, head.target.partition(b"?")[0]
     if length > unasked and (answer := authorization.refusal(visitor)) is not None:
-        site.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
-        return answer, UNAUTHENTICATED
+        rules.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
+        return Refusal(answer, UNAUTHENTICATED)
     if length > bodies.LARGE and path in KEYED:
         answer = authorization.refusal_of_known(KEYED[path], visitor)
-        return None if answer is None else (answer, NOT_ALLOWED)
+        return None if answer is None else Refusal(answer, NOT_ALLOWED)
     if bodies.LARGE < length < math.inf and path in KEYLESS:
-        return errors.too_large(bodies.size_sentence(int(length))), BODY_TOO_LARGE
+        return Refusal(errors.too_large(bodies.size_sentence(int(length))), BODY_TOO_LARGE)
     return None

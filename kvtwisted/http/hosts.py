@@ -1,8 +1,8 @@
-"""Which names a request may call the server by.
+"""The names of the server that the header Host may have.
 
-Note [DNS rebinding]: a page in a browser may have its own name resolve to 127.0.0.1 and then talk to a server that
-trusts everybody who reaches it. But the browser says in Host whom it believes to talk to. So a server without
-authentication answers to names that are known to be its own, and to no other.
+Note [DNS rebinding]: a page in a browser may let its own name resolve to 127.0.0.1 and then talk to a server that
+trusts everybody who reaches it. But Host still has the page's name. So a server without authentication answers only to
+its own names.
 """
 
 from __future__ import annotations

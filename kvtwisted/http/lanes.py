@@ -1,10 +1,10 @@
-"""Two lanes on one connection: plain requests are answered here, all others by twisted.web and Klein.
+"""Two lanes on one connection: the fast lane answers plain requests, twisted.web and Klein all others.
 
-Note [Who has the stream]: at any time the bytes of a connection belong to one lane. They belong to the fast one from
-the start, and it takes whole plain requests off their front. At a request that is not plain, all that has come and all
-that comes belongs to twisted.web, from that request's first byte on, until it has answered a request; what it has not
-looked at by then belongs to the fast lane again. A promised answer keeps either lane from looking at what comes behind
-it. So answers go out in the order of the requests, and no byte is taken by both lanes.
+Note [One lane has the stream]: at any time the bytes of a connection belong to one lane. First they belong to the fast
+lane, which takes complete plain requests off their front. At a request that is not plain, the bytes from its first one
+on belong to twisted.web, until that has answered a request. What it has not read by then belongs to the fast lane
+again. While an answer is promised, neither lane reads on. So answers go out in the order of the requests, and no byte
+is taken by both lanes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Callable
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..observability import incidents
@@ -20,8 +21,9 @@ from .fast_answers import closing
 
 if TYPE_CHECKING:
     from .access_log import AccessLog
+    from .authorization import Authorization
     from .channel import KvChannel
-    from .collaborators import Collaborators
+    from .collaborators import Ending
     from .dispatch import Running
     from .fast_lane import FastLane
     from .fast_requests import Request
@@ -36,19 +38,27 @@ EAGER = 16_384
 
 
 class Lanes:
-    """Who has the stream of one connection, and the fast lane's part of it. Reactor thread."""
+    """Decides which lane has the stream of one connection, and does the fast lane's part. Reactor thread."""
 
-    def __init__(self, channel: KvChannel, site: Collaborators, read: Callable[[bytes, int], Request | None]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        ending: Ending,
+        authorization: Authorization,
+        access_log: AccessLog | None,
+        read: Callable[[bytes, int], Request | None],
+        channel: KvChannel,
+    ) -> None:
         """`read` is `RequestReader.read`."""
         #: What a promised answer waits for.
         self.running: Running | None = None
         #: Whether twisted.web has the stream; whether an answer is promised; whether bytes are being looked at.
         self.is_twisted = self.is_promised = self.is_busy = False
         self._channel = channel
-        self._clock = site.clock
-        self._ending = site.ending
-        self._authorization = site.authorization
-        self._log = site.access_log
+        self._clock = clock
+        self._ending = ending
+        self._authorization = authorization
+        self._log = access_log
         self._read = read
         # What answers the plain requests of whoever has shown this Authorization last.
         self._lane: FastLane | None = None

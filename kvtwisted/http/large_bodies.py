@@ -1,11 +1,11 @@
-"""Reading large bodies: piece by piece, from the front, up to the first thing that cannot be right.
+"""Reads large bodies piece by piece, from the front, up to the first mistake.
 
-Note [Large bodies]: a JSON parser makes objects of all that it is sent, whatever the route wants, and of 20 MB of
-`[{"":0},...]` for seconds, in which nothing else has the interpreter. What may be large here has one of three shapes:
-a few fields, one of which is a list of strings, or an object of strings, or a string. So a large body is read by these
-shapes: the first element that is no string, the first field that is unknown, the key that is one too many ends it. No
-more is read of a string than it may have. Whatever is sent, no more objects are made of it than of a good request, and
-no piece of the work keeps the interpreter for long. A pool's thread does it: see `answering`.
+Note [Large bodies]: a JSON parser makes objects of everything, whatever the route needs. For 20 MB of `[{"":0},...]`
+that takes seconds, in which nothing else runs. What may be large here has one of three shapes: a few fields, one of
+which is a list of strings, or an object of strings, or a string. So a large body is read by these shapes: the first
+element that is no string, the first field that is unknown, the key that is one too many ends it. No more is read of a
+string than it may have. Whatever is sent, no more objects are made of it than of a good request, and no piece of the
+work keeps the interpreter for long. A pool thread does it: see `dispatch`.
 
 Each function gives what its namesake in `bodies` does, or raises an InvalidRequest with the same words as far as it has
 looked.

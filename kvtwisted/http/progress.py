@@ -1,9 +1,9 @@
-"""A connection's progress: what of a request is missing and since when, and how its answers get on.
+"""A connection's progress: which part of a request is missing since when, and how its answers proceed.
 
 Note [One answer at a time]: Twisted stops reading from a client that does not take its answers, but not while a request
 is being worked on, and it goes on with requests that have come in already. A client that pipelines requests for large
-values and reads nothing would make the server hold all the answers. So here neither is a byte read nor a request begun
-while an answer waits.
+values and reads nothing would make the server hold all the answers. So while an answer waits, no byte is read here and
+no request is begun.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What comes in with a request, and what bounds it: plain values, free of any HTTP implementation."""
+"""What a route needs of a request, and its limits, as plain values of no HTTP implementation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Received(NamedTuple):
 
 @dataclass
 class Bounds:
-    """What one request may have. Changed whenever the configuration is; holds from the next request on."""
+    """Limits of one request. They follow the configuration from the next request on."""
 
     #: Bytes of keys and values in one answer.
     max_response_bytes: int
@@ -32,7 +32,7 @@ class Bounds:
     max_batch_keys: int
 
     def become(self, other: Bounds) -> None:
-        """Have those of another from now on."""
+        """Take over the limits of another."""
         self.max_response_bytes = other.max_response_bytes
         self.request_timeout = other.request_timeout
         self.max_batch_keys = other.max_batch_keys

@@ -1,6 +1,6 @@
-"""Refusals: why requests are refused before they have come whole; the answer to one, and to a connection too many.
+"""Refusals: why requests are refused before they are complete; the answers to them, and to one connection too many.
 
-A connection that is one too many is told so, and closed, without a look at what it sends.
+One connection too many is answered and closed without reading what it sends.
 """
 
 from __future__ import annotations
@@ -12,26 +12,24 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
+from twisted.web.http_headers import Headers
 
+from .access_log import AccessLog
 from .answers import NOSNIFF, SERVER, Answer, phrase
+from .cors import Cors
 
 #: Seconds that a refused client gets to read why and close, and how many may take that time at once. The others are
 #: closed as soon as they were told, and may see a reset in place of the answer.
 LINGER_TIMEOUT, MAX_LINGERING = 2.0, 32
 
-#: Why requests are refused before they have come whole: they are not HTTP/1.1, for a host of another name, too large,
-#: too slow, one of too much that is not complete, or large and from nobody known, or from somebody who may not do that
-#: or is over their rate, or on a connection too many.
+#: Why requests are refused before they are complete: they are not HTTP/1.1; for another host; too large; too slow;
+#: there is no room for incomplete ones; large and from an unknown client; from a client that may not do that or is over
+#: its rate; on one connection too many.
 MALFORMED, HOST, BODY_TOO_LARGE, SLOW, NO_ROOM, UNAUTHENTICATED, NOT_ALLOWED, CONNECTIONS = REASONS = (
     "malformed", "host", "body_too_large", "slow", "no_room", "unauthenticated", "not_allowed", "connections",
 )  # fmt: skip
-# By the status that says so, where nothing else is said.
+# By the status of the answer, where no other reason is given.
 _REASON = {400: MALFORMED, 421: HOST, 413: BODY_TOO_LARGE, 408: SLOW, 429: NO_ROOM, 503: CONNECTIONS}
-
-
-def reason_of(answer: Answer) -> str:
-    """What a request that is refused with `answer` is counted by (of REASONS), where nothing else is said."""
-    return _REASON[answer.status]
 
 
 def whole(answer: Answer, more: Sequence[tuple[str, str]] = ()) -> bytes:
@@ -47,6 +45,26 @@ def whole(answer: Answer, more: Sequence[tuple[str, str]] = ()) -> bytes:
         "Connection: close",
     ]
     return "\r\n".join([*lines, "\r\n"]).encode("ascii") + answer.body
+
+
+class Refuser:
+    """Refuses requests that have not come whole, on all connections of a site. Reactor thread."""
+
+    def __init__(self, cors: Cors, access_log: AccessLog | None) -> None:
+        self._cors = cors
+        self._access_log = access_log
+        #: Those that were refused, by reason (REASONS).
+        self.counts = dict.fromkeys(REASONS, 0)
+
+    def refuse(self, transport: Any, peer: bytes, headers: Headers, answer: Answer, reason: str | None) -> None:
+        """Answer in place of a request, of which these `headers` have come.
+
+        None for `reason`, which it is counted by: the one of the answer's status.
+        """
+        transport.write(whole(answer, self._cors.headers(headers)))
+        self.counts[reason or _REASON[answer.status]] += 1
+        if self._access_log is not None:
+            self._access_log.other(peer, b"", b"", answer.status, len(answer.body), 0.0)
 
 
 class Refusals:

@@ -1,7 +1,7 @@
-"""The one table of routes: all that is particular to one is in its row.
+"""The one table of routes: a row says everything about its route.
 
-Klein and the fast lane serve it, the authorization goes by what it requires, connections by what bodies it takes;
-tests hold it against the OpenAPI document and the pages of docs.
+Klein and the fast lane serve it. Authorization uses what it requires, connections use which bodies it takes. Tests
+compare it with the OpenAPI document and the pages.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
-from ..backends.administration import Administration
+from ..commands.administration import CollectOrphans, CreateBackup, ListBackups, PlanEviction
 from ..commands.command import Command
 from ..commands.configuration import GetConfig, UpdateConfig
 from ..commands.delete import Delete
@@ -25,8 +25,7 @@ from ..commands.scan import Scan
 from ..commands.set import Set
 from ..observability.health_checks import HealthChecks
 from ..sessions import grants, policy
-from ..sessions.session import Session
-from . import admin, answers, bodies, fields, large_bodies, urls
+from . import answers, bodies, fields, large_bodies, urls
 from .answers import Answer
 from .received import Bounds, Received
 
@@ -39,17 +38,16 @@ OPENAPI: bytes = files(__package__).joinpath("openapi.json").read_bytes()
 
 
 class Services(NamedTuple):
-    """What routes need that are no commands. Without `metrics_text` there is no route for it."""
+    """What routes without a command need. Without `metrics_text` there is no route for metrics."""
 
-    administration: Administration
     checks: HealthChecks
     metrics_text: MetricsText | None
 
 
-#: Makes the command of a request; for one with a large body in a pool thread. Raises InvalidRequest.
+#: Makes the command of a request; of one with a large body in a pool thread. Raises InvalidRequest.
 Read = Callable[[Received, Bounds], Command]
 #: Answers a request that is no command. Reactor thread. Fails, at once or later, with what `errors.answer` can answer.
-Handle = Callable[[Services, Session, Received], "Deferred[Answer]"]
+Handle = Callable[[Services, Received], "Deferred[Answer]"]
 
 
 class Route(NamedTuple):
@@ -63,7 +61,9 @@ class Route(NamedTuple):
     #: What a grant must have, or a word of `policy`. It is looked at before anything of a request but its head is.
     requirement: str
     read: Read | None = None
-    #: What is answered when the command is carried out; None: the command's result is the answer.
+    #: Makes the answer of the command's result; None: the command says it by itself. See `Command.encode`.
+    encode: Callable[[Any], Answer] | None = None
+    #: What is answered when the command is carried out; None: the command's encoded result is the answer.
     done: Answer | None = None
     handle: Handle | None = None
     #: Whether it has a body, and whether that may be large, since it has keys and values.
@@ -121,36 +121,42 @@ def _keys(route: str, received: Received, bounds: Bounds) -> list[bytes]:
 
 def _mget(received: Received, bounds: Bounds) -> Command:
     keys = _keys("mget", received, bounds)
-    return MGet(keys, budget=bounds.max_response_bytes, encode=answers.values)
+    return MGet(keys, budget=bounds.max_response_bytes)
 
 
 def _mdelete(received: Received, bounds: Bounds) -> Command:
     return MDelete(_keys("mdelete", received, bounds))
 
 
-def _get_config(received: Received, bounds: Bounds) -> Command:
-    command = GetConfig()
-    command.encode = answers.configuration
-    return command
-
-
 def _update_config(received: Received, bounds: Bounds) -> Command:
-    command = UpdateConfig(bodies.config_argument(received.body))
-    command.encode = answers.config_updated
-    return command
+    return UpdateConfig(bodies.config_argument(received.body))
 
 
-def _openapi(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+def _create_backup(received: Received, bounds: Bounds) -> Command:
+    return CreateBackup(bodies.backup_argument(received.body))
+
+
+def _collect_orphans(received: Received, bounds: Bounds) -> Command:
+    bodies.no_arguments(received.body, "orphans")
+    return CollectOrphans()
+
+
+def _bare(make: Callable[[], Command]) -> Read:
+    """For a command that takes nothing of its request."""
+    return lambda received, bounds: make()
+
+
+def _openapi(services: Services, received: Received) -> Deferred[Answer]:
     return succeed(Answer(200, OPENAPI))
 
 
-def _health(services: Services, session: Session, received: Received) -> Deferred[Answer]:
-    """What keeps the check from an answer is the reason for being unavailable."""
+def _health(services: Services, received: Received) -> Deferred[Answer]:
+    """If the check gives no answer, that is the reason for being unavailable."""
     checks = services.checks
     return checks.result().addCallback(lambda reason: answers.health(reason, checks.warnings()))
 
 
-def _metrics(services: Services, session: Session, received: Received) -> Deferred[Answer]:
+def _metrics(services: Services, received: Received) -> Deferred[Answer]:
     assert services.metrics_text is not None  # noqa: S101 - or there would be no route
     content_type, body = services.metrics_text(_prefers_open_metrics(received.accept))
     return succeed(Answer(200, body, content_type))
@@ -179,18 +185,37 @@ ROUTES: Sequence[Route] = (
         read=_mset, done=answers.KEYS_SET, has_body=True, may_be_large=True, is_fast=True,
     ),
     Route(
-        "mget", "POST", "/api/v1/mget", grants.GET, read=_mget, has_body=True, may_be_large=True, is_fast=True,
+        "mget", "POST", "/api/v1/mget", grants.GET,
+        read=_mget, encode=answers.values, has_body=True, may_be_large=True, is_fast=True,
     ),
     Route(
         "mdelete", "POST", "/api/v1/mdelete", grants.DELETE,
         read=_mdelete, done=answers.KEYS_DELETED, has_body=True, may_be_large=True,
     ),
-    Route("get_config", "GET", "/api/v1/config", grants.CONFIG_READ, read=_get_config),
-    Route("update_config", "POST", "/api/v1/config", grants.CONFIG_WRITE, read=_update_config, has_body=True),
-    Route("admin_backup", "POST", "/api/v1/admin/backup", grants.ADMIN, handle=admin.backup, has_body=True),
-    Route("admin_backups", "GET", "/api/v1/admin/backups", grants.ADMIN, handle=admin.backups),
-    Route("admin_eviction", "GET", "/api/v1/admin/eviction", grants.ADMIN, handle=admin.eviction),
-    Route("admin_orphans", "POST", "/api/v1/admin/orphans", grants.ADMIN, handle=admin.orphans, has_body=True),
+    Route(
+        "get_config", "GET", "/api/v1/config", grants.CONFIG_READ,
+        read=_bare(GetConfig), encode=answers.configuration,
+    ),
+    Route(
+        "update_config", "POST", "/api/v1/config", grants.CONFIG_WRITE,
+        read=_update_config, encode=answers.config_updated, has_body=True,
+    ),
+    Route(
+        "admin_backup", "POST", "/api/v1/admin/backup", grants.ADMIN,
+        read=_create_backup, encode=answers.backup_made, has_body=True,
+    ),
+    Route(
+        "admin_backups", "GET", "/api/v1/admin/backups", grants.ADMIN,
+        read=_bare(ListBackups), encode=answers.backups,
+    ),
+    Route(
+        "admin_eviction", "GET", "/api/v1/admin/eviction", grants.ADMIN,
+        read=_bare(PlanEviction), encode=answers.eviction,
+    ),
+    Route(
+        "admin_orphans", "POST", "/api/v1/admin/orphans", grants.ADMIN,
+        read=_collect_orphans, encode=answers.orphans, has_body=True,
+    ),
     Route("openapi", "GET", "/api/v1/openapi.json", policy.AUTHENTICATED, handle=_openapi),
     _HEALTH,
     _METRICS,
@@ -222,6 +247,6 @@ def _prefers_open_metrics(accept: Sequence[bytes]) -> bool:
                 open_metrics = max(open_metrics, weight)
         elif name in (b"*/*", b"text/*") or (name == b"text/plain" and version in (None, b"0.0.4")):
             text[name] = max(text.get(name, 0.0), weight)
-    # What is named most exactly counts.
+    # The most specific name counts.
     weight = next((text[name] for name in (b"text/plain", b"text/*", b"*/*") if name in text), 0.0)
     return open_metrics > 0 and open_metrics >= weight

@@ -1,10 +1,10 @@
 """The HTTP server: Twisted's, with bodies kept in memory and bounded, and a shutdown that lets requests finish.
 
-Note [One request more]: a client may send its next request on a connection that it has kept at any time, also just when
-that is closed, and then cannot know whether it was carried out. So when the server stops, connections are not simply
-closed. Each request that comes is still answered, with `Connection: close`, which tells the client not to use the
-connection any more, and then it is closed. What has come in behind is answered first. Those that say nothing for
-PARTING_SECONDS are closed, unless something has just come for them.
+Note [One more request when draining]: a client may send its next request on a connection that it has kept at any time,
+also just when that is closed, and then cannot know whether it was carried out. So when the server stops, connections
+are not simply closed. Each request that comes is still answered, with `Connection: close`, which tells the client not
+to use the connection any more, and then it is closed. What has come in behind is answered first. Those that say nothing
+for PARTING_SECONDS are closed, unless something has just come for them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from ..backends.administration import Administration
 from ..observability.health_checks import HealthChecks
 from ..reactor.fair_pool import FairPool
 from ..sessions.connections import IN_ALL, ON_TRIAL, TRIAL_SECONDS, Connections
@@ -38,9 +37,11 @@ from .deadlines import ByteLimits, Deadlines, Patience
 from .dispatch import Dispatch, Done, Running
 from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
+from .heads import Rules
 from .hosts import Hosts
+from .lanes import Lanes
 from .received import Bounds, Received
-from .refusing import REASONS, Refusals
+from .refusing import Refusals, Refuser
 from .requests import KvRequest
 from .routes import MetricsText, Route, Services, make_routes
 
@@ -95,9 +96,10 @@ class KvSite(Site):
         super().__init__(resource, reactor=reactor, timeout=options.idle_timeout)
         #: Who may do what.
         self.authorization = authorization
-        #: Requests that were refused before they had come whole, by reason (`refusing.REASONS`).
-        self.refused = dict.fromkeys(REASONS, 0)
         self.access_log = None if options.access_log is None else AccessLog(options.access_log)
+        refuser = Refuser(options.cors, self.access_log)
+        #: Requests refused before they were complete, by reason (`refusing.REASONS`).
+        self.refused = refuser.counts
         #: Connections that are open; they enter and leave by themselves.
         self.channels: set[KvChannel] = set()
         self.deadlines = Deadlines(reactor, seconds, options.patience, options.byte_limits)
@@ -109,10 +111,11 @@ class KvSite(Site):
         self._ending = Ending()
         self._drained: Deferred[None] = Deferred()
         self._ends: list[IDelayedCall] = []
-        read = None
+        make_lanes = None
         if options.fast_lane:
             max_body_bytes = min(options.max_body_bytes, MAX_BODY)
-            read = RequestReader(max_body_bytes, options.hosts, takes_origins=not options.cors).read
+            reader = RequestReader(max_body_bytes, options.hosts, takes_origins=not options.cors)
+            make_lanes = partial(Lanes, reactor, self._ending, authorization, self.access_log, reader.read)
             authorization.on_withdrawal(self._forget)
         self._collaborators = Collaborators(
             clock=reactor,
@@ -120,14 +123,11 @@ class KvSite(Site):
             deadlines=self.deadlines,
             members=self,
             ending=self._ending,
+            rules=Rules(options.hosts, options.max_body_bytes, self.deadlines, authorization),
+            refuser=refuser,
             make_request=partial(KvRequest, options.cors, self._render),
-            refused=self.refused,
-            cors=options.cors,
-            hosts=options.hosts,
-            access_log=self.access_log,
-            max_body_bytes=options.max_body_bytes,
+            make_lanes=make_lanes,
             idle_timeout=options.idle_timeout,
-            read=read,
         )
 
     def _render(self, request: KvRequest) -> None:
@@ -141,8 +141,8 @@ class KvSite(Site):
     def drain(self, grace: float) -> Deferred[None]:
         """Let every request under way be answered, then close its connection. Call it once, when listening ends.
 
-        Idle connections may send one request more; see Note [One request more]. What is left after `grace` seconds is
-        aborted. The Deferred fires when no connection is left.
+        Idle connections may send one request more; see Note [One more request when draining]. What is left after
+        `grace` seconds is aborted. The Deferred fires when no connection is left.
         """
         self._ending.draining = True
         self._refusals.abort()
@@ -243,7 +243,6 @@ class KvSite(Site):
 def make_site(
     gate: Gate,
     pool: FairPool,
-    administration: Administration,
     checks: HealthChecks,
     *,
     reactor: Any,
@@ -255,12 +254,12 @@ def make_site(
 ) -> KvSite:
     """The HTTP interface, ready to be listened with.
 
-    Visitors whom `gate` admits find `administration`, and what is behind the door of their session; all find `checks`,
-    which answer the health's. Large bodies are read in `pool`. `metrics_text` gives the content type and text of the
+    Visitors whom `gate` admits find what is behind the door of their session; all find `checks`, which answer the
+    health's. Large bodies are read in `pool`. `metrics_text` gives the content type and text of the
     metrics and runs on the reactor thread; None when monitoring is off. `connections` counts and limits connections;
     `seconds` is the clock of the deadlines.
     """
-    dispatch = Dispatch(reactor, pool, Services(administration, checks, metrics_text), bounds)
+    dispatch = Dispatch(reactor, pool, Services(checks, metrics_text), bounds)
     authorization = Authorization(gate, lambda session: FastLane(session, dispatch, options.cors.always))
 
     def serve(route: Route, visitor: Visitor, received: Received, done: Done) -> Running | None:

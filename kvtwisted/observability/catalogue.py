@@ -1,7 +1,7 @@
 """Every metric that the server shows: its name, type, labels and help, here and nowhere else.
 
-docs/operations.md lists the same; a test compares the two. Whoever counts something names an entry of this module, and
-`Metrics.show` is told how to read it.
+docs/operations.md lists the same; a test compares the two. Code that counts something names an entry of this module,
+and tells `Metrics.show` how to read the count.
 """
 
 from __future__ import annotations
@@ -73,28 +73,28 @@ def _resource(name: str) -> ResourceEntries:
 #: By the operation's name.
 OF_OPERATIONS = {name: _operation(name) for name in OPERATIONS}
 CONFIG_UPDATES = _counter("kv_config_updates", "Accepted configuration changes.")
-HEALTH_CHECKS = _counter("kv_health_checks", "Health checks made, each for all who shared it.")
+HEALTH_CHECKS = _counter("kv_health_checks", "Health checks made; clients that ask at the same time share one.")
 HEALTH_CHECK_LATENCY = _histogram("kv_health_check_latency_seconds", "Seconds of one health check made.")
 
-# Keys that go by themselves.
+# Eviction and expiry.
 
 EVICTIONS = _counter("kv_evictions", "Keys evicted, by reason.", "reason")
 EVICTED_BYTES = _counter("kv_evicted_bytes", "Bytes of the keys and records evicted, by reason.", "reason")
 EVICTIONS_FUTILE = _counter(
-    "kv_evictions_futile", "Looks at a full disk on which evicting everything would not have helped."
+    "kv_evictions_futile", "Checks of a full disk that evicting every key would not have helped."
 )
 EXPIRATIONS = _counter("kv_expirations", "Expired keys deleted by the sweeper.")
 EXPIRY_ENTRIES_REPLACED = _counter(
-    "kv_expiry_entries_replaced", "Entries of the expiry index that went with the write that replaced their key."
+    "kv_expiry_entries_replaced", "Entries of the expiry index deleted by the write that replaced their key."
 )
 EXPIRY_ENTRIES_SCRUBBED = _counter(
-    "kv_expiry_entries_scrubbed", "Entries of the expiry index that belonged to no record and were found later."
+    "kv_expiry_entries_scrubbed", "Entries of the expiry index without a record, found and deleted later."
 )
 CLOCK_AHEAD = _gauge(
     "kv_clock_ahead_seconds", "How far the time that ttls go by is ahead of a wall clock that was set back."
 )
 
-# The storage. What is sampled is shown from the start on, at 0.
+# The storage. Sampled figures are shown from the start, as 0.
 
 WRITES_REFUSED = _counter("kv_writes_refused", "Writes refused at the high-water mark.")
 DISK_NEARLY_FULL = _gauge("kv_disk_nearly_full", "1 while writes are refused at the high-water mark.")
@@ -116,41 +116,39 @@ CACHE_BYTES = _gauge("kv_cache_bytes", "Bytes of the hot cache's entries.")
 
 IN_FLIGHT_REQUESTS = _gauge("kv_in_flight_requests", "Requests being worked on or waiting.")
 IN_FLIGHT_BYTES = _gauge("kv_in_flight_bytes", "Bytes of those requests.")
-POOL_QUEUE_DEPTH = _gauge("kv_pool_queue_depth", "Work of requests that waits for a storage thread.")
+POOL_QUEUE_DEPTH = _gauge("kv_pool_queue_depth", "Jobs and writes of requests that wait for a storage thread.")
 OVERLOADED = _counter(
     "kv_overloaded", "Requests refused for limits.max_in_flight, max_in_flight_per_principal or max_bytes_in_flight."
 )
-OVERDUE = _counter(
-    "kv_overdue", "Requests given up since their time had run out when the storage was to begin with them."
-)
+OVERDUE = _counter("kv_overdue", "Requests given up because their time ran out before the storage began with them.")
 
 # Connections and what they hold.
 
 CONNECTIONS = _gauge("kv_connections", "Open connections.", "transport")
 CONNECTIONS_MADE_WAY = _counter(
-    "kv_connections_made_way", "Idle connections closed for newcomers when all places were taken."
+    "kv_connections_made_way", "Idle connections closed to make room when all places were taken."
 )
 CONNECTIONS_REFUSED = _counter(
     "kv_connections_refused", "Connections refused because there were too many.", "transport", "reason"
 )
 UNFINISHED_REQUEST_BYTES = _gauge(
     "kv_unfinished_request_bytes",
-    "Bytes of requests that have not come whole, those promised to them included.",
+    "Bytes of incomplete requests, the room promised to them included.",
     "transport",
 )
 UNFINISHED_REFUSED = _counter(
     "kv_unfinished_refused",
-    "Requests refused while they came, since unfinished ones took limits.max_unfinished_bytes.",
+    "Incomplete requests refused because such requests took limits.max_unfinished_bytes.",
     "transport",
 )
 UNSENT_ANSWER_BYTES = _gauge("kv_unsent_answer_bytes", "Bytes of answers that clients have not taken yet.", "transport")
 CUT_OFF = _counter(
     "kv_cut_off",
-    "Connections ended for what their clients did not do in time, or for what they held.",
+    "Connections cut off because their clients were too slow or held too much.",
     "transport",
     "reason",
 )
-HTTP_REFUSED = _counter("kv_http_refused", "HTTP requests that were refused before they had come whole.", "reason")
+HTTP_REFUSED = _counter("kv_http_refused", "HTTP requests refused before they were complete.", "reason")
 STREAMS = _gauge("kv_streams", "Open gRPC streams.", "kind")
 STREAMS_REFUSED = _counter(
     "kv_streams_refused", "gRPC streams refused because there were too many, in all or of one client.", "kind"
@@ -158,7 +156,7 @@ STREAMS_REFUSED = _counter(
 
 # Who asks.
 
-DENIED = _counter("kv_denied", "Requests turned away for who sent them.", "reason")
+DENIED = _counter("kv_denied", "Requests refused for their sender: no valid token, no right, or over a rate.", "reason")
 TOKENS = _gauge("kv_tokens", "Tokens and certificates that are known.")
 QUOTA_BYTES = _gauge("kv_quota_bytes", "Bytes that a principal may keep by its quota; 0: no limit.", "principal")
 QUOTA_USED_BYTES = _gauge("kv_quota_used_bytes", "Bytes that it keeps, approximately.", "principal")
@@ -173,14 +171,14 @@ CERTIFICATE_EXPIRY = _gauge(
 
 LOG_LINES_DROPPED = _counter("kv_log_lines_dropped", "Lines that were not written, by log.", "log")
 LOG_LINES_WAITING = _gauge("kv_log_lines_waiting", "Lines to be written, by log.", "log")
-LOG_STUCK = _gauge("kv_log_stuck", "1 while a log is written to in vain, by log.", "log")
+LOG_STUCK = _gauge("kv_log_stuck", "1 while writes to a log fail or hang, by log.", "log")
 BUILD_INFO = _gauge(
     "kv_build_info", "Always 1; the labels tell versions.", "version", "engine", "python", "twisted", "grpcio"
 )
 
 
 def engine_property(name: str) -> Entry:
-    """The entry of a figure that the engine itself keeps: which there are, the engine knows."""
+    """The entry of a figure that the engine keeps; only the engine knows which there are."""
     return _gauge(f"kv_rocksdb_{name.replace('-', '_')}", f"RocksDB property rocksdb.{name}.")
 
 

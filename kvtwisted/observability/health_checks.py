@@ -1,11 +1,11 @@
 """The health check as both interfaces ask for it: on a thread of its own, one at a time, shared by all who ask.
 
-Note [Checks are shared]: whoever watches a server asks how it is now. So an answer comes from a check that began after
-the question: who asks while one runs is answered by the next, together with all others who ask meanwhile, since the one
-that runs may have read before what it is asked about went wrong, or was repaired. However many ask, one thread reads
-the storage once at a time, and nobody waits for more than what is left of one check, and the next. The thread does
-nothing else, so that checks wait for no request, nor requests for checks: a busy server is not ill. When a check does
-not end, no other begins, and each who asks is told so when its own time is up.
+Note [Health checks are shared]: a client wants to know the state at the time of its question. A check that is already
+running may have read the storage before that. So every answer comes from a check that began after the question: clients
+that ask while a check runs share the next one. However many ask, one thread reads the storage, once at a time, and
+nobody waits for longer than the rest of one check and the next. The thread does nothing else, so that checks do not
+wait for requests, nor requests for checks: a busy server stays healthy. When a check does not end, no other begins, and
+each client is told so when its own time is up.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ THREADS = 1
 HEALTH_TIMEOUT = 5.0
 #: Seconds between two looks at whose time is up.
 LOOK_SECONDS = 0.25
-#: Seconds past its time for which a thread still waits for the reactor to tell it so.
+#: Seconds past its deadline for which a thread still waits for the reactor's word.
 _LAST_RESORT = 1.0
 
 
 class Fault(str):
-    """Why the server cannot serve when the check itself broke, which is a defect: it names the incident."""
+    """Why the server cannot serve if the check itself failed by a defect: it names the incident."""
 
     __slots__ = ()
 
@@ -60,7 +60,7 @@ class Question:
 
 
 class HealthChecks:
-    """Note [Checks are shared]. Reactor thread unless said. Construction starts nothing.
+    """Note [Health checks are shared]. Reactor thread unless said. Construction starts nothing.
 
     Each waits for HEALTH_TIMEOUT at most. How many may wait is bounded where they come in: over HTTP one for each
     connection, over gRPC by what a question takes, out of the answers' budget.
@@ -73,7 +73,7 @@ class HealthChecks:
         check: Callable[[], str | None],
         warnings: Callable[[], list[str]] = list,
     ) -> None:
-        """`check` blocks and runs in `pool`, which is for nothing else; it returns why the server cannot serve.
+        """`check` blocks and runs in `pool`, which is used for nothing else; it returns why the server cannot serve.
 
         `warnings` gives what is wrong although the server can serve; it must not block.
         """
@@ -81,7 +81,7 @@ class HealthChecks:
         self._reactor = reactor
         self._pool = pool
         self._check = check
-        # Who waits for the check that runs, and for the one after it; dicts, to keep the order and to forget quickly.
+        # Those that wait for the running check, and for the next one; dicts keep the order and forget quickly.
         self._waiting: dict[Question, None] = {}
         self._asking: dict[Question, None] = {}
         self._running = False
@@ -95,7 +95,7 @@ class HealthChecks:
         return len(self._waiting) + len(self._asking)
 
     def on_told(self, all_told: Callable[[], None]) -> None:
-        """Call `all_told`, which must not raise, whenever those whose answer was there, or time up, have been told."""
+        """Call `all_told`, which must not raise, whenever some of those that wait have been told."""
         self._all_told = all_told
 
     def ask(self, told: Told, seconds: float = HEALTH_TIMEOUT) -> Question:
@@ -114,7 +114,7 @@ class HealthChecks:
         return question
 
     def forget(self, question: Question) -> None:
-        """Nobody waits for it any more: it is told nothing."""
+        """Nobody waits for it any more; it is not told."""
         self._asking.pop(question, None)
         self._waiting.pop(question, None)
         self._look_after()
@@ -188,7 +188,7 @@ class HealthChecks:
             try:
                 question.told(reason)
             except Exception:
-                # It must not keep the others from their answers, nor the next check from its beginning.
+                # The others must get their answers, and the next check must begin, all the same.
                 _log.failure("the answer of a health check could not be given")
         if answers:
             self._all_told()
@@ -203,5 +203,5 @@ def _silence(seconds: float) -> str:
 
 
 def _broken(failure: Failure) -> Fault:
-    """Logged once, however many have asked."""
+    """Logged once, however many asked."""
     return Fault(f"the health check failed; incident {incidents.report(failure, 'health')}")

@@ -1,4 +1,4 @@
-"""Unexpected failures: logged whole under an id that the client is given instead of a stack trace."""
+"""Unexpected failures: logged in full under an id, which the client gets instead of a stack trace."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Where lines of logs end up: a file that others may touch too, or a stream such as standard output.
+"""Where log lines are written: a file that other programs may change too, or a stream such as standard output.
 
-One thread at a time uses a sink, and may be held up by it for as long as the disk or the reader likes.
+One thread at a time uses a sink, and may have to wait for the disk or the reader without a limit.
 
-Note [Files that others touch]: a log file belongs to its readers as much as to the server. logrotate moves it, or
-copies it and cuts it to nothing; somebody removes it to have room; a disk fills up in the middle of a line. So it is
-opened for appending, which leaves no hole in a file that was cut; whole lines go out in one call; and before each batch
-the path is looked at: a file that is no longer the one at its path is left for that one. A path without a file gets a
-new one, but while the old file can still be found under another name it is given a moment: logrotate is about to make
-the new file, with the mode it was told. Nothing is ever closed before its successor is open. A FIFO is waited for, one
-that nobody has opened as well as one that nobody reads, but no longer than it is at its path.
+Note [Log files that others move]: other programs change log files too. logrotate moves a file, or copies and truncates
+it; somebody removes it to free space; a disk fills up in the middle of a line. So files are opened for appending, which
+leaves no hole in a truncated file. Whole lines are written in one call. Before each batch the path is checked: if
+another file is there, writing goes on in that one. If there is no file, a new one is made; but while the old file still
+exists under another name there is a short wait, since logrotate is about to make the new file with the mode it was
+told. Nothing is closed before its successor is open. A FIFO without a reader is waited for, as long as it is at its
+path.
 """
 
 from __future__ import annotations
@@ -32,34 +32,35 @@ MOVED_SECONDS = 1.0
 ROTATION_SECONDS = 5.0
 #: Seconds between two looks whether a FIFO that is waited for is still there.
 FIFO_SECONDS = 0.2
-#: Bytes of one write at most, so that what a disk hangs on is little.
+#: Bytes of one write at most, so that a hanging disk holds up only little.
 _MAX_WRITE = 1 << 20
 
 
 class Sink(Protocol):
     """One thread at a time."""
 
-    #: Why something is not as it should be although lines are written, or empty.
+    #: What is wrong although lines are written, or empty.
     trouble: str
 
     def open(self) -> None:
         """Be ready to write. Raises OSError. Once; may block."""
 
     def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
-        """Write whole lines, or only see to it that it could be; how many were written, why not the rest. May block."""
+        """Write whole lines; without lines only check that it is possible. Returns how many were written, and why not
+        the rest. May block."""
 
     def reopen(self) -> None:
-        """Do not rely on what is open. Any thread; takes effect before the next line."""
+        """Open again. Any thread; takes effect before the next line."""
 
     def rotate(self) -> None:
-        """Put aside what was written so far. Any thread; takes effect before the next line."""
+        """Rotate. Any thread; takes effect before the next line."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
 
 
 class FileSink:
-    """Appends to a path, and rotates what is there by size. Note [Files that others touch]."""
+    """Appends to a path, and rotates what is there by size. Note [Log files that others move]."""
 
     def __init__(self, path: str, max_bytes: int, max_files: int, seconds: Callable[[], float] = monotonic) -> None:
         """A regular file never has more than `max_bytes`, unless it is one line; so many old ones are kept."""

@@ -1,8 +1,8 @@
-"""The writers of logs: each log has a thread of its own, the only one that ever waits for its file.
+"""Log writers: each log has a thread of its own, the only one that ever waits for its file.
 
-Whoever logs adds a line and goes on. A disk that hangs, a pipe that nobody reads or a full file system therefore holds
-up one log, and nothing else. What waits is bounded; what is lost is counted, and said in the log itself once it can be
-written again.
+Code that logs adds a line and goes on. A hanging disk, a pipe without a reader or a full file system therefore holds up
+one log and nothing else. The lines that wait are bounded. Lost lines are counted, and the log itself says how many are
+missing once it can be written again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .log_sinks import FileSink, Sink
 MAX_BYTES, LINE_BYTES = 32 << 20, 64
 #: Seconds between two looks at a log: its file, and lines that are gathered.
 LOOK_SECONDS = 1.0
-#: Seconds until what failed is tried again.
+#: Seconds until a failed write is tried again.
 RETRY_SECONDS = 1.0
-#: Seconds without an end of one write after which the log counts as stuck.
+#: A log is stuck when one write has taken so many seconds.
 STUCK_SECONDS = 5.0
 #: Seconds that a start waits for a log to be open; and that a start, or a stop, waits for all logs to be written.
 OPEN_SECONDS = 2.0
@@ -32,7 +32,7 @@ CLOSE_SECONDS = 1.5
 
 _log = Logger(namespace="kvtwisted")
 
-#: Makes the line that says how many are missing at its place.
+#: Makes the line that says how many lines are missing.
 LinesLost = Callable[[int], bytes]
 
 
@@ -48,8 +48,8 @@ class LogWriter:
         self._bytes = 0
         self._backlog: list[bytes] = []
         self._room = MAX_BYTES
-        # Free while there is something to do. Not an Event: who sets one holds its lock for a moment, and a signal's
-        # handler, or a finalizer, that logs just then would wait for itself.
+        # Free while there is something to do. Not an Event: `set` holds a lock for a moment, and a signal handler or
+        # finalizer that logs just then would wait for itself.
         self._wake = threading.Lock()
         self._wake.acquire()
         self._closing = threading.Event()
@@ -59,7 +59,7 @@ class LogWriter:
         self._busy: float | None = None
         self._failure = ""
         self._said = ""
-        # Lost since the log said so.
+        # Lost lines that the log has not mentioned yet.
         self._unsaid = 0
         #: Lines that were not written and never will be.
         self.dropped = 0
@@ -84,7 +84,7 @@ class LogWriter:
         else:
             self._drop(1)
 
-    # Whoever looks after it.
+    # For the owner.
 
     def start(self) -> None:
         """Open the log and begin to write. Raises OSError when that is known within OPEN_SECONDS."""
@@ -138,7 +138,7 @@ class LogWriter:
         return f"{self.name} {self._sink.trouble}" if self._sink.trouble else ""
 
     def end(self) -> None:
-        """Take no more lines, and write those that wait."""
+        """Accept no more lines, and write those that wait."""
         self._room = 0
         self._closing.set()
         self.nudge()

@@ -1,7 +1,7 @@
 """The three logs: running.log, error.log and performance.log, as text or JSON lines, rotated by size.
 
-They stand beside whatever twistd itself logs to. An observer runs on the thread that logs, and makes the line; the
-log's own thread writes it (`log_writer`).
+They are beside twistd's own log. An observer makes the line on the thread that logs; the log's own thread writes it
+(`log_writer`).
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ class StandardLibraryBridge(logging.Handler):
 
 
 def encoded(line: str) -> bytes:
-    """`line` as logs have it. A lone surrogate, which names of files may have, is escaped."""
+    """`line` as it is written. A lone surrogate, which file names may have, is escaped."""
     return f"{line}\n".encode("utf-8", "backslashreplace")
 
 
 def lines_lost(form: Callable[[LogEvent], str], lines: int) -> bytes:
-    """What stands in a log in the place of so many lines."""
+    """The line that says how many lines are missing here."""
     event = {
         "log_time": time(),
         "log_level": LogLevel.warn,

@@ -1,4 +1,4 @@
-"""The part of the assembly that knows which trail goes to which file: audit.log, writes.log and access.log."""
+"""The audit and access trails, and which file each goes to: audit.log, writes.log, access.log."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _CHANGES_BURST = 100
 
 
 class Trails:
-    """From `open` to `close`; without a folder in the settings, or where nobody asks for one, all is forgotten."""
+    """Open from `open` to `close`. Lines are dropped if the settings name no folder, or turn a trail off."""
 
     def __init__(self, settings: Settings, writers: LogWriters) -> None:
         self._settings = settings
         self._writers = writers
         #: Who changed what, and who was turned away.
         self.audit: Auditing = Audit(_forget)
-        #: The same, of what clients can cause as often as they like.
+        #: The same for events that clients can cause without a limit.
         self.evictions, self._changes, self._refusals = Floods(self.audit), Floods(self.audit), Floods(self.audit)
         #: Each write, where that is asked for.
         self.writes: Auditing = Audit(_forget)
@@ -45,7 +45,7 @@ class Trails:
             self.access = self._open("access", _requests_lost).gather
 
     def operator(self, event: str, who: str, facts: Mapping[str, object]) -> None:
-        """See `config.manager.Auditor` and `threaded.administration.Auditor`."""
+        """See `config.manager.Auditor` and `backends.server.Auditor`."""
         (self._refusals if event == "config_refused" else self._changes).record(event, who, **facts)
 
     def tell(self, *, at_once: bool = False) -> None:

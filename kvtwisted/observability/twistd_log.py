@@ -1,12 +1,12 @@
 """twistd's own log, to standard output, a file or syslog, written by a thread as all others are.
 
-twistd would write it on the thread that logs: the reactor's, mostly. When nobody reads the pipe that is standard
-output, that thread never comes back. So the application brings its own observer, as applications of Twisted may. It
-looks like twistd's, honours `--logfile`, `--syslog` and `--prefix`, and rotates a file as `logging.max_bytes` says.
-With `--logger` twistd uses the observer that the operator chose.
+twistd would write it on the thread that logs, mostly the reactor's. If standard output is a pipe that nobody reads,
+that thread would wait for ever. So the application brings its own observer, as Twisted allows. It looks like twistd's,
+honours `--logfile`, `--syslog` and `--prefix`, and rotates a file as `logging.max_bytes` says. With `--logger` twistd
+uses the observer that the operator chose.
 
 twistd may fork after the observer was made, and logs a little after the reactor has ended. The thread is started when
-the server is; what was logged before waits for it. When the reactor has ended, each line is waited for, but not long.
+the server is; what was logged before waits for it. After the reactor has ended each line is waited for, briefly.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class TwistdLog:
             signal.signal(signal.SIGUSR1, lambda number, frame: reactor.callFromThread(self.writer.rotate))
 
     def _end(self) -> None:
-        """From now on wait for each line, for so long in all."""
+        """From now on wait for each line, for at most CLOSE_SECONDS in all."""
         if self._wait_until is None:
             self._wait_until = monotonic() + CLOSE_SECONDS
         self.writer.settle(self._wait_until - monotonic())

@@ -1,1 +1,2 @@
-"""What is particular to the reactor: its time, its pool of threads, and what of Twisted has no public way."""
+"""Twisted's edges: timers, thread pools, ordered start and stop, and private names of Twisted that have no public
+equivalent."""

@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
 
 from ..core import secret_files
 from ..core.disk import out_of_inodes
@@ -21,7 +22,7 @@ _log = Logger(namespace="kvtwisted")
 
 
 class Unwinding:
-    """What has to be undone, in the order it was done. Reactor thread."""
+    """Steps that have to be undone, in the order in which they were done. Reactor thread."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[str, Callable[[], Any]]] = []
@@ -37,10 +38,27 @@ class Unwinding:
             try:
                 await maybeDeferred(undo)
             except KvError as error:
-                # What a full disk does to the last flush, for one, is known and loses nothing.
+                # Known, and nothing is lost: a full disk that fails the last flush, for example.
                 _log.error("{part} did not stop cleanly: {error}", part=name, error=error)
             except Exception:
                 _log.failure("{part} did not stop cleanly", part=name)
+
+
+def start_pool(push: Callable[[str, Callable[[], Any]], None], name: str, threads: int) -> ThreadPool:
+    """A pool with all its threads, which is stopped by what is pushed. Raises Unavailable.
+
+    All at once: one that cannot be started later would have requests wait for ever.
+    """
+    pool = ThreadPool(minthreads=threads, maxthreads=threads, name=f"kvtwisted-{name}")
+    # Waits for the jobs that run: RocksDB cannot be closed under them.
+    push(f"{name} pool", pool.stop)
+    try:
+        pool.start()
+    except RuntimeError as error:
+        # Stopping waits for each, which one that never began would make an error of.
+        pool.threads[:] = [thread for thread in pool.threads if thread.ident is not None]
+        raise Unavailable(f"the threads for {name}: {error} (ulimit -u is their limit)") from None
+    return pool
 
 
 def make_folder(key: str, path: str) -> None:
@@ -49,7 +67,7 @@ def make_folder(key: str, path: str) -> None:
     A new one is for its owner alone; one that is there stays as it is. Raises Unavailable, naming key and path.
     """
     folder = os.path.abspath(path)
-    made = [folder]  # in any case: a run that was killed may have made it and come no further
+    made = [folder]  # in any case: a run that was killed may have made it and no more
     while not os.path.isdir(os.path.dirname(made[-1])):
         made.append(os.path.dirname(made[-1]))
     try:
@@ -67,7 +85,8 @@ def make_folder(key: str, path: str) -> None:
 def warn_of_open_folders(paths: Mapping[str, str]) -> None:
     """Log a line for each folder or file, named by its setting, that other users of the machine can read or change.
 
-    What is not there is passed over. The group is the operator's business, to let a backup program read, for example.
+    Missing ones are passed over. The group's rights are left to the operator, who may let a backup program read, for
+    example.
     """
     for name, path in paths.items():
         with suppress(OSError):

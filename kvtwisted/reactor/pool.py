@@ -1,4 +1,4 @@
-"""Work in a pool of threads, whose failures hold nothing of those threads."""
+"""Work in a thread pool. Failures keep nothing of the thread's frames."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def defer_to_pool(
 ) -> Deferred[T]:
     """Run `call` in a thread of the pool. The failure of the Deferred has its traceback as text alone.
 
-    Twisted's worker has the failure in a variable of a frame that the traceback would hold; what that does is told by
-    Note [An error that is kept]. Reactor thread.
+    Twisted's worker holds the failure in a variable of a frame that the traceback would hold; see Note [Errors that are
+    kept hold no frames] for why that is bad. Reactor thread.
     """
-    # A Deferred that is given a failure as its result has failed.
+    # A Deferred whose result is a failure has failed.
     result: Deferred[Any] = deferToThreadPool(reactor, pool, _outcome, call, *args, **kwargs)
     return result
 

@@ -1,4 +1,4 @@
-"""The reactor's time made true: seconds that pass, whatever is done to the wall clock.
+"""Makes the reactor's timers go by the monotonic clock, whatever is done to the wall clock.
 
 Note [Timers by the monotonic clock]: Twisted's reactors schedule by `time.time`. When somebody sets that clock back by
 an hour, every timer waits an hour longer, also those of 0 seconds: logs are not synced, requests not answered,

@@ -1,4 +1,4 @@
-"""The gRPC transport: decode, call the threaded store, encode."""
+"""The gRPC codec, and the two transports that it is served on."""
 
 import os
 

@@ -1,6 +1,6 @@
-"""What every transport does with a request's message before there is a command: charge, expand, count, decode.
+"""From a request's message to a command, for every transport: charge, expand, count, decode.
 
-See Note [What is known first] in `kvtwisted.sessions.session`.
+See Note [The order of admission] in `kvtwisted.sessions.session`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ OTHER_FIELDS = 16
 
 
 class Terms(NamedTuple):
-    """What all calls go by. A message has at most `message_limit` bytes, expanded.
-
-    The others are asked anew for each call, so that they may change; `request_timeout` is in seconds.
+    """Limits for all calls. A message has at most `message_limit` bytes, expanded. The others are asked again for each
+    call, so that they may change; `request_timeout` is in seconds.
     """
 
     message_limit: int
@@ -79,11 +78,11 @@ class Charged:
         self._session.submit(command, done)
 
     def refuse(self) -> None:
-        """It was no good: what was charged is not given back."""
+        """The message was bad: the charge is kept."""
         self._session.admission.leave(1, self._held)
 
     def forget(self) -> None:
-        """It pays what it costs elsewhere, or nobody wants it any more."""
+        """Give the charge back: the command pays for itself, or nobody waits any more."""
         self._session.give_back(self._charged)
         self.refuse()
 
@@ -93,6 +92,6 @@ class Charged:
 
 
 def overdue(session: Session) -> DeadlineExceeded:
-    """What a call is told that has no time left when it is to begin. It is counted."""
+    """The error for a call whose time is up before it begins. It is counted."""
     session.admission.overdue.advance()
     return DeadlineExceeded("the call's time ran out before it was started")

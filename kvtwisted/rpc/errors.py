@@ -68,6 +68,7 @@ TABLE: dict[type[BaseException], Row] = {
     errors.DeadlineExceeded: Row(Code.DEADLINE_EXCEEDED),
     errors.Unavailable: Row(Code.UNAVAILABLE),
     errors.NearlyFull: _BUSY,
+    errors.NoRoomForBackup: _BUSY,
     errors.StorageFull: Row(
         Code.RESOURCE_EXHAUSTED, "the disk is full; nothing can be written until there is space, reads go on"
     ),
@@ -87,7 +88,7 @@ def call_error(error: BaseException, doing: str) -> CallError:
     """The CallError to answer with when `error` escaped while `doing` (a method's name). Any thread.
 
     INTERNAL ones are logged with their traceback here, and nowhere else. `error` loses its frames, which have the
-    request: Note [An error that is kept].
+    request: Note [Errors that are kept hold no frames].
     """
     try:
         return error if isinstance(error, CallError) else _call_error(error, doing)

@@ -21,7 +21,7 @@ from .watchdog import Watchdog
 
 SERVICE = "grpc.health.v1.Health"
 
-#: The services whose health is known: the server as a whole, and each name of its service. They are ill together.
+#: The services whose health is known: the server as a whole, and each name of its service. They are unhealthy together.
 KNOWN = ("", *SERVICES)
 
 #: Seconds that one client may take to accept one status before its stream is cancelled.

@@ -1,4 +1,4 @@
-"""Addresses to listen on, checked before grpcio is given them: it says neither what is wrong nor says it quietly."""
+"""Checks addresses before grpcio gets them, which neither says what is wrong nor stays quiet."""
 
 from __future__ import annotations
 

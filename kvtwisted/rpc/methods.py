@@ -49,12 +49,13 @@ class Call(NamedTuple):
 class Method(NamedTuple):
     """One method of the service: name, message classes, and the function that makes a command of a request.
 
-    `response` has an `error` field for errors that are answered in the message. `good` is the encoded answer to every
-    command that was carried out; None: the command encodes its result itself. `batch` is the field with many keys, if
-    there is one.
+    `right` is what a grant must have. `response` has an `error` field for errors that are answered in the message.
+    `good` is the encoded answer to every command that was carried out; None: the command encodes its result itself.
+    `batch` is the field with many keys, if there is one.
     """
 
     name: str
+    right: str
     request: type[Message]
     response: Callable[..., Message]
     command: Callable[[Any, Call], Command]
@@ -174,15 +175,17 @@ _SMALL = [bytes((number,)) for number in range(128)]
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("Set", kv.SetRequest, kv.SetResponse, _set, SUCCESS),
-        Method("Get", kv.GetRequest, kv.GetResponse, _get),
-        Method("Delete", kv.DeleteRequest, kv.DeleteResponse, _delete, SUCCESS),
-        Method("ScanKeys", kv.ScanRequest, kv.ScanKeysResponse, _scan_keys),
-        Method("ScanKeyValues", kv.ScanRequest, kv.ScanKeyValuesResponse, _scan_key_values),
-        Method("MSet", kv.MSetRequest, kv.MSetResponse, _mset, SUCCESS, "key_values"),
-        Method("MGet", kv.MGetRequest, kv.MGetResponse, _mget, batch="keys"),
-        Method("MDelete", kv.MDeleteRequest, kv.MDeleteResponse, _mdelete, SUCCESS, "keys"),
-        Method("GetConfig", kv.GetConfigRequest, kv.GetConfigResponse, _get_config),
-        Method("UpdateConfig", kv.UpdateConfigRequest, kv.UpdateConfigResponse, _update_config, SUCCESS),
+        Method("Set", Set.right, kv.SetRequest, kv.SetResponse, _set, SUCCESS),
+        Method("Get", Get.right, kv.GetRequest, kv.GetResponse, _get),
+        Method("Delete", Delete.right, kv.DeleteRequest, kv.DeleteResponse, _delete, SUCCESS),
+        Method("ScanKeys", Scan.right, kv.ScanRequest, kv.ScanKeysResponse, _scan_keys),
+        Method("ScanKeyValues", Scan.right, kv.ScanRequest, kv.ScanKeyValuesResponse, _scan_key_values),
+        Method("MSet", MSet.right, kv.MSetRequest, kv.MSetResponse, _mset, SUCCESS, "key_values"),
+        Method("MGet", MGet.right, kv.MGetRequest, kv.MGetResponse, _mget, batch="keys"),
+        Method("MDelete", MDelete.right, kv.MDeleteRequest, kv.MDeleteResponse, _mdelete, SUCCESS, "keys"),
+        Method("GetConfig", GetConfig.right, kv.GetConfigRequest, kv.GetConfigResponse, _get_config),
+        Method(
+            "UpdateConfig", UpdateConfig.right, kv.UpdateConfigRequest, kv.UpdateConfigResponse, _update_config, SUCCESS
+        ),
     )
 }

@@ -1,4 +1,4 @@
-"""What a gRPC server is told when it is made, whichever transport it runs on."""
+"""Options of a gRPC server, for both transports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class GrpcOptions:
 
     `threads` run the calls of the threaded transport; `max_in_flight` calls may run or wait; keys and values of one
     request have at most `max_request_bytes`. Without `certificates` there is no TLS. The bytes that are unfinished or
-    unsent are the native transport's, and see `NativeGrpcServer.retune`. For the last two see `slots`.
+    unsent are the native transport's, and see `NativeGrpcServer.retune`. For the last two see `stream_slots`.
     """
 
     host: str

@@ -27,7 +27,7 @@ MESSAGE_BYTES = MAX_KEY_BYTES + MAX_VALUE_BYTES + 64
 METHODS_BY_FIELD = {"set": METHODS["Set"], "get": METHODS["Get"], "delete": METHODS["Delete"]}
 
 #: One operation: the client's number for it, the field of its answer, its request, and the bytes of the message it came
-#: in: the request keeps them in memory, fields that nobody knows included.
+#: in: the request keeps them in memory, unknown fields included.
 Operation = tuple[int, str, Any, int]
 
 _TAGS = {

@@ -1,17 +1,40 @@
-"""What is known of a call before its message: whether who makes it may ever call that method. Any thread."""
+"""What each RPC requires, and whether a caller may ever call it: known before the message is read. Any thread.
+
+What is not in the table is refused. Tests compare it with what both servers really serve.
+"""
 
 from __future__ import annotations
 
-from ..sessions.policy import AUTHENTICATED, NOBODY, PIPELINE, rpc_requirement
+from collections.abc import Mapping
+
+from ..sessions.policy import AUTHENTICATED, NOBODY, PUBLIC
 from ..sessions.session import Session
-from . import pipeline
-from .methods import SERVICES
+from . import health, pipeline, reflection
+from .methods import METHODS, SERVICES
 
 _PIPELINES = frozenset(f"/{service}/{pipeline.NAME}" for service in SERVICES)
+#: What the operations of a pipeline require.
+_OPERATIONS = tuple(method.right for method in pipeline.METHODS_BY_FIELD.values())
+
+#: By the path of the RPC.
+RPCS: Mapping[str, str] = {
+    **{f"/{service}/{method.name}": method.right for service in SERVICES for method in METHODS.values()},
+    # Each of its operations is checked by itself.
+    **dict.fromkeys(_PIPELINES, AUTHENTICATED),
+    f"/{health.SERVICE}/Check": PUBLIC,
+    f"/{health.SERVICE}/Watch": PUBLIC,
+    # They tell only what the proto file does, but each takes one of few streams.
+    **{f"/{name}/ServerReflectionInfo": AUTHENTICATED for name in reflection.NAMES},
+}
+
+
+def rpc_requirement(path: str) -> str:
+    """What the RPC at `path` requires: an operation, or PUBLIC, AUTHENTICATED, NOBODY."""
+    return RPCS.get(path, NOBODY)
 
 
 def check(admitted: Session, path: str, address: str) -> None:
-    """Raise Unauthenticated or PermissionDenied if nothing that the method at `path` does is open to this one.
+    """Raise Unauthenticated or PermissionDenied if this caller may never call the method at `path`.
 
     A refusal costs an operation; RateLimited if there is none left. `address` is for the audit log.
     """
@@ -20,6 +43,6 @@ def check(admitted: Session, path: str, address: str) -> None:
         return  # that there is no such method is no secret to them
     if path in _PIPELINES and admitted.is_known:
         # Which operations come is not known; one of them must be possible.
-        allowed = [operation for operation in PIPELINE.values() if admitted.principal.may_ever(operation)]
-        requirement = AUTHENTICATED if allowed else next(iter(PIPELINE.values()))
+        allowed = any(admitted.principal.may_ever(operation) for operation in _OPERATIONS)
+        requirement = AUTHENTICATED if allowed else _OPERATIONS[0]
     admitted.require(requirement, address)

@@ -1,6 +1,7 @@
-"""Slots for streams that stay open: bounded in number, of which nobody has all. Needs no transport; any thread.
+"""Slots for streams that stay open: bounded in number, and no client has all. Needs no transport; any thread.
 
-A stream that idles costs its client nothing, and would keep others out without end; see Note [Nobody takes all].
+A stream that idles costs its client nothing, and would keep others out without end; see Note [A share for each
+principal].
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Slots:
         return self._counts.open
 
     def enter(self, owner: str | None = None) -> None:
-        """Count in one stream; None is nobody who has a share. Raises CallError, which names the limit."""
+        """Count in one stream of `owner`; streams without an owner (None) have no share. Raises CallError, which names
+        the limit."""
         with self._lock:
             reason = self._counts.enter(owner, self._capacity, self._share)
             if reason is not None:

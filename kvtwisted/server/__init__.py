@@ -1,1 +1,1 @@
-"""The process: what it is assembled from, how it starts and stops, and what it listens on."""
+"""Assembles the server, starts and stops it, and binds its sockets."""

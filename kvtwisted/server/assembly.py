@@ -1,7 +1,7 @@
-"""The one place that knows everything: builds the server's parts, starts them in order and stops them in reverse.
+"""Builds the server's parts, starts them in order and stops them in reverse. The only place that knows all parts.
 
-The data flow: a request reaches a transport (`http`, `rpc`), which decodes it and calls `core.operations` (over the
-Deferred facade when it comes from the reactor); `core.store` turns it into records and batches; an engine stores them.
+The way of a request: a transport (`http`, `rpc`) decodes it into a command; a session and the door let it pass; the
+backend carries it out. docs/architecture.md has the whole picture.
 """
 
 from __future__ import annotations
@@ -13,52 +13,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succeed
 from twisted.logger import Logger, globalLogPublisher
-from twisted.python.threadpool import ThreadPool
 
 import twisted
 
 from .. import __version__
-from ..backends.administration import THREADS as ADMINISTRATION_THREADS
-from ..backends.administration import Administration, Auditor
 from ..backends.local.backend import LocalBackend
 from ..backends.local.engines import is_persistent, open_engine
-from ..backends.local.engines.engine import Engine, HasOptions
+from ..backends.local.engines.engine import HasOptions
 from ..backends.local.maintenance.spare_inodes import SpareInodes
-from ..backends.server import ServerCommands
+from ..backends.server import TASK_THREADS, ServerCommands
 from ..background.memory import INTERVAL as MEMORY_INTERVAL
 from ..background.memory import MemoryTask, keep_little_memory
 from ..background.performance import NAMESPACE
 from ..background.ticker import Ticker
 from ..config.manager import ConfigManager
 from ..config.settings import Settings
-from ..core.errors import Unavailable
 from ..core.limits import Limits
+from ..core.options import EngineOptions
 from ..observability import catalogue
 from ..observability.health_checks import THREADS as HEALTH_THREADS
 from ..observability.health_checks import HealthChecks
 from ..observability.log_writer import LOOK_SECONDS as LOG_SECONDS
-from ..observability.log_writer import LogWriter, LogWriters
+from ..observability.log_writer import LogWriters
 from ..observability.logs import LogFiles
 from ..observability.metrics import Metrics
 from ..observability.trails import Trails
 from ..reactor.fair_pool import FairPool
-from ..reactor.lifecycle import Unwinding, make_folder, warn_of_open_folders
+from ..reactor.lifecycle import Unwinding, make_folder, start_pool, warn_of_open_folders
 from ..reactor.pool import defer_to_pool
-from ..sessions.admission import Admission
 from ..sessions.door import Door
-from ..tls.renewal import LOOK_SECONDS, ListenerCertificates
+from ..tls.renewal import LOOK_SECONDS as CERTIFICATE_SECONDS
+from ..tls.renewal import ListenerCertificates
 from .authentication import Authentication
 from .capacity import fitted_options, make_admission, make_connections, shorten_turns
+from .grpc_listener import GrpcListener
+from .http_listener import HttpListener
 from .rehearsal import Rehearsal
 from .sockets import Sockets
 from .storage import Storage
-from .transports import Addresses, Behind, Transports
+from .transports import Addresses, Transports
 
 #: Threads of the background tasks: one for each of those that may take long (eviction, expiry, sampling, space, the
 #: recount for quotas, the log's fsync, which must not wait for a compaction, and the look at the folders, one of which
@@ -71,6 +70,13 @@ _LISTENING = ("http.host", "http.port", "grpc.host", "grpc.port")
 _log = Logger(namespace="kvtwisted")
 
 
+class Step(NamedTuple):
+    """A part of the start. What fails in it is the fault of the configuration's `keys`."""
+
+    start: Callable[[], None]
+    keys: tuple[str, ...] = ()
+
+
 class Server(Service):
     """The whole server as one service. Construction opens nothing, since twistd forks after it. Reactor thread."""
 
@@ -81,27 +87,23 @@ class Server(Service):
         self._config = config
         self._writers = LogWriters() if writers is None else writers
         self._unwinding = Unwinding()
+        self._push = self._unwinding.push
         self._sockets = Sockets()
         # The keys that what is being started goes by.
         self._going_by: tuple[str, ...] = ()
         self._tickers: list[Ticker] = []
-        self._transports: Transports | None = None
-        self._authentication: Authentication | None = None
-        self._door: Door | None = None
-        self._reload_certificates: Callable[[], Deferred[bool]] | None = None
         #: None until started.
         self.addresses: Addresses | None = None
 
-    @property
     def _settings(self) -> Settings:
         """The settings in force."""
         return self._config.running
 
     def privilegedStartService(self) -> None:
-        """Bind the reactor's sockets: Note [Two steps to listening]. Raises Unavailable; then nothing is bound."""
+        """Bind the reactor's sockets: Note [Bind first, listen later]. Raises Unavailable; then nothing is bound."""
         super().privilegedStartService()
         with self._by(*_LISTENING):
-            self._sockets.bind(self._settings)
+            self._sockets.bind(self._settings())
 
     @contextmanager
     def _by(self, *names: str) -> Iterator[None]:
@@ -137,106 +139,166 @@ class Server(Service):
         What is no good is logged, and what there was stays.
         """
         self._writers.reopen()
-        if self._authentication is None or self._reload_certificates is None:
+        if self.addresses is None:
             return succeed(None)  # not started
         reloaded: Deferred[Any] = gatherResults(
-            [self._authentication.reload(), self._reload_certificates()], consumeErrors=True
+            [self._authentication.reload(), self._defer(self._certificates.reload)], consumeErrors=True
         )
         return reloaded
 
     def _start(self) -> None:
-        push = self._unwinding.push
-        push("sockets", self._sockets.close)
-        with self._by("logging.directory"):
-            logs = LogFiles(globalLogPublisher, lambda: self._settings.logging, NAMESPACE, self._writers)
-            push("logs", logs.close)
-            logs.open()
-            trails = Trails(self._settings, self._writers)
-            push("audit and access logs", trails.close)
-            trails.open()
-        self._tls = ListenerCertificates(grpc=self._settings.grpc, http=self._settings.http)
-        with self._by("storage.engine", "rocksdb.path"):
-            engine = self._open_engine()
-        push("engine", engine.close)
-        background = self._start_pool("background", BACKGROUND_THREADS)
-        requests = FairPool(self._reactor, self._start_pool("requests", self._settings.storage.threads))
+        """Each step pushes what undoes it, under its name: stopping goes through these in reverse."""
+        for step in (
+            Step(self._open_logs, ("logging.directory",)),
+            Step(self._read_certificates),
+            Step(self._open_engine, ("storage.engine", "rocksdb.path")),
+            Step(self._start_pools),
+            Step(self._open_storage, ("rocksdb.path", "value.disk_path", "backup.path")),
+            Step(self._open_door),
+            Step(self._start_checks),
+            Step(self._open_gate),
+            Step(self._start_transports, _LISTENING),
+            Step(self._start_tickers),
+            Step(self._prepare_stop),
+            Step(self._show),
+            Step(self._follow_configuration),
+            Step(self._announce),
+        ):
+            with self._by(*step.keys):
+                step.start()
 
-        metrics = Metrics(CollectorRegistry())
-        with self._by("rocksdb.path", "value.disk_path", "backup.path"):
-            storage = Storage(lambda: self._settings, metrics, trails.evictions)
-            storage.open(engine)
-        push("storage", storage.close)
-        admission = make_admission(self._settings.limits)
-        push("admission", admission.close)
-        backend = LocalBackend(self._reactor, requests, storage.store, storage.recovery)
-        push("backend", backend.stop)
-        server = ServerCommands(requests, self._config, metrics.config_update)
-        door = self._door = Door(self._reactor, backend, server, metrics, _limits(self._settings), storage.health)
-        checks = self._start_checks(door)
-        defer = partial(defer_to_pool, self._reactor, background)
-        authentication = self._authentication = Authentication(
-            self._reactor, lambda: self._settings, door, admission, trails.audit, defer, metrics.denied,
+    def _open_logs(self) -> None:
+        self._push("sockets", self._sockets.close)
+        logs = LogFiles(globalLogPublisher, lambda: self._settings().logging, NAMESPACE, self._writers)
+        self._push("logs", logs.close)
+        logs.open()
+        self._trails = Trails(self._settings(), self._writers)
+        self._push("audit and access logs", self._trails.close)
+        self._trails.open()
+
+    def _read_certificates(self) -> None:
+        settings = self._settings()
+        self._certificates = ListenerCertificates(grpc=settings.grpc, http=settings.http)
+
+    def _open_engine(self) -> None:
+        settings = self._settings()
+        path, options = settings.rocksdb.path, settings.rocksdb.options
+        if is_persistent(settings.storage.engine):
+            make_folder("rocksdb.path", path)
+            spare = SpareInodes(path)
+            if spare.before_open():
+                _log.warn("there are nearly no inodes left for {path} (df -i tells); spare ones are used", path=path)
+            self._engine = open_engine(settings.storage.engine, path, fitted_options(path, options))
+            spare.after_open()
+        else:
+            self._engine = open_engine(settings.storage.engine, path, options)
+        self._push("engine", self._engine.close)
+
+    def _start_pools(self) -> None:
+        background = start_pool(self._push, "background", BACKGROUND_THREADS)
+        self._defer = partial(defer_to_pool, self._reactor, background)
+        threads = start_pool(self._push, "requests", self._settings().storage.threads)
+        self._requests = FairPool(self._reactor, threads)
+
+    def _open_storage(self) -> None:
+        self._metrics = Metrics(CollectorRegistry())
+        self._storage = Storage(self._settings, self._metrics, self._trails.evictions)
+        self._storage.open(self._engine)
+        self._push("storage", self._storage.close)
+
+    def _open_door(self) -> None:
+        settings, storage = self._settings(), self._storage
+        self._admission = make_admission(settings.limits)
+        self._push("admission", self._admission.close)
+        backend = LocalBackend(self._reactor, self._requests, storage.store, storage.recovery)
+        self._push("backend", backend.stop)
+        self._server_commands = ServerCommands(
+            self._reactor,
+            self._requests,
+            self._config,
+            self._metrics.config_update,
+            tasks=storage.tasks,
+            task_pool=start_pool(self._push, "administration", TASK_THREADS),
+            audit=self._trails.operator,
+        )
+        self._door = Door(
+            self._reactor, backend, self._server_commands, self._metrics, _limits(settings), storage.health
+        )
+
+    def _start_checks(self) -> None:
+        pool = start_pool(self._push, "health", HEALTH_THREADS)
+        self._checks = HealthChecks(self._reactor, pool, self._door.health, self._writers.troubles)
+        self._push("health checks", self._checks.stop)
+
+    def _open_gate(self) -> None:
+        trails, count = self._trails, self._metrics.denied
+        self._authentication = Authentication(
+            self._reactor, self._settings, self._door, self._admission, trails.audit, self._defer, count,
             writes=trails.writes,
         )  # fmt: skip
-        push("gate", authentication.gate.close)
-        storage.shares = lambda: authentication.usages
-        administration = self._make_administration(storage, trails.operator)
-        connections = make_connections(
-            lambda: self._settings, metrics.connection_refused, is_open=authentication.is_open
-        )
-        behind = Behind(
-            storage.health,
-            checks,
-            door,
-            requests,
-            administration,
-            metrics,
-            authentication.gate,
-            authentication.is_open,
-            connections,
-            self._tls,
-            self._sockets,
-            trails.access,
-        )
+        self._push("gate", self._authentication.gate.close)
+        self._storage.shares = lambda: self._authentication.usages
+
+    def _start_transports(self) -> None:
+        gate, is_open = self._authentication.gate, self._authentication.is_open
+        self._connections = make_connections(self._settings, self._metrics.connection_refused, is_open=is_open)
         keep_little_memory()
-        shorten_turns(self._settings.grpc.transport)
-        transports = self._transports = Transports(self._reactor, lambda: self._settings, behind)
-        with self._by(*_LISTENING):
-            self.addresses = transports.start()
-        push("transports", transports.drain)
-        memory = MemoryTask(lambda: connections.ended, defer)
-        self._start_tickers(
-            [
-                *storage.make_tickers(self._reactor, defer),
-                *self._tls_tickers(defer),
-                *authentication.tickers(),
-                *transports.tickers(),
-                Ticker("memory", self._reactor, lambda: MEMORY_INTERVAL, memory.run),
-                Ticker("logs", self._reactor, lambda: LOG_SECONDS, self._writers.look),
-                Ticker("trails", self._reactor, lambda: LOG_SECONDS, trails.tell),
-            ]
-        )
-        push("administration", administration.stop)
-        push("health", lambda: storage.health.fail("server", "the server is stopping"))
-        transports.show(metrics)
-        authentication.show(metrics)
-        self._show(metrics, engine, storage, door, admission)
-        self._config.subscribe(lambda _, new: self._apply(new, storage))
-        self._config.audit = trails.operator
+        shorten_turns(self._settings().grpc.transport)
+        http = HttpListener(
+            self._reactor, self._settings, self._sockets, gate, self._requests, self._checks, self._connections,
+            certificates=self._certificates.http,
+            is_open=is_open,
+            metrics_text=self._metrics.exposition,
+            access_log=self._trails.access,
+        )  # fmt: skip
+        grpc = GrpcListener(
+            self._reactor, self._settings, self._sockets, gate, self._requests, self._checks, self._connections,
+            certificates=self._certificates.grpc,
+            door=self._door,
+            health=self._storage.health,
+        )  # fmt: skip
+        self._transports = Transports(self._settings, http, grpc)
+        self._sockets.bind(self._settings())
+        self.addresses = self._transports.start()
+        self._push("transports", self._transports.drain)
+
+    def _start_tickers(self) -> None:
+        reactor, connections = self._reactor, self._connections
+        memory = MemoryTask(lambda: connections.ended, self._defer)
+        self._tickers = [
+            *self._storage.make_tickers(reactor, self._defer),
+            *self._authentication.tickers(),
+            *self._transports.tickers(reactor),
+            Ticker("memory", reactor, MEMORY_INTERVAL, memory.run),
+            Ticker("logs", reactor, LOG_SECONDS, self._writers.look),
+            Ticker("trails", reactor, LOG_SECONDS, self._trails.tell),
+        ]
+        if self._certificates.all:
+            look = partial(self._defer, self._certificates.look)
+            self._tickers.append(Ticker("certificates", reactor, CERTIFICATE_SECONDS, look))
+        for ticker in self._tickers:
+            ticker.startService()
+            self._push(f"{ticker.name} task", ticker.stopService)
+
+    def _prepare_stop(self) -> None:
+        """All is there: what is pushed now is what stopping begins with."""
+        self._push("administration", self._server_commands.stop)
+        self._push("health", partial(self._storage.health.fail, "server", "the server is stopping"))
+
+    def _follow_configuration(self) -> None:
+        self._config.subscribe(self._apply)
+        self._config.audit = self._trails.operator
         self._config.rehearse = Rehearsal(
-            lambda: self._settings,
-            lambda name, path, options: open_engine(name, path, options).close(),
-            storage.check_folders,
+            self._settings,
+            _try_engine,
+            self._storage.check_folders,
             is_persistent=is_persistent,
             gave_up_root=self._sockets.user != os.geteuid(),
         )
-        warn_of_open_folders(self._folders())
-        self._announce(engine)
-        transports.announce(self.addresses)
 
     def _folders(self) -> dict[str, str]:
         """What others should not read, by what names it; those that are in use."""
-        settings = self._settings
+        settings = self._settings()
         folders = {"logging.directory": settings.logging.directory, "--runtime-config": self._config.runtime_path}
         if is_persistent(settings.storage.engine):
             folders["rocksdb.path"] = settings.rocksdb.path
@@ -244,90 +306,24 @@ class Server(Service):
             folders["backup.path"] = settings.backup.path
         return {name: path for name, path in folders.items() if path}
 
-    def _open_engine(self) -> Engine:
-        settings = self._settings
-        if is_persistent(settings.storage.engine):
-            return self._open_on_disk()
-        return open_engine(settings.storage.engine, settings.rocksdb.path, settings.rocksdb.options)
+    # What follows the configuration, and what is told.
 
-    def _open_on_disk(self) -> Engine:
-        settings = self._settings
-        path = settings.rocksdb.path
-        make_folder("rocksdb.path", path)
-        spare = SpareInodes(path)
-        if spare.before_open():
-            _log.warn("there are nearly no inodes left for {path} (df -i tells); spare ones are used", path=path)
-        engine = open_engine(settings.storage.engine, path, fitted_options(path, settings.rocksdb.options))
-        spare.after_open()
-        return engine
-
-    def _start_pool(self, name: str, threads: int) -> ThreadPool:
-        # All at once: one that cannot be started later would have requests wait for ever.
-        pool = ThreadPool(minthreads=threads, maxthreads=threads, name=f"kvtwisted-{name}")
-        # Waits for the jobs that run: RocksDB cannot be closed under them.
-        self._unwinding.push(f"{name} pool", pool.stop)
-        try:
-            pool.start()
-        except RuntimeError as error:
-            # Stopping waits for each, which one that never began would make an error of.
-            pool.threads[:] = [thread for thread in pool.threads if thread.ident is not None]
-            raise Unavailable(f"the threads for {name}: {error} (ulimit -u is their limit)") from None
-        return pool
-
-    def _start_checks(self, door: Door) -> HealthChecks:
-        pool = self._start_pool("health", HEALTH_THREADS)
-        checks = HealthChecks(self._reactor, pool, door.health, self._writers.troubles)
-        self._unwinding.push("health checks", checks.stop)
-        return checks
-
-    def _make_administration(self, storage: Storage, audit: Auditor) -> Administration:
-        return Administration(
-            self._reactor,
-            self._start_pool("administration", ADMINISTRATION_THREADS),
-            backups=storage.backups,
-            plan_eviction=storage.plan_eviction,
-            collect_orphans=storage.collect_orphans,
-            audit=audit,
-            on_disk=storage.engine.is_persistent,
-        )
-
-    # The periodic tasks, and what follows the configuration.
-
-    def _tls_tickers(self, defer: Callable[..., Deferred[Any]]) -> list[Ticker]:
-        self._reload_certificates = lambda: defer(self._tls.reload)
-        if not self._tls.all:
-            return []
-        return [Ticker("certificates", self._reactor, lambda: LOOK_SECONDS, lambda: defer(self._tls.look))]
-
-    def _start_tickers(self, tickers: list[Ticker]) -> None:
-        self._tickers = tickers
-        for ticker in tickers:
-            ticker.startService()
-            self._unwinding.push(f"{ticker.name} task", ticker.stopService)
-
-    def _apply(self, new: Settings, storage: Storage) -> None:
+    def _apply(self, old: Settings, new: Settings) -> None:
         """A change was accepted; called on the thread that made it."""
-        storage.apply(new)
-        if self._door is not None:
-            self._door.limits = _limits(new)
-        if self._authentication is not None:
-            self._authentication.apply(new)
+        self._storage.apply(new)
+        self._door.limits = _limits(new)
+        self._authentication.apply(new)
         self._reactor.callFromThread(self._retune)
 
     def _retune(self) -> None:
         for ticker in self._tickers:
             ticker.retune()
-        if self._transports is not None:
-            self._transports.retune()
+        self._transports.retune()
 
-    def _show(
-        self,
-        metrics: Metrics,
-        engine: Engine,
-        storage: Storage,
-        door: Door,
-        admission: Admission,
-    ) -> None:
+    def _show(self) -> None:
+        """Have what the parts count shown."""
+        metrics, admission, door, storage = self._metrics, self._admission, self._door, self._storage
+        connections, authentication = self._connections, self._authentication
         metrics.show(catalogue.IN_FLIGHT_REQUESTS, lambda: admission.in_flight)
         metrics.show(catalogue.POOL_QUEUE_DEPTH, lambda: door.waiting)
         metrics.show(catalogue.IN_FLIGHT_BYTES, lambda: admission.bytes)
@@ -335,22 +331,27 @@ class Server(Service):
         metrics.show(catalogue.OVERDUE, lambda: door.overdue + admission.overdue.value)
         metrics.count_hot_gets(lambda: door.hot_gets)
         metrics.show(catalogue.CACHE_HITS, lambda: storage.store.cache_hits + door.hot_gets)
+        metrics.show(catalogue.CONNECTIONS_MADE_WAY, lambda: connections.made_way)
+        authentication.show(metrics)
+        self._transports.show(metrics)
+        for certificates in self._certificates.all:
+            expiry = partial(getattr, certificates, "expiry")
+            metrics.show(catalogue.CERTIFICATE_EXPIRY, expiry, listener=certificates.files.listener)
         for label, writer in self._writers.all.items():
-            self._show_log(metrics, label, writer)
+            metrics.show(catalogue.LOG_LINES_DROPPED, partial(getattr, writer, "dropped"), log=label)
+            metrics.show(catalogue.LOG_LINES_WAITING, partial(getattr, writer, "waiting"), log=label)
+            metrics.show(catalogue.LOG_STUCK, partial(getattr, writer, "stuck"), log=label)
         metrics.build_info(
             version=__version__,
-            engine=engine.version,
+            engine=self._engine.version,
             python=platform.python_version(),
             twisted=twisted.__version__,
             grpcio=version("grpcio"),
         )
 
-    def _show_log(self, metrics: Metrics, label: str, writer: LogWriter) -> None:
-        metrics.show(catalogue.LOG_LINES_DROPPED, lambda: writer.dropped, log=label)
-        metrics.show(catalogue.LOG_LINES_WAITING, lambda: writer.waiting, log=label)
-        metrics.show(catalogue.LOG_STUCK, lambda: writer.stuck, log=label)
-
-    def _announce(self, engine: Engine) -> None:
+    def _announce(self) -> None:
+        warn_of_open_folders(self._folders())
+        engine = self._engine
         if isinstance(engine, HasOptions):
             _log.info("rocksdb.options in force: {options}", options=json.dumps(engine.effective_options()))
         if not engine.is_persistent:
@@ -360,9 +361,14 @@ class Server(Service):
             )
         _log.info(
             "kvtwisted {version} with {engine}, data in {path}",
-            version=__version__, engine=engine.version, path=os.path.abspath(self._settings.rocksdb.path),
+            version=__version__, engine=engine.version, path=os.path.abspath(self._settings().rocksdb.path),
         )  # fmt: skip
+        self._transports.announce()
 
 
 def _limits(settings: Settings) -> Limits:
     return Limits(settings.limits.max_batch_keys, settings.limits.max_request_bytes)
+
+
+def _try_engine(name: str, path: str, options: EngineOptions) -> None:
+    open_engine(name, path, options).close()

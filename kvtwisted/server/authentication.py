@@ -119,9 +119,9 @@ class Authentication:
             recount.append(Ticker("quotas", self._reactor, lambda: LOOK_SECONDS, task.run, at_once=True))
         return [
             *recount,
-            Ticker("tokens", self._reactor, lambda: LOOK_SECONDS, self._look),
+            Ticker("tokens", self._reactor, LOOK_SECONDS, self._look),
             # By itself: a token ends also while the file's disk hangs.
-            Ticker("passes", self._reactor, lambda: LOOK_SECONDS, self._let_go),
+            Ticker("passes", self._reactor, LOOK_SECONDS, self._let_go),
         ]
 
     def reload(self) -> Deferred[Any]:

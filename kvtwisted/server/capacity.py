@@ -1,9 +1,9 @@
-"""How much the server takes on: what of the settings is fitted to the machine, and what is counted against them.
+"""How much the server takes on: settings fitted to the machine, admission, and limits of connections.
 
-Note [Turns of the interpreter]: each call of the system gives the interpreter up, and a thread that reckons, with a
-large scan for example, then has it for a whole turn. So beside it each recv, send and poll of the reactor would take
-Python's 5 ms, and a small request takes several of these. With short turns it waits for less; what changes hands more
-often is slower by itself, as with the threads of grpcio, which keep the default.
+Note [Turns of the interpreter]: each system call gives up the interpreter, and a computing thread, with a large scan
+for example, then keeps it for a whole turn. So each recv, send and poll of the reactor would wait Python's 5 ms, and a
+small request takes several of them. With short turns it waits for less. More switches cost time themselves: grpcio's
+threads keep the default.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ _log = Logger(namespace="kvtwisted")
 
 
 def fitted_options(path: str, configured: EngineOptions) -> EngineOptions:
-    """RocksDB's options as the disk of `path`, which is there, and the process's file descriptors can bear them.
-
-    What is lowered is logged.
+    """RocksDB's options, fitted to the disk of `path`, which must exist, and to the process's file descriptors. Lowered
+    ones are logged.
     """
     options = fitted(configured, disk_usage(path).total)
     if lower := lowered(configured, options):

@@ -1,8 +1,8 @@
-"""Trying a change of the configuration before it is taken: could the server start with it?
+"""Tries a change of the configuration before it is accepted: could the server start with it?
 
-What is tried is what changes, by doing it once: folders are made, engines opened, files of secrets read, ports bound,
-threads started; then all of it is undone. What cannot be known beforehand (a port that somebody takes meanwhile) stays
-for the start to say.
+Each changed value is tried by doing it once: folders are made, engines opened, files of secrets read, ports bound,
+threads started; then all is undone. What cannot be known beforehand (a port that another process takes meanwhile) fails
+only at the start.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Rehearsal:
 
     def _check_engine(self, changed: set[str], wanted: Settings) -> None:
         names = sorted(name for name in changed if name == "storage.engine" or name.startswith("rocksdb.options."))
-        # What takes effect without opening the database anew needs no trial.
+        # Options that take effect without opening the database again need no trial.
         names = [name for name in names if name != "rocksdb.options.sync"]
         if not names or not self._is_persistent(wanted.storage.engine):
             return

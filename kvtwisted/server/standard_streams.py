@@ -1,7 +1,7 @@
-"""Standard streams that were closed by whoever started the process: opened on nothing, before all else.
+"""Opens standard streams that are closed on /dev/null, before anything else is opened.
 
-What is opened first gets the lowest free descriptor. Were that one of these three, the reactor's own descriptors or a
-file of RocksDB would be what C libraries print to, and what twistd replaces when it becomes a daemon.
+The first file that is opened gets the lowest free descriptor. If that were one of these three, C libraries would print
+to the reactor's own descriptors or to a file of RocksDB, and twistd would replace it when it becomes a daemon.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection
+from functools import partial
 from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
@@ -12,9 +13,9 @@ from twisted.logger import Logger
 
 from ..backends.local.cache import HotCache
 from ..backends.local.engines.engine import Engine, HasOptions, statistics_of
-from ..backends.local.large_values import OWNER, Collected, ValueFiles, check_owner
+from ..backends.local.large_values import OWNER, ValueFiles, check_owner
 from ..backends.local.maintenance.backup import Backups
-from ..backends.local.maintenance.eviction import Disk, EvictionRules, Evictor, Plan
+from ..backends.local.maintenance.eviction import Disk, EvictionRules, Evictor
 from ..backends.local.maintenance.expiry import Sweeper
 from ..backends.local.maintenance.holdings import Folders
 from ..backends.local.maintenance.scrub import Scrub
@@ -32,6 +33,7 @@ from ..background.performance import PerformanceTask
 from ..background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from ..background.space import INTERVAL, SpaceTask
 from ..background.ticker import Ticker
+from ..commands.administration import CollectOrphans, Plan, Tasks
 from ..config.settings import Settings
 from ..core.clock import Clock
 from ..core.disk import disk_usage, on_one_disk
@@ -70,6 +72,8 @@ class Storage:
         self.shares: Callable[[], Collection[Share]] = tuple
         self._eviction: EvictionTask | None = None
         self._ask_for_room: Callable[[], object] = lambda: None
+        #: The operator's; None: there are none, since nothing is kept on disk.
+        self.tasks: Tasks | None = None
 
     def open(self, engine: Engine) -> None:
         """Make and claim the folder of large values, delete what a run before left over, and read the marks of
@@ -102,7 +106,7 @@ class Storage:
         self._commits = self._writer.commits
         self._record_write_sequence(now)
         self.store = Store(engine, self._writer, clock, recency=recency)
-        self.backups = Backups(
+        backups = Backups(
             engine,
             files,
             self.store.metadata.identity,
@@ -113,7 +117,14 @@ class Storage:
         )
         if engine.is_persistent:
             self._take_over(files)
-            self.backups.tidy()
+            backups.tidy()
+            self.tasks = Tasks(
+                backups.create,
+                backups.finished,
+                self._plan_eviction,
+                self._commits.file_index.collect_orphans,
+                backups.stop,
+            )
         self._compare_clocks()
         #: Knows whether writes fail, and tries to get over it.
         self.recovery = Recovery(self.store.metadata, self.health)
@@ -146,7 +157,7 @@ class Storage:
         files.prepare()
         orphans = self._commits.file_index.collect_orphans()
         if orphans.files:
-            _log.info("removed {files} orphaned value files, {freed} bytes", files=orphans.files, freed=orphans.freed)
+            _log.info("{what}", what=CollectOrphans.logged.format(**orphans._asdict()))
 
     def _find_disks(self, now: Settings) -> list[Disk]:
         data, values = now.rocksdb.path, now.value.disk_path
@@ -162,7 +173,7 @@ class Storage:
             )
             return Disk(
                 name,
-                measure=lambda: disk_usage(folder),
+                measure=partial(disk_usage, folder),
                 holdings=folders.holdings,
                 wanted_free=lambda: self._guard.wanted_free(name),
                 held=lambda pointer: self._writer.files.held(pointer),
@@ -260,15 +271,10 @@ class Storage:
         elif not os.path.exists(os.path.join(data, "CURRENT")):
             check_owner(values, "a database that is made at the start", empty=True)
 
-    def plan_eviction(self) -> Plan:
-        """What an eviction would do now. Blocks. Raises Unavailable while the server starts."""
+    def _plan_eviction(self) -> Plan:
         if self._eviction is None:
             raise Unavailable("the server is starting")
         return self._eviction.plan()
-
-    def collect_orphans(self) -> Collected:
-        """See `FileIndex.collect_orphans`. Blocks."""
-        return self._commits.file_index.collect_orphans()
 
     def make_tickers(self, reactor: Any, defer: Defer) -> list[Ticker]:
         """The periodic tasks, not yet started."""
@@ -278,7 +284,7 @@ class Storage:
         performance = PerformanceTask(metrics, reactor.seconds)
         tickers = [
             Ticker("expiry", reactor, lambda: settings().storage.expiry_interval, expiry.run),
-            Ticker("log sync", reactor, lambda: _sync_interval(settings()), lambda: defer(self._sync_log)),
+            Ticker("log sync", reactor, lambda: _sync_interval(settings()), partial(defer, self._sync_log)),
             Ticker("performance", reactor, lambda: settings().logging.performance_interval, performance.run),
         ]
         if not self.engine.is_persistent:
@@ -292,7 +298,7 @@ class Storage:
             defer=defer,
         )
         space = SpaceTask(self._guard, reactor, eviction.run, defer, self._look_at_disks)
-        self._ask_for_room = lambda: reactor.callFromThread(space.relieve)
+        self._ask_for_room = partial(reactor.callFromThread, space.relieve)
         sampling = SamplingTask(
             self.recovery,
             metrics,
@@ -303,8 +309,8 @@ class Storage:
         )
         return [
             *tickers,
-            Ticker("space", reactor, lambda: INTERVAL, space.run, at_once=True),
-            Ticker("folders", reactor, lambda: INTERVAL, lambda: defer(self._folders.look)),
+            Ticker("space", reactor, INTERVAL, space.run, at_once=True),
+            Ticker("folders", reactor, INTERVAL, partial(defer, self._folders.look)),
             Ticker("eviction", reactor, lambda: settings().eviction.check_interval, eviction.run),
             Ticker("sampling", reactor, lambda: _sampling_interval(settings()), sampling.run, at_once=True),
         ]

@@ -1,12 +1,13 @@
 """How much work may be under way: bounded before it is queued, counted until the thread that does it has finished.
 
-Note [Nobody takes all]: a client with many calls under way would have all others refused. So each principal has a share
-that is less than the whole: whatever one of them does, there is room left for the next.
+Note [A share for each principal]: without shares a client with many calls under way would get all others refused. So
+each principal has a share that is less than the whole, and there is always room for the next one.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import threading
 
 from ..core.counting import Counter
@@ -17,7 +18,7 @@ from .shares import three_quarters
 class Admission:
     """Counts the requests in flight and their bytes, with a capacity for each. Safe from any thread.
 
-    A request with more bytes than that goes in when no other has any.
+    A request with more bytes than that is let in when no other request has any.
     """
 
     _requests_limit = "limits.max_in_flight is"
@@ -32,9 +33,9 @@ class Admission:
         self._in_flight = 0
         self._bytes = 0
         self._closed = False
-        #: Counts requests that were given up before they entered, since their time had run out. For shares too.
+        #: Counts requests that were given up before they entered, because their time ran out. For shares too.
         self.overdue = Counter()
-        #: Requests that were refused at a capacity, or at that of a share. Approximate when several threads refuse.
+        #: Requests refused at a capacity, or at a share's. Approximate when several threads refuse.
         self.refused = 0
 
     @property
@@ -48,7 +49,7 @@ class Admission:
         return self._bytes
 
     def share(self, reserve: int = 0) -> Share:
-        """For one principal: what enters there has entered here too, also up to `reserve` more than the capacity."""
+        """For one principal: its requests count here too. Up to `reserve` more than the capacity are let in."""
         return Share(self, self._share, self._max_bytes * self._share / self._capacity, reserve)
 
     def enter(self, size: int = 0) -> None:
@@ -62,7 +63,7 @@ class Admission:
     def grow(self, size: int) -> None:
         """A request that has entered turns out to have `size` bytes more. Raises Overloaded where they do not fit.
 
-        They leave with it. As in `enter`, what no other request shares the room with goes in.
+        They leave with the request. As in `enter`, any size fits if no other request has bytes.
         """
         with self._lock:
             self._look_again(size)
@@ -85,7 +86,7 @@ class Admission:
             self._closed = True
 
     def _look(self, size: int) -> None:
-        """Raise what keeps a request of `size` bytes out, if anything does."""
+        """Raise if a request of `size` bytes cannot be let in."""
         if self._closed:
             raise Unavailable("the server is stopping")
         if self._in_flight >= self._capacity:
@@ -102,8 +103,12 @@ class Admission:
         raise Overloaded(reason)
 
 
+#: What is under way beside the requests, with limits of its own.
+UNLIMITED = Admission(sys.maxsize)
+
+
 class Share(Admission):
-    """What one principal may have of the whole; see Note [Nobody takes all]. All have one lock."""
+    """What one principal may have of the whole; see Note [A share for each principal]. All have one lock."""
 
     _requests_limit = "limits.max_in_flight_per_principal is"
     _bytes_limit = "of limits.max_bytes_in_flight each principal may have"

@@ -1,12 +1,12 @@
-"""The audit log: who changed what, and who was turned away. One JSON object in a line.
+"""The audit log: who changed what, and who was refused. One JSON object in a line.
 
 Every line has `time` (UTC), `event` and `who`: a token's id, `cert:` and a certificate's name, `anonymous`, or `server`
 for what it did by itself. Values of keys are never in it, and keys only where writes are audited.
 
-Note [Nobody writes the audit log full]: the log has so many bytes, and its oldest go first. So what a client can cause
-as often as it likes must not take many: a line has a bound, and of lines of one kind from one of them the first are
-written, and what comes on top is one line a minute with their number. Writes of keys, which are as many as clients like
-and wanted each, are in a log of their own.
+Note [The audit log cannot be flooded]: the log is bounded, and the oldest lines go first. So lines that a client can
+cause without a limit must take little room: a line has a bound; of one kind of line from one client the first are
+written, and further ones become one line a minute with their number. Writes of keys, which are unlimited and each
+wanted, have a log of their own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Callable, Protocol
 
 from .buckets import Addresses, Limiter, Rate, network_of
 
-#: Who did what the server did by itself, and who showed nothing of who they are.
+#: The names for the server itself, and for unknown clients.
 SERVER, ANONYMOUS = "server", "anonymous"
-#: Who stands in a line for all those that are too many to have one each.
+#: The name in the line for all those that have no line of their own.
 OTHERS = "others"
 
 #: Characters of a text in a line, and bytes of a line, at most.
@@ -30,13 +30,13 @@ MAX_TEXT, MAX_LINE = 1024, 16_384
 #: Entries of a list or object in a line.
 _MAX_ENTRIES = 100
 
-#: Seconds after which those of a flood that were left out are told.
+#: Seconds after which the lines that a flood left out are summed up.
 WINDOW = 60.0
 #: Lines a second of one kind from one principal or address, and how many may come at once.
 EACH, EACH_BURST = 1 / 60, 10
-#: The same for all principals together, and for all addresses together of whom no more is known.
+#: The same for all principals together, and for all addresses of unknown clients together.
 TOGETHER, TOGETHER_BURST = 1 / 10, 100
-#: How many principals, and addresses, have a line each on what was left out.
+#: How many principals, and addresses, have a line of their own on what was left out.
 _NAMED, _NAMED_ADDRESSES = 20, 10
 
 
@@ -61,12 +61,12 @@ class Audit:
 
 
 def lines_lost(lines: int) -> bytes:
-    """What stands in an audit log in the place of so many lines."""
+    """The line that says how many lines are missing here."""
     return _line(time(), "lines_lost", SERVER, {"lines": lines})
 
 
 class Floods:
-    """Lines that somebody can cause as often as he likes. Note [Nobody writes the audit log full]. Any thread."""
+    """Lines that a client can cause without a limit. Note [The audit log cannot be flooded]. Any thread."""
 
     def __init__(
         self, audit: Auditing, seconds: Callable[[], float] = monotonic, *, each_burst: int = EACH_BURST
@@ -78,7 +78,7 @@ class Floods:
         self._unknown = _Crowd(each_burst, _NAMED_ADDRESSES)
 
     def record(self, event: str, who: str, **facts: object) -> None:
-        """See `Auditing.record`; somebody anonymous is told by the `address` among the facts."""
+        """See `Auditing.record`; unknown clients are told apart by the `address` among the facts."""
         now = self._seconds()
         if who == ANONYMOUS:
             address = str(facts.get("address", ""))
@@ -97,7 +97,7 @@ class Floods:
 
 
 class _LeftOut:
-    """What was not written of one kind from one of them."""
+    """What was left out of one kind of line from one client."""
 
     def __init__(self, whose: Mapping[str, object]) -> None:
         self._whose = whose

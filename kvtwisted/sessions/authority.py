@@ -1,9 +1,9 @@
-"""Who asks: from the `Authorization` header of a request to a principal.
+"""Authentication: from a request's `Authorization` header to a principal.
 
-Note [Good tokens are never locked out]: failed logins of an address are limited, but a token is looked at first. That
-costs two microseconds, less than refusing does, and 256 bits cannot be guessed at any rate. If it were the other way
-round, one client with an old token would shut out all others behind the same proxy or router. So the limit turns the
-flood of refusals into cheaper ones, which nobody need write down, and nothing else.
+Note [Good tokens are never locked out]: failed logins of an address are limited, but the token is checked first. That
+costs two microseconds, less than a refusal, and 256 bits cannot be guessed at any rate. The other way round, one client
+with an old token would shut out all others behind the same proxy or router. So the limit only makes the refusals of a
+flood cheaper, and keeps them out of the log.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOT_VALID = "the token is not valid"
 
 
 class _Known:
-    """A principal and what it was made of."""
+    """A principal and the entry it was made from."""
 
     __slots__ = ("digest", "entry", "principal")
 
@@ -63,7 +63,7 @@ class Authority:
         self._certified: Mapping[str, _Known] = {}
         #: By the names of those who have a quota: what they use of it. It outlasts changes of other things.
         self.usages: Mapping[str, Usage] = {}
-        # Whom an unknown id is compared with, so that it takes as long as a wrong secret.
+        # An unknown id is compared with this one, so that it takes as long as a wrong secret.
         self._nobody = _Known(TokenEntry("nobody", bytes(32), ()), Principal("nobody", (), valid_until=-math.inf))
         self._failures = Addresses(Rate(failed_logins / FAILURE_SECONDS), burst=FAILURE_SECONDS)
 
@@ -73,7 +73,7 @@ class Authority:
         return len(self._known)
 
     def replace(self, entries: Iterable[TokenEntry]) -> None:
-        """Go by these tokens from now on. Principals of unchanged ones go on, rates included; others are revoked."""
+        """Use these tokens from now on. Principals of unchanged tokens stay, with their rates; others are revoked."""
         with self._lock:
             old = self._known
             new = {}
@@ -92,7 +92,7 @@ class Authority:
                     known.principal.revoke(is_replaced=known.entry.id in new)
 
     def retune(self, *, default_rate: Rate, failed_logins: int) -> None:
-        """Go by other rates from now on. What is as it was goes on as it does."""
+        """Use other rates from now on. Unchanged ones stay as they are."""
         with self._lock:
             if default_rate != self._default_rate:
                 self._default_rate = default_rate
@@ -110,7 +110,8 @@ class Authority:
             self._failures.retune(rate, FAILURE_SECONDS)
 
     def principal(self, authorization: Sequence[bytes], network: str) -> Principal:
-        """Who sent these `Authorization` headers (their values; none: an empty sequence) from this network.
+        """The principal that sent these `Authorization` headers (their values; an empty sequence: none) from this
+        network.
 
         `network` is what `buckets.network_of` says of the peer's address. Raises Unauthenticated, with one sentence
         when there is no token and one for everything that is wrong with it; RateLimited when there were too many such.
@@ -123,7 +124,7 @@ class Authority:
         return found
 
     def find(self, authorization: Sequence[bytes]) -> Principal | None:
-        """The same, but None for nobody, which does not count as a failed login."""
+        """The same, but None for an unknown client, and then it is not a failed login."""
         token = tokens.read(authorization)
         if token is not None:
             known = self._known.get(token.id, self._nobody)

@@ -1,4 +1,4 @@
-"""How much: rates in operations and bytes per second, kept by token buckets.
+"""Rates in operations and bytes per second, kept by token buckets.
 
 A bucket is one number, the time at which it is full again (the generic cell rate algorithm, ITU-T I.371; the same as a
 token bucket). What a request costs moves that time on; a request whose cost does not fit is refused, with the seconds
@@ -18,7 +18,7 @@ from ..core.errors import RateLimited
 
 #: Seconds' worth that a bucket holds, unless told otherwise.
 BURST_SECONDS = 1.0
-#: Addresses that are remembered; the one that was not seen for the longest is forgotten for a new one.
+#: Addresses that are remembered; a new one replaces the one that was silent for the longest.
 MAX_ADDRESSES = 65_536
 
 
@@ -75,7 +75,7 @@ class Limiter:
         return 0.0
 
     def spend(self, operations: int, size: int, now: float) -> None:
-        """Take that much whether it is there or not: for what is known only afterwards, such as an answer's bytes.
+        """Take that much in any case: for costs that are known only afterwards, such as an answer's bytes.
 
         Less than 0 gives back what `take` took.
         """
@@ -88,7 +88,7 @@ class Limiter:
 
 
 class Budget(Protocol):
-    """What operations and bytes are taken from: see `Limiter`, which is one."""
+    """Operations and bytes are taken from it. `Limiter` is one."""
 
     def take(self, operations: int, size: int, now: float) -> float:
         """Take all or nothing."""
@@ -143,8 +143,8 @@ class OfAddress:
 class Addresses:
     """A limiter for each address (an IPv6 network of 64 bits counts as one), of a bounded number of them.
 
-    An attacker with more addresses than that can have buckets forgotten, and starts with full ones; the bound keeps him
-    from taking the memory instead.
+    An attacker with more addresses than that can get buckets forgotten, and starts with full ones; without the bound it
+    could take all the memory instead.
     """
 
     def __init__(self, rate: Rate, *, burst: float = BURST_SECONDS, capacity: int = MAX_ADDRESSES) -> None:
@@ -164,7 +164,7 @@ class Addresses:
         return self.rate.limited
 
     def retune(self, rate: Rate, burst: float = BURST_SECONDS) -> None:
-        """Go by another rate from now on. All buckets are full again."""
+        """Use another rate from now on. All buckets are full again."""
         with self._lock:
             self.rate, self._burst = rate, burst
             self._limiters = OrderedDict()
@@ -190,10 +190,11 @@ class Addresses:
 
 
 def network_of(host: str) -> str:
-    """Who an address counts as: an IPv4 address itself, an IPv6 one its network of 64 bits. Once for each connection.
+    """What an address counts as: an IPv4 address itself, an IPv6 one its network of 64 bits. Called once for each
+    connection.
 
     A whole such network usually belongs to one subscriber (RFC 6177). An IPv4 address that came in on an IPv6 socket
-    (`::ffff:192.0.2.1`) counts as that. What is no address, such as the path of a socket, counts as itself.
+    (`::ffff:192.0.2.1`) counts as the IPv4 address. Anything else, such as the path of a socket, counts as itself.
     """
     if ":" not in host:
         return host

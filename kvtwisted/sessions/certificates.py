@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 1_048_576
 #: Bits of an RSA key at least, as OpenSSL's security level 2 asks for.
 MIN_RSA_BITS = 2048
-#: Kinds of keys that clients take. BoringSSL does not take the last two, and grpcio's clients are built on it.
+#: Kinds of keys that clients accept. BoringSSL, and so grpcio's clients, do not accept the last two.
 KINDS = ("P-256", "P-384", "RSA", "P-521", "Ed25519")
 _NOT_FOR_GRPCIO = KINDS[3:]
 
@@ -53,7 +53,7 @@ class CertificateFiles:
         return Unavailable(f"{self.setting(name)}: {getattr(self, name)}{sentence}")
 
     def signature(self) -> tuple[object, ...]:
-        """What changes when one of the files does: written anew, replaced, or a link to it turned. Blocks."""
+        """Changes when one of the files does: rewritten, replaced, or a link to it changed. Blocks."""
         return tuple(_signature(path) for path in (self.certificate, self.private_key, self.client_ca) if path)
 
 
@@ -69,16 +69,16 @@ class Identity:
     #: Seconds since 1970 from which, and up to which, the certificate is valid.
     not_before: float
     not_after: float
-    #: What an operator should change although it works.
+    #: What an operator should change, although it works.
     warnings: tuple[str, ...] = ()
 
 
 def read_identity(files: CertificateFiles) -> Identity:
-    """Read and check them. Whether the certificate is valid now is not looked at. Blocks.
+    """Read and check them, but not whether the certificate is valid now. Blocks.
 
     Raises Unavailable, naming the setting and the file: missing, unreadable or too large; without a certificate or key
-    in it; a key with a passphrase, too short, of a kind that no client knows, or of another certificate; an authority
-    that is none.
+    in it; a key with a passphrase, too short, of a kind that no client accepts, or of another certificate; an authority
+    that is not one.
     """
     chain = _certificates(files, "certificate")
     key_block, warnings = _read_key(files)
@@ -112,10 +112,10 @@ def _signature(path: str) -> tuple[int, ...] | None:
 
 
 def _read(files: CertificateFiles, name: str) -> bytes:
-    """The content of a file. What is no regular file is not opened: a pipe would be waited for."""
+    """The content of a file. Only a regular file is opened: opening a pipe would wait."""
     path = getattr(files, name)
     try:
-        # Were it replaced by a pipe right after this, the open would still not wait.
+        # Even if a pipe replaced it right now, the open would not wait.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise files.refused(name, ": is not a file")
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -197,7 +197,7 @@ def _kind(key: Any) -> str:
 
 
 def _check_authority(files: CertificateFiles, certificate: Certificate) -> None:
-    """One that says of itself that it is no authority would let its owner in, and nobody else: not what is meant."""
+    """A certificate that is marked as not an authority's would let in only its own owner: not what is meant."""
     from cryptography.x509 import BasicConstraints, ExtensionNotFound
 
     try:

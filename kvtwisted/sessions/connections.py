@@ -1,20 +1,20 @@
 """How many connections there may be, in all and from one address, on all listeners together.
 
 Note [Room for connections]: a connection takes a file descriptor, and so do RocksDB's table files and logs. When none
-is left, RocksDB cannot write, which is worse than a connection refused. So what the process may open is dealt out
-before it starts: at most a quarter to table files, RESERVED to all else that the server opens, the rest to connections.
+is left, RocksDB cannot write, which is worse than a refused connection. So the descriptors are divided before the
+start: at most a quarter to table files, RESERVED to all else that the server opens, the rest to connections.
 
-Note [Who makes way]: connections that idle cost their clients nothing, and two addresses can fill all places with them.
-So when a newcomer finds all taken, those are closed that are of least use: that have nothing under way, first those of
-nobody known, of the address that has most, that have idled longest. A known client's goes only to an address that has
-fewer, and not while it may just be between two requests. Clients with pools connect anew by themselves; who floods has
-his own closed.
+Note [Idle connections are closed first]: idle connections cost their clients nothing, and two addresses can fill all
+slots with them. So when all slots are taken, the least useful connections are closed for a newcomer: idle ones, first
+those of unknown clients, of the address with most connections, idle for longest. A known client's is closed only for an
+address that has fewer, and not while it may be between two requests. Clients with pools connect again by themselves; a
+flood closes its own connections.
 
-Note [Reserved for administrators]: where even that finds none, ADMINISTRATORS more are let in on trial: one that shows
-an administrator's token or certificate stays, others are refused as soon as they have shown something else, or nothing
-for TRIAL_SECONDS. When all these places are taken, a newcomer gets that of one who has not shown anything yet: of the
-address that has most of them, who came first. So whoever has filled the server, or has set its limits too low, cannot
-keep those out who mend it.
+Note [Reserved for administrators]: if no connection can be closed, ADMINISTRATORS more are let in on trial. One that
+shows an administrator's token or certificate stays; others are refused as soon as they show something else, or nothing
+for TRIAL_SECONDS. When these slots are taken too, a newcomer gets the slot of a connection that has not shown anything
+yet: the first of the address with most of them. So neither a flood nor a limit that is too low can keep administrators
+out.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from . import shares
 from .buckets import network_of
 from .shares import Shares, three_quarters
 
-#: Descriptors for logs, value files, sockets that listen, the reactor, connections that are just being refused.
+#: Descriptors for logs, value files, listening sockets, the reactor, and connections that are being refused.
 RESERVED = 128
 #: Why a connection was refused: too many in all, or from its address.
 IN_ALL, PER_ADDRESS = "all", "address"
-#: Neither let in for good nor refused: see Note [Reserved for administrators].
+#: Let in on trial: see Note [Reserved for administrators].
 ON_TRIAL = "trial"
-#: Slots beside all others, and seconds to show for whom one is.
+#: Slots for administrators, and seconds to show a token in.
 ADMINISTRATORS, TRIAL_SECONDS = 8, 2.0
-#: Seconds that a connection must have idled to make way, of nobody known and of somebody known.
+#: Seconds that a connection must have idled to be closed: of an unknown and of a known client.
 UNKNOWN_IDLE_SECONDS, KNOWN_IDLE_SECONDS = 1.0, 5.0
-#: Seconds until it is looked again for some that could make way, when there were none.
+#: Seconds until the next search, when no connection could be closed.
 _PAUSE_SECONDS = 0.25
-#: The part of all that makes way at once, if of nobody known: not each of a flood is to cost a look at all.
+#: The part of all connections, of unknown clients, that is closed at once: a flood must not cost a search for each
+#: newcomer.
 _AT_ONCE = 64
 
 
@@ -60,7 +61,7 @@ def table_files(wanted: int, limit: int) -> int:
 
 
 def room(wanted_files: int, limit: int) -> int:
-    """How many connections there is room for beside the table files. See Note [Room for connections].
+    """How many connections there is room for besides the table files. See Note [Room for connections].
 
     At least a quarter of `limit`, also where that is too small for all.
     """
@@ -104,7 +105,7 @@ class Connections:
         administrators: int = 0,
         seconds: Callable[[], float] = monotonic,
     ) -> None:
-        """The two limits are asked anew for each connection; 0 stands for `room`, and for three quarters of the first.
+        """The two limits are asked again for each connection; 0 stands for `room`, and for three quarters of the first.
 
         What an address counts as is said by `buckets.network_of`. `refused` is told the transport and the reason
         (IN_ALL, PER_ADDRESS) of each refusal. `administrators` is how many may be let in on trial, or stay so, at once.
@@ -117,13 +118,13 @@ class Connections:
         self._administrators = administrators
         self._seconds = seconds
         self._members: list[Callable[[], Iterable[Member]]] = []
-        # Those that were told to go: nobody counts them any more.
+        # Those that are being closed; they no longer count.
         self._leaving: set[Member] = set()
         # Those in slots for administrators: that have to show yet that they are, the first comers first; and that are.
         self._trials: dict[Member, _Trial] = {}
         self._passed: set[Member] = set()
         self._look_at = 0.0
-        #: Connections that made way for others, since the start.
+        #: Connections closed to make room for others, since the start.
         self.made_way = 0
         #: Connections that have left, since the start.
         self.ended = 0
@@ -144,7 +145,7 @@ class Connections:
         return self._max_per_address() or three_quarters(self.limit)
 
     def of(self, members: Callable[[], Iterable[Member]]) -> None:
-        """Those that `members` gives may have to make way."""
+        """Those that `members` gives may be closed to make room."""
         self._members.append(members)
 
     def enter(self, transport: str, address: str) -> str | None:
@@ -164,7 +165,7 @@ class Connections:
 
     def try_out(self, member: Member, transport: str) -> None:
         """Let it in on trial: it has TRIAL_SECONDS to show that it is an administrator's (`passed`), else it is
-        `refused_on_trial`. Others may have its place meanwhile.
+        `refused_on_trial`. Others may get its slot meanwhile.
         """
         self._trials[member] = _Trial(transport, network_of(member.address))
 
@@ -188,7 +189,8 @@ class Connections:
             self._counts.leave(network_of(address))
 
     def _end_a_trial(self, newcomer: str) -> bool:
-        """Have one that is on trial go, for one from network `newcomer`. See Note [Reserved for administrators]."""
+        """Close one that is on trial, for a newcomer from network `newcomer`. See Note [Reserved for
+        administrators]."""
         if not self._trials:
             return False
         counts = Counter(trial.network for trial in self._trials.values())
@@ -212,7 +214,7 @@ class Connections:
         return reason
 
     def _make_room(self, newcomer: str) -> bool:
-        """Have connections make way for one from network `newcomer`. See Note [Who makes way]."""
+        """Close connections for a newcomer from network `newcomer`. See Note [Idle connections are closed first]."""
         now = self._seconds()
         if now < self._look_at:
             return False

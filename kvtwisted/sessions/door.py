@@ -1,9 +1,9 @@
-"""The door: every request of every transport passes here, once, on its way to what carries it out.
+"""The door: every command of every transport passes here, once, on its way to the backend.
 
 A session lets a command in (`sessions.session`); the door looks at the command itself, hands it over with the others of
 the same turn of the reactor, and counts and times it when it is done. Reactor thread.
 
-Note [What a hot Get costs]: telling the recorder takes longer than a Get from the cache does. So such Gets are counted
+Note [Counting hot Gets]: telling the recorder takes longer than a Get from the cache does. So such Gets are counted
 by a plain integer, and every HOT_SAMPLE-th (a power of 2) is timed and stands for that many in the latency histogram.
 """
 
@@ -35,7 +35,7 @@ Done = Callable[[Command], object]
 
 
 class Recorder(Protocol):
-    """What the door tells whoever counts. Called from any thread; must not block or raise."""
+    """What the door reports to metrics. Called from any thread; must not block or raise."""
 
     def operation(self, name: str, keys: int, seconds: float, failed: bool, calls: int = 1) -> None:
         """`name` (one of OPERATIONS) ran on `keys` keys for `seconds`; it stands for `calls` calls."""
@@ -102,7 +102,7 @@ class Door:
 
     @property
     def hot_gets(self) -> int:
-        """Gets answered by an entry of memory, which the recorder is not told of one by one."""
+        """Gets answered by an entry in memory; they are not reported to the recorder one by one."""
         return self._hot_gets.value
 
     @property
@@ -141,10 +141,10 @@ class Door:
         return known, found
 
     def submit(self, command: Command, admission: Admission, done: Done) -> None:
-        """Hand a command over that may be carried out, counted into `admission`; call `done` with it when it is done.
+        """Hand a command to the backend, counted into `admission`; call `done` with it when it is done.
 
-        Raises what is wrong with the command, and Overloaded; then `done` is not called. Cancelling is not possible:
-        who does not wait any more ignores `done`.
+        Raises what is wrong with the command, and Overloaded; then `done` is not called. It cannot be cancelled: a
+        caller that no longer waits ignores `done`.
         """
         command.started = started = monotonic()
         try:

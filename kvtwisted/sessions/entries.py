@@ -1,4 +1,4 @@
-"""What a token file says: its entries, read strictly from JSON and written as such.
+"""Entries of a token file: read strictly from JSON, and written.
 
 Every refusal is an `InvalidTokens` that names the entry, the field, the limit and what was found. Digests are never
 shown. Pure functions; any thread.
@@ -40,16 +40,16 @@ class InvalidTokens(InvalidConfig):
 
 
 class OwnRate(NamedTuple):
-    """A token's own rate, per second: 0 is no limit, None what the server's configuration says."""
+    """A token's own rate, per second: 0 is no limit; None: the rate of the server's configuration."""
 
     operations: int | None = None
     bytes: int | None = None
 
 
 class TokenEntry(NamedTuple):
-    """One token, or what stands for a client certificate of the name `certificate`, whose digest is empty.
+    """One token, or a client certificate of the name `certificate`, whose entry has an empty digest.
 
-    `not_after` is the Unix time from which it is not valid any more; None: never.
+    `not_after` is the Unix time at which it expires; None: never.
     """
 
     id: str

@@ -1,7 +1,7 @@
-"""The gate that every request passes on either transport: from what a visitor shows to what may be done.
+"""The gate: from what a client shows to its session, the same for every transport.
 
-Without tokens and client certificates the gate is open: everybody who reaches the server may do everything, which is
-why it then listens on loopback alone (`kvtwisted.config.rules`).
+Without tokens and client certificates the gate is open: every client that reaches the server may do everything, so that
+it then listens on loopback only (`kvtwisted.config.rules`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .session import Session, Sessions, Written
 
 #: What a name in a client's certificate begins with in the audit log.
 CERTIFICATE = "cert:"
-#: Principals of certificates that are remembered; the one that came first is forgotten for a new one.
+#: Principals of certificates that are remembered; a new one replaces the oldest.
 _MAX_CERTIFIED = 4096
 
-#: Requests of an administrator that are let in although there are as many as there may be.
+#: Requests of an administrator that are let in beyond the capacity.
 RESERVED_REQUESTS = 8
 
 _EVERYTHING = (Grant(frozenset(OPERATIONS)),)
 
 
 class Visitor(NamedTuple):
-    """What a connection and a request show of who is there."""
+    """What a connection and a request show about the client."""
 
     #: The peer's IP address.
     address: str
@@ -48,27 +48,28 @@ class Visitor(NamedTuple):
         return f"<Visitor {self.address} {self.certificate!a} {len(self.authorization)} authorization>"
 
 
-#: Called, on the reactor thread, with the sessions that hold no longer.
+#: Called, on the reactor thread, with the sessions that were withdrawn.
 Withdrawn = Callable[["frozenset[Session]"], None]
 
 
 class Gate(Protocol):
-    """Any thread may ask to be admitted."""
+    """Gives visitors their sessions. Any thread."""
 
     def admit(self, visitor: Visitor) -> Session:
-        """Who it is. Raises Unauthenticated when what is shown is not valid, RateLimited after too many attempts."""
+        """The visitor's session. Raises Unauthenticated when the token or certificate is not valid, RateLimited after
+        too many attempts."""
 
     def find(self, visitor: Visitor) -> Session | None:
-        """The same if it is somebody known, else None, which is no attempt: whoever asks comes to `admit` next."""
+        """The same for a known visitor, else None, which does not count as an attempt: `admit` comes next."""
 
     def on_withdrawal(self, listener: Withdrawn) -> None:
         """Call `listener` whenever sessions are withdrawn."""
 
     def look(self, *, anew: bool = False) -> None:
-        """Withdraw the sessions that hold no longer; `anew`: all. Reactor thread; every second."""
+        """Withdraw the sessions that are no longer valid; `anew`: all. Reactor thread; every second."""
 
     def close(self) -> None:
-        """Have everything in the audit log that is to be there."""
+        """Write what is left for the audit log."""
 
 
 class OpenGate:
@@ -98,7 +99,7 @@ class OpenGate:
         )
 
     def admit(self, visitor: Visitor) -> Session:
-        """Everybody; what they show is not looked at."""
+        """A session for everybody; tokens are not looked at."""
         return self._sessions.of(self._everybody, visitor.address)
 
     def find(self, visitor: Visitor) -> Session | None:
@@ -214,7 +215,7 @@ class ClosedGate:
                 principal = self._certified.get(name)
                 if principal is None:
                     if len(self._certified) >= _MAX_CERTIFIED:
-                        # Forgotten as principals, they are made anew when they come again.
+                        # They are made again when they come back.
                         self._certified.pop(next(iter(self._certified))).revoke(is_replaced=True)
                     principal = self._certified[name] = Principal(CERTIFICATE + name, _EVERYTHING)
         return principal

@@ -1,7 +1,7 @@
-"""Who: principals, and the grants that say what each may do. No grant, no right.
+"""Principals, and the grants that say what each may do. Without a grant nothing is allowed.
 
-A grant is a set of operations on all keys that begin with a prefix. Prefixes are bytes: `a` covers `ab`. Whoever means
-a folder ends it with a separator: `a/`.
+A grant is a set of operations on all keys that begin with a prefix. Prefixes are bytes: `a` covers `ab`. End a prefix
+with a separator to mean a folder: `a/`.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def check_grant(grant: Grant) -> str | None:
 
 
 class Principal:
-    """Somebody with rights. Any thread may ask.
+    """A principal and its rights. Any thread.
 
-    Immutable but for `is_replaced` and `valid_until`, the Unix time (seconds) from which it is nobody any more. That is
-    moved into the past when the token is revoked or changed. So a principal that is kept, with a connection for
-    example, is still good if `now < principal.valid_until`, and nothing else has to be compared.
+    Immutable but for `is_replaced` and `valid_until`, the Unix time (seconds) until which it is valid. That is moved
+    into the past when the token is revoked or changed. So a principal that is kept, with a connection for example, is
+    still valid if `now < principal.valid_until`; nothing else has to be compared.
     """
 
     __slots__ = ("_prefixes", "grants", "is_replaced", "limiter", "name", "usage", "valid_until")
@@ -105,6 +105,6 @@ class Principal:
         return bool(self._prefixes[operation])
 
     def revoke(self, *, is_replaced: bool = False) -> None:
-        """From now on it is nobody, or another one is in its place."""
+        """It is no longer valid, or another one replaces it."""
         self.is_replaced = is_replaced
         self.valid_until = -math.inf

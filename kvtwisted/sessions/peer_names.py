@@ -1,4 +1,4 @@
-"""The name in a client's certificate, by which the table of rights knows the client.
+"""The name in a client's certificate, which the token file's entries refer to.
 
 The first subjectAltName of type URI or DNS is the name; without one, the subject's common name (CN), if it has just
 one. A name is refused, and no other one of the same certificate is taken in its place, when it is empty, has more than
@@ -34,7 +34,7 @@ def shown_by(certificate: Certificate) -> Shown:
     try:
         return Shown(name_of(certificate), certificate.not_valid_after_utc.timestamp())
     except Exception:
-        # See name_of. What does not say when it ends is nobody's.
+        # See name_of. A certificate without an end is not accepted.
         return Shown(None)
 
 
@@ -43,7 +43,7 @@ def name_of(certificate: Certificate) -> str | None:
     try:
         name = _found(certificate)
     except Exception:
-        # What cannot be read names nobody. cryptography has no common class for these errors.
+        # A certificate that cannot be read has no name. cryptography has no common class for these errors.
         return None
     return name if isinstance(name, str) and usable(name) else None
 

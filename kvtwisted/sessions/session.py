@@ -1,6 +1,6 @@
-"""Who asks: what one principal may do, and how much, whatever transport it comes by.
+"""One principal: what it may do, and how much, on every transport.
 
-Note [What is known first]: a request is refused by what costs nothing to know, in one order for every method, lane and
+Note [The order of admission]: a request is refused by what costs least to know, in one order for every method, lane and
 transport. May who asks ever do this (`Session.require`, before there is a body)? Is there anything left of their rate
 (`charge`)? Is there room for the bytes, those of a compressed message once it is expanded (`Session.admission`)? Are
 there more keys than there may be? Only then is it decoded, and `submit` looks in the same order again, and at what it
@@ -14,8 +14,8 @@ and its like) is decoded at once, as is the path of an HTTP request. What turns 
 it had been looked at in order (`before_reading`). And an operation of a pipeline is decoded before anything is known of
 it, since the number that it is answered by is in it.
 
-Note [Nothing is told]: rights are checked before anything is read, and a refusal is the same sentence whatever is
-stored. A batch with one key that is not allowed is refused whole, without naming the key.
+Note [Refusals reveal nothing]: rights are checked before anything is read, and a refusal is the same sentence whatever
+is stored. A batch with one key that is not allowed is refused whole, without naming the key.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from time import monotonic
 from typing import Callable
 from weakref import WeakValueDictionary
 
-from ..commands.command import Command, WriteCommand
-from ..commands.configuration import Actor, UpdateConfig
+from ..commands.command import Actor, Command, ServerCommand, WriteCommand
 from ..commands.get import Found
 from ..core.errors import KvError, PermissionDenied, without_frames
 from . import buckets, policy
-from .admission import Admission
+from .admission import UNLIMITED, Admission
 from .audit import ANONYMOUS
 from .buckets import Addresses, Both, Budget, OfAddress, network_of
 from .door import Done, Door
@@ -41,10 +40,11 @@ from .weighing import Weighing
 #: Sessions that are kept; of more the oldest are withdrawn at the next look.
 MAX_SESSIONS = 4096
 
-#: Told who (with the address of somebody anonymous) was refused what, and why. Any thread; must not block or raise.
+#: Called with who was refused what, and why; with the address if the client is unknown. Any thread; must not block or
+#: raise.
 Refused = Callable[[str, str, str, KvError], object]
 
-#: Told of each write that was let in: who, what operation, which keys. Must not block or raise.
+#: Called with each write that was let in: who, what operation, which keys. Must not block or raise.
 Written = Callable[[Principal, str, Collection[bytes]], object]
 
 _SENTENCES = {
@@ -59,8 +59,8 @@ _EVERYTHING = (b"",)
 
 
 class Session:
-    """One principal, as long as the gate says so: the same object for all its connections. Reactor thread; `require`,
-    `charge` and `give_back` on any.
+    """The session of one principal, until the gate withdraws it: the same object for all its connections. Reactor
+    thread; `require`, `charge` and `give_back` on any.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Session:
         seconds: Callable[[], float] = monotonic,
         whose: str = "the token",
     ) -> None:
-        """`admission` is what its requests enter, `limiter` what they are taken from (None: they are not limited).
+        """Its requests enter `admission`, and are charged to `limiter` (None: no limit).
 
-        Not `is_known` is who shows nothing: only what is public is open to them. `whose` begins the sentence of
+        Without `is_known` it is for unknown clients, which may only use what is public. `whose` begins the sentence of
         RateLimited.
         """
         self._door = door
@@ -97,7 +97,7 @@ class Session:
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
         if limiter is None and principal.unrestricted(GET):
-            # One that may read everything, as often as it likes, is only asked for room.
+            # A principal that may read everything without a rate is only asked for room.
             self.get_now = door.get_now  # type: ignore[method-assign]
             self.check_room = admission.check  # type: ignore[method-assign]
 
@@ -116,13 +116,13 @@ class Session:
     def require(self, requirement: str, address: str) -> None:
         """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
 
-        RateLimited, if it is for what `submit` does not see, or is refused, and over the principal's rate.
+        RateLimited, if it is for the metrics, which are no command, or is refused, and over the principal's rate.
 
         `address` is where the request comes from, for the audit log.
         """
         try:
             policy.admit(requirement, self.principal if self.is_known else None)
-            if requirement in (METRICS, ADMIN):
+            if requirement == METRICS:
                 self._take()
         except KvError as error:
             self._refused(self.name, "" if self.is_known else address, requirement, error)
@@ -131,8 +131,8 @@ class Session:
             raise
 
     def charge(self, size: int) -> None:
-        """Take one operation from the rate for a request that is about to be read, and its `size` bytes whether they
-        are there or not; raises RateLimited. Without it what is refused for its content would cost nothing.
+        """Charge one operation, and in any case `size` bytes, for a request that is about to be read; raises
+        RateLimited. Otherwise a request that is refused for its content would cost nothing.
         """
         if self._limiter is not None:
             self._take_counted()
@@ -204,12 +204,13 @@ class Session:
         prefixes = self.principal.prefixes(command.right)
         if not prefixes:
             self.require(command.right, "")
+        admission = self.admission if command.is_limited else UNLIMITED
         limiter = self._limiter
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
             self._admit(limiter.take(command.count or 1, command.size, self._seconds()))
         try:
-            self.admission.check(command.size if command.takes_room else 0)
+            admission.check(command.size if command.takes_room else 0)
         except KvError:
             # What is refused for want of room has taken nothing from a rate.
             if limiter is not None:
@@ -225,14 +226,14 @@ class Session:
                 return
         if command.writes and self._written is not None:
             self._written(self.principal, command.right, command.keys)
-        elif isinstance(command, UpdateConfig):
+        elif isinstance(command, ServerCommand):
             command.actor = self._actor
         if limiter is not None:
             done = self._paying(done)
         if weighing is None or grown is None:
-            self._door.submit(command, self.admission, done)
+            self._door.submit(command, admission, done)
         else:
-            self._door.submit(command, self.admission, weighing.settling(grown, done))
+            self._door.submit(command, admission, weighing.settling(grown, done))
             weighing.usage.add(grown)
 
     def _weigh_first(self, command: WriteCommand, weighing: Weighing, done: Done) -> None:
@@ -281,7 +282,7 @@ class Session:
             raise
 
     def _take(self) -> None:
-        """Take one from the rate, for what no command is made of."""
+        """Charge one operation for a request without a command."""
         if self._limiter is not None:
             buckets.admit(self._limiter.take(1, 0, self._seconds()), self._whose)
 
@@ -351,7 +352,7 @@ class Sessions:
         return Session(self._door, Principal(ANONYMOUS, ()), admission, self._refused, is_known=False)
 
     def withdraw(self, now: float, *, anew: bool) -> frozenset[Session]:
-        """End those of principals who are nobody any more, and the oldest of too many; `anew`: all.
+        """End the sessions of principals that are no longer valid, and the oldest of too many; `anew`: all.
 
         `now` is Unix time in seconds.
         """

@@ -1,4 +1,4 @@
-"""What stays open, counted in all and by whose it is, so that one owner never has all. See Note [Nobody takes all]."""
+"""Counts what stays open, in all and by owner, so that no owner has all: Note [A share for each principal]."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The token file: read with care, changed by one at a time, followed by a running server.
 
 Whoever can write the file can give himself every right, and whoever can read it knows which tokens there are. So a file
-is refused that anybody else may read or write: Note [Who can write, who can read] in `secret_files`. Links are followed
-when it is read, as containers mount secrets. A change of it would put a file in the place of the link, and is refused.
+is refused that anybody else may read or write: Note [Files that others can write or read] in `secret_files`. Links are
+followed when it is read, as containers mount secrets. A change of it would put a file in the place of the link, and is
+refused.
 
 All functions block, on a small file.
 """

@@ -1,1 +1,1 @@
-"""TLS for both listeners: what is served, on which terms, and how it is renewed while the server runs."""
+"""TLS for both listeners: contexts, connections, and renewal of certificates while the server runs."""

@@ -1,12 +1,12 @@
-"""TLS connections: Twisted's, with a deadline for the handshake, and with ends as TCP has them.
+"""TLS connections: Twisted's, with a deadline for the handshake, and with half-close as TCP has it.
 
-Note [The end of TLS]: Twisted sends its closing alert and then waits for the peer's, for as long as that takes: a
-client that has pooled its connection and does not look at it would hold up a shutdown. Neither side has to wait (RFC
-8446, section 6.1). So `loseConnection` closes as it does without TLS, once all is sent. `loseWriteConnection`, which
-Twisted's TLS does not have, sends the alert, closes our side of the TCP connection, and still reads.
+Note [How TLS connections close]: Twisted sends its closing alert and then waits for the peer's without a limit: a
+client that keeps its connection in a pool would hold up a shutdown. Neither side has to wait (RFC 8446, section 6.1).
+So `loseConnection` closes as it does without TLS, once all data is sent. `loseWriteConnection`, which Twisted's TLS
+does not have, sends the alert, closes our side of the TCP connection, and still reads.
 
-The peer's alert, or its end of TCP, is the end of what it sends, and no more than that: a protocol that can go on
-without input (IHalfCloseableProtocol) still answers. For any other it is the end.
+The peer's alert, or its end of TCP, means only that it sends no more: a protocol that can go on without input
+(IHalfCloseableProtocol) still answers. Any other protocol's connection is closed.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class TlsConnection(TLSMemoryBIOProtocol):
     def makeConnection(self, transport: Any) -> None:
         """The connection is accepted; what remains is the handshake."""
         if ITCPTransport.providedBy(transport):
-            # What is small is not to wait for the peer's word on what went before; twisted.web does not get to see that
-            # there is TCP below.
+            # Small writes must not wait for the peer's ACK of earlier ones. twisted.web does not see the TCP connection
+            # below, and cannot set this itself.
             transport.setTcpNoDelay(True)
         self._deadline = self.factory.reactor.callLater(self.factory.handshake_seconds, self._too_late)
         super().makeConnection(transport)
@@ -79,7 +79,7 @@ class TlsConnection(TLSMemoryBIOProtocol):
     def _flushSendBIO(self) -> None:
         if self._tlsConnection is None:
             return  # it is gone: once our side is closed, TCP's end comes from within `loseConnection`
-        # Twisted's takes 32 KiB once. Making room for that costs more than a small answer, and a long chain of
+        # Twisted's method reads 32 KiB once. Allocating that costs more than a small answer, and a long chain of
         # certificates would not fit.
         read = self._tlsConnection.bio_read
         try:
@@ -118,7 +118,7 @@ class TlsConnection(TLSMemoryBIOProtocol):
             self._tlsShutdownFinished(None)
         elif not self._input_ended:
             self._input_ended = True
-            # Nothing that still comes would be looked at; nor shall it be kept.
+            # Data that still comes would not be read, and must not be kept.
             self.transport.pauseProducing()
             inner.readConnectionLost()
 
@@ -136,7 +136,8 @@ class TlsConnection(TLSMemoryBIOProtocol):
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         if reason is not None and reason.value is not None:
-            # Its traceback has the caller's frame, which has the failure: a cycle that would keep the connection.
+            # Its traceback holds the caller's frame, which holds the failure: a cycle that would keep the connection in
+            # memory.
             reason.tb = reason.value.__traceback__ = None
         super()._tlsShutdownFinished(reason)
 
@@ -147,10 +148,10 @@ class TlsConnection(TLSMemoryBIOProtocol):
         # Which has the other protocol, which has this: the two would wait for Python's cyclic collector.
         self._producer = None
 
-    # The end: see Note [The end of TLS].
+    # The end: see Note [How TLS connections close].
 
     def write(self, data: bytes) -> None:
-        """Send. What comes after the end of our side is dropped, as TCP does it."""
+        """Send. Data written after our side was closed is dropped, as TCP does."""
         if not self._write_closed:
             super().write(data)
 
@@ -172,7 +173,7 @@ class TlsConnection(TLSMemoryBIOProtocol):
         if self.disconnecting and not self._aborted:
             self.transport.loseConnection()
 
-    # What HTTP asks for when a client sends too much.
+    # HTTP asks for this when a client sends too much.
 
     def pauseProducing(self) -> None:
         """Read no more from the socket."""
@@ -190,7 +191,7 @@ class TlsConnection(TLSMemoryBIOProtocol):
 
 @implementer(IOpenSSLServerConnectionCreator)
 class _Creator:
-    """Makes each connection's OpenSSL object from what is in force then."""
+    """Makes each connection's OpenSSL object from the certificate in use at that time."""
 
     def __init__(self, certificates: Certificates) -> None:
         self._certificates = certificates
@@ -220,6 +221,6 @@ class TlsFactory(TLSMemoryBIOFactory):
         self.too_late = too_late
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """None when the other factory wants no more; Twisted would wrap that too."""
+        """None when the other factory refuses the connection; Twisted would wrap None too."""
         inner = self.wrappedFactory.buildProtocol(addr)
         return None if inner is None else self.protocol(self, inner)

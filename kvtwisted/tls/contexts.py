@@ -1,9 +1,9 @@
-"""What OpenSSL is told: versions, ciphers, certificates, and that there is no resumption.
+"""OpenSSL's contexts: versions, ciphers, certificates; no resumption.
 
 TLS 1.3 with OpenSSL's own suites, all of them modern; TLS 1.2 with ephemeral keys and authenticated encryption alone
 (RFC 9325, section 4.2), in the server's order; keys are agreed upon on few curves. Nothing is resumed: neither session
-IDs nor tickets. Each handshake then checks the client's certificate anew and uses the pair that is in force, and there
-is no key of tickets whose loss would open recorded traffic; connections here live long, so that little is lost.
+IDs nor tickets. So each handshake checks the client's certificate and uses the current key pair, and there is no ticket
+key whose loss would open recorded traffic. Connections here live long, so that this costs little.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def make_context(identity: Identity, protocol: bytes) -> SSL.Context:
     """A server's context for one protocol (`h2`, `http/1.1`). Quick, any thread.
 
     A client that asks for other protocols by ALPN is refused in the handshake; one that asks for none is not. Raises
-    Unavailable, naming the setting and the file, when OpenSSL does not take what `read_identity` has let through.
+    Unavailable, naming the setting and the file, when OpenSSL refuses files that `read_identity` accepted.
     """
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from cryptography.x509 import load_pem_x509_certificates
@@ -72,7 +72,7 @@ def _choose_groups(context: SSL.Context) -> None:
     choose = getattr(openssl, "SSL_CTX_set1_curves_list", None)
     if choose is None or any(choose(context._context, names) == 1 for names in GROUPS):
         return
-    # Else the reason would be taken for that of the next failure.
+    # Otherwise the reason would be reported with the next failure.
     openssl.ERR_clear_error()
 
 
@@ -82,7 +82,7 @@ def _ask_for_certificates(context: SSL.Context, identity: Identity) -> None:
     store = context.get_cert_store()
     if store is None:  # which OpenSSL makes with every context
         raise Unavailable("OpenSSL has no store of certificates")
-    # An authority counts whether or not it has signed itself: the operator has said whom to trust.
+    # An authority counts even if it is not self-signed: the operator has said whom to trust.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     try:
         for authority in load_pem_x509_certificates(identity.client_ca):

@@ -1,8 +1,8 @@
 """Giving bytes to the kernel without waiting for the reactor to say that it takes them.
 
-Note [Send before asking]: Twisted's transports write when the poller reports the socket writable: two system calls to
-ask and to stop asking, and another round of the reactor, for an answer that the kernel nearly always takes at once. So
-it is offered first; what it does not take goes the usual way. asyncio does the same.
+Note [Send without asking the poller]: Twisted's transports write when the poller reports the socket writable: two
+system calls to ask and to stop asking, and another round of the reactor, for an answer that the kernel nearly always
+takes at once. So it is offered first; what it does not take goes the usual way. asyncio does the same.
 """
 
 from __future__ import annotations

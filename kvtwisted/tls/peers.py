@@ -1,4 +1,4 @@
-"""Who has called: what a client's verified certificate says, on either transport. See `security.peer_names`."""
+"""Who the client is: the name in its verified certificate, on either transport. See `sessions.peer_names`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The certificate that a listener serves, and how a new one takes its place without a restart.
 
-Note [Renewed in place]: files are looked at every few seconds, and on request. What has changed is read and checked as
-at the start, and only a pair that is good in every respect replaces the one in force; each handshake takes the one in
-force, and open connections keep theirs. A certificate and its key are two files and change one after the other, so a
-change seen by a look is taken up when the next look sees the same. A bad pair is reported once for each change.
+Note [Certificates are renewed in place]: the files are checked every few seconds, and on request. Changed files are
+read and checked as at the start, and only a pair without any fault replaces the current one. New handshakes use the
+current pair; open connections keep theirs. A certificate and its key are two files that change one after the other, so
+a change is taken up when the next check finds the same files. A bad pair is reported once for each change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at the files.
 LOOK_SECONDS = 3.0
-#: Days left of a certificate at which the log says so; 0: it has expired.
+#: Days before a certificate expires at which the log warns; 0: it has expired.
 WARNING_DAYS = (30, 7, 1, 0)
 _DAY = 86_400.0
 
@@ -51,7 +51,7 @@ class Certificates:
         return self.identity.not_after
 
     def look(self) -> None:
-        """Take up files that have changed, and warn of an end that is near. Blocks; to be called every few seconds."""
+        """Take up changed files, and warn when the certificate expires soon. Blocks; to be called every few seconds."""
         with self._lock:
             seen, before = self.files.signature(), self._seen
             self._seen = seen
@@ -60,9 +60,9 @@ class Certificates:
             self._warn()
 
     def reload(self) -> bool:
-        """Read the files anew, whether or not they have changed. Blocks.
+        """Read the files again, changed or not. Blocks.
 
-        False when they are no good: that is logged, and what was in force stays.
+        False when they are not good: that is logged, and the current pair stays.
         """
         with self._lock:
             return self._reload(self.files.signature())
@@ -94,7 +94,7 @@ class Certificates:
         return identity, make_context(identity, self._protocol)
 
     def _check_dates(self, identity: Identity) -> None:
-        """At the start such a certificate is served all the same, with a warning; it does not replace a better one."""
+        """At the start such a certificate is used with a warning, but it never replaces a better one."""
         now = self._now()
         if now >= identity.not_after:
             raise self.files.refused("certificate", f" has expired, at {moment(identity.not_after)}")
@@ -164,7 +164,7 @@ class ListenerCertificates:
             certificates.look()
 
     def reload(self) -> bool:
-        """See `Certificates.reload`; False when one of them is no good. The other is renewed all the same."""
+        """See `Certificates.reload`; False when one of them is not good. The other is still renewed."""
         good = [certificates.reload() for certificates in self.all]
         return all(good)
 

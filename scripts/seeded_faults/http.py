@@ -83,8 +83,8 @@ FAULTS = (
         "known-refused-first",
         "Bodies of nobody known make room before those of known clients.",
         "kvtwisted/http/deadlines.py",
-        "bodies.sort(key=lambda body: body[0][:2])",
-        "bodies.sort(key=lambda body: body[0][1])",
+        "bodies.sort(key=lambda body: (body[0].known, body[0].rate))",
+        "bodies.sort(key=lambda body: body[0].rate)",
         "tests/http/test_room_for_bodies.py",
     ),
     Fault(
@@ -107,8 +107,8 @@ FAULTS = (
         "announced-too-large",
         "A body that is announced as too large is refused before it comes.",
         "kvtwisted/http/heads.py",
-        "head.length > site.max_body_bytes:",
-        "head.length > 2 * site.max_body_bytes:",
+        "head.length > rules.max_body_bytes:",
+        "head.length > 2 * rules.max_body_bytes:",
         "tests/http/test_channel.py tests/http/test_keys_and_limits.py",
     ),
     Fault(

@@ -287,7 +287,7 @@ FAULTS = (
         "bad-message-free",
         "A message that is no good has cost its bytes.",
         "kvtwisted/rpc/calls.py",
-        '        """It was no good: what was charged is not given back."""\n',
+        '        """The message was bad: the charge is kept."""\n',
         "        self._session.give_back(self._charged)\n",
         "tests/rpc/test_calls.py",
     ),

@@ -246,7 +246,7 @@ FAULTS = (
         "refused-for-room",
         "A write that is refused for want of room has taken nothing from the rate, and is not audited.",
         _SESSION,
-        "            self.admission.check(command.size if command.takes_room else 0)\n",
+        "            admission.check(command.size if command.takes_room else 0)\n",
         "            pass\n",
         "tests/sessions/test_session.py",
     ),

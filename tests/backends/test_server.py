@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kvtwisted.backends.server import ServerCommands
-from kvtwisted.commands.command import Command
-from kvtwisted.commands.configuration import ANONYMOUS, Actor, GetConfig, UpdateConfig
+from kvtwisted.commands.command import ANONYMOUS, Actor, Command
+from kvtwisted.commands.configuration import GetConfig, UpdateConfig
 from kvtwisted.core.errors import InvalidConfig
 from kvtwisted.reactor.fair_pool import FairPool
 from tests.support.configuration import FakeConfiguration
@@ -44,7 +44,7 @@ class Scene:
         self.settled: list[Command] = []
         reactor: Any = ImmediateReactor()
         pool: Any = self.pool
-        self.server = ServerCommands(FairPool(reactor, pool), self.configuration, self._updated)
+        self.server = ServerCommands(reactor, FairPool(reactor, pool), self.configuration, self._updated)
 
     def _updated(self) -> None:
         self.updates += 1

@@ -7,10 +7,11 @@ import json
 import pytest
 from twisted.logger import LogEvent, capturedLogs
 
-from kvtwisted.backends.local.maintenance.eviction import Batch, Disk, EvictionRules, Evictor, Plan
+from kvtwisted.backends.local.maintenance.eviction import Batch, Disk, EvictionRules, Evictor
 from kvtwisted.backends.local.maintenance.holdings import Holdings
 from kvtwisted.backends.local.write_sequence import WriteSequence
 from kvtwisted.background.eviction import EvictionTask, report_batch
+from kvtwisted.commands.administration import Plan
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import StorageError
 from kvtwisted.sessions.audit import Audit

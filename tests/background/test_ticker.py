@@ -50,6 +50,17 @@ def events() -> Iterator[list[LogEvent]]:
         yield events  # type: ignore[misc]
 
 
+def test_an_interval_that_is_always_the_same() -> None:
+    """It need not be asked for."""
+    clock, runs = Clock(), []
+    ticker = Ticker("test", clock, 3.0, lambda: runs.append(clock.seconds()))
+    ticker.startService()
+    clock.pump([1.0] * 7)
+    ticker.retune()
+    clock.pump([1.0] * 2)
+    assert runs == [3.0, 6.0, 9.0]
+
+
 def test_runs_every_interval(scene: Scene) -> None:
     """The first call comes one interval after the start."""
     assert scene.ticker.running

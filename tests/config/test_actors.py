@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from kvtwisted.commands.configuration import ANONYMOUS, Actor
+from kvtwisted.commands.command import ANONYMOUS, Actor
 from kvtwisted.config.manager import ConfigManager
 from kvtwisted.config.schema import KEYS
 from kvtwisted.core.errors import InvalidConfig, PermissionDenied

@@ -11,7 +11,7 @@ import pytest
 
 from kvtwisted.config.schema import KEYS, SECTIONS
 
-from .pages import PAGES, README, ROOT, anchors, code, links, prose
+from .pages import PAGES, README, ROOT, anchors, code, links, prose, tables
 
 #: Names that begin like a configuration section and are gRPC's own.
 GRPC_NAMES = re.compile(r"grpc\.(health|reflection)\.|grpc\.max_receive_message_length$")
@@ -19,7 +19,7 @@ _KEY = re.compile(rf"(?:{'|'.join(name for name in SECTIONS if '.' not in name)}
 _PATH = re.compile(r"(?:kvtwisted|twisted/plugins|tests|proto|docs|scripts)/[\w./-]*")
 _MODULE = re.compile(r"kvtwisted(?:\.(?!json$)\w+)+")
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name if page != README else "top")
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 @each_page
@@ -65,20 +65,31 @@ def test_checks_of_names_see_them() -> None:
 
 
 def test_every_page_is_in_both_indexes() -> None:
-    """README.md and docs/README.md lead to each page of docs."""
-    pages = {page for page in PAGES if page.parent.name == "docs" and page.name != "README.md"}
-    for index in (README, ROOT / "docs" / "README.md"):
-        assert pages <= {(index.parent / link).resolve() for link in links(index)}
+    """README.md and docs/README.md lead to each page of docs, and the index of decisions to each decision."""
+    docs, decisions = ROOT / "docs", ROOT / "docs" / "decisions"
+    for folder, indexes in ((docs, (README, docs / "README.md")), (decisions, (decisions / "README.md",))):
+        pages = {page for page in PAGES if page.parent == folder and page.name != "README.md"}
+        for index in indexes:
+            assert pages <= {(index.parent / link).resolve() for link in links(index)}
+
+
+def test_architecture_is_read_in_ten_minutes() -> None:
+    """It stays short, and its table of rooms has each room."""
+    page = ROOT / "docs" / "architecture.md"
+    assert len(page.read_text("utf-8").splitlines()) <= 200
+    rooms = {folder.parent.relative_to(ROOT).as_posix() + "/" for folder in (ROOT / "kvtwisted").rglob("__init__.py")}
+    named = {name for row in tables(page, "room") for name in re.findall(r"`([^`]+)`", row[0])}
+    assert rooms - {"kvtwisted/", "kvtwisted/rpc/generated/"} == named - {"kvtwisted/tap.py"}
 
 
 def test_notes_stand_where_the_page_says() -> None:
-    """The titled notes of the code are those of docs/architecture.md, each with its file."""
+    """The titled notes of the code are those of docs/notes.md, each with its file."""
     in_code = {
         (title, file.relative_to(ROOT).as_posix())
         for file in (ROOT / "kvtwisted").rglob("*.py")
         for title in re.findall(r"Note \[([^\]]+)\]:", file.read_text("utf-8"))
     }
-    page = prose(ROOT / "docs" / "architecture.md")
+    page = prose(ROOT / "docs" / "notes.md")
     assert set(re.findall(r"^\| Note \[([^\]]+)\] \| `([^`]+)` \|", page, re.MULTILINE)) == in_code
 
 

@@ -11,7 +11,6 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from kvtwisted.backends.administration import Administration
 from kvtwisted.backends.server import Configuration, ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
@@ -99,19 +98,11 @@ class LiveSite:
         self.engine = self.storage.engine
         self.engine.slow = True
         fair = FairPool(reactor, pool)
-        server = ServerCommands(fair, configuration, recorder.config_update)
+        server = ServerCommands(reactor, fair, configuration, recorder.config_update, tasks=tasks.tasks, task_pool=pool)
         door = Door(reactor, backend, server, recorder, Limits(), health)
         self.site = make_site(
             OpenGate(door, Admission(1024)),
             fair,
-            Administration(
-                reactor,
-                pool,
-                backups=tasks,
-                plan_eviction=tasks.plan,
-                collect_orphans=tasks.collect,
-                audit=lambda event, who, facts: None,
-            ),
             HealthChecks(reactor, pool, door.health),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),

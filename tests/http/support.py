@@ -14,7 +14,6 @@ from twisted.internet.task import Clock as FakeClock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
-from kvtwisted.backends.administration import Administration
 from kvtwisted.backends.server import Configuration, ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
@@ -187,15 +186,6 @@ class World:
         self.tasks = FakeTasks()
         #: Event, who and facts of what the operator did.
         self.audited: list[tuple[str, str, Mapping[str, object]]] = []
-        self.administration = Administration(
-            self.reactor,
-            self.pool,
-            backups=self.tasks,
-            plan_eviction=self.tasks.plan,
-            collect_orphans=self.tasks.collect,
-            audit=lambda *line: self.audited.append(line),
-            on_disk=on_disk,
-        )
         reactor: Any = self.reactor
         manual: Any = self.pool
         pool = FairPool(reactor, manual)
@@ -203,12 +193,15 @@ class World:
         self.engine = self.storage.engine
         # What memory answers at once needs no thread, and could not be held.
         self.engine.slow = True
-        server = ServerCommands(pool, configuration or small_configuration(), self.recorder.config_update)
-        self.door = Door(reactor, self.backend, server, self.recorder, Limits(), self.health)
+        self.server = ServerCommands(
+            reactor, pool, configuration or small_configuration(), self.recorder.config_update,
+            tasks=self.tasks.tasks if on_disk else None, task_pool=manual,
+            audit=lambda *line: self.audited.append(line),
+        )  # fmt: skip
+        self.door = Door(reactor, self.backend, self.server, self.recorder, Limits(), self.health)
         self.site = make_site(
             make_gate(self.door, self.admission),
             pool,
-            self.administration,
             HealthChecks(self.reactor, self.health_pool, self.door.health),
             reactor=self.reactor,
             options=HttpOptions(**{"fast_lane": self.fast_lane, **options}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvtwisted.core.errors import Overloaded, StorageError, StorageFull
+from kvtwisted.core.errors import NoRoomForBackup, Overloaded, StorageError
 
 from ..support.administration import ENGINE
 from .support import World, problem
@@ -142,6 +142,20 @@ def test_backup_has_no_time_limit() -> None:
     assert [reply.status for reply in wire.replies()] == [200]
 
 
+def test_the_limits_of_requests_do_not_hold_for_tasks() -> None:
+    """Where no other request is let in, an operator still is; and a backup keeps nobody out."""
+    busy = World(capacity=0)
+    assert problem(busy.post("/api/v1/set", {"key": "k", "value": "v"}))[0] == 429
+    assert busy.post(BACKUP, {}).status == 200
+    world = World(capacity=1)
+    world.held = True
+    wire = world.wire()
+    wire.send(b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % BACKUPS.encode())
+    world.held = False
+    assert world.admission.in_flight == 0
+    assert world.post("/api/v1/set", {"key": "k", "value": "v"}).status == 200
+
+
 def test_client_that_goes_away_does_not_end_a_backup() -> None:
     """It is finished and listed, and the next one is not refused."""
     world = World()
@@ -173,7 +187,7 @@ def test_only_so_many_lists_at_once() -> None:
 def test_no_room_for_a_backup() -> None:
     """507, in words that are about the backup and not about writes."""
     world = World()
-    world.tasks.error = StorageFull("a backup needs 5 bytes in /b, where 4 are free")
+    world.tasks.error = NoRoomForBackup("a backup needs 5 bytes in /b, where 4 are free")
     answer = problem(world.post(BACKUP, {}))
     assert answer == (507, "storage_full", "a backup needs 5 bytes in /b, where 4 are free")
 
@@ -213,7 +227,7 @@ def test_stopping() -> None:
     wire.send(b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
               % BACKUP.encode())  # fmt: skip
     stopped: list[None] = []
-    world.administration.stop().addCallback(stopped.append)
+    world.server.stop().addCallback(stopped.append)
     assert stopped == []
     assert problem(world.request("GET", EVICTION))[:2] == (503, "unavailable")
     world.pool.run_all()

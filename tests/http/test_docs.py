@@ -12,7 +12,7 @@ from twisted.web.http_headers import Headers
 
 from kvtwisted.http import urls
 from kvtwisted.http.cors import Cors
-from kvtwisted.http.routes import OPENAPI
+from kvtwisted.http.routes import OPENAPI, ROUTES
 
 from .live import CLIENT_ENVIRONMENT, LiveSite
 
@@ -52,6 +52,14 @@ def test_the_page_has_every_route() -> None:
     for path, methods in DOCUMENT["paths"].items():
         for method in methods:
             assert re.search(rf"`{re.escape(path)}`.*\| {method.upper()} \|", PAGE), (path, method)
+
+
+def test_the_page_says_what_each_route_requires() -> None:
+    """In the table of routes."""
+    for route in ROUTES:
+        path = re.escape(route.path.partition("<")[0])
+        (required,) = re.findall(rf"^\| \[?`{path}[^`/]*`[^|]* \| {route.method} \| `(\w+)` \|", PAGE, re.MULTILINE)
+        assert required == route.requirement, route.name
 
 
 def test_the_page_has_every_code() -> None:

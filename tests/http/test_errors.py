@@ -41,6 +41,7 @@ EXPECTED = [
     ("StorageFull", 507, False),
     ("NoInodes", 507, False),
     ("NearlyFull", 507, True),
+    ("NoRoomForBackup", 507, True),
     ("StorageError", 500, False),
     ("Corruption", 500, False),
     ("StorageLocked", 500, False),

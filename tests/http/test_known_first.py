@@ -1,4 +1,4 @@
-"""What is known of a request without its body comes before the body is read. Note [What is known first]."""
+"""What is known of a request without its body comes before the body is read. Note [The order of admission]."""
 
 from __future__ import annotations
 

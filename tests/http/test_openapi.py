@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from kvtwisted.commands.configuration import ANONYMOUS, Actor
+from kvtwisted.commands.command import ANONYMOUS, Actor
 from kvtwisted.core import limits
 from kvtwisted.core.errors import KvError, Overloaded, StorageError, StorageFull
 from kvtwisted.core.strict_json import InvalidJson
@@ -194,7 +194,7 @@ def stopping() -> World:
     """A world that takes no more requests."""
     world = World()
     world.admission.close()
-    world.administration.stop()
+    world.server.stop()
     world.health.fail("server", "the server is stopping")
     return world
 

@@ -167,7 +167,7 @@ class World:
         self.storage, self.backend = make_backend(self.reactor, self.pool, self.health, limits=limits_of_store)
         self.store, self.engine, self.time = self.storage.store, self.storage.engine, self.storage.time
         self.engine.slow = transport == "native, by the pool"
-        commands = ServerCommands(fair, self.configuration, self.recorder.config_update)
+        commands = ServerCommands(self.reactor, fair, self.configuration, self.recorder.config_update)
         self.door = Door(self.reactor, self.backend, commands, self.recorder, limits_of_store, self.health)
         self._holds: list[Hold] = []
         self._health_pool = ThreadPool(0, 1, name="health")

@@ -20,6 +20,8 @@ from kvtwisted.rpc.grpcio import server as threaded_server
 from kvtwisted.rpc.http2 import connection, guard, header_blocks, lifetime, pipelines, server, streams
 from kvtwisted.rpc.http2 import inbound as receiving
 from kvtwisted.rpc.http2 import outbound as sending
+from kvtwisted.rpc.methods import SERVICES
+from kvtwisted.rpc.rights import rpc_requirement
 
 from .support import CLASSES, MIB, PATIENCE, NativeServer, World
 
@@ -29,9 +31,10 @@ PAGE = (ROOT / "docs" / "grpc-api.md").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("method", CLASSES)
 def test_every_method_and_field_is_in_the_table(method: str) -> None:
-    """The row of a method names exactly the fields of its two messages."""
-    (row,) = re.findall(rf"^\| `{method}` \|(.*)\|(.*)\|$", PAGE, re.MULTILINE)
-    documented = [re.findall(r"`(\w+)`", cell) for cell in row]
+    """The row of a method names what it requires, and exactly the fields of its two messages."""
+    (row,) = re.findall(rf"^\| `{method}` \|(.*)\|(.*)\|(.*)\|$", PAGE, re.MULTILINE)
+    (required,), *documented = [re.findall(r"`(\w+)`", cell) for cell in row]
+    assert required == rpc_requirement(f"/{SERVICES[0]}/{method}")
     assert documented == [[field.name for field in message.DESCRIPTOR.fields] for message in CLASSES[method]]
 
 

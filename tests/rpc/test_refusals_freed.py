@@ -1,6 +1,6 @@
 """What a refused call keeps: nothing, also where Python's cyclic collector never comes by.
 
-See Note [An error that is kept] in `kvtwisted.core.errors`.
+See Note [Errors that are kept hold no frames] in `kvtwisted.core.errors`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is known of a call comes before the work that it asks for, on every transport.
 
-See Note [What is known first] in `kvtwisted.sessions.session`.
+See Note [The order of admission] in `kvtwisted.sessions.session`.
 """
 
 from __future__ import annotations

@@ -55,12 +55,12 @@ class Started:
     @property
     def http(self) -> ByteLimits:
         """What HTTP goes by."""
-        return self.transports._site.deadlines.limits
+        return self.transports.http.site.deadlines.limits
 
     @property
     def grpc(self) -> tuple[int, int]:
         """What native gRPC goes by: bytes that may be promised, and bytes of answers that may wait."""
-        native = self.transports._grpc.native
+        native = self.transports.grpc.native
         assert native is not None
         return native.budget.capacity, native.backlog.limit
 
@@ -97,7 +97,7 @@ def test_one_transport_does_not_keep_limits_from_the_other(tmp_path: Path, faili
     started = Started(tmp_path)
     try:
         transports = started.transports
-        part: Any = transports._site.deadlines if failing == "http" else transports._grpc.native
+        part: Any = transports.http.site.deadlines if failing == "http" else transports.grpc.native
         with logged() as events, mock.patch.object(part, "retune", side_effect=ZeroDivisionError):
             started.config.update({"limits.max_unfinished_bytes": 64 * MIB})
             yield deferLater(reactor, 0)
@@ -145,7 +145,7 @@ def test_what_is_counted_shows(tmp_path: Path) -> Generator[Any, Any, None]:
     """Each figure under its own name and labels, all of them from the start on."""
     started = Started(tmp_path)
     try:
-        deadlines, native = started.transports._site.deadlines, started.transports._grpc.native
+        deadlines, native = started.transports.http.site.deadlines, started.transports.grpc.native
         assert native is not None
         cut = dict.fromkeys([(reason, "http") for reason in REASONS], 0)
         cut |= dict.fromkeys([(reason, "grpc") for reason in lifetime.REASONS], 0)
@@ -157,7 +157,7 @@ def test_what_is_counted_shows(tmp_path: Path) -> Generator[Any, Any, None]:
         native.backlog.queued.bytes += 30
         assert started.values("kv_cut_off_total") == cut
         assert started.values("kv_http_refused_total") == dict.fromkeys([(reason,) for reason in WHY_REFUSED], 0)
-        started.transports._site.refused["slow"] = 9
+        started.transports.http.site.refused["slow"] = 9
         assert started.values("kv_http_refused_total")[("slow",)] == 9
         assert started.values("kv_unfinished_refused_total") == {("http",): 7, ("grpc",): 8}
         assert started.values("kv_unfinished_request_bytes") == {("http",): 1000, ("grpc",): 0}
@@ -179,7 +179,7 @@ def test_streams(tmp_path: Path, transport: str, pipelines: int) -> Generator[An
     )
     try:
         expected = {}
-        for number, (kind, slots) in enumerate(started.transports._grpc.slots._asdict().items()):
+        for number, (kind, slots) in enumerate(started.transports.grpc.slots._asdict().items()):
             capacity = {"pipeline": pipelines, "watch": 3, "reflection": MAX_REFLECTION_STREAMS}[kind]
             for _ in range(capacity):
                 slots.enter()

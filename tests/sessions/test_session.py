@@ -7,8 +7,9 @@ from typing import Any, Callable
 
 import pytest
 
-from kvtwisted.commands.command import Command
-from kvtwisted.commands.configuration import Actor, UpdateConfig
+from kvtwisted.commands.administration import CollectOrphans, CreateBackup, ListBackups, PlanEviction
+from kvtwisted.commands.command import Actor, Command
+from kvtwisted.commands.configuration import UpdateConfig
 from kvtwisted.commands.get import Get
 from kvtwisted.commands.mset import MSet
 from kvtwisted.commands.set import Set
@@ -37,6 +38,10 @@ KEYLESS_CALLS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "get_config": ("config_read", lambda access: access.get_config()),
     "update_config": ("config_write", lambda access: access.update_config({"a": 2})),
     "update_config as text": ("config_write", lambda access: access.update_config('{"a": 2}')),
+    "backup": ("admin", lambda access: access.run(CreateBackup(None))),
+    "list of backups": ("admin", lambda access: access.run(ListBackups())),
+    "eviction dry run": ("admin", lambda access: access.run(PlanEviction())),
+    "collection of orphans": ("admin", lambda access: access.run(CollectOrphans())),
 }
 #: Which right each takes.
 METHODS = {
@@ -279,7 +284,7 @@ def test_a_get_that_memory_cannot_answer_counts_once(scene: Scene) -> None:
         limited.access.get_now(b"cold")
 
 
-# The order in which a command is looked at; see Note [What is known first].
+# The order in which a command is looked at; see Note [The order of admission].
 
 
 class Told:

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-from kvtwisted.backends.local.large_values import Collected
-from kvtwisted.backends.local.maintenance.backup import Backup, check_name
+from kvtwisted.backends.local.maintenance.backup import check_name
+from kvtwisted.commands.administration import Backup, Collected, Foreseen, Plan, Tasks
 from kvtwisted.core.errors import InvalidRequest, KvError, StorageFull, Unavailable
 
 ENGINE = "rocksdict 0.3.29 (RocksDB 9.8.4)"
-
-
-class FakePlan(NamedTuple):
-    """What an eviction would do, as `core.eviction.Plan` says it."""
-
-    disk_percent: float
-    threshold: int
-    policy: str
-    needed: int
-    own_bytes: int
-    futile: bool
-    victims: dict[str, tuple[int, int]]
 
 
 class FakeTasks:
@@ -32,12 +18,19 @@ class FakeTasks:
         #: When set, every task fails with it; with StorageFull only those that need room.
         self.error: KvError | None = None
 
+    @property
+    def tasks(self) -> Tasks:
+        """What a server is given."""
+        return Tasks(self.create, self.finished, self.plan, self.collect, self.stop)
+
     def create(self, name: str | None = None) -> Backup:
         """See `Backups.create`."""
         self._fail(writing=True)
         if self.stopped:
             raise Unavailable("the server is stopping; no backup was made")
-        name = "20261122T230621Z" if name is None else name
+        if name is None:
+            unnamed = sum(backup.name.startswith("20261122T230621Z") for backup in self.made)
+            name = f"20261122T230621Z-{unnamed + 1}" if unnamed else "20261122T230621Z"
         check_name(name)
         if any(backup.name == name for backup in self.made):
             raise InvalidRequest(f"name: there is a backup {name} already")
@@ -53,10 +46,11 @@ class FakeTasks:
         """See `Backups.stop`."""
         self.stopped = True
 
-    def plan(self) -> Any:
+    def plan(self) -> Plan:
         """See `EvictionTask.plan`."""
         self._fail()
-        return FakePlan(83.5, 80, "lru", 4096, 70_000, False, {"expired": (1, 96), "lru": (40, 4000)})
+        victims = {"expired": Foreseen(1, 96), "lru": Foreseen(40, 4000)}
+        return Plan(83.5, 80, "lru", 4096, 70_000, False, victims)
 
     def collect(self) -> Collected:
         """See `Writer.collect_orphans`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from kvtwisted.commands.configuration import ANONYMOUS, Actor
+from kvtwisted.commands.command import ANONYMOUS, Actor
 from kvtwisted.core.errors import InvalidConfig
 
 

@@ -25,6 +25,7 @@ from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.grants import OPERATIONS, Grant, Principal
 from kvtwisted.sessions.session import Session
 
+from .administration import FakeTasks
 from .backends import make_backend
 from .configuration import FakeConfiguration
 from .pools import ImmediateReactor, ManualPool
@@ -70,7 +71,9 @@ class Doorway:
         pool = FairPool(reactor, manual)
         self.storage, self.backend = make_backend(reactor, manual, self.health, storage)
         self.storage.engine.slow = slow
-        server = ServerCommands(pool, self.configuration, self.recorder.config_update)
+        server = ServerCommands(
+            reactor, pool, self.configuration, self.recorder.config_update, tasks=FakeTasks().tasks, task_pool=manual
+        )
         self.door = Door(reactor, self.backend, server, self.recorder, limits or Limits(), self.health)
         self.admission = Admission(1000)
         self.session = self.make_session(Grant(frozenset(OPERATIONS)))

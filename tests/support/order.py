@@ -1,7 +1,7 @@
 """The one order in which requests are refused: who asks, and what is wrong with what they ask for.
 
 A request that is wrong in several ways gets the first refusal, whatever it is and whichever way it comes; see Note
-[What is known first] in `kvtwisted.sessions.session`. `tests/http/test_order.py` and `tests/rpc/test_order.py` go by
+[The order of admission] in `kvtwisted.sessions.session`. `tests/http/test_order.py` and `tests/rpc/test_order.py` go by
 this.
 """
 

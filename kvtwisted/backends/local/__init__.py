@@ -1,1 +1,1 @@
-"""RocksDB, or memory, in this process: the one backend that has the only writer."""
+"""The local backend: RocksDB, or memory, in this process, which is its only writer."""

@@ -4,9 +4,9 @@ Note [Inline or pool]: a hop to a thread and back takes longer than twenty Gets 
 what memory has, and writes what need not wait. Scans, MGets and Gets that need the disk go to the pool, where turns go
 round by principal; Gets that one sends in the same turn of the reactor share a job.
 
-Note [Large results wait in their threads]: threads make large results quicker than the reactor sends them. So there may
-be only so many that the reactor has not taken yet: the thread that has made one more waits until it has. Then hundreds
-of scans take no more memory than those, and what else the reactor has to do comes in between.
+Note [Backpressure for large results]: threads make large results faster than the reactor sends them. So only a few
+results may wait for the reactor: a thread that has made one more waits until there is room. Hundreds of scans then take
+no more memory than those few, and the reactor gets to its other work in between.
 """
 
 from __future__ import annotations

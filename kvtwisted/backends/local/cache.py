@@ -1,12 +1,12 @@
-"""The hot cache: values by key in memory, so that reading what is hot touches no RocksDB, no lock and no thread.
+"""The hot cache: values by key in memory, so that reading a hot key needs no RocksDB, no lock and no thread.
 
 Note [The writer keeps the cache coherent]: the cache is coherent by construction. Only `CommitPoint` changes it, under
 the lock under which it changes the engine: a written key's entry is blanked before the engine has the write, and filled
 after. What a reader brings from the engine is let in only if no write has begun or ended since it began to read
 (`CommitPoint.version`).
 
-Entries leave by CLOCK (second chance): a queue in order of entry, whose head goes unless it was used since its last
-turn.
+Entries leave by CLOCK (second chance): a queue in order of entry, whose head is removed unless it was used since its
+last turn.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Which files of large values the records name: kept in memory, so that no write has to read before it replaces one."""
+"""The files of large values that records name: kept in memory, so that a write need not read before it replaces one."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
 
+from ...commands.administration import Collected
 from ...core.errors import KvError, Unavailable
 from . import records
 from .engines.engine import FILES, Engine, Mutation
-from .large_values import Collected, ValueFiles
+from .large_values import ValueFiles
 from .records import Pointer
 from .write import Write
 
@@ -60,7 +61,7 @@ class FileIndex:
                 self._files.named(pointer)
 
     def failed(self, write: Write, error: KvError) -> None:
-        """The engine did not take the write, for `error`. What became of its record, only a reopening tells."""
+        """The engine failed the write, for `error`. Only a reopening tells what became of its record."""
         if isinstance(error, Unavailable):
             self._replaced += write.large.values()  # it was refused, and nothing done
         else:

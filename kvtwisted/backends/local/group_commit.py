@@ -1,4 +1,4 @@
-"""Writes that arrive together go in together: one batch for each turn of the reactor, and one fsync for each batch.
+"""Group commit: one batch for all writes of a turn of the reactor, and one fsync for each batch.
 
 A group is written on the reactor thread if that needs no waiting and does not take long. Otherwise a pool thread does
 it, and what arrives meanwhile gathers for the next group, so that one group at a time waits for an fsync or a stall.
@@ -23,7 +23,7 @@ from .recovery import Recovery
 from .store import Store
 from .write import Write
 
-#: What a group may hold to be written on the reactor thread: some milliseconds' work.
+#: A larger group is not written on the reactor thread: this is some milliseconds' work.
 INLINE_KEYS, INLINE_BYTES = 1024, 1_048_576
 
 #: Runs a function in a pool thread, when it is its owner's turn.

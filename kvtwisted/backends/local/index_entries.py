@@ -1,5 +1,5 @@
-"""Which entry of the expiry index each key has, as far as that is remembered: so that who replaces a key takes it
-along.
+"""The entry of the expiry index that each key has, as far as it is remembered, so that a write that replaces the key
+deletes it too.
 
 RocksDB could tell, for the price of a read before every write. So each write with a ttl leaves its deadline in a table
 of fixed size, at the place that the key's hash gives, with some more bits of the hash as a tag. The next such write of
@@ -41,11 +41,11 @@ class IndexEntries:
         self._taking = 0
         #: How many entries may have been left behind since the start.
         self.doubts = 0
-        #: How many entries were written, and how many were taken along by who replaced them.
+        #: How many entries were written, and how many were deleted by the write that replaced them.
         self.written = self.taken = 0
 
     def replace(self, changes: Sequence[Change]) -> list[Mutation]:
-        """What goes from the index with these changes. To be followed by `keep` or `undo`."""
+        """The entries to delete with these changes. Call `keep` or `undo` next."""
         known, mask = self._known, self._mask
         mutations: list[Mutation] = []
         for key, value, deadline in changes:

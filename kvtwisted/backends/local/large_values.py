@@ -5,8 +5,8 @@ fsynced, renamed, its folder fsynced. The record that names it holds length and 
 may a file that it replaces go. So at every moment each record's file is there and whole; what a crash can leave behind
 is files that no record names, and those are collected at the next start.
 
-Note [The last reader]: a replaced file is unlinked when every reader has left that had come in before it was replaced,
-since its snapshot may still name it.
+Note [Files go after their last reader]: a replaced file is unlinked when every reader has left that had come in before
+it was replaced, since its snapshot may still name it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Callable, NamedTuple
+from typing import Callable
 
+from ...commands.administration import Collected
 from ...core.disk import blocks_of, out_of_inodes
 from ...core.errors import Corruption, NoInodes, StorageError, StorageFull, StorageLocked, UnusablePath
 from ...core.paths import kind_of
@@ -29,16 +30,9 @@ from .records import Pointer, Record
 
 _TEMPORARY = "tmp"
 _SUBFOLDERS = tuple(f"{number:02x}" for number in range(256))
-#: The file that says whose the folder is; it stays as long as the folder does.
+#: The file that says which database the folder belongs to; it is never removed.
 OWNER = "kvtwisted-database"
 _NAME = re.compile("[0-9a-f]{32}")
-
-
-class Collected(NamedTuple):
-    """What a collection of orphans removed: files, and their bytes."""
-
-    files: int
-    freed: int
 
 
 class ValueFiles:
@@ -197,7 +191,7 @@ class ValueFiles:
             self._claim = None
 
     def collect_orphans(self, in_use: Callable[[], set[bytes]]) -> Collected:
-        """Remove every file of ours that nobody will ask for; `in_use` gives the names of those that records point to.
+        """Remove every file of ours that is not needed; `in_use` gives the names of those that records point to.
 
         Files may be stored and retired meanwhile, and those that `store` would not have made stay. Raises StorageError.
         """

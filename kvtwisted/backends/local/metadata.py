@@ -1,4 +1,4 @@
-"""The server's own entries in a database, and the trials that tell whether it still works."""
+"""The server's own entries in a database, and trials of whether it still works."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Metadata:
         clock.mark_with(self._write_mark)
 
     def identity(self) -> str:
-        """The database's own name, made by chance when it is first asked for, and kept."""
+        """The database's identity: random, made when it is first asked for, and kept."""
         stored = self._engine.get(_IDENTITY_KEY, META)
         if stored is None:
             stored = secrets.token_hex(16).encode()

@@ -18,7 +18,7 @@ from .views import text_before
 from .writer import Writer
 
 _STRIDE = 1024
-#: The part of its time after which a page ends with what it has; the rest is for the answer.
+#: The part of its time after which a page ends early; the rest is for the answer.
 _SHARE = 0.8
 
 

@@ -1,4 +1,4 @@
-"""Which keys were used lately, in bounded memory.
+"""The keys that were used lately, in bounded memory.
 
 Approximate LRU eviction goes by it, and so does the hot cache: a key comes in when it is used a second time, so that
 a pass over many keys once does not flush what is hot (the idea of TinyLFU's doorkeeper, Einziger et al. 2017).

@@ -1,4 +1,4 @@
-"""What follows a write that failed in the storage: health says so, and trials find out when it is over."""
+"""Recovery from writes that failed in the storage: health shows it, and trial writes find out when it is over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CONDITION = "storage"
 
 
 class Recovery:
-    """Knows whether writes fail, and gets over it. Safe from any thread; only `attempt` blocks."""
+    """Knows whether writes fail, and tries to recover. Safe from any thread; only `attempt` blocks."""
 
     def __init__(self, metadata: Metadata, health: Health) -> None:
         self._metadata = metadata
@@ -33,7 +33,7 @@ class Recovery:
         """While writes are known to fail, try one; called now and then, so that health returns by itself.
 
         Blocks. RocksDB keeps refusing writes after some failures, so when the trial fails, and the disk could be
-        written again, the database is closed and opened anew. Raises StorageError or Unavailable as long as the cause
+        written again, the database is closed and opened again. Raises StorageError or Unavailable as long as the cause
         stands.
         """
         if not self.writes_fail:

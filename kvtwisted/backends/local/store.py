@@ -182,7 +182,7 @@ class Store:
     def _unexpired(self, value: bytes, expires_at_ms: int) -> Found | None:
         """The answer for a key with a deadline.
 
-        _UNKNOWN once it has passed and nobody may be told so yet; see Note [What was told stays true].
+        _UNKNOWN once it has passed and nobody may be told so yet; see Note [An expired key stays expired].
         """
         ttl = expiry.seconds_left(expires_at_ms, self._clock.now_ms())
         if ttl > 0:

@@ -1,11 +1,11 @@
-"""What makes one view of several, for scans, and text of a place between keys.
+"""Makes one view of several, for scans; and text that lies between keys.
 
-Note [A page from several views]: among many deleted keys an engine may take its view anew (see `Engine.scan`), and a
-page is to be from one. So a scan that comes to such a place begins again, with its range guarded: it is told the lowest
-key of the range that was written since. If that lies behind the page, what was read before is also what the last view
-would have shown, and the page is from that one. Otherwise it is cut before that key, or where the view was first taken
-anew, whichever comes later, since what lies before either is from one view; its cursor says where to go on. Who can
-have no part of it begins again, until the time has run out.
+Note [A page from several views]: among many deleted keys an engine may take a new view (see `Engine.scan`), but a page
+must be from one view. So a scan that comes to such a place begins again with its range guarded: then it knows the
+lowest key of the range that was written since. If that lies behind the page, what was read before is also what the last
+view would have shown, and the page is from that one. Otherwise it is cut before that key, or where the view was first
+taken anew, whichever comes later, since what lies before either is from one view; its cursor says where to go on. Who
+can have no part of it begins again, until the time has run out.
 """
 
 from __future__ import annotations

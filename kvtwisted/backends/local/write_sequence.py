@@ -1,4 +1,4 @@
-"""In which order keys were written last, in bounded memory: what the eviction policy `oldest` goes by.
+"""The order in which keys were last written, in bounded memory: for the eviction policy `oldest`.
 
 RocksDB keeps no such order that its bindings show, and an index of it would cost a second write for every write. So
 each write leaves its number in a table of fixed size, at the place that the key's hash gives. Keys that share a place

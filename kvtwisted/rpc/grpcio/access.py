@@ -1,4 +1,4 @@
-"""Who makes a call of the threaded transport, and what runs it for them. Any thread."""
+"""The caller of a call on the threaded transport, and what runs its calls. Any thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Access:
         self._make_calls = make_calls
 
     def admit(self, context: grpc.ServicerContext, path: str) -> Session:
-        """Who makes this call of the method at `path`. Raises CallError when it is nobody who may ever do that."""
+        """Who makes this call of the method at `path`. Raises CallError if the caller may never do that."""
         try:
             visitor = _visitor(context)
             admitted = self._gate.admit(visitor)

@@ -1,7 +1,7 @@
 """The services as grpcio calls them: which function answers which path, on which threads.
 
-Note [Who may hold a thread]: grpcio's server gives a call one of its threads before the call's message has come in, and
-until the call ends. A peer that never sends its message, or that keeps a stream open, would hold a thread for ever.
+Note [Slow peers and threads]: grpcio's server gives a call one of its threads before the call's message has come in,
+and until the call ends. A peer that never sends its message, or that keeps a stream open, would hold a thread for ever.
 So a message must come within the request's time, or the watchdog cancels the call. Health and reflection have a few
 threads of their own, so that the calls cannot starve them, nor they the calls. Watch streams hold no thread while they
 are idle (see `health`), and reflection streams are bounded in number and in time.
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 from ...core.errors import KvError
 from ...observability.health_checks import HealthChecks
-from ...sessions.policy import NOBODY, rpc_requirement
+from ...sessions.policy import NOBODY
 from .. import health, pipeline, reflection
 from ..errors import CallError, Code, call_error
 from ..health import Watches
 from ..messages import decompress, is_compressed
 from ..methods import METHODS, SERVICES, Method
 from ..reflection import Reflection
+from ..rights import rpc_requirement
 from ..stream_slots import Slots, StreamSlots, share_of
 from ..watchdog import Watchdog
 from .access import Access, address_of

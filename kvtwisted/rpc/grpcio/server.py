@@ -143,7 +143,7 @@ class _Running:
 
 
 def channel_options(limit: int) -> list[tuple[str, int]]:
-    """What grpcio is told; a message has at most `limit` bytes. The docs give the same figures."""
+    """Channel options for grpcio; a message has at most `limit` bytes. The docs give the same figures."""
     return [
         # A taken port must be an error, not a second server that gets every other connection.
         ("grpc.so_reuseport", 0),

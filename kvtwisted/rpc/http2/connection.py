@@ -1,6 +1,6 @@
 """One connection: bytes in, frames apart, answers out, once for each chunk of bytes (RFC 9113).
 
-Note [By the chunk]: a client that has many calls under way sends many in one segment. All frames of what
+Note [Work chunk by chunk]: a client that has many calls under way sends many in one segment. All frames of what
 `dataReceived` is given are handled in one go, what they are answered is gathered, and one write sends it. A call whose
 HEADERS and DATA are whole and in the same chunk, and whose header block is known, is answered on the shortest way there
 is: no object is made for it. Its DATA need not come right after its HEADERS; some clients send the HEADERS of many
@@ -12,8 +12,9 @@ of the reactor; a connection that comes to one when that is used up reads nothin
 a small one before those with a large one. If others wait it is a short turn, of one block at least. Known blocks never
 wait. Work is counted by bytes (`HpackDecoder.work`), not by a clock, so that the same bytes always do the same.
 
-Note [Half-closed peers]: a client that ends its side of the connection has said all it has to say; it may still want
-the answers (RFC 9112, section 9.6, has the same for HTTP/1). Calls that have come whole are answered, the rest ends.
+Note [Half-closed connections]: a client that ends its side of the connection has said all it has to say; it may still
+want the answers (RFC 9112, section 9.6, has the same for HTTP/1). Calls that have come whole are answered, the rest
+ends.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ class Connection(Protocol):
             self.transport.resumeProducing()
 
     def readConnectionLost(self) -> None:
-        """The peer has ended its side: see Note [Half-closed peers]."""
+        """The peer has ended its side: see Note [Half-closed connections]."""
         self._half_closed = True
         if self._closed:
             self.transport.loseConnection()
@@ -336,7 +337,7 @@ class Connection(Protocol):
             word, flags, stream_id = read_header(data, position)
             payload = position + 9
             after = payload + (word >> 8)
-            # The short way: see Note [By the chunk].
+            # The short way: see Note [Work chunk by chunk].
             if word & 0xFF == HEADERS:
                 if (
                     flags == END_HEADERS
@@ -424,7 +425,7 @@ class Connection(Protocol):
         self._streams.blocks.remembered.clear()
         self._streams.revoke(routes)
 
-    # When there are too many connections; see `security.connections.Member`.
+    # When there are too many connections; see `sessions.connections.Member`.
 
     def _try_out(self, visitor: Visitor) -> None:
         if not self._owner.administers(visitor):

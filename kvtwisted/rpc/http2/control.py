@@ -30,7 +30,7 @@ from .header_blocks import MAX_BLOCK_BYTES, MAX_LIST_BYTES, MAX_UNKNOWN_BLOCK_BY
 from .lifetime import GOODBYE_PING, KEEPALIVE_PING, Lifetime
 from .streams import MAX_STREAMS, Settings, Streams
 
-#: Bytes that the peer may send before it hears that they have come. No memory: see Note [Who may send much].
+#: Bytes that the peer may send before it hears that they have come. No memory: see Note [Room for unfinished requests].
 CONNECTION_WINDOW = 16 << 20
 _CREDIT_STEP = CONNECTION_WINDOW // 4
 #: Bytes of answers that are worth as many of the peer's frames as a call.

@@ -1,9 +1,8 @@
-"""What compressed messages may expand to on the reactor thread, turn by turn.
+"""Decompresses messages of pipelines on the reactor thread, a bounded amount in each turn.
 
-Note [Small and large at once]: a kilobyte of gzip may expand to a mebibyte that takes milliseconds to parse, and a
-window holds sixty of those. They are expanded one after the other, TURN_BYTES in a turn of the reactor for all
-pipelines together, or one message if it has more. The rest waits as it came, so that everybody else has a turn in
-between.
+Note [Decompression in turns]: a kilobyte of gzip may expand to a mebibyte that takes milliseconds to parse, and a
+window holds sixty of those. They are expanded one after the other: for all pipelines together TURN_BYTES in a turn of
+the reactor, or one larger message. The rest waits compressed, and everything else gets its turn in between.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ TURN_BYTES = 65_536
 
 
 class Expander(Turns):
-    """Decompresses messages, so much in a turn. Reactor thread. See Note [Small and large at once]."""
+    """Decompresses messages, TURN_BYTES in a turn. Reactor thread. See Note [Decompression in turns]."""
 
     def __init__(self, reactor: IReactorTime, flush: Callable[[], None]) -> None:
         """`flush` is called when those who waited have gone on."""

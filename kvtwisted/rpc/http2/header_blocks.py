@@ -1,8 +1,8 @@
 """Header blocks: decoded by `hpack` and remembered while they repeat, and those that the server sends.
 
-Note [Blocks repeat]: once a client's dynamic table has settled, the header blocks of its calls repeat byte for byte. So
-what a block meant is remembered, by connection, as long as the table stays as it is. Decoding one takes some tens of
-microseconds, looking one up a tenth of one.
+Note [Header blocks repeat]: once a client's dynamic table has settled, the header blocks of its calls repeat byte for
+byte. So the meaning of a block is remembered for each connection, as long as the table does not change. Decoding a
+block takes some tens of microseconds, a lookup a tenth of one.
 
 Sources: RFC 7541 (HPACK); RFC 9113, section 8.2 and 8.3 (which lists are well-formed).
 """
@@ -21,14 +21,14 @@ from .hpack_decoder import HpackDecoder
 T = TypeVar("T")
 
 #: Bytes of a header block as it arrives, CONTINUATION included. A connection that sends more is closed. The second
-#: figure is for those of whom no call was let in yet: what keeps to MAX_LIST_BYTES has no more.
+#: figure is for connections without an accepted call yet: a list within MAX_LIST_BYTES needs no more.
 MAX_BLOCK_BYTES, MAX_UNKNOWN_BLOCK_BYTES = 32_768, 16_384
 #: Bytes of a decoded list (32 more counted for each header), as SETTINGS_MAX_HEADER_LIST_SIZE tells; a call with more
-#: is refused. What decodes to four times that ends the connection: then the decoder stops in the middle.
+#: is refused. A list of four times that ends the connection: the decoder stops in the middle.
 MAX_LIST_BYTES = 16_384
 _DECODE_BYTES = 4 * MAX_LIST_BYTES
 
-#: Headers that no client has in a call, unless it means harm.
+#: More headers than any honest client sends with a call.
 _MANY_HEADERS = 64
 
 #: Remembered blocks of a connection, and bytes of one.
@@ -43,7 +43,7 @@ _BLANKS = b" \t"
 
 
 class FieldFault(StreamFault):
-    """A header that is none: what a careless client sends. It is told so before its stream is reset."""
+    """A malformed header, as a careless client sends it. The client is told so before its stream is reset."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(ErrorCode.PROTOCOL_ERROR, sentence)
@@ -63,15 +63,15 @@ class HeaderBlocks(Generic[T]):
     ) -> None:
         """`read` makes something immutable of a well-formed request's headers; it is remembered if it `lasts`.
 
-        `spend` is told of headers that are many: a byte of a block can stand for a whole header, which takes a thousand
-        times as long to read as to send.
+        `spend` is called when there are many headers: a byte of a block can stand for a whole header, which takes a
+        thousand times as long to read as to send.
         """
         self._read = read
         self._spend = spend
         self._lasts = lasts
         self._decoder = HpackDecoder(_DECODE_BYTES)
         self.remembered: dict[bytes, T] = {}
-        #: What the block that was looked at last took to decode (see `HpackDecoder.work`); 0 if it was known.
+        #: Work for decoding the last block (see `HpackDecoder.work`); 0 if it was known.
         self.work = 0
 
     def meaning(self, block: bytes) -> T:
@@ -120,9 +120,8 @@ def list_bytes(headers: Headers) -> int:
 
 
 def checked_request(headers: Headers) -> Headers:
-    """The headers of a well-formed request, as they mean; else raises StreamFault.
-
-    Blanks around a value are no part of it: gRPC allows to take them away, and a client that sends them means no harm.
+    """The headers of a well-formed request, normalised; else raises StreamFault. Blanks around a value are removed:
+    gRPC allows that, and a client that sends them is no attacker.
     """
     pseudo: dict[bytes, bytes] = {}
     regular: Headers = []
@@ -135,7 +134,7 @@ def checked_request(headers: Headers) -> Headers:
             pseudo[name] = value
         else:
             regular.append((name, _field(name, value)))
-    # CONNECT, which has neither path nor scheme, is nothing that this server could do.
+    # CONNECT, which has neither path nor scheme, is not supported.
     if not all(pseudo.get(name) for name in _PSEUDO_HEADERS[:3]):
         raise _malformed("a pseudo-header is missing or empty")
     return [*pseudo.items(), *regular]

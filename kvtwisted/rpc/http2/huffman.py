@@ -1,11 +1,12 @@
 """HPACK's Huffman strings, read by zlib.
 
 Note [Huffman by zlib]: HPACK's code (RFC 7541, appendix B) is canonical, as those of DEFLATE are (RFC 1951, section
-3.2.2): who knows the length of each symbol's code knows the codes. So a string of symbols that have at most 15 bits,
-the most that DEFLATE has, is the inside of a DEFLATE block whose head names those lengths, but for the order of bits in
-each byte. What begins with 15 ones is taken for the block's end: the padding with more ones after it, and all longer
-codes. Those are of backslash, control characters and what is not ASCII; strings that have them are left to hpack. zlib
-needs 15 ns for a byte of the string, hpack 230. So who sends many of them pays for it: see `HpackDecoder.work`.
+3.2.2): the lengths of the symbols' codes determine the codes. DEFLATE's codes have at most 15 bits. So a string of
+symbols with such codes is the inside of a DEFLATE block whose head names those lengths, except for the order of bits in
+each byte. 15 ones are the code for the block's end: the padding, with more ones after it, and all longer codes begin
+so. The longer codes are those of backslash, control characters and non-ASCII bytes; strings that have them are left to
+hpack. zlib needs 15 ns for a byte of the string, hpack 230. So a client that sends many of them pays for it: see
+`HpackDecoder.work`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Messages as they come in: put together from DATA, within what the server can hold.
+"""Incoming messages: put together from DATA frames, within what the server can hold.
 
-Note [Who may send much]: every stream may send its first window, 64 KiB, unasked. The length in front of a larger
-message says how much more it needs; it gets the credit when the server has the memory for all of it. Peers that
-announce much and send little must not keep the others waiting. So a promise takes no more than half of what is free;
-the next one goes to the connection that would have the least; and while anybody waits, a message that does not come at
-the pace of PACE_SECONDS loses its promise, and its call. Likewise a connection may hold no more unasked than is free
-for the others. The connection's own window is always given back at once; were it not, one slow stream would hold up the
+Note [Room for unfinished requests]: every stream may send its first window, 64 KiB, unasked. The length in front of a
+larger message says how much more it needs; it gets the credit when the server has the memory for all of it. Peers that
+announce much and send little must not keep others waiting. So a promise takes at most half of what is free; the next
+one goes to the connection that would have the least; and while others wait, a message that comes slower than
+PACE_SECONDS allows loses its promise, and its call fails. Likewise a connection may hold no more unasked bytes than are
+free for the others. The connection's own window is always given back at once, or one slow stream would hold up the
 others.
 """
 
@@ -28,7 +28,7 @@ PACE_SECONDS, PATIENCE_SECONDS = 10.0, 1.0
 
 
 class Share:
-    """What one connection has of the budget: bytes held unasked, and those it was promised or asks for."""
+    """One connection's part of the budget: bytes held unasked, and bytes that it was promised or asks for."""
 
     __slots__ = ("asked", "held")
 
@@ -38,7 +38,7 @@ class Share:
 
 
 class Budget:
-    """Bytes of unfinished requests that the whole server holds. Reactor thread. See Note [Who may send much]."""
+    """Bytes of unfinished requests on all connections. Reactor thread. See Note [Room for unfinished requests]."""
 
     def __init__(self, limit: int, seconds: Callable[[], float] = lambda: 0.0) -> None:
         """`limit` bytes (`limits.max_unfinished_bytes`) in all: half is for what is promised, half for what comes
@@ -46,7 +46,7 @@ class Budget:
         """
         self._limit = limit
         self._unasked, self._promised = ByteAccount(limit // 2), ByteAccount(limit // 2)
-        #: Calls that were ended for want of room, since the start.
+        #: Calls that failed for lack of room, since the start.
         self.refused = 0
         self._seconds = seconds
         self._promises: dict[Incoming, Holding] = {}
@@ -56,7 +56,7 @@ class Budget:
         self._turn = 0
 
     def retune(self, limit: int) -> None:
-        """So many bytes in all from now on. Those who wait may get their promise."""
+        """Change the limit. Those that wait may get their promise."""
         self._limit = limit
         self._unasked.limit = self._promised.limit = limit // 2
         self._grant()
@@ -93,7 +93,7 @@ class Budget:
         share.held.add(size)
 
     def free(self, share: Share, size: int) -> None:
-        """Those bytes are held no more."""
+        """Those bytes are no longer held."""
         share.held.add(-size)
 
     def ask(self, incoming: Incoming, size: int) -> None:
@@ -130,7 +130,7 @@ class Budget:
                 incoming.granted()
 
     def look(self, now: float) -> None:
-        """Take their promises away from those who do not use them, if others wait."""
+        """Take promises back that are not used, if others wait."""
         if not self._entries:
             return
         for incoming, promise in list(self._promises.items()):
@@ -154,7 +154,7 @@ class Incoming:
         credit: Callable[[int], None],
         lost: Callable[[CallError], None],
     ) -> None:
-        """A message has at most `limit` bytes. `lost` is called when the rest of it is not waited for."""
+        """A message has at most `limit` bytes. `lost` is called when its rest is given up."""
         self._budget = budget
         self.share = share
         self._limit = limit
@@ -227,7 +227,7 @@ class Incoming:
         self._kept = size
 
     def close(self) -> None:
-        """Nothing more is wanted of the stream."""
+        """Nothing more is read of the stream."""
         self._asking = False
         self._buffer.clear()
         self._release()
@@ -291,7 +291,7 @@ class Incoming:
             # Padding has used up some of the window, and none of what was promised.
             self._give(missing - self.window)
         elif missing > self.window:
-            # Larger than the first window: see Note [Who may send much].
+            # Larger than the first window: see Note [Room for unfinished requests].
             self._asking = True
             self.promised = self._need - self.held
             self._budget.ask(self, self.promised)

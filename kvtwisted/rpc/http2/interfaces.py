@@ -13,7 +13,7 @@ from typing import Callable
 
 from ...core.errors import KvError
 from ...sessions.gate import Gate, Visitor
-from ...sessions.policy import NOBODY, PUBLIC, rpc_requirement
+from ...sessions.policy import NOBODY, PUBLIC
 from ...sessions.session import Session
 from .. import rights
 from ..errors import CallError, Code, call_error
@@ -50,7 +50,9 @@ class Interfaces:
         self._others = list(others)
         self._revoke = revoke
         self._entries: dict[Session, Entry] = {}
-        self._public = {route.path.encode(): route for route in self._others if rpc_requirement(route.path) == PUBLIC}
+        self._public = {
+            route.path.encode(): route for route in self._others if rights.rpc_requirement(route.path) == PUBLIC
+        }
         gate.on_withdrawal(self._withdrawn)
 
     def of(self, visitor: Visitor, path: bytes) -> Entry:
@@ -83,7 +85,7 @@ class Interfaces:
         pipelines = self._pipelines.routes(calls, share_of(admitted))
         routes = [*methods, *pipelines, *[Route(*route) for route in self._others]]
         # Without those that the table of rights does not know.
-        return {route.path.encode(): route for route in routes if rpc_requirement(route.path) != NOBODY}
+        return {route.path.encode(): route for route in routes if rights.rpc_requirement(route.path) != NOBODY}
 
     def _withdrawn(self, sessions: frozenset[Session]) -> None:
         gone = [

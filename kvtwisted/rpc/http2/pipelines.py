@@ -7,7 +7,7 @@ the Sets before it, whether they went into a group of writes, into a file, or ar
 Note [When a pipeline is full]: a client that sends faster than it is served, or that does not read its answers, gets no
 more window once MAX_UNANSWERED operations or REQUEST_BYTES of them are under way, or answers of so many bytes wait, its
 own or those of its connection. What its window still held waits as it came, and is begun when there is room. So do
-compressed messages when enough was expanded in a turn, see Note [Small and large at once].
+compressed messages when enough was expanded in a turn, see Note [Decompression in turns].
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class NativeGrpcServer(Factory):
         return int(self._port.getHost().port)
 
     def retune(self, max_unfinished_bytes: int, max_unsent_bytes: int) -> None:
-        """These hold from now on: bytes of requests that have not come whole, and of answers that were not taken."""
+        """These hold from now on: bytes of incomplete requests, and of answers that clients have not taken."""
         self.budget.retune(max_unfinished_bytes)
         self.backlog.retune(max_unsent_bytes)
         self._relieve()

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Callable, Protocol
 
 from ...sessions.gate import Visitor
-from ...sessions.policy import PUBLIC, rpc_requirement
+from ...sessions.policy import PUBLIC
 from ..errors import CallError, Code, call_error
+from ..rights import rpc_requirement
 from .frames import DEFAULT_WINDOW, ConnectionFault, ErrorCode, StreamFault, window_update
 from .guard import TOKENS_PER_CALL, Guard, tokens_for_headers
 from .header_blocks import FieldFault, HeaderBlocks, check_trailers

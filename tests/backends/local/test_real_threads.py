@@ -45,7 +45,7 @@ class Scene:
         store, health = self.storage.store, Health()
         fair = FairPool(reactor, self.pool)
         self.backend = LocalBackend(reactor, fair, store, Recovery(store.metadata, health))
-        server = ServerCommands(fair, FakeConfiguration({}), lambda: None)
+        server = ServerCommands(reactor, fair, FakeConfiguration({}), lambda: None)
         self.door = Door(reactor, self.backend, server, CountingRecorder(), Limits(), health)  # type: ignore[arg-type]
         self.session = OpenGate(self.door, self.admission).admit(Visitor(""))
 

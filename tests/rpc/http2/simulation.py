@@ -148,7 +148,7 @@ class Simulation:
         self.store, self.engine = storage.store, storage.engine
         self.engine.slow = slow
         commands = ServerCommands(
-            fair, FakeConfiguration({"http": {}}), recorder.config_update
+            self.reactor, fair, FakeConfiguration({"http": {}}), recorder.config_update
         )  # fmt: skip
         door = Door(self.reactor, backend, commands, recorder, Limits(), self.health)
         self.server = _Server(

@@ -1,6 +1,6 @@
 """How a scan makes its way over deleted keys: a piece of the key space at a time.
 
-Note [Deleted keys in between]: a deleted key stays in RocksDB, as a tombstone, until compaction takes it. A seek reads
+Note [Scans over deleted keys]: a deleted key stays in RocksDB, as a tombstone, until compaction takes it. A seek reads
 over all that lie before the next living key: a million in 100 ms and more, in one call, which rocksdict makes with
 Python's lock in its hand. So RocksDB is told to give up after SKIPS of them. It does not say then how far it came. What
 is left of the range is therefore taken in pieces with an end of their own: one that RocksDB gives up is made a quarter

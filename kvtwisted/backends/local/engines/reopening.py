@@ -1,6 +1,6 @@
 """Closing a database and opening it again behind an engine that others go on using.
 
-Note [Closing under readers]: before anything is closed the files are opened a second time, for reading, which shows
+Note [Reopening under readers]: before anything is closed the files are opened a second time, for reading, which shows
 that they can be. Calls that may take long (an fsync, a compaction) are counted, and waited for while reads go on. Then
 the binding's object is replaced by a stand-in, so that every call that begins from then on is refused as one to try
 again; and, if the database takes no writes any more, that by the copy for reading, which has all that anybody was told

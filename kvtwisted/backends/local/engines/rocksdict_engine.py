@@ -224,7 +224,7 @@ class RocksdictEngine:
                 raise failures.pop()
 
     def reopen(self, closed: Callable[[], None] = nothing) -> None:
-        """Close and open again. See Note [Closing under readers]."""
+        """Close and open again. See Note [Reopening under readers]."""
         with self._failures:
             check_open(self._db)
             self._reopening.reopen(closed)

@@ -1,4 +1,4 @@
-"""The scans of rocksdict, by calls that RocksDB is done with soon. See Note [Deleted keys in between]."""
+"""The scans of rocksdict, by calls that RocksDB is done with soon. See Note [Scans over deleted keys]."""
 
 from __future__ import annotations
 

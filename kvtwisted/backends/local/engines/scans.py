@@ -69,7 +69,7 @@ class Scans:
     def __init__(self, path: str) -> None:
         self._path = path
         self._live: weakref.WeakSet[Scan] = weakref.WeakSet()
-        #: Of those who read over many deleted keys; see Note [Deleted keys in between].
+        #: Of those who read over many deleted keys; see Note [Scans over deleted keys].
         self.turns = FairLock()
         #: Times that all scans have been ended, and what the last time was for: a scan that is at it for long looks.
         self.ended = 0

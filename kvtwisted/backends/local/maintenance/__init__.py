@@ -1,1 +1,1 @@
-"""What keeps a store in order beside its requests: expiry, eviction, room on the disk, backups."""
+"""Maintenance of a store besides its requests: expiry, eviction, disk space, backups."""

@@ -1,18 +1,17 @@
 """Online backups: the database and the files of its large values, from one moment, in a folder that a server can open.
 
-Note [Half a backup is none]: a backup is made under a name that begins with a dot, everything in it is fsynced, its
-manifest is written last, and then it gets its own name by one rename. So what has a name and a manifest is whole. What
-a crash leaves behind begins with a dot; it is removed before the next backup and at the next start.
+Note [A named backup is complete]: a backup is made under a name that begins with a dot, everything in it is fsynced,
+its manifest is written last, and then it gets its own name by one rename. So a backup with a name and a manifest is
+complete. What a crash leaves behind begins with a dot; it is removed before the next backup and at the next start.
 
 Note [A backup's value files]: the copy of the database is made within `ValueFiles.reading`, and so are the links to the
-files of large values. Until the block ends no file goes that a record named when it began, so every record of the copy
-finds its file. Files that came later are linked too; no record of the copy names them, and a server that is started on
-the backup removes them as orphans.
+files of large values. Until the block ends no file is removed that a record named when it began, so every record of the
+copy finds its file. Files that came later are linked too; no record of the copy names them, and a server that is
+started on the backup removes them as orphans.
 
-Note [Room for a backup]: what can be linked is found out by one link, and what must be copied is added up, before
-anything is. A backup that would leave less free than must stay free for writes is refused, and so is each piece of one
-for which there is no room any more because others have written meanwhile: the backup fails then, and nobody else. Data
-is never evicted for it: see Note [What deleting gives back].
+Note [Room for a backup]: before anything is copied, one link shows whether files can be linked, and the bytes that must
+be copied are added up. A backup that would leave less free space than writes need is refused. If others use up the room
+meanwhile, only the backup fails. No key is ever evicted for it: see Note [What deleting gives back].
 """
 
 from __future__ import annotations
@@ -26,10 +25,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Callable, NamedTuple
+from typing import Callable
 
+from ....commands.administration import Backup
 from ....core.disk import disk_usage, on_one_disk
-from ....core.errors import InvalidRequest, Overloaded, StorageError, StorageFull, Unavailable
+from ....core.errors import InvalidRequest, NoRoomForBackup, Overloaded, StorageError, StorageFull, Unavailable
 from ....core.paths import kind_of
 from ..engines.engine import CanCheckpoint, Engine
 from ..large_values import ValueFiles
@@ -47,23 +47,6 @@ UNFINISHED = ".unfinished-"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _LOCK = ".lock"
 _VALUE_SUBFOLDER = re.compile("[0-9a-f]{2}")
-
-
-class Backup(NamedTuple):
-    """One whole backup."""
-
-    name: str
-    #: Its folder, absolute.
-    path: str
-    #: When it was begun, in UTC, as 2026-11-22T23:06:21Z. All that had been acknowledged by then is in it.
-    time: str
-    #: Engine and version that made it.
-    engine: str
-    #: Files of database and large values, and their bytes, whether linked or copied.
-    files: int
-    bytes: int
-    #: How long it took.
-    seconds: float
 
 
 class Backups:
@@ -100,7 +83,7 @@ class Backups:
         """Make a backup and return it once it is whole and on the disk. Without a name it gets one from the time.
 
         Raises InvalidRequest for a name that is not allowed or taken, Overloaded while another is being made,
-        StorageFull when there is no room, StorageError when engine or disk fail or the engine cannot copy itself,
+        NoRoomForBackup, StorageError when engine or disk fail or the engine cannot copy itself,
         Unavailable after `stop`. Then nothing is left of it.
         """
         if not isinstance(self._engine, CanCheckpoint):
@@ -230,6 +213,8 @@ class Backups:
                 except BlockingIOError:
                     raise Overloaded("another backup is being made; try again when it is done") from None
                 yield
+        except StorageFull as error:
+            raise NoRoomForBackup(str(error)) from error
         except OSError as error:
             raise _translated(error) from error
 
@@ -286,5 +271,5 @@ def _write_manifest(folder: str, backup: Backup) -> None:
 def _translated(error: OSError) -> StorageError:
     kind = kind_of(error)
     if kind is StorageFull:
-        return StorageFull("no space left for a backup")
+        return NoRoomForBackup("no space left for a backup")
     return kind(f"backup.path: cannot make a backup: {error.strerror}: {error.filename!r}")

@@ -1,4 +1,4 @@
-"""Taking files over into another folder: by links where that is possible, else byte by byte. Blocks; raises OSError."""
+"""Copies files to another folder: by links where possible, else byte by byte. Blocks; raises OSError."""
 
 from __future__ import annotations
 

@@ -2,15 +2,15 @@
 
 Note [Deleting is not freeing]: RocksDB gives space back when it flushes and compacts. So before anything is deleted it
 flushes (its old log goes with that) and compacts where dead data alone may be enough, and the disk is measured again.
-After a run the ranges that lost keys are compacted. What was deleted and the disk does not show yet is taken off what
-is needed at the next look.
+After a run the ranges that lost keys are compacted. Bytes that were deleted but are not free on the disk yet are
+subtracted from what is needed at the next check.
 
-Note [Two disks]: the value folder may be on a disk of its own. Each disk is looked after by itself: on that of the
-files alone only keys with files are victims, and only files' bytes count; on that of the records alone no file does.
+Note [Two disks]: the value folder may be on a disk of its own. Each disk is handled by itself: on a disk with only
+files, only keys with files are victims, and only files' bytes count; on a disk with only records, no file counts.
 
-Note [Garbage before keys]: no key is chosen before everything has gone that nobody can read any more: orphaned files,
-what the memtables and the log hold, entries of the expiry index that belong to no record, and what RocksDB has not
-compacted away. And what is the server's own but no key's (Note [What deleting gives back]) is taken off what has to go.
+Note [Garbage before keys]: no key is chosen before all garbage is removed: orphaned files, what the memtables and the
+log hold, entries of the expiry index that belong to no record, and what RocksDB has not compacted away. Space of the
+server's that no key takes (Note [What deleting gives back]) is subtracted from what must be freed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Callable, NamedTuple
 
+from ....commands.administration import Collected, Foreseen, Plan
 from ....core.clock import Clock
 from ....core.disk import DiskUsage, blocks_of
 from ....core.errors import Corruption
@@ -28,7 +29,6 @@ from ....core.options import MIB
 from .. import records
 from ..commit_point import CommitPoint
 from ..engines.engine import DATA, EXPIRY, FILES, CanCompact, Engine, Mutation, Statistics, statistics_of
-from ..large_values import Collected
 from ..records import Pointer, Record
 from ..write_sequence import WriteSequence
 from . import expiry
@@ -113,23 +113,6 @@ class Eviction(NamedTuple):
         return bool(self.passing) and not self.futile
 
 
-class Plan(NamedTuple):
-    """What a run would do now on the disk that needs it most: how full it is and may be, the policy, the bytes that
-    would have to go, those that would come back if all keys went, whether those are too few, and keys and bytes by
-    reason.
-
-    Garbage that goes before any key is not foreseen. Counting ends after PLAN_KEYS keys or PLAN_SECONDS.
-    """
-
-    disk_percent: float
-    threshold: int
-    policy: str
-    needed: int
-    own_bytes: int
-    futile: bool
-    victims: dict[str, tuple[int, int]]
-
-
 def bytes_over(usage: DiskUsage, threshold: int) -> int:
     """Bytes to free so that usage is back under `threshold` percent; 0 when it is under it now."""
     hundredths_over = 100 * usage.used - threshold * (usage.used + usage.free)
@@ -208,7 +191,7 @@ class Evictor:
             return Eviction(needed + orphans, orphans, True, futile.passing)
         held = disk.holdings()
         if needed <= held.apart or held.returnable + held.log < needed - held.apart:
-            # What passes by itself is nobody's trouble.
+            # What frees itself needs no warning.
             found = Eviction(needed + orphans, orphans, needed > held.passing, held.apart + held.held)
             took = self._seconds() - began
             # What passes may have passed by the next look.
@@ -247,7 +230,10 @@ class Evictor:
                 self._compact(low, high, family)
 
     def plan(self, disks: Iterable[Disk], rules: EvictionRules) -> Plan:
-        """What `run` would do, without doing it. Any thread, also while a run is under way."""
+        """What `run` would do, without doing it. Counting ends after PLAN_KEYS keys or PLAN_SECONDS.
+
+        Any thread, also while a run is under way.
+        """
         usage, disk, needed = max(
             ((usage, disk, _bytes_needed(disk, usage, rules)) for disk in disks for usage in (disk.measure(),)),
             key=lambda candidate: (candidate[2], candidate[0].percent),
@@ -255,11 +241,11 @@ class Evictor:
         held = disk.holdings()
         needed = max(0, needed - held.apart)
         futile = held.returnable < needed
-        victims: dict[str, tuple[int, int]] = {}
+        victims: dict[str, Foreseen] = {}
         if needed and not futile:
             for batch in self._foreseen(disk, rules, needed, held.share):
                 keys, freed = victims.get(batch.reason, (0, 0))
-                victims[batch.reason] = (keys + batch.keys, freed + batch.freed)
+                victims[batch.reason] = Foreseen(keys + batch.keys, freed + batch.freed)
         return Plan(usage.percent, rules.threshold, rules.policy, needed, held.returnable, futile, victims)
 
     def _still_returning(self, disk: Disk, usage: DiskUsage) -> int:
@@ -330,8 +316,8 @@ class Evictor:
         self._orphans_at_ms = now + _ORPHANS_EVERY_MS
         orphans = self._collect_orphans()
         if orphans.files:
-            self._on_batch(Batch(ORPHAN, orphans.files, orphans.freed))
-        return orphans.freed
+            self._on_batch(Batch(ORPHAN, orphans.files, orphans.bytes))
+        return orphans.bytes
 
     def _nominator(self, disk: Disk) -> Nominator:
         return self._nominators[DATA if disk.records else FILES]
@@ -402,4 +388,4 @@ def _readable(stored: bytes) -> Record:
     try:
         return records.decode(stored)
     except Corruption:
-        return Record(stored, 0)  # a record nobody can read is as good a victim as any
+        return Record(stored, 0)  # an unreadable record may be evicted too

@@ -70,7 +70,7 @@ class Sweeper:
             if not entries:
                 self._floor = index_start(now)
                 return Sweep([], 0, False)
-            # Who finds them deleted is told that they have expired.
+            # A client that finds them deleted learns that they have expired.
             self._clock.mark(entries[-1][0])
             swept = self._delete(entries, more=len(entries) == slice_size)
             self._floor = index_key(*entries[-1])

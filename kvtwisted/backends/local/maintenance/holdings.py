@@ -1,11 +1,11 @@
-"""What the server has on a disk, told apart by who gives it back: deleting keys, time, or the operator alone.
+"""What the server has on a disk, by what frees it: deleting keys, time, or the operator.
 
-Note [What deleting gives back]: only live records' table files and live values' files come back when keys are deleted.
-All else that lies in the server's folders does not: what a compaction is writing, tables that a slow scan still holds,
-files of replaced values that somebody reads, a backup in the making, and finished backups. Keys must not die for it. So
-it is taken off what eviction has to reach, as if it were not on the disk. Nor does a file come back that a backup holds
-by a hard link. A table of which a backup holds a link even costs room when keys in it are deleted, since what is left
-of it is written anew: while more than half of the tables are held so, records count for nothing.
+Note [What deleting gives back]: deleting keys frees only table files of live records and files of live values.
+Everything else in the server's folders stays: what a compaction is writing, tables that a slow scan still holds, files
+of replaced values that somebody reads, a backup in the making, and finished backups. No key must be deleted for that.
+So eviction leaves it out, as if it were not on the disk. A file that a backup holds by a hard link is not freed either.
+A table of which a backup holds a link even costs room when keys in it are deleted, since what is left of it is written
+again: while more than half of the tables are held so, records count for nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Holdings(NamedTuple):
 
     @property
     def apart(self) -> int:
-        """What counts as if it were not on the disk: no key goes for it."""
+        """What eviction leaves out, as if it were not on the disk."""
         return self.passing + self.backups
 
 

@@ -4,16 +4,16 @@ Most such entries go with the write that makes them so (`index_entries`). What i
 by more keys than can be remembered, is found here: a hand goes round the index, reads the records, and removes the
 entries that belong to none.
 
-Note [How fast the hand goes]: by the entries that may have been left behind since it last moved
+Note [Pace of the scrub]: by the entries that may have been left behind since it last moved
 (`IndexEntries.doubts`), four for each of them where it has found many, one for eight of them where it has found few. So
 a store whose keys are all new pays little; and the useless entries stay within a fixed multiple of the useful ones,
 however long keys are refreshed: the hand passes over useless ones four times as fast as they can be made, and useful
 ones are as many as keys. The first round after a start owes nothing to anybody: it goes on in every turn until it is
 done.
 
-Note [Before an eviction]: a write without a ttl leaves the entry of an earlier ttl behind, and nobody counts that,
-since it would cost every such write a look. One entry a key is no matter, until keys would be deleted for the room that
-it takes. So an eviction has the hand go round whenever anything was written since its last whole round.
+Note [Scrub before an eviction]: a write without a ttl leaves the entry of an earlier ttl behind, and nobody counts
+that, since it would cost every such write a look. One entry a key is no matter, until keys would be deleted for the
+room that it takes. So an eviction has the hand go round whenever anything was written since its last whole round.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Scrub:
     def before_eviction(self) -> Scrubbed:
         """Look until the whole index has been seen, or for a while; what is found is given back to the disk at once.
 
-        Nothing is done when nothing was written since the last such round. See Note [Before an eviction]. Raises
+        Nothing is done when nothing was written since the last such round. See Note [Scrub before an eviction]. Raises
         StorageError and WriteStalled.
         """
         with self._lock:

@@ -1,4 +1,4 @@
-"""Inodes kept for a file system that has none left: empty files, which are removed when RocksDB needs others.
+"""Spare inodes: empty files, which are removed when the file system has no inode left and RocksDB needs some.
 
 Each file takes an inode, and some file systems have a fixed number. RocksDB makes some ten files to open a database,
 and one or two for each flush. Others may have taken all there are. Then these empty files go: some while the server

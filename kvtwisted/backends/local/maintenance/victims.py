@@ -1,4 +1,4 @@
-"""Who is evicted, in which order: nominations, a batch at a time, read from the engine and changing nothing.
+"""Which keys are evicted, in which order: nominates batches of keys. Only reads.
 
 One `Victims` keeps where the clock hands stand; a shallow copy of it walks on without moving them (for a dry run).
 """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Callable
 
-from kvtwisted.backends.local.large_values import Collected
 from kvtwisted.backends.local.maintenance.eviction import Batch, Disk, Eviction, EvictionRules, Evictor
 from kvtwisted.backends.local.maintenance.holdings import Holdings
 from kvtwisted.backends.local.recency import Recency
 from kvtwisted.backends.local.write_sequence import WriteSequence
+from kvtwisted.commands.administration import Collected
 from kvtwisted.core.disk import DiskUsage
 
 from ....support.storage import Storage

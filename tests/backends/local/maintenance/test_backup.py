@@ -16,7 +16,8 @@ import pytest
 from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.backends.local.maintenance import backup as backups_module
-from kvtwisted.backends.local.maintenance.backup import Backup, Backups
+from kvtwisted.backends.local.maintenance.backup import Backups
+from kvtwisted.commands.administration import Backup
 from kvtwisted.core.disk import DiskUsage
 from kvtwisted.core.errors import InvalidRequest, Overloaded, StorageError, StorageFull, Unavailable
 from kvtwisted.core.options import EngineOptions

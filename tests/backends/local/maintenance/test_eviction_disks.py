@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kvtwisted.backends.local.large_values import Collected, ValueFiles
+from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.backends.local.maintenance.eviction import Batch, Eviction, EvictionRules
+from kvtwisted.commands.administration import Collected
 
 from ....support.storage import Storage
 from .evictions import Scene, needing, seen_disk

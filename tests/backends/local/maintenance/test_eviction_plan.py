@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvtwisted.backends.local.maintenance import eviction
-from kvtwisted.backends.local.maintenance.eviction import EvictionRules, Plan
+from kvtwisted.backends.local.maintenance.eviction import EvictionRules
+from kvtwisted.commands.administration import Plan
 from kvtwisted.core.disk import DiskUsage
 
 from ....support.properties import repeatable

@@ -1,0 +1,128 @@
+"""gRPC as the assembly has it, over either transport: the server made as the settings say, and what it shows."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ..config.settings import Settings
+from ..core.health import Health
+from ..observability import catalogue
+from ..observability.health_checks import HealthChecks
+from ..observability.metrics import Metrics
+from ..reactor.fair_pool import FairPool
+from ..reactor.pool import defer_to_pool
+from ..rpc.grpcio.server import ThreadedGrpcServer
+from ..rpc.http2.server import NativeGrpcServer
+from ..rpc.listening import joined
+from ..rpc.options import GrpcOptions
+from ..sessions.connections import Connections
+from ..sessions.door import Door
+from ..sessions.gate import Gate
+from ..tls.renewal import Certificates
+from .sockets import GRPC, Sockets
+
+_log = Logger(namespace="kvtwisted")
+
+
+class GrpcListener:
+    """From `start` to `drain`. Reactor thread. Construction opens nothing."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Callable[[], Settings],
+        sockets: Sockets,
+        gate: Gate,
+        pool: FairPool,
+        checks: HealthChecks,
+        connections: Connections,
+        *,
+        certificates: Certificates | None,
+        door: Door,
+        health: Health,
+    ) -> None:
+        """`health` has the conditions that Watch streams follow."""
+        self._reactor = reactor
+        self._settings = settings
+        self._certificates = certificates
+        self._address = ("", 0)
+        options = _options(settings(), certificates)
+        live: dict[str, Any] = {
+            "max_response_bytes": lambda: settings().grpc.max_response_bytes,
+            "max_batch_keys": lambda: settings().limits.max_batch_keys,
+            "request_timeout": lambda: settings().limits.request_timeout,
+        }
+        #: The server if it is ours, which counts and limits what grpcio's does not.
+        self.native: NativeGrpcServer | None = None
+        self._start: Callable[[], int]
+        self._stop: Callable[[float], Deferred[Any]]
+        if settings().grpc.transport == "native":
+            native = self.native = NativeGrpcServer(
+                reactor, gate, door, pool, health, options, checks=checks, connections=connections, **live
+            )
+            self._start, self._stop = partial(native.start, partial(sockets.listen, reactor, GRPC)), native.stop
+            self.slots = native.slots
+        else:
+            threaded = ThreadedGrpcServer(reactor, gate, health, options, checks=checks, **live)
+            self._start = threaded.start
+            self._stop = lambda grace: defer_to_pool(reactor, reactor.getThreadPool(), threaded.stop, grace)
+            self.slots = threaded.slots
+
+    def start(self) -> tuple[str, int]:
+        """Listen; host and port. Raises Unavailable, naming those; then nothing listens."""
+        self._address = self._settings().grpc.host, self._start()
+        return self._address
+
+    def announce(self) -> None:
+        """Log where it listens."""
+        over = " over TLS" if self._certificates else ""
+        _log.info("gRPC on {address}{over}", address=joined(*self._address), over=over)
+
+    def drain(self, grace: float) -> Deferred[Any]:
+        """Stop listening; running requests get `grace` seconds. Fires when no connection is left."""
+        return self._stop(grace)
+
+    def retune(self) -> None:
+        """Have the limits hold that are in force now."""
+        if self.native is not None:
+            limits = self._settings().limits
+            self.native.retune(limits.max_unfinished_bytes, limits.max_unsent_bytes)
+
+    def end_expired(self, wall: float) -> None:
+        """End connections whose client's certificate has ended at `wall` (Unix time, seconds)."""
+        if self.native is not None:
+            self.native.end_expired(wall)
+
+    def show(self, metrics: Metrics) -> None:
+        """Have its connections, and what they hold, shown."""
+        native = self.native
+        if native is not None:
+            budget, backlog = native.budget, native.backlog
+            metrics.show(catalogue.CONNECTIONS, lambda: native.connections, transport=GRPC)
+            metrics.show(catalogue.UNFINISHED_REQUEST_BYTES, lambda: budget.used, transport=GRPC)
+            metrics.show(catalogue.UNSENT_ANSWER_BYTES, lambda: backlog.queued.bytes, transport=GRPC)
+            metrics.show(catalogue.UNFINISHED_REFUSED, lambda: budget.refused, transport=GRPC)
+            metrics.show_counts(catalogue.CUT_OFF, native.cut_off, "reason", transport=GRPC)
+        for kind, slots in self.slots._asdict().items():
+            metrics.show(catalogue.STREAMS, partial(getattr, slots, "open"), kind=kind)
+            metrics.show(catalogue.STREAMS_REFUSED, partial(getattr, slots, "refused"), kind=kind)
+
+
+def _options(settings: Settings, certificates: Certificates | None) -> GrpcOptions:
+    grpc, limits = settings.grpc, settings.limits
+    return GrpcOptions(
+        host=grpc.host,
+        port=grpc.port,
+        threads=grpc.threads,
+        max_in_flight=limits.max_in_flight,
+        max_request_bytes=limits.max_request_bytes,
+        certificates=certificates,
+        max_unfinished_bytes=limits.max_unfinished_bytes,
+        max_unsent_bytes=limits.max_unsent_bytes,
+        max_pipelines=limits.max_pipelines,
+        max_watches=limits.max_watches,
+    )

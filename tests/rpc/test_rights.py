@@ -1,0 +1,77 @@
+"""The table against what is really served: every RPC has its entry, and no entry is stale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.python.threadpool import ThreadPool
+
+from kvtwisted.core.health import Health
+from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.rpc.grpcio.server import ThreadedGrpcServer
+from kvtwisted.rpc.http2.server import NativeGrpcServer
+from kvtwisted.rpc.options import GrpcOptions
+from kvtwisted.rpc.rights import RPCS, rpc_requirement
+from kvtwisted.sessions import policy
+from kvtwisted.sessions.admission import Admission
+from kvtwisted.sessions.door import Door
+from kvtwisted.sessions.gate import OpenGate, Visitor
+from kvtwisted.sessions.grants import OPERATIONS
+
+from ..docs.pages import ROOT, tables
+from ..support.doors import Doorway
+
+
+@pytest.fixture
+def parts() -> tuple[Door, OpenGate, Health, dict[str, Any]]:
+    """What both gRPC servers are made of."""
+    doorway = Doorway()
+    checks = HealthChecks(reactor, ThreadPool(0, 1), doorway.door.health)
+    limits = {
+        "max_response_bytes": lambda: 1 << 22, "request_timeout": lambda: 30.0, "max_batch_keys": lambda: 10_000,
+        "checks": checks,
+    }  # fmt: skip
+    return doorway.door, OpenGate(doorway.door, Admission(10)), doorway.health, limits
+
+
+OPTIONS = GrpcOptions(host="127.0.0.1", port=0, threads=2, max_in_flight=10, max_request_bytes=1 << 23)
+
+
+def test_every_rpc_of_the_native_server(parts: Any) -> None:
+    """All paths that it routes, and no other."""
+    door, gate, health, limits = parts
+    server = NativeGrpcServer(reactor, gate, door, ThreadPool(0, 1), health, OPTIONS, **limits)
+    assert {path.decode() for path in server.enter(Visitor(""), b"")} == RPCS.keys()
+
+
+def test_every_rpc_of_the_threaded_server(parts: Any) -> None:
+    """The same."""
+    _, gate, health, limits = parts
+    server = ThreadedGrpcServer(reactor, gate, health, OPTIONS, **limits)
+    server.start()
+    try:
+        running: Any = server._running
+        assert running._handlers._handlers.keys() == RPCS.keys()
+    finally:
+        server.stop(0)
+
+
+def test_every_requirement_is_one() -> None:
+    """An operation, or one of the words; for nobody is only what is not in the table."""
+    assert set(RPCS.values()) <= {policy.PUBLIC, policy.AUTHENTICATED, *OPERATIONS}
+    assert rpc_requirement("/kv.v1.KeyValueService/Drop") == policy.NOBODY
+
+
+def test_public_is_health_alone() -> None:
+    """Nothing else is to be had without a token."""
+    public = [path for path, needed in RPCS.items() if needed == policy.PUBLIC]
+    assert public == ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"]
+
+
+def test_the_page_has_the_other_services() -> None:
+    """docs/security.md: what health and reflection require; docs/grpc-api.md has the methods."""
+    others = {path: needed for path, needed in RPCS.items() if "KeyValue" not in path}
+    rows = tables(ROOT / "docs" / "security.md", "RPC")
+    assert {row[0].strip("`"): row[1].strip("`") for row in rows} == others
