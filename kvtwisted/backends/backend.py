@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable, Protocol
+from typing import Callable, NamedTuple, Protocol, runtime_checkable
 
 from ..commands.command import Command
 from ..commands.get import Found
@@ -54,3 +54,29 @@ class Backend(Protocol):
 
     def health(self) -> str | None:
         """Why it cannot serve, or None. Blocks, on the thread of health checks; for as long as it may take."""
+
+
+class Measured(NamedTuple):
+    """A piece of a count: bytes of keys and values, keys, and the key to go on with (None: that was the last piece)."""
+
+    size: int
+    keys: int
+    following: bytes | None
+
+
+#: Told sizes, or what kept them from being known.
+Sizes = Callable[["Sequence[int] | BaseException"], object]
+
+
+@runtime_checkable
+class CanMeasure(Protocol):
+    """Tells how much is stored, which quotas need. Sizes are bytes of keys and values as clients know them."""
+
+    def size_now(self, key: bytes) -> int | None:
+        """What is at `key`, 0 for nothing, if that can be told without blocking; else None. Reactor thread."""
+
+    def sizes(self, keys: Sequence[bytes], owner: object, told: Sizes) -> None:
+        """Tell what is at each of `keys`, in `owner`'s turn, or why that cannot be told. Reactor thread."""
+
+    def measure(self, prefix: bytes, start: bytes) -> Measured:
+        """Count the keys under `prefix` from `start` on, some hundreds of them. Blocks, on any thread."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Callable, Protocol
 
 from twisted.internet.defer import Deferred
@@ -15,6 +16,7 @@ from ..commands.administration import AdminCommand, Tasks
 from ..commands.command import ANONYMOUS, Actor, Command
 from ..commands.configuration import GetConfig, UpdateConfig
 from ..core.errors import InvalidRequest, KvError, Overloaded, Unavailable
+from ..reactor.fair_pool import FairPool
 from ..reactor.pool import defer_to_pool
 from .backend import Settled
 
@@ -56,7 +58,7 @@ class ServerCommands:
     def __init__(
         self,
         reactor: Any,
-        pool: ThreadPool,
+        pool: FairPool,
         configuration: Configuration,
         updated: Callable[[], object],
         *,
@@ -66,14 +68,14 @@ class ServerCommands:
     ) -> None:
         """`updated` is called for each change of the configuration that was accepted.
 
-        Without `tasks` the operator's are refused: nothing is kept on disk. They run in `task_pool`, or in `pool`.
+        Without `tasks` the operator's are refused: nothing is kept on disk. They run in `task_pool`.
         """
         self._reactor = reactor
         self._pool = pool
         self._configuration = configuration
         self._updated = updated
         self._tasks = tasks
-        self._task_pool = task_pool or pool
+        self._task_pool = task_pool
         self._audit = audit
         # Tasks under way, by their kind.
         self._running: Counter[type[AdminCommand]] = Counter()
@@ -84,7 +86,7 @@ class ServerCommands:
         if isinstance(command, AdminCommand):
             self._begin(command, settled)
             return
-        done = defer_to_pool(self._reactor, self._pool, self._configure, command)
+        done = self._pool.run(command.admission, partial(self._configure, command))
         done.addErrback(_failed, command).addCallback(lambda _: settled([command]))
 
     def stop(self) -> Deferred[None]:
@@ -117,6 +119,7 @@ class ServerCommands:
             self._record(command, {"error": str(refusal)})
             self._reactor.callLater(0, settled, [command])
             return
+        assert self._task_pool is not None  # noqa: S101 - where there are tasks
         self._running[type(command)] += 1
         done = defer_to_pool(self._reactor, self._task_pool, self._carry_out, command)
         done.addBoth(self._ended, command).addCallback(lambda _: settled([command])).addBoth(self._check_stopped)

@@ -15,6 +15,8 @@ from twisted.python import usage
 
 from ..sessions.audit import ANONYMOUS, SERVER
 from ..sessions.entries import (
+    MAX_QUOTA_BYTES,
+    MAX_QUOTA_KEYS,
     MAX_RATE_BYTES,
     MAX_RATE_OPERATIONS,
     InvalidTokens,
@@ -27,6 +29,7 @@ from ..sessions.entries import (
 )
 from ..sessions.grants import OPERATIONS, Grant
 from ..sessions.peer_names import MAX_NAME, usable
+from ..sessions.quotas import Quota
 from ..sessions.token_file import edit, load
 from ..sessions.tokens import MAX_ID_LENGTH, make, valid_id
 from .options import AnywhereOptions
@@ -63,6 +66,8 @@ class _Create(_TokenCommand):
         ["certificate", None, None, "The name in a client certificate, in place of a secret: none is made."],
         ["rate-operations", None, None, "Operations per second; 0: no limit. By default the server's."],
         ["rate-bytes", None, None, "Bytes per second; 0: no limit. By default the server's."],
+        ["quota-bytes", None, None, "Bytes that may lie under the prefixes it may write; 0: no limit, the default."],
+        ["quota-keys", None, None, "Keys that may lie there; 0: no limit, the default."],
     ]
 
     def __init__(self) -> None:
@@ -86,7 +91,7 @@ class _Create(_TokenCommand):
         self.id = token_id
 
     def postOptions(self) -> None:
-        """There must be a grant; times and rates must be such."""
+        """There must be a grant; times, rates and quotas must be such."""
         super().postOptions()
         if not self.grants:
             raise usage.UsageError(f"--grant: a token without one could do nothing; there are {', '.join(OPERATIONS)}")
@@ -101,11 +106,13 @@ class _Create(_TokenCommand):
             raise usage.UsageError(
                 f"--certificate: must have 1 to {MAX_NAME} printable characters and no space at either end"
             )
-        operations = self._rate("rate-operations", MAX_RATE_OPERATIONS)
-        size = self._rate("rate-bytes", MAX_RATE_BYTES)
+        operations = self._number("rate-operations", MAX_RATE_OPERATIONS)
+        size = self._number("rate-bytes", MAX_RATE_BYTES)
         self.rate = None if operations is None and size is None else OwnRate(operations, size)
+        kept, keys = self._number("quota-bytes", MAX_QUOTA_BYTES), self._number("quota-keys", MAX_QUOTA_KEYS)
+        self.quota = Quota(kept or 0, keys or 0) if kept or keys else None
 
-    def _rate(self, name: str, high: int) -> int | None:
+    def _number(self, name: str, high: int) -> int | None:
         text = self[name]
         if text is None:
             return None
@@ -119,7 +126,7 @@ class _Create(_TokenCommand):
         certificate = self["certificate"]
         if certificate is not None:
             token, digest = f"created {self.id}", b""
-        entry = TokenEntry(self.id, digest, tuple(self.grants), self.not_after, self.rate, certificate)
+        entry = TokenEntry(self.id, digest, tuple(self.grants), self.not_after, self.rate, certificate, self.quota)
 
         def add(entries: list[TokenEntry]) -> list[TokenEntry]:
             if any(other.id == self.id for other in entries):
@@ -210,6 +217,9 @@ def _row(entry: TokenEntry, now: float) -> tuple[str, str, str, str]:
     ]
     if entry.certificate is not None:
         grants.append(f"(certificate {entry.certificate})")
+    if entry.quota is not None:
+        kept = [f"{amount} {unit}" for amount, unit in zip(entry.quota, ("B", "keys")) if amount]
+        grants.append(f"(quota {', '.join(kept) or 'unlimited'})")
     # A prefix may hold control characters, which could control the terminal.
     told = "  ".join(grants)
     printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in told)

@@ -77,6 +77,12 @@ class RateLimited(KvError):
         self.retry_after = retry_after
 
 
+class QuotaExceeded(KvError):
+    """Who asks keeps as much as they may. Nothing was written; deletes, and writes that add nothing, go on."""
+
+    code = "quota_exceeded"
+
+
 class ResponseTooLarge(KvError):
     """The answer would exceed the transport's response limit; the message says how to ask for less."""
 

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Any, Callable, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from ..commands.command import Command
 from ..commands.get import Get
 from ..core.errors import InvalidRequest
-from ..reactor.pool import defer_to_pool
+from ..reactor.fair_pool import FairPool
+from ..sessions.grants import ADMIN
 from ..sessions.session import Session
 from ..sessions.threads import LAST_RESORT, overdue
 from . import bodies, errors
@@ -120,7 +121,7 @@ class Dispatch:
     Each gets exactly one answer, now or later, whatever happens; none if it was cancelled before.
     """
 
-    def __init__(self, reactor: Any, pool: ThreadPool, services: Services, bounds: Bounds) -> None:
+    def __init__(self, reactor: Any, pool: FairPool, services: Services, bounds: Bounds) -> None:
         """Large bodies are read in `pool`."""
         self._reactor = reactor
         self._pool = pool
@@ -141,19 +142,24 @@ class Dispatch:
             if route.has_body:
                 size = len(received.body)
                 session.require(route.requirement, "")
-                if size > bodies.LARGE:
-                    # Receiving so many bytes was work, whatever they are.
-                    session.charge(size)
+                # Receiving it was work, whatever it is.
+                if route.requirement == ADMIN:
+                    session.charge(size)  # there is always room for the operator's tasks
+                else:
+                    session.before_reading(size)
                 bodies.check_content_type(received.content_type)
                 bodies.check_codings(received.codings)
                 if size > bodies.LARGE and route.may_be_large:
                     return self._read_in_pool(session, route, route.read, received, done)
-                if size <= bodies.LARGE:
-                    session.charge(size)
                 command = route.read(received, self.bounds)
                 session.give_back(size)
             else:
-                command = route.read(received, self.bounds)
+                try:
+                    command = route.read(received, self.bounds)
+                except InvalidRequest:
+                    session.require(route.requirement, "")
+                    session.before_reading(0)
+                    raise
             if isinstance(command, Get) and session.complete_now(command):
                 done(command.result)
                 return None
@@ -197,7 +203,7 @@ class Dispatch:
         until = self._requests.until[request] = self._reactor.seconds() + self.bounds.request_timeout + LAST_RESORT
         if until < self._requests.at:
             self._requests.look_at(until)
-        reading: Deferred[Command] = defer_to_pool(self._reactor, self._pool, read, received, self.bounds)
+        reading: Deferred[Command] = self._pool.run(session.admission, partial(read, received, self.bounds))
 
         def submit(command: Command) -> None:
             session.give_back(size)

@@ -62,6 +62,8 @@ TABLE: dict[type[BaseException], Row] = {
     errors.Unauthenticated: Row(401, headers=(("WWW-Authenticate", 'Bearer realm="kvtwisted"'),)),
     errors.PermissionDenied: Row(403),
     errors.RateLimited: Row(429, retry_after=RETRY_AFTER),
+    # As WebDAV's quotas (RFC 4331), and a full disk; not 429, upon which clients try again.
+    errors.QuotaExceeded: Row(507),
     errors.Overloaded: Row(429, retry_after=RETRY_AFTER),
     errors.WriteStalled: Row(429, "RocksDB accepts no writes just now; nothing was written, try again", RETRY_AFTER),
     # 504 is for gateways; here the server itself was too slow.

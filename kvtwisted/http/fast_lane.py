@@ -9,6 +9,7 @@ from typing import Protocol
 from twisted.python.failure import Failure
 
 from ..commands.set import Set
+from ..core.errors import InvalidRequest
 from ..sessions.session import Session
 from . import errors, fast_bodies, routes, urls
 from .answers import JSON, Answer
@@ -42,7 +43,7 @@ class FastLane:
         """Every answer has `headers`."""
         self._session = session
         self._get_now = session.get_now
-        self._check_room = session.admission.check
+        self._check_room = session.check_room
         self._dispatch = dispatch
         self._encoder = Encoder(headers)
 
@@ -71,7 +72,7 @@ class FastLane:
 
     def _get(self, waiter: Waiter, target: bytes) -> bytes | None:
         try:
-            key = urls.path_key(target, b"").encode() if b"%" in target else target
+            key = self._decoded(target) if b"%" in target else target
             # Such a Get ends before anything else can begin, so that it need not be counted.
             self._check_room()
             known, found = self._get_now(key)
@@ -83,6 +84,14 @@ class FastLane:
         done = partial(self._done, waiter, waiter.promise(), routes.GET)
         waiter.running = self._dispatch.submit(self._session, routes.GET, command, done)
         return None
+
+    def _decoded(self, target: bytes) -> bytes:
+        try:
+            return urls.path_key(target, b"").encode()
+        except InvalidRequest:
+            self._session.require(routes.GET.requirement, "")
+            self._session.before_reading(0)
+            raise
 
     def _answer(self, waiter: Waiter, route: Route, received: Received) -> None:
         done = partial(self._done, waiter, waiter.promise(), route)

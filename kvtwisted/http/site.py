@@ -17,12 +17,12 @@ from typing import Any, Callable
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from ..observability.health_checks import HealthChecks
+from ..reactor.fair_pool import FairPool
 from ..sessions.connections import IN_ALL, ON_TRIAL, TRIAL_SECONDS, Connections
 from ..sessions.gate import Gate, Visitor
 from . import errors
@@ -242,7 +242,7 @@ class KvSite(Site):
 
 def make_site(
     gate: Gate,
-    pool: ThreadPool,
+    pool: FairPool,
     checks: HealthChecks,
     *,
     reactor: Any,

@@ -158,6 +158,11 @@ STREAMS_REFUSED = _counter(
 
 DENIED = _counter("kv_denied", "Requests refused for their sender: no valid token, no right, or over a rate.", "reason")
 TOKENS = _gauge("kv_tokens", "Tokens and certificates that are known.")
+QUOTA_BYTES = _gauge("kv_quota_bytes", "Bytes that a principal may keep by its quota; 0: no limit.", "principal")
+QUOTA_USED_BYTES = _gauge("kv_quota_used_bytes", "Bytes that it keeps, approximately.", "principal")
+QUOTA_KEYS = _gauge("kv_quota_keys", "Keys that a principal may keep by its quota; 0: no limit.", "principal")
+QUOTA_USED_KEYS = _gauge("kv_quota_used_keys", "Keys that it keeps, approximately.", "principal")
+QUOTA_REFUSED = _counter("kv_quota_refused", "Writes refused for a principal's quota.", "principal")
 CERTIFICATE_EXPIRY = _gauge(
     "kv_tls_certificate_expiry_seconds", "When the certificate in force expires, in seconds since 1970.", "listener"
 )

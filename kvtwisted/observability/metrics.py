@@ -200,6 +200,10 @@ class Metrics:
         else:
             shown.add(read, list(labels.values()))
 
+    def show_each(self, entry: Entry, read: Callable[[], Mapping[str, float]]) -> None:
+        """The same for an entry with one label, whose values come and go: `read` gives the figure of each."""
+        self._registry.register(_EachCollector(entry, read))
+
     def show_counts(self, entry: Entry, counts: Mapping[str, float], label: str, **labels: str) -> None:
         """The same for each of `counts`, whose names are values of `label`, the last one; none is added later."""
         for name in counts:
@@ -275,6 +279,27 @@ class _TotalCollector(Collector):
         for values, read in self._reads:
             family.add_metric(values, read())
         yield family
+
+
+class _EachCollector(Collector):
+    def __init__(self, entry: Entry, read: Callable[[], Mapping[str, float]]) -> None:
+        self._entry = entry
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """The name is claimed, whatever there is to show."""
+        return [self._family()]
+
+    def collect(self) -> Iterable[Metric]:
+        """Those that there are now."""
+        family = self._family()
+        for value, figure in self._read().items():
+            family.add_metric([value], figure)
+        yield family
+
+    def _family(self) -> CounterMetricFamily | GaugeMetricFamily:
+        make = CounterMetricFamily if self._entry.type == COUNTER else GaugeMetricFamily
+        return make(self._entry.name, self._entry.help, labels=self._entry.labels)
 
 
 def _rising(read: Callable[[], float]) -> Callable[[], float]:

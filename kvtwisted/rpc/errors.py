@@ -62,6 +62,7 @@ TABLE: dict[type[BaseException], Row] = {
     errors.Unauthenticated: Row(Code.UNAUTHENTICATED),
     errors.PermissionDenied: Row(Code.PERMISSION_DENIED),
     errors.RateLimited: _BUSY,
+    errors.QuotaExceeded: _BUSY,
     errors.Overloaded: _BUSY,
     errors.WriteStalled: _BUSY,
     errors.DeadlineExceeded: Row(Code.DEADLINE_EXCEEDED),

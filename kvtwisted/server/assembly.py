@@ -44,6 +44,7 @@ from ..observability.log_writer import LogWriters
 from ..observability.logs import LogFiles
 from ..observability.metrics import Metrics
 from ..observability.trails import Trails
+from ..reactor.fair_pool import FairPool
 from ..reactor.lifecycle import Unwinding, make_folder, start_pool, warn_of_open_folders
 from ..reactor.pool import defer_to_pool
 from ..sessions.door import Door
@@ -59,9 +60,9 @@ from .storage import Storage
 from .transports import Addresses, Transports
 
 #: Threads of the background tasks: one for each of those that may take long (eviction, expiry, sampling, space, the
-#: log's fsync, which must not wait for a compaction, and the look at the folders, one of which may hang), and one for
-#: the small ones.
-BACKGROUND_THREADS = 7
+#: recount for quotas, the log's fsync, which must not wait for a compaction, and the look at the folders, one of which
+#: may hang), and one for the small ones.
+BACKGROUND_THREADS = 8
 
 #: The keys that listeners go by.
 _LISTENING = ("http.host", "http.port", "grpc.host", "grpc.port")
@@ -196,7 +197,8 @@ class Server(Service):
     def _start_pools(self) -> None:
         background = start_pool(self._push, "background", BACKGROUND_THREADS)
         self._defer = partial(defer_to_pool, self._reactor, background)
-        self._requests = start_pool(self._push, "requests", self._settings().storage.threads)
+        threads = start_pool(self._push, "requests", self._settings().storage.threads)
+        self._requests = FairPool(self._reactor, threads)
 
     def _open_storage(self) -> None:
         self._metrics = Metrics(CollectorRegistry())
@@ -235,6 +237,7 @@ class Server(Service):
             writes=trails.writes,
         )  # fmt: skip
         self._push("gate", self._authentication.gate.close)
+        self._storage.shares = lambda: self._authentication.usages
 
     def _start_transports(self) -> None:
         gate, is_open = self._authentication.gate, self._authentication.is_open
@@ -329,7 +332,7 @@ class Server(Service):
         metrics.count_hot_gets(lambda: door.hot_gets)
         metrics.show(catalogue.CACHE_HITS, lambda: storage.store.cache_hits + door.hot_gets)
         metrics.show(catalogue.CONNECTIONS_MADE_WAY, lambda: connections.made_way)
-        metrics.show(catalogue.TOKENS, lambda: authentication.tokens)
+        authentication.show(metrics)
         self._transports.show(metrics)
         for certificates in self._certificates.all:
             expiry = partial(getattr, certificates, "expiry")

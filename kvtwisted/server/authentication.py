@@ -8,9 +8,12 @@ from typing import Any, Callable
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
+from ..background.quotas import RecountTask
 from ..background.ticker import Ticker
 from ..config.settings import Settings
 from ..core.errors import Unavailable
+from ..observability import catalogue
+from ..observability.metrics import Metrics
 from ..sessions.admission import Admission
 from ..sessions.audit import SERVER, Auditing
 from ..sessions.authority import Authority
@@ -19,6 +22,7 @@ from ..sessions.door import Door
 from ..sessions.entries import InvalidTokens, TokenEntry
 from ..sessions.gate import ClosedGate, Gate, OpenGate
 from ..sessions.grants import Principal
+from ..sessions.quotas import Usage
 from ..sessions.session import Written
 from ..sessions.token_file import TokenFile
 
@@ -54,6 +58,7 @@ class Authentication:
         self._writes = writes
         self._defer = defer
         self._count = count
+        self._measures = door.measures
         self._known: dict[str, TokenEntry] = {}
         self._authority: Authority | None = None
         self._addresses = Addresses(Rate())
@@ -88,9 +93,32 @@ class Authentication:
         """How many tokens are known. Any thread."""
         return 0 if self._authority is None else self._authority.tokens
 
+    @property
+    def usages(self) -> Collection[Usage]:
+        """Of those who have quotas. Any thread."""
+        return () if self._authority is None else self._authority.usages.values()
+
+    def show(self, metrics: Metrics) -> None:
+        """Have tokens and quotas shown."""
+
+        def each(read: Callable[[Usage], float]) -> Callable[[], dict[str, float]]:
+            return lambda: {usage.name: read(usage) for usage in self.usages}
+
+        metrics.show(catalogue.TOKENS, lambda: self.tokens)
+        metrics.show_each(catalogue.QUOTA_BYTES, each(lambda usage: usage.quota.bytes))
+        metrics.show_each(catalogue.QUOTA_USED_BYTES, each(lambda usage: usage.size))
+        metrics.show_each(catalogue.QUOTA_KEYS, each(lambda usage: usage.quota.keys))
+        metrics.show_each(catalogue.QUOTA_USED_KEYS, each(lambda usage: usage.keys))
+        metrics.show_each(catalogue.QUOTA_REFUSED, each(lambda usage: usage.refused))
+
     def tickers(self) -> list[Ticker]:
         """What keeps the gate current, not yet started."""
+        recount = []
+        if self._authority is not None and self._measures is not None:
+            task = RecountTask(lambda: self.usages, self._measures, self._defer)
+            recount.append(Ticker("quotas", self._reactor, lambda: LOOK_SECONDS, task.run, at_once=True))
         return [
+            *recount,
             Ticker("tokens", self._reactor, LOOK_SECONDS, self._look),
             # By itself: a token ends also while the file's disk hangs.
             Ticker("passes", self._reactor, LOOK_SECONDS, self._let_go),
@@ -131,6 +159,8 @@ class Authentication:
 
     def _changed(self, entries: list[TokenEntry]) -> None:
         assert self._authority is not None  # noqa: S101 - or there would be no file
+        if self._measures is None and any(entry.quota is not None for entry in entries):
+            raise InvalidTokens("quota: this storage cannot tell how much is stored, so that there are no quotas")
         self._authority.replace(entries)
         old, self._known = self._known, {entry.id: entry for entry in entries}
         names = {

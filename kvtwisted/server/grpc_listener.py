@@ -7,13 +7,13 @@ from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from ..config.settings import Settings
 from ..core.health import Health
 from ..observability import catalogue
 from ..observability.health_checks import HealthChecks
 from ..observability.metrics import Metrics
+from ..reactor.fair_pool import FairPool
 from ..reactor.pool import defer_to_pool
 from ..rpc.calls import Terms
 from ..rpc.grpcio.server import ThreadedGrpcServer
@@ -39,7 +39,7 @@ class GrpcListener:
         settings: Callable[[], Settings],
         sockets: Sockets,
         gate: Gate,
-        pool: ThreadPool,
+        pool: FairPool,
         checks: HealthChecks,
         connections: Connections,
         *,

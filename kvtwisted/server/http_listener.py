@@ -6,7 +6,6 @@ from typing import Any, Callable
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from ..config.origins import cors_origins
 from ..config.settings import Settings
@@ -20,6 +19,7 @@ from ..http.site import HttpOptions, make_site
 from ..observability import catalogue
 from ..observability.health_checks import HealthChecks
 from ..observability.metrics import Metrics
+from ..reactor.fair_pool import FairPool
 from ..rpc.listening import joined
 from ..sessions.connections import Connections
 from ..sessions.gate import Gate
@@ -39,7 +39,7 @@ class HttpListener:
         settings: Callable[[], Settings],
         sockets: Sockets,
         gate: Gate,
-        pool: ThreadPool,
+        pool: FairPool,
         checks: HealthChecks,
         connections: Connections,
         *,

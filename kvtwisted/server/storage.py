@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Collection
 from functools import partial
 from typing import Any, Callable
 
@@ -20,7 +21,7 @@ from ..backends.local.maintenance.holdings import Folders
 from ..backends.local.maintenance.scrub import Scrub
 from ..backends.local.maintenance.space import GuardedDisk, SpaceGuard, headroom, least_free, spill_threshold
 from ..backends.local.maintenance.spare_inodes import SpareInodes
-from ..backends.local.maintenance.victims import OLDEST
+from ..backends.local.maintenance.victims import OLDEST, Share
 from ..backends.local.recency import Recency
 from ..backends.local.recovery import Recovery
 from ..backends.local.store import Store
@@ -67,6 +68,8 @@ class Storage:
         self._settings = settings
         self._metrics = metrics
         self._audit = audit
+        #: Gives the shares that eviction goes by, without which its policy alone decides.
+        self.shares: Callable[[], Collection[Share]] = tuple
         self._eviction: EvictionTask | None = None
         self._ask_for_room: Callable[[], object] = lambda: None
         #: The operator's; None: there are none, since nothing is kept on disk.
@@ -136,6 +139,7 @@ class Storage:
             lambda batch: report_batch(metrics, audit, batch),
             scrub=self._scrub,
             collect_orphans=self._commits.file_index.collect_orphans,
+            shares=lambda: self.shares(),
         )
         self._folders = FolderMonitor(self._find_folders(now), self._folder_changed)
         self._show()

@@ -18,8 +18,9 @@ from ..core.errors import KvError, RateLimited, Unauthenticated
 from . import tokens
 from .buckets import Addresses, Limiter, Rate
 from .entries import TokenEntry
-from .grants import Principal
+from .grants import SET, Principal
 from .policy import NO_TOKEN
+from .quotas import Usage
 
 #: Seconds in which an address may fail as often as `failed_logins` says.
 FAILURE_SECONDS = 60.0
@@ -60,6 +61,8 @@ class Authority:
         self._default_rate = default_rate
         self._known: Mapping[str, _Known] = {}
         self._certified: Mapping[str, _Known] = {}
+        #: By the names of those who have a quota: what they use of it. It outlasts changes of other things.
+        self.usages: Mapping[str, Usage] = {}
         # An unknown id is compared with this one, so that it takes as long as a wrong secret.
         self._nobody = _Known(TokenEntry("nobody", bytes(32), ()), Principal("nobody", (), valid_until=-math.inf))
         self._failures = Addresses(Rate(failed_logins / FAILURE_SECONDS), burst=FAILURE_SECONDS)
@@ -74,6 +77,9 @@ class Authority:
         with self._lock:
             old = self._known
             new = {}
+            entries = tuple(entries)
+            # A copy: it is read on other threads.
+            self.usages = {entry.id: usage for entry in entries if (usage := self._usage(entry)) is not None}
             for entry in entries:
                 known = old.get(entry.id)
                 if known is None or known.entry != entry:
@@ -149,6 +155,17 @@ class Authority:
             each.entry.certificate: each for each in known.values() if each.entry.certificate is not None
         }
 
+    def _usage(self, entry: TokenEntry) -> Usage | None:
+        quota = entry.quota
+        if quota is None or not any(quota):
+            return None
+        made = Usage(entry.id, quota, [grant.prefix for grant in entry.grants if SET in grant.operations])
+        known = self.usages.get(entry.id)
+        if known is None or known.prefixes != made.prefixes:
+            return made
+        known.quota = quota
+        return known
+
     def _principal(self, entry: TokenEntry) -> Principal:
         own, default = entry.rate, self._default_rate
         operations = default.operations if own is None or own.operations is None else own.operations
@@ -159,4 +176,5 @@ class Authority:
             entry.grants,
             valid_until=math.inf if entry.not_after is None else entry.not_after,
             limiter=Limiter(rate) if rate.limited else None,
+            usage=self.usages.get(entry.id),
         )

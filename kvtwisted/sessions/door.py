@@ -15,7 +15,7 @@ from typing import Callable, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from ..backends.backend import Backend
+from ..backends.backend import Backend, CanMeasure
 from ..commands.command import GET, SET, Command
 from ..commands.get import Found
 from ..commands.set import Set
@@ -83,6 +83,8 @@ class Door:
         self._health = health
         #: What a command may ask for. May be replaced at any time.
         self.limits = limits
+        #: What tells how much is stored, if anything does.
+        self.measures = backend if isinstance(backend, CanMeasure) else None
         self._hot = backend.hot
         self._get_now = backend.get_now
         self._gathered: list[Command] = []
@@ -197,6 +199,11 @@ class Door:
             admission.leave(len(sizes), sum(sizes))
         for command in commands:
             command.done(command)
+        for told in self._after:
+            told()
+
+    def tell_settled(self) -> None:
+        """A command came to its end elsewhere, and who waited for it was told: see `on_settled`."""
         for told in self._after:
             told()
 

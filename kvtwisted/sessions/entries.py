@@ -17,6 +17,7 @@ from ..core.limits import MAX_KEY_BYTES
 from ..core.strict_json import loads
 from .grants import OPERATIONS, Grant, check_grant
 from .peer_names import MAX_NAME, usable
+from .quotas import Quota
 from .tokens import MAX_ID_LENGTH, valid_id
 
 #: The form's version, which the file names.
@@ -25,6 +26,8 @@ MAX_TOKENS = 2048
 MAX_GRANTS = 64
 #: Operations and bytes per second at most.
 MAX_RATE_OPERATIONS, MAX_RATE_BYTES = 1_000_000_000, 1_000_000_000_000
+#: Bytes and keys of a quota at most.
+MAX_QUOTA_BYTES, MAX_QUOTA_KEYS = 1_000_000_000_000_000, 1_000_000_000_000
 
 _MAX_DEPTH = 8
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -55,6 +58,7 @@ class TokenEntry(NamedTuple):
     not_after: int | None = None
     rate: OwnRate | None = None
     certificate: str | None = None
+    quota: Quota | None = None
 
 
 def read_entries(data: bytes) -> list[TokenEntry]:
@@ -102,6 +106,8 @@ def show_entry(entry: TokenEntry) -> dict[str, Any]:
         shown["certificate"] = entry.certificate
     if entry.rate is not None:
         shown["rate"] = {name: value for name, value in entry.rate._asdict().items() if value is not None}
+    if entry.quota is not None:
+        shown["quota"] = {name: value for name, value in entry.quota._asdict().items() if value}
     return shown
 
 
@@ -137,7 +143,7 @@ def make_grant(operations: Iterable[str], prefix: str, name: str) -> Grant:
 
 
 def _entry(value: object, name: str) -> TokenEntry:
-    members = _members(value, name, ("id", "grants"), ("sha256", "certificate", "not_after", "rate"))
+    members = _members(value, name, ("id", "grants"), ("sha256", "certificate", "not_after", "rate", "quota"))
     token_id = _text(members["id"], f"{name}.id")
     if not valid_id(token_id):
         raise InvalidTokens(
@@ -150,7 +156,10 @@ def _entry(value: object, name: str) -> TokenEntry:
     expires = None if not_after is None else _named(f"{name}.not_after: ", read_time, _text(not_after, "not_after"))
     rate = members.get("rate")
     own = None if rate is None else _rate(rate, name)
-    return TokenEntry(token_id, digest, grants, expires, own, certificate)
+    quota = members.get("quota")
+    return TokenEntry(
+        token_id, digest, grants, expires, own, certificate, None if quota is None else _quota(quota, name)
+    )
 
 
 def _shows(members: Mapping[str, object], name: str) -> tuple[bytes, str | None]:
@@ -184,6 +193,12 @@ def _rate(value: object, name: str) -> OwnRate:
     members = _members(value, f"{name}.rate", (), ("operations", "bytes"))
     limits = {"operations": MAX_RATE_OPERATIONS, "bytes": MAX_RATE_BYTES}
     return OwnRate(**{each: _whole(value, f"{name}.rate.{each}", limits[each]) for each, value in members.items()})
+
+
+def _quota(value: object, name: str) -> Quota:
+    members = _members(value, f"{name}.quota", (), ("bytes", "keys"))
+    limits = {"bytes": MAX_QUOTA_BYTES, "keys": MAX_QUOTA_KEYS}
+    return Quota(**{each: _whole(value, f"{name}.quota.{each}", limits[each]) for each, value in members.items()})
 
 
 def _whole(value: object, name: str, high: int) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .buckets import Limiter
+from .quotas import Usage
 
 GET, SET, DELETE, SCAN = "get", "set", "delete", "scan"
 CONFIG_READ, CONFIG_WRITE, METRICS, ADMIN = "config_read", "config_write", "metrics", "admin"
@@ -50,7 +51,7 @@ class Principal:
     still valid if `now < principal.valid_until`; nothing else has to be compared.
     """
 
-    __slots__ = ("_prefixes", "grants", "is_replaced", "limiter", "name", "valid_until")
+    __slots__ = ("_prefixes", "grants", "is_replaced", "limiter", "name", "usage", "valid_until")
 
     def __init__(
         self,
@@ -59,12 +60,16 @@ class Principal:
         *,
         valid_until: float = math.inf,
         limiter: Limiter | None = None,
+        usage: Usage | None = None,
     ) -> None:
-        """`limiter` is what its requests are taken from; None: they are not limited. Raises ValueError: a bad grant."""
+        """`limiter` is what its requests are taken from; None: they are not limited. `usage` is its quota, if it has
+        one. Raises ValueError: a bad grant.
+        """
         self.name = name
         self.grants = tuple(grants)
         self.valid_until = valid_until
         self.limiter = limiter
+        self.usage = usage
         #: Whether another one goes on in its place: it was not revoked, but its rights or rates have changed.
         self.is_replaced = False
         for grant in self.grants:

@@ -1,11 +1,18 @@
 """One principal: what it may do, and how much, on every transport.
 
-Note [The order of admission]: a request is refused by what costs least to know, in this order. May the principal ever
-do this (`Session.require`, before there is a body)? Is there anything left of its rate (`charge`)? Is there room for
-the bytes, those of a compressed message once it is expanded (`Session.enter`)? Are there more keys than there may be?
-Only then is it decoded, and `submit` looks at what it asks for: room, rate, rights over each key, limits. A request
-that is read in a pool is charged one operation and its bytes first; one that comes as far as `submit` gets that back
-(`give_back`), since it pays there what it really costs, and one that is refused before does not.
+Note [The order of admission]: a request is refused by what costs least to know, in one order for every method, lane and
+transport. May who asks ever do this (`Session.require`, before there is a body)? Is there anything left of their rate
+(`charge`)? Is there room for the bytes, those of a compressed message once it is expanded (`Session.admission`)? Are
+there more keys than there may be? Only then is it decoded, and `submit` looks in the same order again, and at what it
+asks for: rights over each key, quota, limits. A quota cannot come before: what adds nothing goes on when all of it is
+used. A request is charged one operation and its bytes before it is decoded; one that comes as far as `submit` gets that
+back (`give_back`), since it pays there what it really costs, and one that is refused before does not. A refusal for
+rights costs an operation, and one for want of room nothing.
+
+Two pieces of work come earlier, since they cost less than a look at the order does: a small message of one key (`Set`
+and its like) is decoded at once, as is the path of an HTTP request. What turns out to be no good is then refused as if
+it had been looked at in order (`before_reading`). And an operation of a pipeline is decoded before anything is known of
+it, since the number that it is answered by is in it.
 
 Note [Refusals reveal nothing]: rights are checked before anything is read, and a refusal is the same sentence whatever
 is stored. A batch with one key that is not allowed is refused whole, without naming the key.
@@ -13,20 +20,22 @@ is stored. A batch with one key that is not allowed is refused whole, without na
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import partial
 from time import monotonic
 from typing import Callable
 from weakref import WeakValueDictionary
 
-from ..commands.command import Actor, Command, ServerCommand
+from ..commands.command import Actor, Command, ServerCommand, WriteCommand
 from ..commands.get import Found, Get
-from ..core.errors import KvError, PermissionDenied
+from ..core.errors import KvError, PermissionDenied, without_frames
 from . import buckets, policy
 from .admission import UNLIMITED, Admission
 from .audit import ANONYMOUS
 from .buckets import Addresses, Both, Budget, OfAddress, network_of
 from .door import Done, Door
 from .grants import ADMIN, DELETE, GET, METRICS, OPERATIONS, SCAN, SET, Principal
+from .weighing import Weighing
 
 #: Sessions that are kept; of more the oldest are withdrawn at the next look.
 MAX_SESSIONS = 4096
@@ -84,11 +93,14 @@ class Session:
         self._actor = Actor(principal.name, principal.allows(ADMIN))
         self._prefixes = {operation: principal.prefixes(operation) for operation in OPERATIONS}
         self._get_prefixes = self._prefixes[GET]
+        usage, measures = principal.usage, door.measures
+        self._weighing = None if usage is None or measures is None else Weighing(usage, measures)
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
         if limiter is None and principal.unrestricted(GET):
-            # A principal that may read everything without a rate needs no check.
+            # A principal that may read everything without a rate is only asked for room.
             self.get_now = door.get_now  # type: ignore[method-assign]
+            self.check_room = admission.check  # type: ignore[method-assign]
 
     @property
     def name(self) -> str:
@@ -105,7 +117,7 @@ class Session:
     def require(self, requirement: str, address: str) -> None:
         """Raise Unauthenticated or PermissionDenied unless the requirement of the policy's table is met.
 
-        RateLimited, if it is for the metrics, which are no command, and over the principal's rate.
+        RateLimited, if it is for the metrics, which are no command, or is refused, and over the principal's rate.
 
         `address` is where the request comes from, for the audit log.
         """
@@ -115,6 +127,8 @@ class Session:
                 self._take()
         except KvError as error:
             self._refused(self.name, "" if self.is_known else address, requirement, error)
+            if isinstance(error, PermissionDenied):
+                self._take_counted()
             raise
 
     def charge(self, size: int) -> None:
@@ -136,18 +150,42 @@ class Session:
             self._take_counted()
             self._limiter.spend(-1, 0, self._seconds())
 
+    def before_reading(self, size: int) -> None:
+        """`charge` for a request that is read at once, if there is room for it: raises Overloaded and Unavailable too.
+
+        For what was read already, and is to be refused for what is in it, this comes before that is told.
+        """
+        if self._limiter is not None:
+            self.charge(size)
+        try:
+            self.admission.check(size)
+        except KvError:
+            self.give_back(size)
+            raise
+
     # The two ways through the door.
+
+    def check_room(self) -> None:
+        """To be called before `get_now`, which sees to it here: rights and rate come before room."""
 
     def get_now(self, key: bytes) -> tuple[bool, Found | None]:
         """See `Door.get_now`. Only what it answers is taken from the rate: else a Get comes next.
 
-        Raises PermissionDenied and RateLimited too.
+        Raises PermissionDenied, RateLimited, Overloaded and Unavailable too.
         """
         limiter = self._limiter
         now = 0.0
+        if not self._get_prefixes:
+            self.require(GET, "")
         if limiter is not None:
             now = self._seconds()
             self._admit(limiter.take(1, len(key), now))
+        try:
+            self.admission.check()
+        except KvError:
+            if limiter is not None:
+                limiter.spend(-1, -len(key), now)
+            raise
         if not key.startswith(self._get_prefixes):
             raise self._refusal(GET)
         known, found = self._door.get_now(key)
@@ -163,33 +201,79 @@ class Session:
 
         Raises what `submit` and `get_now` would.
         """
-        self.admission.check()
+        self.check_room()
         known, found = self.get_now(command.key)
         if known:
             command.complete(found)
         return known
 
-    def submit(self, command: Command, done: Done) -> None:
+    def submit(self, command: Command, done: Done, sizes: Sequence[int] | None = None) -> None:
         """Let a command in; `done` is called with it, on the reactor thread, when it is done, and must not raise.
 
-        Raises Overloaded, Unavailable, RateLimited, PermissionDenied and what is wrong with the command; then `done` is
-        not called.
+        Raises Overloaded, Unavailable, RateLimited, PermissionDenied, QuotaExceeded and what is wrong with the command;
+        then `done` is not called. `sizes` are what is at the keys of a write, for a quota, if that was looked up.
         """
-        # First, so that a request refused for lack of room is not charged, and not audited as a write.
+        prefixes = self._prefixes[command.right]
+        if not prefixes:
+            self.require(command.right, "")
         admission = self.admission if command.is_limited else UNLIMITED
-        admission.check(command.size if command.takes_room else 0)
         limiter = self._limiter
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
             self._admit(limiter.take(command.count or 1, command.size, self._seconds()))
-        prefixes = self._prefixes[command.right]
-        if prefixes != _EVERYTHING and not (prefixes and command.permitted(prefixes)):
+        try:
+            admission.check(command.size if command.takes_room else 0)
+        except KvError:
+            # What is refused for want of room has taken nothing from a rate.
+            if limiter is not None:
+                limiter.spend(-(command.count or 1), -command.size, self._seconds())
+            raise
+        if prefixes != _EVERYTHING and not command.permitted(prefixes):
             raise self._refusal(command.right)
+        grown, weighing = None, self._weighing
+        if weighing is not None and isinstance(command, WriteCommand):
+            grown = weighing.growth(command, sizes)
+            if grown is None:
+                self._weigh_first(command, weighing, done)
+                return
         if command.writes and self._written is not None:
             self._written(self.principal, command.right, command.keys)
         elif isinstance(command, ServerCommand):
             command.actor = self._actor
-        self._door.submit(command, admission, done if limiter is None else self._paying(done))
+        if limiter is not None:
+            done = self._paying(done)
+        if weighing is None or grown is None:
+            self._door.submit(command, admission, done)
+        else:
+            self._door.submit(command, admission, weighing.settling(grown, done))
+            weighing.usage.add(grown)
+
+    def _weigh_first(self, command: WriteCommand, weighing: Weighing, done: Done) -> None:
+        """Submit it once more when it is known what is at its keys. Meanwhile it is charged, and counted in."""
+        admission, size = self.admission, command.size
+        if self._limiter is not None:
+            self._limiter.spend(-(command.count or 1), -size, self._seconds())
+        self.charge(size)
+        try:
+            admission.enter(size)
+        except KvError:
+            self.give_back(size)
+            raise
+
+        def looked_up(sizes: Sequence[int] | None, error: BaseException | None = None) -> None:
+            # As with what is decoded first: nothing comes in between these and `submit`.
+            self.give_back(size)
+            admission.leave(1, size)
+            try:
+                if error is not None:
+                    raise error
+                self.submit(command, done, sizes)
+            except Exception as refused:
+                command.error = without_frames(refused)
+                done(command)
+            self._door.tell_settled()
+
+        weighing.look_up(command, admission, looked_up, partial(looked_up, None))
 
     def _paying(self, done: Done) -> Done:
         """`done`, after the result has been taken from the rate."""

@@ -69,9 +69,9 @@ def edit(path: str, change: Callable[[list[TokenEntry]], list[TokenEntry]], *, c
 class TokenFile:
     """The file as a running server follows it. Any thread; what it blocks for is one `stat` while nothing changes.
 
-    `changed` is told the entries whenever they were read anew, `failed` why they could not be; the same reason is told
-    once, and what was read last stays valid. Both are called on the thread of `load` or `refresh`, which is one at a
-    time.
+    `changed` is told the entries whenever they were read anew, and may raise InvalidTokens; `failed` why they could not
+    be; the same reason is told once, and what was read last stays valid. Both are called on the thread of `load` or
+    `refresh`, which is one at a time.
     """
 
     def __init__(
@@ -98,16 +98,16 @@ class TokenFile:
                 return False
             try:
                 entries, signature = _load(self.path, False)
+                if not force and self._reason is None and signature == self._signature:
+                    return False
+                self._changed(entries)
             except InvalidTokens as error:
                 reason = str(error)
                 if force or reason != self._reason:
                     self._reason = reason
                     self._failed(reason)
                 return False
-            if not force and self._reason is None and signature == self._signature:
-                return False
             self._signature, self._reason = signature, None
-            self._changed(entries)
             return True
 
     def _current(self) -> Signature | None:

@@ -254,9 +254,9 @@ FAULTS = (
     Fault(
         "refusals-free",
         "A call that is refused for want of a right costs an operation.",
-        "kvtwisted/rpc/rights.py",
-        "        admitted.charge(0)\n",
-        "        pass\n",
+        "kvtwisted/sessions/session.py",
+        "            if isinstance(error, PermissionDenied):\n                self._take_counted()\n",
+        "",
         "tests/rpc/test_work_before_rights.py tests/rpc/test_access.py",
     ),
     Fault(
@@ -310,9 +310,9 @@ FAULTS = (
     Fault(
         "no-room-pays",
         "A message that finds no room where it comes in is not charged for.",
-        f"{_NATIVE}/unary.py",
-        "            self._admission.check(size)\n            self._session.charge(size)\n",
-        "            self._session.charge(size)\n            self._admission.check(size)\n",
+        "kvtwisted/sessions/session.py",
+        "            self.admission.check(size)\n        except KvError:\n            self.give_back(size)\n",
+        "            self.admission.check(size)\n        except KvError:\n",
         "tests/rpc/http2/test_unary.py",
     ),
     Fault(

@@ -11,6 +11,7 @@ from kvtwisted.backends.server import ServerCommands
 from kvtwisted.commands.command import ANONYMOUS, Actor, Command
 from kvtwisted.commands.configuration import GetConfig, UpdateConfig
 from kvtwisted.core.errors import InvalidConfig
+from kvtwisted.reactor.fair_pool import FairPool
 from tests.support.configuration import FakeConfiguration
 from tests.support.pools import ImmediateReactor, ManualPool
 
@@ -43,7 +44,7 @@ class Scene:
         self.settled: list[Command] = []
         reactor: Any = ImmediateReactor()
         pool: Any = self.pool
-        self.server = ServerCommands(reactor, pool, self.configuration, self._updated)
+        self.server = ServerCommands(reactor, FairPool(reactor, pool), self.configuration, self._updated)
 
     def _updated(self) -> None:
         self.updates += 1
@@ -51,6 +52,7 @@ class Scene:
     def run(self, command: Command) -> Command:
         """Carry it out; it is settled once, and not before a thread had it."""
         before = len(self.settled)
+        command.admission = self  # whose it is: the door says
         self.server.submit(command, self.settled.extend)
         assert len(self.settled) == before
         self.pool.run_all()

@@ -254,7 +254,8 @@ def test_help_and_page_have_every_option(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         cli.main(["token", "create", "--help"])
     said = capsys.readouterr().out
-    for option in ("--file", "--grant", "--certificate", "--not-after", "--rate-operations", "--rate-bytes"):
+    for option in ("--file", "--grant", "--certificate", "--not-after", "--rate-operations", "--rate-bytes",
+                   "--quota-bytes", "--quota-keys"):  # fmt: skip
         assert f"{option}=" in said
         assert f"`{option}" in prose(PAGE)
     for name, _, _, _ in token_cli.TokenOptions.subCommands:

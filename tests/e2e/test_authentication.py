@@ -281,3 +281,31 @@ def test_refused_changes_do_not_flood_the_audit_log(start: Any, tokens: Tokens) 
             assert http.post("/api/v1/config", {"no.such": 1}).status == 400
     lines = eventually(lambda: [line for line in _audit(server) if line["event"] == "config_refused"])
     assert 0 < len(lines) < 40
+
+
+def test_a_quota(start: Any, tokens: Tokens) -> None:
+    """On both interfaces, and what was there before counts; how much is used can be seen."""
+    root = tokens.create("root", ALL)
+    server = start()
+    with server.http(root) as http:
+        pairs = {"a/1": "v" * 97, "a/2": "v" * 97, "b": "v"}
+        assert http.post("/api/v1/mset", {"key_values": pairs}).status == 200
+    app = tokens.run("create", "app", "--grant=get,set,delete:a/", "--quota-keys=3", "--quota-bytes=1000")
+    with server.http(app) as http, server.grpc(app) as client, server.http(root) as root_http:
+
+        def shown(name: str) -> float:
+            return root_http.metric(name, principal="app")
+
+        eventually(lambda: shown("kv_quota_used_keys") == 2)
+        assert http.post("/api/v1/set", {"key": "a/3", "value": "v"}).status == 200
+        answer = http.post("/api/v1/mset", {"key_values": {"a/4": "v"}})
+        assert (answer.status, answer.body["code"]) == (507, "quota_exceeded")
+        assert "quota.keys is 3, 3 keys are in use, this write adds 1" in answer.body["error"]
+        assert _code(client, "Set", key="a/4", value="v") is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert _code(client, "Set", key="a/3", value="v" * 900) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert client.call("Set", key="a/3", value="w").success
+        assert client.call("Delete", key="a/1").success
+        assert client.call("Set", key="a/4", value="v").success
+        assert shown("kv_quota_used_bytes") == 108
+        assert (shown("kv_quota_bytes"), shown("kv_quota_keys")) == (1000, 3)
+        assert shown("kv_quota_refused_total") == 3

@@ -17,6 +17,7 @@ from kvtwisted.core.limits import Limits
 from kvtwisted.http.received import Bounds
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.gate import OpenGate
@@ -96,11 +97,12 @@ class LiveSite:
         self.storage, backend = make_backend(reactor, pool, health)
         self.engine = self.storage.engine
         self.engine.slow = True
-        server = ServerCommands(reactor, pool, configuration, recorder.config_update, tasks=tasks.tasks, task_pool=pool)
+        fair = FairPool(reactor, pool)
+        server = ServerCommands(reactor, fair, configuration, recorder.config_update, tasks=tasks.tasks, task_pool=pool)
         door = Door(reactor, backend, server, recorder, Limits(), health)
         self.site = make_site(
             OpenGate(door, Admission(1024)),
-            pool,
+            fair,
             HealthChecks(reactor, pool, door.health),
             reactor=reactor,
             options=HttpOptions(max_body_bytes=MAX_BODY_BYTES, fast_lane=fast_lane),

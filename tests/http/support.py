@@ -21,6 +21,7 @@ from kvtwisted.http.received import Bounds
 from kvtwisted.http.routes import MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.connections import Connections
 from kvtwisted.sessions.door import Door
@@ -186,14 +187,16 @@ class World:
         #: Event, who and facts of what the operator did.
         self.audited: list[tuple[str, str, Mapping[str, object]]] = []
         reactor: Any = self.reactor
-        pool: Any = self.pool
-        self.storage, self.backend = make_backend(reactor, pool, self.health)
+        manual: Any = self.pool
+        pool = FairPool(reactor, manual)
+        self.storage, self.backend = make_backend(reactor, manual, self.health)
         self.engine = self.storage.engine
         # What memory answers at once needs no thread, and could not be held.
         self.engine.slow = True
         self.server = ServerCommands(
             reactor, pool, configuration or small_configuration(), self.recorder.config_update,
-            tasks=self.tasks.tasks if on_disk else None, task_pool=pool, audit=lambda *line: self.audited.append(line),
+            tasks=self.tasks.tasks if on_disk else None, task_pool=manual,
+            audit=lambda *line: self.audited.append(line),
         )  # fmt: skip
         self.door = Door(reactor, self.backend, self.server, self.recorder, Limits(), self.health)
         self.site = make_site(

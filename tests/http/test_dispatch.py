@@ -10,6 +10,7 @@ from kvtwisted.http import routes
 from kvtwisted.http.answers import Answer
 from kvtwisted.http.dispatch import Dispatch
 from kvtwisted.http.received import Received
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.gate import OpenGate, Visitor
 from kvtwisted.sessions.threads import LAST_RESORT
 
@@ -34,7 +35,7 @@ class Scene:
         self.world.held = True
         services: Any = None
         pool: Any = self.world.pool
-        self.dispatch = Dispatch(self.world.reactor, pool, services, self.world.bounds)
+        self.dispatch = Dispatch(self.world.reactor, FairPool(self.world.reactor, pool), services, self.world.bounds)
         self.session = OpenGate(self.world.door, self.world.admission).admit(Visitor(""))
         self.told: list[Answer] = []
 

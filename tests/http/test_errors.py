@@ -33,6 +33,7 @@ EXPECTED = [
     ("Unauthenticated", 401, True),
     ("PermissionDenied", 403, True),
     ("RateLimited", 429, True),
+    ("QuotaExceeded", 507, True),
     ("Overloaded", 429, True),
     ("WriteStalled", 429, False),
     ("DeadlineExceeded", 503, True),

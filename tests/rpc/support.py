@@ -18,6 +18,7 @@ from kvtwisted.backends.server import ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.generated import keyvalue_pb2
 from kvtwisted.rpc.grpcio.server import ThreadedGrpcServer
@@ -161,10 +162,11 @@ class World:
         limits_of_store = Limits(max_request_bytes=max_request_bytes)
         #: Threads of requests.
         self.pool = ThreadPool(0, threads, name="requests")
+        fair = FairPool(self.reactor, self.pool)
         self.storage, self.backend = make_backend(self.reactor, self.pool, self.health, limits=limits_of_store)
         self.store, self.engine, self.time = self.storage.store, self.storage.engine, self.storage.time
         self.engine.slow = transport == "native, by the pool"
-        commands = ServerCommands(self.reactor, self.pool, self.configuration, self.recorder.config_update)
+        commands = ServerCommands(self.reactor, fair, self.configuration, self.recorder.config_update)
         self.door = Door(self.reactor, self.backend, commands, self.recorder, limits_of_store, self.health)
         self._holds: list[Hold] = []
         self._health_pool = ThreadPool(0, 1, name="health")
@@ -191,7 +193,7 @@ class World:
             self.server = ThreadedGrpcServer(self.reactor, gate, self.health, options, **limits)
         else:
             limits["connections"] = connections
-            self.server = NativeServer(self.reactor, gate, self.door, self.pool, self.health, options, **limits)
+            self.server = NativeServer(self.reactor, gate, self.door, fair, self.health, options, **limits)
         self.slots = getattr(self.server, "native", self.server).slots
         self.host = f"[{host}]" if ":" in host else host
 

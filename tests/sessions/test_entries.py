@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from kvtwisted.sessions.entries import (
     MAX_GRANTS,
+    MAX_QUOTA_BYTES,
+    MAX_QUOTA_KEYS,
     MAX_RATE_BYTES,
     MAX_RATE_OPERATIONS,
     MAX_TOKENS,
@@ -26,6 +28,7 @@ from kvtwisted.sessions.entries import (
 )
 from kvtwisted.sessions.grants import KEYED, OPERATIONS, Grant
 from kvtwisted.sessions.peer_names import usable
+from kvtwisted.sessions.quotas import Quota
 
 GOOD: dict[str, Any] = {
     "version": 1,
@@ -62,6 +65,7 @@ ENTRIES = st.builds(
         st.none() | st.integers(0, MAX_RATE_BYTES),
     ),
     st.none(),
+    st.none() | st.builds(Quota, st.integers(0, MAX_QUOTA_BYTES), st.integers(0, MAX_QUOTA_KEYS)),
 ) | st.builds(
     TokenEntry,
     st.from_regex("[a-z0-9][a-z0-9-]{0,31}", fullmatch=True),
@@ -70,6 +74,7 @@ ENTRIES = st.builds(
     st.none(),
     st.none(),
     st.text(min_size=1, max_size=20).filter(usable),
+    st.none(),
 )
 
 
@@ -146,7 +151,7 @@ def grant_with(**members: Any) -> dict[str, Any]:
         (token_with(sha256=..., certificate=7), "tokens[0].certificate: must be a string, not 7"),
         (
             token_with(scopes=[]),
-            'tokens[0]: unknown field "scopes"; there are id, grants, sha256, certificate, not_after, rate',
+            'tokens[0]: unknown field "scopes"; there are id, grants, sha256, certificate, not_after, rate, quota',
         ),
         (token_with(id=7), "tokens[0].id: must be a string, not 7"),
         (token_with(id="App"), f'{BAD_ID}"App"'),

@@ -68,9 +68,9 @@ def test_nobody_has_what_is_public_alone() -> None:
         with pytest.raises(Unauthenticated, match="a token is required") as refused:
             nobody.require(requirement, PEER)
         assert str(refused.value) == NO_TOKEN
-    with pytest.raises(PermissionDenied):
+    with pytest.raises(Unauthenticated):
         world.calls(nobody).get(b"k")
-    assert world.counted == ["unauthenticated"] * 3 + ["permission_denied"]
+    assert world.counted == ["unauthenticated"] * 4
     assert world.told()[0] == {"event": "denied", "who": ANONYMOUS, "operation": "get", "address": PEER}
 
 

@@ -17,6 +17,7 @@ from kvtwisted.backends.local.backend import LocalBackend
 from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
+from kvtwisted.reactor.fair_pool import FairPool
 
 from .late_backend import LateBackend, Remote
 from .pools import ManualPool
@@ -42,7 +43,7 @@ def make_backend(
         return remote, LateBackend(reactor, remote, _by(pool) if by_pool else reactor.callLater)
     kept: Storage = storage or Storage(limits=limits)
     recovery = Recovery(kept.store.metadata, health)
-    return kept, LocalBackend(reactor, pool, kept.store, recovery)
+    return kept, LocalBackend(reactor, FairPool(reactor, pool), kept.store, recovery)
 
 
 def _by(pool: ManualPool) -> Callable[..., object]:

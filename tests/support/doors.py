@@ -19,6 +19,7 @@ from kvtwisted.commands.scan import Page, Scan
 from kvtwisted.commands.set import Set
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.grants import OPERATIONS, Grant, Principal
@@ -66,11 +67,12 @@ class Doorway:
         self.recorder, self.health = CountingRecorder(), Health()
         self.configuration = configuration or FakeConfiguration({"a": 1})
         reactor: Any = self.reactor
-        pool: Any = self.pool
-        self.storage, self.backend = make_backend(reactor, pool, self.health, storage)
+        manual: Any = self.pool
+        pool = FairPool(reactor, manual)
+        self.storage, self.backend = make_backend(reactor, manual, self.health, storage)
         self.storage.engine.slow = slow
         server = ServerCommands(
-            reactor, pool, self.configuration, self.recorder.config_update, tasks=FakeTasks().tasks, task_pool=pool
+            reactor, pool, self.configuration, self.recorder.config_update, tasks=FakeTasks().tasks, task_pool=manual
         )
         self.door = Door(reactor, self.backend, server, self.recorder, limits or Limits(), self.health)
         self.admission = Admission(1000)
@@ -191,7 +193,7 @@ class Asking:
         """As codecs do: what memory has is there at once."""
         command = Get(key, deadline)
         try:
-            self.session.admission.check()
+            self.session.check_room()
             known, command.result = self.session.get_now(key)
         except Exception as error:
             known, command.error = True, error

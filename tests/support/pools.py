@@ -19,16 +19,21 @@ class ManualPool:
         """Calls not yet run."""
         return len(self._queue)
 
-    def callInThreadWithCallback(self, onResult: Callable[[bool, Any], None], func: Any, *args: Any, **kw: Any) -> None:
-        """Queue a call; `onResult` is told its result or its exception."""
+    def callInThreadWithCallback(
+        self, onResult: Callable[[bool, Any], None] | None, func: Any, *args: Any, **kw: Any
+    ) -> None:
+        """Queue a call; `onResult`, if there is one, is told its result or its exception."""
 
         def call() -> None:
             try:
                 result = func(*args, **kw)
             except Exception:
+                if onResult is None:
+                    raise
                 onResult(False, Failure())
             else:
-                onResult(True, result)
+                if onResult is not None:
+                    onResult(True, result)
 
         self._queue.append(call)
 

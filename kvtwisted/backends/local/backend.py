@@ -1,8 +1,8 @@
 """The local backend: what cannot block runs on the reactor thread, writes in groups, the rest in a pool of threads.
 
 Note [Inline or pool]: a hop to a thread and back takes longer than twenty Gets from memory. So the reactor thread reads
-what memory has, and writes what need not wait. Scans, MGets and Gets that need the disk go to the pool; Gets of the
-same turn share a job.
+what memory has, and writes what need not wait. Scans, MGets and Gets that need the disk go to the pool, where turns go
+round by principal; Gets that one sends in the same turn of the reactor share a job.
 
 Note [Backpressure for large results]: threads make large results faster than the reactor sends them. So only a few
 results may wait for the reactor: a thread that has made one more waits until there is room. Hundreds of scans then take
@@ -12,7 +12,6 @@ no more memory than those few, and the reactor gets to its other work in between
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
@@ -20,25 +19,22 @@ from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
 from ...core.errors import DeadlineExceeded, KvError
-from ...reactor.pool import caught, defer_to_pool
-from ..backend import Hot, Settled
+from ...reactor.fair_pool import FairPool
+from ...reactor.pool import caught
+from ..backend import Hot, Settled, Sizes
 from .group_commit import GroupCommit
 from .recovery import Recovery
-from .slots import Slots
 from .store import Store
 
 #: Gets that share a job of the pool.
 GETS_IN_A_JOB = 16
 #: Large results that may wait for the reactor.
 UNTAKEN_RESULTS = 4
-#: The part of the threads for scans of one principal, or of all clients on a server without tokens.
-SCANNING_PART = 4
 
 
 class LocalBackend:
@@ -46,18 +42,17 @@ class LocalBackend:
 
     capabilities: frozenset[str] = frozenset()
 
-    def __init__(self, reactor: Any, pool: ThreadPool, store: Store, recovery: Recovery) -> None:
+    def __init__(self, reactor: Any, pool: FairPool, store: Store, recovery: Recovery) -> None:
         """What blocks runs in `pool`. `recovery` is told of writes that the storage failed."""
         self._reactor = reactor
-        self._defer: Callable[..., Deferred[Any]] = partial(defer_to_pool, reactor, pool)
+        self._pool = pool
         self._store = store
         self.hot: Callable[[bytes], Hot | None] = store.hot
         self.get_now = store.get_now
+        self.size_now = store.size_now
+        self.measure = store.measure
         self._settled: Settled = _nobody
-        self._group = GroupCommit(store, recovery, self._in_pool)
-        # One mark for each job that no thread has taken up yet: appended here, popped there, both atomic.
-        self._queued: deque[None] = deque()
-        self._slots = Slots(max(1, getattr(pool, "max", 1) // SCANNING_PART))
+        self._group = GroupCommit(store, recovery, self._pool.run)
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
         self._stopped = False
 
@@ -74,21 +69,27 @@ class LocalBackend:
     @property
     def waiting(self) -> int:
         """Jobs that wait for a thread, and writes that wait for their group."""
-        return len(self._queued) + self._group.waiting + self._slots.waiting
+        return self._pool.waiting + self._group.waiting
 
     def submit(self, commands: Sequence[Command]) -> None:
         """See `Backend.submit`."""
-        gets: list[Command] = []
+        gets: dict[object, list[Command]] = {}
         for command in commands:
             if isinstance(command, WriteCommand):
                 self._group.add(command)
             elif type(command) is Get:
-                gets.append(command)
+                gets.setdefault(command.admission, []).append(command)
             else:
-                self._read(command)
+                self._run([command], large=True)
         self._group.commit()
-        for first in range(0, len(gets), GETS_IN_A_JOB):
-            self._run(gets[first : first + GETS_IN_A_JOB])
+        for of_one in gets.values():
+            for first in range(0, len(of_one), GETS_IN_A_JOB):
+                self._run(of_one[first : first + GETS_IN_A_JOB])
+
+    def sizes(self, keys: Sequence[bytes], owner: object, told: Sizes) -> None:
+        """See `CanMeasure.sizes`."""
+        looking: Deferred[Any] = self._pool.run(owner, partial(self._store.sizes, keys))
+        looking.addCallbacks(told, lambda failure: told(failure.value))
 
     def health(self) -> str | None:
         """See `Backend.health`: a real read of the storage."""
@@ -98,28 +99,16 @@ class LocalBackend:
             return str(error)
         return None
 
-    def _read(self, command: Command) -> None:
-        """What may take long, and have a large result."""
-        if type(command) is Scan:
-            # Where nobody shows who they are, all have one admission: what they do beside scans finds threads.
-            self._slots.run(command.admission, partial(self._run, [command], large=True))
-        else:
-            self._run([command], large=True)
-
-    def _run(self, commands: Sequence[Command], *, large: bool = False) -> Deferred[None]:
+    def _run(self, commands: Sequence[Command], *, large: bool = False) -> None:
+        """Read for commands of one principal; `large`: what may take long, and have a large result."""
         job = partial(self._carry_out, commands)
-        done: Deferred[None] = self._in_pool(partial(self._make, job) if large else job)
-        return done.addErrback(_broke, commands).addCallback(lambda _: self._settled(commands))
-
-    def _in_pool(self, job: Callable[[], object]) -> Deferred[Any]:
-        self._queued.append(None)
-        return self._defer(self._taken_up, job)
+        # Where nobody shows who they are, all have one admission: what they do beside scans finds threads.
+        done = self._pool.run(
+            commands[0].admission, partial(self._make, job) if large else job, is_long=type(commands[0]) is Scan
+        )
+        done.addErrback(_broke, commands).addCallback(lambda _: self._settled(commands))
 
     # In a pool thread.
-
-    def _taken_up(self, job: Callable[[], object]) -> None:
-        self._queued.pop()
-        job()
 
     def _make(self, job: Callable[[], object]) -> None:
         job()

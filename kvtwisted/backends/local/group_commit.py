@@ -26,8 +26,8 @@ from .write import Write
 #: A larger group is not written on the reactor thread: this is some milliseconds' work.
 INLINE_KEYS, INLINE_BYTES = 1024, 1_048_576
 
-#: Runs a function in a pool thread.
-Defer = Callable[[Callable[[], object]], "Deferred[None]"]
+#: Runs a function in a pool thread, when it is its owner's turn.
+Defer = Callable[[object, Callable[[], object]], "Deferred[object]"]
 
 
 class GroupCommit:
@@ -54,7 +54,7 @@ class GroupCommit:
         """Write it with the next group; by itself when a file has to be written or replaced, which takes long."""
         write = self._prepare(command)
         if self._writer.needs_files(write):
-            self._settle_in_pool([command], [write])
+            self._settle_in_pool(command.admission, [command], [write])
         else:
             self._commands.append(command)
             self._writes.append(write)
@@ -77,10 +77,11 @@ class GroupCommit:
             self._tell(commands, writes)
         else:
             self._busy = True
-            self._settle_in_pool(commands, writes).addBoth(self._go_on)
+            # The group has turns of its own: it is everybody's.
+            self._settle_in_pool(self, commands, writes).addBoth(self._go_on)
 
-    def _settle_in_pool(self, commands: Sequence[Command], writes: Sequence[Write]) -> Deferred[None]:
-        waiting = self._defer(lambda: self._writer.write_all(writes))
+    def _settle_in_pool(self, owner: object, commands: Sequence[Command], writes: Sequence[Write]) -> Deferred[None]:
+        waiting = self._defer(owner, lambda: self._writer.write_all(writes))
         return waiting.addCallbacks(lambda _: self._tell(commands, writes), self._fail, errbackArgs=(commands,))
 
     def _go_on(self, _: object) -> None:

@@ -7,6 +7,8 @@ engine fails.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...commands.command import Command, WriteCommand
 from ...commands.get import Found, Get
 from ...commands.mget import MGet
@@ -14,17 +16,21 @@ from ...commands.scan import Scan
 from ...core.clock import Clock
 from ...core.counting import Counter
 from ...core.limits import MAX_KEY_BYTES, check_key
+from ..backend import Measured
 from . import records
 from .batch_reads import BatchReader
 from .cache import Entry
 from .engines.engine import CanPeek, Engine
 from .maintenance import expiry
 from .metadata import Metadata
-from .pages import PageReader
+from .pages import PageReader, prefix_end
 from .recency import Recency
 from .records import ENVELOPE, Record
 from .write import Write
 from .writer import Writer
+
+#: Where a piece of a count ends.
+MEASURED_KEYS, MEASURED_BYTES = 500, 4_194_304
 
 _LONG_AGO_MS = 1
 #: Makes a Found in half the time that the class itself takes.
@@ -182,6 +188,34 @@ class Store:
         if ttl > 0:
             return Found(value, ttl)
         return None if self._clock.is_marked(expires_at_ms) else _UNKNOWN
+
+    # How much is stored: see `CanMeasure`. It changes nothing, recency included.
+
+    def size_now(self, key: bytes) -> int | None:
+        """Bytes of key and value at `key`, 0 for nothing; None if that cannot be told without blocking."""
+        entry = self.hot(key)
+        if entry is not None:
+            answer = entry.answer
+            if answer is not None:
+                return len(key) + len(answer.value)
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            return 0
+        known, stored = self._peek(key)
+        return records.size_of(key, stored) if known else None
+
+    def sizes(self, keys: Sequence[bytes]) -> list[int]:
+        """The same for each of `keys`. Blocks."""
+        return [records.size_of(key, self._engine.get(key)) if 0 < len(key) <= MAX_KEY_BYTES else 0 for key in keys]
+
+    def measure(self, prefix: bytes, start: bytes) -> Measured:
+        """See `CanMeasure.measure`. What has expired counts until it is swept."""
+        size = keys = 0
+        for key, stored in self._engine.scan(max(prefix, start), prefix_end(prefix)):
+            size += records.size_of(key, stored)
+            keys += 1
+            if keys >= MEASURED_KEYS or size >= MEASURED_BYTES:
+                return Measured(size, keys, key + b"\0")
+        return Measured(size, keys, None)
 
     # Commands that have passed the door.
 

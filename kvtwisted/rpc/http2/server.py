@@ -12,10 +12,10 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from ...core.health import Health
 from ...observability.health_checks import HealthChecks
+from ...reactor.fair_pool import FairPool
 from ...sessions.connections import IN_ALL, ON_TRIAL, Connections
 from ...sessions.door import Door
 from ...sessions.gate import Gate, Visitor
@@ -55,7 +55,7 @@ class NativeGrpcServer(Factory):
         reactor: Any,
         gate: Gate,
         door: Door,
-        pool: ThreadPool,
+        pool: FairPool,
         health: Health,
         options: GrpcOptions,
         *,
@@ -78,7 +78,7 @@ class NativeGrpcServer(Factory):
         self._reflection = ReflectionService(self.seconds, self.slots.reflection)
 
         def make_calls(session: Session) -> UnaryCalls:
-            return UnaryCalls(reactor, pool, session, terms, self.flush)
+            return UnaryCalls(pool, session, terms, self.flush)
 
         door.on_settled(self.flush)
         self._pipelines = PipelineService(reactor, self.slots.pipeline, self.flush)

@@ -12,12 +12,11 @@ from typing import Any, Callable, Protocol
 
 from google.protobuf.message import DecodeError
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from ...commands.command import Command
 from ...core.errors import without_frames
 from ...observability import incidents
-from ...reactor.pool import defer_to_pool
+from ...reactor.fair_pool import FairPool
 from ...sessions.session import Session
 from ..calls import Charged, Terms, overdue
 from ..errors import IN_MESSAGE, CallError, call_error
@@ -62,18 +61,16 @@ class Caller(Protocol):
 class UnaryCalls:
     """Answers one session's unary calls of the key-value service. Reactor thread."""
 
-    def __init__(
-        self, reactor: Any, pool: ThreadPool, session: Session, terms: Terms, flush: Callable[[], None]
-    ) -> None:
+    def __init__(self, pool: FairPool, session: Session, terms: Terms, flush: Callable[[], None]) -> None:
         """What takes long to decode is decoded in `pool`; `flush` is called when such a call was answered.
 
         Answers to commands that are done are flushed by whoever the door tells (`Door.on_settled`).
         """
-        self._reactor = reactor
         self._pool = pool
         self._session = session
         self._get_now = session.get_now
         self._submit = session.submit
+        self._check_room = session.check_room
         self._admission = session.admission
         self._terms = terms
         self._flush = flush
@@ -96,17 +93,15 @@ class UnaryCalls:
         try:
             size = len(message)
             if size > INLINE_MESSAGE:
-                # As with those that are decoded in the pool; nothing comes in between here. Room comes before the
-                # rate: what finds none is not to be paid for.
-                self._admission.check(size)
-                self._session.charge(size)
+                # As with those that are decoded in the pool; nothing comes in between here.
+                self._session.before_reading(size)
                 self._terms.check_fields(method, message)
                 request = method.request.FromString(message)
                 self._session.give_back(size)
             else:
                 request = method.request.FromString(message)
         except DecodeError:
-            _undecodable(method, caller, number, message)
+            _undecodable(self._session, method, caller, number, message)
         except Exception as error:
             _fail(method, caller, number, error)
         else:
@@ -119,8 +114,7 @@ class UnaryCalls:
             return
         try:
             call = self._started(timeout)
-            self._admission.check(size)
-            self._session.charge(size)
+            self._session.before_reading(size)
             self._terms.check_fields(method, message)
             command = method.command(parse(method.request, message), call)
             self._session.give_back(size)
@@ -172,7 +166,7 @@ class UnaryCalls:
             assert failure.value is not None  # noqa: S101 - failures of the pool have one
             failed(failure.value)
 
-        deciding = defer_to_pool(self._reactor, self._pool, decode)
+        deciding = self._pool.run(self._admission, decode)
         deciding.addCallbacks(decoded, refused).addErrback(incidents.report, "answering")
 
     # From a request to its answer.
@@ -182,9 +176,9 @@ class UnaryCalls:
         answer = None
         try:
             if method is _GET:
-                self._admission.check()
                 if timeout is not None and timeout <= 0:
                     raise overdue(self._session)
+                self._check_room()
                 known, found = self._get_now(request.key.encode())
                 if known:
                     answer = encoded_get_response(found)
@@ -238,8 +232,10 @@ def _fail(method: Method, caller: Caller, number: int, error: BaseException) -> 
         caller.fail(number, call_error(error, method.name))
 
 
-def _undecodable(method: Method, caller: Caller, number: int, message: bytes) -> None:
+def _undecodable(session: Session, method: Method, caller: Caller, number: int, message: bytes) -> None:
     try:
+        if len(message) <= INLINE_MESSAGE:
+            session.before_reading(len(message))
         parse(method.request, message)
-    except CallError as error:
-        caller.fail(number, error)
+    except Exception as error:
+        _fail(method, caller, number, error)

@@ -25,6 +25,7 @@ from kvtwisted.commands.set import Set
 from kvtwisted.core.errors import InvalidKey, Overloaded
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.gate import OpenGate, Visitor
@@ -42,8 +43,9 @@ class Scene:
         self.storage.engine.slow = True
         self.admission = Admission(4)
         store, health = self.storage.store, Health()
-        self.backend = LocalBackend(reactor, self.pool, store, Recovery(store.metadata, health))
-        server = ServerCommands(reactor, self.pool, FakeConfiguration({}), lambda: None)
+        fair = FairPool(reactor, self.pool)
+        self.backend = LocalBackend(reactor, fair, store, Recovery(store.metadata, health))
+        server = ServerCommands(reactor, fair, FakeConfiguration({}), lambda: None)
         self.door = Door(reactor, self.backend, server, CountingRecorder(), Limits(), health)  # type: ignore[arg-type]
         self.session = OpenGate(self.door, self.admission).admit(Visitor(""))
 

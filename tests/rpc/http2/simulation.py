@@ -16,6 +16,7 @@ from kvtwisted.backends.server import ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.observability.health_checks import HealthChecks
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.http2.connection import Connection
 from kvtwisted.rpc.http2.lifetime import LAST_CALLS_SECONDS
@@ -145,16 +146,16 @@ class Simulation:
         self.health = Health()
         self.admission = Admission(in_flight)
         pool: Any = self.reactor.pool
-        recorder = CountingRecorder()
+        fair, recorder = FairPool(self.reactor, pool), CountingRecorder()
         storage, backend = make_backend(self.reactor, pool, self.health)
         self.store, self.engine = storage.store, storage.engine
         self.engine.slow = slow
         commands = ServerCommands(
-            self.reactor, pool, FakeConfiguration({"http": {}}), recorder.config_update
+            self.reactor, fair, FakeConfiguration({"http": {}}), recorder.config_update
         )  # fmt: skip
         door = Door(self.reactor, backend, commands, recorder, Limits(), self.health)
         self.server = _Server(
-            self.reactor, OpenGate(door, self.admission), door, pool, self.health,
+            self.reactor, OpenGate(door, self.admission), door, fair, self.health,
             GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),
             terms=Terms(message_limit(MAX_REQUEST_BYTES), 4 << 20, 60.0, 10_000),
             checks=HealthChecks(self.reactor, pool, door.health),

@@ -7,6 +7,7 @@ from typing import Any, Callable
 
 import pytest
 
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
@@ -73,8 +74,9 @@ class Scene(Doorway):
         self.limiter = Limiter(Rate(8, 1 << 20))
         self.session = self.make_session(*self.session.principal.grants, limiter=self.limiter, seconds=ManualTime())
         terms = Terms(4 << 20, 4 << 20, 60.0, 3)
+        reactor: Any = self.reactor
         pool: Any = self.pool
-        self.unary = UnaryCalls(self.reactor, pool, self.session, terms, lambda: None)
+        self.unary = UnaryCalls(FairPool(reactor, pool), self.session, terms, lambda: None)
         self.streams = Streams()
         self._number = 0
 

@@ -15,10 +15,10 @@ server's that no key takes (Note [What deleting gives back]) is subtracted from 
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, NamedTuple
 
 from ....commands.administration import Collected, Foreseen, Plan
@@ -34,7 +34,7 @@ from ..write_sequence import WriteSequence
 from . import expiry
 from .holdings import Holdings
 from .scrub import Scrub
-from .victims import EXPIRED, MOST_RANGES, ORPHAN, Nomination, Touched, Victims
+from .victims import EXPIRED, MOST_RANGES, ORPHAN, Nomination, Nominator, Share, Touched, Victims
 
 #: After every key, since keys are UTF-8 text.
 _AFTER_ALL = b"\xff"
@@ -143,9 +143,11 @@ class Evictor:
         scrub: Scrub | None = None,
         collect_orphans: Callable[[], Collected] = lambda: Collected(0, 0),
         seconds: Callable[[], float] = time.monotonic,
+        shares: Callable[[], Collection[Share]] = tuple,
     ) -> None:
         """`used_lately` tells which keys the policy `lru` spares, `write_sequence` whom `oldest` takes first. `scrub`
-        is that of the expiry sweep, which knows how far it is. `seconds` is a monotonic time."""
+        is that of the expiry sweep, which knows how far it is. `seconds` is a monotonic time. `shares` gives those that
+        there are just now; a share stays the same object."""
         self._engine = engine
         self._commits = commits
         self._clock = clock
@@ -154,7 +156,10 @@ class Evictor:
         self._collect_orphans = collect_orphans
         self._seconds = seconds
         self._orphans_at_ms = 0
-        self._victims = {family: Victims(engine, used_lately, write_sequence, family) for family in (DATA, FILES)}
+        self._nominators = {
+            family: Nominator(partial(Victims, engine, used_lately, write_sequence, family), shares)
+            for family in (DATA, FILES)
+        }
         # By disk: bytes in use after the last run, and those of what it deleted that were still to come back.
         self._returning: dict[str, tuple[int, int]] = {}
         # By disk: the last run that was futile, and until when it stands for others.
@@ -281,7 +286,8 @@ class Evictor:
         freed = 0
         touched = Touched()
         try:
-            for nomination in self._nominations(self._victims, disk, rules, dry=False):
+            nominator, now = self._nominator(disk), self._clock.now_ms()
+            for nomination in nominator.nominations(rules.policy, now, rules.batch_size, dry=False):
                 left = dict(nomination.keys)
                 while left and freed < needed:
                     batch, keys = self._delete(disk, nomination, left, needed - freed, share)
@@ -313,13 +319,8 @@ class Evictor:
             self._on_batch(Batch(ORPHAN, orphans.files, orphans.bytes))
         return orphans.bytes
 
-    def _nominations(
-        self, victims: Mapping[str, Victims], disk: Disk, rules: EvictionRules, *, dry: bool
-    ) -> Iterator[Nomination]:
-        chosen = victims[DATA if disk.records else FILES]
-        now, size = self._clock.now_ms(), rules.batch_size
-        yield from chosen.expired(now, size)
-        yield from chosen.by_policy(rules.policy, now, size, dry=dry)
+    def _nominator(self, disk: Disk) -> Nominator:
+        return self._nominators[DATA if disk.records else FILES]
 
     def _delete(
         self, disk: Disk, nomination: Nomination, left: dict[bytes, int | None], needed: int, share: float
@@ -334,7 +335,9 @@ class Evictor:
                 if nomination.reason == EXPIRED:
                     self._clock.mark(expires_at_ms)
             deleted = self._commits.delete_guarded(guard, unindex)
-        return Batch(nomination.reason, len(deleted), sum(sizes[key] for key in deleted)), deleted
+        gone = {key: sizes[key] for key in deleted}
+        self._nominator(disk).deleted(gone)
+        return Batch(nomination.reason, len(gone), sum(gone.values())), deleted
 
     def _judged(
         self,
@@ -364,8 +367,7 @@ class Evictor:
 
     def _foreseen(self, disk: Disk, rules: EvictionRules, needed: int, share: float) -> Iterator[Batch]:
         now, until, judged = self._clock.now_ms(), self._seconds() + PLAN_SECONDS, 0
-        victims = {family: copy.copy(walk) for family, walk in self._victims.items()}
-        for nomination in self._nominations(victims, disk, rules, dry=True):
+        for nomination in self._nominator(disk).nominations(rules.policy, now, rules.batch_size, dry=True):
             judged += len(nomination.keys)
             # The expired ones have been named already.
             alive_at_ms = 0 if nomination.reason == EXPIRED else now

@@ -5,13 +5,15 @@ One `Victims` keeps where the clock hands stand; a shallow copy of it walks on w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from copy import copy
 from functools import partial
 from itertools import islice
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Protocol
 
 from .. import records
 from ..engines.engine import DATA, EXPIRY, Engine
+from ..pages import prefix_end
 from ..write_sequence import WriteSequence
 
 #: Reasons, as the metrics name them.
@@ -23,6 +25,21 @@ MOST_RANGES = 32
 
 def _any_key(key: bytes) -> bool:
     return True
+
+
+class Share(Protocol):
+    """What somebody may keep: a quota. Any thread."""
+
+    @property
+    def prefixes(self) -> tuple[bytes, ...]:
+        """The keys that it is for begin with one of these. In order, none within another; there is one at least."""
+
+    @property
+    def fill(self) -> float:
+        """The part of it that is used; more than 1 when it is exceeded."""
+
+    def deleted(self, key: bytes, size: int) -> None:
+        """A key, whoever it counts for, gave back so many bytes."""
 
 
 class Nomination(NamedTuple):
@@ -58,24 +75,30 @@ class Victims:
         used_lately: Callable[[bytes], bool],
         write_sequence: WriteSequence,
         family: str = DATA,
+        *,
+        start: bytes = b"",
+        end: bytes | None = None,
+        among: Callable[[bytes], bool] = _any_key,
     ) -> None:
+        """By policy only keys from `start` to `end` are nominated, of which `among` says yes."""
         self._engine = engine
         self._used_lately = used_lately
         self._write_sequence = write_sequence
         self._family = family
-        self._hand = b""
+        self._start, self._end, self._among = start, end, among
+        self._hand = start
         self._round: _Round | None = None
         # No key's number is as low as this or lower: a whole round has taken them.
         self._done = -1
 
     def expired(self, now_ms: int, size: int) -> Iterator[Nomination]:
         """Keys whose deadline has been reached, soonest first."""
-        yield from self._by_deadline(EXPIRED, b"", records.index_start(now_ms + 1), size)
+        yield from self._by_deadline(EXPIRED, b"", records.index_start(now_ms + 1), size, _any_key)
 
     def by_policy(self, policy: str, now_ms: int, size: int, *, dry: bool = False) -> Iterator[Nomination]:
         """Keys by policy. Unless `dry` the caller deletes what is nominated before it asks for more."""
         if policy == TTL:
-            yield from self._by_deadline(TTL, records.index_start(now_ms + 1), None, size)
+            yield from self._by_deadline(TTL, records.index_start(now_ms + 1), None, size, self._among)
         elif policy == OLDEST:
             yield from self._oldest(size)
         elif policy == LRU:
@@ -83,21 +106,23 @@ class Victims:
             # What is left was used lately; a dry run must not name the others twice.
             yield from self._lru(size, self._used_lately if dry else _any_key)
 
-    def _by_deadline(self, reason: str, start: bytes, end: bytes | None, size: int) -> Iterator[Nomination]:
+    def _by_deadline(
+        self, reason: str, start: bytes, end: bytes | None, size: int, among: Callable[[bytes], bool]
+    ) -> Iterator[Nomination]:
         while True:
             entries = [records.split_index_key(entry) for entry, _ in islice(self._scan(start, end, EXPIRY), size)]
             if not entries:
                 return
             start = records.index_key(*entries[-1]) + b"\0"
-            yield Nomination(reason, {key: deadline for deadline, key in entries})
+            yield Nomination(reason, {key: deadline for deadline, key in entries if among(key)})
 
     def _lru(self, size: int, chosen: Callable[[bytes], bool]) -> Iterator[Nomination]:
         """Once round the key space from where the hand stands."""
         start = self._hand
-        for low, end in ((start, None), (b"", start)):
+        for low, end in ((start, self._end), (self._start, start)):
             self._hand = low
             while keys := self._next_keys(end, size):
-                yield Nomination(LRU, {key: None for key in keys if chosen(key)}, chosen)
+                yield Nomination(LRU, {key: None for key in keys if self._among(key) and chosen(key)}, chosen)
                 self._hand = keys[-1] + b"\0"
 
     def _oldest(self, size: int) -> Iterator[Nomination]:
@@ -111,11 +136,11 @@ class Victims:
                 self._round = _Round(number, self._hand, False)
             number, start, wrapped = self._round
             due = partial(self._is_due, number)
-            while keys := self._next_keys(start if wrapped else None, size):
-                yield Nomination(OLDEST, {key: None for key in keys if due(key)}, due)
+            while keys := self._next_keys(start if wrapped else self._end, size):
+                yield Nomination(OLDEST, {key: None for key in keys if self._among(key) and due(key)}, due)
                 self._hand = keys[-1] + b"\0"
-            self._hand = b""
-            if wrapped or not start:
+            self._hand = self._start
+            if wrapped or start == self._start:
                 self._hand, self._round, self._done = start, None, number
             else:
                 self._round = _Round(number, start, True)
@@ -129,6 +154,88 @@ class Victims:
 
     def _scan(self, start: bytes, end: bytes | None, family: str) -> Iterator[tuple[bytes, bytes]]:
         return self._engine.scan(start, end, family) if end is None or start < end else iter(())
+
+
+class InShares:
+    """Nominates by policy where there are shares: first who has more than theirs, then what is in nobody's share, and
+    then in turns, so that the part that is used of each sinks evenly: always in that of which most is used.
+
+    A key that is in several shares counts, here, for the one with the longest prefix.
+    """
+
+    def __init__(self, make: Callable[..., Victims], shares: Collection[Share]) -> None:
+        """`make` makes a `Victims` for a part of the keys."""
+        prefixes = sorted({prefix for share in shares for prefix in share.prefixes})
+        #: What it stands for.
+        self.shares = tuple(shares)
+        covered = tuple(prefixes)
+        self._uncovered = make(among=lambda key: not key.startswith(covered))
+        self._walks = {share: make(**_part(share.prefixes, prefixes)) for share in shares}
+
+    def by_policy(self, policy: str, now_ms: int, size: int, *, dry: bool = False) -> Iterator[Nomination]:
+        """See `Victims.by_policy`."""
+        walks = {
+            share: (copy(victims) if dry else victims).by_policy(policy, now_ms, size, dry=dry)
+            for share, victims in self._walks.items()
+        }
+        yield from _fullest_first(walks, 1.0)
+        uncovered = copy(self._uncovered) if dry else self._uncovered
+        yield from uncovered.by_policy(policy, now_ms, size, dry=dry)
+        yield from _fullest_first(walks, -1.0)
+
+
+class Nominator:
+    """Nominates expired keys, and then by policy, in shares where there are any. One thread at a time."""
+
+    def __init__(self, make: Callable[..., Victims], shares: Callable[[], Collection[Share]]) -> None:
+        """`make` makes a `Victims` for a part of the keys; without a part, for all."""
+        self._make = make
+        self._all = make()
+        self._shares = shares
+        self._in_shares = InShares(make, ())
+
+    def nominations(self, policy: str, now_ms: int, size: int, *, dry: bool) -> Iterator[Nomination]:
+        """Unless `dry` the caller deletes what is nominated before it asks for more, and tells `deleted`."""
+        yield from self._all.expired(now_ms, size)
+        shares = self._shares_now()
+        if not shares:
+            yield from (copy(self._all) if dry else self._all).by_policy(policy, now_ms, size, dry=dry)
+            return
+        if shares != self._in_shares.shares:
+            self._in_shares = InShares(self._make, shares)
+        yield from self._in_shares.by_policy(policy, now_ms, size, dry=dry)
+
+    def deleted(self, sizes: Mapping[bytes, int]) -> None:
+        """These keys went, with so many bytes each."""
+        for share in self._shares_now():
+            for key, size in sizes.items():
+                share.deleted(key, size)
+
+    def _shares_now(self) -> tuple[Share, ...]:
+        return tuple(share for share in self._shares() if share.prefixes)
+
+
+def _part(own: tuple[bytes, ...], prefixes: Iterable[bytes]) -> dict[str, Any]:
+    """Where the keys of a share are, of all `prefixes` that there are shares for."""
+    inner = tuple(prefix for prefix in prefixes if prefix.startswith(own) and prefix not in own)
+
+    def among(key: bytes) -> bool:
+        return key.startswith(own) and not key.startswith(inner)
+
+    return {"start": own[0], "end": prefix_end(own[-1]), "among": among}
+
+
+def _fullest_first(walks: dict[Share, Iterator[Nomination]], least: float) -> Iterator[Nomination]:
+    """As long as any is used for more than `least` of it. What has no more to give is dropped."""
+    while walks:
+        share = max(walks, key=lambda share: share.fill)
+        if share.fill <= least:
+            return
+        nomination = next(walks[share], None)
+        if nomination is None:
+            del walks[share]
+        else:
+            yield nomination
 
 
 class Touched:
