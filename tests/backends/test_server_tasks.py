@@ -21,6 +21,7 @@ from kvtwisted.commands.administration import (
 from kvtwisted.commands.command import Actor, Command
 from kvtwisted.commands.configuration import GetConfig
 from kvtwisted.core.errors import InvalidRequest, Overloaded, StorageError, Unavailable
+from kvtwisted.reactor.fair_pool import FairPool
 
 from ..support.administration import FakeTasks
 from ..support.configuration import FakeConfiguration
@@ -38,7 +39,7 @@ class Scene:
         pool: Any = self.pool
         task_pool: Any = self.task_pool
         self.server = ServerCommands(
-            self.reactor, pool, FakeConfiguration({"a": 1}), lambda: None,
+            self.reactor, FairPool(self.reactor, pool), FakeConfiguration({"a": 1}), lambda: None,
             tasks=self.tasks.tasks if on_disk else None, task_pool=task_pool,
             audit=lambda *line: self.audited.append(line),
         )  # fmt: skip
