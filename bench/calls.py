@@ -20,6 +20,7 @@ from kvtwisted.commands.set import Set
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.observability.metrics import Metrics
+from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.gate import OpenGate, Visitor
@@ -42,9 +43,9 @@ class Turns:
         """Here and now."""
         call(*args)
 
-    def callInThreadWithCallback(self, told: Callable[[bool, Any], object], call: Any, *args: Any) -> None:
+    def callInThreadWithCallback(self, told: None, call: Any) -> None:
         """Here and now, too; what it raises is raised."""
-        told(True, call(*args))
+        call()
 
     def turn(self) -> None:
         """The next turn."""
@@ -58,9 +59,10 @@ class Calls:
 
     def __init__(self, store: Store) -> None:
         self._turns: Any = Turns()
+        pool = FairPool(self._turns, self._turns)
         health, metrics = Health(), Metrics(CollectorRegistry())
-        backend = LocalBackend(self._turns, self._turns, store, Recovery(store.metadata, health))
-        server = ServerCommands(self._turns, self._turns, None, metrics.config_update)  # type: ignore[arg-type]
+        backend = LocalBackend(self._turns, pool, store, Recovery(store.metadata, health))
+        server = ServerCommands(self._turns, pool, None, metrics.config_update)  # type: ignore[arg-type]
         door = Door(self._turns, backend, server, metrics, Limits(), health)
         self._session = OpenGate(door, Admission(10_000)).admit(Visitor(""))
         self._get_now = self._session.get_now

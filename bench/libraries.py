@@ -27,10 +27,12 @@ from twisted.internet.testing import StringTransport
 from kvtwisted.backends.local.backend import LocalBackend
 from kvtwisted.backends.local.cache import HotCache
 from kvtwisted.backends.local.engines import open_engine
+from kvtwisted.backends.local.engines.engine import DATA
 from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.local.store import Store
 from kvtwisted.backends.local.writer import Writer
 from kvtwisted.commands.command import GET
+from kvtwisted.commands.get import Get
 from kvtwisted.core import strict_json
 from kvtwisted.core.clock import Clock
 from kvtwisted.core.health import Health
@@ -40,6 +42,8 @@ from kvtwisted.http import bodies, fast_bodies
 from kvtwisted.http.fast_requests import RequestReader
 from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.observability.metrics import BUCKETS, Metrics
+from kvtwisted.reactor.fair_pool import FairPool
+from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.http2.header_blocks import HeaderBlocks
 from kvtwisted.rpc.http2.hpack_decoder import HpackDecoder
@@ -128,26 +132,20 @@ def native_server() -> NativeGrpcServer:
     turns: Any = Turns()
     engine = open_engine("memory", "", EngineOptions())
     store = Store(engine, Writer(engine, HotCache(MIB)), Clock())
-    engine.put(b"k", b"v" * 100)
+    engine.write([(DATA, b"k", b"v" * 100)])
     for _ in range(3):
-        store.get(b"k")
-    health, metrics = Health(), Metrics(CollectorRegistry())
-    backend = LocalBackend(turns, turns, store, Recovery(store.metadata, health), health)
-    door = Door(turns, backend, None, metrics, Limits())  # type: ignore[arg-type]
-    limits: Any = {
-        "max_response_bytes": lambda: 4 * MIB, "request_timeout": lambda: 30.0, "max_batch_keys": lambda: 10_000,
-        "checks": HealthChecks(turns, turns, door.health),
-    }  # fmt: skip
-    options = GrpcOptions("127.0.0.1", 0, 1, 1024, 16 * MIB)
-    return NativeGrpcServer(turns, OpenGate(door, Admission(1024)), door, turns, health, options, **limits)
+        store.read(Get(b"k"))
+    pool, health, metrics = FairPool(turns, turns), Health(), Metrics(CollectorRegistry())
+    backend = LocalBackend(turns, pool, store, Recovery(store.metadata, health))
+    door = Door(turns, backend, None, metrics, Limits(), health)  # type: ignore[arg-type]
+    return NativeGrpcServer(
+        turns, OpenGate(door, Admission(1024)), door, pool, health, GrpcOptions("127.0.0.1", 0, 1, 1024, 16 * MIB),
+        checks=HealthChecks(turns, turns, door.health), terms=Terms(16 * MIB, 4 * MIB, 30.0, 10_000),
+    )  # fmt: skip
 
 
 def http2() -> Row:
     """A hot Get, from its frames to those of its answer; h2 answers without asking anything what."""
-    from h2.config import H2Configuration
-    from h2.connection import H2Connection
-    from h2.events import DataReceived, StreamEnded
-
     sent, server = chunks(), native_server()
     server._port = True  # it takes connections
     answer = kv.GetResponse(value="v" * 100, found=True).SerializeToString()
@@ -165,6 +163,10 @@ def http2() -> Row:
         connection.connectionLost(None)
 
     def theirs() -> None:
+        from h2.config import H2Configuration
+        from h2.connection import H2Connection
+        from h2.events import DataReceived, StreamEnded
+
         connection = H2Connection(H2Configuration(client_side=False, header_encoding=None))
         connection.initiate_connection()
         size = 0

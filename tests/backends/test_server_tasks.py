@@ -142,6 +142,7 @@ def test_stop_waits_for_tasks_and_leaves_the_configuration() -> None:
     backup = scene.submit(CreateBackup(None))
     stopped = scene.server.stop()
     late, shown = scene.submit(ListBackups()), GetConfig()
+    shown.admission = None
     scene.server.submit(shown, scene.settled.extend)
     scene.pool.run_all()
     scene.reactor.turn()

@@ -30,6 +30,11 @@ def test_rows_run_both_ways(make: Callable[[], Row]) -> None:
     assert row.times > 0
 
 
+def test_a_call_is_answered() -> None:
+    """Ours, which needs no h2."""
+    libraries.http2().ours()
+
+
 def test_group_runs(tmp_path: Path) -> None:
     """A batch and single writes."""
     for row in libraries.group(str(tmp_path)):
