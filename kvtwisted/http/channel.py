@@ -23,7 +23,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http_headers import Headers
-from twisted.web.server import Request, Site
+from twisted.web.server import Site
 from zope.interface import implementer
 
 from ..reactor.twisted_internals import answers_malformed, has_data_behind, has_unread_lines, unsent_bytes
@@ -91,6 +91,8 @@ class KvChannel(http.HTTPChannel):
         self._deadlines = site.deadlines
         # Until the connection is gone: the two hold each other, and must not wait for Python's cyclic collector.
         self._lanes = None if site.make_lanes is None else site.make_lanes(self)
+        if self._lanes is not None:
+            self.dataReceived = self._lanes.received  # type: ignore[method-assign]
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
         """Twisted's timeouts go by the site's clock."""
@@ -108,6 +110,7 @@ class KvChannel(http.HTTPChannel):
         """The connection is gone; so is the interest in the answer to a request under way."""
         lanes, self._lanes = self._lanes, None
         running = None if lanes is None else lanes.end()
+        self.__dict__.pop("dataReceived", None)
         if self.is_on_trial:
             self.on_trial.cancel()  # type: ignore[union-attr]  # it is there
         try:
@@ -131,14 +134,8 @@ class KvChannel(http.HTTPChannel):
     # Coming in.
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the client; ignored while closing."""
-        if self.closing:
-            return
-        if self._lanes is None:
-            self.give_to_twisted(data)
-        else:
-            # Also when twisted.web gives back what came behind a request that it has answered.
-            self._lanes.received(data)
+        """Bytes from the client, where there are no lanes; else see `Lanes.received`."""
+        self.give_to_twisted(data)
 
     def give_to_twisted(self, data: bytes) -> None:
         """Let twisted.web read. The bytes may end amid a request."""
@@ -275,9 +272,8 @@ class KvChannel(http.HTTPChannel):
             self.is_answering = True
             super().allContentReceived()
 
-    def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """Whether the connection may serve another request after this one."""
-        return heads.check_persistence(request, version)
+    #: Whether the connection may serve another request after this one.
+    checkPersistence = staticmethod(heads.check_persistence)  # type: ignore[assignment]
 
     # The server's end: see Note [One more request when draining] in `site`.
 

@@ -121,8 +121,8 @@ class Deadlines:
         self._unfinished = ByteAccount(limits.unfinished)
         # Each with the bytes that it had waiting when it was looked at last.
         self._followed: dict[Followed, Holding] = {}
-        # What is held of each body that is not complete.
-        self._bodies: dict[Followed, Holding] = {}
+        #: What is held of each body that is not complete. Changed here alone.
+        self.bodies: dict[Followed, Holding] = {}
         self._next: IDelayedCall | None = None
 
     @property
@@ -147,16 +147,16 @@ class Deadlines:
 
     def hold(self, connection: Followed, count: int) -> None:
         """So many bytes more have come of the body that `connection` waits for, which may have to make room."""
-        body = self._bodies.get(connection)
+        body = self.bodies.get(connection)
         if body is None:
-            body = self._bodies[connection] = Holding(self._unfinished, self.seconds())
+            body = self.bodies[connection] = Holding(self._unfinished, self.seconds())
         body.add(count)
         if self._unfinished.bytes > self._unfinished.limit:
             self._make_room()
 
     def release(self, connection: Followed) -> None:
         """The body of `connection` is no longer held."""
-        body = self._bodies.pop(connection, None)
+        body = self.bodies.pop(connection, None)
         if body is not None:
             body.free()
 
@@ -222,10 +222,10 @@ class Deadlines:
 
     def _make_room(self) -> None:
         """Refuse bodies until a quarter is free. See Note [Room for unfinished bodies]."""
-        now, half_a_share = self.seconds(), self._unfinished.bytes / len(self._bodies) / 2
+        now, half_a_share = self.seconds(), self._unfinished.bytes / len(self.bodies) / 2
         bodies = [
             (_Unfinished(known, _rate(body, now), connection), body)
-            for connection, body in self._bodies.items()
+            for connection, body in self.bodies.items()
             if not (known := connection.is_known()) or body.bytes >= half_a_share
         ]
         bodies.sort(key=lambda body: (body[0].known, body[0].rate))

@@ -23,8 +23,7 @@ from ..sessions.session import Session
 from ..sessions.threads import LAST_RESORT, overdue
 from . import bodies, errors
 from .answers import Answer
-from .received import Bounds, Received
-from .routes import Handle, Read, Route, Services
+from .routes import Bounds, Handle, Read, Received, Route, Services
 
 #: Called with the answer. Must not raise.
 Done = Callable[[Answer], object]

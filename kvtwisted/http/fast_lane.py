@@ -1,39 +1,41 @@
-"""Answers plain requests: hot Gets at once, all others as Klein's are, by a shorter way."""
+"""Answers plain requests: hot Gets at once, all others as Klein's are, by a shorter way.
+
+The bytes are those that twisted.web would send: the same headers in the same order.
+
+Note [Answers made once a second]: of many answers only the Date changes. So heads, and whole answers that are always
+the same, are made once a second.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from time import time
+from typing import TYPE_CHECKING, Callable
 
 from twisted.python.failure import Failure
+from twisted.web.http import datetimeToString
 
+from ..commands.get import Found
 from ..commands.set import Set
 from ..core.errors import InvalidRequest
 from ..sessions.session import Session
-from . import errors, fast_bodies, routes, urls
-from .answers import JSON, Answer
-from .dispatch import Dispatch, Running
-from .fast_answers import Encoder
-from .fast_requests import DELETE, GET, POSTED, Request
-from .received import Received
-from .routes import Route
+from . import errors, routes, urls
+from .answers import JSON, KEY_DELETED, KEY_NOT_FOUND, KEY_SET, KEYS_SET, NOSNIFF, SERVER, Answer, found, phrase
+from .dispatch import Dispatch
+from .fast_requests import DELETE, GET, POSTED, Request, set_arguments
+from .routes import Received
+
+if TYPE_CHECKING:
+    from .lanes import Lanes
 
 #: Bytes of a body that is waited for here; a longer one is read by twisted.web from its first byte on.
 MAX_BODY = 65_536
 
-
-class Waiter(Protocol):
-    """A connection that has asked for something."""
-
-    def promise(self) -> int:
-        """The answer comes later; returns what `answered` must be told with it. One at a time."""
-
-    def answered(self, promise: int, answer: bytes) -> None:
-        """The promised answer; dropped when it is not waited for any more."""
-
-    #: What a promised answer waits for; to be cancelled when nobody waits for that.
-    running: Running | None
+_SERVER = b"%b\r\n%b: %b" % (SERVER, *NOSNIFF)
+#: Bytes that JSON text has to escape.
+_ESCAPED = bytes(range(0x20)) + b'"\\'
+_CONSTANT = (KEY_SET, KEY_DELETED, KEYS_SET, KEY_NOT_FOUND)
 
 
 class FastLane:
@@ -46,31 +48,32 @@ class FastLane:
         self._check_room = session.check_room
         self._dispatch = dispatch
         self._encoder = Encoder(headers)
+        #: Makes bytes of an answer.
+        self.encode = self._encoder.encode
 
-    def answer(self, waiter: Waiter, request: Request, body: bytes) -> bytes | None:
-        """The answer to a request, or None when it has been promised."""
+    def answer(self, lanes: Lanes, promise: int, request: Request, body: bytes) -> bytes | None:
+        """The answer to a request; None: `lanes.answered` will be told it, and `promise`."""
         kind, target, content_type = request.kind, request.target, request.content_type
         if kind == GET:
-            return self._get(waiter, target)
+            return self._get(lanes, promise, target)
+        done = partial(lanes.answered, promise, self)
         if kind == DELETE:
-            self._answer(waiter, routes.DELETE, Received(target))
+            lanes.running = self._dispatch.answer(self._session, routes.DELETE, Received(target), done)
             return None
         route = POSTED[target]
         if route is routes.SET and content_type == JSON:
-            plain = fast_bodies.set_arguments(body)
+            plain = set_arguments(body)
             if plain is not None:
-                promise = waiter.promise()
-                done = partial(self._done, waiter, promise, route)
-                waiter.running = self._dispatch.submit(self._session, route, Set(*plain), done)
+                lanes.running = self._dispatch.submit(self._session, route, Set(*plain), done)
                 return None
-        self._answer(waiter, route, Received(b"", b"", content_type, body))
+        lanes.running = self._dispatch.answer(self._session, route, Received(b"", b"", content_type, body), done)
         return None
 
     def failed(self, name: str, error: BaseException | None = None) -> bytes:
         """The answer to what failed with `error`, or with what is being handled, while doing `name`."""
-        return self._encoder.encode(errors.answer(Failure(error), name))
+        return self.encode(errors.answer(Failure(error), name))
 
-    def _get(self, waiter: Waiter, target: bytes) -> bytes | None:
+    def _get(self, lanes: Lanes, promise: int, target: bytes) -> bytes | None:
         try:
             key = self._decoded(target) if b"%" in target else target
             # Such a Get ends before anything else can begin, so that it need not be counted.
@@ -81,8 +84,8 @@ class FastLane:
             command = routes.read_get(Received(target), self._dispatch.bounds)
         except Exception:
             return self.failed("get")
-        done = partial(self._done, waiter, waiter.promise(), routes.GET)
-        waiter.running = self._dispatch.submit(self._session, routes.GET, command, done)
+        done = partial(lanes.answered, promise, self)
+        lanes.running = self._dispatch.submit(self._session, routes.GET, command, done)
         return None
 
     def _decoded(self, target: bytes) -> bytes:
@@ -93,14 +96,62 @@ class FastLane:
             self._session.before_reading(0)
             raise
 
-    def _answer(self, waiter: Waiter, route: Route, received: Received) -> None:
-        done = partial(self._done, waiter, waiter.promise(), route)
-        waiter.running = self._dispatch.answer(self._session, route, received, done)
 
-    def _done(self, waiter: Waiter, promise: int, route: Route, answer: Answer) -> None:
-        try:
-            encoded = self._encoder.encode(answer)
-        except Exception:
-            # Whatever happens, a connection is not left waiting.
-            encoded = self.failed(route.name)
-        waiter.answered(promise, encoded)
+class Encoder:
+    """Makes bytes of answers. Reactor thread."""
+
+    def __init__(self, headers: Sequence[tuple[str, str]] = (), now: Callable[[], float] = time) -> None:
+        """Every answer has `headers`; `now` is in seconds since 1970."""
+        self._now = now
+        self._server = b"".join([_SERVER, *[f"\r\n{name}: {value}".encode("ascii") for name, value in headers]])
+        self._second = -1
+        self._date = b""
+        self._head = b""
+        self._constant: dict[int, bytes] = {}
+
+    def encode(self, answer: Answer) -> bytes:
+        """The bytes of any answer."""
+        if int(self._now()) != self._second:
+            self._renew()
+        return self._constant.get(id(answer)) or self._whole(answer)
+
+    def found(self, result: Found | None, target: bytes) -> bytes:
+        """The answer of get for the key of the URL `target`; see `answers.found`. Raises Corruption."""
+        if result is None:
+            return self.encode(KEY_NOT_FOUND)
+        value, ttl = result
+        # JSON text is what the value is already, unless something in it must be escaped. The URL has nothing of that.
+        if b"%" in target or len(value.translate(None, _ESCAPED)) != len(value) or not value.isascii():
+            return self.encode(found(result, urls.path_key(target, b"")))
+        if int(self._now()) != self._second:
+            self._renew()
+        # {"key":"","value":""} has 21 bytes.
+        if ttl:
+            end = b'","ttl":%d}' % ttl
+            return b'%b%d\r\n\r\n{"key":"%b","value":"%b%b' % (
+                self._head, 19 + len(target) + len(value) + len(end), target, value, end,
+            )  # fmt: skip
+        return b'%b%d\r\n\r\n{"key":"%b","value":"%b"}' % (
+            self._head, 21 + len(target) + len(value), target, value,
+        )  # fmt: skip
+
+    def _whole(self, answer: Answer) -> bytes:
+        more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers]).encode("ascii")
+        return b"HTTP/1.1 %d %b\r\nServer: %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (
+            answer.status, phrase(answer.status), self._server, self._date,
+            answer.content_type.encode("ascii"), len(answer.body), more, answer.body,
+        )  # fmt: skip
+
+    def _renew(self) -> None:
+        now = self._now()
+        self._second = int(now)
+        self._date = datetimeToString(now)
+        self._head = b"HTTP/1.1 200 OK\r\nServer: %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: " % (
+            self._server, self._date, JSON.encode("ascii"),
+        )  # fmt: skip
+        self._constant = {id(answer): self._whole(answer) for answer in _CONSTANT}
+
+
+def closing(answer: bytes) -> bytes:
+    """The same answer with the header that says that it is the connection's last."""
+    return answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)

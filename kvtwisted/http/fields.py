@@ -1,19 +1,28 @@
-"""Header fields that are lists: one reader for all of them (RFC 9110, section 5.6.1).
+"""Header fields: those that are lists have one reader (RFC 9110, section 5.6.1); and the names that Host may have.
 
 A list may stand in one line or in several, its members may be empty, and a comma within quotes separates nothing.
+
+Note [DNS rebinding]: a page in a browser may let its own name resolve to 127.0.0.1 and then talk to a server that
+trusts everybody who reaches it. But Host still has the page's name. So a server without authentication answers only to
+its own names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Callable, NamedTuple
 
 # What is between two separators. A string whose end is missing goes on to the end, so that nothing is looked at twice.
 _BETWEEN = {
     separator: re.compile(rb'(?:[^"%b]|"(?:[^"\\]|\\.)*"?)+' % separator, re.DOTALL) for separator in (b",", b";")
 }
 _WEIGHT = re.compile(rb"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+
+#: Values of Host that are remembered; one has 16 KiB at most.
+_REMEMBERED_HOSTS = 64
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def members(lines: Iterable[bytes]) -> list[bytes]:
@@ -45,17 +54,33 @@ def weighted(lines: Iterable[bytes]) -> list[Weighted]:
     return result
 
 
-def keeps_connection(version: bytes, lines: Sequence[bytes]) -> bool:
-    """Whether a request of HTTP/`version` with these lines of Connection lets its connection serve another one.
-
-    RFC 9112, section 9.3: `close` always ends it; HTTP/1.1 goes on without being asked, HTTP/1.0 only when asked.
-    """
-    if not lines:
-        return version == b"HTTP/1.1"
-    options = members(lines)
-    return b"close" not in options and (version == b"HTTP/1.1" or b"keep-alive" in options)
-
-
 def _split(text: bytes, separator: bytes) -> list[bytes]:
     parts = (part.strip(b" \t") for part in _BETWEEN[separator].findall(text))
     return [part for part in parts if part]
+
+
+class Hosts:
+    """The names that are allowed, beside those of loopback."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Names and addresses without a port, in any case; IPv6 addresses without brackets."""
+        allowed = frozenset([*_LOOPBACK, *[name.lower() for name in names]])
+
+        #: Whether the value of a Host header names one of them, on whatever port. Clients send few.
+        self.allow: Callable[[bytes], bool] = lru_cache(_REMEMBERED_HOSTS)(lambda host: host_name(host) in allowed)
+
+
+def host_name(host: bytes) -> str:
+    """The name in the value of a Host header (RFC 9110, section 7.2), lower-case, without port, brackets and last dot.
+
+    Never fails: what is no host is no name that could be allowed either.
+    """
+    text = host.decode("latin-1").lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0].rstrip(".")
+
+
+def words(text: str) -> list[str]:
+    """The names in a text with commas between them."""
+    return [word for word in map(str.strip, text.split(",")) if word]

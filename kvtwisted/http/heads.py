@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +14,7 @@ from ..sessions.gate import Visitor
 from . import bodies, errors, fields
 from .answers import Answer
 from .deadlines import UNAUTHENTICATED_BODY, Deadlines
-from .hosts import Hosts
+from .fields import Hosts
 from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED
 from .routes import KEYED, KEYLESS
 
@@ -57,7 +56,8 @@ class Head(NamedTuple):
 def refusal(rules: Rules, head: Head, visitor: Visitor) -> Refusal | None:
     """What is wrong with a request: its host, or a body that is announced and that `visitor` may not send."""
     names = head.headers.getRawHeaders(b"host", ())
-    if not _is_good_host(names, head.version):
+    # One valid Host, or none in HTTP/1.0 (RFC 9112, section 3.2).
+    if (len(names) != 1 or not _HOST.fullmatch(names[0])) and (names or head.version != b"HTTP/1.0"):
         return Refusal(errors.bad_host())
     if rules.hosts is not None and not all(map(rules.hosts.allow, names)):
         return Refusal(errors.unknown_host())
@@ -78,7 +78,11 @@ def put_expectation_plainly(headers: Headers) -> None:
 def check_persistence(request: Request, version: bytes) -> bool:
     """Whether another request may follow this one on its connection, which the answer says where it must."""
     headers = request.requestHeaders
-    keeps = fields.keeps_connection(version, headers.getRawHeaders(b"connection", ()))
+    # RFC 9112, section 9.3: `close` always ends it; HTTP/1.1 goes on without being asked, HTTP/1.0 only when asked.
+    keeps = version == b"HTTP/1.1"
+    if lines := headers.getRawHeaders(b"connection"):
+        options = fields.members(lines)
+        keeps = b"close" not in options and (keeps or b"keep-alive" in options)
     if version == b"HTTP/1.0" and headers.hasHeader(b"transfer-encoding"):
         # Who has put that there did not know where the request ends (RFC 9112, section 6.1).
         keeps = False
@@ -87,13 +91,6 @@ def check_persistence(request: Request, version: bytes) -> bool:
     elif version == b"HTTP/1.0":
         request.setHeader(b"Connection", b"keep-alive")
     return keeps
-
-
-def _is_good_host(names: Sequence[bytes], version: bytes) -> bool:
-    """One valid Host, or none in HTTP/1.0 (RFC 9112, section 3.2)."""
-    if len(names) == 1:
-        return _HOST.fullmatch(names[0]) is not None
-    return not names and version == b"HTTP/1.0"
 
 
 def _refusal_of_large_body(rules: Rules, target: bytes, length: float, visitor: Visitor) -> Refusal | None:

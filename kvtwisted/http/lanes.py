@@ -17,10 +17,11 @@ from twisted.python.failure import Failure
 
 from ..observability import incidents
 from ..tls.direct_send import send_now
-from .fast_answers import closing
+from .fast_lane import closing
 
 if TYPE_CHECKING:
     from .access_log import AccessLog
+    from .answers import Answer
     from .authorization import Authorization
     from .channel import KvChannel
     from .collaborators import Ending
@@ -73,7 +74,10 @@ class Lanes:
         self._promises = 0
 
     def received(self, data: bytes) -> None:
-        """Bytes from the client, for the lane that has the stream."""
+        """Bytes from the client, for the lane that has the stream; ignored while the connection closes."""
+        channel = self._channel
+        if channel.closing:
+            return
         if self.is_twisted:
             self._give_to_twisted(data)
             self.go_on()
@@ -81,7 +85,6 @@ class Lanes:
         self._held = self._held + data if self._held else data
         if self.is_busy:
             return
-        channel = self._channel
         channel.resetTimeout()
         if self.is_promised or channel.is_blocked:
             if len(self._held) > EAGER:
@@ -142,8 +145,10 @@ class Lanes:
             at = last
             if log is not None:
                 self._asked = request, monotonic()
+            self._promises = promise = self._promises + 1
+            self.is_promised = True
             try:
-                reply = lane.answer(self, request, data[request.body : last])
+                reply = lane.answer(self, promise, request, data[request.body : last])
             except Exception:
                 # A defect. Where the next request begins is known all the same.
                 reply = lane.failed("http")
@@ -168,7 +173,9 @@ class Lanes:
 
     def _end_turn(self) -> None:
         """Go on in the next turn of the reactor: when others have had theirs."""
-        self._clock.callLater(0, self.answered, self.promise(), b"")
+        self._promises += 1
+        self.is_promised = True
+        self._clock.callLater(0, self.answered, self._promises)
 
     def _log_answer(self, log: AccessLog, answer: bytes) -> None:
         request, asked_at = self._asked
@@ -194,26 +201,26 @@ class Lanes:
         self._out.clear()
         send_now(self._channel.transport, data)
 
-    # The fast lane.
+    def answered(self, promise: int, lane: FastLane | None = None, answer: Answer | None = None) -> None:
+        """The answer that `lane` has promised; dropped when it is not waited for any more.
 
-    def promise(self) -> int:
-        """See `fast_lane.Waiter`."""
-        self.is_promised = True
-        self._promises += 1
-        return self._promises
-
-    def answered(self, promise: int, answer: bytes) -> None:
-        """See `fast_lane.Waiter`. No bytes are the answer to nothing but the end of others' turn."""
+        None is the answer to nothing but the end of others' turn.
+        """
         if promise != self._promises or not self.is_promised:
             return
         self.is_promised = False
         self.running = None
         channel = self._channel
         last = (self._ending.draining or channel.expired_at is not None) and channel.is_last_answer()
-        if answer:
+        if lane is not None and answer is not None:
+            try:
+                reply = lane.encode(answer)
+            except Exception:
+                # Whatever happens, a connection is not left waiting.
+                reply = lane.failed("http")
             if self._log is not None:
-                self._log_answer(self._log, answer)
-            self._out.append(closing(answer) if last else answer)
+                self._log_answer(self._log, reply)
+            self._out.append(closing(reply) if last else reply)
         if self.is_busy:
             return
         if last:
@@ -223,9 +230,12 @@ class Lanes:
             return
         # The time of the server's own work is no idleness.
         channel.resetTimeout()
-        if len(self._held) > EAGER and not channel.is_blocked:
-            channel.transport.resumeProducing()
-        self.go_on()
+        if self._held or channel.input_ended:
+            if len(self._held) > EAGER and not channel.is_blocked:
+                channel.transport.resumeProducing()
+            self.go_on()
+        elif self._out:
+            self._flush()
 
     # Twisted's lane.
 
@@ -246,7 +256,8 @@ class Lanes:
         finally:
             self.is_busy = was_busy
         self._held += self._channel.clearLineBuffer()
-        self.go_on()
+        if self._held or self._channel.input_ended:
+            self.go_on()
 
     # For the channel.
 

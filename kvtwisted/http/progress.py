@@ -40,7 +40,8 @@ class Progress:
     def complete(self, channel: KvChannel) -> None:
         """Nothing of a request is missing."""
         self._missing = _NOTHING
-        self._deadlines.release(channel)
+        if channel in self._deadlines.bodies:
+            self._deadlines.release(channel)
 
     def note_what_is_missing(self, channel: KvChannel) -> None:
         """Bytes came in, and all that can be done with them is done: is it in the middle of a request?"""

@@ -7,6 +7,7 @@ compare it with the OpenAPI document and the pages.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from typing import Any, Callable, NamedTuple
@@ -27,7 +28,6 @@ from ..observability.health_checks import HealthChecks
 from ..sessions import grants, policy
 from . import answers, bodies, fields, large_bodies, urls
 from .answers import Answer
-from .received import Bounds, Received
 
 #: What GET on the metrics path answers: content type and body, in the format OpenMetrics or else in that of Prometheus.
 MetricsText = Callable[[bool], "tuple[str, bytes]"]
@@ -35,6 +35,38 @@ MetricsText = Callable[[bool], "tuple[str, bytes]"]
 #: The OpenAPI 3.1 description, as it ships with the package. UTF-8 JSON. It names the default paths of metrics and
 #: health, which the configuration may change.
 OPENAPI: bytes = files(__package__).joinpath("openapi.json").read_bytes()
+
+
+class Received(NamedTuple):
+    """What a route may need of a request."""
+
+    #: The path behind the route, as it was sent (percent-encoded).
+    tail: bytes = b""
+    #: What follows the first `?`, as it was sent.
+    query: bytes = b""
+    content_type: str | None = None
+    body: bytes = b""
+    #: The content codings of the body, and the lines of Accept.
+    codings: tuple[bytes, ...] = ()
+    accept: tuple[bytes, ...] = ()
+
+
+@dataclass
+class Bounds:
+    """Limits of one request. They follow the configuration from the next request on."""
+
+    #: Bytes of keys and values in one answer.
+    max_response_bytes: int
+    #: Seconds.
+    request_timeout: float
+    #: Keys in one request.
+    max_batch_keys: int
+
+    def become(self, other: Bounds) -> None:
+        """Take over the limits of another."""
+        self.max_response_bytes = other.max_response_bytes
+        self.request_timeout = other.request_timeout
+        self.max_batch_keys = other.max_batch_keys
 
 
 class Services(NamedTuple):

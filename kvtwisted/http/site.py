@@ -16,7 +16,6 @@ from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall
-from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
@@ -24,26 +23,24 @@ from twisted.web.server import Site
 from ..observability.health_checks import HealthChecks
 from ..reactor.fair_pool import FairPool
 from ..sessions.connections import IN_ALL, ON_TRIAL, TRIAL_SECONDS, Connections
-from ..sessions.gate import Gate, Visitor
+from ..sessions.gate import Gate
 from . import errors
 from .access_log import AccessLog
 from .answers import Answer
-from .application import make_app
+from .application import KvRequest, make_app
 from .authorization import Authorization
 from .channel import KvChannel
 from .collaborators import Collaborators, Ending
 from .cors import Cors
 from .deadlines import ByteLimits, Deadlines, Patience
-from .dispatch import Dispatch, Done, Running
+from .dispatch import Dispatch
 from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
+from .fields import Hosts
 from .heads import Rules
-from .hosts import Hosts
 from .lanes import Lanes
-from .received import Bounds, Received
 from .refusing import Refusals, Refuser
-from .requests import KvRequest
-from .routes import MetricsText, Route, Services, make_routes
+from .routes import Bounds, MetricsText, Services, make_routes
 
 #: Seconds that an idle connection has for one request more when the server stops.
 PARTING_SECONDS = 2.0
@@ -262,17 +259,9 @@ def make_site(
     dispatch = Dispatch(reactor, pool, Services(checks, metrics_text), bounds)
     authorization = Authorization(gate, lambda session: FastLane(session, dispatch, options.cors.always))
 
-    def serve(route: Route, visitor: Visitor, received: Received, done: Done) -> Running | None:
-        try:
-            session = authorization.session(route, visitor)
-        except Exception:
-            done(errors.answer(Failure(), route.name))
-            return None
-        return dispatch.answer(session, route, received, done)
-
     routes = make_routes(options.metrics_path if metrics_text else None, options.health_path)
     return KvSite(
-        make_app(routes, serve).resource(),
+        make_app(routes, authorization.session, dispatch.answer).resource(),
         reactor,
         options,
         authorization,

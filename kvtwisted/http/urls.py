@@ -18,6 +18,7 @@ _DIGITS = "0123456789abcdefABCDEF"
 _BYTES = {(high + low).encode(): bytes((int(high + low, 16),)) for high in _DIGITS for low in _DIGITS}
 _SWITCH = {"true": True, "false": False}
 _SCAN_PARAMETERS = ("prefix", "limit", "cursor", "keys_only")
+_PLAIN = {name.encode(): name for name in _SCAN_PARAMETERS}
 
 
 class ScanArguments(NamedTuple):
@@ -45,7 +46,7 @@ def scan_arguments(query: bytes) -> ScanArguments:
     parameters: dict[str, str] = {}
     for part in filter(None, query.split(b"&")):
         name, _, value = part.partition(b"=")
-        field = _decode(name.replace(b"+", b" "), "query", InvalidRequest)
+        field = _PLAIN.get(name) or _decode(name.replace(b"+", b" "), "query", InvalidRequest)
         if field not in _SCAN_PARAMETERS:
             known = ", ".join(_SCAN_PARAMETERS)
             raise InvalidRequest(f"query: {shown_text(field)} is not a parameter; scan takes {known}")
@@ -55,15 +56,13 @@ def scan_arguments(query: bytes) -> ScanArguments:
         parameters[field] = _decode(value.replace(b"+", b" "), field, error)
     return ScanArguments(
         prefix=parameters.get("prefix", ""),
-        limit=_limit(parameters.get("limit")),
+        limit=_limit(parameters["limit"]) if "limit" in parameters else DEFAULT_SCAN_LIMIT,
         cursor=parameters.get("cursor", ""),
-        keys_only=_keys_only(parameters.get("keys_only", "false")),
+        keys_only="keys_only" in parameters and _keys_only(parameters["keys_only"]),
     )
 
 
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_SCAN_LIMIT
+def _limit(text: str) -> int:
     # `int` takes more than digits, and `isdigit` more than ASCII.
     if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_SCAN_LIMIT)):
         limit = int(text)

@@ -12,9 +12,8 @@ from ..config.settings import Settings
 from ..http.bodies import body_limit
 from ..http.cors import Cors
 from ..http.deadlines import HANDSHAKE, ByteLimits, Patience
-from ..http.hosts import Hosts, words
-from ..http.received import Bounds
-from ..http.routes import MetricsText
+from ..http.fields import Hosts, words
+from ..http.routes import Bounds, MetricsText
 from ..http.site import HttpOptions, make_site
 from ..observability import catalogue
 from ..observability.health_checks import HealthChecks

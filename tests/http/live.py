@@ -14,7 +14,7 @@ from twisted.python.threadpool import ThreadPool
 from kvtwisted.backends.server import Configuration, ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.http.received import Bounds
+from kvtwisted.http.routes import Bounds
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.reactor.fair_pool import FairPool

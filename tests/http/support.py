@@ -17,8 +17,7 @@ from twisted.python.failure import Failure
 from kvtwisted.backends.server import Configuration, ServerCommands
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
-from kvtwisted.http.received import Bounds
-from kvtwisted.http.routes import MetricsText
+from kvtwisted.http.routes import Bounds, MetricsText
 from kvtwisted.http.site import HttpOptions, make_site
 from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.reactor.fair_pool import FairPool

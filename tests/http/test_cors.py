@@ -9,7 +9,7 @@ from twisted.web.http_headers import Headers
 
 from kvtwisted.http.cors import MAX_AGE, VARY, Cors
 from kvtwisted.http.deadlines import LOOK_SECONDS, ByteLimits, Patience
-from kvtwisted.http.hosts import Hosts
+from kvtwisted.http.fields import Hosts
 from kvtwisted.sessions import tokens
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.audit import Audit

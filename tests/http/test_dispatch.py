@@ -9,7 +9,7 @@ import pytest
 from kvtwisted.http import routes
 from kvtwisted.http.answers import Answer
 from kvtwisted.http.dispatch import Dispatch
-from kvtwisted.http.received import Received
+from kvtwisted.http.routes import Received
 from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.gate import OpenGate, Visitor
 from kvtwisted.sessions.threads import LAST_RESORT

@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from kvtwisted.core.errors import KvError
-from kvtwisted.http import bodies, fast_bodies, fast_requests
+from kvtwisted.http import bodies, fast_requests
 from kvtwisted.http.deadlines import Patience
 from kvtwisted.http.fast_requests import DELETE, GET, POST, RequestReader
 from kvtwisted.http.lanes import BURST, EAGER
@@ -95,7 +95,7 @@ def test_bodies_of_set_are_read_as_ever(body: bytes, at: int, noise: bytes) -> N
             return type(error), str(error)
 
     for text in (body, body[:at] + noise + body[at:], body[:at] + body[at + 1 :]):
-        assert outcome(lambda body: fast_bodies.set_arguments(body) or bodies.set_arguments(body), text) == outcome(
+        assert outcome(lambda body: fast_requests.set_arguments(body) or bodies.set_arguments(body), text) == outcome(
             bodies.set_arguments, text
         )
 
@@ -111,7 +111,7 @@ def test_bodies_of_set_are_read_as_ever(body: bytes, at: int, noise: bytes) -> N
 )
 def test_what_is_no_json_is_not_read_quickly(body: bytes) -> None:
     """Control characters and what is not UTF-8, in the key as in the value, are for those who say what is wrong."""
-    assert fast_bodies.set_arguments(body) is None
+    assert fast_requests.set_arguments(body) is None
     world = World()
     wire = world.wire()
     wire.send(request_bytes("POST", "/api/v1/set", body))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvtwisted.http.hosts import Hosts, host_name
+from kvtwisted.http.fields import Hosts, host_name
 
 from .support import World, problem, request_bytes
 

@@ -18,7 +18,7 @@ from kvtwisted.http import urls
 from kvtwisted.http.application import make_app
 from kvtwisted.http.deadlines import LOOK_SECONDS, ByteLimits, Patience
 from kvtwisted.http.errors import TABLE
-from kvtwisted.http.hosts import Hosts
+from kvtwisted.http.fields import Hosts
 from kvtwisted.http.routes import OPENAPI, ROUTES, make_routes
 from kvtwisted.sessions import tokens
 from kvtwisted.sessions.admission import Admission
@@ -244,7 +244,7 @@ def test_the_document_has_the_routes_of_the_server() -> None:
     """Each path and method of Klein's map, under the same name, and no other; HEAD goes with GET."""
     nothing: Any = None
     routes = make_routes("/metrics", "/api/v1/health")
-    app = make_app(routes, nothing)
+    app = make_app(routes, nothing, nothing)
     served = {
         (rule.rule.replace("<tail:tail>", "{key}"), method, rule.endpoint)
         for rule in app.url_map.iter_rules()

@@ -13,9 +13,9 @@ from twisted.web.server import Request, Site
 
 import kvtwisted
 import twisted
+from kvtwisted.http.application import KvRequest
 from kvtwisted.http.channel import KvChannel
 from kvtwisted.http.lanes import Lanes
-from kvtwisted.http.requests import KvRequest
 from kvtwisted.http.site import KvSite
 from kvtwisted.reactor.twisted_internals import NAMES, PrivateName
 from kvtwisted.tls.connections import TlsConnection, TlsFactory
