@@ -6,7 +6,7 @@ import math
 from typing import Any, Callable, NamedTuple
 
 from ..core.errors import ResponseTooLarge
-from ..core.limits import Limits, check_prefix, check_scan_limit
+from ..core.limits import MAX_KEY_BYTES, Limits, check_prefix, check_scan_limit
 from .command import Command
 
 
@@ -55,9 +55,11 @@ class Scan(Command):
 
     def check(self, limits: Limits) -> None:
         """See `Command.check`."""
-        check_prefix(self.prefix)
-        check_prefix(self.cursor, "cursor")
-        check_scan_limit(self.limit)
+        if len(self.prefix) > MAX_KEY_BYTES or len(self.cursor) > MAX_KEY_BYTES:
+            check_prefix(self.prefix)
+            check_prefix(self.cursor, "cursor")
+        if self.limit < 0:
+            check_scan_limit(self.limit)
 
     def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
         """A scan lies inside a grant if its prefix begins with the grant's."""

@@ -126,15 +126,13 @@ class KvRequest(Request):
         self.channel.take_body(self.content, data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """The request is complete. Twisted would read forms out of its body and query."""
+        """The request is complete: hand it to the application, its path undecoded. Twisted would read forms out of its
+        body and query.
+        """
         self.received_at = monotonic()
         self.method, self.uri, self.clientproto = command, path, version
         self.path = path.partition(b"?")[0]
         self.args = {}
-        self.process()
-
-    def process(self) -> None:
-        """Hand the request to the application, its path undecoded."""
         self.setHeader(b"Server", SERVER)
         self.setHeader(*NOSNIFF)
         preflight = None

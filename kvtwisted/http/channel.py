@@ -273,7 +273,7 @@ class KvChannel(http.HTTPChannel):
             super().allContentReceived()
 
     #: Whether the connection may serve another request after this one.
-    checkPersistence = staticmethod(heads.check_persistence)  # type: ignore[assignment]
+    checkPersistence = staticmethod(heads.check_persistence)
 
     # The server's end: see Note [One more request when draining] in `site`.
 

@@ -235,7 +235,7 @@ class Lanes:
                 channel.transport.resumeProducing()
             self.go_on()
         elif self._out:
-            self._flush()
+            send_now(channel.transport, self._out.pop())
 
     # Twisted's lane.
 

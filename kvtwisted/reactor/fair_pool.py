@@ -78,7 +78,7 @@ class FairPool:
                 own.held.append(job)
                 return job.done
             self._queue(own, job)
-        self._ask_for_a_thread()
+        self._pool.callInThreadWithCallback(None, self._take_turn)
         return job.done
 
     def _queue(self, own: _Owner, job: _Job) -> None:
@@ -87,9 +87,6 @@ class FairPool:
         own.jobs.append(job)
         if len(own.jobs) == 1:
             self._round.append(own)
-
-    def _ask_for_a_thread(self) -> None:
-        self._pool.callInThreadWithCallback(None, self._take_turn)
 
     def _take_turn(self) -> None:
         """In a thread of the pool: run the job whose turn it is. Never raises what the job does."""
@@ -123,4 +120,4 @@ class FairPool:
                     del self._owners[owner]
                 return
             self._queue(own, own.held.popleft())
-        self._ask_for_a_thread()
+        self._pool.callInThreadWithCallback(None, self._take_turn)

@@ -121,6 +121,8 @@ class Session:
 
         `address` is where the request comes from, for the audit log.
         """
+        if self.is_known and self._prefixes.get(requirement) and requirement != METRICS:
+            return
         try:
             policy.admit(requirement, self.principal if self.is_known else None)
             if requirement == METRICS:

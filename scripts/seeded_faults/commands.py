@@ -92,7 +92,7 @@ FAULTS = (
     Fault(
         "nearly-full-unhealthy",
         "A write that is refused since the disk is nearly full does not make the server look broken.",
-        "kvtwisted/backends/local/group_commit.py",
+        "kvtwisted/backends/local/backend.py",
         " and not isinstance(error, NearlyFull):",
         ":",
         "tests/sessions/test_door.py tests/backends/local/maintenance/test_space.py",
@@ -173,7 +173,7 @@ FAULTS = (
         "scan-limit-unchecked",
         "A scan with a limit below zero is refused.",
         f"{_COMMANDS}/scan.py",
-        "        check_scan_limit(self.limit)\n",
+        "        if self.limit < 0:\n            check_scan_limit(self.limit)\n",
         "",
         "tests/commands tests/backends/local/test_store_scan.py",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .fault import Fault
 
 _BACKEND = "kvtwisted/backends/local/backend.py"
-_GROUP = "kvtwisted/backends/local/group_commit.py"
+_GROUP = "kvtwisted/backends/local/backend.py"
 _COMMITS = "kvtwisted/backends/local/commit_point.py"
 _WRITER = "kvtwisted/backends/local/writer.py"
 _FILES = "kvtwisted/backends/local/large_values.py"
@@ -155,7 +155,7 @@ FAULTS = (
     Fault(
         "no-index-entry",
         "A write with a ttl has an entry in the expiry index, by which it is swept.",
-        "kvtwisted/backends/local/write.py",
+        "kvtwisted/backends/local/commit_point.py",
         '                mutations.append((EXPIRY, records.index_key(expires_at_ms, key), b""))\n',
         "                pass\n",
         "tests/backends/local/maintenance/test_expiry.py tests/backends/local/test_store_format.py",
@@ -364,7 +364,7 @@ FAULTS = (
         "files-in-a-group",
         "A write that needs a file does not keep the others of its turn waiting.",
         _GROUP,
-        "        if self._writer.needs_files(write):\n",
+        "        if may_need_files and writer.needs_files(write):\n",
         "        if False:\n",
         "tests/backends/local/test_group_commit.py",
     ),
@@ -380,8 +380,8 @@ FAULTS = (
         "broken-group-succeeds",
         "When the writing itself breaks, each write of the group fails.",
         _GROUP,
-        "            command.error = failure.value\n",
-        "            pass\n",
+        "self.settled(_broke(failure, commands))",
+        "self.settled(commands)",
         "tests/backends/local/test_group_commit.py",
     ),
     Fault(
@@ -412,8 +412,8 @@ FAULTS = (
         "broken-job-succeeds",
         "When a job of the pool itself breaks, each read in it fails.",
         _BACKEND,
-        "        command.error = failure.value\n",
-        "        pass\n",
+        "addErrback(_broke, commands)",
+        "addErrback(lambda _: commands)",
         "tests/backends/local/test_backend.py",
     ),
     Fault(
@@ -430,9 +430,8 @@ FAULTS = (
         _BACKEND,
         """        if self._stopped:
             self._untaken.release()
-            return
 """,
-        "        if self._stopped:\n            return\n",
+        "        if self._stopped:\n            pass\n",
         "tests/backends/local/test_backend.py tests/backends/local/test_real_threads.py",
     ),
     Fault(

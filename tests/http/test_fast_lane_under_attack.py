@@ -262,12 +262,12 @@ def test_a_defect_in_writing_an_answer_down(monkeypatch: pytest.MonkeyPatch) -> 
     """Of a handler's answer: the client is told."""
     world = World(fast_lane=True)
     wire = world.wire()
-    encode = lane_of(wire)._encoder.encode
+    encode = lane_of(wire).encode
 
     def encode_some(answer: Answer) -> bytes:
         return broken() if b'"value"' in answer.body else encode(answer)
 
-    monkeypatch.setattr(lane_of(wire)._encoder, "encode", encode_some)
+    monkeypatch.setattr(lane_of(wire), "encode", encode_some)
     wire.send(SET_K + GET_K + SET_K)
     assert [reply.status for reply in wire.replies()] == [200, 500, 200]
 

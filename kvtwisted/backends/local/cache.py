@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from ...commands.command import Change
 from ...commands.get import Found
-from .write import Write
+
+if TYPE_CHECKING:
+    from .commit_point import Write
 
 #: Bytes that an entry costs beside its key and value: two bytes objects, the entry, and its place in the table.
 ENTRY_COST = 320

@@ -1,4 +1,5 @@
-"""The one commit point: what must happen under one lock, so that nobody sees a write half done or out of turn.
+"""Users' writes and the one commit point: what must happen under one lock, so that nobody sees a write half done or out
+of turn.
 
 Everything that changes users' keys comes through here: commands, expiry and eviction. Each gets its revision here.
 
@@ -8,20 +9,90 @@ Whoever reads it even, and finds it unchanged later, knows that no write happene
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 
+from ...commands.command import Change
 from ...core.errors import KvError, LostFolder, WriteStalled, without_frames
+from . import records
 from .cache import HotCache
 from .engines.engine import DATA, EXPIRY, FILES, CanReopen, Engine, Mutation
 from .file_index import FileIndex
 from .guards import Guards
 from .index_entries import IndexEntries
 from .large_values import ValueFiles
-from .records import Pointer
+from .records import ENVELOPE, Pointer
 from .revisions import Revisions
-from .write import Write
 from .write_sequence import WriteSequence
+
+#: Shared by all writes without large values, and never changed.
+_NO_FILES: dict[bytes, Pointer] = {}
+
+
+class Write:
+    """A user's changes, atomic together, on their way in. `deadline` (of `time.monotonic`) ends waiting.
+
+    Once settled, `error` says why it was not done, or None; after a StorageError it may have been. `revision` is its
+    place in the order of commits: greater than that of all before it; 0 until it is in.
+    """
+
+    __slots__ = ("changes", "deadline", "error", "large", "plain", "replaced", "revision", "settled", "size", "stores")
+
+    def __init__(self, changes: Sequence[Change], deadline: float = math.inf) -> None:
+        self.changes = changes
+        self.deadline = deadline
+        self.error: KvError | None = None
+        self.settled = False
+        self.revision = 0
+        stores, deletes, plain = 0, 0, True
+        for key, value, expires_at_ms in changes:
+            if value is None:
+                deletes += len(key)
+                continue
+            stores += len(key) + len(value)
+            if expires_at_ms or (value and value[0] == ENVELOPE):
+                plain = False
+        #: Bytes of its keys and values, and of those that it stores.
+        self.size, self.stores = stores + deletes, stores
+        #: Whether no value needs an envelope, unless it gets a file.
+        self.plain = plain
+        #: The files of its large values, and those that it put out of use.
+        self.large = _NO_FILES
+        self.replaced: list[Pointer] = []
+
+    def fail(self, error: KvError) -> None:
+        """It was not done, or nobody knows."""
+        self.error = without_frames(error)
+        self.settled = True
+
+    def check(self) -> None:
+        """Raise `error`, if there is one, and keep it no more: the frames that it then holds have this write."""
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
+
+    def mutations(self) -> list[Mutation]:
+        """What the engine is told of it, once its large values have their files."""
+        mutations: list[Mutation] = []
+        for key, value, expires_at_ms in self.changes:
+            if value is None:
+                mutations.append((DATA, key, None))
+                continue
+            pointer = self.large.get(key)
+            if pointer is not None:
+                mutations.append((DATA, key, records.encode_pointer(pointer, expires_at_ms)))
+                mutations.append((FILES, key, pointer.pack()))
+            elif expires_at_ms or (value and value[0] == ENVELOPE):
+                mutations.append((DATA, key, records.encode(value, expires_at_ms)))
+            else:
+                mutations.append((DATA, key, value))
+            if expires_at_ms:
+                mutations.append((EXPIRY, records.index_key(expires_at_ms, key), b""))
+        return mutations
 
 
 class CommitPoint:
@@ -63,7 +134,10 @@ class CommitPoint:
             if not write.plain or write.size != write.stores:  # it has a ttl, or deletes
                 dated = True
                 mutations += self.index_entries.replace(write.changes)
-            mutations += write.mutations()
+            if write.plain and not write.large:
+                mutations += [(DATA, key, value) for key, value, _ in write.changes]
+            else:
+                mutations += write.mutations()
             if write.large or pending or self.file_index.pointers:
                 mutations += self.file_index.prepare(write, pending)
         if self.guards.registered:

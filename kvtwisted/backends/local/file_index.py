@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ...commands.administration import Collected
 from ...core.errors import KvError, Unavailable
@@ -11,7 +12,9 @@ from . import records
 from .engines.engine import FILES, Engine, Mutation
 from .large_values import ValueFiles
 from .records import Pointer
-from .write import Write
+
+if TYPE_CHECKING:
+    from .commit_point import Write
 
 
 class FileIndex:

@@ -20,13 +20,13 @@ from ..backend import Measured
 from . import records
 from .batch_reads import BatchReader
 from .cache import Entry
+from .commit_point import Write
 from .engines.engine import CanPeek, Engine
 from .maintenance import expiry
 from .metadata import Metadata
 from .pages import PageReader, prefix_end
 from .recency import Recency
 from .records import ENVELOPE, Record
-from .write import Write
 from .writer import Writer
 
 #: Where a piece of a count ends.

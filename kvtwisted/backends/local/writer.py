@@ -18,10 +18,9 @@ from ...commands.command import Change
 from ...core.clock import pause
 from ...core.errors import KvError, LostFolder, Overloaded, StorageError, WriteStalled
 from .cache import HotCache
-from .commit_point import CommitPoint
+from .commit_point import CommitPoint, Write
 from .engines.engine import Engine
 from .large_values import ValueFiles
-from .write import Write
 
 _STALL_PAUSE, _LONGEST_STALL_PAUSE = 0.001, 0.05
 
@@ -165,7 +164,7 @@ class Writer:
         try:
             if self._revisions.reserved - self._revisions.last < len(writes):
                 return False
-            admitted = [write for write in writes if self._prepared(write)]
+            admitted = list(filter(self._prepared, writes))
             if admitted:
                 self.commits.commit(admitted)
                 return admitted[0].settled
@@ -174,11 +173,8 @@ class Writer:
         return True
 
     def needs_files(self, write: Write) -> bool:
-        """Whether it stores or replaces a large value."""
-        pointers = self.commits.file_index.pointers
-        if not pointers and write.size < self.spill_threshold:
-            return False
-        for key, value, _ in write.changes:
-            if key in pointers or (value is not None and len(value) >= self.spill_threshold):
-                return True
-        return False
+        """Whether it stores or replaces a large value. One that is small does not where there is no pointer."""
+        pointers, threshold = self.commits.file_index.pointers, self.spill_threshold
+        return any(
+            key in pointers or (value is not None and len(value) >= threshold) for key, value, _ in write.changes
+        )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kvtwisted.backends.local.group_commit import INLINE_KEYS
+from kvtwisted.backends.local.backend import INLINE_KEYS
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.commands.get import Found
 from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled

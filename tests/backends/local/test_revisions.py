@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.backends.local import revisions
+from kvtwisted.backends.local.commit_point import Write
 from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.engines.engine import META
 from kvtwisted.backends.local.revisions import Revisions
-from kvtwisted.backends.local.write import Write
 from kvtwisted.backends.local.writer import Writer
 from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.mdelete import MDelete
@@ -208,7 +208,7 @@ WRITER = """
 import sys
 from kvtwisted.backends.local import revisions
 from kvtwisted.backends.local.engines import open_engine
-from kvtwisted.backends.local.write import Write
+from kvtwisted.backends.local.commit_point import Write
 from kvtwisted.backends.local.writer import Writer
 from kvtwisted.core.options import EngineOptions
 
