@@ -12,7 +12,7 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
-from twisted.web.server import Request
+from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
@@ -100,8 +100,8 @@ class KvRequest(Request):
     #: When it was complete (`time.monotonic`).
     received_at: float
 
-    def __init__(self, cors: Cors, render: Callable[[KvRequest], None], *args: Any, **kwargs: Any) -> None:
-        """`render` hands it to the application; the other arguments are Twisted's.
+    def __init__(self, cors: Cors, site: Site, *args: Any, **kwargs: Any) -> None:
+        """The resource of `site` answers it; the other arguments are Twisted's.
 
         Klein's closures make a cycle of each request that only Python's collector finds. So it must not hold what
         is large: the transport, with all that a client which was cut off has not read. Nobody asks a request for it.
@@ -109,7 +109,7 @@ class KvRequest(Request):
         super().__init__(*args, **kwargs)
         self.transport = None
         self._cors = cors
-        self._hand_over = render
+        self._site = site
 
     @cached_property
     def visitor(self) -> Visitor:
@@ -148,7 +148,7 @@ class KvRequest(Request):
         self.prepath = []
         self.postpath = _segments(self.path)
         try:
-            self._hand_over(self)
+            self.render(self._site.resource)
         except Exception:
             self.processingFailed(Failure())
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-from .answers import Answer
 from .deadlines import Deadlines
 from .heads import Rules
 from .refusing import Refuser
@@ -16,22 +15,7 @@ if TYPE_CHECKING:
     from .authorization import Authorization
     from .channel import KvChannel
     from .lanes import Lanes
-
-
-class Members(Protocol):
-    """Who counts the connections."""
-
-    def opened(self, channel: KvChannel) -> None:
-        """It is open."""
-
-    def closed(self, channel: KvChannel) -> None:
-        """It is gone."""
-
-    def passed_trial(self, channel: KvChannel) -> None:
-        """One that is on trial is an administrator's."""
-
-    def refused_on_trial(self) -> Answer:
-        """What to answer to one that is on trial and no administrator's."""
+    from .site import KvSite
 
 
 @dataclass
@@ -51,7 +35,8 @@ class Collaborators:
     clock: IReactorTime
     authorization: Authorization
     deadlines: Deadlines
-    members: Members
+    #: Who counts the connections.
+    members: KvSite
     ending: Ending
     #: What the heads of requests are judged by.
     rules: Rules

@@ -122,13 +122,10 @@ class KvSite(Site):
             ending=self._ending,
             rules=Rules(options.hosts, options.max_body_bytes, self.deadlines, authorization),
             refuser=refuser,
-            make_request=partial(KvRequest, options.cors, self._render),
+            make_request=partial(KvRequest, options.cors, self),
             make_lanes=make_lanes,
             idle_timeout=options.idle_timeout,
         )
-
-    def _render(self, request: KvRequest) -> None:
-        request.render(self.resource)
 
     @property
     def connections(self) -> int:
