@@ -93,8 +93,8 @@ class Sender:
         self.paused = False
         #: Bytes given to the transport since it is paused, which it may still hold; counted like what waits here.
         self._kept = 0
-        #: Streams that have something to send, in the order of their turns. Not a deque: an empty one takes 760 bytes of
-        #: each idle connection.
+        #: Streams that have something to send, in the order of their turns. Not a deque: an empty one would take 760
+        #: bytes of each idle connection.
         self.ready: OrderedDict[Outgoing, None] = OrderedDict()
 
     @property
