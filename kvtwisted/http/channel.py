@@ -252,7 +252,7 @@ class KvChannel(http.HTTPChannel):
         return self.shown is not None and self._authorization.knows(self.visitor._replace(authorization=self.shown))
 
     def make_way(self) -> None:
-        """Close, for others to have the place."""
+        """Close, to make room for another connection."""
         self.loseConnection()
 
     def take_body(self, content: BytesIO, data: bytes) -> None:

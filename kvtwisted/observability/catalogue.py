@@ -126,7 +126,7 @@ OVERDUE = _counter("kv_overdue", "Requests given up because their time ran out b
 
 CONNECTIONS = _gauge("kv_connections", "Open connections.", "transport")
 CONNECTIONS_MADE_WAY = _counter(
-    "kv_connections_made_way", "Idle connections closed to make room when all places were taken."
+    "kv_connections_made_way", "Idle connections closed to make room at a limit on connections."
 )
 CONNECTIONS_REFUSED = _counter(
     "kv_connections_refused", "Connections refused because there were too many.", "transport", "reason"

@@ -1,4 +1,4 @@
-"""The third of the assembly that knows who may come in: the gate, and the file of tokens that it follows."""
+"""The part of the assembly for authentication: the gate, and the token file that it follows."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Authentication:
         self._authority: Authority | None = None
         self._addresses = Addresses(Rate())
         self._anew = False
-        #: Whether nobody is asked for anything.
+        #: Whether clients are not authenticated at all.
         self.is_open = True
         self._file: TokenFile | None = None
         now = settings()
@@ -121,7 +121,7 @@ class Authentication:
             *recount,
             Ticker("tokens", self._reactor, LOOK_SECONDS, self._look),
             # By itself: a token ends also while the file's disk hangs.
-            Ticker("passes", self._reactor, LOOK_SECONDS, self._let_go),
+            Ticker("sessions", self._reactor, LOOK_SECONDS, self._let_go),
         ]
 
     def reload(self) -> Deferred[Any]:

@@ -85,7 +85,7 @@ class GrpcListener:
         return self._stop(grace)
 
     def retune(self) -> None:
-        """Have the limits hold that are in force now."""
+        """Apply the limits that are in force now."""
         self._terms.become(_terms(self._settings()))
         if self.native is not None:
             limits = self._settings().limits

@@ -94,7 +94,7 @@ class HttpListener:
         return gatherResults([stopped, self.site.drain(grace)], consumeErrors=True)
 
     def retune(self) -> None:
-        """Have the limits hold that are in force now."""
+        """Apply the limits that are in force now."""
         now = self._settings()
         self._bounds.become(_bounds(now))
         self.site.deadlines.retune(_byte_limits(now))

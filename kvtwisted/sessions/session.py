@@ -104,7 +104,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """What the audit log calls whose it is."""
+        """The principal's name, as in the audit log."""
         return self.principal.name
 
     @property
@@ -360,7 +360,7 @@ class Sessions:
         return found
 
     def nobody(self, admission: Admission) -> Session:
-        """That of visitors who show nothing."""
+        """The session of visitors without credentials."""
         return Session(self._door, Principal(ANONYMOUS, ()), admission, self._refused, is_known=False)
 
     def withdraw(self, now: float, *, anew: bool) -> frozenset[Session]:

@@ -328,7 +328,7 @@ class Connection(Protocol):
         return self.streams.shown is not None and self._server.knows(self.streams.shown)
 
     def make_way(self) -> None:
-        """Close, for others to have the place. What was called meanwhile was not served, which the goodbye says."""
+        """Close, to make room for another connection. The goodbye says which calls were served."""
         if self._greeted and not self._closed:
             self.lifetime.last_goodbye()
             self.flush()
