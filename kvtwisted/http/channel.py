@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from ..reactor.twisted_internals import answers_malformed, has_data_behind, has_unread_lines, unsent_bytes
 from ..sessions.gate import Visitor
-from ..tls.peers import peer
+from ..tls.listening import peer
 from . import errors, fields, heads
 from .access_log import peer_text
 from .answers import Answer
