@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class Members(Protocol):
-    """Who counts the connections."""
+    """Counts the connections."""
 
     def opened(self, channel: KvChannel) -> None:
-        """It is open."""
+        """A connection is open."""
 
     def closed(self, channel: KvChannel) -> None:
-        """It is gone."""
+        """A connection is gone."""
 
     def passed_trial(self, channel: KvChannel) -> None:
-        """One that is on trial is an administrator's."""
+        """A connection on trial is an administrator's."""
 
     def refused_on_trial(self) -> Answer:
-        """What to answer to one that is on trial and no administrator's."""
+        """The answer to a connection on trial that is no administrator's."""
 
 
 @dataclass

@@ -99,7 +99,7 @@ class Authentication:
         return () if self._authority is None else self._authority.usages.values()
 
     def show(self, metrics: Metrics) -> None:
-        """Have tokens and quotas shown."""
+        """Show the figures of tokens and quotas in the metrics."""
 
         def each(read: Callable[[Usage], float]) -> Callable[[], dict[str, float]]:
             return lambda: {usage.name: read(usage) for usage in self.usages}

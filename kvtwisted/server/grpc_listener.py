@@ -97,7 +97,7 @@ class GrpcListener:
             self.native.end_expired(wall)
 
     def show(self, metrics: Metrics) -> None:
-        """Have its connections, and what they hold, shown."""
+        """Show the figures of its connections in the metrics."""
         native = self.native
         if native is not None:
             budget, backlog = native.budget, native.backlog

@@ -104,7 +104,7 @@ class HttpListener:
         self.site.end_expired(wall)
 
     def show(self, metrics: Metrics) -> None:
-        """Have its connections, and what they hold, shown."""
+        """Show the figures of its connections in the metrics."""
         site, deadlines = self.site, self.site.deadlines
         metrics.show(catalogue.CONNECTIONS, lambda: site.connections, transport=HTTP)
         metrics.show(catalogue.UNFINISHED_REQUEST_BYTES, lambda: deadlines.unfinished, transport=HTTP)

@@ -25,7 +25,7 @@ class StreamServer(Protocol):
     seconds: Callable[[], float]
 
     def enter(self, visitor: Visitor, path: bytes) -> Routes:
-        """What the visitor finds who asks for this path. Raises CallError."""
+        """The routes of the visitor's session, who calls this path. Raises CallError."""
 
 
 class ConnectionServer(StreamServer, Protocol):
@@ -51,10 +51,10 @@ class ConnectionServer(StreamServer, Protocol):
         """One that is on trial is no administrator's; what to answer."""
 
     def opened(self, connection: Connection) -> None:
-        """It is there."""
+        """A connection is open."""
 
     def closed(self, connection: Connection) -> None:
-        """It is gone."""
+        """A connection is gone."""
 
     def flush(self) -> None:
         """Send what has gathered on all connections."""

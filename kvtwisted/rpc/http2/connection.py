@@ -324,7 +324,7 @@ class Connection(Protocol):
         return self.lifetime.idle_seconds()
 
     def is_of_somebody(self) -> bool:
-        """Whether somebody known has called on it."""
+        """Whether a known client has called on it."""
         return self.streams.shown is not None and self._server.knows(self.streams.shown)
 
     def make_way(self) -> None:
@@ -339,7 +339,7 @@ class Connection(Protocol):
     def end_expired(self, wall: float, now: float) -> None:
         """End it if the client's certificate has: `wall` is Unix time, `now` the time of `look`, both in seconds.
 
-        Calls that run have EXPIRED_SECONDS; new ones come from nobody.
+        Calls under way have EXPIRED_SECONDS; new ones are as from an unknown client.
         """
         if wall < self.streams.visitor.certificate_until:
             return
