@@ -41,7 +41,7 @@ class KvRequest(Request):
 
     @cached_property
     def visitor(self) -> Visitor:
-        """What the request and its connection show of the client; to be asked when the head is complete."""
+        """Who the request says is there; to be asked when its head is complete."""
         authorization = self.requestHeaders.getRawHeaders(b"authorization", ())
         return self.channel.visitor._replace(authorization=tuple(authorization))
 
