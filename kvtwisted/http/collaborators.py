@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class Members(Protocol):
-    """Counts the connections."""
+    """Who counts the connections."""
 
     def opened(self, channel: KvChannel) -> None:
-        """A connection is open."""
+        """It is open."""
 
     def closed(self, channel: KvChannel) -> None:
-        """A connection is gone."""
+        """It is gone."""
 
     def passed_trial(self, channel: KvChannel) -> None:
-        """A connection on trial is an administrator's."""
+        """One that is on trial is an administrator's."""
 
     def refused_on_trial(self) -> Answer:
-        """The answer to a connection on trial that is no administrator's."""
+        """What to answer to one that is on trial and no administrator's."""
 
 
 @dataclass

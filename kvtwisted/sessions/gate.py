@@ -141,7 +141,7 @@ class ClosedGate:
     ) -> None:
         """Each principal's requests enter a share of `admission`.
 
-        `written`, unless None, is told of each write that was let in. `count` is told the code of each refusal.
+        `written` is told of each write that was let in; None: nobody is. `count` is told the code of each refusal.
 
         `wall` is Unix time, in seconds; `seconds` a monotonic one.
         """

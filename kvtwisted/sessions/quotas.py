@@ -119,7 +119,7 @@ class Usage:
         )
 
     def add(self, grown: Growth) -> None:
-        """A write of this growth begins; `settle` ends it."""
+        """That is being written; `settle` comes next."""
         with self._lock:
             self._change(grown, 1)
             self._note(grown)
@@ -127,7 +127,7 @@ class Usage:
                 self._under_way[key] = (self._under_way.get(key, (0, 0))[0] + 1, after)
 
     def settle(self, grown: Growth, *, failed: bool) -> None:
-        """The write of this growth was carried out, or failed."""
+        """It was written, or was not."""
         with self._lock:
             self._note(grown)
             for key, _, _, _ in grown.parts:
@@ -140,13 +140,13 @@ class Usage:
                 self._change(grown, -1)
 
     def begin_look(self) -> int:
-        """A look-up of sizes begins; returns what `end_look` is to be given."""
+        """The sizes of keys are about to be looked up; gives what `end_look` is told then."""
         with self._lock:
             self._looking += 1
             return self._changes
 
     def end_look(self, began: int, keys: Iterable[bytes]) -> bool:
-        """The look-up is over. Whether it still holds: no write of this principal on `keys` began or ended since."""
+        """They were; whether what was found still holds: no write of this principal on `keys` began or ended since."""
         with self._lock:
             self._looking -= 1
             holds = began >= self._floor and all(self._changed.get(key, 0) <= began for key in keys)
@@ -163,7 +163,7 @@ class Usage:
                 self._floor = self._changes
 
     def deleted(self, key: bytes, size: int) -> None:
-        """A key was evicted."""
+        """A key went for the room that it took."""
         if key.startswith(self.prefixes):
             with self._lock:
                 self._change(Growth(-size, -1, [Part(key, -size, -1, 0)]), 1)
@@ -192,7 +192,7 @@ class Usage:
             self._reached = key
 
     def end_count(self, size: int, keys: int) -> None:
-        """The count has found this much."""
+        """It has found that much."""
         with self._lock:
             self._size = size + self._behind_size
             self._keys = keys + self._behind_keys

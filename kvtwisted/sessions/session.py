@@ -105,7 +105,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """The principal's name, as in the audit log."""
+        """What the audit log calls whose it is."""
         return self.principal.name
 
     @property
@@ -367,7 +367,7 @@ class Sessions:
         return found
 
     def nobody(self, admission: Admission) -> Session:
-        """The session of visitors without credentials."""
+        """That of visitors who show nothing."""
         return Session(self._door, Principal(ANONYMOUS, ()), admission, self._refused, is_known=False)
 
     def withdraw(self, now: float, *, anew: bool) -> frozenset[Session]:

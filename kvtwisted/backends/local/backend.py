@@ -102,7 +102,7 @@ class LocalBackend:
     def _run(self, commands: Sequence[Command], *, large: bool = False) -> None:
         """Read for commands of one principal; `large`: what may take long, and have a large result."""
         job = partial(self._carry_out, commands)
-        # Without authentication all have one admission: everything but scans still finds threads.
+        # Where nobody shows who they are, all have one admission: what they do beside scans finds threads.
         done = self._pool.run(
             commands[0].admission, partial(self._make, job) if large else job, is_long=type(commands[0]) is Scan
         )
@@ -132,7 +132,7 @@ class LocalBackend:
 
 
 def _broke(failure: Failure, commands: Sequence[Command]) -> None:
-    """The job itself broke: it is not known what was done."""
+    """The job itself broke: nobody knows what was done."""
     for command in commands:
         command.error = failure.value
 

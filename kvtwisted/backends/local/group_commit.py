@@ -98,7 +98,7 @@ class GroupCommit:
         self.settled(commands)
 
     def _fail(self, failure: Failure, commands: Sequence[Command]) -> None:
-        """The commit itself broke: it is not known what was done."""
+        """The writing itself broke: nobody knows what was done."""
         for command in commands:
             command.error = failure.value
         self.settled(commands)

@@ -88,7 +88,7 @@ class Handlers(grpc.GenericRpcHandler):
             self._handlers[f"/{service}/{pipeline.NAME}"] = self._pipeline
         for name in reflection.NAMES:
             self._handlers[f"/{name}/ServerReflectionInfo"] = self._reflection_stream
-        # What the table of rights does not know is not served.
+        # What the table of rights does not know is served to nobody.
         for path in [path for path in self._handlers if rpc_requirement(path) == NOBODY]:
             del self._handlers[path]
 

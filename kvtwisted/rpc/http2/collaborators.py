@@ -25,7 +25,7 @@ class StreamServer(Protocol):
     seconds: Callable[[], float]
 
     def enter(self, visitor: Visitor, path: bytes) -> Routes:
-        """The routes of the visitor's session, who calls this path. Raises CallError."""
+        """What the visitor finds who asks for this path. Raises CallError."""
 
 
 class ConnectionServer(StreamServer, Protocol):
@@ -51,10 +51,10 @@ class ConnectionServer(StreamServer, Protocol):
         """One that is on trial is no administrator's; what to answer."""
 
     def opened(self, connection: Connection) -> None:
-        """A connection is open."""
+        """It is there."""
 
     def closed(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """It is gone."""
 
     def flush(self) -> None:
         """Send what has gathered on all connections."""

@@ -324,11 +324,11 @@ class Connection(Protocol):
         return self.lifetime.idle_seconds()
 
     def is_of_somebody(self) -> bool:
-        """Whether a known client has called on it."""
+        """Whether somebody known has called on it."""
         return self.streams.shown is not None and self._server.knows(self.streams.shown)
 
     def make_way(self) -> None:
-        """Close, to make room for another connection. The goodbye says which calls were served."""
+        """Close, for others to have the place. What was called meanwhile was not served, which the goodbye says."""
         if self._greeted and not self._closed:
             self.lifetime.last_goodbye()
             self.flush()
@@ -339,7 +339,7 @@ class Connection(Protocol):
     def end_expired(self, wall: float, now: float) -> None:
         """End it if the client's certificate has: `wall` is Unix time, `now` the time of `look`, both in seconds.
 
-        Calls under way have EXPIRED_SECONDS; new ones are as from an unknown client.
+        Calls that run have EXPIRED_SECONDS; new ones come from nobody.
         """
         if wall < self.streams.visitor.certificate_until:
             return

@@ -154,7 +154,7 @@ class _Pipeline:
         self.go_on()
 
     def gone(self) -> None:
-        """What is under way goes on; its answers are dropped."""
+        """What is under way goes on, and is answered to nobody."""
         self._ended = True
         self.expect(-self._expected)
         self._begun.clear()
@@ -189,7 +189,7 @@ class _Pipeline:
         self._beginning = None
 
     def _end(self, number: int) -> Operation | None:
-        """Take an operation that is to be answered now; None if it is not awaited. `go_on` comes after."""
+        """An operation is to be answered now; None if nobody waits for that. `go_on` comes after."""
         operation = self._begun.pop(number, None) or self._beginning
         if operation is not None:
             self._unanswered -= 1

@@ -129,7 +129,7 @@ class NativeGrpcServer(Factory):
         return int(self._port.getHost().port)
 
     def retune(self, max_unfinished_bytes: int, max_unsent_bytes: int) -> None:
-        """Change the limits of bytes: of incomplete requests, and of answers that clients have not read."""
+        """These hold from now on: bytes of incomplete requests, and of answers that clients have not taken."""
         self.budget.retune(max_unfinished_bytes)
         self.backlog.retune(max_unsent_bytes)
         self._relieve()
@@ -230,11 +230,11 @@ class NativeGrpcServer(Factory):
     # For connections.
 
     def opened(self, connection: Connection) -> None:
-        """A connection is open."""
+        """One more."""
         self._connections.add(connection)
 
     def closed(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """One less."""
         is_open = connection in self._connections
         self._connections.discard(connection)
         self._check_stopped()
@@ -264,7 +264,7 @@ class NativeGrpcServer(Factory):
         return CallError(Code.UNAVAILABLE, f"too many connections: {name} allows {limit}; try again")
 
     def enter(self, visitor: Visitor, path: bytes) -> Routes:
-        """The routes of the visitor's session, who calls this path. Raises CallError."""
+        """What the visitor finds who asks for this path. Raises CallError."""
         return self._routes.of(visitor, path)
 
     def flush(self) -> None:
