@@ -63,7 +63,7 @@ class Authentication:
         self._authority: Authority | None = None
         self._addresses = Addresses(Rate())
         self._anew = False
-        #: Whether clients are not authenticated at all.
+        #: Whether nobody is asked for anything.
         self.is_open = True
         self._file: TokenFile | None = None
         now = settings()
