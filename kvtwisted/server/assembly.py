@@ -281,7 +281,7 @@ class Server(Service):
             self._push(f"{ticker.name} task", ticker.stopService)
 
     def _prepare_stop(self) -> None:
-        """All parts run: what is pushed now is undone first when the server stops."""
+        """All is there: what is pushed now is what stopping begins with."""
         self._push("administration", self._server_commands.stop)
         self._push("health", partial(self._storage.health.fail, "server", "the server is stopping"))
 
@@ -297,7 +297,7 @@ class Server(Service):
         )
 
     def _folders(self) -> dict[str, str]:
-        """The files and folders in use that other users should not read, by the setting that names each."""
+        """What others should not read, by what names it; those that are in use."""
         settings = self._settings()
         folders = {"logging.directory": settings.logging.directory, "--runtime-config": self._config.runtime_path}
         if is_persistent(settings.storage.engine):
@@ -321,7 +321,7 @@ class Server(Service):
         self._transports.retune()
 
     def _show(self) -> None:
-        """Show the figures of the parts in the metrics."""
+        """Have what the parts count shown."""
         metrics, admission, door, storage = self._metrics, self._admission, self._door, self._storage
         connections, authentication = self._connections, self._authentication
         metrics.show(catalogue.IN_FLIGHT_REQUESTS, lambda: admission.in_flight)

@@ -1,4 +1,4 @@
-"""The part of the assembly for authentication: the gate, and the token file that it follows."""
+"""The third of the assembly that knows who may come in: the gate, and the file of tokens that it follows."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Authentication:
         return () if self._authority is None else self._authority.usages.values()
 
     def show(self, metrics: Metrics) -> None:
-        """Show the figures of tokens and quotas in the metrics."""
+        """Have tokens and quotas shown."""
 
         def each(read: Callable[[Usage], float]) -> Callable[[], dict[str, float]]:
             return lambda: {usage.name: read(usage) for usage in self.usages}
