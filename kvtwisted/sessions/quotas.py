@@ -7,8 +7,8 @@ Note [How exact it is]: what a principal with a quota writes is weighed before (
 when it is let in. What others write and delete there, what expires, and what a crash leaves open, is seen by the
 recount, which comes round in the background. So between two rounds the figure is wrong by what others changed; and a
 round itself by what is written to the few hundred keys that it reads in that moment. Writes of one key that are under
-way together may overtake each other, and some may fail: then what is there is looked up once they have ended. Before the first round after a
-start nothing is known, and only what is written since then counts.
+way together may overtake each other, and some may fail: then what is there is looked up once they have ended. Before
+the first round after a start nothing is known, and only what is written since then counts.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Usage:
         self.refused = self.refused_then = 0
         # Keys with writes under way, or in doubt.
         self._under_way: dict[bytes, _UnderWay] = {}
-        # While sizes are looked up: how often a write began or ended, and for each key when last, if after `_floor`, and
-        # the bytes that are there since; None: nobody knows.
+        # While sizes are looked up: how often a write began or ended, and for each key when last, if after `_floor`,
+        # and the bytes that are there since; None: nobody knows.
         self._looking = self._changes = self._floor = 0
         self._changed: dict[bytes, tuple[int, int | None]] = {}
         # While a count is under way: the key that it has come to, and what changed before that.

@@ -281,7 +281,7 @@ def _with_files(folder: Path) -> Storage:
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known", "looked up"])
 @pytest.mark.parametrize("sizes", [(5000, 1), (1, 5000), (5000, 1, 6000, 2)])
-def test_writes_that_overtake_each_other(sizes: Sequence[int], is_known: bool, tmp_path: Path) -> None:  # noqa: FBT001
+def test_writes_that_overtake_each_other(sizes: Sequence[int], is_known: bool, tmp_path: Path) -> None:
     """What counts in the end is what is there, whichever write of a key was the last."""
     scene = Scene(Quota(10_000_000), storage=_with_files(tmp_path))
     outcomes = [scene.submit(Set(b"a/1", b"v" * size), scene.app) for size in sizes]
