@@ -8,6 +8,7 @@ from typing import Callable
 
 from ..backends.backend import CanMeasure
 from ..commands.command import Change, Command, WriteCommand
+from ..core.errors import KvError
 from .door import Done
 from .quotas import Doubt, Growth, Usage
 
@@ -86,11 +87,18 @@ class Weighing:
         return settled
 
     def _resolve(self, doubt: Doubt, owner: object) -> None:
+        """Look at a key, here or in a thread. What cannot be read is left to the recount."""
         resolve = partial(self.usage.resolve, doubt)
-        size = self._measures.size_now(doubt.key)
+
+        def looked_up(sizes: Sequence[int] | BaseException) -> None:
+            resolve(None if isinstance(sizes, BaseException) else sizes[0])
+
+        try:
+            size = self._measures.size_now(doubt.key)
+        except KvError:
+            resolve(None)
+            return
         if size is None:
-            self._measures.sizes(
-                [doubt.key], owner, lambda sizes: resolve(None if isinstance(sizes, BaseException) else sizes[0])
-            )
+            self._measures.sizes([doubt.key], owner, looked_up)
         else:
             resolve(size)

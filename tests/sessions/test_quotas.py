@@ -315,6 +315,17 @@ def test_a_key_in_doubt_that_is_written(tmp_path: Path) -> None:
     assert scene.stored == (0, 0)
 
 
+def test_a_key_in_doubt_that_cannot_be_read() -> None:
+    """Who wrote it is answered all the same."""
+    scene = Scene(Quota(1000))
+    outcomes = [scene.submit(Set(b"a/1", b"v" * size), scene.app) for size in (3, 2)]
+    scene.storage.engine.fail("peek", StorageError("broken"))
+    scene.run()
+    assert [outcome.result() for outcome in outcomes] == [None, None]
+    assert scene.used == scene.stored == (5, 1)
+    assert scene.usage._under_way == {}
+
+
 def test_a_failure_among_writes_of_one_key(tmp_path: Path) -> None:
     """Those after it were weighed as if it had been written."""
     scene = Scene(Quota(10_000_000), storage=_with_files(tmp_path))
