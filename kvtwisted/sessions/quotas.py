@@ -6,8 +6,9 @@ keys and values as clients know them, and keys. What lies under the prefixes of 
 Note [How exact it is]: what a principal with a quota writes is weighed before (what was there is looked up) and counted
 when it is let in. What others write and delete there, what expires, and what a crash leaves open, is seen by the
 recount, which comes round in the background. So between two rounds the figure is wrong by what others changed; and a
-round itself by what is written to the few hundred keys that it reads in that moment. Before the first round after a
-start nothing is known, and only what is written since then counts.
+round itself by what is written to the few hundred keys that it reads in that moment. Writes of one key that are under
+way together may overtake each other, and some may fail: then what is there is looked up once they have ended. Before
+the first round after a start nothing is known, and only what is written since then counts.
 """
 
 from __future__ import annotations
@@ -47,6 +48,31 @@ class Growth(NamedTuple):
     parts: Sequence[Part]
 
 
+class Doubt(NamedTuple):
+    """A key of which nobody knows which write was the last: several were under way, and may have overtaken each other,
+    or failed. Of several doubts about a key only the last one is to be resolved.
+    """
+
+    key: bytes
+    number: int
+
+
+class _UnderWay:
+    """Writes of one key."""
+
+    __slots__ = ("after", "count", "doubts", "keys", "overlap", "size")
+
+    def __init__(self, part: Part) -> None:
+        self.count = self.doubts = 0
+        #: Whether there were two at once.
+        self.overlap = False
+        #: The bytes that are there after the one that began last.
+        self.after = 0
+        #: What counts as being there: bytes, and 1 for a key.
+        self.size = part.after - part.size
+        self.keys = int(self.size > 0)
+
+
 class Usage:
     """The quota of one principal, and what is used of it. Safe from any thread. See Note [How exact it is]."""
 
@@ -63,11 +89,12 @@ class Usage:
         self.is_counted = False
         #: Writes that were refused, and those of them that the last count knew of. Approximate.
         self.refused = self.refused_then = 0
-        # For keys with writes under way: how many, and the bytes that are there after them.
-        self._under_way: dict[bytes, tuple[int, int]] = {}
-        # While sizes are looked up: how often a write began or ended, and for each key when last, if after `_floor`.
+        # Keys with writes under way, or in doubt.
+        self._under_way: dict[bytes, _UnderWay] = {}
+        # While sizes are looked up: how often a write began or ended, and for each key when last, if after `_floor`,
+        # and the bytes that are there since; None: nobody knows.
         self._looking = self._changes = self._floor = 0
-        self._changed: dict[bytes, int] = {}
+        self._changed: dict[bytes, tuple[int, int | None]] = {}
         # While a count is under way: the key that it has come to, and what changed before that.
         self._reached: bytes | None = None
         self._behind_size = self._behind_keys = 0
@@ -91,7 +118,7 @@ class Usage:
     def size_ahead(self, key: bytes) -> int | None:
         """The bytes at `key` after the writes that are under way; None if there are none."""
         found = self._under_way.get(key)
-        return None if found is None else found[1]
+        return None if found is None else found.after
 
     def growth(self, changes: Sequence[Change], sizes: Sequence[int]) -> Growth:
         """What `changes` add, each of another key, where `sizes` bytes of key and value are stored, 0 for no key."""
@@ -101,7 +128,7 @@ class Usage:
             before = size if ahead is None else ahead
             after = 0 if value is None else len(key) + len(value)
             parts.append(Part(key, after - before, bool(after) - bool(before), after))
-        return Growth(sum(part.size for part in parts), sum(part.keys for part in parts), parts)
+        return _sum(parts)
 
     def check(self, wanted: Growth) -> None:
         """Raise QuotaExceeded if that is too much. What adds nothing is never too much, however much there is."""
@@ -122,22 +149,51 @@ class Usage:
         """That is being written; `settle` comes next."""
         with self._lock:
             self._change(grown, 1)
-            self._note(grown)
-            for key, _, _, after in grown.parts:
-                self._under_way[key] = (self._under_way.get(key, (0, 0))[0] + 1, after)
-
-    def settle(self, grown: Growth, *, failed: bool) -> None:
-        """It was written, or was not."""
-        with self._lock:
-            self._note(grown)
-            for key, _, _, _ in grown.parts:
-                count, after = self._under_way[key]
-                if count == 1:
-                    del self._under_way[key]
+            self._note(grown, failed=False)
+            for part in grown.parts:
+                way = self._under_way.get(part.key)
+                if way is None:
+                    way = self._under_way[part.key] = _UnderWay(part)
                 else:
-                    self._under_way[key] = (count - 1, after)
+                    way.overlap = True
+                way.count += 1
+                way.after = part.after
+                way.size += part.size
+                way.keys += part.keys
+
+    def settle(self, grown: Growth, *, failed: bool) -> list[Doubt]:
+        """It was written, or was not. Each of these doubts is for `resolve`."""
+        doubts = []
+        with self._lock:
+            self._note(grown, failed=failed)
+            for part in grown.parts:
+                way = self._under_way[part.key]
+                way.count -= 1
+                if failed:
+                    way.size -= part.size
+                    way.keys -= part.keys
+                if not way.count:
+                    if way.overlap:
+                        way.doubts += 1
+                        doubts.append(Doubt(part.key, way.doubts))
+                    else:
+                        del self._under_way[part.key]
             if failed:
                 self._change(grown, -1)
+        return doubts
+
+    def resolve(self, doubt: Doubt, size: int | None) -> None:
+        """So many bytes are there; None: that cannot be told, and is left to the recount."""
+        key, number = doubt
+        with self._lock:
+            way = self._under_way.get(key)
+            if way is None or way.count or way.doubts != number:
+                return  # it was written since, so that there is, or will be, another doubt
+            del self._under_way[key]
+            found = way.size if size is None else size
+            grown = _sum([Part(key, found - way.size, bool(found) - way.keys, found)])
+            self._note(grown, failed=size is None)
+            self._change(grown, 1)
 
     def begin_look(self) -> int:
         """The sizes of keys are about to be looked up; gives what `end_look` is told then."""
@@ -145,19 +201,26 @@ class Usage:
             self._looking += 1
             return self._changes
 
-    def end_look(self, began: int, keys: Iterable[bytes]) -> bool:
-        """They were; whether what was found still holds: no write of this principal on `keys` began or ended since."""
+    def end_look(self, began: int, keys: Iterable[bytes], sizes: Sequence[int]) -> Sequence[int] | None:
+        """They were, and these were found; gives what is there now, after this principal's writes that began or ended
+        since. None if that is not known.
+        """
         with self._lock:
             self._looking -= 1
-            holds = began >= self._floor and all(self._changed.get(key, 0) <= began for key in keys)
+            now = [self._since(began, key, size) for key, size in zip(keys, sizes)] if began >= self._floor else [None]
             if not self._looking:
                 self._changed.clear()
-            return holds
+        known = [size for size in now if size is not None]
+        return known if len(known) == len(now) else None
 
-    def _note(self, grown: Growth) -> None:
+    def _since(self, began: int, key: bytes, size: int) -> int | None:
+        changed, after = self._changed.get(key, (0, None))
+        return after if changed > began else size
+
+    def _note(self, grown: Growth, *, failed: bool) -> None:
         self._changes += 1
         if self._looking:
-            self._changed.update((part.key, self._changes) for part in grown.parts)
+            self._changed.update((part.key, (self._changes, None if failed else part.after)) for part in grown.parts)
             if len(self._changed) > MAX_CHANGED:
                 self._changed.clear()
                 self._floor = self._changes
@@ -198,6 +261,10 @@ class Usage:
             self._keys = keys + self._behind_keys
             self._reached = None
             self.is_counted = True
+
+
+def _sum(parts: Sequence[Part]) -> Growth:
+    return Growth(sum(part.size for part in parts), sum(part.keys for part in parts), parts)
 
 
 def outermost(prefixes: Iterable[bytes]) -> tuple[bytes, ...]:

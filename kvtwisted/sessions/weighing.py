@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Callable
 
 from ..backends.backend import CanMeasure
 from ..commands.command import Change, Command, WriteCommand
+from ..core.errors import KvError
 from .door import Done
-from .quotas import Growth, Usage
+from .quotas import Doubt, Growth, Usage
 
 #: Keys of a write that are looked at on the reactor thread.
 WEIGHED_NOW = 64
@@ -26,7 +28,7 @@ class Weighing:
 
         `sizes` are what `look_up` found.
         """
-        changes = _changes(command)
+        changes = self._changes(command)
         if sizes is None:
             sizes = self._sizes_now(changes)
             if sizes is None:
@@ -57,28 +59,46 @@ class Weighing:
         failed: Callable[[BaseException], object],
     ) -> None:
         """Tell what is at the keys of a write, in `owner`'s turn of the threads; None if that holds no longer."""
-        usage, keys = self.usage, [change[0] for change in _changes(command)]
+        usage, keys = self.usage, [change[0] for change in self._changes(command)]
         began = usage.begin_look()
 
         def looked_up(sizes: Sequence[int] | BaseException) -> None:
-            holds = usage.end_look(began, keys)
+            now = usage.end_look(began, keys, () if isinstance(sizes, BaseException) else sizes)
             if isinstance(sizes, BaseException):
                 failed(sizes)
             else:
-                told(sizes if holds else None)
+                told(now)
 
         self._measures.sizes(keys, owner, looked_up)
+
+    def _changes(self, command: WriteCommand) -> list[Change]:
+        """Those that count: the last one, of several of one key, and none of what it may delete elsewhere."""
+        last = {change[0]: change for change in command.changes(0)}
+        return [change for key, change in last.items() if key.startswith(self.usage.prefixes)]
 
     def settling(self, grown: Growth, done: Done) -> Done:
         """`done`, when the usage knows how it went."""
 
         def settled(command: Command) -> None:
-            self.usage.settle(grown, failed=command.error is not None)
+            for doubt in self.usage.settle(grown, failed=command.error is not None):
+                self._resolve(doubt, command.admission)
             done(command)
 
         return settled
 
+    def _resolve(self, doubt: Doubt, owner: object) -> None:
+        """Look at a key, here or in a thread. What cannot be read is left to the recount."""
+        resolve = partial(self.usage.resolve, doubt)
 
-def _changes(command: WriteCommand) -> list[Change]:
-    """The last one, of several of one key."""
-    return list({change[0]: change for change in command.changes(0)}.values())
+        def looked_up(sizes: Sequence[int] | BaseException) -> None:
+            resolve(None if isinstance(sizes, BaseException) else sizes[0])
+
+        try:
+            size = self._measures.size_now(doubt.key)
+        except KvError:
+            resolve(None)
+            return
+        if size is None:
+            self._measures.sizes([doubt.key], owner, looked_up)
+        else:
+            resolve(size)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.commands.command import Command
 from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.mdelete import MDelete
@@ -26,6 +28,7 @@ from kvtwisted.sessions.weighing import WEIGHED_NOW
 
 from ..support.doors import Blocking, Doorway
 from ..support.properties import repeatable
+from ..support.storage import Storage
 from .support import ManualTime, grant, made
 
 GRANT = grant("get,set,delete", b"a/")
@@ -34,9 +37,17 @@ GRANT = grant("get,set,delete", b"a/")
 class Scene(Doorway):
     """Somebody who may keep so much under `a/`, at a door over a store in memory."""
 
-    def __init__(self, quota: Quota, *, slow: bool = False, limiter: Limiter | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        quota: Quota,
+        *,
+        slow: bool = False,
+        storage: Storage | None = None,
+        limiter: Limiter | None = None,
+        **options: Any,
+    ) -> None:
         """`slow`: what is stored is never known at once."""
-        super().__init__(slow=slow)
+        super().__init__(storage, slow=slow)
         self.usage = Usage("app", quota, [b"a/"])
         self.app = self.make_session(
             principal=Principal("app", [GRANT], usage=self.usage, limiter=limiter), limiter=limiter, **options
@@ -232,6 +243,102 @@ def test_a_look_that_was_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
         scene.run()
     assert [outcome.result() for outcome in outcomes] == [None] * 6
     assert scene.used == scene.stored == (3, 1)
+
+
+def test_a_batch_is_not_overtaken_for_ever() -> None:
+    """Whoever writes one key of it in every turn does not keep it from being let in."""
+    scene = Scene(Quota(0, 1000))
+    scene.calls.set(b"a/0", b"v")
+    outcome = scene.submit(MSet({b"a/%d" % number: b"new" for number in range(WEIGHED_NOW + 1)}), scene.app)
+    for number in range(5):
+        scene.submit(Set(b"a/0", b"v" * number), scene.app)
+        scene.reactor.turn()
+        if scene.pool.waiting:
+            scene.pool.run_one()
+    assert outcome.result() is None
+    scene.run()
+    assert scene.used == scene.stored == (sum(len(b"a/%d" % n) + 3 for n in range(1, WEIGHED_NOW + 1)) + 7, 65)
+
+
+def test_deletes_elsewhere_make_no_room(make: Callable[..., Scene]) -> None:
+    """What lies outside of the prefixes that it may write does not count, so that it does not count when it goes."""
+    scene = make(100)
+    scene.app = scene.make_session(
+        principal=Principal("app", [grant("set", b"a/"), grant("delete", b"")], usage=scene.usage)
+    )
+    calls = scene.blocking(scene.app)
+    scene.blocking().mset({b"b/1": b"v" * 500, b"b/2": b"v" * 500})
+    calls.set(b"a/1", b"v" * 97)
+    calls.delete(b"b/1")
+    calls.mdelete([b"b/2", b"b/3"])
+    assert scene.used == scene.stored == (100, 1)
+
+
+def _with_files(folder: Path) -> Storage:
+    """Values of a thousand bytes get files, which are written in a thread."""
+    return Storage(files=ValueFiles(str(folder)), spill_threshold=1000)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "looked up"])
+@pytest.mark.parametrize("sizes", [(5000, 1), (1, 5000), (5000, 1, 6000, 2)])
+def test_writes_that_overtake_each_other(sizes: Sequence[int], is_known: bool, tmp_path: Path) -> None:
+    """What counts in the end is what is there, whichever write of a key was the last."""
+    scene = Scene(Quota(10_000_000), storage=_with_files(tmp_path))
+    outcomes = [scene.submit(Set(b"a/1", b"v" * size), scene.app) for size in sizes]
+    scene.storage.engine.slow = not is_known
+    scene.run()
+    assert [outcome.result() for outcome in outcomes] == [None] * len(sizes)
+    assert scene.used == scene.stored
+    assert scene.usage._under_way == {}
+
+
+def test_a_key_in_doubt_that_is_written(tmp_path: Path) -> None:
+    """Of several doubts the last one is resolved, and one that cannot be is left to the recount."""
+    scene = Scene(Quota(10_000_000), storage=_with_files(tmp_path))
+    for size in (5000, 1):
+        scene.submit(Set(b"a/1", b"v" * size), scene.app)
+    scene.storage.engine.slow = True
+    scene.reactor.turn()
+    scene.pool.run_one()
+    assert scene.pool.waiting == 1
+    scene.submit(Set(b"a/1", b"v" * 20), scene.app)
+    scene.run()
+    assert scene.used == scene.stored == (23, 1)
+    for size in (5000, 1):
+        scene.submit(Set(b"a/1", b"v" * size), scene.app)
+    scene.reactor.turn()
+    scene.pool.run_one()
+    scene.storage.engine.fail("get", StorageError("broken"), 1)
+    scene.run()
+    assert scene.usage._under_way == {}
+    scene.calls.delete(b"a/1")
+    assert scene.stored == (0, 0)
+
+
+def test_a_key_in_doubt_that_cannot_be_read() -> None:
+    """Who wrote it is answered all the same."""
+    scene = Scene(Quota(1000))
+    outcomes = [scene.submit(Set(b"a/1", b"v" * size), scene.app) for size in (3, 2)]
+    scene.storage.engine.fail("peek", StorageError("broken"))
+    scene.run()
+    assert [outcome.result() for outcome in outcomes] == [None, None]
+    assert scene.used == scene.stored == (5, 1)
+    assert scene.usage._under_way == {}
+
+
+def test_a_failure_among_writes_of_one_key(tmp_path: Path) -> None:
+    """Those after it were weighed as if it had been written."""
+    scene = Scene(Quota(10_000_000), storage=_with_files(tmp_path))
+    scene.calls.set(b"a/1", b"v" * 10)
+    late = MSet({b"a/1": b"v" * 5000, b"a/2": b"v" * 5000})
+    outcomes = [scene.submit(late, scene.app), scene.submit(Set(b"a/1", b"v"), scene.app)]
+    late.deadline = 0.0
+    scene.run()
+    with pytest.raises(Overloaded):
+        outcomes[0].result()
+    assert outcomes[1].result() is None
+    assert scene.used == scene.stored == (4, 1)
+    assert scene.usage._under_way == {}
 
 
 def test_many_changes_while_sizes_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
