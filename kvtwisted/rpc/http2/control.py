@@ -23,7 +23,7 @@ from .frames import (
     STREAM_BITS,
     ConnectionFault,
     ErrorCode,
-    StreamFault,
+    Fault,
 )
 from .header_blocks import MAX_BLOCK_BYTES, MAX_LIST_BYTES, MAX_UNKNOWN_BLOCK_BYTES
 from .lifetime import Lifetime
@@ -234,7 +234,7 @@ def _sized(name: str, payload: bytes, size: int) -> None:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"{name} must have {size} bytes")
 
 
-def _check_dependency(stream_id: int, priority: bytes, fault: type[ConnectionFault] | type[StreamFault]) -> None:
+def _check_dependency(stream_id: int, priority: bytes, fault: type[Fault]) -> None:
     if len(priority) != 5:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a priority has 5 bytes")
     if frames.read_word(priority)[0] & STREAM_BITS == stream_id:

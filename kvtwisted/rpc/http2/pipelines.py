@@ -45,7 +45,7 @@ class PipelineService:
         """`flush` is called when operations were answered outside of any connection's own doing."""
         self._slots = slots
         self._expander = Expander(reactor, flush)
-        self._open: set[_Pipeline] = set()
+        self._open: set[Pipeline] = set()
         self._stopping = False
 
     def routes(self, calls: UnaryCalls, owner: str | None) -> list[Route]:
@@ -62,15 +62,15 @@ class PipelineService:
         for open_pipeline in tuple(self._open):
             open_pipeline.cut(_stopping())
 
-    def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> _Pipeline:
+    def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> Pipeline:
         if self._stopping:
             raise _stopping()
         self._slots.enter(owner)
-        opened = _Pipeline(stream, calls, self._expander, partial(self._ended, owner))
+        opened = Pipeline(stream, calls, self._expander, partial(self._ended, owner))
         self._open.add(opened)
         return opened
 
-    def _ended(self, owner: str | None, ended: _Pipeline) -> None:
+    def _ended(self, owner: str | None, ended: Pipeline) -> None:
         self._open.discard(ended)
         self._slots.leave(owner)
 
@@ -79,11 +79,11 @@ def _stopping() -> CallError:
     return CallError(Code.UNAVAILABLE, "the server is stopping")
 
 
-class _Pipeline:
+class Pipeline:
     """One open pipeline: to `UnaryCalls` what a `Responder` is for calls. Its calls are numbered as they begin."""
 
     def __init__(
-        self, stream: Stream, calls: UnaryCalls, expander: Expander, closed: Callable[[_Pipeline], None]
+        self, stream: Stream, calls: UnaryCalls, expander: Expander, closed: Callable[[Pipeline], None]
     ) -> None:
         self._stream = stream
         self._expander = expander
@@ -179,7 +179,7 @@ class _Pipeline:
             or self._stream.queued >= QUEUED_BYTES
             or self._expected >= EXPECTED_BYTES
             # Only while it has answers of its own on the way: their going out is what makes it go on.
-            or ((self._stream.queued or self._expected) > 0 and self._stream.backlogged)
+            or ((self._stream.queued or self._expected) > 0 and self._stream.responder.backlogged)
         )
 
     def _begin(self, operation: Operation) -> None:
@@ -231,7 +231,7 @@ class _Pipeline:
             self._busy[operation.request.key] = deque()
 
     def awaited(self, number: int) -> bool:
-        """Whether somebody waits for the answer."""
+        """Whether somebody waits for the answer. Any thread."""
         return number in self._begun
 
     def expect(self, size: int) -> None:
@@ -239,14 +239,14 @@ class _Pipeline:
         # When the pipeline is gone all has been told already.
         if size > 0 or self._expected:
             self._expected += size
-            self._stream.expect(size)
+            self._stream.responder.expect(size)
 
     def answer(self, number: int, message: bytes) -> None:
         """The operation's answer."""
         later = number in self._begun
         operation = self._end(number)
         if operation is not None:
-            self._stream.served()
+            self._stream.responder.served += 1
             self._stream.send_message(pipeline.answered(operation, message))
             if later:
                 self._release(operation.request.key)

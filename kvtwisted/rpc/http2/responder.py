@@ -28,8 +28,6 @@ from .responses import (
     MESSAGE_PREFIX,
     SMALLEST_FRAME,
     ConstantAnswer,
-    ok_headers,
-    ok_trailers,
     plain_headers,
     status_frame,
     whole_answer,
@@ -111,7 +109,7 @@ class Responder:
         self.promised.setdefault(stream_id, 0)
 
     def awaited(self, stream_id: int) -> bool:
-        """Whether the client of a promised answer still waits for it."""
+        """Whether the client of a promised answer still waits for it. Any thread."""
         return stream_id in self.promised
 
     def expect(self, size: int) -> None:
@@ -134,8 +132,8 @@ class Responder:
             self.touched()
         else:
             stream = self.open_stream(stream_id)
-            self.send_message(stream, message)
-            self.finish(stream)
+            stream.send_message(message)
+            stream.finish()
 
     def answer_constant(self, stream_id: int, answer: ConstantAnswer) -> None:
         """The same with a message that was made ready."""
@@ -189,36 +187,6 @@ class Responder:
         window = self.sender.initial_window + self.promised.pop(stream_id, 0)
         stream = self.streams[stream_id] = Stream(self, stream_id, window)
         return stream
-
-    def send_message(self, stream: Stream, message: bytes) -> None:
-        """See `Stream.send_message`."""
-        if stream.last is not None:
-            return  # the call has ended, and perhaps the stream
-        if not stream.headers_sent:
-            stream.headers_sent = True
-            self.out.append(ok_headers(stream.stream_id))
-        self.sender.send(stream, MESSAGE_PREFIX.pack(0, len(message)) + message)
-        if self.quick and self.backlogged:
-            self.quick = False
-        self.touched()
-
-    def finish(self, stream: Stream, error: CallError | None = None) -> None:
-        """See `Stream.finish`."""
-        stream_id = stream.stream_id
-        if stream_id not in self.streams or stream.last is not None:
-            return
-        stream.close_incoming()
-        if error is not None:
-            # An error earns nothing either.
-            self.begun -= stream.is_counted
-            stream.failed = True
-            last = self.status(stream_id, error.code, str(error), first=not stream.headers_sent)
-        elif stream.headers_sent:
-            last = ok_trailers(stream_id)
-        else:
-            last = self.status(stream_id, 0, "")
-        self.sender.end(stream, last)
-        self.touched()
 
     def pump(self) -> None:
         """Send some of what the windows allow."""

@@ -18,7 +18,7 @@ from ...observability.health_checks import HealthChecks
 from ...reactor.fair_pool import FairPool
 from ...sessions.connections import IN_ALL, ON_TRIAL, Connections
 from ...sessions.door import Door
-from ...sessions.gate import Gate, Visitor
+from ...sessions.gate import Gate
 from ...sessions.session import Session
 from ...tls.listening import over_tls
 from ..calls import Terms
@@ -32,7 +32,6 @@ from .inbound import Budget
 from .lifetime import HANDSHAKE, REASONS, UNSENT
 from .outbound import Backlog
 from .pipelines import PipelineService
-from .requests import Routes
 from .route_tables import RouteTables
 from .streaming import HealthService, ReflectionService
 from .turns import Turns
@@ -82,10 +81,11 @@ class NativeGrpcServer(Factory):
 
         door.on_settled(self.flush)
         self._pipelines = PipelineService(reactor, self.slots.pipeline, self.flush)
-        self._routes = RouteTables(
-            gate, make_calls, self._pipelines,
-            [*self._health.routes(), *self._reflection.routes()], self._revoke,
-        )  # fmt: skip
+        others = [*self._health.routes(), *self._reflection.routes()]
+        #: What a visitor finds who asks for a path. Raises CallError.
+        self.enter = RouteTables(gate, make_calls, self._pipelines, others, self._revoke).of
+        #: The session of a visitor who is known, without an attempt to log in.
+        self.find = gate.find
         self._counted = connections
         if connections is not None:
             connections.of(lambda: self._connections)
@@ -241,14 +241,6 @@ class NativeGrpcServer(Factory):
         if self._counted is not None and is_open:
             self._counted.leave(connection.address, connection)
 
-    def knows(self, visitor: Visitor) -> bool:
-        """Whether it is somebody known."""
-        return self._routes.knows(visitor)
-
-    def administers(self, visitor: Visitor) -> bool:
-        """Whether it is somebody known who administers the server."""
-        return self._routes.administers(visitor)
-
     def passed_trial(self, connection: Connection) -> None:
         """One that is on trial is an administrator's."""
         if self._counted is not None:
@@ -262,10 +254,6 @@ class NativeGrpcServer(Factory):
         name = "limits.max_connections" if in_all else "limits.max_connections_per_address"
         limit = counted.limit if in_all else counted.limit_per_address
         return CallError(Code.UNAVAILABLE, f"too many connections: {name} allows {limit}; try again")
-
-    def enter(self, visitor: Visitor, path: bytes) -> Routes:
-        """What the visitor finds who asks for this path. Raises CallError."""
-        return self._routes.of(visitor, path)
 
     def flush(self) -> None:
         """Send what has gathered. Whoever answers calls, or frees memory that others wait for, sees to this."""

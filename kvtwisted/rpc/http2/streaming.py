@@ -146,7 +146,7 @@ class _Watch:
         self._service = service
         self.stream = stream
         #: Who it is one of.
-        self.network = network_of(stream.address)
+        self.network = network_of(stream.responder.address)
         self._known: bool | None = None
         self._told: int | None = None
         # What is to be told once the client has taken what is under way.
