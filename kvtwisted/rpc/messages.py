@@ -46,6 +46,13 @@ def is_compressed(message: bytes) -> bool:
     return message[:2] == _GZIP
 
 
+def within(message: bytes, limit: int) -> bytes:
+    """A message that is not compressed, or CallError when it has over `limit` bytes."""
+    if len(message) > limit:
+        raise CallError(Code.RESOURCE_EXHAUSTED, f"the message is over {limit} bytes")
+    return message
+
+
 def decompress(message: bytes, limit: int, grown: Callable[[int], object] = lambda size: None) -> bytes:
     """The message in gzip or deflate data. Never expands to more than `limit` bytes; raises CallError instead.
 

@@ -19,7 +19,8 @@ from typing import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from .. import pipeline
-from ..errors import CallError, Code, call_error
+from ..errors import CallError, call_error, stopping
+from ..messages import within
 from ..methods import SERVICES
 from ..pipeline import Operation
 from ..stream_slots import Slots
@@ -60,11 +61,11 @@ class PipelineService:
         """Take no more operations; each pipeline ends when those that it has are answered."""
         self._stopping = True
         for open_pipeline in tuple(self._open):
-            open_pipeline.cut(_stopping())
+            open_pipeline.cut(stopping())
 
     def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> Pipeline:
         if self._stopping:
-            raise _stopping()
+            raise stopping()
         self._slots.enter(owner)
         opened = Pipeline(stream, calls, self._expander, partial(self._ended, owner))
         self._open.add(opened)
@@ -73,10 +74,6 @@ class PipelineService:
     def _ended(self, owner: str | None, ended: Pipeline) -> None:
         self._open.discard(ended)
         self._slots.leave(owner)
-
-
-def _stopping() -> CallError:
-    return CallError(Code.UNAVAILABLE, "the server is stopping")
 
 
 class Pipeline:
@@ -127,11 +124,7 @@ class Pipeline:
 
     def _take(self, message: Message) -> None:
         data, compressed = message
-        if compressed:
-            data = self._expander.expand(data)
-        elif len(data) > pipeline.MESSAGE_BYTES:
-            raise CallError(Code.RESOURCE_EXHAUSTED, f"the message is over {pipeline.MESSAGE_BYTES} bytes")
-        operation = pipeline.read(data)
+        operation = pipeline.read(self._expander.expand(data) if compressed else within(data, pipeline.MESSAGE_BYTES))
         if isinstance(operation, bytes):
             self._stream.send_message(operation)
             return

@@ -14,9 +14,9 @@ from ...core.health import Health
 from ...observability.health_checks import HEALTH_TIMEOUT, HealthChecks
 from ...sessions.buckets import network_of
 from .. import health, reflection
-from ..errors import CallError, Code, call_error
+from ..errors import CallError, Code, call_error, stopping
 from ..health import KNOWN, NOT_SERVING, SERVICE_UNKNOWN, SERVING, encoded
-from ..messages import decompress, parse
+from ..messages import decompress, parse, within
 from ..reflection import Reflection
 from ..stream_slots import Slots
 from .inbound import Message
@@ -32,11 +32,7 @@ _WAITING_BYTES = 512
 
 def _expand(message: Message) -> bytes:
     data, compressed = message
-    if compressed:
-        return decompress(data, MESSAGE_BYTES)
-    if len(data) > MESSAGE_BYTES:
-        raise CallError(Code.RESOURCE_EXHAUSTED, f"the request is over {MESSAGE_BYTES} bytes")
-    return data
+    return decompress(data, MESSAGE_BYTES) if compressed else within(data, MESSAGE_BYTES)
 
 
 class HealthService:
@@ -70,7 +66,7 @@ class HealthService:
         self._status = NOT_SERVING
         for watch in tuple(self._watches):
             watch.tell(NOT_SERVING)
-            watch.stream.finish(_stopping())
+            watch.stream.finish(stopping())
         self._flush()
 
     def routes(self) -> list[Route]:
@@ -85,9 +81,7 @@ class HealthService:
         self, compressed: bool, responder: Responder, stream_id: int, message: bytes, timeout: float | None
     ) -> None:
         try:
-            known = parse(HealthCheckRequest, _expand((message, compressed))).service in KNOWN
-            if not known:
-                raise health.unknown_service()
+            health.check_service(_expand((message, compressed)))
         except Exception as error:
             responder.fail(stream_id, call_error(error, "health check"))
             return
@@ -113,7 +107,7 @@ class HealthService:
     def add(self, watch: _Watch) -> None:
         """Serve one more. Raises CallError."""
         if self._stopping:
-            raise _stopping()
+            raise stopping()
         self._slots.enter(watch.network)
         self._watches.add(watch)
         watch.tell(self._status)
@@ -133,10 +127,6 @@ def _answer(responder: Responder, stream_id: int, reason: str | None) -> None:
         responder.answer(stream_id, health.checked(reason))
     except CallError as error:
         responder.fail(stream_id, error)
-
-
-def _stopping() -> CallError:
-    return CallError(Code.UNAVAILABLE, "the server is stopping")
 
 
 class _Watch:
@@ -163,7 +153,11 @@ class _Watch:
         status = status if self._known else SERVICE_UNKNOWN
         if self.stream.queued:
             self._next = status
-        elif status != self._told:
+        else:
+            self._send(status)
+
+    def _send(self, status: int) -> None:
+        if status != self._told:
             self._told = status
             self.stream.send_message(encoded(status))
 
@@ -176,9 +170,8 @@ class _Watch:
 
     def drained(self) -> None:
         status, self._next = self._next, None
-        if status is not None and status != self._told:
-            self._told = status
-            self.stream.send_message(encoded(status))
+        if status is not None:
+            self._send(status)
 
     def gone(self) -> None:
         self._service.discard(self)
@@ -200,7 +193,7 @@ class ReflectionService:
     def stop(self) -> None:
         """End the open streams."""
         for stream in tuple(self._open):
-            stream.stream.finish(_stopping())
+            stream.stream.finish(stopping())
 
     def _begin(self, stream: Stream) -> _ReflectionStream:
         self._slots.enter()
