@@ -16,6 +16,7 @@ from typing import Callable, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from ..backends.backend import Backend, CanMeasure
+from ..backends.server import ServerCommands
 from ..commands.command import GET, SET, Command
 from ..commands.get import Found
 from ..commands.set import Set
@@ -56,13 +57,6 @@ class Recorder(Protocol):
         """A health check ran for `seconds`."""
 
 
-class Server(Protocol):
-    """Carries out the commands that are about no key."""
-
-    def submit(self, command: Command, settled: Callable[[Sequence[Command]], None]) -> None:
-        """Carry it out, and tell, on the reactor thread."""
-
-
 class Door:
     """Reactor thread, but `health`."""
 
@@ -70,7 +64,7 @@ class Door:
         self,
         reactor: IReactorTime,
         backend: Backend,
-        server: Server,
+        server: ServerCommands,
         recorder: Recorder,
         limits: Limits,
         health: Health,

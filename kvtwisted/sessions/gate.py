@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from threading import Lock
 from time import monotonic, time
-from typing import Callable, NamedTuple, Protocol
+from typing import Callable, NamedTuple
 
 from ..core.errors import KvError, RateLimited, Unauthenticated
 from .admission import Admission
-from .audit import ANONYMOUS, Auditing, Floods
+from .audit import ANONYMOUS, Audit, Auditing, Floods
 from .authority import Authority
 from .buckets import Addresses, Rate, network_of
 from .door import Door
@@ -52,101 +52,38 @@ class Visitor(NamedTuple):
 Withdrawn = Callable[["frozenset[Session]"], None]
 
 
-class Gate(Protocol):
-    """Gives visitors their sessions. Any thread."""
-
-    def admit(self, visitor: Visitor) -> Session:
-        """The visitor's session. Raises Unauthenticated when the token or certificate is not valid, RateLimited after
-        too many attempts."""
-
-    def find(self, visitor: Visitor) -> Session | None:
-        """The same for a known visitor, else None, which does not count as an attempt: `admit` comes next."""
-
-    def on_withdrawal(self, listener: Withdrawn) -> None:
-        """Call `listener` whenever sessions are withdrawn."""
-
-    def look(self, *, anew: bool = False) -> None:
-        """Withdraw the sessions that are no longer valid; `anew`: all. Reactor thread; every second."""
-
-    def close(self) -> None:
-        """Write what is left for the audit log."""
-
-
-class OpenGate:
-    """The gate of a server without authentication: everybody may do everything, at the rate of an address."""
-
-    def __init__(
-        self,
-        door: Door,
-        admission: Admission,
-        addresses: Addresses | None = None,
-        *,
-        written: Written | None = None,
-        count: Callable[[str], object] = lambda reason: None,
-    ) -> None:
-        """All requests enter `admission`.
-
-        `written` is told of each write; `count` the code of each refusal, which can only be for a rate.
-        """
-        self._everybody = Principal(ANONYMOUS, _EVERYTHING)
-        self._listeners: list[Withdrawn] = []
-        self._sessions = Sessions(
-            door,
-            lambda principal: admission,
-            Addresses(Rate()) if addresses is None else addresses,
-            lambda who, address, what, error: count(error.code),
-            written=written,
-        )
-
-    def admit(self, visitor: Visitor) -> Session:
-        """A session for everybody; tokens are not looked at."""
-        return self._sessions.of(self._everybody, visitor.address)
-
-    def find(self, visitor: Visitor) -> Session | None:
-        """The same."""
-        return self.admit(visitor)
-
-    def on_withdrawal(self, listener: Withdrawn) -> None:
-        """See `Gate.on_withdrawal`."""
-        self._listeners.append(listener)
-
-    def look(self, *, anew: bool = False) -> None:
-        """See `Gate.look`."""
-        _tell(self._listeners, self._sessions.withdraw(time(), anew=anew))
-
-    def close(self) -> None:
-        """Nothing is audited."""
-
-
-class ClosedGate:
-    """The gate of a server with tokens, client certificates, or both.
+class Gate:
+    """Gives visitors their sessions. Any thread, unless said.
 
     A certificate counts only for a visitor who sends no token. Where there are tokens, those of their entries that name
     it say what it may do; where there are none, whoever has a certificate of the configured authority may do
-    everything.
+    everything. Where clients show neither, everybody may, at the rate of an address.
     """
 
     def __init__(
         self,
         door: Door,
         admission: Admission,
-        authority: Authority | None,
-        audit: Auditing,
+        authority: Authority | None = None,
+        audit: Auditing | None = None,
         *,
+        certificates: bool = False,
         addresses: Addresses | None = None,
         written: Written | None = None,
         count: Callable[[str], object] = lambda reason: None,
         wall: Callable[[], float] = time,
         seconds: Callable[[], float] = monotonic,
     ) -> None:
-        """Each principal's requests enter a share of `admission`.
+        """Each principal's requests enter a share of `admission`, those of an open gate all of it.
 
-        `written` is told of each write that was let in; None: nobody is. `count` is told the code of each refusal.
-
-        `wall` is Unix time, in seconds; `seconds` a monotonic one.
+        `certificates` says that clients show them. `written` is told of each write that was let in, `count` the code of
+        each refusal. `wall` is Unix time, in seconds; `seconds` a monotonic one.
         """
+        #: Whether nobody is asked for anything.
+        self.is_open = authority is None and not certificates
+        self._everybody = Principal(ANONYMOUS, _EVERYTHING)
         self._authority = authority
-        self._refusals = Floods(audit, seconds)
+        self._refusals = Floods(audit or Audit(lambda line: None), seconds)
         self._count = count
         self._wall = wall
         self._listeners: list[Withdrawn] = []
@@ -154,7 +91,9 @@ class ClosedGate:
         self._certified: dict[str, Principal] = {}
         self._sessions = Sessions(
             door,
-            lambda principal: admission.share(RESERVED_REQUESTS if principal.allows(ADMIN) else 0),
+            (lambda principal: admission)
+            if self.is_open
+            else lambda principal: admission.share(RESERVED_REQUESTS if principal.allows(ADMIN) else 0),
             Addresses(Rate()) if addresses is None else addresses,
             self._refused,
             written=written,
@@ -163,16 +102,19 @@ class ClosedGate:
         self._nobody = self._sessions.nobody(admission)
 
     def admit(self, visitor: Visitor) -> Session:
-        """See `Gate.admit`."""
+        """The visitor's session. Raises Unauthenticated when the token or certificate is not valid, RateLimited after
+        too many attempts."""
         found = self.find(visitor)
         if found is not None:
             return found
         return self._sessions.of(self._log_in(visitor), visitor.address) if visitor.authorization else self._nobody
 
     def find(self, visitor: Visitor) -> Session | None:
-        """See `Gate.find`."""
-        principal = None
-        if visitor.authorization:
+        """The same for a known visitor, else None, which does not count as an attempt: `admit` comes next."""
+        principal: Principal | None = None
+        if self.is_open:
+            principal = self._everybody
+        elif visitor.authorization:
             if self._authority is not None:
                 principal = self._authority.find(visitor.authorization)
         elif visitor.certificate is not None and self._wall() < visitor.certificate_until:
@@ -180,7 +122,7 @@ class ClosedGate:
         return None if principal is None else self._sessions.of(principal, visitor.address)
 
     def on_withdrawal(self, listener: Withdrawn) -> None:
-        """See `Gate.on_withdrawal`."""
+        """Call `listener` whenever sessions are withdrawn."""
         self._listeners.append(listener)
 
     def look(self, *, anew: bool = False) -> None:
@@ -189,10 +131,13 @@ class ClosedGate:
         Tell of the refusals that had no line in the audit log. Reactor thread; every second.
         """
         self._refusals.tell()
-        _tell(self._listeners, self._sessions.withdraw(self._wall(), anew=anew))
+        withdrawn = self._sessions.withdraw(self._wall(), anew=anew)
+        if withdrawn:
+            for listener in self._listeners:
+                listener(withdrawn)
 
     def close(self) -> None:
-        """Tell of all refusals."""
+        """Tell the audit log of all refusals."""
         self._refusals.tell(at_once=True)
 
     def _log_in(self, visitor: Visitor) -> Principal:
@@ -225,9 +170,3 @@ class ClosedGate:
         if not isinstance(error, RateLimited):
             facts = {"address": address} if address else {}
             self._refusals.record("denied", who, operation=operation, **facts)
-
-
-def _tell(listeners: list[Withdrawn], withdrawn: frozenset[Session]) -> None:
-    if withdrawn:
-        for listener in listeners:
-            listener(withdrawn)

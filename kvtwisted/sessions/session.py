@@ -32,7 +32,7 @@ from ..core.errors import KvError, PermissionDenied, without_frames
 from . import buckets, policy
 from .admission import UNLIMITED, Admission
 from .audit import ANONYMOUS
-from .buckets import Addresses, Both, Budget, OfAddress, network_of
+from .buckets import Addresses, Budget, Limiter, network_of
 from .door import Done, Door
 from .grants import ADMIN, DELETE, GET, METRICS, OPERATIONS, SCAN, SET, Principal
 from .weighing import Weighing
@@ -72,7 +72,7 @@ class Session:
         *,
         is_known: bool = True,
         written: Written | None = None,
-        limiter: Budget | None = None,
+        limiter: Limiter | Budget | None = None,
         seconds: Callable[[], float] = monotonic,
         whose: str = "the token",
     ) -> None:
@@ -135,20 +135,18 @@ class Session:
         """Charge one operation, and in any case `size` bytes, for a request that is about to be read; raises
         RateLimited. Otherwise a request that is refused for its content would cost nothing.
         """
-        if self._limiter is not None:
-            self._take_counted()
-            self._limiter.spend(0, size, self._seconds())
+        self._take_counted()
+        self.give_back(-size, 0)
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, size: int, operations: int = 1) -> None:
         """Undo `charge`: the request was good, and pays what it costs when it is submitted."""
         if self._limiter is not None:
-            self._limiter.spend(-1, -size, self._seconds())
+            self._limiter.spend(-operations, -size, self._seconds())
 
     def check_rate(self) -> None:
         """Raise RateLimited if there is nothing left to charge the next request to."""
-        if self._limiter is not None:
-            self._take_counted()
-            self._limiter.spend(-1, 0, self._seconds())
+        self._take_counted()
+        self.give_back(0)
 
     def before_reading(self, size: int) -> None:
         """`charge` for a request that is read at once, if there is room for it: raises Overloaded and Unavailable too.
@@ -225,8 +223,7 @@ class Session:
             admission.check(command.size if command.takes_room else 0)
         except KvError:
             # What is refused for want of room has taken nothing from a rate.
-            if limiter is not None:
-                limiter.spend(-(command.count or 1), -command.size, self._seconds())
+            self.give_back(command.size, command.count or 1)
             raise
         if prefixes != _EVERYTHING and not command.permitted(prefixes):
             raise self._refusal(command.right)
@@ -251,8 +248,7 @@ class Session:
     def _weigh_first(self, command: WriteCommand, weighing: Weighing, done: Done) -> None:
         """Submit it once more when it is known what is at its keys. Meanwhile it is charged, and counted in."""
         admission, size = self.admission, command.size
-        if self._limiter is not None:
-            self._limiter.spend(-(command.count or 1), -size, self._seconds())
+        self.give_back(size, command.count or 1)
         self.charge(size)
         try:
             admission.enter(size)
@@ -287,11 +283,8 @@ class Session:
         return paid
 
     def _take_counted(self) -> None:
-        try:
-            self._take()
-        except KvError as error:
-            self._refused(self.name, "", "rate", error)
-            raise
+        if self._limiter is not None:
+            self._admit(self._limiter.take(1, 0, self._seconds()))
 
     def _take(self) -> None:
         """Charge one operation for a request without a command."""
@@ -379,12 +372,12 @@ class Sessions:
                 withdrawn.append(found)
         return frozenset(withdrawn)
 
-    def _limiter(self, principal: Principal, network: str) -> Budget | None:
+    def _limiter(self, principal: Principal, network: str) -> Limiter | Budget | None:
         if not self._addresses.limited:
             return principal.limiter
         # Administrators have a rate of each address to themselves: others there cannot use it up and keep them out.
-        of_address = OfAddress(self._addresses, f"{network} {ADMIN}" if principal.allows(ADMIN) else network)
-        return of_address if principal.limiter is None else Both(principal.limiter, of_address)
+        own_network = f"{network} {ADMIN}" if principal.allows(ADMIN) else network
+        return Budget(principal.limiter, self._addresses, own_network)
 
     def _whose(self, principal: Principal) -> str:
         """Which rates a request may be over, for messages. Those who have others later have other sessions then."""

@@ -29,7 +29,7 @@ from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.certificates import CertificateFiles
 from kvtwisted.sessions.connections import Connections
 from kvtwisted.sessions.door import Door
-from kvtwisted.sessions.gate import Gate, OpenGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.tls.renewal import Certificates
 from tests.support.backends import make_backend
 from tests.support.configuration import FakeConfiguration
@@ -150,7 +150,7 @@ class World:
         private_key: str = "",
         client_ca: str = "",
         connections: Connections | None = None,
-        make_gate: Callable[[Door, Admission], Gate] = OpenGate,
+        make_gate: Callable[[Door, Admission], Gate] = Gate,
         reactor: Any = None,
     ) -> None:
         """`reactor` runs in a thread, at the latest when the server starts; None is one that does already."""

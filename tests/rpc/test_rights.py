@@ -19,7 +19,7 @@ from kvtwisted.rpc.rights import RPCS, rpc_requirement
 from kvtwisted.sessions import policy
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
-from kvtwisted.sessions.gate import OpenGate, Visitor
+from kvtwisted.sessions.gate import Gate, Visitor
 from kvtwisted.sessions.grants import OPERATIONS
 from kvtwisted.sessions.threads import FromThreads
 
@@ -28,12 +28,12 @@ from ..support.doors import Doorway
 
 
 @pytest.fixture
-def parts() -> tuple[Door, OpenGate, Health, dict[str, Any]]:
+def parts() -> tuple[Door, Gate, Health, dict[str, Any]]:
     """What both gRPC servers are made of."""
     doorway = Doorway()
     checks = HealthChecks(reactor, ThreadPool(0, 1), doorway.door.health)
     limits = {"terms": Terms(1 << 23, 1 << 22, 30.0, 10_000), "checks": checks}
-    return doorway.door, OpenGate(doorway.door, Admission(10)), doorway.health, limits
+    return doorway.door, Gate(doorway.door, Admission(10)), doorway.health, limits
 
 
 OPTIONS = GrpcOptions(host="127.0.0.1", port=0, threads=2, max_in_flight=10, max_request_bytes=1 << 23)

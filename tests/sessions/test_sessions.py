@@ -13,7 +13,7 @@ from kvtwisted.sessions import session as session_module
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.buckets import Addresses, Rate
 from kvtwisted.sessions.entries import OwnRate
-from kvtwisted.sessions.gate import OpenGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.sessions.session import Session
 
 from .gates import Fixture, visitor
@@ -170,7 +170,7 @@ def test_administrators_have_the_rate_of_an_address_to_themselves() -> None:
 def test_an_open_gate_has_no_shares() -> None:
     """Everybody is the same there."""
     admission = Admission(8)
-    gate = OpenGate(Fixture().door, admission)
+    gate = Gate(Fixture().door, admission)
     assert gate.admit(visitor()).admission is gate.admit(visitor(address="192.0.2.9")).admission is admission
 
 

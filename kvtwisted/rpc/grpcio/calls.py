@@ -45,6 +45,6 @@ class ThreadedCalls:
                 charged.refuse()
                 raise
             del message
-            return method.answer(self._from_threads.run(charged, command))
+            return method.answer(self._from_threads.run(charged.submit, command))
         except IN_MESSAGE as error:
             return method.refused(error)

@@ -25,7 +25,7 @@ from kvtwisted.rpc.messages import message_limit
 from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
-from kvtwisted.sessions.gate import OpenGate
+from kvtwisted.sessions.gate import Gate
 from tests.support.backends import make_backend
 from tests.support.configuration import FakeConfiguration
 from tests.support.recorders import CountingRecorder
@@ -155,7 +155,7 @@ class Simulation:
         )  # fmt: skip
         door = Door(self.reactor, backend, commands, recorder, Limits(), self.health)
         self.server = _Server(
-            self.reactor, OpenGate(door, self.admission), door, fair, self.health,
+            self.reactor, Gate(door, self.admission), door, fair, self.health,
             GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),
             terms=Terms(message_limit(MAX_REQUEST_BYTES), 4 << 20, 60.0, 10_000),
             checks=HealthChecks(self.reactor, pool, door.health),
