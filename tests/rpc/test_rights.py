@@ -8,13 +8,13 @@ import pytest
 from twisted.internet import reactor
 from twisted.python.threadpool import ThreadPool
 
+from kvtwisted.config.settings import Settings
 from kvtwisted.core.health import Health
 from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.grpcio.calls import ThreadedCalls
 from kvtwisted.rpc.grpcio.handlers import Handlers
 from kvtwisted.rpc.http2.server import NativeGrpcServer
-from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.rpc.rights import RPCS, rpc_requirement
 from kvtwisted.sessions import policy
 from kvtwisted.sessions.admission import Admission
@@ -36,13 +36,10 @@ def parts() -> tuple[Door, Gate, Health, dict[str, Any]]:
     return doorway.door, Gate(doorway.door, Admission(10)), doorway.health, limits
 
 
-OPTIONS = GrpcOptions(host="127.0.0.1", port=0, threads=2, max_in_flight=10, max_request_bytes=1 << 23)
-
-
 def test_every_rpc_of_the_native_server(parts: Any) -> None:
     """All paths that it routes, and no other."""
     door, gate, health, limits = parts
-    server = NativeGrpcServer(reactor, gate, door, ThreadPool(0, 1), health, OPTIONS, **limits)
+    server = NativeGrpcServer(reactor, gate, door, ThreadPool(0, 1), health, Settings(), **limits)
     assert {path.decode() for path in server.enter(Visitor(""), b"")} == RPCS.keys()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Callable, cast
 import grpc
 from twisted.logger import Logger
 
+from ...config.settings import Settings
 from ...core.errors import Unavailable
 from ...core.health import Health
 from ...observability.health_checks import HealthChecks
@@ -20,7 +21,6 @@ from ...tls.renewal import Certificates
 from ..calls import Terms
 from ..health import Watches
 from ..listening import FIRST_FREE_PORT, cannot_listen, check_address, joined
-from ..options import GrpcOptions
 from ..stream_slots import make_slots
 from ..watchdog import Watchdog
 from .calls import ThreadedCalls
@@ -43,33 +43,35 @@ class ThreadedGrpcServer:
         reactor: Any,
         gate: Gate,
         health: Health,
-        options: GrpcOptions,
+        settings: Settings,
         *,
+        certificates: Certificates | None = None,
         checks: HealthChecks,
         terms: Terms,
     ) -> None:
         self._gate = gate
         self._checks = checks
         self._health = health
-        self._options = options
+        self._settings = settings
+        self._certificates = certificates
         self._calls = ThreadedCalls(terms, FromThreads(reactor))
         #: Those of streams that stay open.
-        self.slots = make_slots(options, options.threads)
+        self.slots = make_slots(settings.limits, settings.grpc.threads)
         self._stop: Callable[[float], None] | None = None
 
     def start(self) -> int:
         """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
-        options = self._options
+        host, port = self._settings.grpc.host, self._settings.grpc.port
         try:
-            check_address(options.host, options.port)
+            check_address(host, port)
         except Unavailable as error:
-            if not 0 < options.port < FIRST_FREE_PORT or os.geteuid() == 0:
+            if not 0 < port < FIRST_FREE_PORT or os.geteuid() == 0:
                 raise
             raise Unavailable(
                 f"{error} (ports below {FIRST_FREE_PORT} are for root, and grpcio binds by itself, when root's rights "
                 "are given up already: take grpc.transport = native, or another port)"
             ) from None
-        return self._serve()
+        return self._serve(host, port)
 
     def stop(self, grace: float) -> None:
         """Stop: watchers hear NOT_SERVING, nothing new is accepted, running calls have `grace` seconds to finish.
@@ -81,12 +83,11 @@ class ThreadedGrpcServer:
         if stop is not None:
             stop(grace)
 
-    def _serve(self) -> int:
+    def _serve(self, host: str, port: int) -> int:
         _redirect_logging()
-        options = self._options
         watchdog = Watchdog()
         watches = Watches(self._health, watchdog, self.slots.watch)
-        threads = ThreadPoolExecutor(options.threads, "grpc")
+        threads = ThreadPoolExecutor(self._settings.grpc.threads, "grpc")
         side_threads = ThreadPoolExecutor(SIDE_THREADS, "grpc-side")
         handlers = Handlers(self._gate, self._calls, self._checks, watches, watchdog, side_threads, self.slots)
         server = grpc.server(
@@ -94,16 +95,16 @@ class ThreadedGrpcServer:
             handlers=[handlers],
             options=channel_options(self._calls.terms.message_limit),
             # What comes on top is answered RESOURCE_EXHAUSTED instead of queueing without bound.
-            maximum_concurrent_rpcs=options.max_in_flight,
+            maximum_concurrent_rpcs=self._settings.limits.max_in_flight,
         )
-        address = joined(options.host, options.port)
+        address = joined(host, port)
         try:
-            if options.certificates is not None:
-                port = server.add_secure_port(address, server_credentials(options.certificates))
+            if self._certificates is not None:
+                port = server.add_secure_port(address, server_credentials(self._certificates))
             else:
                 port = server.add_insecure_port(address)
         except RuntimeError:
-            raise cannot_listen(options.host, options.port, "grpcio could not bind to it") from None
+            raise cannot_listen(host, port, "grpcio could not bind to it") from None
         watchdog.start()
         watches.start()
         server.start()

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from ...config.settings import Settings
 from ...core.health import Health
 from ...observability.health_checks import HealthChecks
 from ...reactor.fair_pool import FairPool
@@ -21,10 +22,10 @@ from ...sessions.door import Door
 from ...sessions.gate import Gate
 from ...sessions.session import Session
 from ...tls.listening import over_tls
+from ...tls.renewal import Certificates
 from ..calls import Terms
 from ..errors import CallError, Code
 from ..listening import BACKLOG, cannot_listen, check_address
-from ..options import GrpcOptions
 from ..stream_slots import make_slots
 from .connection import Connection
 from .header_turn import HEADERS_WORK
@@ -56,23 +57,27 @@ class NativeGrpcServer(Factory):
         door: Door,
         pool: FairPool,
         health: Health,
-        options: GrpcOptions,
+        settings: Settings,
         *,
+        certificates: Certificates | None = None,
         checks: HealthChecks,
         terms: Terms,
         connections: Connections | None = None,
     ) -> None:
-        """What takes long to decode is decoded in `pool`. Without `connections` any number may be open."""
+        """What takes long to decode is decoded in `pool`. Without `connections` any number may be open, and without
+        `certificates` there is no TLS. The settings are those of the start: see `retune`.
+        """
         self._reactor = reactor
-        self._options = options
+        self._settings = settings.grpc
+        self._certificates = certificates
         self.terms = terms
-        self.budget = Budget(options.max_unfinished_bytes, self.seconds)
-        self.backlog = Backlog(options.max_unsent_bytes)
+        self.budget = Budget(settings.limits.max_unfinished_bytes, self.seconds)
+        self.backlog = Backlog(settings.limits.max_unsent_bytes)
         self.header_turns = Turns(reactor, HEADERS_WORK, self.flush)
         #: Connections that were cut off, by reason (`lifetime.REASONS`), since the start.
         self.cut_off = dict.fromkeys(REASONS, 0)
         #: Those of streams that stay open.
-        self.slots = make_slots(options)
+        self.slots = make_slots(settings.limits)
         self._health = HealthService(reactor, checks, health, self.flush, self.slots.watch)
         self._reflection = ReflectionService(self.seconds, self.slots.reflection)
 
@@ -112,18 +117,18 @@ class NativeGrpcServer(Factory):
 
         `listen` makes Twisted's port of a factory where the socket is bound already, and raises OSError.
         """
-        options = self._options
-        factory = over_tls(self._reactor, options.certificates, self, self._too_late)
+        host, port = self._settings.host, self._settings.port
+        factory = over_tls(self._reactor, self._certificates, self, self._too_late)
         try:
             if listen is not None:
                 self._port = listen(factory)
             else:
-                check_address(options.host, options.port)
-                self._port = self._reactor.listenTCP(options.port, factory, BACKLOG, options.host)
+                check_address(host, port)
+                self._port = self._reactor.listenTCP(port, factory, BACKLOG, host)
         except CannotListenError as error:
-            raise cannot_listen(options.host, options.port, str(error.socketError)) from None
+            raise cannot_listen(host, port, str(error.socketError)) from None
         except OSError as error:
-            raise cannot_listen(options.host, options.port, error.strerror or str(error)) from None
+            raise cannot_listen(host, port, error.strerror or str(error)) from None
         self._health.start()
         self._looking.start(LOOK_SECONDS, now=False)
         return int(self._port.getHost().port)

@@ -13,6 +13,7 @@ from hpack import Encoder
 from twisted.logger import LogLevel
 
 from kvtwisted.backends.server import ServerCommands
+from kvtwisted.config.settings import GrpcSettings, LimitSettings, Settings
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.observability.health_checks import HealthChecks
@@ -22,7 +23,6 @@ from kvtwisted.rpc.http2.connection import Connection
 from kvtwisted.rpc.http2.lifetime import LAST_CALLS_SECONDS
 from kvtwisted.rpc.http2.server import LOOK_SECONDS, NativeGrpcServer
 from kvtwisted.rpc.messages import message_limit
-from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.gate import Gate
@@ -156,7 +156,7 @@ class Simulation:
         door = Door(self.reactor, backend, commands, recorder, Limits(), self.health)
         self.server = _Server(
             self.reactor, Gate(door, self.admission), door, fair, self.health,
-            GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),
+            Settings(grpc=GrpcSettings("", 0), limits=LimitSettings(max_unfinished_bytes=20 * MAX_REQUEST_BYTES)),
             terms=Terms(message_limit(MAX_REQUEST_BYTES), 4 << 20, 60.0, 10_000),
             checks=HealthChecks(self.reactor, pool, door.health),
         )  # fmt: skip
