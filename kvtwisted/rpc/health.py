@@ -12,7 +12,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from twisted.logger import Logger
 
 from ..core.health import Health
-from ..observability.health_checks import Fault, HealthChecks
+from ..observability.health_checks import Fault
 from ..sessions.buckets import network_of
 from .errors import CallError, Code, stopping
 from .messages import parse
@@ -39,15 +39,6 @@ def check_service(message: bytes) -> None:
     """Raise CallError, NOT_FOUND, unless this request of Check asks for a service that is KNOWN."""
     if parse(HealthCheckRequest, message).service not in KNOWN:
         raise CallError(Code.NOT_FOUND, "service: unknown; ask for the empty name, or " + " or ".join(SERVICES))
-
-
-def check(checks: HealthChecks, message: bytes, seconds: float | None) -> bytes:
-    """Answer Check with a real read of the storage, within `seconds`; see `HealthChecks.wait`. Blocks.
-
-    Raises CallError, as `check_service` and `checked` do.
-    """
-    check_service(message)
-    return checked(checks.wait(seconds))
 
 
 def checked(reason: str | None) -> bytes:

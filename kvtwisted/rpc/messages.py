@@ -46,10 +46,12 @@ def is_compressed(message: bytes) -> bool:
     return message[:2] == _GZIP
 
 
-def within(message: bytes, limit: int) -> bytes:
-    """A message that is not compressed, or CallError when it has over `limit` bytes."""
+def expanded(message: bytes, compressed: bool, limit: int, what: str = "message") -> bytes:
+    """The message, decompressed if it is `compressed`. Raises CallError when it has over `limit` bytes."""
+    if compressed:
+        return decompress(message, limit)
     if len(message) > limit:
-        raise CallError(Code.RESOURCE_EXHAUSTED, f"the message is over {limit} bytes")
+        raise CallError(Code.RESOURCE_EXHAUSTED, f"the {what} is over {limit} bytes")
     return message
 
 

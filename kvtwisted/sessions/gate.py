@@ -10,18 +10,21 @@ import math
 from threading import Lock
 from time import monotonic, time
 from typing import Callable, NamedTuple
+from weakref import WeakValueDictionary
 
 from ..core.errors import KvError, RateLimited, Unauthenticated
 from .admission import Admission
 from .audit import ANONYMOUS, Audit, Auditing, Floods
 from .authority import Authority
-from .buckets import Addresses, Rate, network_of
+from .buckets import Addresses, Budget, Limiter, Rate, network_of
 from .door import Door
 from .grants import ADMIN, OPERATIONS, Grant, Principal
-from .session import Session, Sessions, Written
+from .session import Session, Written
 
 #: What a name in a client's certificate begins with in the audit log.
 CERTIFICATE = "cert:"
+#: Sessions that are kept; of more the oldest are withdrawn at the next look.
+MAX_SESSIONS = 4096
 #: Principals of certificates that are remembered; a new one replaces the oldest.
 _MAX_CERTIFIED = 4096
 
@@ -86,20 +89,20 @@ class Gate:
         self._refusals = Floods(audit or Audit(lambda line: None), seconds)
         self._count = count
         self._wall = wall
+        self._door = door
+        self._admission = admission
+        self._addresses = Addresses(Rate()) if addresses is None else addresses
+        self._written = written
+        self._seconds = seconds
         self._listeners: list[Withdrawn] = []
         self._lock = Lock()
         self._certified: dict[str, Principal] = {}
-        self._sessions = Sessions(
-            door,
-            (lambda principal: admission)
-            if self.is_open
-            else lambda principal: admission.share(RESERVED_REQUESTS if principal.allows(ADMIN) else 0),
-            Addresses(Rate()) if addresses is None else addresses,
-            self._refused,
-            written=written,
-            seconds=seconds,
-        )
-        self._nobody = self._sessions.nobody(admission)
+        # Where addresses have rates, a principal has a session for each address that it comes from.
+        self._sessions: dict[tuple[Principal, str], Session] = {}
+        # By the principals' names: one for all sessions, also for those of a token that has other rights now, as long
+        # as there is any, or a request in it.
+        self._admissions: WeakValueDictionary[str, Admission] = WeakValueDictionary()
+        self._nobody = Session(door, Principal(ANONYMOUS, ()), admission, self._refused, is_known=False)
 
     def admit(self, visitor: Visitor) -> Session:
         """The visitor's session. Raises Unauthenticated when the token or certificate is not valid, RateLimited after
@@ -107,7 +110,7 @@ class Gate:
         found = self.find(visitor)
         if found is not None:
             return found
-        return self._sessions.of(self._log_in(visitor), visitor.address) if visitor.authorization else self._nobody
+        return self._session(self._log_in(visitor), visitor.address) if visitor.authorization else self._nobody
 
     def find(self, visitor: Visitor) -> Session | None:
         """The same for a known visitor, else None, which does not count as an attempt: `admit` comes next."""
@@ -119,7 +122,7 @@ class Gate:
                 principal = self._authority.find(visitor.authorization)
         elif visitor.certificate is not None and self._wall() < visitor.certificate_until:
             principal = self._of_certificate(visitor.certificate)
-        return None if principal is None else self._sessions.of(principal, visitor.address)
+        return None if principal is None else self._session(principal, visitor.address)
 
     def on_withdrawal(self, listener: Withdrawn) -> None:
         """Call `listener` whenever sessions are withdrawn."""
@@ -128,13 +131,21 @@ class Gate:
     def look(self, *, anew: bool = False) -> None:
         """Withdraw the sessions of tokens that were revoked, changed or have expired; `anew`: all.
 
-        Tell of the refusals that had no line in the audit log. Reactor thread; every second.
+        So do the oldest of too many. Tell of refusals that had no line in the audit log. Reactor thread; every second.
         """
         self._refusals.tell()
-        withdrawn = self._sessions.withdraw(self._wall(), anew=anew)
+        now, open_ = self._wall(), tuple(self._sessions)
+        keys = [key for key in open_ if anew or now >= key[0].valid_until]
+        keys += open_[: max(0, len(open_) - MAX_SESSIONS)]
+        withdrawn = set()
+        for key in keys:
+            found = self._sessions.pop(key, None)
+            if found is not None:
+                found.is_replaced = key[0].is_replaced or now < key[0].valid_until
+                withdrawn.add(found)
         if withdrawn:
             for listener in self._listeners:
-                listener(withdrawn)
+                listener(frozenset(withdrawn))
 
     def close(self) -> None:
         """Tell the audit log of all refusals."""
@@ -170,3 +181,38 @@ class Gate:
         if not isinstance(error, RateLimited):
             facts = {"address": address} if address else {}
             self._refusals.record("denied", who, operation=operation, **facts)
+
+    def _session(self, principal: Principal, address: str) -> Session:
+        network = network_of(address) if self._addresses.limited else ""
+        found = self._sessions.get((principal, network))
+        if found is None:
+            # Two threads may both make one; the first is everybody's.
+            admission = self._admissions.setdefault(principal.name, self._admission_of(principal))
+            made = Session(
+                self._door, principal, admission, self._refused,
+                written=self._written, limiter=self._limiter(principal, network), seconds=self._seconds,
+                whose=self._whose(principal),
+            )  # fmt: skip
+            found = self._sessions.setdefault((principal, network), made)
+        return found
+
+    def _admission_of(self, principal: Principal) -> Admission:
+        if self.is_open:
+            return self._admission
+        return self._admission.share(RESERVED_REQUESTS if principal.allows(ADMIN) else 0)
+
+    def _limiter(self, principal: Principal, network: str) -> Limiter | Budget | None:
+        if not self._addresses.limited:
+            return principal.limiter
+        # Administrators have a rate of each address to themselves: others there cannot use it up and keep them out.
+        own_network = f"{network} {ADMIN}" if principal.allows(ADMIN) else network
+        return Budget(principal.limiter, self._addresses, own_network)
+
+    def _whose(self, principal: Principal) -> str:
+        """Which rates a request may be over, for messages. Those who have others later have other sessions then."""
+        whose = []
+        if principal.limiter is not None:
+            whose.append(f"the token (which may have {principal.limiter.rate})")
+        if self._addresses.limited:
+            whose.append(f"the address (which may have {self._addresses.rate})")
+        return " or ".join(whose)

@@ -24,21 +24,16 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from time import monotonic
 from typing import Callable
-from weakref import WeakValueDictionary
 
 from ..commands.command import Actor, Command, ServerCommand, WriteCommand
 from ..commands.get import Found, Get
 from ..core.errors import KvError, PermissionDenied, without_frames
 from . import buckets, policy
 from .admission import UNLIMITED, Admission
-from .audit import ANONYMOUS
-from .buckets import Addresses, Budget, Limiter, network_of
+from .buckets import Budget, Limiter
 from .door import Done, Door
 from .grants import ADMIN, DELETE, GET, METRICS, OPERATIONS, SCAN, SET, Principal
 from .weighing import Weighing
-
-#: Sessions that are kept; of more the oldest are withdrawn at the next look.
-MAX_SESSIONS = 4096
 
 #: Called with who was refused what, and why; with the address if the client is unknown. Any thread; must not block or
 #: raise.
@@ -303,87 +298,3 @@ class Session:
         error = PermissionDenied(_SENTENCES.get(operation, _OTHER))
         self._refused(self.name, "", operation, error)
         return error
-
-
-class Sessions:
-    """Those that are open. Any thread, but `withdraw`.
-
-    Where addresses have rates, a principal has a session for each address that it comes from.
-    """
-
-    def __init__(
-        self,
-        door: Door,
-        admission: Callable[[Principal], Admission],
-        addresses: Addresses,
-        refused: Refused,
-        *,
-        written: Written | None = None,
-        seconds: Callable[[], float] = monotonic,
-    ) -> None:
-        """`admission` gives what the requests of one principal enter."""
-        self._door = door
-        self._admission = admission
-        self._addresses = addresses
-        self._refused = refused
-        self._written = written
-        self._seconds = seconds
-        self._open: dict[tuple[Principal, str], Session] = {}
-        # By the principals' names: one for all sessions, also for those of a token that has other rights now, as long
-        # as there is any, or a request in it.
-        self._admissions: WeakValueDictionary[str, Admission] = WeakValueDictionary()
-
-    def __len__(self) -> int:
-        """Those that hold."""
-        return len(self._open)
-
-    def of(self, principal: Principal, address: str) -> Session:
-        """The principal's."""
-        network = network_of(address) if self._addresses.limited else ""
-        found = self._open.get((principal, network))
-        if found is None:
-            # Two threads may both make one; the first is everybody's.
-            admission = self._admissions.setdefault(principal.name, self._admission(principal))
-            made = Session(
-                self._door, principal, admission, self._refused,
-                written=self._written, limiter=self._limiter(principal, network), seconds=self._seconds,
-                whose=self._whose(principal),
-            )  # fmt: skip
-            found = self._open.setdefault((principal, network), made)
-        return found
-
-    def nobody(self, admission: Admission) -> Session:
-        """That of visitors who show nothing."""
-        return Session(self._door, Principal(ANONYMOUS, ()), admission, self._refused, is_known=False)
-
-    def withdraw(self, now: float, *, anew: bool) -> frozenset[Session]:
-        """End the sessions of principals that are no longer valid, and the oldest of too many; `anew`: all.
-
-        `now` is Unix time in seconds.
-        """
-        open_ = tuple(self._open)
-        keys = [key for key in open_ if anew or now >= key[0].valid_until]
-        keys += open_[: max(0, len(open_) - MAX_SESSIONS)]
-        withdrawn = []
-        for key in keys:
-            found = self._open.pop(key, None)
-            if found is not None:
-                found.is_replaced = key[0].is_replaced or now < key[0].valid_until
-                withdrawn.append(found)
-        return frozenset(withdrawn)
-
-    def _limiter(self, principal: Principal, network: str) -> Limiter | Budget | None:
-        if not self._addresses.limited:
-            return principal.limiter
-        # Administrators have a rate of each address to themselves: others there cannot use it up and keep them out.
-        own_network = f"{network} {ADMIN}" if principal.allows(ADMIN) else network
-        return Budget(principal.limiter, self._addresses, own_network)
-
-    def _whose(self, principal: Principal) -> str:
-        """Which rates a request may be over, for messages. Those who have others later have other sessions then."""
-        whose = []
-        if principal.limiter is not None:
-            whose.append(f"the token (which may have {principal.limiter.rate})")
-        if self._addresses.limited:
-            whose.append(f"the address (which may have {self._addresses.rate})")
-        return " or ".join(whose)

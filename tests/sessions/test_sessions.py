@@ -8,8 +8,8 @@ import pytest
 
 from kvtwisted.commands.administration import ListBackups
 from kvtwisted.core.errors import Overloaded, RateLimited, Unauthenticated
+from kvtwisted.sessions import gate as gate_module
 from kvtwisted.sessions import gate as gates
-from kvtwisted.sessions import session as session_module
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.buckets import Addresses, Rate
 from kvtwisted.sessions.entries import OwnRate
@@ -116,7 +116,7 @@ def test_a_principal_that_was_revoked_meanwhile_is_let_go() -> None:
     assert world.authority is not None
     world.authority.replace([])
     world.gate.look()
-    world.gate._sessions.of(late, PEER)
+    world.gate._session(late, PEER)
     world.gate.look()
     assert len(world.withdrawn) == 2
     assert len(world.gate._sessions) == 0
@@ -219,7 +219,7 @@ def test_a_refusal_for_a_rate_names_it(own: OwnRate | None, addresses: Rate, who
 
 def test_of_too_many_sessions_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the next look; their principals are good, and only have to come again."""
-    monkeypatch.setattr(session_module, "MAX_SESSIONS", 2)
+    monkeypatch.setattr(gate_module, "MAX_SESSIONS", 2)
     world = Fixture(tokens=False)
     sessions = [world.gate.admit(visitor(certificate=name)) for name in "abcd"]
     assert world.withdrawn == []

@@ -29,7 +29,7 @@ from ...sessions.policy import NOBODY
 from .. import health, pipeline, reflection
 from ..errors import CallError, Code, call_error
 from ..health import Watches
-from ..messages import decompress, is_compressed, within
+from ..messages import expanded, is_compressed
 from ..methods import METHODS, SERVICES, Method
 from ..reflection import Reflection
 from ..rights import rpc_requirement
@@ -133,7 +133,8 @@ class Handlers(grpc.GenericRpcHandler):
     def _answer_check(self, arrived: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
         with _ending(context, "health check"):
             message = self._receive(arrived + SIDE_SECONDS, messages, context)
-            return health.check(self._checks, self._expand(message), _time_left(context))
+            health.check_service(self._expand(message))
+            return health.checked(self._checks.wait(_time_left(context)))
 
     def _answer_watch(
         self,
@@ -180,7 +181,7 @@ class Handlers(grpc.GenericRpcHandler):
             slots.leave(owner)
 
     def _run_operation(self, message: bytes, context: grpc.ServicerContext) -> bytes:
-        operation = pipeline.read(self._operation(message))
+        operation = pipeline.read(expanded(message, is_compressed(message), pipeline.MESSAGE_BYTES))
         if isinstance(operation, bytes):
             return operation
         session = admit(self._gate, context, _PIPELINE)
@@ -202,12 +203,7 @@ class Handlers(grpc.GenericRpcHandler):
         return message
 
     def _expand(self, message: bytes) -> bytes:
-        return decompress(message, self._terms.message_limit) if is_compressed(message) else message
-
-    def _operation(self, message: bytes) -> bytes:
-        """That of a pipeline, whose largest is far smaller than the largest message."""
-        limit = pipeline.MESSAGE_BYTES
-        return decompress(message, limit) if is_compressed(message) else within(message, limit)
+        return expanded(message, is_compressed(message), self._terms.message_limit)
 
 
 def _time_left(context: grpc.ServicerContext) -> float:

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from .. import pipeline
 from ..errors import CallError, call_error, stopping
-from ..messages import within
+from ..messages import expanded
 from ..methods import SERVICES
 from ..pipeline import Operation
 from ..stream_slots import Slots
@@ -124,7 +124,9 @@ class Pipeline:
 
     def _take(self, message: Message) -> None:
         data, compressed = message
-        operation = pipeline.read(self._expander.expand(data) if compressed else within(data, pipeline.MESSAGE_BYTES))
+        operation = pipeline.read(
+            self._expander.expand(data) if compressed else expanded(data, False, pipeline.MESSAGE_BYTES)
+        )
         if isinstance(operation, bytes):
             self._stream.send_message(operation)
             return
@@ -181,13 +183,21 @@ class Pipeline:
         self._calls.begin(operation.method, self, self._number, operation.request, None)
         self._beginning = None
 
-    def _end(self, number: int) -> Operation | None:
-        """An operation is to be answered now; None if nobody waits for that. `go_on` comes after."""
+    def _end(self, number: int, answer: bytes, error: CallError | None) -> None:
+        """An operation ends with its answer, or with an error. Nothing happens if nobody waits for it."""
+        later = number in self._begun
         operation = self._begun.pop(number, None) or self._beginning
-        if operation is not None:
-            self._unanswered -= 1
-            self._bytes -= operation.size
-        return operation
+        if operation is None:
+            return
+        self._unanswered -= 1
+        self._bytes -= operation.size
+        if error is None:
+            self._stream.responder.served += 1
+            self._stream.send_message(pipeline.answered(operation, answer))
+        else:
+            self._stream.send_message(pipeline.failed(operation.id, error))
+        if later:
+            self._release(operation.request.key)
 
     def _release(self, key: str) -> None:
         """An operation on this key that others may wait for has been answered."""
@@ -236,23 +246,12 @@ class Pipeline:
 
     def answer(self, number: int, message: bytes) -> None:
         """The operation's answer."""
-        later = number in self._begun
-        operation = self._end(number)
-        if operation is not None:
-            self._stream.responder.served += 1
-            self._stream.send_message(pipeline.answered(operation, message))
-            if later:
-                self._release(operation.request.key)
+        self._end(number, message, None)
 
     def answer_constant(self, number: int, answer: ConstantAnswer) -> None:
         """The same with an answer that was made ready for calls."""
-        self.answer(number, answer.message)
+        self._end(number, answer.message, None)
 
     def fail(self, number: int, error: CallError) -> None:
         """The operation ends with a status; the pipeline goes on."""
-        later = number in self._begun
-        operation = self._end(number)
-        if operation is not None:
-            self._stream.send_message(pipeline.failed(operation.id, error))
-            if later:
-                self._release(operation.request.key)
+        self._end(number, b"", error)

@@ -10,16 +10,8 @@ from typing import Callable
 
 from ...core.counting import Holding
 from ..errors import CallError
-from .frames import (
-    DATA,
-    DEFAULT_WINDOW,
-    END_STREAM,
-    LARGEST_WINDOW,
-    ConnectionFault,
-    ErrorCode,
-    frame,
-    rst_stream,
-)
+from . import frames
+from .frames import ConnectionFault, ErrorCode
 from .header_blocks import Headers
 from .outbound import Backlog, Sender
 from .parked import ParkedCalls
@@ -41,7 +33,7 @@ _BYTES_OF_A_CALL = 8192
 #: Streams that were reset here, whose frames may still be on their way.
 _REMEMBERED_RESETS = 1000
 #: Bytes of DATA that may be on their way there: a stream's first window.
-_LATE_BYTES = DEFAULT_WINDOW
+_LATE_BYTES = frames.DEFAULT_WINDOW
 
 
 def _nobody() -> None:
@@ -74,7 +66,7 @@ class Responder:
         #: Streams that were reset here, and the bytes of DATA that may be on their way there.
         self.resets: dict[int, int] = {}
         #: Bytes of a header list that the peer is willing to take.
-        self.header_limit = LARGEST_WINDOW
+        self.header_limit = frames.LARGEST_WINDOW
         #: Calls that have begun, and did not fail and were not reset: what is not open of them was answered well.
         self.begun = 0
         #: Messages of streaming calls that were answered well.
@@ -177,7 +169,7 @@ class Responder:
         stream.head, stream.open, stream.deadline = head, not end_stream, until
         self.out.append(plain_headers(stream_id, refusal.status, len(body), refusal.more))
         self.sender.send(stream, body)
-        self.sender.end(stream, frame(DATA, END_STREAM, stream_id))
+        self.sender.end(stream, frames.frame(frames.DATA, frames.END_STREAM, stream_id))
         self.touched()
 
     # Streaming calls, and answers that wait.
@@ -216,7 +208,7 @@ class Responder:
         if len(self.resets) >= _REMEMBERED_RESETS:
             del self.resets[next(iter(self.resets))]
         self.resets[stream_id] = _LATE_BYTES
-        self.out.append(rst_stream(stream_id, code))
+        self.out.append(frames.rst_stream(stream_id, code))
         self.touched()
 
     def drop(self, stream_id: int) -> None:
@@ -256,7 +248,7 @@ class Responder:
 
     def change_initial_window(self, size: int) -> None:
         """SETTINGS_INITIAL_WINDOW_SIZE."""
-        if self.promised and size + max(self.promised.values()) > LARGEST_WINDOW:
-            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"a stream's window is over {LARGEST_WINDOW}")
+        if self.promised and size + max(self.promised.values()) > frames.LARGEST_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"a stream's window is over {frames.LARGEST_WINDOW}")
         self.sender.change_initial_window(size, list(self.streams.values()))
         self.consider()

@@ -87,8 +87,9 @@ class NativeGrpcServer(Factory):
         door.on_settled(self.flush)
         self._pipelines = PipelineService(reactor, self.slots.pipeline, self.flush)
         others = [*self._health.routes(), *self._reflection.routes()]
+        self._routes = RouteTables(gate, make_calls, self._pipelines, others, self._revoke)
         #: What a visitor finds who asks for a path. Raises CallError.
-        self.enter = RouteTables(gate, make_calls, self._pipelines, others, self._revoke).of
+        self.enter = self._routes.of
         #: The session of a visitor who is known, without an attempt to log in.
         self.find = gate.find
         self._counted = connections

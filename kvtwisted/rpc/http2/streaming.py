@@ -16,7 +16,7 @@ from ...sessions.buckets import network_of
 from .. import health, reflection
 from ..errors import CallError, Code, call_error, stopping
 from ..health import KNOWN, NOT_SERVING, SERVICE_UNKNOWN, SERVING, encoded
-from ..messages import decompress, parse, within
+from ..messages import expanded, parse
 from ..reflection import Reflection
 from ..stream_slots import Slots
 from .inbound import Message
@@ -28,11 +28,6 @@ from .stream import Stream
 MESSAGE_BYTES = 65_536
 #: Bytes that a Check takes while it waits for its answer; counted like answers that are being made.
 _WAITING_BYTES = 512
-
-
-def _expand(message: Message) -> bytes:
-    data, compressed = message
-    return decompress(data, MESSAGE_BYTES) if compressed else within(data, MESSAGE_BYTES)
 
 
 class HealthService:
@@ -81,7 +76,7 @@ class HealthService:
         self, compressed: bool, responder: Responder, stream_id: int, message: bytes, timeout: float | None
     ) -> None:
         try:
-            health.check_service(_expand((message, compressed)))
+            health.check_service(expanded(message, compressed, MESSAGE_BYTES, "request"))
         except Exception as error:
             responder.fail(stream_id, call_error(error, "health check"))
             return
@@ -145,7 +140,7 @@ class _Watch:
     def received(self, message: Message) -> None:
         if self._known is not None:
             raise CallError(Code.INVALID_ARGUMENT, "the call has more than one request message")
-        self._known = parse(HealthCheckRequest, _expand(message)).service in KNOWN
+        self._known = parse(HealthCheckRequest, expanded(*message, MESSAGE_BYTES, "request")).service in KNOWN
         self._service.add(self)
 
     def tell(self, status: int) -> None:
@@ -218,7 +213,7 @@ class _ReflectionStream:
     def received(self, message: Message) -> None:
         if self.stream.queued > MESSAGE_BYTES:
             self.stream.pause()
-        self.stream.send_message(self._answers.answer(_expand(message)))
+        self.stream.send_message(self._answers.answer(expanded(*message, MESSAGE_BYTES, "request")))
 
     def half_closed(self) -> None:
         self.stream.finish()

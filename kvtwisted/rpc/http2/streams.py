@@ -15,15 +15,7 @@ from ...sessions.policy import PUBLIC
 from ..errors import CallError, Code, call_error
 from ..rights import rpc_requirement
 from .flood_guard import TOKENS_PER_CALL, FloodGuard, tokens_for_headers
-from .frames import (
-    DEFAULT_WINDOW,
-    LARGEST_WINDOW,
-    ConnectionFault,
-    ErrorCode,
-    Fault,
-    StreamFault,
-    window_update,
-)
+from .frames import DEFAULT_WINDOW, LARGEST_WINDOW, ConnectionFault, ErrorCode, Fault, StreamFault, window_update
 from .header_blocks import FieldFault, HeaderBlocks, check_trailers
 from .inbound import Incoming, Message
 from .parked import ParkedCall, ParkedCalls
@@ -111,13 +103,12 @@ class Streams:
         if self.last_served is not None and stream_id > self.last_served:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "the connection is closing")
         responder = self.responder
-        if responder.allowed <= responder.count < MAX_STREAMS:
+        if responder.count >= responder.allowed:
             self.guard.spend()
+            if responder.count >= MAX_STREAMS:
+                raise StreamFault(ErrorCode.REFUSED_STREAM, f"over {MAX_STREAMS} streams at once")
             responder.reset(stream_id, ErrorCode.REFUSED_STREAM)
             return
-        if responder.count >= MAX_STREAMS:
-            self.guard.spend()
-            raise StreamFault(ErrorCode.REFUSED_STREAM, f"over {MAX_STREAMS} streams at once")
         if head.length > 0 and end_stream:
             raise _wrong_length()
         if head.refusal is not None:
