@@ -83,21 +83,13 @@ class Door:
         self._get_now = backend.get_now
         self._gathered: list[Command] = []
         self._after: list[Callable[[], None]] = []
-        self._overdue = Counter()
-        self._hot_gets = Counter()
-        self._count_hot = self._hot_gets.advance
+        #: Counts commands that were given up since their time had run out.
+        self.overdue = Counter()
+        #: Counts Gets answered by an entry in memory; they are not reported to the recorder one by one.
+        self.hot_gets = Counter()
+        self._count_hot = self.hot_gets.advance
         self._set_durations, self._get_durations = recorder.durations(SET), recorder.durations(GET)
         backend.start(self._settled)
-
-    @property
-    def overdue(self) -> int:
-        """Commands that were given up since their time had run out."""
-        return self._overdue.value
-
-    @property
-    def hot_gets(self) -> int:
-        """Gets answered by an entry in memory; they are not reported to the recorder one by one."""
-        return self._hot_gets.value
 
     @property
     def waiting(self) -> int:
@@ -209,4 +201,4 @@ class Door:
     def _failed(self, metric: str, keys: int, started: float, error: BaseException) -> None:
         self._recorder.operation(metric, keys, monotonic() - started, True)
         if isinstance(error, DeadlineExceeded):
-            self._overdue.advance()
+            self.overdue.advance()

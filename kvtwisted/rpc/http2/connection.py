@@ -320,7 +320,7 @@ class Connection(Protocol):
             self.lifetime.drain()
             raise self._server.refused_on_trial()
         self.streams.on_trial = None
-        self._server.passed_trial(self)
+        self._server.counted.passed(self)
 
     def idle_seconds(self) -> float | None:
         """For how long no call was under way; None: one is."""

@@ -249,11 +249,6 @@ class Incoming:
         return message, bool(compressed)
 
     @property
-    def counted(self) -> int:
-        """Bytes that the budget counts."""
-        return self.held + self._kept + (0 if self._asking else self.promised)
-
-    @property
     def came(self) -> int:
         """Bytes of what was promised that have come."""
         return len(self._buffer) - self.held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Callable
@@ -92,9 +93,9 @@ class NativeGrpcServer(Factory):
         self.enter = self._routes.of
         #: The session of a visitor who is known, without an attempt to log in.
         self.find = gate.find
-        self._counted = connections
-        if connections is not None:
-            connections.of(lambda: self._connections)
+        #: What counts them, on all listeners together.
+        self.counted = connections or Connections(lambda: sys.maxsize, lambda: sys.maxsize, 0)
+        self.counted.of(lambda: self._connections)
         self._connections: set[Connection] = set()
         #: Connections that have something to send, which `flush` sends.
         self.dirty: list[Connection] = []
@@ -194,12 +195,12 @@ class NativeGrpcServer(Factory):
         if self._port is None:
             return None
         address = getattr(addr, "host", "")
-        reason = None if self._counted is None else self._counted.enter("grpc", address)
+        reason = self.counted.enter("grpc", address)
         if reason is not None and reason != ON_TRIAL:
             return None
         connection = Connection(self, address, on_trial=reason == ON_TRIAL)
-        if reason == ON_TRIAL and self._counted is not None:
-            self._counted.try_out(connection, "grpc")
+        if reason == ON_TRIAL:
+            self.counted.try_out(connection, "grpc")
         return connection
 
     def _look(self) -> None:
@@ -244,18 +245,12 @@ class NativeGrpcServer(Factory):
         is_open = connection in self._connections
         self._connections.discard(connection)
         self._check_stopped()
-        if self._counted is not None and is_open:
-            self._counted.leave(connection.address, connection)
-
-    def passed_trial(self, connection: Connection) -> None:
-        """One that is on trial is an administrator's."""
-        if self._counted is not None:
-            self._counted.passed(connection)
+        if is_open:
+            self.counted.leave(connection.address, connection)
 
     def refused_on_trial(self) -> CallError:
         """One that is on trial is no administrator's; what to answer."""
-        counted = self._counted
-        assert counted is not None  # noqa: S101 - or nobody would be on trial
+        counted = self.counted
         in_all = counted.refused_on_trial("grpc") == IN_ALL
         name = "limits.max_connections" if in_all else "limits.max_connections_per_address"
         limit = counted.limit if in_all else counted.limit_per_address

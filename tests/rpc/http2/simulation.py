@@ -20,6 +20,7 @@ from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.http2.connection import Connection
+from kvtwisted.rpc.http2.inbound import Incoming
 from kvtwisted.rpc.http2.lifetime import LAST_CALLS_SECONDS
 from kvtwisted.rpc.http2.server import LOOK_SECONDS, NativeGrpcServer
 from kvtwisted.rpc.messages import message_limit
@@ -47,6 +48,11 @@ class Hang(BaseException):
 
 def _hang(number: int, where: FrameType | None) -> None:
     raise Hang
+
+
+def counted(incoming: Incoming) -> int:
+    """The bytes of a stream's requests that the budget counts."""
+    return incoming.held + incoming._kept + (0 if incoming._asking else incoming.promised)
 
 
 class _Server(NativeGrpcServer):
@@ -189,7 +195,7 @@ class Simulation:
         for link in self.links:
             link.check()
         held = [
-            stream.incoming.counted
+            counted(stream.incoming)
             for link in self.links
             for stream in link.connection.streams.responder.streams.values()
             if stream.incoming is not None
