@@ -8,10 +8,10 @@ flood cheaper, and keeps them out of the log.
 
 from __future__ import annotations
 
+import hmac
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from hmac import compare_digest
 from time import monotonic, time
 from typing import Callable, NamedTuple
 
@@ -126,7 +126,7 @@ class Authority:
         if token is not None:
             known = self._known.get(token.id, self._nobody)
             # In a time that does not tell where they differ.
-            same = compare_digest(known.entry.digest, token.digest)
+            same = hmac.compare_digest(known.entry.digest, token.digest)
             if same and self.wall() < known.principal.valid_until:
                 return known.principal
         return None

@@ -167,27 +167,21 @@ class Session:
 
         Raises PermissionDenied, RateLimited, Overloaded and Unavailable too.
         """
-        limiter = self._limiter
-        now = 0.0
         if not self._get_prefixes:
             self.require(GET, "")
-        if limiter is not None:
-            now = self._seconds()
-            self._admit(limiter.take(1, len(key), now))
+        limiter, now = self._limiter, self._seconds()
+        assert limiter is not None  # noqa: S101 - those without a rate have another `get_now`
+        self._admit(limiter.take(1, len(key), now))
         try:
             self.admission.check()
         except KvError:
-            if limiter is not None:
-                limiter.spend(-1, -len(key), now)
+            limiter.spend(-1, -len(key), now)
             raise
-        if not key.startswith(self._get_prefixes):
-            raise self._refusal(GET)
-        known, found = self._door.get_now(key)
-        if limiter is not None:
-            if not known:
-                limiter.spend(-1, -len(key), now)
-            elif found is not None:
-                limiter.spend(0, len(found.value), now)
+        known, found = self._get_permitted(key)
+        if not known:
+            limiter.spend(-1, -len(key), now)
+        elif found is not None:
+            limiter.spend(0, len(found.value), now)
         return known, found
 
     def complete_now(self, command: Get) -> bool:
@@ -202,7 +196,7 @@ class Session:
         return known
 
     def _get_permitted(self, key: bytes) -> tuple[bool, Found | None]:
-        """`get_now` where there is no rate, after `check_room`."""
+        """`get_now` where there is no rate, after `check_room`; and the end of it where there is one."""
         if not key.startswith(self._get_prefixes):
             raise self._refusal(GET)
         return self._door.get_now(key)
