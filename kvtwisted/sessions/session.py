@@ -21,7 +21,6 @@ is stored. A batch with one key that is not allowed is refused whole, without na
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
 from time import monotonic
 from typing import Callable
 
@@ -252,20 +251,20 @@ class Session:
             self.give_back(size)
             raise
 
-        def looked_up(sizes: Sequence[int] | None, error: BaseException | None = None) -> None:
+        def looked_up(sizes: Sequence[int] | BaseException | None) -> None:
             # As with what is decoded first: nothing comes in between these and `submit`.
             self.give_back(size)
             admission.leave(1, size)
             try:
-                if error is not None:
-                    raise error
+                if isinstance(sizes, BaseException):
+                    raise sizes
                 self.submit(command, done, sizes)
             except Exception as refused:
                 command.error = without_frames(refused)
                 done(command)
             self._door.tell_settled()
 
-        weighing.look_up(command, admission, looked_up, partial(looked_up, None))
+        weighing.look_up(command, admission, looked_up)
 
     def _paying(self, done: Done) -> Done:
         """`done`, after the result has been taken from the rate."""

@@ -50,22 +50,18 @@ class Weighing:
         return sizes
 
     def look_up(
-        self,
-        command: WriteCommand,
-        owner: object,
-        told: Callable[[Sequence[int] | None], object],
-        failed: Callable[[BaseException], object],
+        self, command: WriteCommand, owner: object, told: Callable[[Sequence[int] | BaseException | None], object]
     ) -> None:
-        """Tell what is at the keys of a write, in `owner`'s turn of the threads; None if that holds no longer."""
+        """Tell what is at the keys of a write, in `owner`'s turn of the threads, or why that could not be seen.
+
+        None if it holds no longer.
+        """
         usage, keys = self.usage, [change[0] for change in _changes(command)]
         began = usage.begin_look()
 
         def looked_up(sizes: Sequence[int] | BaseException) -> None:
             holds = usage.end_look(began, keys)
-            if isinstance(sizes, BaseException):
-                failed(sizes)
-            else:
-                told(sizes if holds else None)
+            told(sizes if holds or isinstance(sizes, BaseException) else None)
 
         self._measures.sizes(keys, owner, looked_up)
 

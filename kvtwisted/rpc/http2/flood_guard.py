@@ -32,9 +32,8 @@ _UNKNOWN_FREE, _UNKNOWN_STEP = 2048, 32
 
 def tokens_for_headers(work: int, *, known: bool) -> int:
     """What a header block costs that took so much work and led nowhere."""
-    if known:
-        return max(0, work - _KNOWN_FREE) // _KNOWN_STEP
-    return max(0, work - _UNKNOWN_FREE) // _UNKNOWN_STEP
+    free, step = (_KNOWN_FREE, _KNOWN_STEP) if known else (_UNKNOWN_FREE, _UNKNOWN_STEP)
+    return max(0, work - free) // step
 
 
 class FloodGuard:

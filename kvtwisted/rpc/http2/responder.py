@@ -150,7 +150,7 @@ class Responder:
         self, stream_id: int, code: int, sentence: str, *, first: bool = True, more: Headers | None = None
     ) -> bytes:
         """The frame that ends a call with a status; `first` if nothing was sent before it."""
-        return status_frame(stream_id, code, sentence, first=first, more=more, limit=self.header_limit)
+        return status_frame(stream_id, code, sentence, first=first, more=more or [], limit=self.header_limit)
 
     def refuse(self, stream_id: int, head: Head, end_stream: bool, until: float) -> None:
         """End what is not to be served before it has begun.

@@ -21,7 +21,6 @@ from ...reactor.fair_pool import FairPool
 from ...sessions.connections import IN_ALL, ON_TRIAL, Connections
 from ...sessions.door import Door
 from ...sessions.gate import Gate
-from ...sessions.session import Session
 from ...tls.listening import over_tls
 from ...tls.renewal import Certificates
 from ..calls import Terms
@@ -81,14 +80,12 @@ class NativeGrpcServer(Factory):
         self.slots = make_slots(settings.limits)
         self._health = HealthService(reactor, checks, health, self.flush, self.slots.watch)
         self._reflection = ReflectionService(self.seconds, self.slots.reflection)
-
-        def make_calls(session: Session) -> UnaryCalls:
-            return UnaryCalls(pool, session, terms, self.flush)
-
         door.on_settled(self.flush)
         self._pipelines = PipelineService(reactor, self.slots.pipeline, self.flush)
         others = [*self._health.routes(), *self._reflection.routes()]
-        self._routes = RouteTables(gate, make_calls, self._pipelines, others, self._revoke)
+        self._routes = RouteTables(
+            gate, lambda session: UnaryCalls(pool, session, terms, self.flush), self._pipelines, others, self._revoke
+        )
         #: What a visitor finds who asks for a path. Raises CallError.
         self.enter = self._routes.of
         #: The session of a visitor who is known, without an attempt to log in.
