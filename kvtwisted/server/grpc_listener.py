@@ -87,7 +87,7 @@ class GrpcListener:
         return self._stop(grace)
 
     def retune(self) -> None:
-        """Have the limits hold that are in force now."""
+        """Apply the limits that are in force now."""
         self._terms.become(_terms(self._settings()))
         if self.native is not None:
             limits = self._settings().limits
@@ -99,7 +99,7 @@ class GrpcListener:
             self.native.end_expired(wall)
 
     def show(self, metrics: Metrics) -> None:
-        """Have its connections, and what they hold, shown."""
+        """Show the figures of its connections in the metrics."""
         native = self.native
         if native is not None:
             budget, backlog = native.budget, native.backlog

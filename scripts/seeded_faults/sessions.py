@@ -22,8 +22,11 @@ FAULTS = (
         "hot-get-rights",
         "A Get that memory could answer needs the right too, where there is no rate.",
         _SESSION,
-        "        if not key.startswith(self._get_prefixes):\n",
-        "        if self._limiter is not None and not key.startswith(self._get_prefixes):\n",
+        """        if not key.startswith(self._get_prefixes):
+            raise self._refusal(GET)
+        return self._door.get_now(key)
+""",
+        "        return self._door.get_now(key)\n",
         "tests/sessions/test_session.py",
     ),
     Fault(

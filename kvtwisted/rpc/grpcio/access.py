@@ -9,7 +9,7 @@ import grpc
 
 from ...sessions.gate import Gate, Visitor
 from ...sessions.session import Session
-from ...tls.peers import rpc_peer
+from ...tls.listening import rpc_peer
 from .. import rights
 
 
