@@ -23,7 +23,7 @@ from kvtwisted.observability.metrics import Metrics
 from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
-from kvtwisted.sessions.gate import OpenGate, Visitor
+from kvtwisted.sessions.gate import Gate, Visitor
 
 #: Writes of one turn of the reactor: as many as a few connections send at once.
 TURN = 64
@@ -64,7 +64,7 @@ class Calls:
         backend = LocalBackend(self._turns, pool, store, Recovery(store.metadata, health))
         server = ServerCommands(self._turns, pool, None, metrics.config_update)  # type: ignore[arg-type]
         door = Door(self._turns, backend, server, metrics, Limits(), health)
-        self._session = OpenGate(door, Admission(10_000)).admit(Visitor(""))
+        self._session = Gate(door, Admission(10_000)).admit(Visitor(""))
         self._get_now = self._session.get_now
         self._begun = 0
         self._done: Any = None

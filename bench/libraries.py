@@ -33,6 +33,7 @@ from kvtwisted.backends.local.store import Store
 from kvtwisted.backends.local.writer import Writer
 from kvtwisted.commands.command import GET
 from kvtwisted.commands.get import Get
+from kvtwisted.config.settings import GrpcSettings, Settings
 from kvtwisted.core import strict_json
 from kvtwisted.core.clock import Clock
 from kvtwisted.core.health import Health
@@ -48,10 +49,9 @@ from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.http2.header_blocks import HeaderBlocks
 from kvtwisted.rpc.http2.hpack_decoder import HpackDecoder
 from kvtwisted.rpc.http2.server import NativeGrpcServer
-from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import FOLD, Door
-from kvtwisted.sessions.gate import OpenGate
+from kvtwisted.sessions.gate import Gate
 
 from .calls import Turns
 
@@ -139,7 +139,7 @@ def native_server() -> NativeGrpcServer:
     backend = LocalBackend(turns, pool, store, Recovery(store.metadata, health))
     door = Door(turns, backend, None, metrics, Limits(), health)  # type: ignore[arg-type]
     return NativeGrpcServer(
-        turns, OpenGate(door, Admission(1024)), door, pool, health, GrpcOptions("127.0.0.1", 0, 1, 1024, 16 * MIB),
+        turns, Gate(door, Admission(1024)), door, pool, health, Settings(grpc=GrpcSettings(port=0)),
         checks=HealthChecks(turns, turns, door.health), terms=Terms(16 * MIB, 4 * MIB, 30.0, 10_000),
     )  # fmt: skip
 

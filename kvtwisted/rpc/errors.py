@@ -40,6 +40,11 @@ class CallError(Exception):
         self.code = code
 
 
+def stopping() -> CallError:
+    """How what comes too late is answered."""
+    return CallError(Code.UNAVAILABLE, "the server is stopping")
+
+
 class Row(NamedTuple):
     """How one class of errors is answered.
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Callable, Protocol
+from dataclasses import dataclass
+from typing import Callable
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from twisted.logger import Logger
 
 from ..core.health import Health
-from ..observability.health_checks import Fault, HealthChecks
+from ..observability.health_checks import Fault
 from ..sessions.buckets import network_of
-from .errors import CallError, Code
+from .errors import CallError, Code, stopping
 from .messages import parse
 from .methods import SERVICES
 from .stream_slots import Slots
@@ -34,15 +35,10 @@ SERVICE_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 _log = Logger(namespace="kvtwisted.rpc")
 
 
-def check(checks: HealthChecks, message: bytes, seconds: float | None) -> bytes:
-    """Answer Check with a real read of the storage, within `seconds`; see `HealthChecks.wait`. Blocks.
-
-    Raises CallError: NOT_FOUND for a service that is not KNOWN, and what `checked` does.
-    """
-    service = parse(HealthCheckRequest, message).service
-    if service not in KNOWN:
-        raise unknown_service()
-    return checked(checks.wait(seconds))
+def check_service(message: bytes) -> None:
+    """Raise CallError, NOT_FOUND, unless this request of Check asks for a service that is KNOWN."""
+    if parse(HealthCheckRequest, message).service not in KNOWN:
+        raise CallError(Code.NOT_FOUND, "service: unknown; ask for the empty name, or " + " or ".join(SERVICES))
 
 
 def checked(reason: str | None) -> bytes:
@@ -52,41 +48,20 @@ def checked(reason: str | None) -> bytes:
     return encoded(SERVING if reason is None else NOT_SERVING)
 
 
-def unknown_service() -> CallError:
-    """What Check raises for a service that is not KNOWN."""
-    return CallError(Code.NOT_FOUND, "service: unknown; ask for the empty name, or " + " or ".join(SERVICES))
-
-
 def encoded(status: int) -> bytes:
     """The response message with this status."""
     return HealthCheckResponse(status=status).SerializeToString()
 
 
-class Stream(Protocol):
-    """What a watch needs of a stream's grpc.ServicerContext."""
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Call `callback` when the stream has ended; False if it has already."""
-
-    def cancel(self) -> object:
-        """End the stream, and whatever waits for it."""
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        """The status to end with."""
-
-    def set_details(self, details: str) -> None:
-        """The sentence to end with."""
-
-
+@dataclass(eq=False)
 class _Watch:
     """One open Watch stream. `send` blocks until the connection has taken the message; None ends the stream."""
 
-    def __init__(self, known: bool, network: str, stream: Stream, send: Callable[[bytes | None], None]) -> None:
-        self.known = known
-        self.network = network
-        self.stream = stream
-        self.send = send
-        self.sent: int | None = None
+    known: bool
+    network: str
+    stream: grpc.ServicerContext
+    send: Callable[[bytes | None], None]
+    sent: int | None = None
 
 
 class Watches:
@@ -121,7 +96,9 @@ class Watches:
             for watch in self._open():
                 watch.stream.cancel()
 
-    def add(self, message: bytes, address: str, stream: Stream, send: Callable[[bytes | None], None]) -> None:
+    def add(
+        self, message: bytes, address: str, stream: grpc.ServicerContext, send: Callable[[bytes | None], None]
+    ) -> None:
         """Serve one stream, whose client has this address, until that ends it. Returns at once.
 
         Raises CallError: RESOURCE_EXHAUSTED when there is no slot, UNAVAILABLE while the server stops.
@@ -129,7 +106,7 @@ class Watches:
         watch = _Watch(parse(HealthCheckRequest, message).service in KNOWN, network_of(address), stream, send)
         with self._lock:
             if self._stopping:
-                raise CallError(Code.UNAVAILABLE, "the server is stopping")
+                raise stopping()
             self._slots.enter(watch.network)
             self._watches.add(watch)
         if stream.add_callback(lambda: self._forget(watch)):

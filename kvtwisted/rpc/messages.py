@@ -46,6 +46,15 @@ def is_compressed(message: bytes) -> bool:
     return message[:2] == _GZIP
 
 
+def expanded(message: bytes, compressed: bool, limit: int, what: str = "message") -> bytes:
+    """The message, decompressed if it is `compressed`. Raises CallError when it has over `limit` bytes."""
+    if compressed:
+        return decompress(message, limit)
+    if len(message) > limit:
+        raise CallError(Code.RESOURCE_EXHAUSTED, f"the {what} is over {limit} bytes")
+    return message
+
+
 def decompress(message: bytes, limit: int, grown: Callable[[int], object] = lambda size: None) -> bytes:
     """The message in gzip or deflate data. Never expands to more than `limit` bytes; raises CallError instead.
 

@@ -5,6 +5,7 @@ Functions of this module know nothing of any transport or store, and may run on 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Callable, NamedTuple
 
 from google.protobuf.message import Message
@@ -89,15 +90,7 @@ def _delete(request: kv.DeleteRequest, call: Call) -> Delete:
     return Delete(request.key.encode(), call.deadline)
 
 
-def _scan_keys(request: kv.ScanRequest, call: Call) -> Scan:
-    return _scan(request, call, _encoded_keys, keys_only=True)
-
-
-def _scan_key_values(request: kv.ScanRequest, call: Call) -> Scan:
-    return _scan(request, call, _encoded_pairs, keys_only=False)
-
-
-def _scan(request: kv.ScanRequest, call: Call, encode: Callable[[Page], bytes], *, keys_only: bool) -> Scan:
+def _scan(encode: Callable[[Page], bytes], keys_only: bool, request: kv.ScanRequest, call: Call) -> Scan:
     return Scan(
         request.prefix.encode(), cursor=request.cursor.encode(), limit=request.limit, keys_only=keys_only,
         budget=call.budget, deadline=call.deadline, encode=encode,
@@ -183,8 +176,10 @@ METHODS: dict[str, Method] = {
         Method("Set", Set.right, kv.SetRequest, kv.SetResponse, _set, SUCCESS, None, 0),
         Method("Get", Get.right, kv.GetRequest, kv.GetResponse, _get, answer_bytes=_GET_ANSWER_BYTES),
         Method("Delete", Delete.right, kv.DeleteRequest, kv.DeleteResponse, _delete, SUCCESS, None, 0),
-        Method("ScanKeys", Scan.right, kv.ScanRequest, kv.ScanKeysResponse, _scan_keys),
-        Method("ScanKeyValues", Scan.right, kv.ScanRequest, kv.ScanKeyValuesResponse, _scan_key_values),
+        Method("ScanKeys", Scan.right, kv.ScanRequest, kv.ScanKeysResponse, partial(_scan, _encoded_keys, True)),
+        Method(
+            "ScanKeyValues", Scan.right, kv.ScanRequest, kv.ScanKeyValuesResponse, partial(_scan, _encoded_pairs, False)
+        ),
         Method("MSet", MSet.right, kv.MSetRequest, kv.MSetResponse, _mset, SUCCESS, "key_values", 0),
         Method("MGet", MGet.right, kv.MGetRequest, kv.MGetResponse, _mget, batch="keys"),
         Method("MDelete", MDelete.right, kv.MDeleteRequest, kv.MDeleteResponse, _mdelete, SUCCESS, "keys", 0),

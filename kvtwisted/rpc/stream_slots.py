@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple
 
+from ..config.settings import LimitSettings
 from ..sessions.admission import Share
 from ..sessions.session import Session
 from ..sessions.shares import OF_OWNER, Shares, three_quarters
 from .errors import CallError, Code
-from .options import GrpcOptions
 
 #: Open reflection streams, since each takes a thread of the threaded transport.
 MAX_REFLECTION_STREAMS = 4
@@ -67,14 +67,14 @@ class StreamSlots(NamedTuple):
     reflection: Slots
 
 
-def make_slots(options: GrpcOptions, threads: int | None = None) -> StreamSlots:
+def make_slots(limits: LimitSettings, threads: int | None = None) -> StreamSlots:
     """Those of a new server. `threads` are those of the threaded transport, of which pipelines may have half."""
-    limit, pipelines = "limits.max_pipelines", options.max_pipelines
+    limit, pipelines = "limits.max_pipelines", limits.max_pipelines
     if threads is not None and threads // 2 < pipelines:
         limit, pipelines = "half of grpc.threads", threads // 2
     return StreamSlots(
         Slots("pipelines", limit, pipelines, "principal"),
-        Slots("Watch streams", "limits.max_watches", options.max_watches, "address"),
+        Slots("Watch streams", "limits.max_watches", limits.max_watches, "address"),
         Slots("reflection streams", "their limit", MAX_REFLECTION_STREAMS),
     )
 

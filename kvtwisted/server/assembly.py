@@ -240,14 +240,14 @@ class Server(Service):
         self._storage.shares = lambda: self._authentication.usages
 
     def _start_transports(self) -> None:
-        gate, is_open = self._authentication.gate, self._authentication.is_open
-        self._connections = make_connections(self._settings, self._metrics.connection_refused, is_open=is_open)
+        gate = self._authentication.gate
+        self._connections = make_connections(self._settings, self._metrics.connection_refused, is_open=gate.is_open)
         keep_little_memory()
         shorten_turns(self._settings().grpc.transport)
         http = HttpListener(
             self._reactor, self._settings, self._sockets, gate, self._requests, self._checks, self._connections,
             certificates=self._certificates.http,
-            is_open=is_open,
+            is_open=gate.is_open,
             metrics_text=self._metrics.exposition,
             access_log=self._trails.access,
         )  # fmt: skip
@@ -328,9 +328,9 @@ class Server(Service):
         metrics.show(catalogue.POOL_QUEUE_DEPTH, lambda: door.waiting)
         metrics.show(catalogue.IN_FLIGHT_BYTES, lambda: admission.bytes)
         metrics.show(catalogue.OVERLOADED, lambda: admission.refused)
-        metrics.show(catalogue.OVERDUE, lambda: door.overdue + admission.overdue.value)
-        metrics.count_hot_gets(lambda: door.hot_gets)
-        metrics.show(catalogue.CACHE_HITS, lambda: storage.store.cache_hits + door.hot_gets)
+        metrics.show(catalogue.OVERDUE, lambda: door.overdue.value + admission.overdue.value)
+        metrics.count_hot_gets(lambda: door.hot_gets.value)
+        metrics.show(catalogue.CACHE_HITS, lambda: storage.store.cache_hits + door.hot_gets.value)
         metrics.show(catalogue.CONNECTIONS_MADE_WAY, lambda: connections.made_way)
         authentication.show(metrics)
         self._transports.show(metrics)

@@ -20,10 +20,9 @@ from ..sessions.authority import Authority
 from ..sessions.buckets import Addresses, Rate
 from ..sessions.door import Door
 from ..sessions.entries import InvalidTokens, TokenEntry
-from ..sessions.gate import ClosedGate, Gate, OpenGate
+from ..sessions.gate import Gate
 from ..sessions.grants import Principal
 from ..sessions.quotas import Usage
-from ..sessions.session import Written
 from ..sessions.token_file import TokenFile
 
 #: Seconds between two looks at the file, and within which a token that has expired is refused everywhere.
@@ -57,14 +56,11 @@ class Authentication:
         self._audit = audit
         self._writes = writes
         self._defer = defer
-        self._count = count
         self._measures = door.measures
         self._known: dict[str, TokenEntry] = {}
         self._authority: Authority | None = None
         self._addresses = Addresses(Rate())
         self._anew = False
-        #: Whether nobody is asked for anything.
-        self.is_open = True
         self._file: TokenFile | None = None
         now = settings()
         if now.security.tokens:
@@ -76,16 +72,10 @@ class Authentication:
                 raise Unavailable(f"security.tokens: {error}") from None
         self._retune(now)
         written = self._written if now.security.audit_writes else None
-        self.gate = self._make_gate(door, admission, written)
-
-    def _make_gate(self, door: Door, admission: Admission, written: Written | None) -> Gate:
-        now = self._settings()
-        if self._authority is None and not (now.http.tls_client_ca or now.grpc.tls_client_ca):
-            return OpenGate(door, admission, self._addresses, written=written, count=self._count)
-        self.is_open = False
-        return ClosedGate(
-            door, admission, self._authority, self._audit,
-            addresses=self._addresses, written=written, count=self._count,
+        certificates = bool(now.http.tls_client_ca or now.grpc.tls_client_ca)
+        self.gate = Gate(
+            door, admission, self._authority, audit,
+            certificates=certificates, addresses=self._addresses, written=written, count=count,
         )  # fmt: skip
 
     @property

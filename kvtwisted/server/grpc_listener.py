@@ -20,7 +20,6 @@ from ..rpc.grpcio.server import ThreadedGrpcServer
 from ..rpc.http2.server import NativeGrpcServer
 from ..rpc.listening import joined
 from ..rpc.messages import message_limit
-from ..rpc.options import GrpcOptions
 from ..sessions.connections import Connections
 from ..sessions.door import Door
 from ..sessions.gate import Gate
@@ -52,20 +51,23 @@ class GrpcListener:
         self._settings = settings
         self._certificates = certificates
         self._address = ("", 0)
-        options = _options(settings(), certificates)
-        terms = self._terms = _terms(settings())
+        now = settings()
+        terms = self._terms = _terms(now)
         #: The server if it is ours, which counts and limits what grpcio's does not.
         self.native: NativeGrpcServer | None = None
         self._start: Callable[[], int]
         self._stop: Callable[[float], Deferred[Any]]
-        if settings().grpc.transport == "native":
+        if now.grpc.transport == "native":
             native = self.native = NativeGrpcServer(
-                reactor, gate, door, pool, health, options, checks=checks, terms=terms, connections=connections
-            )
+                reactor, gate, door, pool, health, now,
+                certificates=certificates, checks=checks, terms=terms, connections=connections,
+            )  # fmt: skip
             self._start, self._stop = partial(native.start, partial(sockets.listen, reactor, GRPC)), native.stop
             self.slots = native.slots
         else:
-            threaded = ThreadedGrpcServer(reactor, gate, health, options, checks=checks, terms=terms)
+            threaded = ThreadedGrpcServer(
+                reactor, gate, health, now, certificates=certificates, checks=checks, terms=terms
+            )
             self._start = threaded.start
             self._stop = lambda grace: defer_to_pool(reactor, reactor.getThreadPool(), threaded.stop, grace)
             self.slots = threaded.slots
@@ -117,19 +119,3 @@ def _terms(settings: Settings) -> Terms:
         message_limit(limits.max_request_bytes), settings.grpc.max_response_bytes, limits.request_timeout,
         limits.max_batch_keys,
     )  # fmt: skip
-
-
-def _options(settings: Settings, certificates: Certificates | None) -> GrpcOptions:
-    grpc, limits = settings.grpc, settings.limits
-    return GrpcOptions(
-        host=grpc.host,
-        port=grpc.port,
-        threads=grpc.threads,
-        max_in_flight=limits.max_in_flight,
-        max_request_bytes=limits.max_request_bytes,
-        certificates=certificates,
-        max_unfinished_bytes=limits.max_unfinished_bytes,
-        max_unsent_bytes=limits.max_unsent_bytes,
-        max_pipelines=limits.max_pipelines,
-        max_watches=limits.max_watches,
-    )

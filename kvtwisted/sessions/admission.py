@@ -30,23 +30,13 @@ class Admission:
         self._max_bytes = max_bytes
         self._share = min(capacity, share or three_quarters(capacity))
         self._lock = threading.Lock()
-        self._in_flight = 0
-        self._bytes = 0
+        #: Requests that have entered and not yet left, and what they have.
+        self.in_flight = self.bytes = 0
         self._closed = False
         #: Counts requests that were given up before they entered, because their time ran out. For shares too.
         self.overdue = Counter()
         #: Requests refused at a capacity, or at a share's. Approximate when several threads refuse.
         self.refused = 0
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that have entered and not yet left."""
-        return self._in_flight
-
-    @property
-    def bytes(self) -> int:
-        """What they have."""
-        return self._bytes
 
     def share(self, reserve: int = 0) -> Share:
         """For one principal: its requests count here too. Up to `reserve` more than the capacity are let in."""
@@ -55,10 +45,10 @@ class Admission:
     def enter(self, size: int = 0) -> None:
         """Count in one request of `size` bytes. Raises Overloaded at a capacity and Unavailable after `close`."""
         with self._lock:
-            if self._in_flight >= self._capacity or self._closed or self._bytes + size > self._max_bytes:
+            if self.in_flight >= self._capacity or self._closed or self.bytes + size > self._max_bytes:
                 self._look(size)
-            self._in_flight += 1
-            self._bytes += size
+            self.in_flight += 1
+            self.bytes += size
 
     def grow(self, size: int) -> None:
         """A request that has entered turns out to have `size` bytes more. Raises Overloaded where they do not fit.
@@ -67,18 +57,18 @@ class Admission:
         """
         with self._lock:
             self._look_again(size)
-            self._bytes += size
+            self.bytes += size
 
     def check(self, size: int = 0) -> None:
         """Raise what `enter` would. Enough for a request that ends before anything else can begin."""
-        if self._in_flight >= self._capacity or self._closed or self._bytes + size > self._max_bytes:
+        if self.in_flight >= self._capacity or self._closed or self.bytes + size > self._max_bytes:
             self._look(size)
 
     def leave(self, requests: int = 1, size: int = 0) -> None:
         """Count requests out, and their bytes; for each `enter` that returned there must be one."""
         with self._lock:
-            self._in_flight -= requests
-            self._bytes -= size
+            self.in_flight -= requests
+            self.bytes -= size
 
     def close(self) -> None:
         """Refuse every later `enter`; what is in flight goes on."""
@@ -89,13 +79,13 @@ class Admission:
         """Raise if a request of `size` bytes cannot be let in."""
         if self._closed:
             raise Unavailable("the server is stopping")
-        if self._in_flight >= self._capacity:
+        if self.in_flight >= self._capacity:
             self._refuse(f"too many requests: {self._requests_limit} {self._capacity}; try again")
-        if size and self._bytes and self._bytes + size > self._max_bytes:
+        if size and self.bytes and self.bytes + size > self._max_bytes:
             self._refuse(f"too many bytes in requests: {self._bytes_limit} {self._max_bytes:.0f}; try again")
 
     def _look_again(self, size: int) -> None:
-        if self._in_flight > 1 and self._bytes + size > self._max_bytes:
+        if self.in_flight > 1 and self.bytes + size > self._max_bytes:
             self._refuse(f"too many bytes in requests: {self._bytes_limit} {self._max_bytes:.0f}; try again")
 
     def _refuse(self, reason: str) -> None:
@@ -125,14 +115,14 @@ class Share(Admission):
         """See `Admission.enter`."""
         whole = self._whole
         with self._lock:
-            if self._in_flight >= self._capacity or self._bytes + size > self._max_bytes:
+            if self.in_flight >= self._capacity or self.bytes + size > self._max_bytes:
                 self._look(size)
-            if whole._in_flight >= whole._capacity or whole._closed or whole._bytes + size > whole._max_bytes:
+            if whole.in_flight >= whole._capacity or whole._closed or whole.bytes + size > whole._max_bytes:
                 self._look_at_whole(size)
-            self._in_flight += 1
-            self._bytes += size
-            whole._in_flight += 1
-            whole._bytes += size
+            self.in_flight += 1
+            self.bytes += size
+            whole.in_flight += 1
+            whole.bytes += size
 
     def grow(self, size: int) -> None:
         """See `Admission.grow`."""
@@ -140,30 +130,30 @@ class Share(Admission):
         with self._lock:
             self._look_again(size)
             whole._look_again(size)
-            self._bytes += size
-            whole._bytes += size
+            self.bytes += size
+            whole.bytes += size
 
     def check(self, size: int = 0) -> None:
         """See `Admission.check`."""
-        if self._in_flight >= self._capacity or self._bytes + size > self._max_bytes:
+        if self.in_flight >= self._capacity or self.bytes + size > self._max_bytes:
             self._look(size)
         whole = self._whole
-        if whole._in_flight >= whole._capacity or whole._closed or whole._bytes + size > whole._max_bytes:
+        if whole.in_flight >= whole._capacity or whole._closed or whole.bytes + size > whole._max_bytes:
             self._look_at_whole(size)
 
     def _look_at_whole(self, size: int) -> None:
         whole = self._whole
-        if whole._closed or whole._in_flight >= whole._capacity + self._reserve or self._in_flight >= self._reserve:
+        if whole._closed or whole.in_flight >= whole._capacity + self._reserve or self.in_flight >= self._reserve:
             whole._look(size)
 
     def leave(self, requests: int = 1, size: int = 0) -> None:
         """See `Admission.leave`."""
         whole = self._whole
         with self._lock:
-            self._in_flight -= requests
-            self._bytes -= size
-            whole._in_flight -= requests
-            whole._bytes -= size
+            self.in_flight -= requests
+            self.bytes -= size
+            whole.in_flight -= requests
+            whole.bytes -= size
 
     def _refuse(self, reason: str) -> None:
         self._whole._refuse(reason)

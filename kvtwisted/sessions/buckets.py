@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from threading import Lock
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ..core.errors import RateLimited
 
@@ -87,56 +87,34 @@ class Limiter:
             self._bytes_full = (bytes_full if bytes_full > now else now) + size * self._byte_seconds
 
 
-class Budget(Protocol):
-    """Operations and bytes are taken from it. `Limiter` is one."""
+class Budget:
+    """What requests of a principal from one address are taken from: its own rate, if it has one, and the address's.
 
-    def take(self, operations: int, size: int, now: float) -> float:
-        """Take all or nothing."""
+    They are taken from together or not at all.
+    """
 
-    def spend(self, operations: int, size: int, now: float) -> None:
-        """Take in any case."""
+    __slots__ = ("_addresses", "_limiter", "_network")
 
-
-class Both:
-    """Two budgets that are taken from together or not at all."""
-
-    __slots__ = ("_first", "_second")
-
-    def __init__(self, first: Budget, second: Budget) -> None:
-        self._first = first
-        self._second = second
-
-    def take(self, operations: int, size: int, now: float) -> float:
-        """See `Limiter.take`."""
-        wait = self._first.take(operations, size, now)
-        if not wait:
-            wait = self._second.take(operations, size, now)
-            if wait:
-                self._first.spend(-operations, -size, now)
-        return wait
-
-    def spend(self, operations: int, size: int, now: float) -> None:
-        """See `Limiter.spend`."""
-        self._first.spend(operations, size, now)
-        self._second.spend(operations, size, now)
-
-
-class OfAddress:
-    """The budget of one address, among those of `Addresses`."""
-
-    __slots__ = ("_addresses", "_network")
-
-    def __init__(self, addresses: Addresses, network: str) -> None:
-        """`network` is what `network_of` says."""
+    def __init__(self, limiter: Limiter | None, addresses: Addresses, network: str) -> None:
+        """`network` is what `network_of` says of the address."""
+        self._limiter = limiter
         self._addresses = addresses
         self._network = network
 
     def take(self, operations: int, size: int, now: float) -> float:
         """See `Limiter.take`."""
-        return self._addresses.take(self._network, operations, size, now)
+        own = self._limiter
+        wait = 0.0 if own is None else own.take(operations, size, now)
+        if not wait:
+            wait = self._addresses.take(self._network, operations, size, now)
+            if wait and own is not None:
+                own.spend(-operations, -size, now)
+        return wait
 
     def spend(self, operations: int, size: int, now: float) -> None:
         """See `Limiter.spend`."""
+        if self._limiter is not None:
+            self._limiter.spend(operations, size, now)
         self._addresses.spend(self._network, operations, size, now)
 
 

@@ -195,13 +195,12 @@ class Connections:
             return False
         counts = Counter(trial.network for trial in self._trials.values())
         counts[newcomer] += 1
-        # Of equals the first, which came first.
-        most = max((counts[trial.network], trial.network == newcomer) for trial in self._trials.values())
-        gone = next(
-            member
-            for member, trial in self._trials.items()
-            if (counts[trial.network], trial.network == newcomer) == most
-        )
+
+        def weight(member: Member) -> tuple[int, bool]:
+            network = self._trials[member].network
+            return counts[network], network == newcomer
+
+        gone = max(self._trials, key=weight)  # of equals the first, which came first
         trial = self._trials.pop(gone)
         self._leaving.add(gone)
         self.refused_on_trial(trial.transport)

@@ -16,6 +16,7 @@ from typing import Callable, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from ..backends.backend import Backend, CanMeasure
+from ..backends.server import ServerCommands
 from ..commands.command import GET, SET, Command
 from ..commands.get import Found
 from ..commands.set import Set
@@ -56,13 +57,6 @@ class Recorder(Protocol):
         """A health check ran for `seconds`."""
 
 
-class Server(Protocol):
-    """Carries out the commands that are about no key."""
-
-    def submit(self, command: Command, settled: Callable[[Sequence[Command]], None]) -> None:
-        """Carry it out, and tell, on the reactor thread."""
-
-
 class Door:
     """Reactor thread, but `health`."""
 
@@ -70,7 +64,7 @@ class Door:
         self,
         reactor: IReactorTime,
         backend: Backend,
-        server: Server,
+        server: ServerCommands,
         recorder: Recorder,
         limits: Limits,
         health: Health,
@@ -89,21 +83,13 @@ class Door:
         self._get_now = backend.get_now
         self._gathered: list[Command] = []
         self._after: list[Callable[[], None]] = []
-        self._overdue = Counter()
-        self._hot_gets = Counter()
-        self._count_hot = self._hot_gets.advance
+        #: Counts commands that were given up since their time had run out.
+        self.overdue = Counter()
+        #: Counts Gets answered by an entry in memory; they are not reported to the recorder one by one.
+        self.hot_gets = Counter()
+        self._count_hot = self.hot_gets.advance
         self._set_durations, self._get_durations = recorder.durations(SET), recorder.durations(GET)
         backend.start(self._settled)
-
-    @property
-    def overdue(self) -> int:
-        """Commands that were given up since their time had run out."""
-        return self._overdue.value
-
-    @property
-    def hot_gets(self) -> int:
-        """Gets answered by an entry in memory; they are not reported to the recorder one by one."""
-        return self._hot_gets.value
 
     @property
     def waiting(self) -> int:
@@ -215,4 +201,4 @@ class Door:
     def _failed(self, metric: str, keys: int, started: float, error: BaseException) -> None:
         self._recorder.operation(metric, keys, monotonic() - started, True)
         if isinstance(error, DeadlineExceeded):
-            self._overdue.advance()
+            self.overdue.advance()

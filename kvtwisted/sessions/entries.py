@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -28,6 +28,9 @@ MAX_GRANTS = 64
 MAX_RATE_OPERATIONS, MAX_RATE_BYTES = 1_000_000_000, 1_000_000_000_000
 #: Bytes and keys of a quota at most.
 MAX_QUOTA_BYTES, MAX_QUOTA_KEYS = 1_000_000_000_000_000, 1_000_000_000_000
+
+_RATE_LIMITS = {"operations": MAX_RATE_OPERATIONS, "bytes": MAX_RATE_BYTES}
+_QUOTA_LIMITS = {"bytes": MAX_QUOTA_BYTES, "keys": MAX_QUOTA_KEYS}
 
 _MAX_DEPTH = 8
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -111,14 +114,15 @@ def show_entry(entry: TokenEntry) -> dict[str, Any]:
     return shown
 
 
-def read_time(text: str) -> int:
-    """Unix seconds of a time such as 2027-01-01T00:00:00Z (RFC 3339, in UTC, whole seconds). Raises InvalidTokens."""
+def read_time(text: str, name: str = "") -> int:
+    """Unix seconds of a time such as 2027-01-01T00:00:00Z (RFC 3339, in UTC, whole seconds). Raises InvalidTokens, with
+    a sentence that begins with `name`."""
     try:
         if not _TIME.fullmatch(text):
             raise ValueError
         return int(datetime.strptime(text, _TIME_FORM).replace(tzinfo=timezone.utc).timestamp())
     except ValueError:
-        raise InvalidTokens(f"must be a time in UTC like 2027-01-01T00:00:00Z, not {_shown(text)}") from None
+        raise InvalidTokens(f"{name}must be a time in UTC like 2027-01-01T00:00:00Z, not {_shown(text)}") from None
 
 
 def write_time(seconds: int) -> str:
@@ -152,14 +156,14 @@ def _entry(value: object, name: str) -> TokenEntry:
     digest, certificate = _shows(members, name)
     found = _array(members["grants"], f"{name}.grants", 1, MAX_GRANTS)
     grants = tuple(_grant(each, f"{name}.grants[{number}]") for number, each in enumerate(found))
-    not_after = members.get("not_after")
-    expires = None if not_after is None else _named(f"{name}.not_after: ", read_time, _text(not_after, "not_after"))
-    rate = members.get("rate")
-    own = None if rate is None else _rate(rate, name)
-    quota = members.get("quota")
-    return TokenEntry(
-        token_id, digest, grants, expires, own, certificate, None if quota is None else _quota(quota, name)
-    )
+    not_after, own, quota = None, None, None
+    if members.get("not_after") is not None:
+        not_after = read_time(_text(members["not_after"], "not_after"), f"{name}.not_after: ")
+    if members.get("rate") is not None:
+        own = OwnRate(**_amounts(members["rate"], f"{name}.rate", _RATE_LIMITS))
+    if members.get("quota") is not None:
+        quota = Quota(**_amounts(members["quota"], f"{name}.quota", _QUOTA_LIMITS))
+    return TokenEntry(token_id, digest, grants, not_after, own, certificate, quota)
 
 
 def _shows(members: Mapping[str, object], name: str) -> tuple[bytes, str | None]:
@@ -189,22 +193,15 @@ def _grant(value: object, name: str) -> Grant:
     return make_grant(operations, _text(members["prefix"], f"{name}.prefix"), f"{name}.")
 
 
-def _rate(value: object, name: str) -> OwnRate:
-    members = _members(value, f"{name}.rate", (), ("operations", "bytes"))
-    limits = {"operations": MAX_RATE_OPERATIONS, "bytes": MAX_RATE_BYTES}
-    return OwnRate(**{each: _whole(value, f"{name}.rate.{each}", limits[each]) for each, value in members.items()})
-
-
-def _quota(value: object, name: str) -> Quota:
-    members = _members(value, f"{name}.quota", (), ("bytes", "keys"))
-    limits = {"bytes": MAX_QUOTA_BYTES, "keys": MAX_QUOTA_KEYS}
-    return Quota(**{each: _whole(value, f"{name}.quota.{each}", limits[each]) for each, value in members.items()})
-
-
-def _whole(value: object, name: str, high: int) -> int:
-    if type(value) is not int or not 0 <= value <= high:
-        raise InvalidTokens(f"{name}: must be an integer from 0 to {high}, not {_shown(value)}")
-    return value
+def _amounts(value: object, name: str, limits: Mapping[str, int]) -> dict[str, int]:
+    """An object of whole numbers, each from 0 to its limit."""
+    amounts = {}
+    for member, amount in _members(value, name, (), tuple(limits)).items():
+        if type(amount) is not int or not 0 <= amount <= limits[member]:
+            sentence = f"must be an integer from 0 to {limits[member]}, not {_shown(amount)}"
+            raise InvalidTokens(f"{name}.{member}: {sentence}")
+        amounts[member] = amount
+    return amounts
 
 
 def _members(value: object, name: str, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> Mapping[str, object]:
@@ -231,13 +228,6 @@ def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise InvalidTokens(f"{name}: must be a string, not {_shown(value)}")
     return value
-
-
-def _named(name: str, read: Callable[[str], int], text: str) -> int:
-    try:
-        return read(text)
-    except InvalidTokens as error:
-        raise InvalidTokens(f"{name}{error}") from None
 
 
 def _shown(value: object) -> str:

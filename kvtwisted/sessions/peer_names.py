@@ -32,20 +32,13 @@ class Shown(NamedTuple):
 def shown_by(certificate: Certificate) -> Shown:
     """What a verified certificate shows. Never raises. Any thread."""
     try:
-        return Shown(name_of(certificate), certificate.not_valid_after_utc.timestamp())
+        name = _name(certificate)
+        until = certificate.not_valid_after_utc.timestamp()
     except Exception:
-        # See name_of. A certificate without an end is not accepted.
-        return Shown(None)
-
-
-def name_of(certificate: Certificate) -> str | None:
-    """The name in a verified certificate; None if there is none that may be used. Never raises. Any thread."""
-    try:
-        name = _found(certificate)
-    except Exception:
-        # A certificate that cannot be read has no name. cryptography has no common class for these errors.
-        return None
-    return name if isinstance(name, str) and usable(name) else None
+        # One that cannot be read has no name, and one without an end is not accepted. cryptography has no common class
+        # for these errors.
+        return Shown()
+    return Shown(name if isinstance(name, str) and usable(name) else None, until)
 
 
 def usable(name: str) -> bool:
@@ -60,12 +53,12 @@ def shown_by_pem(pem: bytes) -> Shown:
 
     try:
         certificate = load_pem_x509_certificate(pem)
-    except Exception:  # see name_of
-        return Shown(None)
+    except Exception:  # see shown_by
+        return Shown()
     return shown_by(certificate)
 
 
-def _found(certificate: Certificate) -> object:
+def _name(certificate: Certificate) -> object:
     from cryptography import x509
 
     try:

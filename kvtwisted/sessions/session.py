@@ -21,24 +21,18 @@ is stored. A batch with one key that is not allowed is refused whole, without na
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
 from time import monotonic
 from typing import Callable
-from weakref import WeakValueDictionary
 
 from ..commands.command import Actor, Command, ServerCommand, WriteCommand
 from ..commands.get import Found, Get
 from ..core.errors import KvError, PermissionDenied, without_frames
 from . import buckets, policy
 from .admission import UNLIMITED, Admission
-from .audit import ANONYMOUS
-from .buckets import Addresses, Both, Budget, OfAddress, network_of
+from .buckets import Budget, Limiter
 from .door import Done, Door
 from .grants import ADMIN, DELETE, GET, METRICS, OPERATIONS, SCAN, SET, Principal
 from .weighing import Weighing
-
-#: Sessions that are kept; of more the oldest are withdrawn at the next look.
-MAX_SESSIONS = 4096
 
 #: Called with who was refused what, and why; with the address if the client is unknown. Any thread; must not block or
 #: raise.
@@ -72,7 +66,7 @@ class Session:
         *,
         is_known: bool = True,
         written: Written | None = None,
-        limiter: Budget | None = None,
+        limiter: Limiter | Budget | None = None,
         seconds: Callable[[], float] = monotonic,
         whose: str = "the token",
     ) -> None:
@@ -138,20 +132,18 @@ class Session:
         """Charge one operation, and in any case `size` bytes, for a request that is about to be read; raises
         RateLimited. Otherwise a request that is refused for its content would cost nothing.
         """
-        if self._limiter is not None:
-            self._take_counted()
-            self._limiter.spend(0, size, self._seconds())
+        self._take_counted()
+        self.give_back(-size, 0)
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, size: int, operations: int = 1) -> None:
         """Undo `charge`: the request was good, and pays what it costs when it is submitted."""
         if self._limiter is not None:
-            self._limiter.spend(-1, -size, self._seconds())
+            self._limiter.spend(-operations, -size, self._seconds())
 
     def check_rate(self) -> None:
         """Raise RateLimited if there is nothing left to charge the next request to."""
-        if self._limiter is not None:
-            self._take_counted()
-            self._limiter.spend(-1, 0, self._seconds())
+        self._take_counted()
+        self.give_back(0)
 
     def before_reading(self, size: int) -> None:
         """`charge` for a request that is read at once, if there is room for it: raises Overloaded and Unavailable too.
@@ -176,27 +168,21 @@ class Session:
 
         Raises PermissionDenied, RateLimited, Overloaded and Unavailable too.
         """
-        limiter = self._limiter
-        now = 0.0
         if not self._get_prefixes:
             self.require(GET, "")
-        if limiter is not None:
-            now = self._seconds()
-            self._admit(limiter.take(1, len(key), now))
+        limiter, now = self._limiter, self._seconds()
+        assert limiter is not None  # noqa: S101 - those without a rate have another `get_now`
+        self._admit(limiter.take(1, len(key), now))
         try:
             self.admission.check()
         except KvError:
-            if limiter is not None:
-                limiter.spend(-1, -len(key), now)
+            limiter.spend(-1, -len(key), now)
             raise
-        if not key.startswith(self._get_prefixes):
-            raise self._refusal(GET)
-        known, found = self._door.get_now(key)
-        if limiter is not None:
-            if not known:
-                limiter.spend(-1, -len(key), now)
-            elif found is not None:
-                limiter.spend(0, len(found.value), now)
+        known, found = self._get_permitted(key)
+        if not known:
+            limiter.spend(-1, -len(key), now)
+        elif found is not None:
+            limiter.spend(0, len(found.value), now)
         return known, found
 
     def complete_now(self, command: Get) -> bool:
@@ -211,7 +197,7 @@ class Session:
         return known
 
     def _get_permitted(self, key: bytes) -> tuple[bool, Found | None]:
-        """`get_now` where there is no rate, after `check_room`."""
+        """`get_now` where there is no rate, after `check_room`; and the end of it where there is one."""
         if not key.startswith(self._get_prefixes):
             raise self._refusal(GET)
         return self._door.get_now(key)
@@ -234,8 +220,7 @@ class Session:
             admission.check(command.size if command.takes_room else 0)
         except KvError:
             # What is refused for want of room has taken nothing from a rate.
-            if limiter is not None:
-                limiter.spend(-(command.count or 1), -command.size, self._seconds())
+            self.give_back(command.size, command.count or 1)
             raise
         if prefixes != _EVERYTHING and not command.permitted(prefixes):
             raise self._refusal(command.right)
@@ -260,8 +245,7 @@ class Session:
     def _weigh_first(self, command: WriteCommand, weighing: Weighing, done: Done) -> None:
         """Submit it once more when it is known what is at its keys. Meanwhile it is charged, and counted in."""
         admission, size = self.admission, command.size
-        if self._limiter is not None:
-            self._limiter.spend(-(command.count or 1), -size, self._seconds())
+        self.give_back(size, command.count or 1)
         self.charge(size)
         try:
             admission.enter(size)
@@ -269,20 +253,20 @@ class Session:
             self.give_back(size)
             raise
 
-        def looked_up(sizes: Sequence[int] | None, error: BaseException | None = None) -> None:
+        def looked_up(sizes: Sequence[int] | BaseException | None) -> None:
             # As with what is decoded first: nothing comes in between these and `submit`.
             self.give_back(size)
             admission.leave(1, size)
             try:
-                if error is not None:
-                    raise error
+                if isinstance(sizes, BaseException):
+                    raise sizes
                 self.submit(command, done, sizes)
             except Exception as refused:
                 command.error = without_frames(refused)
                 done(command)
             self._door.tell_settled()
 
-        weighing.look_up(command, admission, looked_up, partial(looked_up, None))
+        weighing.look_up(command, admission, looked_up)
 
     def _paying(self, done: Done) -> Done:
         """`done`, after the result has been taken from the rate."""
@@ -296,11 +280,8 @@ class Session:
         return paid
 
     def _take_counted(self) -> None:
-        try:
-            self._take()
-        except KvError as error:
-            self._refused(self.name, "", "rate", error)
-            raise
+        if self._limiter is not None:
+            self._admit(self._limiter.take(1, 0, self._seconds()))
 
     def _take(self) -> None:
         """Charge one operation for a request without a command."""
@@ -319,87 +300,3 @@ class Session:
         error = PermissionDenied(_SENTENCES.get(operation, _OTHER))
         self._refused(self.name, "", operation, error)
         return error
-
-
-class Sessions:
-    """Those that are open. Any thread, but `withdraw`.
-
-    Where addresses have rates, a principal has a session for each address that it comes from.
-    """
-
-    def __init__(
-        self,
-        door: Door,
-        admission: Callable[[Principal], Admission],
-        addresses: Addresses,
-        refused: Refused,
-        *,
-        written: Written | None = None,
-        seconds: Callable[[], float] = monotonic,
-    ) -> None:
-        """`admission` gives what the requests of one principal enter."""
-        self._door = door
-        self._admission = admission
-        self._addresses = addresses
-        self._refused = refused
-        self._written = written
-        self._seconds = seconds
-        self._open: dict[tuple[Principal, str], Session] = {}
-        # By the principals' names: one for all sessions, also for those of a token that has other rights now, as long
-        # as there is any, or a request in it.
-        self._admissions: WeakValueDictionary[str, Admission] = WeakValueDictionary()
-
-    def __len__(self) -> int:
-        """Those that hold."""
-        return len(self._open)
-
-    def of(self, principal: Principal, address: str) -> Session:
-        """The principal's."""
-        network = network_of(address) if self._addresses.limited else ""
-        found = self._open.get((principal, network))
-        if found is None:
-            # Two threads may both make one; the first is everybody's.
-            admission = self._admissions.setdefault(principal.name, self._admission(principal))
-            made = Session(
-                self._door, principal, admission, self._refused,
-                written=self._written, limiter=self._limiter(principal, network), seconds=self._seconds,
-                whose=self._whose(principal),
-            )  # fmt: skip
-            found = self._open.setdefault((principal, network), made)
-        return found
-
-    def nobody(self, admission: Admission) -> Session:
-        """That of visitors who show nothing."""
-        return Session(self._door, Principal(ANONYMOUS, ()), admission, self._refused, is_known=False)
-
-    def withdraw(self, now: float, *, anew: bool) -> frozenset[Session]:
-        """End the sessions of principals that are no longer valid, and the oldest of too many; `anew`: all.
-
-        `now` is Unix time in seconds.
-        """
-        open_ = tuple(self._open)
-        keys = [key for key in open_ if anew or now >= key[0].valid_until]
-        keys += open_[: max(0, len(open_) - MAX_SESSIONS)]
-        withdrawn = []
-        for key in keys:
-            found = self._open.pop(key, None)
-            if found is not None:
-                found.is_replaced = key[0].is_replaced or now < key[0].valid_until
-                withdrawn.append(found)
-        return frozenset(withdrawn)
-
-    def _limiter(self, principal: Principal, network: str) -> Budget | None:
-        if not self._addresses.limited:
-            return principal.limiter
-        # Administrators have a rate of each address to themselves: others there cannot use it up and keep them out.
-        of_address = OfAddress(self._addresses, f"{network} {ADMIN}" if principal.allows(ADMIN) else network)
-        return of_address if principal.limiter is None else Both(principal.limiter, of_address)
-
-    def _whose(self, principal: Principal) -> str:
-        """Which rates a request may be over, for messages. Those who have others later have other sessions then."""
-        whose = []
-        if principal.limiter is not None:
-            whose.append(f"the token (which may have {principal.limiter.rate})")
-        if self._addresses.limited:
-            whose.append(f"the address (which may have {self._addresses.rate})")
-        return " or ".join(whose)

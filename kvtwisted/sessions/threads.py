@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import NamedTuple, Protocol
+from typing import Callable, NamedTuple
 
 from twisted.internet.interfaces import IReactorFromThreads
 
@@ -22,15 +22,8 @@ def overdue() -> DeadlineExceeded:
     return DeadlineExceeded("the storage did not answer in the request's time; a write may still be applied")
 
 
-class Submits(Protocol):
-    """A session, or what submits to one."""
-
-    def submit(self, command: Command, done: Done, /) -> None:
-        """See `Session.submit`."""
-
-
 class _Waiting(NamedTuple):
-    session: Submits
+    submit: Callable[[Command, Done], None]
     command: Command
     done: threading.Event
 
@@ -47,9 +40,12 @@ class FromThreads:
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
 
-    def run(self, session: Submits, command: Command) -> object:
-        """The result of a command. Blocks until it is there, or its deadline is well over. Raises KvErrors."""
-        waiting = _Waiting(session, command, threading.Event())
+    def run(self, submit: Callable[[Command, Done], None], command: Command) -> object:
+        """The result of a command, let in by `submit` (see `Session.submit`). Raises KvErrors.
+
+        Blocks until it is there, or the command's deadline is well over.
+        """
+        waiting = _Waiting(submit, command, threading.Event())
         with self._lock:
             self._waiting.append(waiting)
             first = len(self._waiting) == 1
@@ -71,7 +67,7 @@ class FromThreads:
             waiting, self._waiting = self._waiting, []
         for one in waiting:
             try:
-                one.session.submit(one.command, one.finished)
+                one.submit(one.command, one.finished)
             except Exception as error:
                 one.command.error = without_frames(error)
                 one.done.set()

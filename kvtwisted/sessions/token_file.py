@@ -181,12 +181,8 @@ def _locked(path: str, create: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock_name(path: str) -> str:
-    return path + ".lock"
-
-
 def _open_lock(path: str) -> int:
-    name, flags = _lock_name(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    name, flags = path + ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         try:
             descriptor = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600)

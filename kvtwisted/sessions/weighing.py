@@ -52,22 +52,18 @@ class Weighing:
         return sizes
 
     def look_up(
-        self,
-        command: WriteCommand,
-        owner: object,
-        told: Callable[[Sequence[int] | None], object],
-        failed: Callable[[BaseException], object],
+        self, command: WriteCommand, owner: object, told: Callable[[Sequence[int] | BaseException | None], object]
     ) -> None:
-        """Tell what is at the keys of a write, in `owner`'s turn of the threads; None if that holds no longer."""
+        """Tell what is at the keys of a write, in `owner`'s turn of the threads, or why that could not be seen.
+
+        None if it holds no longer.
+        """
         usage, keys = self.usage, [change[0] for change in self._changes(command)]
         began = usage.begin_look()
 
         def looked_up(sizes: Sequence[int] | BaseException) -> None:
             now = usage.end_look(began, keys, () if isinstance(sizes, BaseException) else sizes)
-            if isinstance(sizes, BaseException):
-                failed(sizes)
-            else:
-                told(now)
+            told(sizes if isinstance(sizes, BaseException) else now)
 
         self._measures.sizes(keys, owner, looked_up)
 

@@ -20,7 +20,7 @@ from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
-from kvtwisted.sessions.gate import OpenGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.tls.listening import over_tls
 from kvtwisted.tls.renewal import Certificates
 
@@ -101,7 +101,7 @@ class LiveSite:
         server = ServerCommands(reactor, fair, configuration, recorder.config_update, tasks=tasks.tasks, task_pool=pool)
         door = Door(reactor, backend, server, recorder, Limits(), health)
         self.site = make_site(
-            OpenGate(door, Admission(1024)),
+            Gate(door, Admission(1024)),
             fair,
             HealthChecks(reactor, pool, door.health),
             reactor=reactor,

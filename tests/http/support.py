@@ -24,7 +24,7 @@ from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.connections import Connections
 from kvtwisted.sessions.door import Door
-from kvtwisted.sessions.gate import Gate, OpenGate
+from kvtwisted.sessions.gate import Gate
 
 from ..support.administration import FakeTasks
 from ..support.backends import make_backend
@@ -169,7 +169,7 @@ class World:
         configuration: Configuration | None = None,
         on_disk: bool = True,
         metrics_text: MetricsText | None = lambda is_open: METRICS,
-        make_gate: Callable[[Door, Admission], Gate] = OpenGate,
+        make_gate: Callable[[Door, Admission], Gate] = Gate,
         connections: Connections | None = None,
         **options: Any,
     ) -> None:

@@ -14,7 +14,7 @@ from kvtwisted.sessions.audit import Audit
 from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.entries import OwnRate, TokenEntry
-from kvtwisted.sessions.gate import ClosedGate
+from kvtwisted.sessions.gate import Gate
 from tests.sessions.support import grant, made
 
 from .slow import NONE_CUT_OFF
@@ -44,9 +44,9 @@ class Guarded:
         self.world = World(make_gate=self._close)
         self.world.storage.store.set(b"b", b"secret")
 
-    def _close(self, door: Door, admission: Admission) -> ClosedGate:
+    def _close(self, door: Door, admission: Admission) -> Gate:
         audit = Audit(lambda line: self.lines.append(json.loads(line)))
-        self.gate = ClosedGate(door, admission, self.authority, audit, count=self.counted.append)
+        self.gate = Gate(door, admission, self.authority, audit, count=self.counted.append)
         return self.gate
 
     def replace(self, *entries: TokenEntry) -> None:

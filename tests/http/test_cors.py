@@ -16,7 +16,7 @@ from kvtwisted.sessions.audit import Audit
 from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.entries import TokenEntry
-from kvtwisted.sessions.gate import ClosedGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.sessions.grants import Grant
 
 from .smuggling import GET, SET
@@ -295,11 +295,11 @@ def test_a_preflight_to_another_host() -> None:
 TOKEN, DIGEST = tokens.make("app")
 
 
-def closed(door: Door, admission: Admission) -> ClosedGate:
+def closed(door: Door, admission: Admission) -> Gate:
     """A gate that knows one token."""
     authority = Authority(failed_logins=1)
     authority.replace([TokenEntry("app", DIGEST, (Grant(frozenset(("get", "set")), b"a/"),))])
-    return ClosedGate(door, admission, authority, Audit(lambda line: None))
+    return Gate(door, admission, authority, Audit(lambda line: None))
 
 
 def test_with_tokens() -> None:

@@ -11,7 +11,7 @@ from kvtwisted.http.answers import Answer
 from kvtwisted.http.dispatch import Dispatch
 from kvtwisted.http.routes import Received
 from kvtwisted.reactor.fair_pool import FairPool
-from kvtwisted.sessions.gate import OpenGate, Visitor
+from kvtwisted.sessions.gate import Gate, Visitor
 from kvtwisted.sessions.threads import LAST_RESORT
 
 from .support import World
@@ -36,7 +36,7 @@ class Scene:
         services: Any = None
         pool: Any = self.world.pool
         self.dispatch = Dispatch(self.world.reactor, FairPool(self.world.reactor, pool), services, self.world.bounds)
-        self.session = OpenGate(self.world.door, self.world.admission).admit(Visitor(""))
+        self.session = Gate(self.world.door, self.world.admission).admit(Visitor(""))
         self.told: list[Answer] = []
 
     def ask(self, name: str) -> Any:

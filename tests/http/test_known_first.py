@@ -16,7 +16,7 @@ from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.buckets import Addresses, Rate
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.entries import TokenEntry
-from kvtwisted.sessions.gate import ClosedGate, Gate, OpenGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.sessions.grants import Grant
 
 from .support import Wire, World, problem, request_bytes
@@ -34,7 +34,7 @@ ROUTES = ("set", "mset", "mget", "mdelete")
 def limited(operations_a_second: float, bytes_a_second: float = 0) -> Callable[[Door, Admission], Gate]:
     """A gate that lets in everybody, at this rate."""
     rate = Rate(operations_a_second, bytes_a_second)
-    return lambda door, admission: OpenGate(door, admission, Addresses(rate))
+    return lambda door, admission: Gate(door, admission, addresses=Addresses(rate))
 
 
 def allowed(*operations: str) -> Callable[[Door, Admission], Gate]:
@@ -43,7 +43,7 @@ def allowed(*operations: str) -> Callable[[Door, Admission], Gate]:
     def make(behind: Door, admission: Admission) -> Gate:
         authority = Authority(failed_logins=1)
         authority.replace([TokenEntry("one", DIGEST, (Grant(frozenset(operations)),))])
-        return ClosedGate(behind, admission, authority, Audit(lambda line: None))
+        return Gate(behind, admission, authority, Audit(lambda line: None))
 
     return make
 

@@ -27,7 +27,7 @@ from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.connections import Connections
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.entries import TokenEntry
-from kvtwisted.sessions.gate import ClosedGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.sessions.grants import Grant
 
 from ..support.configuration import FakeConfiguration
@@ -149,12 +149,12 @@ def busy() -> World:
 TOKEN, DIGEST = tokens.make("elsewhere")
 
 
-def closed(door: Door, admission: Admission) -> ClosedGate:
+def closed(door: Door, admission: Admission) -> Gate:
     """A gate that knows one token, which may do little, and allows one failed login."""
     authority = Authority(failed_logins=1)
     grants = (Grant(frozenset(("get", "set", "delete", "scan")), b"elsewhere/"),)
     authority.replace([TokenEntry("elsewhere", DIGEST, grants)])
-    return ClosedGate(door, admission, authority, Audit(lambda line: None))
+    return Gate(door, admission, authority, Audit(lambda line: None))
 
 
 def refusals(method: str, sample: Sample) -> Iterator[Reply]:

@@ -15,6 +15,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.backends.server import ServerCommands
+from kvtwisted.config.settings import GrpcSettings, LimitSettings, Settings
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.observability.health_checks import HealthChecks
@@ -24,12 +25,11 @@ from kvtwisted.rpc.generated import keyvalue_pb2
 from kvtwisted.rpc.grpcio.server import ThreadedGrpcServer
 from kvtwisted.rpc.http2.server import NativeGrpcServer
 from kvtwisted.rpc.messages import message_limit
-from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.certificates import CertificateFiles
 from kvtwisted.sessions.connections import Connections
 from kvtwisted.sessions.door import Door
-from kvtwisted.sessions.gate import Gate, OpenGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.tls.renewal import Certificates
 from tests.support.backends import make_backend
 from tests.support.configuration import FakeConfiguration
@@ -150,7 +150,7 @@ class World:
         private_key: str = "",
         client_ca: str = "",
         connections: Connections | None = None,
-        make_gate: Callable[[Door, Admission], Gate] = OpenGate,
+        make_gate: Callable[[Door, Admission], Gate] = Gate,
         reactor: Any = None,
     ) -> None:
         """`reactor` runs in a thread, at the latest when the server starts; None is one that does already."""
@@ -177,23 +177,25 @@ class World:
         if max_unfinished_bytes is None:
             # Half of it is promised: to eight of the largest messages.
             max_unfinished_bytes = 16 * message_limit(max_request_bytes)
-        options = GrpcOptions(
-            host, port, threads, max_in_flight, max_request_bytes, self.certificates, max_unfinished_bytes,
+        of_limits = LimitSettings(
+            max_in_flight=max_in_flight, max_unfinished_bytes=max_unfinished_bytes,
             max_pipelines=max_pipelines, max_watches=max_watches,
         )  # fmt: skip
+        settings = Settings(grpc=GrpcSettings(host=host, port=port, threads=threads), limits=of_limits)
         #: What all calls go by; may be changed at any time.
         self.terms = Terms(message_limit(max_request_bytes), 4 * MIB, PATIENCE, limits_of_store.max_batch_keys)
         limits: Any = {
+            "certificates": self.certificates,
             "terms": self.terms,
             "checks": HealthChecks(self.reactor, self._health_pool, self.door.health),
         }
         gate = self.gate = make_gate(self.door, self.admission)
         self.server: ThreadedGrpcServer | NativeServer
         if transport == "threaded":
-            self.server = ThreadedGrpcServer(self.reactor, gate, self.health, options, **limits)
+            self.server = ThreadedGrpcServer(self.reactor, gate, self.health, settings, **limits)
         else:
             limits["connections"] = connections
-            self.server = NativeServer(self.reactor, gate, self.door, fair, self.health, options, **limits)
+            self.server = NativeServer(self.reactor, gate, self.door, fair, self.health, settings, **limits)
         self.slots = getattr(self.server, "native", self.server).slots
         self.host = f"[{host}]" if ":" in host else host
 

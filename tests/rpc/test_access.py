@@ -21,7 +21,7 @@ from kvtwisted.sessions.audit import Audit
 from kvtwisted.sessions.authority import NOT_VALID, Authority
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.entries import TokenEntry
-from kvtwisted.sessions.gate import ClosedGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.sessions.policy import NO_TOKEN
 from tests.sessions.support import grant, made
 from tests.support.reactors import on
@@ -50,8 +50,8 @@ class Guarded:
         self.world = make_world(make_gate=self._close, **options)
         self.channel = self.world.channel
 
-    def _close(self, door: Door, admission: Admission) -> ClosedGate:
-        self.gate = ClosedGate(door, admission, self.authority, Audit(lambda line: None), count=self.counted.append)
+    def _close(self, door: Door, admission: Admission) -> Gate:
+        self.gate = Gate(door, admission, self.authority, Audit(lambda line: None), count=self.counted.append)
         return self.gate
 
     def replace(self, *entries: TokenEntry) -> None:

@@ -8,52 +8,47 @@ import pytest
 from twisted.internet import reactor
 from twisted.python.threadpool import ThreadPool
 
+from kvtwisted.config.settings import Settings
 from kvtwisted.core.health import Health
 from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.rpc.calls import Terms
-from kvtwisted.rpc.grpcio.server import ThreadedGrpcServer
+from kvtwisted.rpc.grpcio.calls import ThreadedCalls
+from kvtwisted.rpc.grpcio.handlers import Handlers
 from kvtwisted.rpc.http2.server import NativeGrpcServer
-from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.rpc.rights import RPCS, rpc_requirement
 from kvtwisted.sessions import policy
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
-from kvtwisted.sessions.gate import OpenGate, Visitor
+from kvtwisted.sessions.gate import Gate, Visitor
 from kvtwisted.sessions.grants import OPERATIONS
+from kvtwisted.sessions.threads import FromThreads
 
 from ..docs.pages import ROOT, tables
 from ..support.doors import Doorway
 
 
 @pytest.fixture
-def parts() -> tuple[Door, OpenGate, Health, dict[str, Any]]:
+def parts() -> tuple[Door, Gate, Health, dict[str, Any]]:
     """What both gRPC servers are made of."""
     doorway = Doorway()
     checks = HealthChecks(reactor, ThreadPool(0, 1), doorway.door.health)
     limits = {"terms": Terms(1 << 23, 1 << 22, 30.0, 10_000), "checks": checks}
-    return doorway.door, OpenGate(doorway.door, Admission(10)), doorway.health, limits
-
-
-OPTIONS = GrpcOptions(host="127.0.0.1", port=0, threads=2, max_in_flight=10, max_request_bytes=1 << 23)
+    return doorway.door, Gate(doorway.door, Admission(10)), doorway.health, limits
 
 
 def test_every_rpc_of_the_native_server(parts: Any) -> None:
     """All paths that it routes, and no other."""
     door, gate, health, limits = parts
-    server = NativeGrpcServer(reactor, gate, door, ThreadPool(0, 1), health, OPTIONS, **limits)
+    server = NativeGrpcServer(reactor, gate, door, ThreadPool(0, 1), health, Settings(), **limits)
     assert {path.decode() for path in server.enter(Visitor(""), b"")} == RPCS.keys()
 
 
 def test_every_rpc_of_the_threaded_server(parts: Any) -> None:
     """The same."""
-    _, gate, health, limits = parts
-    server = ThreadedGrpcServer(reactor, gate, health, OPTIONS, **limits)
-    server.start()
-    try:
-        running: Any = server._running
-        assert running._handlers._handlers.keys() == RPCS.keys()
-    finally:
-        server.stop(0)
+    _, gate, _, limits = parts
+    calls = ThreadedCalls(limits["terms"], FromThreads(reactor))
+    others: Any = [None] * 4
+    assert Handlers(gate, calls, limits["checks"], *others)._handlers.keys() == RPCS.keys()
 
 
 def test_every_requirement_is_one() -> None:

@@ -17,7 +17,7 @@ from kvtwisted.server.authentication import LOOK_SECONDS, Authentication
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.audit import Audit
 from kvtwisted.sessions.entries import OwnRate
-from kvtwisted.sessions.gate import OpenGate, Visitor
+from kvtwisted.sessions.gate import Visitor
 from kvtwisted.sessions.quotas import Quota
 from kvtwisted.sessions.session import Session
 from kvtwisted.sessions.token_file import edit
@@ -65,8 +65,7 @@ def path(tmp_path: Path) -> str:
 def test_without_a_file_the_gate_is_open() -> None:
     """But for the rates of addresses there is nothing to keep current."""
     world = World("")
-    assert world.authentication.is_open
-    assert isinstance(world.authentication.gate, OpenGate)
+    assert world.authentication.gate.is_open
     assert world.authentication.tokens == 0
 
 

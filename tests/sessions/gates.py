@@ -10,7 +10,7 @@ from kvtwisted.sessions.audit import Audit
 from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.buckets import Addresses
 from kvtwisted.sessions.entries import TokenEntry
-from kvtwisted.sessions.gate import ClosedGate, Visitor
+from kvtwisted.sessions.gate import Gate, Visitor
 from kvtwisted.sessions.session import Session
 from tests.support.configuration import FakeConfiguration
 from tests.support.doors import Blocking, Doorway
@@ -36,11 +36,12 @@ class Fixture:
             self.authority.replace(entries)
         self.lines: list[bytes] = []
         self.counted: list[str] = []
-        self.gate = ClosedGate(
+        self.gate = Gate(
             self.door,
             self.admission,
             self.authority,
             Audit(self.lines.append),
+            certificates=True,
             addresses=addresses,
             count=self.counted.append,
             wall=self.wall,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvtwisted.core.errors import RateLimited
-from kvtwisted.sessions.buckets import Addresses, Both, Limiter, OfAddress, Rate, admit, network_of
+from kvtwisted.sessions.buckets import Addresses, Budget, Limiter, Rate, admit, network_of
 
 #: Costs and pauses whose sums are exact in binary.
 COSTS = st.integers(1, 12)
@@ -192,11 +192,11 @@ def test_admit() -> None:
 def test_two_budgets_are_taken_from_together_or_not_at_all() -> None:
     """What the second refuses is not taken from the first either, and the first is asked first."""
     first, addresses = Limiter(Rate(10)), Addresses(Rate(2))
-    both = Both(first, OfAddress(addresses, "192.0.2.1"))
+    both = Budget(first, addresses, "192.0.2.1")
     assert [both.take(1, 0, 0.0) for _ in range(2)] == [0, 0]
     assert both.take(1, 0, 0.0) == pytest.approx(0.5)
     assert first.take(8, 0, 0.0) == 0  # two of ten were taken
     assert both.take(1, 0, 0.0) > 0
     both.spend(0, 100, 0.0)
     # Another address has a budget of its own.
-    assert OfAddress(addresses, "192.0.2.2").take(2, 0, 0.0) == 0
+    assert Budget(None, addresses, "192.0.2.2").take(2, 0, 0.0) == 0

@@ -357,7 +357,7 @@ def test_hot_gets_are_counted_and_sampled() -> None:
         assert door.get_now(b"k") == (True, Found(b"v", 0))
     # Also for the cache, from which what was not used goes first.
     assert entry.used
-    assert door.hot_gets == 2 * door_module.HOT_SAMPLE
+    assert door.hot_gets.value == 2 * door_module.HOT_SAMPLE
     assert recorder.calls == [(0, door_module.HOT_SAMPLE)] * 2
 
 
@@ -368,7 +368,7 @@ def test_what_memory_finds_slower_is_told_one_by_one() -> None:
     assert door.get_now(b"missing") == (True, None)
     scene.storage.engine.slow = True
     assert door.get_now(b"missing") == (False, None)
-    assert (door.hot_gets, recorder.operations) == (0, [Recorded(GET, 1, False)])
+    assert (door.hot_gets.value, recorder.operations) == (0, [Recorded(GET, 1, False)])
 
 
 @pytest.mark.parametrize("command", [SET, GET])
@@ -430,4 +430,4 @@ def test_what_is_refused_has_not_entered(scene: Scene) -> None:
             scene.door.submit(command, scene.admission, lambda command: pytest.fail("it was refused"))
     scene.run()
     assert (scene.admission.in_flight, scene.admission.bytes, scene.door.waiting) == (0, 0, 0)
-    assert scene.door.overdue == 1
+    assert scene.door.overdue.value == 1

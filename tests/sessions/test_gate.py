@@ -10,7 +10,7 @@ from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.audit import ANONYMOUS, EACH_BURST, TOGETHER_BURST, WINDOW
 from kvtwisted.sessions.authority import NOT_VALID
 from kvtwisted.sessions.entries import TokenEntry
-from kvtwisted.sessions.gate import OpenGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.sessions.grants import Grant
 from kvtwisted.sessions.policy import AUTHENTICATED, NO_TOKEN, PUBLIC
 from kvtwisted.sessions.session import Session
@@ -27,7 +27,7 @@ def certified(token_id: str, name: str, *grants: Grant) -> TokenEntry:
 def test_an_open_gate_lets_everybody_do_everything() -> None:
     """Whatever they show, and always with the same session."""
     door = Fixture().door
-    gate = OpenGate(door, Admission(8))
+    gate = Gate(door, Admission(8))
     admitted = gate.admit(visitor())
     assert admitted.is_known
     assert admitted.get_now == door.get_now

@@ -8,12 +8,12 @@ import pytest
 
 from kvtwisted.commands.administration import ListBackups
 from kvtwisted.core.errors import Overloaded, RateLimited, Unauthenticated
+from kvtwisted.sessions import gate as gate_module
 from kvtwisted.sessions import gate as gates
-from kvtwisted.sessions import session as session_module
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.buckets import Addresses, Rate
 from kvtwisted.sessions.entries import OwnRate
-from kvtwisted.sessions.gate import OpenGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.sessions.session import Session
 
 from .gates import Fixture, visitor
@@ -116,7 +116,7 @@ def test_a_principal_that_was_revoked_meanwhile_is_let_go() -> None:
     assert world.authority is not None
     world.authority.replace([])
     world.gate.look()
-    world.gate._sessions.of(late, PEER)
+    world.gate._session(late, PEER)
     world.gate.look()
     assert len(world.withdrawn) == 2
     assert len(world.gate._sessions) == 0
@@ -170,7 +170,7 @@ def test_administrators_have_the_rate_of_an_address_to_themselves() -> None:
 def test_an_open_gate_has_no_shares() -> None:
     """Everybody is the same there."""
     admission = Admission(8)
-    gate = OpenGate(Fixture().door, admission)
+    gate = Gate(Fixture().door, admission)
     assert gate.admit(visitor()).admission is gate.admit(visitor(address="192.0.2.9")).admission is admission
 
 
@@ -219,7 +219,7 @@ def test_a_refusal_for_a_rate_names_it(own: OwnRate | None, addresses: Rate, who
 
 def test_of_too_many_sessions_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the next look; their principals are good, and only have to come again."""
-    monkeypatch.setattr(session_module, "MAX_SESSIONS", 2)
+    monkeypatch.setattr(gate_module, "MAX_SESSIONS", 2)
     world = Fixture(tokens=False)
     sessions = [world.gate.admit(visitor(certificate=name)) for name in "abcd"]
     assert world.withdrawn == []

@@ -66,7 +66,7 @@ class Scene:
 
         def run() -> None:
             try:
-                self.outcomes.append(self.from_threads.run(session, command))
+                self.outcomes.append(self.from_threads.run(session.submit, command))
             except Exception as error:
                 self.outcomes.append(error)
 

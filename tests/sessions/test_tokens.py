@@ -114,10 +114,3 @@ def test_ids(text: str) -> None:
     """1 to 32 of a-z, 0-9 and -, the first of which is not -."""
     allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-")
     assert tokens.valid_id(text) is (0 < len(text) <= 32 and set(text) <= allowed and text[0] != "-")
-
-
-@given(st.binary(max_size=40), st.binary(max_size=40))
-def test_same(one: bytes, other: bytes) -> None:
-    """Equal bytes are, others are not."""
-    assert tokens.same(one, other) is (one == other)
-    assert tokens.same(one, one)

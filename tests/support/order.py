@@ -16,7 +16,7 @@ from kvtwisted.sessions.audit import Audit
 from kvtwisted.sessions.authority import Authority
 from kvtwisted.sessions.door import Door
 from kvtwisted.sessions.entries import OwnRate
-from kvtwisted.sessions.gate import ClosedGate
+from kvtwisted.sessions.gate import Gate
 from kvtwisted.sessions.quotas import Quota
 
 from ..sessions.support import grant, made
@@ -74,11 +74,11 @@ class Guards:
             entries.append(entry._replace(quota=Quota(1, 1)))
         self.authority.replace(entries)
 
-    def gate(self, door: Door, admission: Admission) -> ClosedGate:
+    def gate(self, door: Door, admission: Admission) -> Gate:
         """For a world."""
         self.admission = admission
         self.room = admission.in_flight
-        return ClosedGate(door, admission, self.authority, Audit(lambda line: None), seconds=lambda: 1000.0)
+        return Gate(door, admission, self.authority, Audit(lambda line: None), seconds=lambda: 1000.0)
 
     def prepare(self, case: Case, capacity: int) -> bytes:
         """Make the server what it is to be for a case; gives the token to send."""

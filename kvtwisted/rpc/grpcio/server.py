@@ -10,6 +10,7 @@ from typing import Any, Callable, cast
 import grpc
 from twisted.logger import Logger
 
+from ...config.settings import Settings
 from ...core.errors import Unavailable
 from ...core.health import Health
 from ...observability.health_checks import HealthChecks
@@ -20,10 +21,8 @@ from ...tls.renewal import Certificates
 from ..calls import Terms
 from ..health import Watches
 from ..listening import FIRST_FREE_PORT, cannot_listen, check_address, joined
-from ..options import GrpcOptions
-from ..stream_slots import StreamSlots, make_slots
+from ..stream_slots import make_slots
 from ..watchdog import Watchdog
-from .access import Access
 from .calls import ThreadedCalls
 from .handlers import SIDE_THREADS, Handlers
 
@@ -44,35 +43,35 @@ class ThreadedGrpcServer:
         reactor: Any,
         gate: Gate,
         health: Health,
-        options: GrpcOptions,
+        settings: Settings,
         *,
+        certificates: Certificates | None = None,
         checks: HealthChecks,
         terms: Terms,
     ) -> None:
+        self._gate = gate
         self._checks = checks
         self._health = health
-        self._options = options
-        self._terms = terms
+        self._settings = settings
+        self._certificates = certificates
+        self._calls = ThreadedCalls(terms, FromThreads(reactor))
         #: Those of streams that stay open.
-        self.slots = make_slots(options, options.threads)
-        from_threads = FromThreads(reactor)
-        self._access = Access(gate, lambda session: ThreadedCalls(session, terms, from_threads))
-        self._running: _Running | None = None
+        self.slots = make_slots(settings.limits, settings.grpc.threads)
+        self._stop: Callable[[float], None] | None = None
 
     def start(self) -> int:
         """Listen, and return the port. Raises Unavailable, naming host and port, when that is not possible."""
-        options = self._options
+        host, port = self._settings.grpc.host, self._settings.grpc.port
         try:
-            check_address(options.host, options.port)
+            check_address(host, port)
         except Unavailable as error:
-            if not 0 < options.port < FIRST_FREE_PORT or os.geteuid() == 0:
+            if not 0 < port < FIRST_FREE_PORT or os.geteuid() == 0:
                 raise
             raise Unavailable(
                 f"{error} (ports below {FIRST_FREE_PORT} are for root, and grpcio binds by itself, when root's rights "
                 "are given up already: take grpc.transport = native, or another port)"
             ) from None
-        self._running = _Running(self._access, self._terms, self._checks, self._health, self._options, self.slots)
-        return self._running.port
+        return self._serve(host, port)
 
     def stop(self, grace: float) -> None:
         """Stop: watchers hear NOT_SERVING, nothing new is accepted, running calls have `grace` seconds to finish.
@@ -80,56 +79,47 @@ class ThreadedGrpcServer:
         Calls that do not are cancelled. Blocks until no thread of the server has a call any longer; not to be called on
         the reactor thread, which they wait for.
         """
-        running, self._running = self._running, None
-        if running is not None:
-            running.stop(grace)
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop(grace)
 
-
-class _Running:
-    """Everything that exists while the server runs."""
-
-    def __init__(
-        self,
-        access: Access,
-        terms: Terms,
-        checks: HealthChecks,
-        health: Health,
-        options: GrpcOptions,
-        slots: StreamSlots,
-    ) -> None:
+    def _serve(self, host: str, port: int) -> int:
         _redirect_logging()
-        self._watchdog = Watchdog()
-        self._watches = Watches(health, self._watchdog, slots.watch)
-        self._threads = ThreadPoolExecutor(options.threads, "grpc")
-        self._side_threads = ThreadPoolExecutor(SIDE_THREADS, "grpc-side")
-        self._handlers = Handlers(access, terms, checks, self._watches, self._watchdog, self._side_threads, slots)
-        self._server = grpc.server(
-            self._threads,
-            handlers=[self._handlers],
-            options=channel_options(terms.message_limit),
+        watchdog = Watchdog()
+        watches = Watches(self._health, watchdog, self.slots.watch)
+        threads = ThreadPoolExecutor(self._settings.grpc.threads, "grpc")
+        side_threads = ThreadPoolExecutor(SIDE_THREADS, "grpc-side")
+        handlers = Handlers(self._gate, self._calls, self._checks, watches, watchdog, side_threads, self.slots)
+        server = grpc.server(
+            threads,
+            handlers=[handlers],
+            options=channel_options(self._calls.terms.message_limit),
             # What comes on top is answered RESOURCE_EXHAUSTED instead of queueing without bound.
-            maximum_concurrent_rpcs=options.max_in_flight,
+            maximum_concurrent_rpcs=self._settings.limits.max_in_flight,
         )
-        address = joined(options.host, options.port)
+        address = joined(host, port)
         try:
-            if options.certificates is not None:
-                self.port = self._server.add_secure_port(address, server_credentials(options.certificates))
+            if self._certificates is not None:
+                port = server.add_secure_port(address, server_credentials(self._certificates))
             else:
-                self.port = self._server.add_insecure_port(address)
+                port = server.add_insecure_port(address)
         except RuntimeError:
-            raise cannot_listen(options.host, options.port, "grpcio could not bind to it") from None
-        self._watchdog.start()
-        self._watches.start()
-        self._server.start()
+            raise cannot_listen(host, port, "grpcio could not bind to it") from None
+        watchdog.start()
+        watches.start()
+        server.start()
 
-    def stop(self, grace: float) -> None:
-        self._watches.stop(_STOP_SECONDS)
-        stopped = self._server.stop(grace)
-        self._handlers.end_streams()
-        stopped.wait(grace + _STOP_SECONDS)
-        self._watchdog.stop()
-        for threads in (self._threads, self._side_threads):
-            threads.shutdown(wait=True, cancel_futures=True)
+        def stop(grace: float) -> None:
+            watches.stop(_STOP_SECONDS)
+            stopped = server.stop(grace)
+            handlers.end_streams()
+            stopped.wait(grace + _STOP_SECONDS)
+            watchdog.stop()
+            for pool in (threads, side_threads):
+                pool.shutdown(wait=True, cancel_futures=True)
+
+        self._stop = stop
+        return port
 
 
 def channel_options(limit: int) -> list[tuple[str, int]]:

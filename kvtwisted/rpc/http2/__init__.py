@@ -9,7 +9,6 @@ From the wire inwards, protocol state that knows of no socket:
 - `lifetime` has the connection's deadlines and its goodbye, `flood_guard` what a peer may ask for nothing, `turns`,
   `header_turn` and `expanding` what may be done in one turn of the reactor.
 
-`connection` gives a Twisted transport to these, and `server` listens, seen by them as `collaborators` says. `requests`
-reads gRPC's headers, `route_tables` has the methods of each session, `unary`, `streaming` and `pipelines` answer calls,
-`responses` makes frames of answers.
+`connection` gives a Twisted transport to these, and `server` listens. `requests` reads gRPC's headers, `route_tables`
+has the methods of each session, `unary`, `streaming` and `pipelines` answer calls, `responses` makes frames of answers.
 """

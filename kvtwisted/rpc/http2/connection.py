@@ -8,7 +8,7 @@ ends.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -21,13 +21,15 @@ from ...sessions.gate import Visitor
 from ...tls.listening import peer
 from ..errors import CallError, Code
 from .chunk_reader import ChunkReader
-from .collaborators import ConnectionServer
 from .control import Control
 from .frames import ConnectionFault, ErrorCode
 from .header_turn import HeaderTurn
 from .lifetime import EXPIRED_SECONDS, FLOOD, PROTOCOL_ERROR, Lifetime
 from .responses import with_size_update
 from .streams import Streams
+
+if TYPE_CHECKING:
+    from .server import NativeGrpcServer
 
 _log = Logger(namespace="kvtwisted.rpc")
 
@@ -39,7 +41,7 @@ class Connection(Protocol):
     #: A TCP or TLS transport of Twisted's; no interface names all that both have.
     transport: Any
 
-    def __init__(self, server: ConnectionServer, address: str = "", *, on_trial: bool = False) -> None:
+    def __init__(self, server: NativeGrpcServer, address: str = "", *, on_trial: bool = False) -> None:
         """`address` is the peer's; `on_trial` says that it stays only for an administrator."""
         self._server = server
         self._rest = b""
@@ -313,11 +315,12 @@ class Connection(Protocol):
     # When there are too many connections; see `sessions.connections.Member`.
 
     def _try_out(self, visitor: Visitor) -> None:
-        if not self._server.administers(visitor):
+        found = self._server.find(visitor)
+        if found is None or not found.administers:
             self.lifetime.drain()
             raise self._server.refused_on_trial()
         self.streams.on_trial = None
-        self._server.passed_trial(self)
+        self._server.counted.passed(self)
 
     def idle_seconds(self) -> float | None:
         """For how long no call was under way; None: one is."""
@@ -325,7 +328,7 @@ class Connection(Protocol):
 
     def is_of_somebody(self) -> bool:
         """Whether somebody known has called on it."""
-        return self.streams.shown is not None and self._server.knows(self.streams.shown)
+        return self.streams.shown is not None and self._server.find(self.streams.shown) is not None
 
     def make_way(self) -> None:
         """Close, for others to have the place. What was called meanwhile was not served, which the goodbye says."""

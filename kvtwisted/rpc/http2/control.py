@@ -8,23 +8,7 @@ from __future__ import annotations
 from typing import Callable, ClassVar
 
 from . import frames
-from .frames import (
-    ACK,
-    DEFAULT_FRAME_SIZE,
-    DEFAULT_TABLE_BYTES,
-    DEFAULT_WINDOW,
-    END_HEADERS,
-    END_STREAM,
-    HAS_PRIORITY,
-    LARGEST_FRAME_SIZE,
-    LARGEST_WINDOW,
-    PADDED,
-    PREFACE,
-    STREAM_BITS,
-    ConnectionFault,
-    ErrorCode,
-    StreamFault,
-)
+from .frames import ConnectionFault, ErrorCode, Fault
 from .header_blocks import MAX_BLOCK_BYTES, MAX_LIST_BYTES, MAX_UNKNOWN_BLOCK_BYTES
 from .lifetime import Lifetime
 from .responder import MAX_STREAMS
@@ -46,7 +30,7 @@ class Control:
         self._lifetime = lifetime
         self._out = out
         #: What is still to come of the preface.
-        self.preface = PREFACE
+        self.preface = frames.PREFACE
         #: Whether frames other than SETTINGS may come, and no header block is half there.
         self.ready = False
         #: Bytes of DATA that the connection's window has not been given back.
@@ -55,7 +39,7 @@ class Control:
         self._block_of = (0, False)
         #: Bytes that the peer lets our dynamic table have; whether it was told that the table has none; and from which
         #: piece of `out` on the next header block has to say so, if one does.
-        self._table_bytes = DEFAULT_TABLE_BYTES
+        self._table_bytes = frames.DEFAULT_TABLE_BYTES
         self._told_of_table = False
         self.size_update_after: int | None = None
 
@@ -66,7 +50,7 @@ class Control:
         self._out.append(
             frames.settings({frames.MAX_CONCURRENT_STREAMS: MAX_STREAMS, frames.MAX_HEADER_LIST_SIZE: MAX_LIST_BYTES})
         )
-        self._out.append(frames.window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
+        self._out.append(frames.window_update(0, CONNECTION_WINDOW - frames.DEFAULT_WINDOW))
 
     def read_preface(self, data: bytes) -> int:
         """Compare with the client's preface; returns how much of `data` it was."""
@@ -100,16 +84,16 @@ class Control:
         self.unacknowledged += len(payload)
         if self.unacknowledged >= CREDIT_STEP:
             self.give_credit()
-        data = frames.unpadded(payload) if flags & PADDED else payload
-        self._streams.data(stream_id, data, len(payload), bool(flags & END_STREAM))
+        data = frames.unpadded(payload) if flags & frames.PADDED else payload
+        self._streams.data(stream_id, data, len(payload), bool(flags & frames.END_STREAM))
 
     def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_a_stream("HEADERS", stream_id)
-        block = frames.unpadded(payload) if flags & PADDED else payload
-        if flags & HAS_PRIORITY:
+        block = frames.unpadded(payload) if flags & frames.PADDED else payload
+        if flags & frames.HAS_PRIORITY:
             _check_dependency(stream_id, block[:5], ConnectionFault)  # or the block would have to be decoded first
             block = block[5:]
-        self._block_of = stream_id, bool(flags & END_STREAM)
+        self._block_of = stream_id, bool(flags & frames.END_STREAM)
         self._block = bytearray()
         self.ready = False
         self._add_to_block(flags, block)
@@ -127,7 +111,7 @@ class Control:
         limit = MAX_BLOCK_BYTES if self._streams.known else MAX_UNKNOWN_BLOCK_BYTES
         if len(block) > limit:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a header block is over {limit} bytes")
-        if flags & END_HEADERS:
+        if flags & frames.END_HEADERS:
             self._block = None
             self.ready = True
             stream_id, end_stream = self._block_of
@@ -148,7 +132,7 @@ class Control:
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         _of_the_connection("SETTINGS", stream_id)
         self._guard.spend(10)
-        if flags & ACK:
+        if flags & frames.ACK:
             _sized("an acknowledgement of SETTINGS", payload, 0)
             return
         if len(payload) % 6:
@@ -164,17 +148,17 @@ class Control:
         if initial_window != self._streams.responder.sender.initial_window:
             self._streams.responder.change_initial_window(initial_window)
         self._lifetime.settled = self.ready = True
-        self._out.append(frames.frame(frames.SETTINGS, ACK, 0))
-        if self._table_bytes < DEFAULT_TABLE_BYTES and not self._told_of_table:
+        self._out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        if self._table_bytes < frames.DEFAULT_TABLE_BYTES and not self._told_of_table:
             self._told_of_table = True
             self.size_update_after = len(self._out)
 
     def _setting(self, name: int, value: int) -> None:
         if name == frames.MAX_FRAME_SIZE:
-            if not DEFAULT_FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:
-                sentence = f"the largest frame must have {DEFAULT_FRAME_SIZE} to {LARGEST_FRAME_SIZE} bytes"
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, sentence)
-            self._streams.responder.sender.frame_size = min(value, 4 * DEFAULT_FRAME_SIZE)
+            if not frames.DEFAULT_FRAME_SIZE <= value <= frames.LARGEST_FRAME_SIZE:
+                bounds = f"{frames.DEFAULT_FRAME_SIZE} to {frames.LARGEST_FRAME_SIZE}"
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"the largest frame must have {bounds} bytes")
+            self._streams.responder.sender.frame_size = min(value, 4 * frames.DEFAULT_FRAME_SIZE)
         elif name == frames.ENABLE_PUSH and value > 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH must be 0 or 1")
         elif name == frames.HEADER_TABLE_SIZE:
@@ -191,8 +175,8 @@ class Control:
         _of_the_connection("PING", stream_id)
         _sized("PING", payload, 8)
         self._guard.spend()
-        if not flags & ACK:
-            self._out.append(frames.frame(frames.PING, ACK, 0, payload))
+        if not flags & frames.ACK:
+            self._out.append(frames.frame(frames.PING, frames.ACK, 0, payload))
         else:
             self._lifetime.ping_answered(payload)
 
@@ -205,7 +189,7 @@ class Control:
 
     def _window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         _sized("WINDOW_UPDATE", payload, 4)
-        self._streams.window_update(stream_id, frames.read_word(payload)[0] & STREAM_BITS)
+        self._streams.window_update(stream_id, frames.read_word(payload)[0] & frames.STREAM_BITS)
 
     _HANDLERS: ClassVar[tuple[Callable[[Control, int, int, bytes], None], ...]] = (
         _data, _headers, _priority, _rst_stream, _settings,
@@ -214,8 +198,8 @@ class Control:
 
 
 def _window(size: int) -> int:
-    if size > LARGEST_WINDOW:
-        raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"the initial window is over {LARGEST_WINDOW}")
+    if size > frames.LARGEST_WINDOW:
+        raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"the initial window is over {frames.LARGEST_WINDOW}")
     return size
 
 
@@ -234,8 +218,8 @@ def _sized(name: str, payload: bytes, size: int) -> None:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"{name} must have {size} bytes")
 
 
-def _check_dependency(stream_id: int, priority: bytes, fault: type[ConnectionFault] | type[StreamFault]) -> None:
+def _check_dependency(stream_id: int, priority: bytes, fault: type[Fault]) -> None:
     if len(priority) != 5:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a priority has 5 bytes")
-    if frames.read_word(priority)[0] & STREAM_BITS == stream_id:
+    if frames.read_word(priority)[0] & frames.STREAM_BITS == stream_id:
         raise fault(ErrorCode.PROTOCOL_ERROR, "a stream cannot depend on itself")

@@ -13,9 +13,12 @@ time. docs/threat-model.md has the table.
 
 from __future__ import annotations
 
-from typing import Callable, Protocol
+from typing import TYPE_CHECKING, Callable
 
 from .frames import ConnectionFault, ErrorCode
+
+if TYPE_CHECKING:
+    from .responder import Responder
 
 #: Tokens of a full bucket, those that come back with each second, and with each call.
 TOKENS = 2_000
@@ -29,28 +32,19 @@ _UNKNOWN_FREE, _UNKNOWN_STEP = 2048, 32
 
 def tokens_for_headers(work: int, *, known: bool) -> int:
     """What a header block costs that took so much work and led nowhere."""
-    if known:
-        return max(0, work - _KNOWN_FREE) // _KNOWN_STEP
-    return max(0, work - _UNKNOWN_FREE) // _UNKNOWN_STEP
-
-
-class Calls(Protocol):
-    """What a peer has called."""
-
-    @property
-    def answered(self) -> int:
-        """Calls that were answered well, so far."""
+    free, step = (_KNOWN_FREE, _KNOWN_STEP) if known else (_UNKNOWN_FREE, _UNKNOWN_STEP)
+    return max(0, work - free) // step
 
 
 class FloodGuard:
     """The bucket of one connection. Reactor thread."""
 
-    __slots__ = ("_calls", "_credited", "_refilled_at", "_seconds", "tokens")
+    __slots__ = ("_credited", "_refilled_at", "_responder", "_seconds", "tokens")
 
-    def __init__(self, seconds: Callable[[], float], calls: Calls) -> None:
-        """`seconds` tells the time, `calls` what the peer has called."""
+    def __init__(self, seconds: Callable[[], float], responder: Responder) -> None:
+        """`seconds` tells the time, `responder` how many calls were answered well."""
         self._seconds = seconds
-        self._calls = calls
+        self._responder = responder
         #: What is left. Who takes from it without `spend` calls `refill` when it is below 0.
         self.tokens = float(TOKENS)
         self._refilled_at = seconds()
@@ -67,7 +61,7 @@ class FloodGuard:
 
         Raises ConnectionFault when that is not enough.
         """
-        now, answered = self._seconds(), max(self._credited, self._calls.answered)
+        now, answered = self._seconds(), max(self._credited, self._responder.answered)
         earned = (now - self._refilled_at) * TOKENS_PER_SECOND + (answered - self._credited) * TOKENS_PER_CALL
         self._refilled_at, self._credited = now, answered
         self.tokens = min(TOKENS, self.tokens + earned)

@@ -60,20 +60,20 @@ class ErrorCode(IntEnum):
     ENHANCE_YOUR_CALM = 0xB
 
 
-class ConnectionFault(Exception):
-    """The peer did what ends its connection: the code to say so with, and a sentence for its GOAWAY."""
+class Fault(Exception):
+    """The peer broke the protocol: the code to say so with, and a sentence."""
 
     def __init__(self, code: ErrorCode, sentence: str) -> None:
         super().__init__(sentence)
         self.code = code
 
 
-class StreamFault(Exception):
-    """The peer did what ends one stream: the code of its RST_STREAM, and a sentence for whoever reads the trace."""
+class ConnectionFault(Fault):
+    """It ends its connection; the sentence is for its GOAWAY."""
 
-    def __init__(self, code: ErrorCode, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = code
+
+class StreamFault(Fault):
+    """It ends one stream, by RST_STREAM; the sentence is for whoever reads the trace."""
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:

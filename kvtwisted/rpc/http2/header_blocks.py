@@ -13,6 +13,7 @@ import re
 from typing import Callable, Generic, NoReturn, TypeVar
 
 from hpack import HPACKError, OversizedHeaderListError
+from hpack.hpack import encode_integer
 
 from .frames import ConnectionFault, ErrorCode, StreamFault
 from .hpack_decoder import Headers as Headers
@@ -170,13 +171,4 @@ def encode(headers: Headers) -> bytes:
 
 def _string(text: bytes) -> bytes:
     # RFC 7541, section 5.1: a length of seven bits, or more of them.
-    length = len(text)
-    if length < 127:
-        return bytes((length,)) + text
-    encoded = bytearray((127,))
-    length -= 127
-    while length > 127:
-        encoded.append(length & 127 | 128)
-        length >>= 7
-    encoded.append(length)
-    return bytes(encoded) + text
+    return bytes(encode_integer(len(text), 7)) + text

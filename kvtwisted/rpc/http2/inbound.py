@@ -92,10 +92,6 @@ class Budget:
             raise self._refusal(f"unfinished requests take {self._unasked.bytes} bytes already")
         share.held.add(size)
 
-    def free(self, share: Share, size: int) -> None:
-        """Those bytes are no longer held."""
-        share.held.add(-size)
-
     def ask(self, incoming: Incoming, size: int) -> None:
         """Call `incoming.granted`, now or later, when `size` bytes are promised to it."""
         incoming.share.asked += size
@@ -232,7 +228,7 @@ class Incoming:
         self._buffer.clear()
         self._release()
         if self._kept:
-            self._budget.free(self.share, self._kept)
+            self.share.held.add(-self._kept)
             self._kept = 0
 
     def _length(self) -> int:
@@ -253,11 +249,6 @@ class Incoming:
         return message, bool(compressed)
 
     @property
-    def counted(self) -> int:
-        """Bytes that the budget counts."""
-        return self.held + self._kept + (0 if self._asking else self.promised)
-
-    @property
     def came(self) -> int:
         """Bytes of what was promised that have come."""
         return len(self._buffer) - self.held
@@ -275,7 +266,7 @@ class Incoming:
         freed = self.held - len(self._buffer)
         if freed > 0:
             self.held -= freed
-            self._budget.free(self.share, freed)
+            self.share.held.add(-freed)
 
     def _replenish(self) -> None:
         if self.paused:

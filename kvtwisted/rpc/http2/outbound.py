@@ -58,11 +58,6 @@ class Backlog:
         return self.queued.limit
 
     @property
-    def share(self) -> int:
-        """Bytes that one connection may have of them."""
-        return self.queued.limit // SHARES
-
-    @property
     def bytes(self) -> int:
         """Bytes of both."""
         return self.queued.bytes + self.expected.bytes

@@ -38,7 +38,7 @@ class ParkedCalls:
     def take(self, stream_id: int) -> ParkedCall:
         """It waits no longer."""
         call = self.by_id.pop(stream_id)
-        self._budget.free(self._share, len(call.message[0]))
+        self._share.held.add(-len(call.message[0]))
         return call
 
     def take_next(self) -> tuple[int, ParkedCall]:

@@ -19,7 +19,8 @@ from typing import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from .. import pipeline
-from ..errors import CallError, Code, call_error
+from ..errors import CallError, call_error, stopping
+from ..messages import expanded
 from ..methods import SERVICES
 from ..pipeline import Operation
 from ..stream_slots import Slots
@@ -45,7 +46,7 @@ class PipelineService:
         """`flush` is called when operations were answered outside of any connection's own doing."""
         self._slots = slots
         self._expander = Expander(reactor, flush)
-        self._open: set[_Pipeline] = set()
+        self._open: set[Pipeline] = set()
         self._stopping = False
 
     def routes(self, calls: UnaryCalls, owner: str | None) -> list[Route]:
@@ -60,30 +61,26 @@ class PipelineService:
         """Take no more operations; each pipeline ends when those that it has are answered."""
         self._stopping = True
         for open_pipeline in tuple(self._open):
-            open_pipeline.cut(_stopping())
+            open_pipeline.cut(stopping())
 
-    def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> _Pipeline:
+    def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> Pipeline:
         if self._stopping:
-            raise _stopping()
+            raise stopping()
         self._slots.enter(owner)
-        opened = _Pipeline(stream, calls, self._expander, partial(self._ended, owner))
+        opened = Pipeline(stream, calls, self._expander, partial(self._ended, owner))
         self._open.add(opened)
         return opened
 
-    def _ended(self, owner: str | None, ended: _Pipeline) -> None:
+    def _ended(self, owner: str | None, ended: Pipeline) -> None:
         self._open.discard(ended)
         self._slots.leave(owner)
 
 
-def _stopping() -> CallError:
-    return CallError(Code.UNAVAILABLE, "the server is stopping")
-
-
-class _Pipeline:
+class Pipeline:
     """One open pipeline: to `UnaryCalls` what a `Responder` is for calls. Its calls are numbered as they begin."""
 
     def __init__(
-        self, stream: Stream, calls: UnaryCalls, expander: Expander, closed: Callable[[_Pipeline], None]
+        self, stream: Stream, calls: UnaryCalls, expander: Expander, closed: Callable[[Pipeline], None]
     ) -> None:
         self._stream = stream
         self._expander = expander
@@ -127,11 +124,9 @@ class _Pipeline:
 
     def _take(self, message: Message) -> None:
         data, compressed = message
-        if compressed:
-            data = self._expander.expand(data)
-        elif len(data) > pipeline.MESSAGE_BYTES:
-            raise CallError(Code.RESOURCE_EXHAUSTED, f"the message is over {pipeline.MESSAGE_BYTES} bytes")
-        operation = pipeline.read(data)
+        operation = pipeline.read(
+            self._expander.expand(data) if compressed else expanded(data, False, pipeline.MESSAGE_BYTES)
+        )
         if isinstance(operation, bytes):
             self._stream.send_message(operation)
             return
@@ -179,7 +174,7 @@ class _Pipeline:
             or self._stream.queued >= QUEUED_BYTES
             or self._expected >= EXPECTED_BYTES
             # Only while it has answers of its own on the way: their going out is what makes it go on.
-            or ((self._stream.queued or self._expected) > 0 and self._stream.backlogged)
+            or ((self._stream.queued or self._expected) > 0 and self._stream.responder.backlogged)
         )
 
     def _begin(self, operation: Operation) -> None:
@@ -188,13 +183,21 @@ class _Pipeline:
         self._calls.begin(operation.method, self, self._number, operation.request, None)
         self._beginning = None
 
-    def _end(self, number: int) -> Operation | None:
-        """An operation is to be answered now; None if nobody waits for that. `go_on` comes after."""
+    def _end(self, number: int, answer: bytes, error: CallError | None) -> None:
+        """An operation ends with its answer, or with an error. Nothing happens if nobody waits for it."""
+        later = number in self._begun
         operation = self._begun.pop(number, None) or self._beginning
-        if operation is not None:
-            self._unanswered -= 1
-            self._bytes -= operation.size
-        return operation
+        if operation is None:
+            return
+        self._unanswered -= 1
+        self._bytes -= operation.size
+        if error is None:
+            self._stream.responder.served += 1
+            self._stream.send_message(pipeline.answered(operation, answer))
+        else:
+            self._stream.send_message(pipeline.failed(operation.id, error))
+        if later:
+            self._release(operation.request.key)
 
     def _release(self, key: str) -> None:
         """An operation on this key that others may wait for has been answered."""
@@ -231,7 +234,7 @@ class _Pipeline:
             self._busy[operation.request.key] = deque()
 
     def awaited(self, number: int) -> bool:
-        """Whether somebody waits for the answer."""
+        """Whether somebody waits for the answer. Any thread."""
         return number in self._begun
 
     def expect(self, size: int) -> None:
@@ -239,27 +242,16 @@ class _Pipeline:
         # When the pipeline is gone all has been told already.
         if size > 0 or self._expected:
             self._expected += size
-            self._stream.expect(size)
+            self._stream.responder.expect(size)
 
     def answer(self, number: int, message: bytes) -> None:
         """The operation's answer."""
-        later = number in self._begun
-        operation = self._end(number)
-        if operation is not None:
-            self._stream.served()
-            self._stream.send_message(pipeline.answered(operation, message))
-            if later:
-                self._release(operation.request.key)
+        self._end(number, message, None)
 
     def answer_constant(self, number: int, answer: ConstantAnswer) -> None:
         """The same with an answer that was made ready for calls."""
-        self.answer(number, answer.message)
+        self._end(number, answer.message, None)
 
     def fail(self, number: int, error: CallError) -> None:
         """The operation ends with a status; the pipeline goes on."""
-        later = number in self._begun
-        operation = self._end(number)
-        if operation is not None:
-            self._stream.send_message(pipeline.failed(operation.id, error))
-            if later:
-                self._release(operation.request.key)
+        self._end(number, b"", error)

@@ -10,16 +10,8 @@ from typing import Callable
 
 from ...core.counting import Holding
 from ..errors import CallError
-from .frames import (
-    DATA,
-    DEFAULT_WINDOW,
-    END_STREAM,
-    LARGEST_WINDOW,
-    ConnectionFault,
-    ErrorCode,
-    frame,
-    rst_stream,
-)
+from . import frames
+from .frames import ConnectionFault, ErrorCode
 from .header_blocks import Headers
 from .outbound import Backlog, Sender
 from .parked import ParkedCalls
@@ -28,8 +20,6 @@ from .responses import (
     MESSAGE_PREFIX,
     SMALLEST_FRAME,
     ConstantAnswer,
-    ok_headers,
-    ok_trailers,
     plain_headers,
     status_frame,
     whole_answer,
@@ -43,7 +33,7 @@ _BYTES_OF_A_CALL = 8192
 #: Streams that were reset here, whose frames may still be on their way.
 _REMEMBERED_RESETS = 1000
 #: Bytes of DATA that may be on their way there: a stream's first window.
-_LATE_BYTES = DEFAULT_WINDOW
+_LATE_BYTES = frames.DEFAULT_WINDOW
 
 
 def _nobody() -> None:
@@ -76,7 +66,7 @@ class Responder:
         #: Streams that were reset here, and the bytes of DATA that may be on their way there.
         self.resets: dict[int, int] = {}
         #: Bytes of a header list that the peer is willing to take.
-        self.header_limit = LARGEST_WINDOW
+        self.header_limit = frames.LARGEST_WINDOW
         #: Calls that have begun, and did not fail and were not reset: what is not open of them was answered well.
         self.begun = 0
         #: Messages of streaming calls that were answered well.
@@ -111,7 +101,7 @@ class Responder:
         self.promised.setdefault(stream_id, 0)
 
     def awaited(self, stream_id: int) -> bool:
-        """Whether the client of a promised answer still waits for it."""
+        """Whether the client of a promised answer still waits for it. Any thread."""
         return stream_id in self.promised
 
     def expect(self, size: int) -> None:
@@ -134,8 +124,8 @@ class Responder:
             self.touched()
         else:
             stream = self.open_stream(stream_id)
-            self.send_message(stream, message)
-            self.finish(stream)
+            stream.send_message(message)
+            stream.finish()
 
     def answer_constant(self, stream_id: int, answer: ConstantAnswer) -> None:
         """The same with a message that was made ready."""
@@ -160,7 +150,7 @@ class Responder:
         self, stream_id: int, code: int, sentence: str, *, first: bool = True, more: Headers | None = None
     ) -> bytes:
         """The frame that ends a call with a status; `first` if nothing was sent before it."""
-        return status_frame(stream_id, code, sentence, first=first, more=more, limit=self.header_limit)
+        return status_frame(stream_id, code, sentence, first=first, more=more or [], limit=self.header_limit)
 
     def refuse(self, stream_id: int, head: Head, end_stream: bool, until: float) -> None:
         """End what is not to be served before it has begun.
@@ -179,7 +169,7 @@ class Responder:
         stream.head, stream.open, stream.deadline = head, not end_stream, until
         self.out.append(plain_headers(stream_id, refusal.status, len(body), refusal.more))
         self.sender.send(stream, body)
-        self.sender.end(stream, frame(DATA, END_STREAM, stream_id))
+        self.sender.end(stream, frames.frame(frames.DATA, frames.END_STREAM, stream_id))
         self.touched()
 
     # Streaming calls, and answers that wait.
@@ -189,36 +179,6 @@ class Responder:
         window = self.sender.initial_window + self.promised.pop(stream_id, 0)
         stream = self.streams[stream_id] = Stream(self, stream_id, window)
         return stream
-
-    def send_message(self, stream: Stream, message: bytes) -> None:
-        """See `Stream.send_message`."""
-        if stream.last is not None:
-            return  # the call has ended, and perhaps the stream
-        if not stream.headers_sent:
-            stream.headers_sent = True
-            self.out.append(ok_headers(stream.stream_id))
-        self.sender.send(stream, MESSAGE_PREFIX.pack(0, len(message)) + message)
-        if self.quick and self.backlogged:
-            self.quick = False
-        self.touched()
-
-    def finish(self, stream: Stream, error: CallError | None = None) -> None:
-        """See `Stream.finish`."""
-        stream_id = stream.stream_id
-        if stream_id not in self.streams or stream.last is not None:
-            return
-        stream.close_incoming()
-        if error is not None:
-            # An error earns nothing either.
-            self.begun -= stream.is_counted
-            stream.failed = True
-            last = self.status(stream_id, error.code, str(error), first=not stream.headers_sent)
-        elif stream.headers_sent:
-            last = ok_trailers(stream_id)
-        else:
-            last = self.status(stream_id, 0, "")
-        self.sender.end(stream, last)
-        self.touched()
 
     def pump(self) -> None:
         """Send some of what the windows allow."""
@@ -248,7 +208,7 @@ class Responder:
         if len(self.resets) >= _REMEMBERED_RESETS:
             del self.resets[next(iter(self.resets))]
         self.resets[stream_id] = _LATE_BYTES
-        self.out.append(rst_stream(stream_id, code))
+        self.out.append(frames.rst_stream(stream_id, code))
         self.touched()
 
     def drop(self, stream_id: int) -> None:
@@ -288,7 +248,7 @@ class Responder:
 
     def change_initial_window(self, size: int) -> None:
         """SETTINGS_INITIAL_WINDOW_SIZE."""
-        if self.promised and size + max(self.promised.values()) > LARGEST_WINDOW:
-            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"a stream's window is over {LARGEST_WINDOW}")
+        if self.promised and size + max(self.promised.values()) > frames.LARGEST_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"a stream's window is over {frames.LARGEST_WINDOW}")
         self.sender.change_initial_window(size, list(self.streams.values()))
         self.consider()

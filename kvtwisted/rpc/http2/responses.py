@@ -10,14 +10,12 @@ from __future__ import annotations
 import struct
 from typing import Callable
 
-from ..errors import Code
 from .frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
     FRAME_HEADER,
     HEADERS,
-    LARGEST_WINDOW,
     frame,
     frame_header,
     read_header,
@@ -92,20 +90,12 @@ class ConstantAnswer:
         )
 
 
-def status_frame(
-    stream_id: int,
-    code: Code | int,
-    sentence: str,
-    *,
-    first: bool,
-    more: Headers | None = None,
-    limit: int = LARGEST_WINDOW,
-) -> bytes:
+def status_frame(stream_id: int, code: int, sentence: str, *, first: bool, more: Headers, limit: int) -> bytes:
     """The frame that ends a call with a status; `first` if nothing was sent before it.
 
     The sentence is cut where the list would have more than `limit` bytes, which the peer says it can take.
     """
-    headers: Headers = [(b"grpc-status", b"%d" % code), *(more or [])]
+    headers: Headers = [(b"grpc-status", b"%d" % code), *more]
     room = limit - list_bytes(headers) - len(b"grpc-message") - _OVERHEAD - (_OK_LIST_BYTES if first else 0)
     if sentence and room > 0:
         # A percent sign and two digits are not parted.

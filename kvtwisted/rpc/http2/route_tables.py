@@ -71,15 +71,6 @@ class RouteTables:
             known = self._tables[admitted] = self._make(admitted)
         return known
 
-    def knows(self, visitor: Visitor) -> bool:
-        """Whether it is somebody known. It is no attempt to log in."""
-        return self._gate.find(visitor) is not None
-
-    def administers(self, visitor: Visitor) -> bool:
-        """Whether it is somebody known who administers the server. It is no attempt to log in."""
-        admitted = self._gate.find(visitor)
-        return admitted is not None and admitted.administers
-
     def _make(self, admitted: Session) -> Routes:
         calls = self._make_calls(admitted)
         methods = [Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in calls.methods().items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Callable
@@ -13,18 +14,18 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from ...config.settings import Settings
 from ...core.health import Health
 from ...observability.health_checks import HealthChecks
 from ...reactor.fair_pool import FairPool
 from ...sessions.connections import IN_ALL, ON_TRIAL, Connections
 from ...sessions.door import Door
-from ...sessions.gate import Gate, Visitor
-from ...sessions.session import Session
+from ...sessions.gate import Gate
 from ...tls.listening import over_tls
+from ...tls.renewal import Certificates
 from ..calls import Terms
 from ..errors import CallError, Code
 from ..listening import BACKLOG, cannot_listen, check_address
-from ..options import GrpcOptions
 from ..stream_slots import make_slots
 from .connection import Connection
 from .header_turn import HEADERS_WORK
@@ -32,7 +33,6 @@ from .inbound import Budget
 from .lifetime import HANDSHAKE, REASONS, UNSENT
 from .outbound import Backlog
 from .pipelines import PipelineService
-from .requests import Routes
 from .route_tables import RouteTables
 from .streaming import HealthService, ReflectionService
 from .turns import Turns
@@ -57,38 +57,42 @@ class NativeGrpcServer(Factory):
         door: Door,
         pool: FairPool,
         health: Health,
-        options: GrpcOptions,
+        settings: Settings,
         *,
+        certificates: Certificates | None = None,
         checks: HealthChecks,
         terms: Terms,
         connections: Connections | None = None,
     ) -> None:
-        """What takes long to decode is decoded in `pool`. Without `connections` any number may be open."""
+        """What takes long to decode is decoded in `pool`. Without `connections` any number may be open, and without
+        `certificates` there is no TLS. The settings are those of the start: see `retune`.
+        """
         self._reactor = reactor
-        self._options = options
+        self._settings = settings.grpc
+        self._certificates = certificates
         self.terms = terms
-        self.budget = Budget(options.max_unfinished_bytes, self.seconds)
-        self.backlog = Backlog(options.max_unsent_bytes)
+        self.budget = Budget(settings.limits.max_unfinished_bytes, self.seconds)
+        self.backlog = Backlog(settings.limits.max_unsent_bytes)
         self.header_turns = Turns(reactor, HEADERS_WORK, self.flush)
         #: Connections that were cut off, by reason (`lifetime.REASONS`), since the start.
         self.cut_off = dict.fromkeys(REASONS, 0)
         #: Those of streams that stay open.
-        self.slots = make_slots(options)
+        self.slots = make_slots(settings.limits)
         self._health = HealthService(reactor, checks, health, self.flush, self.slots.watch)
         self._reflection = ReflectionService(self.seconds, self.slots.reflection)
-
-        def make_calls(session: Session) -> UnaryCalls:
-            return UnaryCalls(pool, session, terms, self.flush)
-
         door.on_settled(self.flush)
         self._pipelines = PipelineService(reactor, self.slots.pipeline, self.flush)
+        others = [*self._health.routes(), *self._reflection.routes()]
         self._routes = RouteTables(
-            gate, make_calls, self._pipelines,
-            [*self._health.routes(), *self._reflection.routes()], self._revoke,
-        )  # fmt: skip
-        self._counted = connections
-        if connections is not None:
-            connections.of(lambda: self._connections)
+            gate, lambda session: UnaryCalls(pool, session, terms, self.flush), self._pipelines, others, self._revoke
+        )
+        #: What a visitor finds who asks for a path. Raises CallError.
+        self.enter = self._routes.of
+        #: The session of a visitor who is known, without an attempt to log in.
+        self.find = gate.find
+        #: What counts them, on all listeners together.
+        self.counted = connections or Connections(lambda: sys.maxsize, lambda: sys.maxsize, 0)
+        self.counted.of(lambda: self._connections)
         self._connections: set[Connection] = set()
         #: Connections that have something to send, which `flush` sends.
         self.dirty: list[Connection] = []
@@ -112,18 +116,18 @@ class NativeGrpcServer(Factory):
 
         `listen` makes Twisted's port of a factory where the socket is bound already, and raises OSError.
         """
-        options = self._options
-        factory = over_tls(self._reactor, options.certificates, self, self._too_late)
+        host, port = self._settings.host, self._settings.port
+        factory = over_tls(self._reactor, self._certificates, self, self._too_late)
         try:
             if listen is not None:
                 self._port = listen(factory)
             else:
-                check_address(options.host, options.port)
-                self._port = self._reactor.listenTCP(options.port, factory, BACKLOG, options.host)
+                check_address(host, port)
+                self._port = self._reactor.listenTCP(port, factory, BACKLOG, host)
         except CannotListenError as error:
-            raise cannot_listen(options.host, options.port, str(error.socketError)) from None
+            raise cannot_listen(host, port, str(error.socketError)) from None
         except OSError as error:
-            raise cannot_listen(options.host, options.port, error.strerror or str(error)) from None
+            raise cannot_listen(host, port, error.strerror or str(error)) from None
         self._health.start()
         self._looking.start(LOOK_SECONDS, now=False)
         return int(self._port.getHost().port)
@@ -188,12 +192,12 @@ class NativeGrpcServer(Factory):
         if self._port is None:
             return None
         address = getattr(addr, "host", "")
-        reason = None if self._counted is None else self._counted.enter("grpc", address)
+        reason = self.counted.enter("grpc", address)
         if reason is not None and reason != ON_TRIAL:
             return None
         connection = Connection(self, address, on_trial=reason == ON_TRIAL)
-        if reason == ON_TRIAL and self._counted is not None:
-            self._counted.try_out(connection, "grpc")
+        if reason == ON_TRIAL:
+            self.counted.try_out(connection, "grpc")
         return connection
 
     def _look(self) -> None:
@@ -238,34 +242,16 @@ class NativeGrpcServer(Factory):
         is_open = connection in self._connections
         self._connections.discard(connection)
         self._check_stopped()
-        if self._counted is not None and is_open:
-            self._counted.leave(connection.address, connection)
-
-    def knows(self, visitor: Visitor) -> bool:
-        """Whether it is somebody known."""
-        return self._routes.knows(visitor)
-
-    def administers(self, visitor: Visitor) -> bool:
-        """Whether it is somebody known who administers the server."""
-        return self._routes.administers(visitor)
-
-    def passed_trial(self, connection: Connection) -> None:
-        """One that is on trial is an administrator's."""
-        if self._counted is not None:
-            self._counted.passed(connection)
+        if is_open:
+            self.counted.leave(connection.address, connection)
 
     def refused_on_trial(self) -> CallError:
         """One that is on trial is no administrator's; what to answer."""
-        counted = self._counted
-        assert counted is not None  # noqa: S101 - or nobody would be on trial
+        counted = self.counted
         in_all = counted.refused_on_trial("grpc") == IN_ALL
         name = "limits.max_connections" if in_all else "limits.max_connections_per_address"
         limit = counted.limit if in_all else counted.limit_per_address
         return CallError(Code.UNAVAILABLE, f"too many connections: {name} allows {limit}; try again")
-
-    def enter(self, visitor: Visitor, path: bytes) -> Routes:
-        """What the visitor finds who asks for this path. Raises CallError."""
-        return self._routes.of(visitor, path)
 
     def flush(self) -> None:
         """Send what has gathered. Whoever answers calls, or frees memory that others wait for, sees to this."""

@@ -8,6 +8,7 @@ from ..errors import CallError
 from .inbound import Incoming, Message
 from .outbound import Outgoing
 from .requests import Head
+from .responses import MESSAGE_PREFIX, ok_headers, ok_trailers
 
 if TYPE_CHECKING:
     from .responder import Responder
@@ -36,13 +37,14 @@ class Stream(Outgoing):
     """A stream, with both of its directions. Reactor thread."""
 
     __slots__ = (
-        "_responder", "body", "deadline", "failed", "first_by", "handler", "head", "headers_sent", "incoming",
-        "lingers", "message", "open",
+        "body", "deadline", "failed", "first_by", "handler", "head", "headers_sent", "incoming", "lingers", "message",
+        "open", "responder",
     )  # fmt: skip
 
     def __init__(self, responder: Responder, stream_id: int, window: int) -> None:
         super().__init__(stream_id, window)
-        self._responder = responder
+        #: That of its connection.
+        self.responder = responder
         self.head: Head | None = None
         self.incoming: Incoming | None = None
         self.handler: Handler | None = None
@@ -94,28 +96,33 @@ class Stream(Outgoing):
         if self.incoming is not None and self.incoming.paused and self.open and self.last is None:
             self.incoming.go_on()
 
-    def served(self) -> None:
-        """One of its messages was answered well, which is worth a call."""
-        self._responder.served += 1
-
-    @property
-    def address(self) -> str:
-        """The peer's."""
-        return self._responder.address
-
-    @property
-    def backlogged(self) -> bool:
-        """See `Responder.backlogged`."""
-        return self._responder.backlogged
-
-    def expect(self, size: int) -> None:
-        """See `Responder.expect`."""
-        self._responder.expect(size)
-
     def send_message(self, message: bytes) -> None:
         """Send one message, when the windows allow."""
-        self._responder.send_message(self, message)
+        if self.last is not None:
+            return  # the call has ended, and perhaps the stream
+        responder = self.responder
+        if not self.headers_sent:
+            self.headers_sent = True
+            responder.out.append(ok_headers(self.stream_id))
+        responder.sender.send(self, MESSAGE_PREFIX.pack(0, len(message)) + message)
+        if responder.quick and responder.backlogged:
+            responder.quick = False
+        responder.touched()
 
     def finish(self, error: CallError | None = None) -> None:
         """End the call, after what was sent, with status OK or the error's."""
-        self._responder.finish(self, error)
+        stream_id, responder = self.stream_id, self.responder
+        if stream_id not in responder.streams or self.last is not None:
+            return
+        self.close_incoming()
+        if error is not None:
+            # An error earns nothing either.
+            responder.begun -= self.is_counted
+            self.failed = True
+            last = responder.status(stream_id, error.code, str(error), first=not self.headers_sent)
+        elif self.headers_sent:
+            last = ok_trailers(stream_id)
+        else:
+            last = responder.status(stream_id, 0, "")
+        responder.sender.end(self, last)
+        responder.touched()

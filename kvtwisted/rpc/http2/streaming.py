@@ -14,9 +14,9 @@ from ...core.health import Health
 from ...observability.health_checks import HEALTH_TIMEOUT, HealthChecks
 from ...sessions.buckets import network_of
 from .. import health, reflection
-from ..errors import CallError, Code, call_error
+from ..errors import CallError, Code, call_error, stopping
 from ..health import KNOWN, NOT_SERVING, SERVICE_UNKNOWN, SERVING, encoded
-from ..messages import decompress, parse
+from ..messages import expanded, parse
 from ..reflection import Reflection
 from ..stream_slots import Slots
 from .inbound import Message
@@ -28,15 +28,6 @@ from .stream import Stream
 MESSAGE_BYTES = 65_536
 #: Bytes that a Check takes while it waits for its answer; counted like answers that are being made.
 _WAITING_BYTES = 512
-
-
-def _expand(message: Message) -> bytes:
-    data, compressed = message
-    if compressed:
-        return decompress(data, MESSAGE_BYTES)
-    if len(data) > MESSAGE_BYTES:
-        raise CallError(Code.RESOURCE_EXHAUSTED, f"the request is over {MESSAGE_BYTES} bytes")
-    return data
 
 
 class HealthService:
@@ -70,7 +61,7 @@ class HealthService:
         self._status = NOT_SERVING
         for watch in tuple(self._watches):
             watch.tell(NOT_SERVING)
-            watch.stream.finish(_stopping())
+            watch.stream.finish(stopping())
         self._flush()
 
     def routes(self) -> list[Route]:
@@ -85,9 +76,7 @@ class HealthService:
         self, compressed: bool, responder: Responder, stream_id: int, message: bytes, timeout: float | None
     ) -> None:
         try:
-            known = parse(HealthCheckRequest, _expand((message, compressed))).service in KNOWN
-            if not known:
-                raise health.unknown_service()
+            health.check_service(expanded(message, compressed, MESSAGE_BYTES, "request"))
         except Exception as error:
             responder.fail(stream_id, call_error(error, "health check"))
             return
@@ -113,7 +102,7 @@ class HealthService:
     def add(self, watch: _Watch) -> None:
         """Serve one more. Raises CallError."""
         if self._stopping:
-            raise _stopping()
+            raise stopping()
         self._slots.enter(watch.network)
         self._watches.add(watch)
         watch.tell(self._status)
@@ -135,10 +124,6 @@ def _answer(responder: Responder, stream_id: int, reason: str | None) -> None:
         responder.fail(stream_id, error)
 
 
-def _stopping() -> CallError:
-    return CallError(Code.UNAVAILABLE, "the server is stopping")
-
-
 class _Watch:
     """One open Watch stream."""
 
@@ -146,7 +131,7 @@ class _Watch:
         self._service = service
         self.stream = stream
         #: Who it is one of.
-        self.network = network_of(stream.address)
+        self.network = network_of(stream.responder.address)
         self._known: bool | None = None
         self._told: int | None = None
         # What is to be told once the client has taken what is under way.
@@ -155,7 +140,7 @@ class _Watch:
     def received(self, message: Message) -> None:
         if self._known is not None:
             raise CallError(Code.INVALID_ARGUMENT, "the call has more than one request message")
-        self._known = parse(HealthCheckRequest, _expand(message)).service in KNOWN
+        self._known = parse(HealthCheckRequest, expanded(*message, MESSAGE_BYTES, "request")).service in KNOWN
         self._service.add(self)
 
     def tell(self, status: int) -> None:
@@ -163,7 +148,11 @@ class _Watch:
         status = status if self._known else SERVICE_UNKNOWN
         if self.stream.queued:
             self._next = status
-        elif status != self._told:
+        else:
+            self._send(status)
+
+    def _send(self, status: int) -> None:
+        if status != self._told:
             self._told = status
             self.stream.send_message(encoded(status))
 
@@ -176,9 +165,8 @@ class _Watch:
 
     def drained(self) -> None:
         status, self._next = self._next, None
-        if status is not None and status != self._told:
-            self._told = status
-            self.stream.send_message(encoded(status))
+        if status is not None:
+            self._send(status)
 
     def gone(self) -> None:
         self._service.discard(self)
@@ -200,7 +188,7 @@ class ReflectionService:
     def stop(self) -> None:
         """End the open streams."""
         for stream in tuple(self._open):
-            stream.stream.finish(_stopping())
+            stream.stream.finish(stopping())
 
     def _begin(self, stream: Stream) -> _ReflectionStream:
         self._slots.enter()
@@ -225,7 +213,7 @@ class _ReflectionStream:
     def received(self, message: Message) -> None:
         if self.stream.queued > MESSAGE_BYTES:
             self.stream.pause()
-        self.stream.send_message(self._answers.answer(_expand(message)))
+        self.stream.send_message(self._answers.answer(expanded(*message, MESSAGE_BYTES, "request")))
 
     def half_closed(self) -> None:
         self.stream.finish()

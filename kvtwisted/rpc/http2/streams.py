@@ -8,28 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from ...sessions.gate import Visitor
 from ...sessions.policy import PUBLIC
 from ..errors import CallError, Code, call_error
 from ..rights import rpc_requirement
-from .collaborators import StreamServer
 from .flood_guard import TOKENS_PER_CALL, FloodGuard, tokens_for_headers
-from .frames import (
-    DEFAULT_WINDOW,
-    LARGEST_WINDOW,
-    ConnectionFault,
-    ErrorCode,
-    StreamFault,
-    window_update,
-)
+from .frames import DEFAULT_WINDOW, LARGEST_WINDOW, ConnectionFault, ErrorCode, Fault, StreamFault, window_update
 from .header_blocks import FieldFault, HeaderBlocks, check_trailers
 from .inbound import Incoming, Message
 from .parked import ParkedCall, ParkedCalls
 from .requests import Head, Routes, read_head
 from .responder import MAX_STREAMS, Responder
 from .stream import Stream
+
+if TYPE_CHECKING:
+    from .server import NativeGrpcServer
 
 #: Tokens that a stream's fault costs, unless it is an honest mistake: more than a call brings.
 _FAULT_TOKENS = 2 * TOKENS_PER_CALL
@@ -44,7 +39,9 @@ _LINGER_SECONDS = 1.0
 class Streams:
     """All streams of a connection. Reactor thread."""
 
-    def __init__(self, server: StreamServer, visitor: Visitor, out: list[bytes], touched: Callable[[], None]) -> None:
+    def __init__(
+        self, server: NativeGrpcServer, visitor: Visitor, out: list[bytes], touched: Callable[[], None]
+    ) -> None:
         """`visitor` is who the connection says is there; frames are appended to `out`, see `Responder`."""
         self._server = server
         self._out = out
@@ -106,13 +103,12 @@ class Streams:
         if self.last_served is not None and stream_id > self.last_served:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "the connection is closing")
         responder = self.responder
-        if responder.allowed <= responder.count < MAX_STREAMS:
+        if responder.count >= responder.allowed:
             self.guard.spend()
+            if responder.count >= MAX_STREAMS:
+                raise StreamFault(ErrorCode.REFUSED_STREAM, f"over {MAX_STREAMS} streams at once")
             responder.reset(stream_id, ErrorCode.REFUSED_STREAM)
             return
-        if responder.count >= MAX_STREAMS:
-            self.guard.spend()
-            raise StreamFault(ErrorCode.REFUSED_STREAM, f"over {MAX_STREAMS} streams at once")
         if head.length > 0 and end_stream:
             raise _wrong_length()
         if head.refusal is not None:
@@ -157,7 +153,7 @@ class Streams:
             try:
                 stream.handler = route.streaming(stream)
             except Exception as error:
-                self.responder.finish(stream, call_error(error, route.path))
+                stream.finish(call_error(error, route.path))
                 return
         if end_stream:
             self._half_close(stream)
@@ -185,7 +181,7 @@ class Streams:
                     if stream.message is not None and not end_stream:
                         stream.incoming.keep(len(message[0]))
             except CallError as error:
-                self.responder.finish(stream, error)
+                stream.finish(error)
         if end_stream and stream_id in self._streams:
             self._half_close(stream)
 
@@ -236,11 +232,11 @@ class Streams:
         unfinished = stream.incoming.unfinished
         stream.incoming.close()
         if unfinished:
-            self.responder.finish(stream, CallError(Code.INVALID_ARGUMENT, "the call ended in the middle of a message"))
+            stream.finish(CallError(Code.INVALID_ARGUMENT, "the call ended in the middle of a message"))
         elif stream.handler is not None:
             stream.handler.half_closed()
         elif stream.message is None:
-            self.responder.finish(stream, CallError(Code.INVALID_ARGUMENT, "the call ended without a request message"))
+            stream.finish(CallError(Code.INVALID_ARGUMENT, "the call ended without a request message"))
         else:
             self._complete(stream)
 
@@ -321,7 +317,7 @@ class Streams:
         elif self.idle(stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that was never opened")
 
-    def fault_on(self, stream_id: int) -> type[ConnectionFault] | type[StreamFault]:
+    def fault_on(self, stream_id: int) -> type[Fault]:
         """A stream's fault, but the connection's where the stream is idle: that must not be reset (section 6.4)."""
         return ConnectionFault if self.idle(stream_id) else StreamFault
 
@@ -347,7 +343,7 @@ class Streams:
             elif not was_open or stream.stream_id not in self._streams:
                 continue
             elif tell and stream.incoming is not None:
-                self.responder.finish(stream, error)
+                stream.finish(error)
             else:
                 self.responder.drop(stream.stream_id)
         for stream_id in self.opened:
@@ -375,7 +371,7 @@ class Streams:
             sentence = "the call's time ran out"
             if stream.handler is None:
                 sentence += " before its request had come in"
-            self.responder.finish(stream, CallError(Code.DEADLINE_EXCEEDED, sentence))
+            stream.finish(CallError(Code.DEADLINE_EXCEEDED, sentence))
 
     def revoke(self, routes: Mapping[int, CallError]) -> None:
         """End what has been asked of the routes with these ids and has not begun, and their streams of messages."""
@@ -384,10 +380,10 @@ class Streams:
         for stream in tuple(self._streams.values()):
             error = None if stream.head is None else routes.get(id(stream.head.route))
             if error is not None and (stream.handler or stream.open):
-                self.responder.finish(stream, error)
+                stream.finish(error)
 
     def _lost(self, stream_id: int, error: CallError) -> None:
-        self.responder.finish(self._streams[stream_id], error)
+        self._streams[stream_id].finish(error)
 
     def _credit(self, stream_id: int, size: int) -> None:
         self._out.append(window_update(stream_id, size))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from time import monotonic
-from typing import Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable
 
 from google.protobuf.message import DecodeError
 from twisted.python.failure import Failure
@@ -19,11 +19,20 @@ from ...observability import incidents
 from ...reactor.fair_pool import FairPool
 from ...sessions.session import Session
 from ..calls import Charged, Terms, overdue
-from ..errors import IN_MESSAGE, CallError, call_error
+from ..errors import IN_MESSAGE, call_error
 from ..messages import parse
 from ..methods import METHODS, SUCCESS, Call, Method, encoded_get_response
 from .requests import Unary
 from .responses import ConstantAnswer
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
+
+    from .pipelines import Pipeline
+    from .responder import Responder
+
+#: Where calls come from and their answers go.
+Caller: TypeAlias = "Responder | Pipeline"
 
 #: Bytes of a message with many fields that is decoded on the reactor thread; larger ones take some milliseconds.
 INLINE_MESSAGE = 65_536
@@ -34,28 +43,6 @@ _ON_ONE_KEY = (METHODS["Set"], _GET, METHODS["Delete"])
 _SUCCESS = ConstantAnswer(SUCCESS)
 #: Makes a Call in half the time that the class itself takes.
 _call = tuple.__new__
-
-
-class Caller(Protocol):
-    """Where calls come from and their answers go: the `Responder` of a connection, or a pipeline. Reactor thread."""
-
-    def promise(self, number: int, /) -> None:
-        """The call is answered later."""
-
-    def awaited(self, number: int, /) -> bool:
-        """Whether somebody still waits for the answer that was promised. Any thread."""
-
-    def expect(self, size: int) -> None:
-        """An answer of up to `size` bytes is being made; `expect(-size)` before it is given."""
-
-    def answer(self, number: int, message: bytes, /) -> None:
-        """End the call well."""
-
-    def answer_constant(self, number: int, answer: ConstantAnswer, /) -> None:
-        """The same with a message that was made ready."""
-
-    def fail(self, number: int, error: CallError, /) -> None:
-        """End the call with a status."""
 
 
 class UnaryCalls:

@@ -212,7 +212,7 @@ def test_overdue_requests_are_counted(scene: Scene) -> None:
     for waiting in (late, bad):
         with pytest.raises(KvError):
             scene.result(waiting)
-    assert scene.door.overdue == 1
+    assert scene.door.overdue.value == 1
 
 
 def test_what_no_thread_took_up_in_time_is_not_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_what_no_thread_took_up_in_time_is_not_read(scene: Scene, monkeypatch: p
         with pytest.raises(DeadlineExceeded, match="before it was started"):
             outcome.result()
     assert len(scene.storage.engine.calls) == before
-    assert (scene.door.overdue, scene.admission.in_flight) == (3, 0)
+    assert (scene.door.overdue.value, scene.admission.in_flight) == (3, 0)
 
 
 def test_what_nobody_waits_for_is_not_read(scene: Scene) -> None:

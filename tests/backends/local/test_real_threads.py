@@ -28,7 +28,7 @@ from kvtwisted.core.limits import Limits
 from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
-from kvtwisted.sessions.gate import OpenGate, Visitor
+from kvtwisted.sessions.gate import Gate, Visitor
 from tests.support.configuration import FakeConfiguration
 from tests.support.recorders import CountingRecorder
 from tests.support.storage import Storage
@@ -47,7 +47,7 @@ class Scene:
         self.backend = LocalBackend(reactor, fair, store, Recovery(store.metadata, health))
         server = ServerCommands(reactor, fair, FakeConfiguration({}), lambda: None)
         self.door = Door(reactor, self.backend, server, CountingRecorder(), Limits(), health)  # type: ignore[arg-type]
-        self.session = OpenGate(self.door, self.admission).admit(Visitor(""))
+        self.session = Gate(self.door, self.admission).admit(Visitor(""))
 
     def ask(self, command: Command) -> Deferred[Any]:
         """Its result, or its error."""

@@ -25,7 +25,6 @@ from twisted.logger import formatEvent
 
 from kvtwisted.core.errors import Unavailable
 from kvtwisted.rpc.grpcio import server as threaded_server
-from kvtwisted.rpc.options import GrpcOptions
 
 from ..support import MIB, PATIENCE, Client, World, logged
 from ..test_pipeline import get, run
@@ -178,11 +177,3 @@ def test_after_a_fork_and_in_silence(forked: dict[str, Any]) -> None:
         output, errors = forked["process"].communicate("stop\n", timeout=PATIENCE)
     assert (output, errors) == ("stopped\n", "")
     assert "Address already in use" in forked["second"]
-
-
-def test_options_are_plain_data() -> None:
-    """Options compare by value and cannot be changed."""
-    options = GrpcOptions("127.0.0.1", 0, 1, 1, 1)
-    assert options == GrpcOptions("127.0.0.1", 0, 1, 1, 1)
-    with pytest.raises(AttributeError):
-        options.port = 1

@@ -13,19 +13,20 @@ from hpack import Encoder
 from twisted.logger import LogLevel
 
 from kvtwisted.backends.server import ServerCommands
+from kvtwisted.config.settings import GrpcSettings, LimitSettings, Settings
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.reactor.fair_pool import FairPool
 from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.http2.connection import Connection
+from kvtwisted.rpc.http2.inbound import Incoming
 from kvtwisted.rpc.http2.lifetime import LAST_CALLS_SECONDS
 from kvtwisted.rpc.http2.server import LOOK_SECONDS, NativeGrpcServer
 from kvtwisted.rpc.messages import message_limit
-from kvtwisted.rpc.options import GrpcOptions
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import Door
-from kvtwisted.sessions.gate import OpenGate
+from kvtwisted.sessions.gate import Gate
 from tests.support.backends import make_backend
 from tests.support.configuration import FakeConfiguration
 from tests.support.recorders import CountingRecorder
@@ -47,6 +48,11 @@ class Hang(BaseException):
 
 def _hang(number: int, where: FrameType | None) -> None:
     raise Hang
+
+
+def counted(incoming: Incoming) -> int:
+    """The bytes of a stream's requests that the budget counts."""
+    return incoming.held + incoming._kept + (0 if incoming._asking else incoming.promised)
 
 
 class _Server(NativeGrpcServer):
@@ -155,8 +161,8 @@ class Simulation:
         )  # fmt: skip
         door = Door(self.reactor, backend, commands, recorder, Limits(), self.health)
         self.server = _Server(
-            self.reactor, OpenGate(door, self.admission), door, fair, self.health,
-            GrpcOptions("", 0, 1, in_flight, MAX_REQUEST_BYTES, max_unfinished_bytes=20 * MAX_REQUEST_BYTES),
+            self.reactor, Gate(door, self.admission), door, fair, self.health,
+            Settings(grpc=GrpcSettings("", 0), limits=LimitSettings(max_unfinished_bytes=20 * MAX_REQUEST_BYTES)),
             terms=Terms(message_limit(MAX_REQUEST_BYTES), 4 << 20, 60.0, 10_000),
             checks=HealthChecks(self.reactor, pool, door.health),
         )  # fmt: skip
@@ -189,7 +195,7 @@ class Simulation:
         for link in self.links:
             link.check()
         held = [
-            stream.incoming.counted
+            counted(stream.incoming)
             for link in self.links
             for stream in link.connection.streams.responder.streams.values()
             if stream.incoming is not None

@@ -69,7 +69,7 @@ def test_calls_of_every_kind(world: World, no_collector: None) -> None:
     lost: list[weakref.ref[Any]] = []
     for _ in range(3):
         before = set(references(world))
-        if world.server.native._options.certificates is None:  # type: ignore[union-attr]
+        if world.server.native._certificates is None:  # type: ignore[union-attr]
             channel = grpc.insecure_channel(world.address, options)
         else:
             credentials = grpc.ssl_channel_credentials(world.pair.chain)  # type: ignore[attr-defined]
@@ -88,7 +88,7 @@ def test_calls_of_every_kind(world: World, no_collector: None) -> None:
 
 def test_peers_that_misbehave(world: World, no_collector: None) -> None:
     """Calls that have only begun, half a header block, and a fault that the server ends the connection for."""
-    if world.server.native._options.certificates is not None:  # type: ignore[union-attr]
+    if world.server.native._certificates is not None:  # type: ignore[union-attr]
         pytest.skip("frames go over plain TCP")
     lost: list[weakref.ref[Any]] = []
     before = set(references(world))
@@ -104,7 +104,7 @@ def test_peers_that_misbehave(world: World, no_collector: None) -> None:
 
 def test_a_refused_bomb(world: World, no_collector: None) -> None:
     """The refusal of a compressed message does not keep what it was expanded to: no traceback has the frames."""
-    if world.server.native._options.certificates is not None:  # type: ignore[union-attr]
+    if world.server.native._certificates is not None:  # type: ignore[union-attr]
         pytest.skip("frames go over plain TCP")
     with Peer(world.address) as peer:
         for _ in range(3):

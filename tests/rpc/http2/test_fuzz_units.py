@@ -23,6 +23,8 @@ from kvtwisted.rpc.http2.outbound import Backlog, Outgoing, Sender
 from kvtwisted.rpc.http2.responses import percent_encoded
 from tests.support.properties import fuzzing, sampled
 
+from .simulation import counted
+
 #: Says that these are about no backend.
 WITHOUT_BACKEND = True
 
@@ -170,7 +172,7 @@ def test_incoming_messages_are_whole_and_counted(
     clients = [_Sending(budget, shares[number % 2], given_) for number, given_ in enumerate(sizes)]
 
     def check() -> None:
-        assert budget.used == sum(client.incoming.counted for client in clients) >= 0
+        assert budget.used == sum(counted(client.incoming) for client in clients) >= 0
         for client in clients:
             assert client.got == client.messages[: len(client.got)]
             # Between two messages nobody has a promise, which others might have to wait for.

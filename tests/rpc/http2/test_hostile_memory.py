@@ -235,7 +235,7 @@ def test_answers_that_nobody_reads(attacked: Attacked) -> None:
         peer.socket.settimeout(0.5)
         with pytest.raises(socket.timeout):
             ask(peer, "some", 1_000_000)
-        assert attacked.native.backlog.bytes <= attacked.native.backlog.share + MIB
+        assert attacked.native.backlog.bytes <= attacked.native.backlog.limit // SHARES + MIB
         attacked.clock.jump(61)
         eventually(lambda: attacked.native.connections == 1)
 
