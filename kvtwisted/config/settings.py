@@ -24,11 +24,9 @@ class StorageSettings:
     """Section `storage`."""
 
     engine: str = option(
-        "auto",
-        "RocksDB binding: auto takes rocksdict, else lbry. memory keeps nothing and is for trials.",
-        choices=("auto", "rocksdict", "lbry", "memory"),
-        guarded=DATA,
-    )
+        "auto", "RocksDB binding: auto takes rocksdict, else lbry. memory keeps nothing and is for trials.",
+        choices=("auto", "rocksdict", "lbry", "memory"), guarded=DATA,
+    )  # fmt: skip
     threads: int = number(8, 1, 256, "Threads that do storage work for the reactor.", guarded=SERVICE)
     wal_sync_interval_ms: int = number(
         1000,
@@ -182,13 +180,9 @@ class EvictionSettings:
         guarded=DATA,
     )
     high_water_mark: int = number(
-        95,
-        1,
-        100,
-        "Percent of a file system in use from which writes are refused, also when eviction is off.",
-        live=True,
-        guarded=SERVICE,
-    )
+        95, 1, 100, "Percent of a file system in use from which writes are refused, also when eviction is off.",
+        live=True, guarded=SERVICE,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -227,13 +221,10 @@ class LimitSettings:
         guarded=SERVICE,
     )
     max_pipelines: int = number(
-        100,
-        1,
-        100_000,
+        100, 1, 100_000,
         "Open gRPC pipelines; of one token or certificate three quarters. With grpc.transport = threaded each takes a "
-        "thread, and there are at most half of grpc.threads.",
-        guarded=SERVICE,
-    )
+        "thread, and there are at most half of grpc.threads.", guarded=SERVICE,
+    )  # fmt: skip
     max_watches: int = number(
         1000,
         1,
@@ -242,37 +233,23 @@ class LimitSettings:
         guarded=SERVICE,
     )
     max_connections: int = number(
-        0,
-        0,
-        1_000_000,
-        "Connections to HTTP and native gRPC together; 0: as many as there are file descriptors for.",
-        live=True,
-        guarded=SERVICE,
-    )
+        0, 0, 1_000_000, "Connections to HTTP and native gRPC together; 0: as many as there are file descriptors for.",
+        live=True, guarded=SERVICE,
+    )  # fmt: skip
     max_connections_per_address: int = number(
-        0,
-        0,
-        1_000_000,
-        "Of those, connections from one address (IPv6: from one /64); 0: three quarters of all.",
-        live=True,
-        guarded=SERVICE,
-    )
+        0, 0, 1_000_000, "Of those, connections from one address (IPv6: from one /64); 0: three quarters of all.",
+        live=True, guarded=SERVICE,
+    )  # fmt: skip
     max_unfinished_bytes: int = number(
-        256 * MIB,
-        24 * MIB,
-        1024 * GIB,
+        256 * MIB, 24 * MIB, 1024 * GIB,
         "Bytes of incomplete requests, over each interface; then those that come slowly are refused.",
-        live=True,
-        guarded=SERVICE,
-    )
+        live=True, guarded=SERVICE,
+    )  # fmt: skip
     max_unsent_bytes: int = number(
-        256 * MIB,
-        16 * MIB,
-        1024 * GIB,
+        256 * MIB, 16 * MIB, 1024 * GIB,
         "Bytes of answers that clients have not taken, over each interface; then those that read least are cut off.",
-        live=True,
-        guarded=SERVICE,
-    )
+        live=True, guarded=SERVICE,
+    )  # fmt: skip
     request_timeout: int = number(
         30, 1, 3600, "Seconds a request may wait and run before it is given up.", live=True, guarded=SERVICE
     )
@@ -289,48 +266,30 @@ class SecuritySettings:
         "", "File of the tokens that clients must send; empty: no tokens, and no client has to send one.", guarded=REACH
     )
     failed_logins: int = number(
-        30,
-        0,
-        1_000_000,
-        "Failed logins of one address in a minute; more are answered with 429; 0: no limit.",
-        live=True,
-        guarded=REACH,
-    )
+        30, 0, 1_000_000, "Failed logins of one address in a minute; more are answered with 429; 0: no limit.",
+        live=True, guarded=REACH,
+    )  # fmt: skip
     address_operations: int = number(
         0, 0, 1_000_000_000, "Operations per second of one address; 0: no limit.", live=True, guarded=REACH
     )
     address_bytes: int = number(
-        0,
-        0,
-        1_000_000_000_000,
-        "Bytes per second of one address, sent and received; 0: no limit.",
-        live=True,
-        guarded=REACH,
-    )
+        0, 0, 1_000_000_000_000, "Bytes per second of one address, sent and received; 0: no limit.",
+        live=True, guarded=REACH,
+    )  # fmt: skip
     token_operations: int = number(
-        0,
-        0,
-        1_000_000_000,
-        "Operations per second of one token that has no rate of its own; 0: no limit.",
-        live=True,
-        guarded=REACH,
-    )
+        0, 0, 1_000_000_000, "Operations per second of one token that has no rate of its own; 0: no limit.",
+        live=True, guarded=REACH,
+    )  # fmt: skip
     token_bytes: int = number(
-        0,
-        0,
-        1_000_000_000_000,
+        0, 0, 1_000_000_000_000,
         "Bytes per second of one token that has no rate of its own, sent and received; 0: no limit.",
-        live=True,
-        guarded=REACH,
-    )
+        live=True, guarded=REACH,
+    )  # fmt: skip
     unauthenticated_body_bytes: int = number(
-        64 * KIB,
-        0,
-        1 * MIB,
+        64 * KIB, 0, 1 * MIB,
         "Bytes of an HTTP body that are read before it is known who sends it; a longer one is not read.",
-        live=True,
-        guarded=REACH,
-    )
+        live=True, guarded=REACH,
+    )  # fmt: skip
     audit_writes: bool = option(False, "Write a line to writes.log for each write, with its first key.", guarded=REACH)
 
 

@@ -96,12 +96,10 @@ class EngineOptions:
         36, 1, 10_000, "Files at level 0 at which RocksDB stops writes.", guarded=SERVICE
     )
     bytes_per_sync: int = number(
-        1 * MIB,
-        0,
-        1 * GIB,
+        1 * MIB, 0, 1 * GIB,
         "Bytes after which table files being written are handed to the disk; 0 leaves it to the kernel.",
         guarded=SERVICE,
-    )
+    )  # fmt: skip
     max_log_file_size: int = number(
         10 * MIB,
         64 * KIB,
