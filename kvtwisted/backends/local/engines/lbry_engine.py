@@ -11,21 +11,22 @@ import math
 import os
 import shutil
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Callable
 
 import rocksdb
 
+from ....core.disk import folder_bytes
 from ....core.errors import StorageFull
 from ....core.options import EngineOptions
-from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Mutation, Statistics, everything, ignored, nothing
+from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Keep, Mutation, Renewed, Statistics, everything, ignored, nothing
 from .introspection import effective_options, rocksdb_version, statistics
 from .lbry_database import OpenDatabase
 from .reopening import Reopening, rehearsed, telling_unsynced
 from .scans import Pair, Scan
-from .shared import new_folder, within, within_memory
+from .shared import OF_DATABASE, OF_FAMILIES, new_folder, within, within_memory
 from .translate import CLOSED, REOPENING, Translating, check_open, translated
 
 
@@ -75,20 +76,13 @@ class LbryEngine:
             raise translated(error, self._path) from None
         return within_memory(may_exist, value)
 
-    def multi_get(
-        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
-    ) -> list[bytes | None]:
+    def multi_get(self, keys: Sequence[bytes], budget: int, keep: Keep = everything) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         with closing(self._read(keys)) as values:
             return within(budget, values, keep)
 
     def scan(
-        self,
-        start: bytes,
-        end: bytes | None,
-        family: str = DATA,
-        until: float = math.inf,
-        renewed: Callable[[bytes], object] = ignored,
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
     ) -> Scan:
         """Pairs with start <= key < end in byte order, from the view of this call.
 
@@ -137,7 +131,7 @@ class LbryEngine:
         with new_folder(folder) as temporary:
             self.sync()  # in no way needed by the backup; it says when the database is closed, which the backup cannot
             with self._failures:
-                room, needed = shutil.disk_usage(self._path).free, 2 * _file_bytes(self._path)
+                room, needed = shutil.disk_usage(self._path).free, 2 * folder_bytes(self._path)
             if room < needed:
                 raise StorageFull(f"a copy of {self._path!r} needs {needed} bytes for a while, but {room} are free")
             with self._failures, self._slow:
@@ -225,16 +219,6 @@ class LbryEngine:
         return None if value is None else value.decode()
 
 
-def _file_bytes(folder: str) -> int:
-    """Bytes of the files in a folder, subfolders left out; files that vanish meanwhile do not count."""
-    total = 0
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):
-                total += entry.stat().st_size if entry.is_file() else 0
-    return total
-
-
 def _pairs(iterator: Any, start: bytes, plain: bool) -> Iterator[Pair]:
     """The iterator's pairs from `start`; those of a family other than "default" (not `plain`) have key and handle."""
     try:
@@ -260,12 +244,7 @@ def _database_options(wanted: EngineOptions, cache: Any, *, create: bool) -> Any
     return rocksdb.Options(
         create_if_missing=create,
         create_missing_column_families=True,
-        max_background_jobs=wanted.max_background_jobs,
-        max_open_files=wanted.max_open_files,
-        max_total_wal_size=wanted.max_total_wal_size,
-        bytes_per_sync=wanted.bytes_per_sync,
-        max_log_file_size=wanted.max_log_file_size,
-        keep_log_file_num=wanted.keep_log_file_num,
+        **{name: getattr(wanted, name) for name in OF_DATABASE},
         **_family_settings(wanted, cache),
     )
 
@@ -273,16 +252,9 @@ def _database_options(wanted: EngineOptions, cache: Any, *, create: bool) -> Any
 def _family_settings(wanted: EngineOptions, cache: Any) -> dict[str, object]:
     """Made anew for each family: the binding refuses an object that is in use."""
     return {
-        "write_buffer_size": wanted.write_buffer_size,
-        "max_write_buffer_number": wanted.max_write_buffer_number,
+        **{name: getattr(wanted, name) for name in OF_FAMILIES},
         "compression": _compression(wanted.compression),
         "bottommost_compression": _compression(wanted.bottommost_compression),
-        "target_file_size_base": wanted.target_file_size_base,
-        "max_bytes_for_level_base": wanted.max_bytes_for_level_base,
-        "level_compaction_dynamic_level_bytes": wanted.level_compaction_dynamic_level_bytes,
-        "level0_file_num_compaction_trigger": wanted.level0_file_num_compaction_trigger,
-        "level0_slowdown_writes_trigger": wanted.level0_slowdown_writes_trigger,
-        "level0_stop_writes_trigger": wanted.level0_stop_writes_trigger,
         "table_factory": rocksdb.BlockBasedTableFactory(
             block_size=wanted.block_size,
             filter_policy=rocksdb.BloomFilterPolicy(wanted.bloom_bits_per_key) if wanted.bloom_bits_per_key else None,

@@ -20,7 +20,19 @@ from rocksdict import Checkpoint, CompactOptions, WriteBatch
 from ....core.clock import pause
 from ....core.errors import WriteStalled
 from ....core.options import EngineOptions
-from .engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, Statistics, everything, ignored, nothing
+from .engine import (
+    DATA,
+    FAMILIES,
+    OTHER_FAMILIES,
+    READ_AHEAD,
+    Keep,
+    Mutation,
+    Renewed,
+    Statistics,
+    everything,
+    ignored,
+    nothing,
+)
 from .introspection import effective_options, rocksdb_version, statistics
 from .pieces import SKIPS, Pieces
 from .reopening import Reopening, telling_unsynced
@@ -86,9 +98,7 @@ class RocksdictEngine:
             raise translated(error, self._path) from None
         return (True, value) if value else within_memory(may_exist, value)
 
-    def multi_get(
-        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
-    ) -> list[bytes | None]:
+    def multi_get(self, keys: Sequence[bytes], budget: int, keep: Keep = everything) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         if len(keys) > READ_AHEAD:
             # Like a scan it ends with the database, whoever is still reading: no variable holds the generator.
@@ -100,12 +110,7 @@ class RocksdictEngine:
         return within(budget, found, keep)
 
     def scan(
-        self,
-        start: bytes,
-        end: bytes | None,
-        family: str = DATA,
-        until: float = math.inf,
-        renewed: Callable[[bytes], object] = ignored,
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
     ) -> Scan:
         """Pairs with start <= key < end in byte order, from the view of this call while deleted keys are few."""
         pieces = Pieces(start, end)

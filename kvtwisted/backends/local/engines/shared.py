@@ -10,6 +10,17 @@ from typing import Callable
 
 from ....core.errors import ResponseTooLarge, StorageError
 
+#: Options that both bindings take as they are, under RocksDB's names: those of the database, and those of a family.
+OF_DATABASE = (
+    "max_background_jobs", "max_open_files", "max_total_wal_size", "bytes_per_sync", "max_log_file_size",
+    "keep_log_file_num",
+)  # fmt: skip
+OF_FAMILIES = (
+    "write_buffer_size", "max_write_buffer_number", "target_file_size_base", "max_bytes_for_level_base",
+    "level_compaction_dynamic_level_bytes", "level0_file_num_compaction_trigger", "level0_slowdown_writes_trigger",
+    "level0_stop_writes_trigger",
+)  # fmt: skip
+
 
 def within(budget: int, values: Iterable[bytes | None], keep: Callable[[bytes], bool]) -> list[bytes | None]:
     """The values as a list; ResponseTooLarge, and no further value is taken, once they exceed `budget` bytes.
