@@ -8,57 +8,37 @@ and then every read is told.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from importlib.metadata import version
-from typing import Any, Callable
+from typing import Any
 
 import rocksdb
 
 from ....core.disk import folder_bytes
 from ....core.errors import StorageFull
 from ....core.options import EngineOptions
-from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Keep, Mutation, Renewed, Statistics, everything, ignored, nothing
-from .introspection import effective_options, rocksdb_version, statistics
+from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Keep, Mutation, Renewed, everything, ignored
 from .lbry_database import OpenDatabase
-from .reopening import Reopening, rehearsed, telling_unsynced
+from .reopening import rehearsed, telling_unsynced
+from .rocksdb_engine import RocksdbEngine
 from .scans import Pair, Scan
 from .shared import OF_DATABASE, OF_FAMILIES, new_folder, within, within_memory
-from .translate import CLOSED, REOPENING, Translating, check_open, translated
+from .translate import CLOSED, check_open, translated
 
 
-class LbryEngine:
+class LbryEngine(RocksdbEngine[OpenDatabase]):
     """The engine Protocol over one lbry-rocksdb database."""
 
     name = "lbry"
-    is_persistent = True
+    package = "lbry-rocksdb"
     writes_wait = True
     copies = 2
 
     def __init__(self, path: str, options: EngineOptions) -> None:
-        """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
-
-        Raises StorageLocked when it is open elsewhere, Corruption when it is damaged, else StorageError.
-        """
-        self._path = path
-        self._options = options
-        self._failures = Translating(path)
-        # What calls use: the parts of an open database, or what refuses them.
-        self._db: Any = CLOSED
-        self._handles: Any = CLOSED
-        with self._failures:
-            os.makedirs(path, exist_ok=True)
-            self._reopening = Reopening(path, self._opened, self._rehearsed, self._use)
-        self._scans, self._slow = self._reopening.scans, self._reopening.slow
-
-    @property
-    def version(self) -> str:
-        """The binding, and the RocksDB inside it."""
-        with self._failures:
-            return f"lbry-rocksdb {version('lbry-rocksdb')} (RocksDB {rocksdb_version(self._path)})"
+        """See `RocksdbEngine`."""
+        super().__init__(path, options, self._opened, self._rehearsed)
 
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
@@ -143,16 +123,6 @@ class LbryEngine:
                     # A stored traceback keeps this frame; the folder must not stay open with it.
                     del native
 
-    def statistics(self) -> Statistics:
-        """RocksDB's properties; `figures` has them by short name."""
-        with self._failures:
-            return statistics(self._property)
-
-    def effective_options(self) -> dict[str, object]:
-        """Every `rocksdb.options` name with the value in force, from RocksDB's OPTIONS file."""
-        with self._failures:
-            return effective_options(self._options, self._path, self._property)
-
     def close(self) -> None:
         """Sync the log, release the folder's lock, and refuse every later call. The binding cannot flush memtables.
 
@@ -165,20 +135,11 @@ class LbryEngine:
             if self._reopening.database is not None:
                 self.sync()
         finally:
-            self._db = self._handles = CLOSED
+            self._refuse(CLOSED)
             for database in self._reopening.given_up():
                 database.shut()
 
-    def reopen(self, closed: Callable[[], None] = nothing) -> None:
-        """Close and open again. See Note [Reopening under readers]."""
-        with self._failures:
-            check_open(self._db)
-            self._reopening.reopen(closed)
-
-    def _use(self, database: OpenDatabase | None) -> None:
-        if database is None:
-            self._db = self._handles = REOPENING
-            return
+    def _take(self, database: OpenDatabase) -> None:
         self._handles = database.handles
         # Last: whoever sees the new database, sees its handles.
         self._db = database
