@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import accumulate
 from time import monotonic
-from typing import Callable, Protocol
+from typing import Callable
 
 from ..core.clock import pause
 
@@ -36,11 +36,11 @@ FIFO_SECONDS = 0.2
 _MAX_WRITE = 1 << 20
 
 
-class Sink(Protocol):
-    """One thread at a time."""
+class Sink:
+    """One thread at a time. What a sink has no need of does nothing."""
 
     #: What is wrong although lines are written, or empty.
-    trouble: str
+    trouble = ""
 
     def open(self) -> None:
         """Be ready to write. Raises OSError. Once; may block."""
@@ -48,6 +48,7 @@ class Sink(Protocol):
     def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
         """Write whole lines; without lines only check that it is possible. Returns how many were written, and why not
         the rest. May block."""
+        raise NotImplementedError
 
     def reopen(self) -> None:
         """Open again. Any thread; takes effect before the next line."""
@@ -59,7 +60,7 @@ class Sink(Protocol):
         """Close everything."""
 
 
-class FileSink:
+class FileSink(Sink):
     """Appends to a path, and rotates what is there by size. Note [Log files that others move]."""
 
     def __init__(self, path: str, max_bytes: int, max_files: int, seconds: Callable[[], float] = monotonic) -> None:
@@ -76,7 +77,6 @@ class FileSink:
         self._size = 0
         self._regular = False
         self._rotate_from = 0.0
-        self.trouble = ""
 
     def open(self) -> None:
         """See `Sink.open`."""
@@ -268,24 +268,13 @@ class FileSink:
             return True  # not to be known
 
 
-class StreamSink:
+class StreamSink(Sink):
     """Writes to a descriptor that the process was given, such as standard output."""
-
-    trouble = ""
 
     def __init__(self, fd: int) -> None:
         """Uses a duplicate of `fd`, so that nobody else can close it or have its number. Raises OSError."""
         self._fd = os.dup(fd)
         self._torn = False
-
-    def open(self) -> None:
-        """Nothing to do."""
-
-    def reopen(self) -> None:
-        """Nobody but who started the process could."""
-
-    def rotate(self) -> None:
-        """There is nothing to put aside."""
 
     def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
         """See `Sink.write`. A reader that does not read is waited for."""

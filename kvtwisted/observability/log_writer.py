@@ -7,6 +7,7 @@ missing once it can be written again.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,6 +15,7 @@ from time import monotonic
 
 from twisted.logger import Logger
 
+from ..config.settings import LoggingSettings
 from ..core.clock import pause
 from .log_sinks import FileSink, Sink
 
@@ -250,9 +252,11 @@ class LogWriters:
         self._writers[label] = writer
         return writer
 
-    def open(self, label: str, path: str, lines_lost: LinesLost, *, max_bytes: int, max_files: int) -> LogWriter:
-        """Start one for the file at `path`. Raises OSError."""
-        writer = LogWriter(f"{label}.log", FileSink(path, max_bytes, max_files), lines_lost)
+    def open(self, label: str, settings: LoggingSettings, lines_lost: LinesLost) -> LogWriter:
+        """Start one for a file of the folder of logs. Raises OSError."""
+        name = f"{label}.log"
+        sink = FileSink(os.path.join(settings.directory, name), settings.max_bytes, settings.max_files)
+        writer = LogWriter(name, sink, lines_lost)
         writer.start()
         return self.add(label, writer)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from datetime import datetime, timezone
 from functools import partial
 from time import time
@@ -135,10 +134,7 @@ class LogFiles:
         make_folder("logging.directory", settings.directory)
         form = as_json if settings.format == "json" else as_text
         for name, wanted in self._logs().items():
-            path = os.path.join(settings.directory, f"{name}.log")
-            writer = self._writers.open(
-                name, path, partial(lines_lost, form), max_bytes=settings.max_bytes, max_files=settings.max_files
-            )
+            writer = self._writers.open(name, settings, partial(lines_lost, form))
             observer = LogObserver(writer.add, form, wanted)
             self._observers.append(observer)
             self._publisher.addObserver(cast(ILogObserver, observer))

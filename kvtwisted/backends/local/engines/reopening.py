@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from typing import Callable, Generic, Protocol, TypeVar
 
 from ....core.clock import pause
+from ....core.durable import write_synced
 from ....core.errors import StorageError, StorageFull, UnusablePath
 from ....core.paths import Identity, identity
 from .scans import Scans
@@ -57,10 +58,7 @@ def check_folder(path: str, right: Identity) -> None:
     if identity(path, "LOCK") != right:
         raise UnusablePath(f"rocksdb.path: {os.path.abspath(path)} is not the folder of the database that is open")
     trial = os.path.join(path, _TRIAL)
-    with open(trial, "wb") as file:
-        file.write(b"x" * 4096)
-        file.flush()
-        os.fsync(file.fileno())
+    write_synced(trial, b"x" * 4096)
     os.unlink(trial)
     needed = _MARGIN
     for name in os.listdir(path):
