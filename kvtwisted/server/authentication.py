@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any, Callable
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -115,8 +116,8 @@ class Authentication:
         """What keeps the gate current, not yet started."""
         recount = []
         if self._authority is not None and self._measures is not None:
-            task = RecountTask(lambda: self.usages, self._measures, self._defer)
-            recount.append(Ticker("quotas", self._reactor, lambda: LOOK_SECONDS, task.run, at_once=True))
+            task = RecountTask(lambda: self.usages, self._measures)
+            recount.append(Ticker("quotas", self._reactor, LOOK_SECONDS, partial(self._defer, task.run), at_once=True))
         return [
             *recount,
             Ticker("tokens", self._reactor, LOOK_SECONDS, self._look),

@@ -280,10 +280,10 @@ class Storage:
         """The periodic tasks, not yet started."""
         settings, metrics = self._settings, self._metrics
         data = settings().rocksdb.path
-        expiry = ExpiryTask(self._sweeper, self._scrub, self.store, metrics, defer)
+        expiry = ExpiryTask(self._sweeper, self._scrub, self.store, metrics)
         performance = PerformanceTask(metrics, reactor.seconds)
         tickers = [
-            Ticker("expiry", reactor, lambda: settings().storage.expiry_interval, expiry.run),
+            Ticker("expiry", reactor, lambda: settings().storage.expiry_interval, partial(defer, expiry.run)),
             Ticker("log sync", reactor, lambda: _sync_interval(settings()), partial(defer, self._sync_log)),
             Ticker("performance", reactor, lambda: settings().logging.performance_interval, performance.run),
         ]
@@ -295,24 +295,24 @@ class Storage:
             rules=lambda: _eviction_rules(settings()),
             enabled=lambda: settings().eviction.enabled,
             disks=self._disks,
-            defer=defer,
         )
-        space = SpaceTask(self._guard, reactor, eviction.run, defer, self._look_at_disks)
+        evict = partial(defer, eviction.run)
+        space = SpaceTask(self._guard, reactor, evict, defer, self._look_at_disks)
         self._ask_for_room = partial(reactor.callFromThread, space.relieve)
         sampling = SamplingTask(
             self.recovery,
             metrics,
             lambda: take_sample(self.engine, data, self._writer.files),
-            defer,
             self.health,
             lambda: settings().monitoring.sample_interval,
         )
+        sample = partial(defer, sampling.run)
         return [
             *tickers,
             Ticker("space", reactor, INTERVAL, space.run, at_once=True),
             Ticker("folders", reactor, INTERVAL, partial(defer, self._folders.look)),
-            Ticker("eviction", reactor, lambda: settings().eviction.check_interval, eviction.run),
-            Ticker("sampling", reactor, lambda: _sampling_interval(settings()), sampling.run, at_once=True),
+            Ticker("eviction", reactor, lambda: settings().eviction.check_interval, evict),
+            Ticker("sampling", reactor, lambda: _sampling_interval(settings()), sample, at_once=True),
         ]
 
     def _sync_log(self) -> None:
