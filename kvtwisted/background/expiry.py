@@ -94,7 +94,7 @@ class ExpiryTask:
             self._metrics.expired(len(swept.deleted))
             more = swept.more
             pace.rest()
-        if deleted or self._sweeper.pending() or self._store.metadata.clock_ahead_ms() > FAR_AHEAD_MS:
+        if deleted or self._sweeper.pending() or self._store.metadata.clock.ahead_ms() > FAR_AHEAD_MS:
             # Keys with a deadline exist, or the wall clock is behind, and the next one may get a deadline by this one:
             # a later run must not go back before what this one has seen.
             self._store.metadata.mark_clock()

@@ -84,7 +84,7 @@ class SamplingTask:
         # There is nothing to measure while the storage is being reopened, or its folder is gone.
         with suppress(Unavailable, FileNotFoundError):
             sample = self._sample()
-            self._metrics.sampled(sample)
+            self._metrics.sample = sample
             for use in sample.uses:
                 self._look_at(use)
 

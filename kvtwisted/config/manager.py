@@ -20,7 +20,7 @@ from ..core.durable import replace_file
 from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied
 from ..core.paths import kind_of
 from ..core.strict_json import loads
-from .schema import KEYS, build, flatten, to_document
+from .schema import KEYS, build, to_document, value_of
 from .settings import Settings
 from .sources import (
     MAX_DEPTH,
@@ -249,15 +249,13 @@ class ConfigManager:
 
 def _with_live_keys(running: Settings, settings: Settings) -> Settings:
     """`running` with the live keys of `settings`."""
-    values, configured = flatten(to_document(running)), flatten(to_document(settings))
-    values.update({name: configured[name] for name, key in KEYS.items() if key.live})
-    return build(values)
+    return build({name: value_of(settings if key.live else running, name) for name, key in KEYS.items()})
 
 
 def _changed(old: Settings, new: Settings) -> dict[str, list[object]]:
     """The keys that differ, each with its old and new value. No value is a secret: secrets are in files."""
-    before, after = flatten(to_document(old)), flatten(to_document(new))
-    return {name: [before[name], after[name]] for name in KEYS if before[name] != after[name]}
+    both = {name: [value_of(old, name), value_of(new, name)] for name in KEYS}
+    return {name: [before, after] for name, (before, after) in both.items() if before != after}
 
 
 def _check_guarded(changed: Mapping[str, object], actor: Actor) -> None:

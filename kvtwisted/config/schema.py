@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, cast, get_type_hints
 
 from ..core.errors import InvalidConfig
@@ -225,6 +226,11 @@ def _sections_between(section: str, name: str) -> Iterator[str]:
     first = section.count(".") + 1 if section else 0
     for end in range(first + 1, len(parts)):
         yield ".".join(parts[:end])
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """The value of the key of that name."""
+    return attrgetter(name)(settings)
 
 
 def build(flat: Mapping[str, object]) -> Settings:

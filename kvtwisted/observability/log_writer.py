@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
@@ -244,12 +244,13 @@ class LogWriters:
     """All logs of the server. Reactor thread, unless said."""
 
     def __init__(self) -> None:
-        self._writers: dict[str, LogWriter] = {}
+        #: By label.
+        self.all: dict[str, LogWriter] = {}
         self._hanging: set[str] = set()
 
     def add(self, label: str, writer: LogWriter) -> LogWriter:
         """One more; `label` is what metrics call it."""
-        self._writers[label] = writer
+        self.all[label] = writer
         return writer
 
     def open(self, label: str, settings: LoggingSettings, lines_lost: LinesLost) -> LogWriter:
@@ -260,26 +261,21 @@ class LogWriters:
         writer.start()
         return self.add(label, writer)
 
-    @property
-    def all(self) -> Mapping[str, LogWriter]:
-        """By label."""
-        return self._writers
-
     def reopen(self) -> None:
         """See `LogWriter.reopen`."""
-        for writer in self._writers.values():
+        for writer in self.all.values():
             writer.reopen()
 
     def troubles(self) -> list[str]:
         """What is wrong with any of them. Any thread."""
-        return [writer.trouble for writer in list(self._writers.values()) if writer.trouble]
+        return [writer.trouble for writer in list(self.all.values()) if writer.trouble]
 
     def look(self) -> None:
         """Have each look after its file. Say, once, which logs hang, and which no longer do: they cannot do so
         themselves. Every LOOK_SECONDS."""
-        for writer in self._writers.values():
+        for writer in self.all.values():
             writer.nudge()
-        hanging = {writer.name: writer.trouble for writer in self._writers.values() if writer.hangs}
+        hanging = {writer.name: writer.trouble for writer in self.all.values() if writer.hangs}
         for name in sorted(hanging.keys() - self._hanging):
             _log.error("{trouble}", trouble=hanging[name])
         for name in sorted(self._hanging - hanging.keys()):
@@ -289,12 +285,12 @@ class LogWriters:
     def settle(self) -> None:
         """Wait until all that was logged so far is written; CLOSE_SECONDS at most for all. Blocks."""
         deadline = monotonic() + CLOSE_SECONDS
-        for writer in self._writers.values():
+        for writer in self.all.values():
             writer.settle(deadline - monotonic())
 
     def close(self, *labels: str) -> None:
         """Write what waits of those logs, and no more of them; CLOSE_SECONDS at most for all. Blocks."""
-        writers = [self._writers[label] for label in labels if label in self._writers]
+        writers = [self.all[label] for label in labels if label in self.all]
         for writer in writers:
             writer.end()
         deadline = monotonic() + CLOSE_SECONDS

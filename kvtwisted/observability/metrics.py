@@ -65,7 +65,7 @@ class _Figures:
     do."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._keys = 0
         self._errors = 0
         self._seconds = 0.0
@@ -75,20 +75,17 @@ class _Figures:
 
     def fold(self) -> None:
         with self._lock:
-            self._fold()
-
-    def _fold(self) -> None:
-        count = len(self.durations)
-        durations = sorted(self.durations[:count])
-        del self.durations[:count]
-        self._keys += count
-        self._seconds += sum(durations)
-        below = 0
-        for bucket, bound in enumerate(BUCKETS):
-            within = bisect_right(durations, bound)
-            self._calls[bucket] += within - below
-            below = within
-        self._calls[-1] += count - below
+            count = len(self.durations)
+            durations = sorted(self.durations[:count])
+            del self.durations[:count]
+            self._keys += count
+            self._seconds += sum(durations)
+            below = 0
+            for bucket, bound in enumerate(BUCKETS):
+                within = bisect_right(durations, bound)
+                self._calls[bucket] += within - below
+                below = within
+            self._calls[-1] += count - below
 
     def add(self, keys: int, seconds: float, failed: bool, calls: int) -> None:
         with self._lock:
@@ -100,7 +97,7 @@ class _Figures:
 
     def read(self) -> tuple[Totals, float]:
         with self._lock:
-            self._fold()
+            self.fold()
             return Totals(self._keys, self._errors, list(self._calls)), self._seconds
 
 
@@ -125,7 +122,8 @@ class Metrics:
         self._denied = self._counter(catalogue.DENIED)
         for reason in (Unauthenticated.code, PermissionDenied.code, RateLimited.code):
             self._denied.labels(reason)
-        self._sample = StorageSample()
+        #: The storage's figures, until the next sample.
+        self.sample = StorageSample()
         registry.register(_Made(self._sampled))
 
     def _counter(self, entry: Entry) -> Counter:
@@ -178,10 +176,6 @@ class Metrics:
         """The sweeper deleted `keys` expired keys."""
         self._expirations.inc(keys)
 
-    def sampled(self, sample: StorageSample) -> None:
-        """The storage's figures, until the next sample."""
-        self._sample = sample
-
     # What is read when asked.
 
     def show(self, entry: Entry, read: Callable[[], float], **labels: str) -> None:
@@ -226,10 +220,6 @@ class Metrics:
             return OPEN_METRICS, open_metrics.generate_latest(self._registry)
         return CONTENT_TYPE, self.text()
 
-    def sample(self) -> StorageSample:
-        """The last sample."""
-        return self._sample
-
     def totals(self) -> dict[str, Totals]:
         """Figures by operation, for the performance log."""
         return {name: totals for name, (totals, _) in self._read().items()}
@@ -257,7 +247,7 @@ class Metrics:
 
     def _sampled(self) -> Iterable[Metric]:
         """One gauge for each figure of the last sample."""
-        sample = self._sample
+        sample = self.sample
         figures = {
             catalogue.DATA_BYTES: sample.data_bytes,
             catalogue.VALUE_BYTES: sample.value_bytes,

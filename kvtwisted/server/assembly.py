@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Callable, NamedTuple
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
@@ -68,13 +68,6 @@ BACKGROUND_THREADS = 8
 _LISTENING = ("http.host", "http.port", "grpc.host", "grpc.port")
 
 _log = Logger(namespace="kvtwisted")
-
-
-class Step(NamedTuple):
-    """A part of the start. What fails in it is the fault of the configuration's `keys`."""
-
-    start: Callable[[], None]
-    keys: tuple[str, ...] = ()
 
 
 class Server(Service):
@@ -147,25 +140,26 @@ class Server(Service):
         return reloaded
 
     def _start(self) -> None:
-        """Each step pushes what undoes it, under its name: stopping goes through these in reverse."""
-        for step in (
-            Step(self._open_logs, ("logging.directory",)),
-            Step(self._read_certificates),
-            Step(self._open_engine, ("storage.engine", "rocksdb.path")),
-            Step(self._start_pools),
-            Step(self._open_storage, ("rocksdb.path", "value.disk_path", "backup.path")),
-            Step(self._open_door),
-            Step(self._start_checks),
-            Step(self._open_gate),
-            Step(self._start_transports, _LISTENING),
-            Step(self._start_tickers),
-            Step(self._prepare_stop),
-            Step(self._show),
-            Step(self._follow_configuration),
-            Step(self._announce),
+        """Each step pushes what undoes it, under its name: stopping goes through these in reverse. What fails in a step
+        is the fault of the configuration's keys that stand beside it."""
+        for start, keys in (
+            (self._open_logs, ("logging.directory",)),
+            (self._read_certificates, ()),
+            (self._open_engine, ("storage.engine", "rocksdb.path")),
+            (self._start_pools, ()),
+            (self._open_storage, ("rocksdb.path", "value.disk_path", "backup.path")),
+            (self._open_door, ()),
+            (self._start_checks, ()),
+            (self._open_gate, ()),
+            (self._start_transports, _LISTENING),
+            (self._start_tickers, ()),
+            (self._prepare_stop, ()),
+            (self._show, ()),
+            (self._follow_configuration, ()),
+            (self._announce, ()),
         ):
-            with self._by(*step.keys):
-                step.start()
+            with self._by(*keys):
+                start()
 
     def _open_logs(self) -> None:
         self._push("sockets", self._sockets.close)

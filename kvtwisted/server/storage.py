@@ -145,7 +145,7 @@ class Storage:
         self._show()
 
     def _compare_clocks(self) -> None:
-        ahead = self.store.metadata.clock_ahead_ms() / 1000
+        ahead = self.store.metadata.clock.ahead_ms() / 1000
         if ahead > 1:
             _log.warn(
                 "the system's clock is {ahead} s behind the time that the data has reached; ttls go by the latter",
@@ -329,7 +329,7 @@ class Storage:
         metrics.show(catalogue.CACHE_MISSES, lambda: store.cache_misses)
         metrics.show(catalogue.WRITES_REFUSED, lambda: guard.refused)
         metrics.show(catalogue.DISK_NEARLY_FULL, lambda: bool(guard.reason))
-        metrics.show(catalogue.CLOCK_AHEAD, lambda: store.metadata.clock_ahead_ms() / 1000)
+        metrics.show(catalogue.CLOCK_AHEAD, lambda: store.metadata.clock.ahead_ms() / 1000)
         metrics.show(catalogue.EXPIRY_ENTRIES_REPLACED, lambda: self._commits.index_entries.taken)
         metrics.show(catalogue.EXPIRY_ENTRIES_SCRUBBED, lambda: self._scrub.removed)
         metrics.show(catalogue.CACHE_BYTES, lambda: self._commits.cache.size)

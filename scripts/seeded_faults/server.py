@@ -41,8 +41,8 @@ FAULTS = (
         "restart-keys-live",
         "A key that needs a restart keeps its running value until then.",
         _MANAGER,
-        "for name, key in KEYS.items() if key.live})",
-        "for name, key in KEYS.items()})",
+        "value_of(settings if key.live else running, name)",
+        "value_of(settings, name)",
         "tests/config/test_manager.py",
     ),
     Fault(

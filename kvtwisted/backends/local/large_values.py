@@ -51,14 +51,10 @@ class ValueFiles:
         # Files of writes under way, and of writes that failed in a way that leaves open whether a record names them.
         self._unsettled: set[bytes] = set()
         self._claim: int | None = None
-        self._taken = 0
+        #: Bytes on the disk of all that is stored and not unlinked yet. Kept, and not read from the folder.
+        self.taken = 0
         #: Files that are counted though nothing names them: they could not be unlinked.
         self._left_over: set[bytes] = set()
-
-    @property
-    def taken(self) -> int:
-        """Bytes on the disk of all that is stored and not unlinked yet. Kept, and not read from the folder."""
-        return self._taken
 
     def count(self, pointers: Iterable[Pointer]) -> None:
         """These files were stored by a run before."""
@@ -66,7 +62,7 @@ class ValueFiles:
 
     def _add(self, taken: int) -> None:
         with self._lock:
-            self._taken += taken
+            self.taken += taken
 
     def prepare(self) -> None:
         """Make the folders. Raises StorageError when that is not possible."""
