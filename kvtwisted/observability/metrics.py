@@ -206,10 +206,6 @@ class Metrics:
             self._registry.register(shown)
         return shown.reads
 
-    def build_info(self, **facts: str) -> None:
-        """Add `kv_build_info`, whose labels say what runs."""
-        self.show(catalogue.BUILD_INFO, lambda: 1, **facts)
-
     def text(self) -> bytes:
         """The exposition text (CONTENT_TYPE). A few milliseconds; any thread."""
         return generate_latest(self._registry)

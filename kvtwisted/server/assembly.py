@@ -82,7 +82,7 @@ class Server(Service):
         self._unwinding = Unwinding()
         self._push = self._unwinding.push
         self._sockets = Sockets()
-        # The keys that what is being started goes by.
+        # The configuration keys that the part being started depends on.
         self._going_by: tuple[str, ...] = ()
         self._tickers: list[Ticker] = []
         #: None until started.
@@ -100,15 +100,15 @@ class Server(Service):
 
     @contextmanager
     def _by(self, *names: str) -> Iterator[None]:
-        """Within the block, what fails is the fault of these keys: see `explained`."""
+        """Within the block a failure is blamed on these configuration keys; see `explained`."""
         self._going_by = names
         yield
         self._going_by = ()  # not after a failure, which is explained by them
 
     def explained(self, error: Exception) -> str:
-        """Why it did not start, with the values that are to blame and where they come from."""
+        """Why the server did not start, with the values that are to blame and where each was set."""
         message = str(error)
-        # What begins with `http:` has nothing to do with the keys of gRPC.
+        # A message that begins with `http:` cannot be about the keys of gRPC.
         named = [name for name in self._going_by if name.startswith(message.partition(":")[0] + ".")]
         return self._config.explained(message, *(named or self._going_by))
 
@@ -129,7 +129,7 @@ class Server(Service):
     def reload(self) -> Deferred[Any]:
         """Read tokens and certificates anew, and open the log files anew.
 
-        What is no good is logged, and what there was stays.
+        What cannot be used is logged; the tokens and certificates that were read before stay in force.
         """
         self._writers.reopen()
         if self.addresses is None:
@@ -275,7 +275,7 @@ class Server(Service):
             self._push(f"{ticker.name} task", ticker.stopService)
 
     def _prepare_stop(self) -> None:
-        """All is there: what is pushed now is what stopping begins with."""
+        """All parts run. What is pushed last is undone first, so stopping begins with this."""
         self._push("administration", self._server_commands.stop)
         self._push("health", partial(self._storage.health.fail, "server", "the server is stopping"))
 
@@ -291,7 +291,7 @@ class Server(Service):
         )
 
     def _folders(self) -> dict[str, str]:
-        """What others should not read, by what names it; those that are in use."""
+        """Folders and files in use that other users should not read, by their configuration key or option."""
         settings = self._settings()
         folders = {"logging.directory": settings.logging.directory, "--runtime-config": self._config.runtime_path}
         if is_persistent(settings.storage.engine):
@@ -315,7 +315,7 @@ class Server(Service):
         self._transports.retune()
 
     def _show(self) -> None:
-        """Have what the parts count shown."""
+        """Register the metrics that read what the parts count."""
         metrics, admission, door, storage = self._metrics, self._admission, self._door, self._storage
         connections, authentication = self._connections, self._authentication
         metrics.show(catalogue.IN_FLIGHT_REQUESTS, lambda: admission.in_flight)
@@ -335,7 +335,9 @@ class Server(Service):
             metrics.show(catalogue.LOG_LINES_DROPPED, partial(getattr, writer, "dropped"), log=label)
             metrics.show(catalogue.LOG_LINES_WAITING, partial(getattr, writer, "waiting"), log=label)
             metrics.show(catalogue.LOG_STUCK, partial(getattr, writer, "stuck"), log=label)
-        metrics.build_info(
+        metrics.show(
+            catalogue.BUILD_INFO,
+            lambda: 1,
             version=__version__,
             engine=self._engine.version,
             python=platform.python_version(),

@@ -68,11 +68,11 @@ class Storage:
         self._settings = settings
         self._metrics = metrics
         self._audit = audit
-        #: Gives the shares that eviction goes by, without which its policy alone decides.
+        #: Gives the shares of quotas for eviction; while there are none, the eviction policy alone decides.
         self.shares: Callable[[], Collection[Share]] = tuple
         self._eviction: EvictionTask | None = None
         self._ask_for_room: Callable[[], object] = lambda: None
-        #: The operator's; None: there are none, since nothing is kept on disk.
+        #: The operator's tasks; None with an engine that keeps nothing on disk.
         self.tasks: Tasks | None = None
 
     def open(self, engine: Engine) -> None:
@@ -126,7 +126,7 @@ class Storage:
                 backups.stop,
             )
         self._compare_clocks()
-        #: Knows whether writes fail, and tries to get over it.
+        #: Knows whether writes fail in the storage, and tries to recover.
         self.recovery = Recovery(self.store.metadata, self.health)
         self._sweeper = Sweeper(engine, self._commits, clock)
         self._scrub = Scrub(engine, self._commits, clock)
@@ -213,7 +213,7 @@ class Storage:
         return folders
 
     def _folder_changed(self, folder: Folder, trouble: str | None) -> None:
-        """Without the data nothing is written, without the large values only small ones; the server is not ready.
+        """Without the data folder all writes are refused, without the other only large values; the server is not ready.
 
         Any thread.
         """
@@ -322,7 +322,7 @@ class Storage:
         try:
             self._commits.sync()
         except StorageError as error:
-            self.recovery.log_failed(error)
+            self.recovery.write_failed(f"the write-ahead log cannot be synced: {error}")
 
     def _show(self) -> None:
         store, guard, metrics = self.store, self._guard, self._metrics

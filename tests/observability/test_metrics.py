@@ -207,7 +207,7 @@ def test_labels_are_those_of_the_catalogue(scraped: Scraped) -> None:
 def test_build_info(scraped: Scraped) -> None:
     """Always 1; the labels tell what runs, whatever they hold."""
     facts = {"version": "1.2.3", "engine": 'rocksdict "quoted"\\ \n', "python": "3", "twisted": "26", "grpcio": "1"}
-    scraped.metrics.build_info(**facts)
+    scraped.metrics.show(catalogue.BUILD_INFO, lambda: 1, **facts)
     assert scraped.value("kv_build_info", **facts) == 1
 
 

@@ -148,7 +148,7 @@ class Database(Protocol):
         """Close it, within READ_PATIENCE. Raises StorageError when calls under way keep it open: it can be used on."""
 
     def stands_still(self: D, copy: D, /) -> bool:
-        """Whether it, which nobody can find any more, takes no late write either, and `copy` has all of it."""
+        """Whether late callers, who still hold this object, can write no more, and `copy` has all data."""
 
 
 class Reopening(Generic[D]):

@@ -46,10 +46,10 @@ def within(budget: int, values: Iterable[bytes | None], keep: Callable[[bytes], 
 
 @contextmanager
 def new_folder(path: str) -> Iterator[str]:
-    """Within the block the folder `path` is made; the name of one to use meanwhile is given.
+    """For a block that makes the folder `path`: gives the name of a temporary folder beside it.
 
-    Neither is made here. When the block fails, `path` is removed, and the other one in any case. Raises StorageError
-    when there is anything at `path` already, which is left alone.
+    Neither folder is made here. If the block fails, `path` is removed; the temporary folder is removed in any case.
+    Raises StorageError when there is anything at `path` already, which is left alone.
     """
     if os.path.lexists(path):
         raise StorageError(f"cannot copy the database to {path!r}: there is something already")
