@@ -97,10 +97,11 @@ class Session:
         self._weighing = None if usage is None or measures is None else Weighing(usage, measures)
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
-        if limiter is None and principal.unrestricted(GET):
-            # A principal that may read everything without a rate is only asked for room.
-            self.get_now = door.get_now  # type: ignore[method-assign]
+        if limiter is None and self._get_prefixes:
+            # Without a rate nothing comes before room, and nothing but the key's rights after it.
             self.check_room = admission.check  # type: ignore[method-assign]
+            unrestricted = principal.unrestricted(GET)
+            self.get_now = door.get_now if unrestricted else self._get_permitted  # type: ignore[method-assign]
 
     @property
     def name(self) -> str:
@@ -206,6 +207,12 @@ class Session:
         if known:
             command.complete(found)
         return known
+
+    def _get_permitted(self, key: bytes) -> tuple[bool, Found | None]:
+        """`get_now` where there is no rate, after `check_room`."""
+        if not key.startswith(self._get_prefixes):
+            raise self._refusal(GET)
+        return self._door.get_now(key)
 
     def submit(self, command: Command, done: Done, sizes: Sequence[int] | None = None) -> None:
         """Let a command in; `done` is called with it, on the reactor thread, when it is done, and must not raise.
