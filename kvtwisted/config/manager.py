@@ -166,18 +166,8 @@ class ConfigManager:
         with self._lock:
             self._listeners.append(listener)
 
-    def update_text(self, text: str, actor: Actor = ANONYMOUS) -> list[str]:
-        """`update` with a JSON object given as text."""
-        try:
-            document = loads(text, MAX_DEPTH)
-        except InvalidRequest as error:
-            reason = f"the configuration: {error}"
-            self.audit("config_refused", actor.name, {"reason": reason})
-            raise InvalidConfig(reason) from error
-        return self.update(document, actor)
-
     def update(self, document: object, actor: Actor = ANONYMOUS) -> list[str]:
-        """Change all keys in a whole or partial nested document, or none on any error.
+        """Change all keys in a whole or partial nested document, or in the JSON text of one; or none on any error.
 
         The change is on disk before it takes effect. Returns, sorted, every key whose configured value takes effect
         only at a restart. Blocks for the fsyncs and the listeners; any thread may call it.
@@ -188,7 +178,7 @@ class ConfigManager:
         `StorageFull`, or `UnusablePath`.
         """
         try:
-            return self._update(document, actor)
+            return self._update(_parsed(document) if isinstance(document, str) else document, actor)
         except KvError as error:
             self.audit("config_refused", actor.name, {"reason": str(error)})
             raise
@@ -245,6 +235,13 @@ class ConfigManager:
                     _log.exception("a configuration listener failed; the update stands")
         finally:
             self._notifying = False
+
+
+def _parsed(text: str) -> object:
+    try:
+        return loads(text, MAX_DEPTH)
+    except InvalidRequest as error:
+        raise InvalidConfig(f"the configuration: {error}") from error
 
 
 def _with_live_keys(running: Settings, settings: Settings) -> Settings:

@@ -471,8 +471,8 @@ FAULTS = (
         "actor-lost",
         "The configuration is told who changes it.",
         "kvtwisted/backends/server.py",
-        "self._configuration.update(change, actor)",
-        "self._configuration.update(change)",
+        "self._configuration.update(command.change, command.actor)",
+        "self._configuration.update(command.change)",
         "tests/sessions/test_session.py tests/backends/test_server.py",
     ),
     Fault(
