@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from .server.standard_streams import open_closed_streams
+from .reactor.process import keep_true_time, open_closed_streams
 
 # Here, since the reactor opens descriptors of its own as soon as it is imported.
 open_closed_streams()
@@ -32,7 +32,6 @@ from .config.settings import LoggingSettings
 from .core.errors import KvError
 from .observability.log_writer import LogWriters
 from .observability.twistd_log import LABEL, TwistdLog, of_application_file
-from .reactor.true_time import keep_true_time
 from .server.assembly import Server
 
 _log = Logger(namespace="kvtwisted")

@@ -30,7 +30,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from .. import __version__
-from ..reactor.true_time import keep_true_time
+from ..reactor.process import keep_true_time
 from .options import AnywhereOptions
 
 if TYPE_CHECKING:

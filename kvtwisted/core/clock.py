@@ -33,7 +33,7 @@ def pause(seconds: float) -> None:
 
 
 def _nowhere(mark_ms: int) -> None:
-    """Writes no mark: for a clock without a database that outlives it."""
+    """Write no mark: for a clock without a database that outlives it."""
 
 
 class Clock:
@@ -67,7 +67,7 @@ class Clock:
         return max(0, self.now_ms() - self._wall_ns() // 1_000_000)
 
     def at_least(self, mark_ms: int) -> None:
-        """Never again return a time before `mark_ms` (the mark of an earlier run)."""
+        """From now on never return a time before `mark_ms` (the mark of an earlier run)."""
         with self._lock:
             self._ahead_ns = max(self._ahead_ns, mark_ms * 1_000_000 - self._monotonic_ns())
 

@@ -78,7 +78,7 @@ class RateLimited(KvError):
 
 
 class QuotaExceeded(KvError):
-    """Who asks keeps as much as they may. Nothing was written; deletes, and writes that add nothing, go on."""
+    """The principal's quota is used up. Nothing was written; deletes, and writes that add nothing, go on."""
 
     code = "quota_exceeded"
 

@@ -37,7 +37,7 @@ class Use(NamedTuple):
 
     @property
     def all(self) -> bool:
-        """Whether it is used up, or as good as."""
+        """Whether it is used up, but for a few."""
         return bool(self.limit) and self.used > self.limit - FEW
 
     def __str__(self) -> str:

@@ -11,9 +11,7 @@ from datetime import datetime, timezone
 from time import time
 from typing import Callable
 
-from .fast_requests import DELETE, GET, Request
-
-_GET, _DELETE, _POST = (b"GET", b"/api/v1/get/"), (b"DELETE", b"/api/v1/delete/"), (b"POST", b"/api/v1/")
+from .fast_requests import BEGINNINGS, Request
 
 
 class AccessLog:
@@ -28,8 +26,7 @@ class AccessLog:
 
     def plain(self, peer: bytes, request: Request, answer: bytes, seconds: float) -> None:
         """A plain request was answered, `seconds` after it was complete."""
-        kind = request.kind
-        method, path = _GET if kind == GET else _DELETE if kind == DELETE else _POST
+        method, path = BEGINNINGS[request.kind]
         self._write(peer, method, path + request.target, answer[9:12], len(answer), seconds)
 
     def other(self, peer: bytes, method: bytes, target: bytes, status: int, size: int, seconds: float) -> None:

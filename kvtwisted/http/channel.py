@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from ..reactor.twisted_internals import answers_malformed, has_data_behind, has_unread_lines, unsent_bytes
 from ..sessions.gate import Visitor
-from ..tls.peers import peer
+from ..tls.listening import peer
 from . import errors, fields, heads
 from .access_log import peer_text
 from .answers import Answer
@@ -233,7 +233,7 @@ class KvChannel(http.HTTPChannel):
         return True
 
     def fail_trial(self) -> None:
-        """It is one connection too many."""
+        """No administrator has come: refuse the connection, which is one too many."""
         if self.on_trial is not None and self.on_trial.active():
             self.on_trial.cancel()
         self.refuse(self._site.members.refused_on_trial())
@@ -248,11 +248,11 @@ class KvChannel(http.HTTPChannel):
         return float(self.timeOut - (timer.getTime() - self._site.clock.seconds()))
 
     def is_of_somebody(self) -> bool:
-        """Whether somebody known has asked something on it."""
+        """Whether a known client has sent a request on it."""
         return self.shown is not None and self._authorization.knows(self.visitor._replace(authorization=self.shown))
 
     def make_way(self) -> None:
-        """Close, for others to have the place."""
+        """Close, to make room for another connection."""
         self.loseConnection()
 
     def take_body(self, content: BytesIO, data: bytes) -> None:
@@ -362,7 +362,7 @@ class KvChannel(http.HTTPChannel):
             self.abort()
 
     def forget(self) -> None:
-        """Look again who is there, from the next request on. Twisted.web's requests are looked at each anyway."""
+        """Find the session anew, from the next request on. For twisted.web's requests it is found each time anyway."""
         if self._lanes is not None:
             self._lanes.forget()
 
@@ -425,7 +425,7 @@ class KvChannel(http.HTTPChannel):
     # Going out: see Note [One answer at a time] in `progress`.
 
     def pauseProducing(self) -> None:
-        """The client does not take its answers."""
+        """The client does not read its answers."""
         self.is_blocked = True
         super().pauseProducing()
         self.transport.pauseProducing()
@@ -435,7 +435,7 @@ class KvChannel(http.HTTPChannel):
         self._deadlines.follow(self, unsent_bytes(self.transport))
 
     def resumeProducing(self) -> None:
-        """The client has taken all."""
+        """The client has read all."""
         if not self.closing:
             self.paused = self.is_blocked = False
             super().resumeProducing()
@@ -448,7 +448,7 @@ class KvChannel(http.HTTPChannel):
 
     @property
     def moved_at(self) -> float:
-        """When answers that wait got on last."""
+        """When bytes of waiting answers went out last."""
         return self.progress.moved_at
 
     def look(self, now: float) -> int | None:
@@ -462,7 +462,7 @@ class KvChannel(http.HTTPChannel):
         return self.requests[-1].content.tell() if self.requests and not self.is_answering else None
 
     def is_known(self) -> bool:
-        """Whether the request whose body is waited for is from somebody known."""
+        """Whether the request whose body is incomplete is from a known client."""
         return self._authorization.knows(self.requests[-1].visitor)
 
     def make_room(self, rate: float = math.inf, *, known: bool = True) -> None:

@@ -70,17 +70,17 @@ class ByteLimits:
 
 
 class Followed(Protocol):
-    """What is needed of a connection here."""
+    """What the deadlines need of a connection."""
 
     @property
     def moved_at(self) -> float:
-        """When answers that wait got on last."""
+        """When bytes of waiting answers went out last."""
 
     def look(self, now: float) -> int | None:
         """See to what takes too long. Bytes that wait to be sent, or None when there is nothing more to follow."""
 
     def is_known(self) -> bool:
-        """Whether the request whose body is waited for is from somebody known."""
+        """Whether the request whose body is incomplete is from a known client."""
 
     def make_room(self, rate: float, *, known: bool) -> None:
         """Give up the body that is waited for, which came in `rate` bytes a second (inf: nobody can say), from

@@ -34,7 +34,7 @@ class Running(Protocol):
     """A request that somebody waits for."""
 
     def cancel(self) -> None:
-        """Nobody waits any more. A write is carried out all the same."""
+        """Stop waiting. A write is carried out all the same."""
 
 
 class _Request:
@@ -56,7 +56,7 @@ class _Request:
         self._requests.forget(self)
 
     def settled(self, command: Command) -> None:
-        """It was carried out, or failed."""
+        """The command was carried out, or failed."""
         # It may have been given up.
         if self._requests.until.pop(self, None) is None:
             return
@@ -68,7 +68,7 @@ class _Request:
             self._tell(command.result if done is None else done)
 
     def fail(self, failure: Failure) -> None:
-        """It failed before there was a command, or was given up."""
+        """The request failed before there was a command, or was given up."""
         if self._requests.until.pop(self, None) is not None:
             self._tell(errors.answer(failure, self._route.name))
 
@@ -85,7 +85,7 @@ class LastResort:
         self.at = math.inf
 
     def forget(self, request: _Request) -> None:
-        """Nobody waits for it any more."""
+        """Stop waiting for it."""
         self.until.pop(request, None)
         self.rest()
 
@@ -130,7 +130,7 @@ class Dispatch:
         self._requests = LastResort(reactor)
 
     def rest(self) -> None:
-        """No connection is left."""
+        """The last connection is gone: stop the timer."""
         self._requests.rest()
 
     def answer(self, session: Session, route: Route, received: Received, done: Done) -> Running | None:
@@ -171,7 +171,7 @@ class Dispatch:
     def submit(
         self, session: Session, route: Route, command: Command, done: Done, request: _Request | None = None
     ) -> Running | None:
-        """Have a command of the route carried out. `request` is given if one waits already."""
+        """Submit a command of the route. `request` is given if it was made already."""
         if request is None:
             request = _Request(self._requests, route, done)
         timeout = self.bounds.request_timeout if command.is_limited else math.inf

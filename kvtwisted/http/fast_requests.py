@@ -32,6 +32,12 @@ _REMEMBERED, _REMEMBERED_BYTES = 1024, 1024
 
 #: What `Request` calls its method and route.
 GET, POST, DELETE = 1, 2, 3
+#: The method of each, and what its paths begin with.
+BEGINNINGS = {
+    GET: (b"GET", routes.GET.prefix.encode()),
+    POST: (b"POST", routes.SET.path.rpartition("set")[0].encode()),
+    DELETE: (b"DELETE", routes.DELETE.prefix.encode()),
+}
 
 # The characters of a key's URL: what RFC 3986 allows in a path, so without `?`, `#` and any that JSON would escape.
 _TARGET = rb"[!$&'()*+,\-./0-9:;=@A-Z_a-z~%]+"
@@ -41,13 +47,9 @@ POSTED: Mapping[bytes, Route] = {
 }
 # One group for each of GET, POST, DELETE.
 _LINE = re.compile(
-    rb"(?:GET %b(%b)|POST %b(%b)|DELETE %b(%b)) HTTP/1\.1\r\n"
-    % (
-        routes.GET.prefix.encode(), _TARGET,
-        routes.SET.path.rpartition("set")[0].encode(), b"|".join(POSTED),
-        routes.DELETE.prefix.encode(), _TARGET,
-    )
-)  # fmt: skip
+    rb"(?:%b %b(%b)|%b %b(%b)|%b %b(%b)) HTTP/1\.1\r\n"
+    % (*BEGINNINGS[GET], _TARGET, *BEGINNINGS[POST], b"|".join(POSTED), *BEGINNINGS[DELETE], _TARGET)
+)
 # Spaces around the value are cut off afterwards: as a part of this they could be matched in a number of ways that grows
 # with the square of their own, for one header as long as a second.
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([ -~\t]*)")

@@ -105,7 +105,7 @@ class Lanes:
             if self._out:
                 self._flush()
         except Exception:
-            # A defect, after which nobody knows where this stream stands. The caller has other connections to serve.
+            # A defect: where in the stream the lane is, is not known. The caller has other connections to serve.
             incidents.report(Failure(), "http")
             channel.closing, self.is_promised = True, False
             channel.abort()
@@ -182,7 +182,7 @@ class Lanes:
         return self._lane
 
     def forget(self) -> None:
-        """Look again who is there, from the next request on."""
+        """Find the session anew, from the next request on."""
         self._lane = None
 
     def _limit_held(self) -> None:
@@ -252,17 +252,17 @@ class Lanes:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a plain request is waited for, or its answer."""
+        """Whether a plain request is incomplete, or waits for its answer."""
         return self.is_promised or self._needed > 0
 
     @property
     def body_under_way(self) -> int | None:
-        """Bytes that have come of the request that is waited for; None: none is."""
+        """Bytes that have come of the incomplete request; None: there is none."""
         return len(self._held) if self._needed else None
 
     @property
     def has_more(self) -> bool:
-        """Whether something has come that nobody has looked at."""
+        """Whether bytes have come that no lane has read."""
         return bool(self._held)
 
     def end(self) -> Running | None:

@@ -206,7 +206,7 @@ class _Reader:
                 return b"".join(parts)
 
     def _meaning(self, text: str) -> bytes:
-        """Of a part of a string that begins where reading has come to, and whose escapes are whole."""
+        """The text of the next part of a string; no escape is cut in two."""
         try:
             value, _ = scanstring(text + '"', 0, True)
         except JSONDecodeError as reason:
@@ -248,7 +248,7 @@ class _Reader:
             raise self._wrong("Expecting ',' delimiter")
 
     def _is_next(self, character: bytes) -> bool:
-        """Whether it comes next, behind any space; then it has been read."""
+        """Whether this comes next, after any space; then it is read."""
         if self._data[self._at : self._at + 1] != character:
             self._skip_space()
             if self._data[self._at : self._at + 1] != character:

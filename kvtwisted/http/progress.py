@@ -38,7 +38,7 @@ class Progress:
     # Requests.
 
     def complete(self, channel: KvChannel) -> None:
-        """Nothing of a request is missing."""
+        """The request is complete, or its head."""
         self._missing = _NOTHING
         self._deadlines.release(channel)
 
@@ -65,7 +65,7 @@ class Progress:
     # Answers.
 
     def restart_sending(self) -> None:
-        """What waits now has all its time before it."""
+        """Give what waits now its whole time again."""
         self._unsent, self.moved_at = None, self._deadlines.seconds()
 
     def follow_answer(self, channel: KvChannel) -> None:
@@ -77,7 +77,7 @@ class Progress:
     # Both.
 
     def look(self, channel: KvChannel, now: float) -> int | None:
-        """See `deadlines.Watched.look`."""
+        """See `deadlines.Followed.look`."""
         unsent = self._look_at_sending(channel, now)
         if channel.closing:
             return unsent or None

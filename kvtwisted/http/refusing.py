@@ -76,7 +76,7 @@ class Refusals:
         self.lingering: set[Refusal] = set()
 
     def refuse(self, answer: Answer) -> Refusal:
-        """A protocol that answers so and closes."""
+        """A protocol that sends this answer and closes."""
         return Refusal(self, whole(answer))
 
     def abort(self) -> None:
@@ -96,7 +96,7 @@ class Refusal(Protocol):
         self._end: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Answer what was not asked yet, and close."""
+        """Send the refusal before any request has come, and close."""
         self.transport.write(self._answer)
         lingering = self._refusals.lingering
         if len(lingering) < MAX_LINGERING:
@@ -107,7 +107,7 @@ class Refusal(Protocol):
             self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """It is of no interest."""
+        """Ignore what a refused client sends."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client is gone."""

@@ -211,12 +211,12 @@ class KvSite(Site):
         return channel
 
     def passed_trial(self, channel: KvChannel) -> None:
-        """One that is on trial is an administrator's."""
+        """A connection on trial is an administrator's."""
         if self._counted is not None:
             self._counted.passed(channel)
 
     def refused_on_trial(self) -> Answer:
-        """What to answer to one that is on trial and no administrator's."""
+        """The answer to a connection on trial that is no administrator's."""
         assert self._counted is not None  # noqa: S101 - or nobody would be on trial
         return self._too_many(self._counted.refused_on_trial("http"))
 

@@ -68,7 +68,7 @@ HEALTH_CHECK_LATENCY = _histogram("kv_health_check_latency_seconds", "Seconds of
 EVICTIONS = _counter("kv_evictions", "Keys evicted, by reason.", "reason")
 EVICTED_BYTES = _counter("kv_evicted_bytes", "Bytes of the keys and records evicted, by reason.", "reason")
 EVICTIONS_FUTILE = _counter(
-    "kv_evictions_futile", "Checks of a full disk that evicting every key would not have helped."
+    "kv_evictions_futile", "Checks that found a disk full of something else than keys: evicting all would not help."
 )
 EXPIRATIONS = _counter("kv_expirations", "Expired keys deleted by the sweeper.")
 EXPIRY_ENTRIES_REPLACED = _counter(
@@ -102,7 +102,7 @@ CACHE_BYTES = _gauge("kv_cache_bytes", "Bytes of the hot cache's entries.")
 # Requests that are under way.
 
 IN_FLIGHT_REQUESTS = _gauge("kv_in_flight_requests", "Requests being worked on or waiting.")
-IN_FLIGHT_BYTES = _gauge("kv_in_flight_bytes", "Bytes of those requests.")
+IN_FLIGHT_BYTES = _gauge("kv_in_flight_bytes", "Bytes of keys and values of those requests.")
 POOL_QUEUE_DEPTH = _gauge("kv_pool_queue_depth", "Jobs and writes of requests that wait for a storage thread.")
 OVERLOADED = _counter(
     "kv_overloaded", "Requests refused for limits.max_in_flight, max_in_flight_per_principal or max_bytes_in_flight."
@@ -113,7 +113,7 @@ OVERDUE = _counter("kv_overdue", "Requests given up because their time ran out b
 
 CONNECTIONS = _gauge("kv_connections", "Open connections.", "transport")
 CONNECTIONS_MADE_WAY = _counter(
-    "kv_connections_made_way", "Idle connections closed to make room when all places were taken."
+    "kv_connections_made_way", "Idle connections closed to make room at a limit on connections."
 )
 CONNECTIONS_REFUSED = _counter(
     "kv_connections_refused", "Connections refused because there were too many.", "transport", "reason"
@@ -146,9 +146,11 @@ STREAMS_REFUSED = _counter(
 DENIED = _counter("kv_denied", "Requests refused for their sender: no valid token, no right, or over a rate.", "reason")
 TOKENS = _gauge("kv_tokens", "Tokens and certificates that are known.")
 QUOTA_BYTES = _gauge("kv_quota_bytes", "Bytes that a principal may keep by its quota; 0: no limit.", "principal")
-QUOTA_USED_BYTES = _gauge("kv_quota_used_bytes", "Bytes that it keeps, approximately.", "principal")
+QUOTA_USED_BYTES = _gauge(
+    "kv_quota_used_bytes", "Bytes that a principal with a quota keeps, approximately.", "principal"
+)
 QUOTA_KEYS = _gauge("kv_quota_keys", "Keys that a principal may keep by its quota; 0: no limit.", "principal")
-QUOTA_USED_KEYS = _gauge("kv_quota_used_keys", "Keys that it keeps, approximately.", "principal")
+QUOTA_USED_KEYS = _gauge("kv_quota_used_keys", "Keys that a principal with a quota keeps, approximately.", "principal")
 QUOTA_REFUSED = _counter("kv_quota_refused", "Writes refused for a principal's quota.", "principal")
 CERTIFICATE_EXPIRY = _gauge(
     "kv_tls_certificate_expiry_seconds", "When the certificate in force expires, in seconds since 1970.", "listener"

@@ -62,7 +62,7 @@ class Trails:
 
 
 def _forget(line: bytes) -> None:
-    """Nobody asks for it."""
+    """Drop a line: the trail is off."""
 
 
 def _requests_lost(lines: int) -> bytes:

@@ -1,6 +1,6 @@
 """Turns of a pool of threads: work goes round by whose it is.
 
-A pool takes its work in the order in which it came, so that whoever sends a thousand calls at once has all others wait
+A pool takes its work in the order in which it came, so that one client with a thousand calls makes all others wait
 for a thousand. Here each owner has a queue, and a thread that is free takes one job of the next owner: a job waits for
 one of each other owner at most, however many these have.
 
@@ -31,7 +31,7 @@ LONG_PART = 4
 
 
 class _Owner:
-    """Whose jobs wait, or are at work."""
+    """An owner with jobs that wait or run."""
 
     __slots__ = ("held", "jobs", "long")
 

@@ -24,7 +24,7 @@ OTHER_FIELDS = 16
 
 @dataclass
 class Terms:
-    """What all calls go by. Changed whenever the configuration is; holds from the next call on."""
+    """The limits of all calls. They follow the configuration from the next call on."""
 
     #: Bytes of one message at most, expanded.
     message_limit: int
@@ -36,7 +36,7 @@ class Terms:
     max_batch_keys: int
 
     def become(self, other: Terms) -> None:
-        """Have those of another from now on, but for the size of messages, which a server keeps."""
+        """Take over the terms of another, except the size of messages, which stays as it was at the start."""
         self.max_response_bytes = other.max_response_bytes
         self.request_timeout = other.request_timeout
         self.max_batch_keys = other.max_batch_keys

@@ -80,6 +80,6 @@ def make_slots(options: GrpcOptions, threads: int | None = None) -> StreamSlots:
 
 
 def share_of(admitted: Session) -> str | None:
-    """Whose share the streams of this pass are taken from; None when the gate is open, and everybody one principal."""
+    """The principal that the streams of this session count for; None at an open gate, where all are one principal."""
     is_share = isinstance(admitted.admission, Share)
     return admitted.principal.name if is_share and admitted.is_known else None

@@ -122,7 +122,7 @@ class Authentication:
             *recount,
             Ticker("tokens", self._reactor, LOOK_SECONDS, self._look),
             # By itself: a token ends also while the file's disk hangs.
-            Ticker("passes", self._reactor, LOOK_SECONDS, self._let_go),
+            Ticker("sessions", self._reactor, LOOK_SECONDS, self._let_go),
         ]
 
     def reload(self) -> Deferred[Any]:

@@ -53,7 +53,7 @@ def make_connections(
 ) -> Connections:
     """What counts connections; `settings` gives those in force. See `Connections` for `refused`.
 
-    `is_open` says that nobody shows who they are, so that no place can be kept for administrators.
+    `is_open`: clients are not authenticated, so that no connections can be reserved for administrators.
     """
     now = settings()
     limit = descriptors()

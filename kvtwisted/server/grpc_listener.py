@@ -82,7 +82,7 @@ class GrpcListener:
         _log.info("gRPC on {address}{over}", address=joined(*self._address), over=over)
 
     def retune(self) -> None:
-        """Have the limits hold that are in force now."""
+        """Apply the limits that are in force now."""
         self._terms.become(_terms(self._settings()))
         if self.native is not None:
             limits = self._settings().limits
@@ -94,7 +94,7 @@ class GrpcListener:
             self.native.end_expired(wall)
 
     def show(self, metrics: Metrics) -> None:
-        """Have its connections, and what they hold, shown."""
+        """Show the figures of its connections in the metrics."""
         native = self.native
         if native is not None:
             budget, backlog = native.budget, native.backlog

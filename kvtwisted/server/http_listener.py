@@ -94,7 +94,7 @@ class HttpListener:
         return gatherResults([stopped, self.site.drain(grace)], consumeErrors=True)
 
     def retune(self) -> None:
-        """Have the limits hold that are in force now."""
+        """Apply the limits that are in force now."""
         now = self._settings()
         self._bounds.become(_bounds(now))
         self.site.deadlines.retune(_byte_limits(now))
@@ -104,7 +104,7 @@ class HttpListener:
         self.site.end_expired(wall)
 
     def show(self, metrics: Metrics) -> None:
-        """Have its connections, and what they hold, shown."""
+        """Show the figures of its connections in the metrics."""
         site, deadlines = self.site, self.site.deadlines
         metrics.show(catalogue.CONNECTIONS, lambda: site.connections, transport=HTTP)
         metrics.show(catalogue.UNFINISHED_REQUEST_BYTES, lambda: deadlines.unfinished, transport=HTTP)

@@ -192,7 +192,7 @@ def _folder(path: str) -> Iterator[str]:
 
 
 def _try_threads(more: int) -> None:
-    """Have so many more threads for a moment. Raises RuntimeError."""
+    """Start so many more threads for a moment. Raises RuntimeError."""
     enough, threads = threading.Event(), []
     try:
         for _ in range(more):

@@ -49,7 +49,7 @@ class Sockets:
             return reactor.adoptStreamPort(bound_socket.fileno(), bound_socket.family, factory)
 
     def close(self) -> None:
-        """Close those that nobody listens on."""
+        """Close the sockets that are bound and not listened on."""
         while self._bound:
             self._bound.popitem()[1].close()
 

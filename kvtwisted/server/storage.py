@@ -259,7 +259,7 @@ class Storage:
         self._commits.write_sequence = self._write_sequence if wanted else None
 
     def close(self) -> None:
-        """Write down what the next run should know. The engine stays open. Raises StorageError."""
+        """Write the marks that the next run reads. The engine stays open. Raises StorageError."""
         self._writer.files.release()
         self.store.metadata.mark_clock()
 

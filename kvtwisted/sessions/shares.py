@@ -34,7 +34,7 @@ class Shares:
         return None
 
     def of(self, owner: str) -> int:
-        """How many `owner` has."""
+        """How many of `owner` are open."""
         return self._by_owner.get(owner, 0)
 
     def leave(self, owner: str | None) -> None:

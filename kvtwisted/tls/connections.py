@@ -142,7 +142,7 @@ class TlsConnection(TLSMemoryBIOProtocol):
         super()._tlsShutdownFinished(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is gone."""
+        """The connection is lost."""
         self._no_deadline()
         super().connectionLost(reason)
         # Which has the other protocol, which has this: the two would wait for Python's cyclic collector.
@@ -197,7 +197,7 @@ class _Creator:
         self._certificates = certificates
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
-        """For one connection."""
+        """OpenSSL's object for one connection."""
         return SSL.Connection(self._certificates.context)
 
 

@@ -146,7 +146,7 @@ class TlsSettings(Interface):
 
 
 class ListenerCertificates:
-    """Both listeners' certificates, those that there are."""
+    """The certificates of both listeners, as far as they have any."""
 
     def __init__(self, *, grpc: TlsSettings, http: TlsSettings) -> None:
         """Read the files. Raises Unavailable, naming the setting and the file."""
@@ -155,7 +155,7 @@ class ListenerCertificates:
 
     @property
     def all(self) -> tuple[Certificates, ...]:
-        """Those that there are."""
+        """The certificates of those listeners that have any."""
         return tuple(found for found in (self.grpc, self.http) if found is not None)
 
     def look(self) -> None:

@@ -22,8 +22,22 @@ FAULTS = (
         "hot-get-rights",
         "A Get that memory could answer needs the right too, where there is no rate.",
         _SESSION,
-        "        if not key.startswith(self._get_prefixes):\n",
-        "        if limiter is not None and not key.startswith(self._get_prefixes):\n",
+        """        if not key.startswith(self._get_prefixes):
+            raise self._refusal(GET)
+        return self._door.get_now(key)
+""",
+        "        return self._door.get_now(key)\n",
+        "tests/sessions/test_session.py",
+    ),
+    Fault(
+        "limited-hot-get-rights",
+        "A Get that memory could answer needs the right too, where there is a rate.",
+        _SESSION,
+        """        if not key.startswith(self._get_prefixes):
+            raise self._refusal(GET)
+        known, found = self._door.get_now(key)
+""",
+        "        known, found = self._door.get_now(key)\n",
         "tests/sessions/test_session.py",
     ),
     Fault(
@@ -303,8 +317,8 @@ FAULTS = (
         "hot-gets-unlimited",
         "Gets that memory answers are taken from the rate, also of who may read everything.",
         _SESSION,
-        "        if limiter is None and principal.unrestricted(GET):\n",
-        "        if principal.unrestricted(GET):\n",
+        "        if limiter is None and self._get_prefixes:\n",
+        "        if self._get_prefixes:\n",
         "tests/sessions/test_session.py",
     ),
     Fault(

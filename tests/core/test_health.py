@@ -1,4 +1,4 @@
-"""Conditions that come and go, and those who watch."""
+"""Conditions that come and go, and who is told of them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_recovering_what_is_fine() -> None:
     assert health.reason() is None
 
 
-def test_watchers_are_told_at_once_and_of_changes_only() -> None:
-    """A watcher gets the present state, then each change; what is no change is not told."""
+def test_listeners_are_told_at_once_and_of_changes_only() -> None:
+    """A listener gets the present state, then each change; what is no change is not told."""
     health = Health()
     health.fail("disk", "full")
     seen: list[str | None] = []
@@ -58,8 +58,8 @@ def test_watchers_are_told_at_once_and_of_changes_only() -> None:
     assert seen == ["full", "full; stopping", "stopping", None]
 
 
-def test_every_watcher_is_told() -> None:
-    """Several watchers see the same."""
+def test_every_listener_is_told() -> None:
+    """Several listeners see the same."""
     health = Health()
     first: list[str | None] = []
     second: list[str | None] = []

@@ -28,22 +28,22 @@ def test_kinds(number: int, kind: type[StorageError]) -> None:
 
 
 class Scene:
-    """A watched folder with a file, and what was told of it."""
+    """A monitored folder with a file, and what was told of it."""
 
     def __init__(self, parent: Path) -> None:
         self.path = parent / "data"
         self.path.mkdir()
         (self.path / "LOCK").touch()
         self.told: list[str | None] = []
-        self.watch = FolderMonitor(
+        self.monitor = FolderMonitor(
             [Folder("rocksdb.path", str(self.path), ("LOCK",))], lambda folder, trouble: self.told.append(trouble)
         )
 
     def look(self) -> list[str | None]:
         """What two looks tell."""
         self.told.clear()
-        self.watch.look()
-        self.watch.look()
+        self.monitor.look()
+        self.monitor.look()
         return self.told
 
 

@@ -1,4 +1,4 @@
-"""A real twistd process: started in a folder of its own, watched through its output, and ended by its pid."""
+"""A real twistd process: started in a folder of its own, followed through its output, and ended by its pid."""
 
 from __future__ import annotations
 

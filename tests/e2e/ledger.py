@@ -164,7 +164,7 @@ def group_keys(writer: str, group: int) -> Keys:
     return tuple(f"{writer}/{group}/{position}" for position in range(1 if group % 2 else _BATCH))
 
 
-class Watcher(threading.Thread):
+class Reader(threading.Thread):
     """A reader that looks for half-done batches while writers are at work, until a call fails."""
 
     def __init__(self, name: str, names: Sequence[str], read: Callable[[Keys], Mapping[str, str]]) -> None:
@@ -247,7 +247,7 @@ def start_writers(server: Server, ledger: Ledger, each: int = 2, work: Work = mi
     return writers
 
 
-def start_watchers(server: Server, writers: Iterable[Writer]) -> list[Watcher]:
+def start_readers(server: Server, writers: Iterable[Writer]) -> list[Reader]:
     """Start one reader on each interface: MGet on gRPC, scans on HTTP."""
     http, rpc = server.http(), server.grpc()
 
@@ -259,13 +259,13 @@ def start_watchers(server: Server, writers: Iterable[Writer]) -> list[Watcher]:
         return results
 
     names = [writer.name for writer in writers]
-    watchers = [
-        Watcher("watching scans", names, scan),
-        Watcher("watching MGet", names, lambda keys: dict(rpc.call("MGet", keys=keys).key_values)),
+    readers = [
+        Reader("reading scans", names, scan),
+        Reader("reading MGet", names, lambda keys: dict(rpc.call("MGet", keys=keys).key_values)),
     ]
-    for watcher in watchers:
-        watcher.start()
-    return watchers
+    for reader in readers:
+        reader.start()
+    return readers
 
 
 def end(writers: Iterable[Writer]) -> None:

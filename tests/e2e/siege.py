@@ -141,12 +141,12 @@ class Siege:
         over = threading.Event()
         most = [resident]
 
-        def watch() -> None:
+        def look() -> None:
             while not over.wait(0.05):
                 most[0] = max(most[0], self.server.resident)
 
-        watching = threading.Thread(target=watch)
-        watching.start()
+        looking = threading.Thread(target=look)
+        looking.start()
         good = GoodClient(self.server, self.token)
         try:
             good.goes_on()
@@ -154,7 +154,7 @@ class Siege:
             good.goes_on()
         finally:
             over.set()
-            watching.join()
+            looking.join()
             good.end()
         self.most = most[0] - resident
         # On a machine that is busy with something else all takes longer, the attack's own end too.

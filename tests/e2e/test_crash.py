@@ -16,7 +16,7 @@ import pytest
 
 from .harness import PATIENCE, Launcher, eventually
 from .history import LARGE
-from .ledger import Ledger, check_files, end, start_watchers, start_writers
+from .ledger import Ledger, check_files, end, start_readers, start_writers
 
 #: Times each server is killed.
 ROUNDS = int(os.environ.get("KVTWISTED_CRASH_ROUNDS", "3"))
@@ -53,7 +53,7 @@ def test_nothing_acknowledged_is_lost(launch: Launcher, options: tuple[str, ...]
         ledger.compare(server)
         large += check_files(server, spilled=_FILES[0] in options)
         writers = start_writers(server, ledger)
-        watchers = start_watchers(server, writers)
+        readers = start_readers(server, writers)
         ledger.wait_for_more(chance.randint(1, WRITES), PATIENCE)
         pause(chance.uniform(0, 0.02))
         if number % 3 == 1:
@@ -61,10 +61,10 @@ def test_nothing_acknowledged_is_lost(launch: Launcher, options: tuple[str, ...]
             pause(chance.uniform(0, 0.5))
         server.kill()
         end(writers)
-        for watcher in watchers:
-            watcher.join(PATIENCE)
-            assert watcher.halves == []
-            looked += watcher.looked
+        for reader in readers:
+            reader.join(PATIENCE)
+            assert reader.halves == []
+            looked += reader.looked
         if number % 3 == 2:
             for _ in range(2):
                 starting = launch(*options, ready=False)

@@ -23,7 +23,7 @@ from .clients import Http
 from .disks import Disk, why_not
 from .harness import PATIENCE, Launcher, Server, eventually
 from .history import LARGE, Entry
-from .ledger import Ledger, Work, check_files, end, mixed, start_watchers, start_writers
+from .ledger import Ledger, Work, check_files, end, mixed, start_readers, start_writers
 from .wall_clock import WallClock
 
 ROUNDS = int(os.environ.get("KVTWISTED_POWER_ROUNDS", "1"))
@@ -101,7 +101,7 @@ def _load_and_cut(
     server = machine.start(*options)
     begun = time.monotonic()
     writers = start_writers(server, ledger, work=work)
-    watchers = start_watchers(server, writers)
+    readers = start_readers(server, writers)
     started()
     ledger.wait_for_more(_chance.randint(WRITES // 10, WRITES), PATIENCE)
     eventually(lambda: time.monotonic() >= begun + seconds)
@@ -109,9 +109,9 @@ def _load_and_cut(
     cut = machine.cut(server)
     end(writers)
     ledger.doubt(since=cut)
-    for watcher in watchers:
-        watcher.join(PATIENCE)
-        assert watcher.halves == []
+    for reader in readers:
+        reader.join(PATIENCE)
+        assert reader.halves == []
     return cut
 
 

@@ -1,4 +1,4 @@
-"""Requests that come too slowly, answers that are not read, and how the connections with either are watched."""
+"""Requests that come too slowly, answers that are not read, and how the connections with either are followed."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_slow_honest_body(chunked: bool) -> None:
 
 @pytest.mark.parametrize("first", [GET, SET, request_bytes("GET", "/api/v1/scan")])
 @pytest.mark.parametrize("rest", [GET[:30], HEAD, HEAD + b"{", b"P"])
-def test_what_follows_an_answer_is_watched_too(first: bytes, rest: bytes) -> None:
+def test_what_follows_an_answer_has_deadlines_too(first: bytes, rest: bytes) -> None:
     """The beginning of the next request that came together with one that took its time, on either lane."""
     world = world_of()
     wire = world.wire()
@@ -158,7 +158,7 @@ def test_nothing_is_armed_for_whole_requests() -> None:
 
 
 @pytest.mark.local_backend
-def test_the_watch_ends_with_its_cause() -> None:
+def test_deadlines_end_with_their_cause() -> None:
     """Complete requests and closed connections are not looked at again."""
     world = world_of()
     # What needs no thread leaves no timer.
@@ -313,18 +313,18 @@ class Item:
 def test_the_list_is_looked_at_while_there_is_something_on_it() -> None:
     """Each LOOK_SECONDS, and one that fails does not keep the others from it."""
     clock = Clock()
-    watch = Deadlines(clock, clock.seconds, PATIENCE, ByteLimits())
+    deadlines = Deadlines(clock, clock.seconds, PATIENCE, ByteLimits())
     items = [Item(5), Item(-1), Item(None), Item(0)]
     for item in items:
-        watch.follow(item, 1)
-    assert watch.unsent == 4
+        deadlines.follow(item, 1)
+    assert deadlines.unsent == 4
     clock.pump([LOOK_SECONDS] * 3)
     assert [item.looks for item in items] == [3, 1, 1, 3]
     assert [item.aborted for item in items] == [False, True, False, False]
-    assert watch.unsent == 5
+    assert deadlines.unsent == 5
     for item in items:
-        watch.forget(item)
-    assert (watch.unsent, clock.getDelayedCalls()) == (0, [])
+        deadlines.forget(item)
+    assert (deadlines.unsent, clock.getDelayedCalls()) == (0, [])
 
 
 def test_unsent_bytes() -> None:

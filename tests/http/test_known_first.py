@@ -53,7 +53,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of bodies that JSON was read of."""
     sizes: list[int] = []
 
-    def watch(module: Any, name: str) -> None:
+    def record(module: Any, name: str) -> None:
         real = getattr(module, name)
 
         def read(data: bytes, *args: Any, **kwargs: Any) -> Any:
@@ -62,8 +62,8 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         monkeypatch.setattr(module, name, read)
 
-    watch(strict_json, "loads")
-    watch(large_bodies, "_Reader")
+    record(strict_json, "loads")
+    record(large_bodies, "_Reader")
     return sizes
 
 

@@ -63,7 +63,7 @@ def test_a_client_that_reads_nothing_is_cut_off() -> None:
     assert (wire.open, wire.transport.aborted) == (False, True)
     assert world.site.deadlines.unsent == 0
     assert world.site.deadlines.cut_off == {**NONE_CUT_OFF, "slow_reader": 1}
-    # Nothing watches it any more, once the time of the last request is over.
+    # Nothing follows it any more, once the time of the last request is over.
     pass_time(world, world.request_timeout)
     assert min(call.getTime() for call in world.reactor.getDelayedCalls()) > 900
 

@@ -276,7 +276,7 @@ def test_a_broken_watcher_is_dropped(watches: Watches, health: Health) -> None:
     ],
 )
 def test_a_bounded_number_of_watches(watches: Watches, slots: Slots, addresses: list[str], sentence: str) -> None:
-    """One stream over the limit, or over an address's share, is RESOURCE_EXHAUSTED; when one ends its place is free."""
+    """One stream over the limit, or over an address's share, is RESOURCE_EXHAUSTED; when one ends its slot is free."""
     streams = [FakeStream() for _ in addresses]
     for address, stream in zip(addresses, streams):
         watches.add(b"", address, stream, stream.send)

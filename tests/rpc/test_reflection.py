@@ -134,7 +134,7 @@ def test_many_streams_do_not_starve_the_calls(make_world: Callable[..., World]) 
 
 
 def test_a_stream_is_bounded_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that stays open for too long is ended, and its place is free."""
+    """A stream that stays open for too long is ended, and its slot is free."""
     monkeypatch.setattr(reflection, "STREAM_SECONDS", 0.0)
     for _ in range(MAX_REFLECTION_STREAMS + 1):
         stream = Stream(world.channel)

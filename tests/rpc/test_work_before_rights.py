@@ -82,7 +82,7 @@ def test_rights_come_first(guarded: Guarded, worked: list[str], method: str) -> 
 
 
 def test_no_pipeline_for_who_may_do_none_of_its_operations(guarded: Guarded, worked: list[str]) -> None:
-    """Nor does it take a place."""
+    """Nor does it take a slot."""
     stream = guarded.channel.stream_stream(PIPELINE)(iter([]), timeout=PATIENCE, metadata=metadata(READER))
     assert stream.code() is StatusCode.PERMISSION_DENIED
     assert guarded.world.slots.pipeline.open == 0

@@ -77,7 +77,7 @@ def test_a_missing_file(path: str) -> None:
 
 
 def test_the_file_is_followed(path: str) -> None:
-    """Within a look new tokens are known, and the passes of revoked ones withdrawn; refusals are counted."""
+    """Within a look new tokens are known, and the sessions of revoked ones withdrawn; refusals are counted."""
     (one, first), (two, second) = made("one"), made("two")
     edit(path, lambda _: [first], create=True)
     world = World(path)

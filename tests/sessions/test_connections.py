@@ -207,8 +207,8 @@ def test_a_look_that_finds_nobody_is_not_repeated_at_once() -> None:
     assert len(looks) == 2
 
 
-def test_places_for_administrators() -> None:
-    """Beside all others a few are let in on trial; whoever is none of them is refused, and the place is free again."""
+def test_slots_for_administrators() -> None:
+    """Beside all others a few are let in on trial; others are refused, and their slots are free again."""
     crowd = Crowd(Idler("10.0.0.1", None), in_all=1, administrators=2)
     enter, leave = crowd.connections.enter, crowd.connections.leave
     on_trial = crowd.tries("10.0.0.2"), crowd.tries("10.0.0.2")
@@ -221,7 +221,7 @@ def test_places_for_administrators() -> None:
 
 
 def test_trials_make_way_for_other_addresses() -> None:
-    """A newcomer has the place of who came first of the address that has most, so that floods have their own closed."""
+    """A newcomer takes the slot of the oldest connection of the address with most: a flood closes its own."""
     crowd = Crowd(Idler("10.0.0.1", None), in_all=1, administrators=3)
     first, second, other = crowd.tries("10.0.0.2"), crowd.tries("10.0.0.2"), crowd.tries("10.0.0.3")
     administrator = crowd.tries("10.0.0.4")
@@ -236,7 +236,7 @@ def test_trials_make_way_for_other_addresses() -> None:
 
 
 def test_administrators_do_not_make_way_for_trials() -> None:
-    """Who has shown it stays, and where all places are theirs there is none."""
+    """Administrators stay; when they have all slots, newcomers are refused."""
     crowd = Crowd(Idler("10.0.0.1", None), in_all=1, administrators=2)
     administrators = crowd.tries("10.0.0.2"), crowd.tries("10.0.0.2")
     for administrator in administrators:
@@ -247,7 +247,7 @@ def test_administrators_do_not_make_way_for_trials() -> None:
 
 
 @pytest.mark.parametrize("passed", [False, True])
-def test_who_has_a_place_for_administrators_makes_no_other_free(passed: bool) -> None:
+def test_a_slot_for_administrators_makes_no_other_free(passed: bool) -> None:
     """However long it idles: it has none of those that a newcomer could have."""
     busy = Idler("10.0.0.1", None)
     crowd = Crowd(busy, in_all=1, administrators=1)

@@ -25,7 +25,7 @@ def certified(token_id: str, name: str, *grants: Grant) -> TokenEntry:
 
 
 def test_an_open_gate_lets_everybody_do_everything() -> None:
-    """Whatever they show, and always with the same pass."""
+    """Whatever they show, and always with the same session."""
     door = Fixture().door
     gate = OpenGate(door, Admission(8))
     admitted = gate.admit(visitor())
@@ -36,7 +36,7 @@ def test_an_open_gate_lets_everybody_do_everything() -> None:
         admitted.require(requirement, PEER)
 
 
-def test_a_token_gives_its_pass() -> None:
+def test_a_token_gives_its_session() -> None:
     """The same for each visit, another one for each token; and it may do what is granted."""
     (a, entry_a), (b, entry_b) = made("a", grant("get", b"x/")), made("b")
     world = Fixture(entry_a, entry_b)
@@ -107,7 +107,7 @@ def test_failed_logins_are_limited_and_looking_is_none() -> None:
 
 
 def test_a_certificate_that_is_listed() -> None:
-    """It has the grants of its entry; when that changes it has the new ones, and the old pass ends."""
+    """It has the grants of its entry; when that changes it has the new ones, and the old session ends."""
     world = Fixture(certified("ann", "ann.example", grant("get", b"x/")))
     ann = visitor(certificate="ann.example")
     old = world.gate.admit(ann)

@@ -102,16 +102,22 @@ def test_keyless_methods(scene: Scene, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_each_method_takes_its_right(scene: Scene, name: str) -> None:
-    """With it and the prefix it works; with any other right, or beside the prefix, it does not."""
+@pytest.mark.parametrize("limited", [False, True], ids=["without a rate", "with a rate"])
+def test_each_method_takes_its_right(scene: Scene, name: str, limited: bool) -> None:
+    """With it and the prefix it works; with any other right, or beside the prefix, it does not. A rate is no matter."""
     right = METHODS[name]
-    CALLS[name](scene.access(grant(right, b"a/")), b"a/1")
-    CALLS[name](scene.access(grant(right)), b"b/1")
+    limiter = Limiter(Rate(1000, 1_000_000)) if limited else None
+
+    def access(*grants: Grant) -> Blocking:
+        return scene.access(*grants, limiter=limiter)
+
+    CALLS[name](access(grant(right, b"a/")), b"a/1")
+    CALLS[name](access(grant(right)), b"b/1")
     for key in (b"ab", b"a", b"b/1", b"A/1"):
         with pytest.raises(PermissionDenied):
-            CALLS[name](scene.access(grant(right, b"a/")), key)
+            CALLS[name](access(grant(right, b"a/")), key)
     with pytest.raises(PermissionDenied):
-        CALLS[name](scene.access(Grant(frozenset(OPERATIONS) - {right})), b"a/1")
+        CALLS[name](access(Grant(frozenset(OPERATIONS) - {right})), b"a/1")
 
 
 @pytest.mark.parametrize("name", CALLS)

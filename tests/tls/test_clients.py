@@ -19,8 +19,7 @@ from twisted.internet.testing import StringTransport
 from kvtwisted.rpc.grpcio.server import server_credentials
 from kvtwisted.sessions.certificates import CertificateFiles
 from kvtwisted.sessions.peer_names import Shown
-from kvtwisted.tls.listening import over_tls
-from kvtwisted.tls.peers import peer, rpc_peer
+from kvtwisted.tls.listening import over_tls, peer, rpc_peer
 from kvtwisted.tls.renewal import Certificates
 from tests.support.certificates import Pair, authority
 from tests.support.reactors import background_reactor, on

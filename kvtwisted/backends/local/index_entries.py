@@ -80,7 +80,7 @@ class IndexEntries:
         self._before.clear()
 
     def undo(self) -> None:
-        """The engine did not take them; or nobody knows, so that either entry may be left behind."""
+        """The engine failed the batch, or may have: either entry may be left behind."""
         for place, before in reversed(self._before):
             self._known[place] = before
         self.doubts += len(self._before)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from .engines.engine import DATA, Mutation
 
-#: Places of the table, a power of two; 8 bytes each.
+#: Slots of the table, a power of two; 8 bytes each.
 PLACES = 1 << 20
 #: Numbers looked at, at most, to find the oldest share of all.
 _SAMPLE = 16_384

@@ -10,7 +10,7 @@ import grpc
 from ...core.errors import KvError
 from ...sessions.gate import Gate, Visitor
 from ...sessions.session import Session
-from ...tls.peers import rpc_peer
+from ...tls.listening import rpc_peer
 from .. import rights
 from ..errors import call_error
 from .calls import ThreadedCalls

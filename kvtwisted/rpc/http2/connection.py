@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from ...sessions.connections import TRIAL_SECONDS
 from ...sessions.gate import Visitor
-from ...tls.peers import peer
+from ...tls.listening import peer
 from ..errors import CallError, Code
 from .chunk_reader import ChunkReader
 from .collaborators import ConnectionServer

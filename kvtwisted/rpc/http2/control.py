@@ -77,7 +77,7 @@ class Control:
         return len(expected)
 
     def give_credit(self) -> None:
-        """Give the connection's window back."""
+        """Widen the connection's inbound window again."""
         self._out.append(frames.window_update(0, self.unacknowledged))
         self.unacknowledged = 0
 

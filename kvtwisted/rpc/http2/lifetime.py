@@ -95,7 +95,7 @@ class Lifetime:
         return (self.failed or self._streams.last_served is not None) and self._responder.count == 0
 
     def closing(self) -> None:
-        """All is said; the peer has to close."""
+        """Everything was sent; the peer has to close."""
         self.failed = self._said = True
         self._closing_at = self._seconds()
 
@@ -114,7 +114,7 @@ class Lifetime:
     # What takes too long.
 
     def moved(self) -> None:
-        """Answers got on."""
+        """Bytes of answers went out."""
         self.moved_at = self._seconds()
 
     def look(self, now: float) -> str | None:

@@ -61,6 +61,6 @@ class ParkedCalls:
         return [(stream_id, routes[route]) for stream_id, route in revoked]
 
     def clear(self) -> None:
-        """None of them is wanted any more."""
+        """Forget all of them."""
         for stream_id in list(self.by_id):
             self.take(stream_id)

@@ -47,7 +47,7 @@ _LATE_BYTES = DEFAULT_WINDOW
 
 
 def _nobody() -> None:
-    """Whom a lost connection's streams tell that there is something to send."""
+    """For streams of a lost connection, which sends nothing."""
 
 
 class Responder:
@@ -275,7 +275,7 @@ class Responder:
             self.drop(stream_id)
 
     def drop_stuck(self) -> None:
-        """Drop the answers that wait for window, which nobody gives any more."""
+        """Drop the answers that wait for a window: the peer will not widen it any more."""
         for stream in tuple(self.streams.values()):
             if stream.queued and (stream.window <= 0 or self.sender.window <= 0):
                 self.drop(stream.stream_id)

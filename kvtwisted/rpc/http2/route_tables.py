@@ -57,7 +57,7 @@ class RouteTables:
         gate.on_withdrawal(self._withdrawn)
 
     def of(self, visitor: Visitor, path: bytes) -> Routes:
-        """What the visitor finds who asks for this path. Raises CallError."""
+        """The routes of the visitor's session, who calls this path. Raises CallError."""
         if path in self._public:
             # What is public is answered whatever is shown.
             return self._public

@@ -62,7 +62,7 @@ class Streams:
         self.last_id = 0
         #: Unary calls whose HEADERS came in the chunk that is being looked at, and nothing else yet.
         self.opened: dict[int, Head] = {}
-        #: Who has called last; None: nobody has.
+        #: The visitor of the last call; None: none has come.
         self.shown: Visitor | None = None
         #: Raises CallError unless the visitor is an administrator, while that must be shown.
         self.on_trial: Callable[[Visitor], None] | None = None

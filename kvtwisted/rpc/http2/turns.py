@@ -51,7 +51,7 @@ class Turns:
         self._schedule()
 
     def forget(self, waiter: Waiter) -> None:
-        """It does not wait any more."""
+        """Stop waiting."""
         self._waiting.pop(waiter, None)
         self._waiting_longer.pop(waiter, None)
 

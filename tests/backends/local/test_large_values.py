@@ -102,16 +102,16 @@ def test_file_and_folder_are_fsynced_before_the_record(scene: Scene, monkeypatch
     done: list[str] = []
     fsync, rename = os.fsync, os.rename
 
-    def watched_fsync(descriptor: int) -> None:
+    def recorded_fsync(descriptor: int) -> None:
         done.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
         fsync(descriptor)
 
-    def watched_rename(old: str, new: str) -> None:
+    def recorded_rename(old: str, new: str) -> None:
         done.append("rename")
         rename(old, new)
 
-    monkeypatch.setattr(os, "fsync", watched_fsync)
-    monkeypatch.setattr(os, "rename", watched_rename)
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "rename", recorded_rename)
     scene.engine.before("write", lambda: done.append("record"))
     scene.store.set(b"k", BIG)
     assert done == ["file", "rename", "folder", "record"]

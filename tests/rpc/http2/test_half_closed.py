@@ -219,7 +219,7 @@ def test_over_tls(tmp_path_factory: pytest.TempPathFactory, how: str) -> None:
 
 
 def test_who_watches(attacked: Attacked) -> None:
-    """A stream that would last for ever ends at once: most who end their side have gone, and it has a place of few."""
+    """A stream that would last for ever ends at once: most who end their side have gone, and slots are few."""
     with attacked.unharmed(), Peer(attacked.address) as peer:
         watch = half_open(peer, WATCH)
         peer.send(watch, DataFrame(watch.stream_id, enveloped(b""), flags=["END_STREAM"]))

@@ -158,7 +158,7 @@ class SpaceGuard:
                 raise NearlyFull(self.reason)
 
     def look(self) -> None:
-        """Measure the disks, and change one's mind. Blocks on the file systems."""
+        """Measure the disks, and decide anew. Blocks on the file systems."""
         with self._lock:
             self._look(0)
 

@@ -206,7 +206,7 @@ class Nominator:
         yield from self._in_shares.by_policy(policy, now_ms, size, dry=dry)
 
     def deleted(self, sizes: Mapping[bytes, int]) -> None:
-        """These keys went, with so many bytes each."""
+        """These keys were deleted, with so many bytes each."""
         for share in self._shares_now():
             for key, size in sizes.items():
                 share.deleted(key, size)

@@ -1,4 +1,4 @@
-"""Connections when all are taken: idle ones of nobody make way, and administrators always find a place."""
+"""When all connections are taken: idle ones of unknown clients are closed, and administrators always get one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def connect_from(address: str, source: str) -> socket.socket:
 @pytest.mark.long
 @needs_native
 def test_idle_connections_do_not_shut_others_out(launch: Launcher) -> None:
-    """Two addresses fill all places, on both listeners, and say nothing: an honest client is served all the same."""
+    """Two addresses fill all slots, on both listeners, and say nothing: an honest client is served all the same."""
     tokens = Tokens(launch.folder / "server")
     token = tokens.create("app", "get,set")
     server = launch("--security-tokens", str(tokens.path), "--limits-max-connections", "20")
@@ -40,14 +40,14 @@ def test_idle_connections_do_not_shut_others_out(launch: Launcher) -> None:
 
 
 @needs_native
-def test_an_administrator_always_finds_a_place(launch: Launcher) -> None:
+def test_an_administrator_always_finds_a_slot(launch: Launcher) -> None:
     """Also when he has set the limit too low himself, and after a restart; for others it holds."""
     tokens = Tokens(launch.folder / "server")
     token, root = tokens.create("app", "get,set"), tokens.create("root", "get,config_read,config_write,admin")
     server = launch("--security-tokens", str(tokens.path))
     with server.http(root) as http:
         assert http.post("/api/v1/config", {"limits.max_connections": 1}).status == 200
-        # Not he, who is there, makes way.
+        # His own connection is not the one that is closed.
         with Http(server.http_address, token) as other:
             answer = other.post("/api/v1/set", {"key": "a", "value": "1"})
             assert (answer.status, answer.body["code"]) == (503, "too_many_connections")
@@ -56,7 +56,7 @@ def test_an_administrator_always_finds_a_place(launch: Launcher) -> None:
     server.stop()
     server = launch("--security-tokens", str(tokens.path))
     with connect_from(server.http_address, "127.0.0.2") as taken:
-        taken.sendall(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\n")  # it has the one place, and keeps it
+        taken.sendall(b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\n")  # it has the one slot, and keeps it
         with server.http(root) as http:
             assert eventually(lambda: http.post("/api/v1/config", {"limits.max_connections": 0}).status == 200)
         with server.http(token) as http:
@@ -70,8 +70,8 @@ def test_an_administrator_always_finds_a_place(launch: Launcher) -> None:
     [b"", b"POST /api/v1/set HTTP/1.1\r\nHost: a\r\n"],
     ids=["silent", "half"],
 )
-def test_an_administrator_is_not_kept_out_by_those_who_want_his_place(launch: Launcher, sends: bytes) -> None:
-    """Three addresses have all places, those for administrators too, and come again at once whenever one is closed."""
+def test_a_crowd_does_not_keep_an_administrator_out(launch: Launcher, sends: bytes) -> None:
+    """Three addresses have all slots, those for administrators too, and come again at once whenever one is closed."""
     tokens = Tokens(launch.folder / "server")
     root = tokens.create("root", "get,config_read,admin")
     server = launch("--security-tokens", str(tokens.path), "--limits-max-connections", "12")

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import LoopingCall
 
-from kvtwisted.reactor.true_time import keep_true_time
+from kvtwisted.reactor.process import keep_true_time
 
 from ..e2e.harness import PATIENCE
 

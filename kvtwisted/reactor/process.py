@@ -1,4 +1,4 @@
-"""Makes the reactor's timers go by the monotonic clock, whatever is done to the wall clock.
+"""What a process does before anything else: it opens closed standard streams, and sets the clock of its timers.
 
 Note [Timers by the monotonic clock]: Twisted's reactors schedule by `time.time`. When somebody sets that clock back by
 an hour, every timer waits an hour longer, also those of 0 seconds: logs are not synced, requests not answered,
@@ -10,12 +10,33 @@ and Date fields), and ends that are dates (of keys, tokens, certificates), are a
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import Any
 
 
+def open_closed_streams() -> None:
+    """Open standard streams that are closed on /dev/null. To be called before anything else is opened.
+
+    The first file that is opened gets the lowest free descriptor. If that were one of these three, C libraries would
+    print to the reactor's own descriptors or to a file of RocksDB, and twistd would replace it as it becomes a daemon.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free one is this: those below it are open by now.
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(opened, True)
+    for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            stream = open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
 def keep_true_time(reactor: Any) -> None:
-    """Let the reactor's timers go by the monotonic clock from now on, those included that it has already.
+    """Let the reactor's timers go by the monotonic clock from now on, also those that it has already.
 
     For a real reactor, on its thread or before it runs. See Note [Timers by the monotonic clock].
     """
