@@ -35,14 +35,11 @@ class Configuration(Protocol):
     def show(self) -> str:
         """The whole configuration as JSON text, secrets redacted."""
 
-    def update(self, document: Mapping[str, object], actor: Actor = ANONYMOUS) -> list[str]:
-        """Apply and persist a change; returns the keys that need a restart.
+    def update(self, document: Mapping[str, object] | str, actor: Actor = ANONYMOUS) -> list[str]:
+        """Apply and persist a change, given as a document or its JSON text; returns the keys that need a restart.
 
         Raises InvalidConfig, PermissionDenied or StorageError.
         """
-
-    def update_text(self, text: str, actor: Actor = ANONYMOUS) -> list[str]:
-        """The same for JSON text."""
 
 
 def _forget(event: str, who: str, facts: Mapping[str, object]) -> None:
@@ -100,11 +97,7 @@ class ServerCommands:
     def _configure(self, command: Command) -> None:
         """In a pool thread."""
         if isinstance(command, UpdateConfig):
-            change, actor = command.change, command.actor
-            if isinstance(change, str):
-                command.complete(self._configuration.update_text(change, actor))
-            else:
-                command.complete(self._configuration.update(change, actor))
+            command.complete(self._configuration.update(command.change, command.actor))
             self._updated()
         else:
             assert isinstance(command, GetConfig)  # noqa: S101 - there is no other

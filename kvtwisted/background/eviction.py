@@ -7,8 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Callable
 
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from ..backends.local.maintenance.eviction import Batch, Disk, Eviction, EvictionRules, Evictor
 from ..backends.local.maintenance.victims import ORPHAN
@@ -31,7 +30,7 @@ def report_batch(metrics: Metrics, audit: Auditing, batch: Batch) -> None:
 
 
 class EvictionTask:
-    """`work` for a Ticker: one look at each disk, and an eviction if need be."""
+    """`work` for a Ticker, in a pool thread: one look at each disk, and an eviction if need be."""
 
     def __init__(
         self,
@@ -41,36 +40,31 @@ class EvictionTask:
         rules: Callable[[], EvictionRules],
         enabled: Callable[[], bool],
         disks: Sequence[Disk],
-        defer: Callable[[Callable[[], bool]], Deferred[bool]],
     ) -> None:
-        """`rules` gives the current rules, `enabled` whether they apply; `defer` runs a function in a pool thread."""
+        """`rules` gives the current rules, `enabled` whether they apply."""
         self._evictor = evictor
         self._metrics = metrics
         self._rules = rules
         self._enabled = enabled
         self._disks = disks
-        self._defer = defer
         self._running = threading.Lock()
 
-    def run(self) -> Deferred[bool]:
-        """One turn; a second one at the same time does nothing. Reactor thread.
+    def run(self) -> bool:
+        """One turn; a second one at the same time does nothing. Blocks.
 
-        Fires when the pool thread has finished: whether any disk is as full as before for want of something to delete.
+        Returns whether any disk is as full as before for want of something to delete.
         """
-        return self._defer(self._run)
-
-    def plan(self) -> Plan:
-        """What a turn would do now if eviction is enabled, without doing it. Blocks on storage for some seconds at most
-        and for a walk over the server's folders; any thread. Raises StorageError and OSError."""
-        return self._evictor.plan(self._disks, self._rules())
-
-    def _run(self) -> bool:
         if not self._running.acquire(blocking=False):
             return False
         try:
             return any([self._look_after(disk) for disk in self._disks])  # noqa: C419 - each of them
         finally:
             self._running.release()
+
+    def plan(self) -> Plan:
+        """What a turn would do now if eviction is enabled, without doing it. Blocks on storage for some seconds at most
+        and for a walk over the server's folders; any thread. Raises StorageError and OSError."""
+        return self._evictor.plan(self._disks, self._rules())
 
     def _look_after(self, disk: Disk) -> bool:
         if not self._enabled():
@@ -93,15 +87,11 @@ class EvictionTask:
             "disk": disk.name, "percent": round(percent, 1), "threshold": rules.threshold, "policy": rules.policy,
             "freed": eviction.freed, "needed": eviction.needed, "passing": eviction.passing,
         }  # fmt: skip
+        level, was, what = LogLevel.info, "is", ""
         if eviction.scrubbing:
-            _log.info(
-                "the disk of {disk} is {percent} % full (threshold {threshold} %); garbage goes before keys", **facts
-            )
+            what = "; garbage goes before keys"
         elif eviction.is_passing:
-            _log.info(
-                "the disk of {disk} is {percent} % full (threshold {threshold} %) with {passing} bytes that the server "
-                "needs for a while; no key goes for them", **facts,
-            )  # fmt: skip
+            what = " with {passing} bytes that the server needs for a while; no key goes for them"
         elif eviction.futile:
             self._metrics.eviction_futile()
             why = (
@@ -109,17 +99,11 @@ class EvictionTask:
                 if eviction.passing
                 else "but not of what this server stores"
             )
-            _log.warn(
-                "the disk of {disk} is {percent} % full (threshold {threshold} %), " + why + ": {needed} bytes would "
-                "have to go; nothing is evicted", **facts,
-            )  # fmt: skip
+            level, what = LogLevel.warn, f", {why}: {{needed}} bytes would have to go; nothing is evicted"
         elif eviction.freed < eviction.needed:
-            _log.warn(
-                "the disk of {disk} is {percent} % full (threshold {threshold} %); policy {policy} found {freed} of "
-                "the {needed} bytes that had to go", **facts,
-            )  # fmt: skip
+            level, what = LogLevel.warn, "; policy {policy} found {freed} of the {needed} bytes that had to go"
         elif eviction.needed:
-            _log.info(
-                "the disk of {disk} was {percent} % full (threshold {threshold} %); {freed} bytes were evicted, "
-                "{needed} needed", **facts,
-            )  # fmt: skip
+            was, what = "was", "; {freed} bytes were evicted, {needed} needed"
+        if what:
+            full = f"the disk of {{disk}} {was} {{percent}} % full (threshold {{threshold}} %)"
+            _log.emit(level, full + what, **facts)

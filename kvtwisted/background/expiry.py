@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from typing import Callable
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..backends.local.maintenance.expiry import Sweeper
@@ -50,7 +49,7 @@ class Pace:
 
 
 class ExpiryTask:
-    """`work` for a Ticker: deletes what has expired."""
+    """`work` for a Ticker, in a pool thread: deletes what has expired."""
 
     def __init__(
         self,
@@ -58,26 +57,21 @@ class ExpiryTask:
         scrub: Scrub,
         store: Store,
         metrics: Metrics,
-        defer: Callable[[Callable[[], int]], Deferred[int]],
         *,
         seconds: Callable[[], float] = time.monotonic,
         make_pace: Callable[[], Pace] = Pace,
     ) -> None:
-        """`defer` runs a function in a pool thread; `seconds` is a monotonic time; see `Pace`."""
+        """`seconds` is a monotonic time; see `Pace`."""
         self._sweeper = sweeper
         self._scrub = scrub
         self._store = store
         self._metrics = metrics
-        self._defer = defer
         self._seconds = seconds
         self._make_pace = make_pace
         self._failing = False
 
-    def run(self) -> Deferred[None]:
-        """One turn. Reactor thread; fires when the pool thread has finished."""
-        return self._defer(self._sweep).addCallback(self._report)
-
-    def _sweep(self) -> int:
+    def run(self) -> None:
+        """One turn. Blocks."""
         pace = self._make_pace()
         try:
             deleted = self._delete(pace)
@@ -87,9 +81,10 @@ class ExpiryTask:
             if not self._failing:
                 _log.warn("expired keys cannot be deleted for now: {error}", error=error)
             self._failing = True
-            return 0
+            return
         self._failing = False
-        return deleted
+        if deleted:
+            _log.debug("{deleted} expired keys deleted", deleted=deleted)
 
     def _delete(self, pace: Pace) -> int:
         deleted, until, more = 0, self._seconds() + TURN_SECONDS, True
@@ -99,12 +94,8 @@ class ExpiryTask:
             self._metrics.expired(len(swept.deleted))
             more = swept.more
             pace.rest()
-        if deleted or self._sweeper.pending() or self._store.metadata.clock_ahead_ms() > FAR_AHEAD_MS:
+        if deleted or self._sweeper.pending() or self._store.metadata.clock.ahead_ms() > FAR_AHEAD_MS:
             # Keys with a deadline exist, or the wall clock is behind, and the next one may get a deadline by this one:
             # a later run must not go back before what this one has seen.
             self._store.metadata.mark_clock()
         return deleted
-
-    def _report(self, deleted: int) -> None:
-        if deleted:
-            _log.debug("{deleted} expired keys deleted", deleted=deleted)

@@ -51,7 +51,7 @@ class PerformanceTask:
         facts: dict[str, object] = {"seconds": round(seconds, 3)}
         for name, total in totals.items():
             facts.update(_operation_facts(name, self._before[name], total, seconds))
-        sample = self._metrics.sample()
+        sample = self._metrics.sample
         facts["disk_percent"] = round(sample.disk.percent, 1)
         facts["data_bytes"] = sample.data_bytes
         facts["value_bytes"] = sample.value_bytes

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from typing import Any, Callable
-
-from twisted.internet.defer import Deferred, succeed
+from typing import Callable
 
 from ..backends.backend import CanMeasure, Measured
 from ..sessions.quotas import Usage
@@ -27,30 +25,24 @@ TURN_SECONDS = 0.9
 
 
 class RecountTask:
-    """`work` for a Ticker. It begins a round when one is due, or when somebody has never been counted."""
+    """`work` for a Ticker, in a pool thread. A round begins when one is due, or when somebody was never counted."""
 
     def __init__(
         self,
         usages: Callable[[], Collection[Usage]],
         measures: CanMeasure,
-        defer: Callable[[Callable[[], None]], Deferred[None]],
         *,
         seconds: Callable[[], float] = time.monotonic,
         make_pace: Callable[[], Pace] = Pace,
     ) -> None:
-        """`usages` gives those of all who have quotas; `defer` runs a function in a pool thread."""
+        """`usages` gives those of all who have quotas."""
         self._usages = usages
         self._measures = measures
-        self._defer = defer
         self._seconds = seconds
         self._make_pace = make_pace
         # The round that is under way, and when it began; when the last one ended, and how long it took.
         self._round: Iterator[Measured] | None = None
         self._began = self._ended = self._took = 0.0
-
-    def run(self) -> Deferred[Any]:
-        """One turn. Reactor thread; fires when the pool thread has finished."""
-        return self._defer(self._turn) if self._round is not None or self._due() else succeed(None)
 
     def _due(self) -> bool:
         usages = self._usages()
@@ -60,8 +52,10 @@ class RecountTask:
         rest = max(EAGER_SECONDS if refusing else ROUND_SECONDS, RESTING * self._took)
         return bool(usages) and self._seconds() >= self._ended + rest
 
-    def _turn(self) -> None:
-        """In a pool thread."""
+    def run(self) -> None:
+        """One turn. Blocks."""
+        if self._round is None and not self._due():
+            return
         pace, until = self._make_pace(), self._seconds() + TURN_SECONDS
         if self._round is None:
             self._round, self._began = self._count_all(), self._seconds()

@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 from typing import Callable
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..backends.local.engines.engine import Engine, statistics_of
@@ -39,26 +38,24 @@ def take_sample(engine: Engine, data_path: str, values: ValueFiles) -> StorageSa
 
 
 class SamplingTask:
-    """`work` for a Ticker: one try to recover from failing writes, and one sample if it is time."""
+    """`work` for a Ticker, in a pool thread: one try to recover from failing writes, and one sample if it is time."""
 
     def __init__(
         self,
         recovery: Recovery,
         metrics: Metrics,
         sample: Callable[[], StorageSample],
-        defer: Callable[[Callable[[], None]], Deferred[None]],
         health: Health,
         interval: Callable[[], float],
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`defer` runs a function in a pool thread; `health` is told when a resource of the process is used up.
+        """`health` is told when a resource of the process is used up.
 
         `interval` gives the seconds between two samples; `seconds` is a monotonic time.
         """
         self._recovery = recovery
         self._metrics = metrics
         self._sample = sample
-        self._defer = defer
         self._health = health
         self._interval = interval
         self._seconds = seconds
@@ -66,11 +63,8 @@ class SamplingTask:
         self._failure: str | None = None
         self._nearly_all: set[str] = set()
 
-    def run(self) -> Deferred[None]:
-        """One turn. Reactor thread; fires when the pool thread has finished."""
-        return self._defer(self._work)
-
-    def _work(self) -> None:
+    def run(self) -> None:
+        """One turn. Blocks."""
         failing = self._recovery.writes_fail
         try:
             self._recovery.attempt()
@@ -90,7 +84,7 @@ class SamplingTask:
         # There is nothing to measure while the storage is being reopened, or its folder is gone.
         with suppress(Unavailable, FileNotFoundError):
             sample = self._sample()
-            self._metrics.sampled(sample)
+            self._metrics.sample = sample
             for use in sample.uses:
                 self._look_at(use)
 

@@ -81,7 +81,7 @@ class _Command(AnywhereOptions):
 
     def document(self) -> Document | None:
         """What is sent, if anything."""
-        return None
+        return {} if self.method == "POST" else None
 
     def token(self) -> str | None:
         """The token to send, if there is one. Raises Refusal."""
@@ -158,10 +158,6 @@ class _Orphans(_Command):
 
     method = "POST"
     path = "/api/v1/admin/orphans"
-
-    def document(self) -> Document:
-        """Nothing to say."""
-        return {}
 
     def told(self, answer: Document) -> str:
         """One line."""

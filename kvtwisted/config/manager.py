@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -20,7 +20,7 @@ from ..core.durable import replace_file
 from ..core.errors import InvalidConfig, InvalidRequest, KvError, PermissionDenied
 from ..core.paths import kind_of
 from ..core.strict_json import loads
-from .schema import KEYS, build, flatten, to_document
+from .schema import KEYS, build, to_document, value_of
 from .settings import Settings
 from .sources import (
     MAX_DEPTH,
@@ -45,6 +45,7 @@ Rehearsal = Callable[[Settings, Settings], None]
 #: Where updates at run time are kept when there is no configuration file.
 DEFAULT_RUNTIME_FILE = "kvtwisted.runtime.json"
 _log = logging.getLogger(__name__)
+_NAMES = re.compile("|".join(sorted(map(re.escape, KEYS), key=len, reverse=True)))
 
 Flat = dict[str, object]
 
@@ -55,10 +56,28 @@ class _Layers:
 
     file: Flat
     pins: Mapping[str, Pin]
-    file_path: str | None = None
+    file_path: str | None
+    runtime_path: str
 
     def settings(self, runtime: Flat) -> Settings:
         return build({**self.file, **runtime, **{name: pin.value for name, pin in self.pins.items()}})
+
+    def explained(self, message: str, runtime: Flat, keys: Sequence[str] = ()) -> str:
+        """See `ConfigManager.explained`."""
+        named = dict.fromkeys(_NAMES.findall(message)) or keys
+        return "; ".join([message, *[self._origin(name, runtime) for name in named]])
+
+    def _origin(self, name: str, runtime: Flat) -> str:
+        pin = self.pins.get(name)
+        if pin is not None:
+            value, by = pin.value, f"set by the {pin.by}"
+        elif name in runtime:
+            value, by = runtime[name], f"set in {self.runtime_path}, which keeps changes made at run time"
+        elif name in self.file:
+            value, by = self.file[name], f"set in {self.file_path}"
+        else:
+            value, by = KEYS[name].default, "its default"
+        return f"{name} is {json.dumps(value)}, {by}"
 
 
 @dataclass(frozen=True)
@@ -73,11 +92,12 @@ class _State:
 class ConfigManager:
     """Loads the layers once, then takes updates. Reading is lock-free and safe on any thread."""
 
-    def __init__(self, layers: _Layers, runtime: Flat, runtime_path: str) -> None:
+    def __init__(self, layers: _Layers, runtime: Flat) -> None:
         """Use `ConfigManager.load`."""
         settings = layers.settings(runtime)
         self._layers = layers
-        self._runtime_path = runtime_path
+        #: Where updates at run time are kept.
+        self.runtime_path = layers.runtime_path
         self._state = _State(runtime, settings, settings)
         self._listeners: list[Listener] = []
         #: Called with each update, accepted or refused, on the updating thread. Must not raise.
@@ -106,20 +126,15 @@ class ConfigManager:
         runtime_path = os.path.abspath(runtime_path)
         file = {} if config_path is None else load_file(config_path)
         runtime = load_runtime_file(runtime_path)
-        layers = _Layers(file, {**environment_pins(environ), **flag_pins(flags)}, config_path)
+        layers = _Layers(file, {**environment_pins(environ), **flag_pins(flags)}, config_path, runtime_path)
         try:
-            return cls(layers, runtime, runtime_path)
+            return cls(layers, runtime)
         except InvalidConfig as error:
             try:
                 layers.settings({})
             except InvalidConfig as without:  # the runtime file is not what makes the layers clash
-                raise InvalidConfig(_explained(str(without), layers, {}, runtime_path)) from without
+                raise InvalidConfig(layers.explained(str(without), {})) from without
             raise runtime_file_refused(runtime_path, error) from error
-
-    @property
-    def runtime_path(self) -> str:
-        """Where updates at run time are kept."""
-        return self._runtime_path
 
     @property
     def settings(self) -> Settings:
@@ -140,8 +155,7 @@ class ConfigManager:
 
         If it names no key, `keys` are explained.
         """
-        state = self._state
-        return _explained(message, self._layers, state.runtime, self._runtime_path, keys)
+        return self._layers.explained(message, self._state.runtime, keys)
 
     def subscribe(self, listener: Listener) -> None:
         """Call `listener(old, new)` with the running settings after each update; they may be equal.
@@ -152,18 +166,8 @@ class ConfigManager:
         with self._lock:
             self._listeners.append(listener)
 
-    def update_text(self, text: str, actor: Actor = ANONYMOUS) -> list[str]:
-        """`update` with a JSON object given as text."""
-        try:
-            document = loads(text, MAX_DEPTH)
-        except InvalidRequest as error:
-            reason = f"the configuration: {error}"
-            self.audit("config_refused", actor.name, {"reason": reason})
-            raise InvalidConfig(reason) from error
-        return self.update(document, actor)
-
     def update(self, document: object, actor: Actor = ANONYMOUS) -> list[str]:
-        """Change all keys in a whole or partial nested document, or none on any error.
+        """Change all keys in a whole or partial nested document, or in the JSON text of one; or none on any error.
 
         The change is on disk before it takes effect. Returns, sorted, every key whose configured value takes effect
         only at a restart. Blocks for the fsyncs and the listeners; any thread may call it.
@@ -174,7 +178,7 @@ class ConfigManager:
         `StorageFull`, or `UnusablePath`.
         """
         try:
-            return self._update(document, actor)
+            return self._update(_parsed(document) if isinstance(document, str) else document, actor)
         except KvError as error:
             self.audit("config_refused", actor.name, {"reason": str(error)})
             raise
@@ -197,7 +201,7 @@ class ConfigManager:
             self._state = after
             self.audit("config_changed", actor.name, {"changes": changed})
             self._notify(before.running, after.running)
-            return _differing(after.settings, after.running)
+            return sorted(_changed(after.running, after.settings))
 
     def _runtime_with(self, changes: Flat) -> Flat:
         """The runtime layer after `changes`: what it held, and what now differs from the layers below it."""
@@ -214,10 +218,10 @@ class ConfigManager:
     def _save(self, runtime: Flat) -> None:
         text = json.dumps(_nested(runtime), ensure_ascii=False, indent=2) + "\n"
         try:
-            replace_file(self._runtime_path, text.encode("utf-8"))
+            replace_file(self.runtime_path, text.encode("utf-8"))
         except OSError as error:
             raise kind_of(error)(
-                f"the configuration was not changed: {self._runtime_path} (--runtime-config) cannot be saved: "
+                f"the configuration was not changed: {self.runtime_path} (--runtime-config) cannot be saved: "
                 f"{error.strerror}"
             ) from error
 
@@ -233,49 +237,28 @@ class ConfigManager:
             self._notifying = False
 
 
+def _parsed(text: str) -> object:
+    try:
+        return loads(text, MAX_DEPTH)
+    except InvalidRequest as error:
+        raise InvalidConfig(f"the configuration: {error}") from error
+
+
 def _with_live_keys(running: Settings, settings: Settings) -> Settings:
     """`running` with the live keys of `settings`."""
-    values, configured = flatten(to_document(running)), flatten(to_document(settings))
-    values.update({name: configured[name] for name, key in KEYS.items() if key.live})
-    return build(values)
-
-
-def _differing(settings: Settings, running: Settings) -> list[str]:
-    return sorted(_changed(running, settings))
+    return build({name: value_of(settings if key.live else running, name) for name, key in KEYS.items()})
 
 
 def _changed(old: Settings, new: Settings) -> dict[str, list[object]]:
     """The keys that differ, each with its old and new value. No value is a secret: secrets are in files."""
-    before, after = flatten(to_document(old)), flatten(to_document(new))
-    return {name: [before[name], after[name]] for name in KEYS if before[name] != after[name]}
+    both = {name: [value_of(old, name), value_of(new, name)] for name in KEYS}
+    return {name: [before, after] for name, (before, after) in both.items() if before != after}
 
 
 def _check_guarded(changed: Mapping[str, object], actor: Actor) -> None:
     guarded = [name for name in changed if KEYS[name].guarded]
     if guarded and not actor.administers:
         raise PermissionDenied(f"{guarded[0]} is changed by those alone whose token has the operation admin")
-
-
-_NAMES = re.compile("|".join(sorted(map(re.escape, KEYS), key=len, reverse=True)))
-
-
-def _explained(message: str, layers: _Layers, runtime: Flat, runtime_path: str, keys: tuple[str, ...] = ()) -> str:
-    """See `ConfigManager.explained`."""
-    named = list(dict.fromkeys(_NAMES.findall(message))) or list(keys)
-    return "; ".join([message, *[_origin(name, layers, runtime, runtime_path) for name in named]])
-
-
-def _origin(name: str, layers: _Layers, runtime: Flat, runtime_path: str) -> str:
-    pin = layers.pins.get(name)
-    if pin is not None:
-        value, by = pin.value, f"set by the {pin.by}"
-    elif name in runtime:
-        value, by = runtime[name], f"set in {runtime_path}, which keeps changes made at run time"
-    elif name in layers.file:
-        value, by = layers.file[name], f"set in {layers.file_path}"
-    else:
-        value, by = KEYS[name].default, "its default"
-    return f"{name} is {json.dumps(value)}, {by}"
 
 
 def _nested(flat: Flat) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from operator import attrgetter
 
 from ..core.errors import InvalidConfig
 from .origins import ANY, cors_origins
@@ -18,8 +19,7 @@ _HTTP_PATH = re.compile(r"/|(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 
 def check_together(settings: Settings) -> None:
     """Raise `InvalidConfig`, naming the keys, when values that are valid alone do not go together."""
-    _check_level0(settings)
-    _check_eviction(settings)
+    _check_rising(settings)
     _check_ports(settings)
     _check_folders(settings)
     _check_http_paths(settings)
@@ -30,28 +30,21 @@ def check_together(settings: Settings) -> None:
     _check_share(settings)
 
 
-def _check_level0(settings: Settings) -> None:
-    """RocksDB must start to compact before it delays writes, and delay them before it stops them."""
-    options = settings.rocksdb.options
-    triggers = [
-        ("level0_file_num_compaction_trigger", options.level0_file_num_compaction_trigger),
-        ("level0_slowdown_writes_trigger", options.level0_slowdown_writes_trigger),
-        ("level0_stop_writes_trigger", options.level0_stop_writes_trigger),
-    ]
-    for (earlier, low), (later, high) in zip(triggers, triggers[1:]):
+#: Keys of which each must be at least the one before it. RocksDB must start to compact before it delays writes, and
+#: delay them before it stops them. If writes were refused before keys are evicted, the disk would never be full enough
+#: for an eviction.
+_RISING = (
+    ("rocksdb.options.level0_file_num_compaction_trigger", "rocksdb.options.level0_slowdown_writes_trigger"),
+    ("rocksdb.options.level0_slowdown_writes_trigger", "rocksdb.options.level0_stop_writes_trigger"),
+    ("eviction.disk_usage_threshold", "eviction.high_water_mark"),
+)
+
+
+def _check_rising(settings: Settings) -> None:
+    for lower, higher in _RISING:
+        low, high = attrgetter(lower)(settings), attrgetter(higher)(settings)
         if low > high:
-            raise InvalidConfig(
-                f"rocksdb.options.{later} must be at least rocksdb.options.{earlier} ({low}), not {high}"
-            )
-
-
-def _check_eviction(settings: Settings) -> None:
-    """If writes were refused before keys are evicted, the disk would never be full enough for an eviction."""
-    mark, threshold = settings.eviction.high_water_mark, settings.eviction.disk_usage_threshold
-    if mark < threshold:
-        raise InvalidConfig(
-            f"eviction.high_water_mark must be at least eviction.disk_usage_threshold ({threshold}), not {mark}"
-        )
+            raise InvalidConfig(f"{higher} must be at least {lower} ({low}), not {high}")
 
 
 def _check_ports(settings: Settings) -> None:
@@ -64,12 +57,8 @@ def _check_ports(settings: Settings) -> None:
 def _check_folders(settings: Settings) -> None:
     """Each of these deletes leftovers in its folder, and would delete the others' files."""
     seen: dict[str, str] = {}
-    for name, folder in (
-        ("rocksdb.path", settings.rocksdb.path),
-        ("value.disk_path", settings.value.disk_path),
-        ("backup.path", settings.backup.path),
-        ("logging.directory", settings.logging.directory),
-    ):
+    for name in ("rocksdb.path", "value.disk_path", "backup.path", "logging.directory"):
+        folder = attrgetter(name)(settings)
         if folder:
             other = seen.setdefault(os.path.abspath(folder), name)
             if other != name:
@@ -111,15 +100,15 @@ def _check_bytes(settings: Settings) -> None:
     have a quarter more bytes than its keys and values. Of the unsent bytes each connection gets an eighth, and JSON may
     make six bytes out of one.
     """
-    limits = settings.limits
-    for total, configured, times, largest, size in (
-        ("max_unfinished_bytes", limits.max_unfinished_bytes, 3, "limits.max_request_bytes", limits.max_request_bytes),
-        ("max_unsent_bytes", limits.max_unsent_bytes, 8, "grpc.max_response_bytes", settings.grpc.max_response_bytes),
-        ("max_unsent_bytes", limits.max_unsent_bytes, 8, "http.max_response_bytes", settings.http.max_response_bytes),
+    for total, times, largest in (
+        ("limits.max_unfinished_bytes", 3, "limits.max_request_bytes"),
+        ("limits.max_unsent_bytes", 8, "grpc.max_response_bytes"),
+        ("limits.max_unsent_bytes", 8, "http.max_response_bytes"),
     ):
+        configured, size = attrgetter(total)(settings), attrgetter(largest)(settings)
         if configured < times * size:
             raise InvalidConfig(
-                f"limits.{total} must be at least {times * size}, {times} times {largest} ({size}), not {configured}"
+                f"{total} must be at least {times * size}, {times} times {largest} ({size}), not {configured}"
             )
 
 

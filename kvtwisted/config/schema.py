@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, cast, get_type_hints
 
 from ..core.errors import InvalidConfig
@@ -39,13 +40,14 @@ class Key:
     section: str
     type: str
     default: Any
-    low: int | None
-    high: int | None
+    help: str
     choices: tuple[str, ...]
     live: bool
     #: Why it is guarded (of `core.options.GUARDS`); empty: it is not.
     guarded: str
-    help: str
+    #: Of an integer.
+    low: int = 0
+    high: int = 0
 
     @property
     def env(self) -> str:
@@ -138,16 +140,12 @@ def check(name: str, value: object) -> object:
     if key.type == "boolean":
         valid = isinstance(value, bool)
     elif key.type == "integer":
-        valid = isinstance(value, int) and not isinstance(value, bool) and _within(value, key.low, key.high)
+        valid = isinstance(value, int) and not isinstance(value, bool) and key.low <= value <= key.high
     else:
         valid = isinstance(value, str) and _is_text(value, key)
     if not valid:
         raise _refused(key, value)
     return value
-
-
-def _within(value: int, low: int | None, high: int | None) -> bool:
-    return (low is None or low <= value) and (high is None or value <= high)
 
 
 def _is_text(value: str, key: Key) -> bool:
@@ -228,6 +226,11 @@ def _sections_between(section: str, name: str) -> Iterator[str]:
     first = section.count(".") + 1 if section else 0
     for end in range(first + 1, len(parts)):
         yield ".".join(parts[:end])
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """The value of the key of that name."""
+    return attrgetter(name)(settings)
 
 
 def build(flat: Mapping[str, object]) -> Settings:

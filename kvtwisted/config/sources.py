@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Callable, NamedTuple
 
 from ..core.errors import InvalidConfig, InvalidRequest
@@ -46,7 +47,7 @@ def load_file(path: str) -> dict[str, object]:
 def load_runtime_file(path: str) -> dict[str, object]:
     """The values of the JSON file in which updates at run time are kept; none when there is no such file."""
     try:
-        return check_document(_parse_json(_read(path)))
+        return check_document(loads(_read(path), MAX_DEPTH))
     except FileNotFoundError:
         return {}
     except InvalidRequest as error:
@@ -79,10 +80,6 @@ def _read(path: str) -> bytes:
     return data
 
 
-def _parse_json(data: bytes) -> object:
-    return loads(data, MAX_DEPTH)
-
-
 def _parse_toml(data: bytes) -> object:
     try:
         return tomllib.loads(decode_utf8(data))
@@ -94,7 +91,7 @@ def _parse_toml(data: bytes) -> object:
         raise InvalidConfig("invalid TOML: its arrays or tables are nested too deep") from error
 
 
-_PARSERS: Mapping[str, Callable[[bytes], object]] = {".toml": _parse_toml, ".json": _parse_json}
+_PARSERS: Mapping[str, Callable[[bytes], object]] = {".toml": _parse_toml, ".json": partial(loads, max_depth=MAX_DEPTH)}
 
 
 class Pin(NamedTuple):
@@ -121,16 +118,6 @@ def flag_pins(flags: Mapping[str, str | None]) -> dict[str, Pin]:
     """
     given = {"--" + name.lstrip("-"): text for name, text in flags.items() if text is not None}
     return _pins(given, _FLAGS, "command-line option")
-
-
-def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    """The values of `environment_pins` alone."""
-    return {name: pin.value for name, pin in environment_pins(environ).items()}
-
-
-def from_flags(flags: Mapping[str, str | None]) -> dict[str, object]:
-    """The values of `flag_pins` alone."""
-    return {name: pin.value for name, pin in flag_pins(flags).items()}
 
 
 def _pins(texts: Mapping[str, str], names: Mapping[str, str], kind: str) -> dict[str, Pin]:

@@ -1,4 +1,4 @@
-"""Replace a small file so that a crash at any moment leaves the old content or the new one, whole."""
+"""Files that survive a crash: synced, or replaced so that the old content or the new one is there, whole."""
 
 from __future__ import annotations
 
@@ -86,11 +86,25 @@ def _keep_group(descriptor: int, path: str) -> None:
 
 def sync_entry(path: str) -> None:
     """Return once the name of `path` in its folder would survive a power loss. Raises `OSError`."""
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
     try:
-        os.fsync(folder)
+        sync(os.path.dirname(path) or ".")
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
+
+
+def sync(path: str) -> None:
+    """Return once a file's content, or a folder's list of files, is on the disk. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def write_synced(path: str, data: bytes) -> None:
+    """Write a file and return once its content is on the disk; its name may not be. Raises `OSError`."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -21,24 +21,21 @@ GIB = 1024 * MIB
 
 
 def option(
-    default: Any,
-    help: str,
-    *,
-    low: int | None = None,
-    high: int | None = None,
-    choices: tuple[str, ...] = (),
-    live: bool = False,
-    guarded: str = "",
+    default: Any, help: str, guarded: str = "", *, choices: tuple[str, ...] = (), live: bool = False, **bounds: int
 ) -> Any:
-    """Declare one option: its default, what it means (with its unit), its range or choices, and whether it is live.
+    """Declare one option: its default, what it means (with its unit), its choices, and whether it is live.
 
     A live option takes effect on the running server at once; any other needs a restart. Only administrators may change
-    a guarded one at run time; `guarded` says why (one of GUARDS). `low` and `high` are inclusive; each number has both.
+    a guarded one at run time; `guarded` says why (one of GUARDS). `bounds` are those of `number`.
     """
     return field(
-        default=default,
-        metadata={"help": help, "low": low, "high": high, "choices": choices, "live": live, "guarded": guarded},
+        default=default, metadata={"help": help, "choices": choices, "live": live, "guarded": guarded, **bounds}
     )
+
+
+def number(default: int, low: int, high: int, help: str, guarded: str = "", *, live: bool = False) -> Any:
+    """Declare one option that is an integer from `low` to `high`, both included. See `option`."""
+    return option(default, help, guarded, low=low, high=high, live=live)
 
 
 _COMPRESSIONS = ("none", "snappy", "lz4", "zstd")
@@ -53,80 +50,47 @@ class EngineOptions:
     """
 
     sync: bool = option(
-        False, "Wait for an fsync of the write-ahead log before a write is acknowledged.", live=True, guarded=DURABILITY
+        False, "Wait for an fsync of the write-ahead log before a write is acknowledged.", DURABILITY, live=True
     )
-    write_buffer_size: int = option(
-        16 * MIB,
-        "Bytes of one memtable before it is flushed to a file.",
-        low=64 * KIB,
-        high=4 * GIB,
-        guarded=SERVICE,
+    write_buffer_size: int = number(
+        16 * MIB, 64 * KIB, 4 * GIB, "Bytes of one memtable before it is flushed to a file.", SERVICE
     )
-    max_write_buffer_number: int = option(
-        4, "Memtables in memory at most, the active one included.", low=2, high=64, guarded=SERVICE
+    max_write_buffer_number: int = number(4, 2, 64, "Memtables in memory at most, the active one included.", SERVICE)
+    block_cache_size: int = number(
+        256 * MIB, 0, 1024 * GIB, "Bytes of the block cache that all column families share.", SERVICE
     )
-    block_cache_size: int = option(
-        256 * MIB,
-        "Bytes of the block cache that all column families share.",
-        low=0,
-        high=1024 * GIB,
-        guarded=SERVICE,
-    )
-    block_size: int = option(
-        16 * KIB, "Bytes of one uncompressed data block.", low=1 * KIB, high=4 * MIB, guarded=SERVICE
-    )
-    bloom_bits_per_key: int = option(
-        10, "Bits per key of the bloom filter in every file; 0 turns it off.", low=0, high=64, guarded=SERVICE
+    block_size: int = number(16 * KIB, 1 * KIB, 4 * MIB, "Bytes of one uncompressed data block.", SERVICE)
+    bloom_bits_per_key: int = number(
+        10, 0, 64, "Bits per key of the bloom filter in every file; 0 turns it off.", SERVICE
     )
     # What takes more disk for the same data has others' keys evicted.
-    compression: str = option("lz4", "Compression of all levels but the last.", choices=_COMPRESSIONS, guarded=DATA)
-    bottommost_compression: str = option("zstd", "Compression of the last level.", choices=_COMPRESSIONS, guarded=DATA)
-    max_background_jobs: int = option(4, "Flushes and compactions at once.", low=1, high=64, guarded=SERVICE)
-    max_open_files: int = option(
-        1024, "Table files kept open; -1 keeps all open.", low=-1, high=10_000_000, guarded=SERVICE
+    compression: str = option("lz4", "Compression of all levels but the last.", DATA, choices=_COMPRESSIONS)
+    bottommost_compression: str = option("zstd", "Compression of the last level.", DATA, choices=_COMPRESSIONS)
+    max_background_jobs: int = number(4, 1, 64, "Flushes and compactions at once.", SERVICE)
+    max_open_files: int = number(1024, -1, 10_000_000, "Table files kept open; -1 keeps all open.", SERVICE)
+    max_total_wal_size: int = number(
+        256 * MIB, 1 * MIB, 64 * GIB, "Bytes of write-ahead log at which the oldest memtables are flushed.", SERVICE
     )
-    max_total_wal_size: int = option(
-        256 * MIB,
-        "Bytes of write-ahead log at which the oldest memtables are flushed.",
-        low=1 * MIB,
-        high=64 * GIB,
-        guarded=SERVICE,
+    target_file_size_base: int = number(
+        32 * MIB, 1 * MIB, 4 * GIB, "Bytes of one table file at the first level.", SERVICE
     )
-    target_file_size_base: int = option(
-        32 * MIB, "Bytes of one table file at the first level.", low=1 * MIB, high=4 * GIB, guarded=SERVICE
-    )
-    max_bytes_for_level_base: int = option(
-        64 * MIB,
-        "Bytes of the first level before it is compacted onward.",
-        low=1 * MIB,
-        high=256 * GIB,
-        guarded=SERVICE,
+    max_bytes_for_level_base: int = number(
+        64 * MIB, 1 * MIB, 256 * GIB, "Bytes of the first level before it is compacted onward.", SERVICE
     )
     level_compaction_dynamic_level_bytes: bool = option(
-        True, "Size the levels from the last one upward, which keeps space overhead near 10 %.", guarded=DATA
+        True, "Size the levels from the last one upward, which keeps space overhead near 10 %.", DATA
     )
-    level0_file_num_compaction_trigger: int = option(
-        4, "Files at level 0 that start a compaction.", low=1, high=1000, guarded=SERVICE
+    level0_file_num_compaction_trigger: int = number(4, 1, 1000, "Files at level 0 that start a compaction.", SERVICE)
+    level0_slowdown_writes_trigger: int = number(
+        20, 1, 10_000, "Files at level 0 at which RocksDB delays writes.", SERVICE
     )
-    level0_slowdown_writes_trigger: int = option(
-        20,
-        "Files at level 0 at which RocksDB delays writes.",
-        low=1,
-        high=10_000,
-        guarded=SERVICE,
-    )
-    level0_stop_writes_trigger: int = option(
-        36, "Files at level 0 at which RocksDB stops writes.", low=1, high=10_000, guarded=SERVICE
-    )
-    bytes_per_sync: int = option(
-        1 * MIB, "Bytes after which table files being written are handed to the disk; 0 leaves it to the kernel.",
-        low=0, high=1 * GIB, guarded=SERVICE,
+    level0_stop_writes_trigger: int = number(36, 1, 10_000, "Files at level 0 at which RocksDB stops writes.", SERVICE)
+    bytes_per_sync: int = number(
+        1 * MIB, 0, 1 * GIB,
+        "Bytes after which table files being written are handed to the disk; 0 leaves it to the kernel.",
+        SERVICE,
     )  # fmt: skip
-    max_log_file_size: int = option(
-        10 * MIB,
-        "Bytes of RocksDB's own information log before it starts a new one.",
-        low=64 * KIB,
-        high=1 * GIB,
-        guarded=SERVICE,
+    max_log_file_size: int = number(
+        10 * MIB, 64 * KIB, 1 * GIB, "Bytes of RocksDB's own information log before it starts a new one.", SERVICE
     )
-    keep_log_file_num: int = option(5, "Information logs that RocksDB keeps.", low=1, high=1000, guarded=SERVICE)
+    keep_log_file_num: int = number(5, 1, 1000, "Information logs that RocksDB keeps.", SERVICE)

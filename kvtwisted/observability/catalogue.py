@@ -34,35 +34,22 @@ def _histogram(name: str, help: str) -> Entry:
     return Entry(name, HISTOGRAM, help)
 
 
-class OperationEntries(NamedTuple):
-    """What is shown of one operation."""
-
-    latency: Entry
-    keys: Entry
-    errors: Entry
-
-
-class ResourceEntries(NamedTuple):
-    """What is shown of a resource of the process: how many are in use, and the limit."""
-
-    used: Entry
-    limit: Entry
-
-
 _PLURALS = {SET: "sets", GET: "gets", DELETE: "deletes", SCAN: "scans"}
 
 
-def _operation(name: str) -> OperationEntries:
-    return OperationEntries(
+def _operation(name: str) -> tuple[Entry, Entry, Entry]:
+    """What is shown of one operation: its latency, its keys, its errors."""
+    return (
         _histogram(f"kv_{name}_latency_seconds", f"Seconds of one {name} call, a batch being one."),
         _counter(f"kv_{_PLURALS[name]}", f"{name.capitalize()} operations; a batch counts its keys."),
         _counter(f"kv_{name}_errors", f"{name.capitalize()} operations that failed; a missing key does not."),
     )
 
 
-def _resource(name: str) -> ResourceEntries:
+def _resource(name: str) -> tuple[Entry, Entry]:
+    """What is shown of a resource of the process: how many are in use, and the limit."""
     shown = f"kv_{name.replace(' ', '_')}"
-    return ResourceEntries(
+    return (
         _gauge(shown, f"How many {name} are in use."),
         _gauge(f"{shown}_limit", f"How many {name} there may be; 0: no limit."),
     )

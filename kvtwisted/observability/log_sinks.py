@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import accumulate
 from time import monotonic
-from typing import Callable, Protocol
+from typing import Callable
 
 from ..core.clock import pause
 
@@ -36,11 +36,11 @@ FIFO_SECONDS = 0.2
 _MAX_WRITE = 1 << 20
 
 
-class Sink(Protocol):
-    """One thread at a time."""
+class Sink:
+    """One thread at a time. What a sink has no need of does nothing."""
 
     #: What is wrong although lines are written, or empty.
-    trouble: str
+    trouble = ""
 
     def open(self) -> None:
         """Be ready to write. Raises OSError. Once; may block."""
@@ -48,6 +48,7 @@ class Sink(Protocol):
     def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
         """Write whole lines; without lines only check that it is possible. Returns how many were written, and why not
         the rest. May block."""
+        raise NotImplementedError
 
     def reopen(self) -> None:
         """Open again. Any thread; takes effect before the next line."""
@@ -59,7 +60,7 @@ class Sink(Protocol):
         """Close everything."""
 
 
-class FileSink:
+class FileSink(Sink):
     """Appends to a path, and rotates what is there by size. Note [Log files that others move]."""
 
     def __init__(self, path: str, max_bytes: int, max_files: int, seconds: Callable[[], float] = monotonic) -> None:
@@ -76,7 +77,6 @@ class FileSink:
         self._size = 0
         self._regular = False
         self._rotate_from = 0.0
-        self.trouble = ""
 
     def open(self) -> None:
         """See `Sink.open`."""
@@ -118,18 +118,17 @@ class FileSink:
 
     def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
         """See `Sink.write`. Without lines it is only seen to that the file is there."""
-        written = 0
+        written, error = 0, None
         # Where each line begins, and the last ends.
         offsets = [0, *accumulate(map(len, lines))]
         try:
             self._look()
-            while written < len(lines):
-                written += self._write_some(lines, offsets, written)
-        except _Partly as partly:
-            return written + partly.lines, partly.error
-        except OSError as error:
-            return written, error
-        return written, None
+            while written < len(lines) and error is None:
+                count, error = self._write_some(lines, offsets, written)
+                written += count
+        except OSError as broken:
+            error = broken
+        return written, error
 
     def close(self) -> None:
         """See `Sink.close`."""
@@ -184,8 +183,8 @@ class FileSink:
         else:
             self.trouble = ""
 
-    def _write_some(self, lines: Sequence[bytes], offsets: Sequence[int], start: int) -> int:
-        """Write as many lines from `start` on as one call and this file may take, at least one; how many."""
+    def _write_some(self, lines: Sequence[bytes], offsets: Sequence[int], start: int) -> tuple[int, OSError | None]:
+        """Write as many lines from `start` on as one call and this file may take, at least one. See `Sink.write`."""
         limit = _MAX_WRITE
         if self._regular and self._may_rotate():
             if self._size and self._size + len(lines[start]) > self._max_bytes:
@@ -195,26 +194,20 @@ class FileSink:
         end = max(bisect_right(offsets, offsets[start] + limit, start) - 1, start + 1)
         before = b"\n" if self._torn else b""
         ends = [offset - offsets[start] + len(before) for offset in offsets[start + 1 : end + 1]]
-        self._put(before + b"".join(lines[start:end]), ends)
-        return end - start
+        return self._put(before + b"".join(lines[start:end]), ends)
 
-    def _put(self, data: bytes, ends: Sequence[int]) -> None:
-        """Write `data`, whose lines end at `ends`. Raises _Partly with how many of them are whole in the file."""
-        size, done = self._size, 0
-        view = memoryview(data)
-        try:
-            while done < len(data):
-                done += _write(self._fd, view[done:], self._is_left)
-        except OSError as error:
-            whole = bisect_right(ends, done)
-            kept = ends[whole - 1] if whole else 0
-            if done > kept:
-                done = self._take_back(size, done, kept)
-                self._torn = done > kept
-            self._size = size + done
-            raise _Partly(whole, error) from None
+    def _put(self, data: bytes, ends: Sequence[int]) -> tuple[int, OSError | None]:
+        """Write `data`, whose lines end at `ends`; how many of them are whole in the file, and why not the rest."""
+        size = self._size
+        done, whole, error = _write_all(self._fd, data, ends, len(data), self._is_left)
+        kept = ends[whole - 1] if whole else 0
+        if done > kept:
+            done = self._take_back(size, done, kept)
+            self._torn = done > kept
+        elif error is None:
+            self._torn = False
         self._size = size + done
-        self._torn = False
+        return whole, error
 
     def _take_back(self, size: int, done: int, kept: int) -> int:
         """Cut off half a line; how much is in the file afterwards of what was written to it when it had `size`."""
@@ -268,54 +261,44 @@ class FileSink:
             return True  # not to be known
 
 
-class StreamSink:
+class StreamSink(Sink):
     """Writes to a descriptor that the process was given, such as standard output."""
-
-    trouble = ""
 
     def __init__(self, fd: int) -> None:
         """Uses a duplicate of `fd`, so that nobody else can close it or have its number. Raises OSError."""
         self._fd = os.dup(fd)
         self._torn = False
 
-    def open(self) -> None:
-        """Nothing to do."""
-
-    def reopen(self) -> None:
-        """Nobody but who started the process could."""
-
-    def rotate(self) -> None:
-        """There is nothing to put aside."""
-
     def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
         """See `Sink.write`. A reader that does not read is waited for."""
         if not lines:
             return 0, None
-        view = memoryview((b"\n" if self._torn else b"") + b"".join(lines))
-        done = 0
-        try:
-            while done < len(view):
-                done += _write(self._fd, view[done : done + _MAX_WRITE])
-        except OSError as error:
-            ends = [end + self._torn for end in accumulate(map(len, lines))]
-            whole = bisect_right(ends, done)
-            self._torn = done > (ends[whole - 1] if whole else 0)
-            return whole, error
-        self._torn = False
-        return len(lines), None
+        before = b"\n" if self._torn else b""
+        ends = [end + len(before) for end in accumulate(map(len, lines))]
+        done, whole, error = _write_all(self._fd, before + b"".join(lines), ends, _MAX_WRITE)
+        self._torn = done > (ends[whole - 1] if whole else 0)
+        return whole, error
 
     def close(self) -> None:
         """See `Sink.close`."""
         os.close(self._fd)
 
 
-class _Partly(Exception):
-    def __init__(self, lines: int, error: OSError) -> None:
-        self.lines = lines
-        self.error = error
+def _write_all(
+    fd: int, data: bytes, ends: Sequence[int], piece: int, given_up: Callable[[], bool] = lambda: False
+) -> tuple[int, int, OSError | None]:
+    """Write `data`, so many bytes at once: how many were written, how many of its lines, which end at `ends`, are whole
+    by that, and why not the rest."""
+    view, done = memoryview(data), 0
+    try:
+        while done < len(view):
+            done += _write(fd, view[done : done + piece], given_up)
+    except OSError as error:
+        return done, bisect_right(ends, done), error
+    return done, len(ends), None
 
 
-def _write(fd: int, data: memoryview, given_up: Callable[[], bool] = lambda: False) -> int:
+def _write(fd: int, data: memoryview, given_up: Callable[[], bool]) -> int:
     while True:
         try:
             return os.write(fd, data)

@@ -7,13 +7,15 @@ missing once it can be written again.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
 from twisted.logger import Logger
 
+from ..config.settings import LoggingSettings
 from ..core.clock import pause
 from .log_sinks import FileSink, Sink
 
@@ -242,40 +244,38 @@ class LogWriters:
     """All logs of the server. Reactor thread, unless said."""
 
     def __init__(self) -> None:
-        self._writers: dict[str, LogWriter] = {}
+        #: By label.
+        self.all: dict[str, LogWriter] = {}
         self._hanging: set[str] = set()
 
     def add(self, label: str, writer: LogWriter) -> LogWriter:
         """One more; `label` is what metrics call it."""
-        self._writers[label] = writer
+        self.all[label] = writer
         return writer
 
-    def open(self, label: str, path: str, lines_lost: LinesLost, *, max_bytes: int, max_files: int) -> LogWriter:
-        """Start one for the file at `path`. Raises OSError."""
-        writer = LogWriter(f"{label}.log", FileSink(path, max_bytes, max_files), lines_lost)
+    def open(self, label: str, settings: LoggingSettings, lines_lost: LinesLost) -> LogWriter:
+        """Start one for a file of the folder of logs. Raises OSError."""
+        name = f"{label}.log"
+        sink = FileSink(os.path.join(settings.directory, name), settings.max_bytes, settings.max_files)
+        writer = LogWriter(name, sink, lines_lost)
         writer.start()
         return self.add(label, writer)
 
-    @property
-    def all(self) -> Mapping[str, LogWriter]:
-        """By label."""
-        return self._writers
-
     def reopen(self) -> None:
         """See `LogWriter.reopen`."""
-        for writer in self._writers.values():
+        for writer in self.all.values():
             writer.reopen()
 
     def troubles(self) -> list[str]:
         """What is wrong with any of them. Any thread."""
-        return [writer.trouble for writer in list(self._writers.values()) if writer.trouble]
+        return [writer.trouble for writer in list(self.all.values()) if writer.trouble]
 
     def look(self) -> None:
         """Have each look after its file. Say, once, which logs hang, and which no longer do: they cannot do so
         themselves. Every LOOK_SECONDS."""
-        for writer in self._writers.values():
+        for writer in self.all.values():
             writer.nudge()
-        hanging = {writer.name: writer.trouble for writer in self._writers.values() if writer.hangs}
+        hanging = {writer.name: writer.trouble for writer in self.all.values() if writer.hangs}
         for name in sorted(hanging.keys() - self._hanging):
             _log.error("{trouble}", trouble=hanging[name])
         for name in sorted(self._hanging - hanging.keys()):
@@ -285,12 +285,12 @@ class LogWriters:
     def settle(self) -> None:
         """Wait until all that was logged so far is written; CLOSE_SECONDS at most for all. Blocks."""
         deadline = monotonic() + CLOSE_SECONDS
-        for writer in self._writers.values():
+        for writer in self.all.values():
             writer.settle(deadline - monotonic())
 
     def close(self, *labels: str) -> None:
         """Write what waits of those logs, and no more of them; CLOSE_SECONDS at most for all. Blocks."""
-        writers = [self._writers[label] for label in labels if label in self._writers]
+        writers = [self.all[label] for label in labels if label in self.all]
         for writer in writers:
             writer.end()
         deadline = monotonic() + CLOSE_SECONDS

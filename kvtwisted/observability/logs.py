@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from datetime import datetime, timezone
 from functools import partial
 from time import time
@@ -90,22 +89,16 @@ def lines_lost(form: Callable[[LogEvent], str], lines: int) -> bytes:
     return encoded(form(event))
 
 
-class LogObserver:
-    """Makes lines of those events that `wanted` lets through, and gives them to `add`."""
+def log_observer(
+    add: Callable[[bytes], None], form: Callable[[LogEvent], str], wanted: Callable[[LogEvent], bool]
+) -> ILogObserver:
+    """Makes lines of those events that `wanted` lets through and that say anything, and gives them to `add`."""
 
-    def __init__(
-        self, add: Callable[[bytes], None], form: Callable[[LogEvent], str], wanted: Callable[[LogEvent], bool]
-    ) -> None:
-        self._add = add
-        self._form = form
-        self._wanted = wanted
+    def observe(event: LogEvent) -> None:
+        if wanted(event) and (line := form(event)):
+            add(encoded(line))
 
-    def __call__(self, event: LogEvent) -> None:
-        """Make a line of `event`, if it is wanted and says anything."""
-        if self._wanted(event):
-            line = self._form(event)
-            if line:
-                self._add(encoded(line))
+    return cast(ILogObserver, observe)
 
 
 class LogFiles:
@@ -123,7 +116,7 @@ class LogFiles:
         self._settings = settings
         self._performance = performance_namespace
         self._writers = writers
-        self._observers: list[LogObserver] = []
+        self._observers: list[ILogObserver] = []
         self._bridge = StandardLibraryBridge(publisher)
 
     def open(self) -> None:
@@ -135,19 +128,16 @@ class LogFiles:
         make_folder("logging.directory", settings.directory)
         form = as_json if settings.format == "json" else as_text
         for name, wanted in self._logs().items():
-            path = os.path.join(settings.directory, f"{name}.log")
-            writer = self._writers.open(
-                name, path, partial(lines_lost, form), max_bytes=settings.max_bytes, max_files=settings.max_files
-            )
-            observer = LogObserver(writer.add, form, wanted)
+            writer = self._writers.open(name, settings, partial(lines_lost, form))
+            observer = log_observer(writer.add, form, wanted)
             self._observers.append(observer)
-            self._publisher.addObserver(cast(ILogObserver, observer))
+            self._publisher.addObserver(observer)
 
     def close(self) -> None:
         """Write no more."""
         logging.getLogger("kvtwisted").removeHandler(self._bridge)
         for observer in self._observers:
-            self._publisher.removeObserver(cast(ILogObserver, observer))
+            self._publisher.removeObserver(observer)
         self._observers = []
         self._writers.close(*self._logs())
 

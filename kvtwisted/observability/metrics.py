@@ -13,7 +13,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Callable, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as open_metrics
 from prometheus_client.registry import Collector
@@ -65,7 +65,7 @@ class _Figures:
     do."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._keys = 0
         self._errors = 0
         self._seconds = 0.0
@@ -75,20 +75,17 @@ class _Figures:
 
     def fold(self) -> None:
         with self._lock:
-            self._fold()
-
-    def _fold(self) -> None:
-        count = len(self.durations)
-        durations = sorted(self.durations[:count])
-        del self.durations[:count]
-        self._keys += count
-        self._seconds += sum(durations)
-        below = 0
-        for bucket, bound in enumerate(BUCKETS):
-            within = bisect_right(durations, bound)
-            self._calls[bucket] += within - below
-            below = within
-        self._calls[-1] += count - below
+            count = len(self.durations)
+            durations = sorted(self.durations[:count])
+            del self.durations[:count]
+            self._keys += count
+            self._seconds += sum(durations)
+            below = 0
+            for bucket, bound in enumerate(BUCKETS):
+                within = bisect_right(durations, bound)
+                self._calls[bucket] += within - below
+                below = within
+            self._calls[-1] += count - below
 
     def add(self, keys: int, seconds: float, failed: bool, calls: int) -> None:
         with self._lock:
@@ -100,7 +97,7 @@ class _Figures:
 
     def read(self) -> tuple[Totals, float]:
         with self._lock:
-            self._fold()
+            self.fold()
             return Totals(self._keys, self._errors, list(self._calls)), self._seconds
 
 
@@ -110,9 +107,9 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._figures = {name: _Figures() for name in OPERATIONS}
-        self._shown: dict[Entry, Gauge | _TotalCollector] = {}
+        self._shown: dict[Entry, _Shown] = {}
         self._hot_gets: Callable[[], float] = lambda: 0
-        registry.register(_OperationsCollector(self._read))
+        registry.register(_Made(self._operations))
         self._config_updates = self._counter(catalogue.CONFIG_UPDATES)
         self._health_checks = self._counter(catalogue.HEALTH_CHECKS)
         latency = catalogue.HEALTH_CHECK_LATENCY
@@ -125,8 +122,9 @@ class Metrics:
         self._denied = self._counter(catalogue.DENIED)
         for reason in (Unauthenticated.code, PermissionDenied.code, RateLimited.code):
             self._denied.labels(reason)
-        self._sample = StorageSample()
-        registry.register(_SampleCollector(lambda: self._sample))
+        #: The storage's figures, until the next sample.
+        self.sample = StorageSample()
+        registry.register(_Made(self._sampled))
 
     def _counter(self, entry: Entry) -> Counter:
         return Counter(entry.name, entry.help, entry.labels, registry=self._registry)
@@ -178,10 +176,6 @@ class Metrics:
         """The sweeper deleted `keys` expired keys."""
         self._expirations.inc(keys)
 
-    def sampled(self, sample: StorageSample) -> None:
-        """The storage's figures, until the next sample."""
-        self._sample = sample
-
     # What is read when asked.
 
     def show(self, entry: Entry, read: Callable[[], float], **labels: str) -> None:
@@ -192,33 +186,25 @@ class Metrics:
         """
         if tuple(labels) != entry.labels:
             raise ValueError(f"{entry.name} has the labels {entry.labels}, not {tuple(labels)}")
-        shown = self._shown.get(entry)
-        if shown is None:
-            shown = self._shown[entry] = self._add(entry)
-        if isinstance(shown, Gauge):
-            (shown.labels(**labels) if labels else shown).set_function(read)
-        else:
-            shown.add(read, list(labels.values()))
+        values = tuple(labels.values())
+        risen = _rising(read) if entry.type == COUNTER else read
+        self._reads_of(entry).append(lambda: {values: risen()})
 
     def show_each(self, entry: Entry, read: Callable[[], Mapping[str, float]]) -> None:
         """The same for an entry with one label, whose values come and go: `read` gives the figure of each."""
-        self._registry.register(_EachCollector(entry, read))
+        self._reads_of(entry).append(lambda: {(value,): figure for value, figure in read().items()})
 
     def show_counts(self, entry: Entry, counts: Mapping[str, float], label: str, **labels: str) -> None:
         """The same for each of `counts`, whose names are values of `label`, the last one; none is added later."""
         for name in counts:
             self.show(entry, partial(counts.__getitem__, name), **labels, **{label: name})
 
-    def _add(self, entry: Entry) -> Gauge | _TotalCollector:
-        if entry.type != COUNTER:
-            return Gauge(entry.name, entry.help, entry.labels, registry=self._registry)
-        total = _TotalCollector(entry)
-        self._registry.register(total)
-        return total
-
-    def build_info(self, **facts: str) -> None:
-        """Add `kv_build_info`, whose labels say what runs."""
-        self.show(catalogue.BUILD_INFO, lambda: 1, **facts)
+    def _reads_of(self, entry: Entry) -> list[Callable[[], Mapping[tuple[str, ...], float]]]:
+        shown = self._shown.get(entry)
+        if shown is None:
+            shown = self._shown[entry] = _Shown(entry)
+            self._registry.register(shown)
+        return shown.reads
 
     def text(self) -> bytes:
         """The exposition text (CONTENT_TYPE). A few milliseconds; any thread."""
@@ -229,10 +215,6 @@ class Metrics:
         if is_open:
             return OPEN_METRICS, open_metrics.generate_latest(self._registry)
         return CONTENT_TYPE, self.text()
-
-    def sample(self) -> StorageSample:
-        """The last sample."""
-        return self._sample
 
     def totals(self) -> dict[str, Totals]:
         """Figures by operation, for the performance log."""
@@ -248,12 +230,7 @@ class Metrics:
         figures[GET] = totals._replace(keys=totals.keys + self._hot_gets()), seconds
         return figures
 
-
-class _OperationsCollector(Collector):
-    def __init__(self, read: Callable[[], dict[str, tuple[Totals, float]]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterable[Metric]:
+    def _operations(self) -> Iterable[Metric]:
         """A histogram and two counters for each operation."""
         bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
         for name, (totals, seconds) in self._read().items():
@@ -264,37 +241,57 @@ class _OperationsCollector(Collector):
             yield CounterMetricFamily(keys.name, keys.help, totals.keys)
             yield CounterMetricFamily(errors.name, errors.help, totals.errors)
 
+    def _sampled(self) -> Iterable[Metric]:
+        """One gauge for each figure of the last sample."""
+        sample = self.sample
+        figures = {
+            catalogue.DATA_BYTES: sample.data_bytes,
+            catalogue.VALUE_BYTES: sample.value_bytes,
+            catalogue.DISK_USED_BYTES: sample.disk.used,
+            catalogue.DISK_FREE_BYTES: sample.disk.free,
+            catalogue.DISK_USED_PERCENT: sample.disk.percent,
+            catalogue.INODES: sample.disk.inodes,
+            catalogue.INODES_FREE: sample.disk.inodes_free,
+            catalogue.KEYS: sample.keys,
+        }
+        for use in sample.uses:
+            used, limit = catalogue.OF_RESOURCES[use.name]
+            figures.update({used: use.used, limit: use.limit})
+        figures.update({catalogue.engine_property(name): value for name, value in sample.figures.items()})
+        for entry, figure in figures.items():
+            yield GaugeMetricFamily(entry.name, entry.help, figure)
 
-class _TotalCollector(Collector):
-    def __init__(self, entry: Entry) -> None:
-        self._entry = entry
-        self._reads: list[tuple[list[str], Callable[[], float]]] = []
 
-    def add(self, read: Callable[[], float], values: list[str]) -> None:
-        self._reads.append((values, _rising(read)))
+class _Made(Collector):
+    """Metrics that are made when they are asked for. Their names are not claimed: which there are may depend on what is
+    measured."""
+
+    def __init__(self, make: Callable[[], Iterable[Metric]]) -> None:
+        self._make = make
 
     def collect(self) -> Iterable[Metric]:
-        """The counter, as it is now."""
-        family = CounterMetricFamily(self._entry.name, self._entry.help, labels=self._entry.labels)
-        for values, read in self._reads:
-            family.add_metric(values, read())
-        yield family
+        """Those of now."""
+        return self._make()
 
 
-class _EachCollector(Collector):
-    def __init__(self, entry: Entry, read: Callable[[], Mapping[str, float]]) -> None:
+class _Shown(Collector):
+    """An entry of the catalogue, whose figures are read when they are asked for."""
+
+    def __init__(self, entry: Entry) -> None:
         self._entry = entry
-        self._read = read
+        #: Each gives figures by the values of the labels.
+        self.reads: list[Callable[[], Mapping[tuple[str, ...], float]]] = []
 
     def describe(self) -> Iterable[Metric]:
         """The name is claimed, whatever there is to show."""
         return [self._family()]
 
     def collect(self) -> Iterable[Metric]:
-        """Those that there are now."""
+        """The figures of now."""
         family = self._family()
-        for value, figure in self._read().items():
-            family.add_metric([value], figure)
+        for read in self.reads:
+            for values, figure in read().items():
+                family.add_metric(values, figure)
         yield family
 
     def _family(self) -> CounterMetricFamily | GaugeMetricFamily:
@@ -312,34 +309,3 @@ def _rising(read: Callable[[], float]) -> Callable[[], float]:
         return highest
 
     return risen
-
-
-class _SampleCollector(Collector):
-    def __init__(self, read: Callable[[], StorageSample]) -> None:
-        self._read = read
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: which figures there are depends on the engine, so names are not claimed beforehand."""
-        return ()
-
-    def collect(self) -> Iterable[Metric]:
-        """One gauge for each figure of the last sample."""
-        sample = self._read()
-        yield _gauge(catalogue.DATA_BYTES, sample.data_bytes)
-        yield _gauge(catalogue.VALUE_BYTES, sample.value_bytes)
-        yield _gauge(catalogue.DISK_USED_BYTES, sample.disk.used)
-        yield _gauge(catalogue.DISK_FREE_BYTES, sample.disk.free)
-        yield _gauge(catalogue.DISK_USED_PERCENT, sample.disk.percent)
-        yield _gauge(catalogue.INODES, sample.disk.inodes)
-        yield _gauge(catalogue.INODES_FREE, sample.disk.inodes_free)
-        for use in sample.uses:
-            resource = catalogue.OF_RESOURCES[use.name]
-            yield _gauge(resource.used, use.used)
-            yield _gauge(resource.limit, use.limit)
-        yield _gauge(catalogue.KEYS, sample.keys)
-        for name, value in sample.figures.items():
-            yield _gauge(catalogue.engine_property(name), value)
-
-
-def _gauge(entry: Entry, value: float) -> Metric:
-    return GaugeMetricFamily(entry.name, entry.help, value)

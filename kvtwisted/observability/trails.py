@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Callable
 
@@ -59,9 +58,7 @@ class Trails:
         self._writers.close("audit", "writes", "access")
 
     def _open(self, name: str, lines_lost: LinesLost) -> LogWriter:
-        settings = self._settings.logging
-        path = os.path.join(settings.directory, f"{name}.log")
-        return self._writers.open(name, path, lines_lost, max_bytes=settings.max_bytes, max_files=settings.max_files)
+        return self._writers.open(name, self._settings.logging, lines_lost)
 
 
 def _forget(line: bytes) -> None:

@@ -42,7 +42,7 @@ class TwistdLog:
 
     def __init__(self, options: Mapping[str, Any], settings: LoggingSettings) -> None:
         """`options` are twistd's. The file is opened now, while twistd may do so. Raises OSError."""
-        self._syslog = _SyslogLines(self._add, options.get("prefix") or "") if options.get("syslog") else None
+        self._syslog = _syslog_lines(self._add, options.get("prefix") or "") if options.get("syslog") else None
         name, self._sink = _place(options, settings)
         self._sink.open()
         self.writer = LogWriter(name, self._sink, self._lines_lost)
@@ -109,37 +109,21 @@ def _place(options: Mapping[str, Any], settings: LoggingSettings) -> tuple[str, 
     return "standard output", StreamSink(1) if sys.__stdout__ is not None else FileSink(os.devnull, 0, 0)
 
 
-class _SyslogLines:
-    """twistd's lines for syslog, each with its priority before it."""
-
-    def __init__(self, add: Callable[[bytes], None], prefix: str) -> None:
-        observer = SyslogObserver(prefix)
-        observer.syslog = lambda priority, text: add(b"%d %b" % (priority, encoded(text)))
-        self._wrapped = LegacyLogObserverWrapper(cast(Any, observer.emit))
-
-    def __call__(self, event: LogEvent) -> None:
-        self._wrapped(event)
+def _syslog_lines(add: Callable[[bytes], None], prefix: str) -> Callable[[LogEvent], None]:
+    """Makes twistd's lines for syslog, each with its priority before it."""
+    observer = SyslogObserver(prefix)
+    observer.syslog = lambda priority, text: add(b"%d %b" % (priority, encoded(text)))
+    return LegacyLogObserverWrapper(cast(Any, observer.emit))
 
 
-class _SyslogSink:
-    """Gives lines to the machine's logger, which may be stopped or busy."""
-
-    trouble = ""
-
-    def open(self) -> None:
-        """The C library does it."""
+class _SyslogSink(Sink):
+    """Gives lines to the machine's logger, which may be stopped or busy. The C library opens it."""
 
     def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
         for line in lines:
             priority, _, text = line.rstrip(b"\n").partition(b" ")
             syslog.syslog(int(priority), text.decode("utf-8"))
         return len(lines), None
-
-    def reopen(self) -> None:
-        """The C library does it."""
-
-    def rotate(self) -> None:
-        """There is nothing to put aside."""
 
     def close(self) -> None:
         syslog.closelog()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Callable, NamedTuple
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
@@ -70,13 +70,6 @@ _LISTENING = ("http.host", "http.port", "grpc.host", "grpc.port")
 _log = Logger(namespace="kvtwisted")
 
 
-class Step(NamedTuple):
-    """A part of the start. What fails in it is the fault of the configuration's `keys`."""
-
-    start: Callable[[], None]
-    keys: tuple[str, ...] = ()
-
-
 class Server(Service):
     """The whole server as one service. Construction opens nothing, since twistd forks after it. Reactor thread."""
 
@@ -89,7 +82,7 @@ class Server(Service):
         self._unwinding = Unwinding()
         self._push = self._unwinding.push
         self._sockets = Sockets()
-        # The keys that what is being started goes by.
+        # The configuration keys that the part being started depends on.
         self._going_by: tuple[str, ...] = ()
         self._tickers: list[Ticker] = []
         #: None until started.
@@ -107,15 +100,15 @@ class Server(Service):
 
     @contextmanager
     def _by(self, *names: str) -> Iterator[None]:
-        """Within the block, what fails is the fault of these keys: see `explained`."""
+        """Within the block a failure is blamed on these configuration keys; see `explained`."""
         self._going_by = names
         yield
         self._going_by = ()  # not after a failure, which is explained by them
 
     def explained(self, error: Exception) -> str:
-        """Why it did not start, with the values that are to blame and where they come from."""
+        """Why the server did not start, with the values that are to blame and where each was set."""
         message = str(error)
-        # What begins with `http:` has nothing to do with the keys of gRPC.
+        # A message that begins with `http:` cannot be about the keys of gRPC.
         named = [name for name in self._going_by if name.startswith(message.partition(":")[0] + ".")]
         return self._config.explained(message, *(named or self._going_by))
 
@@ -136,7 +129,7 @@ class Server(Service):
     def reload(self) -> Deferred[Any]:
         """Read tokens and certificates anew, and open the log files anew.
 
-        What is no good is logged, and what there was stays.
+        What cannot be used is logged; the tokens and certificates that were read before stay in force.
         """
         self._writers.reopen()
         if self.addresses is None:
@@ -147,25 +140,26 @@ class Server(Service):
         return reloaded
 
     def _start(self) -> None:
-        """Each step pushes what undoes it, under its name: stopping goes through these in reverse."""
-        for step in (
-            Step(self._open_logs, ("logging.directory",)),
-            Step(self._read_certificates),
-            Step(self._open_engine, ("storage.engine", "rocksdb.path")),
-            Step(self._start_pools),
-            Step(self._open_storage, ("rocksdb.path", "value.disk_path", "backup.path")),
-            Step(self._open_door),
-            Step(self._start_checks),
-            Step(self._open_gate),
-            Step(self._start_transports, _LISTENING),
-            Step(self._start_tickers),
-            Step(self._prepare_stop),
-            Step(self._show),
-            Step(self._follow_configuration),
-            Step(self._announce),
+        """Each step pushes what undoes it, under its name: stopping goes through these in reverse. What fails in a step
+        is the fault of the configuration's keys that stand beside it."""
+        for start, keys in (
+            (self._open_logs, ("logging.directory",)),
+            (self._read_certificates, ()),
+            (self._open_engine, ("storage.engine", "rocksdb.path")),
+            (self._start_pools, ()),
+            (self._open_storage, ("rocksdb.path", "value.disk_path", "backup.path")),
+            (self._open_door, ()),
+            (self._start_checks, ()),
+            (self._open_gate, ()),
+            (self._start_transports, _LISTENING),
+            (self._start_tickers, ()),
+            (self._prepare_stop, ()),
+            (self._show, ()),
+            (self._follow_configuration, ()),
+            (self._announce, ()),
         ):
-            with self._by(*step.keys):
-                step.start()
+            with self._by(*keys):
+                start()
 
     def _open_logs(self) -> None:
         self._push("sockets", self._sockets.close)
@@ -281,7 +275,7 @@ class Server(Service):
             self._push(f"{ticker.name} task", ticker.stopService)
 
     def _prepare_stop(self) -> None:
-        """All is there: what is pushed now is what stopping begins with."""
+        """All parts run. What is pushed last is undone first, so stopping begins with this."""
         self._push("administration", self._server_commands.stop)
         self._push("health", partial(self._storage.health.fail, "server", "the server is stopping"))
 
@@ -297,7 +291,7 @@ class Server(Service):
         )
 
     def _folders(self) -> dict[str, str]:
-        """What others should not read, by what names it; those that are in use."""
+        """Folders and files in use that other users should not read, by their configuration key or option."""
         settings = self._settings()
         folders = {"logging.directory": settings.logging.directory, "--runtime-config": self._config.runtime_path}
         if is_persistent(settings.storage.engine):
@@ -321,7 +315,7 @@ class Server(Service):
         self._transports.retune()
 
     def _show(self) -> None:
-        """Have what the parts count shown."""
+        """Register the metrics that read what the parts count."""
         metrics, admission, door, storage = self._metrics, self._admission, self._door, self._storage
         connections, authentication = self._connections, self._authentication
         metrics.show(catalogue.IN_FLIGHT_REQUESTS, lambda: admission.in_flight)
@@ -341,7 +335,9 @@ class Server(Service):
             metrics.show(catalogue.LOG_LINES_DROPPED, partial(getattr, writer, "dropped"), log=label)
             metrics.show(catalogue.LOG_LINES_WAITING, partial(getattr, writer, "waiting"), log=label)
             metrics.show(catalogue.LOG_STUCK, partial(getattr, writer, "stuck"), log=label)
-        metrics.build_info(
+        metrics.show(
+            catalogue.BUILD_INFO,
+            lambda: 1,
             version=__version__,
             engine=self._engine.version,
             python=platform.python_version(),

@@ -1,8 +1,9 @@
-"""The third of the assembly that knows who may come in: the gate, and the file of tokens that it follows."""
+"""Authentication as the assembly builds it: the gate, and the token file that it follows."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any, Callable
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -48,8 +49,8 @@ class Authentication:
     ) -> None:
         """Read the tokens, if the settings name a file. Raises Unavailable.
 
-        `defer` runs a function in a thread; `count` is told why each refused request was refused. `writes` is told of
-        each write, where that is asked for.
+        `defer` runs a function in a thread. `count` is called with the reason of each refused request. `writes` records
+        each write if `security.audit_writes` is on.
         """
         self._reactor = reactor
         self._settings = settings
@@ -85,11 +86,11 @@ class Authentication:
 
     @property
     def usages(self) -> Collection[Usage]:
-        """Of those who have quotas. Any thread."""
+        """The usage of each principal that has a quota. Any thread."""
         return () if self._authority is None else self._authority.usages.values()
 
     def show(self, metrics: Metrics) -> None:
-        """Have tokens and quotas shown."""
+        """Register the metrics of tokens and quotas."""
 
         def each(read: Callable[[Usage], float]) -> Callable[[], dict[str, float]]:
             return lambda: {usage.name: read(usage) for usage in self.usages}
@@ -102,11 +103,11 @@ class Authentication:
         metrics.show_each(catalogue.QUOTA_REFUSED, each(lambda usage: usage.refused))
 
     def tickers(self) -> list[Ticker]:
-        """What keeps the gate current, not yet started."""
+        """The periodic tasks that follow the token file, end expired tokens and recount quotas; not yet started."""
         recount = []
         if self._authority is not None and self._measures is not None:
-            task = RecountTask(lambda: self.usages, self._measures, self._defer)
-            recount.append(Ticker("quotas", self._reactor, lambda: LOOK_SECONDS, task.run, at_once=True))
+            task = RecountTask(lambda: self.usages, self._measures)
+            recount.append(Ticker("quotas", self._reactor, LOOK_SECONDS, partial(self._defer, task.run), at_once=True))
         return [
             *recount,
             Ticker("tokens", self._reactor, LOOK_SECONDS, self._look),
@@ -115,7 +116,7 @@ class Authentication:
         ]
 
     def reload(self) -> Deferred[Any]:
-        """Read the tokens now, whether or not the file seems to have changed. What is no good is logged."""
+        """Read the token file now, whether or not it seems to have changed. An unusable file is logged."""
         return self._refresh(force=True)
 
     def apply(self, new: Settings) -> None:

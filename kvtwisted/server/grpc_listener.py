@@ -56,20 +56,21 @@ class GrpcListener:
         #: The server if it is ours, which counts and limits what grpcio's does not.
         self.native: NativeGrpcServer | None = None
         self._start: Callable[[], int]
-        self._stop: Callable[[float], Deferred[Any]]
+        #: Stops listening; running requests get that many seconds. Fires when no connection is left.
+        self.drain: Callable[[float], Deferred[Any]]
         if now.grpc.transport == "native":
             native = self.native = NativeGrpcServer(
                 reactor, gate, door, pool, health, now,
                 certificates=certificates, checks=checks, terms=terms, connections=connections,
             )  # fmt: skip
-            self._start, self._stop = partial(native.start, partial(sockets.listen, reactor, GRPC)), native.stop
+            self._start, self.drain = partial(native.start, partial(sockets.listen, reactor, GRPC)), native.stop
             self.slots = native.slots
         else:
             threaded = ThreadedGrpcServer(
                 reactor, gate, health, now, certificates=certificates, checks=checks, terms=terms
             )
             self._start = threaded.start
-            self._stop = lambda grace: defer_to_pool(reactor, reactor.getThreadPool(), threaded.stop, grace)
+            self.drain = lambda grace: defer_to_pool(reactor, reactor.getThreadPool(), threaded.stop, grace)
             self.slots = threaded.slots
 
     def start(self) -> tuple[str, int]:
@@ -81,10 +82,6 @@ class GrpcListener:
         """Log where it listens."""
         over = " over TLS" if self._certificates else ""
         _log.info("gRPC on {address}{over}", address=joined(*self._address), over=over)
-
-    def drain(self, grace: float) -> Deferred[Any]:
-        """Stop listening; running requests get `grace` seconds. Fires when no connection is left."""
-        return self._stop(grace)
 
     def retune(self) -> None:
         """Apply the limits that are in force now."""

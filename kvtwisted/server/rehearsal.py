@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Callable
 
-from ..config.schema import flatten, to_document
+from ..config.schema import KEYS, value_of
 from ..config.settings import Settings
 from ..core.errors import InvalidConfig, KvError
 from ..core.options import EngineOptions
@@ -59,25 +59,25 @@ class Rehearsal:
 
     def __call__(self, configured: Settings, wanted: Settings) -> None:
         """Raise InvalidConfig, naming key, value and reason, when the server could not start with `wanted`."""
-        before, after = flatten(to_document(configured)), flatten(to_document(wanted))
-        in_force = flatten(to_document(self._running()))
+        running = self._running()
         # What is in force has been tried by the start.
-        changed = {name for name in after if after[name] != before[name] and after[name] != in_force[name]}
+        changed = {
+            name for name in KEYS if value_of(wanted, name) not in (value_of(configured, name), value_of(running, name))
+        }
         self._check_folders(changed, wanted)
         self._check_engine(changed, wanted)
         self._check_secrets(changed, wanted)
         self._check_ports(changed, wanted)
-        self._check_amounts(changed, after, in_force)
+        self._check_amounts(changed, wanted)
 
     def _check_folders(self, changed: set[str], wanted: Settings) -> None:
-        values = flatten(to_document(wanted))
         for name in _FOLDERS:
-            path = values[name]
+            path = value_of(wanted, name)
             # Nothing of these is opened without a disk, but logs.
             unused = not self._is_persistent(wanted.storage.engine) and name != "logging.directory"
             if name in changed and path and not unused:
                 with _refusing(name, path):
-                    try_folder(str(path))
+                    try_folder(path)
         if changed & {"rocksdb.path", "value.disk_path"} and self._is_persistent(wanted.storage.engine):
             with _refusing("value.disk_path", wanted.value.disk_path):
                 self._check_values(wanted)
@@ -88,8 +88,7 @@ class Rehearsal:
         names = [name for name in names if name != "rocksdb.options.sync"]
         if not names or not self._is_persistent(wanted.storage.engine):
             return
-        values = flatten(to_document(wanted))
-        with _refusing(names[0], values[names[0]]), _folder(wanted.rocksdb.path) as folder:
+        with _refusing(names[0], value_of(wanted, names[0])), _folder(wanted.rocksdb.path) as folder:
             trial = tempfile.mkdtemp(prefix=".trial-", dir=folder)
             try:
                 self._try_engine(wanted.storage.engine, trial, wanted.rocksdb.options)
@@ -102,7 +101,7 @@ class Rehearsal:
                 token_file.load(wanted.security.tokens)
         files = sorted(name for name in changed if ".tls_" in name)
         if files:
-            with _refusing(files[0], flatten(to_document(wanted))[files[0]]):
+            with _refusing(files[0], value_of(wanted, files[0])):
                 _check_certificates(wanted)
 
     def _check_ports(self, changed: set[str], wanted: Settings) -> None:
@@ -115,24 +114,26 @@ class Rehearsal:
                 continue
             # A port of ours is free at the next start; the address can be tried all the same.
             port = 0 if listener.port in ours else listener.port
-            with _refusing(keys[0], getattr(listener, keys[0].rpartition(".")[2])):
+            with _refusing(keys[0], value_of(wanted, keys[0])):
                 bound(name, listener.host, port).close()
 
-    def _check_amounts(self, changed: set[str], after: dict[str, object], in_force: dict[str, object]) -> None:
+    def _check_amounts(self, changed: set[str], wanted: Settings) -> None:
         most = memory() // 2
         for name in _MEMORY:
-            if name in changed and int(str(after[name])) > most:
-                raise InvalidConfig(f"{name} must be at most {most} here, half of the memory, not {after[name]}")
-        free = room(int(str(after["rocksdb.options.max_open_files"])), descriptors())
-        if "limits.max_connections" in changed and int(str(after["limits.max_connections"])) > free:
+            size = value_of(wanted, name)
+            if name in changed and size > most:
+                raise InvalidConfig(f"{name} must be at most {most} here, half of the memory, not {size}")
+        free = room(wanted.rocksdb.options.max_open_files, descriptors())
+        if "limits.max_connections" in changed and wanted.limits.max_connections > free:
             raise InvalidConfig(
                 f"limits.max_connections must be at most {free} here, for which there are descriptors (ulimit -n), "
-                f"not {after['limits.max_connections']}"
+                f"not {wanted.limits.max_connections}"
             )
         for name in _THREADS:
             if name in changed:
-                with _refusing(name, after[name]):
-                    _try_threads(int(str(after[name])) - int(str(in_force[name])))
+                threads = value_of(wanted, name)
+                with _refusing(name, threads):
+                    _try_threads(threads - value_of(self._running(), name))
 
 
 def _check_certificates(wanted: Settings) -> None:

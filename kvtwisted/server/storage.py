@@ -68,11 +68,11 @@ class Storage:
         self._settings = settings
         self._metrics = metrics
         self._audit = audit
-        #: Gives the shares that eviction goes by, without which its policy alone decides.
+        #: Gives the shares of quotas for eviction; while there are none, the eviction policy alone decides.
         self.shares: Callable[[], Collection[Share]] = tuple
         self._eviction: EvictionTask | None = None
         self._ask_for_room: Callable[[], object] = lambda: None
-        #: The operator's; None: there are none, since nothing is kept on disk.
+        #: The operator's tasks; None with an engine that keeps nothing on disk.
         self.tasks: Tasks | None = None
 
     def open(self, engine: Engine) -> None:
@@ -126,7 +126,7 @@ class Storage:
                 backups.stop,
             )
         self._compare_clocks()
-        #: Knows whether writes fail, and tries to get over it.
+        #: Knows whether writes fail in the storage, and tries to recover.
         self.recovery = Recovery(self.store.metadata, self.health)
         self._sweeper = Sweeper(engine, self._commits, clock)
         self._scrub = Scrub(engine, self._commits, clock)
@@ -145,7 +145,7 @@ class Storage:
         self._show()
 
     def _compare_clocks(self) -> None:
-        ahead = self.store.metadata.clock_ahead_ms() / 1000
+        ahead = self.store.metadata.clock.ahead_ms() / 1000
         if ahead > 1:
             _log.warn(
                 "the system's clock is {ahead} s behind the time that the data has reached; ttls go by the latter",
@@ -213,7 +213,7 @@ class Storage:
         return folders
 
     def _folder_changed(self, folder: Folder, trouble: str | None) -> None:
-        """Without the data nothing is written, without the large values only small ones; the server is not ready.
+        """Without the data folder all writes are refused, without the other only large values; the server is not ready.
 
         Any thread.
         """
@@ -280,10 +280,10 @@ class Storage:
         """The periodic tasks, not yet started."""
         settings, metrics = self._settings, self._metrics
         data = settings().rocksdb.path
-        expiry = ExpiryTask(self._sweeper, self._scrub, self.store, metrics, defer)
+        expiry = ExpiryTask(self._sweeper, self._scrub, self.store, metrics)
         performance = PerformanceTask(metrics, reactor.seconds)
         tickers = [
-            Ticker("expiry", reactor, lambda: settings().storage.expiry_interval, expiry.run),
+            Ticker("expiry", reactor, lambda: settings().storage.expiry_interval, partial(defer, expiry.run)),
             Ticker("log sync", reactor, lambda: _sync_interval(settings()), partial(defer, self._sync_log)),
             Ticker("performance", reactor, lambda: settings().logging.performance_interval, performance.run),
         ]
@@ -295,24 +295,24 @@ class Storage:
             rules=lambda: _eviction_rules(settings()),
             enabled=lambda: settings().eviction.enabled,
             disks=self._disks,
-            defer=defer,
         )
-        space = SpaceTask(self._guard, reactor, eviction.run, defer, self._look_at_disks)
+        evict = partial(defer, eviction.run)
+        space = SpaceTask(self._guard, reactor, evict, defer, self._look_at_disks)
         self._ask_for_room = partial(reactor.callFromThread, space.relieve)
         sampling = SamplingTask(
             self.recovery,
             metrics,
             lambda: take_sample(self.engine, data, self._writer.files),
-            defer,
             self.health,
             lambda: settings().monitoring.sample_interval,
         )
+        sample = partial(defer, sampling.run)
         return [
             *tickers,
             Ticker("space", reactor, INTERVAL, space.run, at_once=True),
             Ticker("folders", reactor, INTERVAL, partial(defer, self._folders.look)),
-            Ticker("eviction", reactor, lambda: settings().eviction.check_interval, eviction.run),
-            Ticker("sampling", reactor, lambda: _sampling_interval(settings()), sampling.run, at_once=True),
+            Ticker("eviction", reactor, lambda: settings().eviction.check_interval, evict),
+            Ticker("sampling", reactor, lambda: _sampling_interval(settings()), sample, at_once=True),
         ]
 
     def _sync_log(self) -> None:
@@ -322,14 +322,14 @@ class Storage:
         try:
             self._commits.sync()
         except StorageError as error:
-            self.recovery.log_failed(error)
+            self.recovery.write_failed(f"the write-ahead log cannot be synced: {error}")
 
     def _show(self) -> None:
         store, guard, metrics = self.store, self._guard, self._metrics
         metrics.show(catalogue.CACHE_MISSES, lambda: store.cache_misses)
         metrics.show(catalogue.WRITES_REFUSED, lambda: guard.refused)
         metrics.show(catalogue.DISK_NEARLY_FULL, lambda: bool(guard.reason))
-        metrics.show(catalogue.CLOCK_AHEAD, lambda: store.metadata.clock_ahead_ms() / 1000)
+        metrics.show(catalogue.CLOCK_AHEAD, lambda: store.metadata.clock.ahead_ms() / 1000)
         metrics.show(catalogue.EXPIRY_ENTRIES_REPLACED, lambda: self._commits.index_entries.taken)
         metrics.show(catalogue.EXPIRY_ENTRIES_SCRUBBED, lambda: self._scrub.removed)
         metrics.show(catalogue.CACHE_BYTES, lambda: self._commits.cache.size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -24,14 +23,9 @@ class Configuration(FakeConfiguration):
         self.actors: list[Actor] = []
 
     def update(self, document: Any, actor: Actor = ANONYMOUS) -> list[str]:
-        """Note the actor; text is told by `update_text`."""
-        if not self.actors or self.actors[-1] is not actor:
-            self.actors.append(actor)
+        """Note the actor."""
+        self.actors.append(actor)
         return super().update(document)
-
-    def update_text(self, text: str, actor: Actor = ANONYMOUS) -> list[str]:
-        """The same for text."""
-        return self.update(json.loads(text), actor)
 
 
 class Scene:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Callable
 
 import pytest
-from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from kvtwisted.backends.local.engines.engine import META
@@ -16,7 +14,7 @@ from kvtwisted.core.errors import StorageError
 
 from ..support.clocks import START_MS
 from ..support.storage import Storage
-from .tasks import Counted, at_once, lines
+from .tasks import Counted, lines
 
 
 class Scene:
@@ -29,13 +27,9 @@ class Scene:
         self.piece = 0.01
         self.rests: list[float] = []
         self._worked = 0.0
-        self.task = self.with_defer(at_once)
-
-    def with_defer(self, defer: Callable[[Callable[[], int]], Deferred[int]]) -> ExpiryTask:
-        """The task, with that to run its work."""
         scrub = Scrub(self.storage.engine, self.storage.writer.commits, self.storage.clock)
-        return ExpiryTask(
-            self.storage.sweeper, scrub, self.storage.store, self.counted.metrics, defer,
+        self.task = ExpiryTask(
+            self.storage.sweeper, scrub, self.storage.store, self.counted.metrics,
             seconds=lambda: self._worked + sum(self.rests),
             make_pace=lambda: Pace(self._work, self.rests.append),
         )  # fmt: skip
@@ -62,23 +56,13 @@ def scene() -> Scene:
     return Scene()
 
 
-def _run(scene: Scene) -> None:
-    """One turn; its failure is raised."""
-    failures: list[object] = []
-    deferred = scene.task.run()
-    deferred.addErrback(failures.append)
-    assert deferred.called
-    if failures:
-        failures[0].raiseException()  # type: ignore[attr-defined]
-
-
 def test_deletes_counts_and_logs(scene: Scene) -> None:
     """Expired keys go, are counted, and named in one line of the running log at level debug."""
     scene.storage.store.mset({b"a": b"", b"b": b""}, 1)
     scene.storage.store.set(b"c", b"")
     scene.storage.time.advance(1000)
     with capturedLogs() as events:
-        _run(scene)
+        scene.task.run()
     assert set(scene.storage.data()) == {b"c"}
     assert scene.expirations == 2
     assert lines(events) == ["debug: 2 expired keys deleted"]
@@ -87,10 +71,10 @@ def test_deletes_counts_and_logs(scene: Scene) -> None:
 def test_nothing_to_do(scene: Scene) -> None:
     """Without deadlines nothing is written, counted or logged; the index is looked at twice."""
     scene.storage.store.set(b"c", b"")
-    _run(scene)  # the first turn looks once more, for what an earlier run left behind
+    scene.task.run()  # the first turn looks once more, for what an earlier run left behind
     before = len(scene.storage.engine.calls)
     with capturedLogs() as events:
-        _run(scene)
+        scene.task.run()
     assert [call.method for call in scene.storage.engine.calls[before:]] == ["scan", "scan"]
     assert scene.expirations == 0
     assert events == []
@@ -101,7 +85,7 @@ def test_goes_on_until_nothing_expired_is_left(scene: Scene) -> None:
     keys = [b"%05d" % n for n in range(2 * SLICE + 1)]
     scene.storage.store.mset(dict.fromkeys(keys, b""), 1)
     scene.storage.time.advance(1000)
-    _run(scene)
+    scene.task.run()
     assert scene.storage.data() == {}
     assert scene.expirations == len(keys)
 
@@ -112,11 +96,11 @@ def test_a_turn_ends(scene: Scene) -> None:
     keys = [b"%05d" % n for n in range(20 * SLICE)]
     scene.storage.store.mset(dict.fromkeys(keys, b""), 1)
     scene.storage.time.advance(1000)
-    _run(scene)
+    scene.task.run()
     left = len(scene.storage.data())
     assert 0 < left < len(keys)
     while scene.storage.data():
-        _run(scene)
+        scene.task.run()
         assert len(scene.storage.data()) < left
         left = len(scene.storage.data())
     assert scene.expirations == len(keys)
@@ -127,7 +111,7 @@ def test_rests_as_long_as_it_has_worked(scene: Scene) -> None:
     scene.storage.store.mset({b"%05d" % n: b"" for n in range(3 * SLICE)}, 1)
     scene.storage.store.mset({b"stays/%05d" % n: b"" for n in range(3)}, 1000)
     scene.storage.time.advance(1000)
-    _run(scene)
+    scene.task.run()
     assert scene.rests == pytest.approx([scene.piece / 2] * 5)
 
 
@@ -149,20 +133,20 @@ def test_clock_is_marked_while_deadlines_exist(scene: Scene) -> None:
     """As long as some key has a deadline, each turn writes the time down."""
     assert scene.clock_mark is None
     scene.storage.store.set(b"a", b"", 100)
-    _run(scene)
+    scene.task.run()
     assert scene.clock_mark == b"%d" % START_MS
     scene.storage.time.advance(5000)
-    _run(scene)
+    scene.task.run()
     assert scene.clock_mark == b"%d" % (START_MS + 5000)
 
 
 def test_clock_is_marked_while_the_wall_clock_is_behind(scene: Scene) -> None:
     """A key may be set at any moment, whose deadline is counted from a time that a later run would not know."""
     scene.storage.time.step_wall(-FAR_AHEAD_MS)
-    _run(scene)
+    scene.task.run()
     assert scene.clock_mark is None
     scene.storage.time.step_wall(-1)
-    _run(scene)
+    scene.task.run()
     assert scene.clock_mark == b"%d" % START_MS
     scene.storage.time.step_wall(-3_600_000)
     scene.storage.restart()
@@ -173,11 +157,11 @@ def test_clock_is_marked_after_the_last_deadline(scene: Scene) -> None:
     """The turn that deletes the last key with a deadline marks the clock, the next one does not."""
     scene.storage.store.set(b"a", b"", 1)
     scene.storage.time.advance(1000)
-    _run(scene)
+    scene.task.run()
     marked = scene.clock_mark
     assert marked == b"%d" % (START_MS + 1000)
     scene.storage.time.advance(5000)
-    _run(scene)
+    scene.task.run()
     assert scene.clock_mark == marked
 
 
@@ -188,30 +172,12 @@ def test_failed_sweep_is_logged_once(scene: Scene) -> None:
     scene.storage.engine.fail("write", StorageError("disk broke"), times=3)
     with capturedLogs() as events:
         for _ in range(3):
-            _run(scene)
+            scene.task.run()
     assert lines(events) == ["warn: expired keys cannot be deleted for now: disk broke"]
     assert scene.expirations == 0
-    _run(scene)
+    scene.task.run()
     assert scene.expirations == 1
     scene.storage.engine.fail("scan", StorageError("broke again"), times=1)
     with capturedLogs() as events:
-        _run(scene)
+        scene.task.run()
     assert lines(events) == ["warn: expired keys cannot be deleted for now: broke again"]
-
-
-def test_work_is_done_where_defer_does_it(scene: Scene) -> None:
-    """Nothing is touched on the caller's thread; the turn ends when the deferred work has."""
-    waiting: list[object] = []
-    pool: Deferred[int] = Deferred()
-
-    def defer(work: object) -> Deferred[int]:
-        waiting.append(work)
-        return pool
-
-    before = len(scene.storage.engine.calls)
-    turn = scene.with_defer(defer).run()
-    assert len(waiting) == 1
-    assert len(scene.storage.engine.calls) == before
-    assert not turn.called
-    pool.callback(0)
-    assert turn.called

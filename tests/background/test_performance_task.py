@@ -89,7 +89,7 @@ def test_busy_line(scene: Scene) -> None:
         scene.metrics.operation("get", 1, 0.0002, False)
     for _ in range(15):
         scene.metrics.operation("get", 10, 0.2, True)
-    scene.metrics.sampled(StorageSample(1234, 56, DiskUsage(1, 2)))
+    scene.metrics.sample = StorageSample(1234, 56, DiskUsage(1, 2))
     event = scene.line_after(10)
     assert {name: value for name, value in event.items() if name.startswith("get")} == {
         "get_per_second": 113.5,

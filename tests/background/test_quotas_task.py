@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
-from twisted.internet.defer import Deferred
 
 from kvtwisted.backends.local.store import MEASURED_BYTES, MEASURED_KEYS
 from kvtwisted.background.expiry import Pace
@@ -14,7 +13,6 @@ from kvtwisted.core.errors import QuotaExceeded, StorageError
 from kvtwisted.sessions.quotas import Quota, Usage
 
 from ..support.doors import Doorway
-from .tasks import at_once
 
 
 class Scene:
@@ -30,14 +28,11 @@ class Scene:
         self.between: Callable[[], object] = lambda: None
         self.turns = 0
         self.task = RecountTask(
-            lambda: self.usages, self.doorway.backend, self._defer, seconds=lambda: self.now, make_pace=self._pace
+            lambda: self.usages, self.doorway.backend, seconds=lambda: self.now, make_pace=self._pace
         )
 
-    def _defer(self, work: Callable[[], Any]) -> Deferred[Any]:
-        self.turns += 1
-        return at_once(work)
-
     def _pace(self) -> Pace:
+        self.turns += 1
         return Pace(self._worked, lambda seconds: self.between())
 
     def _worked(self) -> float:
@@ -59,10 +54,7 @@ class Scene:
         """So much later; gives whether there was anything to do."""
         self.now += seconds
         before = self.turns
-        failures: list[Any] = []
-        self.task.run().addErrback(failures.append)
-        for failure in failures:
-            failure.raiseException()
+        self.task.run()
         return self.turns - before
 
 

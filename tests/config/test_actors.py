@@ -66,7 +66,7 @@ def test_a_change_is_told_with_who_and_what(manager: ConfigManager, told: Told) 
 def test_a_refusal_is_told_with_its_reason(manager: ConfigManager, told: Told, text: str) -> None:
     """Also when the text is no JSON."""
     with pytest.raises(InvalidConfig) as refused:
-        manager.update_text(text, TUNER)
+        manager.update(text, TUNER)
     assert told == [("config_refused", "tuner", {"reason": str(refused.value)})]
 
 

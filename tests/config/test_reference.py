@@ -42,7 +42,7 @@ def test_the_table_names_every_key_with_its_limits() -> None:
 
 def test_rows_cannot_break_the_table() -> None:
     """A bar in an explanation does not end the cell."""
-    row = row_of(Key("a.b", "a", "boolean", True, None, None, (), False, "", "One | two."))
+    row = row_of(Key("a.b", "a", "boolean", True, "One | two.", (), False, ""))
     assert row.count(" | ") == 6
     assert "One \\| two." in row
 

@@ -94,7 +94,7 @@ def test_refused_texts(site: Site, text: str, message: str) -> None:
     """Text is parsed strictly, and refused as a configuration."""
     manager = site.load()
     with pytest.raises(InvalidConfig) as refused:
-        manager.update_text(text)
+        manager.update(text)
     assert str(refused.value).startswith(message)
     assert manager.settings == Settings()
 
@@ -102,7 +102,7 @@ def test_refused_texts(site: Site, text: str, message: str) -> None:
 def test_an_accepted_text(site: Site) -> None:
     """Text is applied as its document would be."""
     manager = site.load()
-    assert manager.update_text('{"http": {"port": 81}}') == [PORT]
+    assert manager.update('{"http": {"port": 81}}') == [PORT]
     assert manager.settings.http.port == 81
 
 

@@ -9,14 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.config.schema import KEYS
-from kvtwisted.config.sources import (
-    environment_pins,
-    flag_pins,
-    from_environment,
-    from_flags,
-    load_file,
-    load_runtime_file,
-)
+from kvtwisted.config.sources import environment_pins, flag_pins, load_file, load_runtime_file
 from kvtwisted.core.errors import InvalidConfig
 
 TOML = """
@@ -148,6 +141,16 @@ def test_a_runtime_file_that_is_refused(tmp_path: Path, content: str, reason: st
 
 
 # Environment and command line.
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    """The values of `environment_pins` alone."""
+    return {name: pin.value for name, pin in environment_pins(environ).items()}
+
+
+def from_flags(flags: Mapping[str, str | None]) -> dict[str, object]:
+    """The values of `flag_pins` alone."""
+    return {name: pin.value for name, pin in flag_pins(flags).items()}
 
 
 @pytest.mark.parametrize("name", KEYS)

@@ -76,7 +76,7 @@ def test_database_that_refuses_is_reopened() -> None:
 def test_failed_sync_is_a_reason_to_reopen() -> None:
     """A write that goes in and cannot be synced is no recovery."""
     scene = Scene()
-    scene.recovery.log_failed(BROKEN)
+    scene.recovery.write_failed(f"the write-ahead log cannot be synced: {BROKEN}")
     assert scene.health.reason() == "writes fail: the write-ahead log cannot be synced: the disk broke"
     scene.engine.fail("sync", BROKEN, times=1)
     scene.recovery.attempt()

@@ -12,7 +12,9 @@ from typing import Callable
 
 import pytest
 
+from kvtwisted.config.settings import LoggingSettings
 from kvtwisted.observability import log_writer
+from kvtwisted.observability.log_sinks import Sink
 from kvtwisted.observability.log_writer import LogWriter, LogWriters
 
 #: Seconds after which a wait has failed.
@@ -50,13 +52,11 @@ def writers() -> Iterator[LogWriters]:
 
 def opened(writers: LogWriters, folder: Path, name: str = "a", max_bytes: int = 1 << 20) -> LogWriter:
     """A log in `folder`."""
-    return writers.open(name, str(folder / f"{name}.log"), lost, max_bytes=max_bytes, max_files=3)
+    return writers.open(name, LoggingSettings(directory=str(folder), max_bytes=max_bytes, max_files=3), lost)
 
 
-class Sink:
+class FakeSink(Sink):
     """One that keeps lines in memory, or fails, or hangs."""
-
-    trouble = ""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -65,15 +65,9 @@ class Sink:
         self.going.set()
         self.opened = 0
 
-    def open(self) -> None:
-        """Nothing to do."""
-
     def reopen(self) -> None:
         """Count it."""
         self.opened += 1
-
-    def rotate(self) -> None:
-        """Nothing to do."""
 
     def write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
         """Keep them, when told to."""
@@ -84,14 +78,11 @@ class Sink:
         self.lines += lines
         return len(lines), None
 
-    def close(self) -> None:
-        """Nothing to do."""
-
 
 @pytest.fixture
-def kept() -> Iterator[tuple[Sink, LogWriter]]:
+def kept() -> Iterator[tuple[FakeSink, LogWriter]]:
     """A log in memory, started."""
-    sink = Sink()
+    sink = FakeSink()
     writer = LogWriter("a.log", sink, lost)
     writer.start()
     yield sink, writer
@@ -134,7 +125,7 @@ def test_a_log_that_cannot_be_opened(writers: LogWriters, tmp_path: Path) -> Non
 
 def test_what_was_added_before_the_start_is_written(tmp_path: Path) -> None:
     """As by a process that is still to fork; also if it never comes to that."""
-    sink = Sink()
+    sink = FakeSink()
     writer = LogWriter("a.log", sink, lost)
     writer.add(b"one\n")
     writer.settle(PATIENCE)
@@ -195,7 +186,7 @@ def test_a_pipe_that_hangs_is_left_for_what_takes_its_place(
         os.close(reader)
 
 
-def test_what_waits_is_bounded(kept: tuple[Sink, LogWriter], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_is_bounded(kept: tuple[FakeSink, LogWriter], monkeypatch: pytest.MonkeyPatch) -> None:
     """In bytes, of which each line has some of its own; what is lost is counted, and said in its place."""
     sink, writer = kept
     sink.going.clear()
@@ -214,7 +205,7 @@ def test_what_waits_is_bounded(kept: tuple[Sink, LogWriter], monkeypatch: pytest
     assert writer.dropped == 5
 
 
-def test_what_fails_is_tried_again(kept: tuple[Sink, LogWriter]) -> None:
+def test_what_fails_is_tried_again(kept: tuple[FakeSink, LogWriter]) -> None:
     """Nothing is lost by it as long as there is room; the file is opened anew; others can see that it fails."""
     sink, writer = kept
     sink.error = OSError(28, "No space left on device")
@@ -229,7 +220,7 @@ def test_what_fails_is_tried_again(kept: tuple[Sink, LogWriter]) -> None:
     assert sink.opened
 
 
-def test_what_is_left_at_the_end_is_counted(kept: tuple[Sink, LogWriter]) -> None:
+def test_what_is_left_at_the_end_is_counted(kept: tuple[FakeSink, LogWriter]) -> None:
     """It will never be written."""
     sink, writer = kept
     sink.error = OSError(28, "No space left on device")

@@ -88,7 +88,7 @@ def test_names_and_types_are_the_contract(scraped: Scraped) -> None:
 
 def test_every_metric_has_help(scraped: Scraped) -> None:
     """Each family says what it is in a sentence, and has a name of ours."""
-    scraped.metrics.sampled(StorageSample(figures={"estimate-num-keys": 1}))
+    scraped.metrics.sample = StorageSample(figures={"estimate-num-keys": 1})
     for family in text_string_to_metric_families(scraped.metrics.text().decode()):
         assert re.fullmatch("kv_[a-z][a-z0-9_]*", family.name)
         assert family.documentation.endswith(".") or family.name.endswith("_created"), family.name
@@ -139,13 +139,13 @@ def test_evictions_and_expirations(scraped: Scraped) -> None:
 
 def test_sample(scraped: Scraped) -> None:
     """The last sample's figures are gauges; RocksDB's own have its names with underscores."""
-    assert scraped.metrics.sample() == StorageSample()
+    assert scraped.metrics.sample == StorageSample()
     sample = StorageSample(
         11, 22, DiskUsage(300, 100), keys=4, figures={"estimate-num-keys": 4.0, "block-cache-usage": 55.0}
     )
-    scraped.metrics.sampled(StorageSample(1, 1, DiskUsage(1, 1), figures={"gone": 1.0}))
-    scraped.metrics.sampled(sample)
-    assert scraped.metrics.sample() is sample
+    scraped.metrics.sample = StorageSample(1, 1, DiskUsage(1, 1), figures={"gone": 1.0})
+    scraped.metrics.sample = sample
+    assert scraped.metrics.sample is sample
     figures = {sample.name: sample.value for sample in scraped.samples()}
     assert {name: figures[name] for name in figures if name.startswith(("kv_d", "kv_v", "kv_k", "kv_r"))} == {
         **{name: value for name, value in figures.items() if name.startswith(("kv_delete", "kv_denied"))},
@@ -207,7 +207,7 @@ def test_labels_are_those_of_the_catalogue(scraped: Scraped) -> None:
 def test_build_info(scraped: Scraped) -> None:
     """Always 1; the labels tell what runs, whatever they hold."""
     facts = {"version": "1.2.3", "engine": 'rocksdict "quoted"\\ \n', "python": "3", "twisted": "26", "grpcio": "1"}
-    scraped.metrics.build_info(**facts)
+    scraped.metrics.show(catalogue.BUILD_INFO, lambda: 1, **facts)
     assert scraped.value("kv_build_info", **facts) == 1
 
 

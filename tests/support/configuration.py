@@ -20,20 +20,17 @@ class FakeConfiguration:
         """The document as JSON."""
         return json.dumps(self._values)
 
-    def update(self, document: Mapping[str, object], actor: Actor = ANONYMOUS) -> list[str]:
-        """Take up the document, or refuse an unknown key."""
+    def update(self, document: Mapping[str, object] | str, actor: Actor = ANONYMOUS) -> list[str]:
+        """Take up the document, or the JSON text of one; or refuse an unknown key."""
+        if isinstance(document, str):
+            try:
+                document = json.loads(document)
+            except ValueError:
+                raise InvalidConfig("the configuration is not JSON") from None
+        if not isinstance(document, dict):
+            raise InvalidConfig("the configuration must be an object")
         unknown = [name for name in document if name not in self._values]
         if unknown:
             raise InvalidConfig(f"{unknown[0]}: unknown key")
         self._values.update(document)
         return [name for name in self._restart if name in document]
-
-    def update_text(self, text: str, actor: Actor = ANONYMOUS) -> list[str]:
-        """The same for JSON text, which must be an object."""
-        try:
-            document = json.loads(text)
-        except ValueError:
-            raise InvalidConfig("the configuration is not JSON") from None
-        if not isinstance(document, dict):
-            raise InvalidConfig("the configuration must be an object")
-        return self.update(document)

@@ -151,11 +151,11 @@ def test_fake_configuration_takes_known_keys() -> None:
     """Updates show, name what needs a restart, and an unknown key changes nothing."""
     configuration = FakeConfiguration({"a": 1, "b": 2}, restart=("b",))
     assert configuration.update({"a": 3}) == []
-    assert configuration.update_text('{"b": 4}') == ["b"]
+    assert configuration.update('{"b": 4}') == ["b"]
     with pytest.raises(InvalidConfig, match="c: unknown key"):
         configuration.update({"a": 5, "c": 6})
     with pytest.raises(InvalidConfig, match="must be an object"):
-        configuration.update_text("[]")
+        configuration.update("[]")
     assert configuration.show() == '{"a": 3, "b": 4}'
 
 

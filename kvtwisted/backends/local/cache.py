@@ -53,12 +53,8 @@ class HotCache:
     def __init__(self, max_bytes: int) -> None:
         self.entries: OrderedDict[bytes, Entry] = OrderedDict()
         self.max_bytes = max_bytes
-        self._bytes = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of the entries, with ENTRY_COST for each."""
-        return self._bytes
+        #: Bytes of the entries, with ENTRY_COST for each.
+        self.size = 0
 
     def resize(self, max_bytes: int) -> None:
         """Change the limit; what is over it leaves at once."""
@@ -114,7 +110,7 @@ class HotCache:
         entry = self.entries.pop(key, None)
         if entry is not None:
             entry.answer = entry.expiring = None
-            self._bytes -= entry.cost
+            self.size -= entry.cost
             entry.cost = 0
 
     def _make_room(self, entry: Entry, key: bytes, cost: int) -> bool:
@@ -124,13 +120,13 @@ class HotCache:
             return False
         if not entry.cost:
             self.entries[key] = entry
-        self._bytes += cost - entry.cost
+        self.size += cost - entry.cost
         entry.cost = cost
         self._shrink()
         return entry.cost > 0
 
     def _shrink(self) -> None:
-        while self._bytes > self.max_bytes:
+        while self.size > self.max_bytes:
             key, entry = next(iter(self.entries.items()))
             if entry.used:
                 entry.used = False

@@ -23,6 +23,7 @@ from typing import Callable
 
 from ...commands.administration import Collected
 from ...core.disk import blocks_of, out_of_inodes
+from ...core.durable import sync, write_synced
 from ...core.errors import Corruption, NoInodes, StorageError, StorageFull, StorageLocked, UnusablePath
 from ...core.paths import kind_of
 from ...core.resources import NO_DESCRIPTORS, no_descriptors
@@ -50,14 +51,10 @@ class ValueFiles:
         # Files of writes under way, and of writes that failed in a way that leaves open whether a record names them.
         self._unsettled: set[bytes] = set()
         self._claim: int | None = None
-        self._taken = 0
+        #: Bytes on the disk of all that is stored and not unlinked yet. Kept, and not read from the folder.
+        self.taken = 0
         #: Files that are counted though nothing names them: they could not be unlinked.
         self._left_over: set[bytes] = set()
-
-    @property
-    def taken(self) -> int:
-        """Bytes on the disk of all that is stored and not unlinked yet. Kept, and not read from the folder."""
-        return self._taken
 
     def count(self, pointers: Iterable[Pointer]) -> None:
         """These files were stored by a run before."""
@@ -65,14 +62,14 @@ class ValueFiles:
 
     def _add(self, taken: int) -> None:
         with self._lock:
-            self._taken += taken
+            self.taken += taken
 
     def prepare(self) -> None:
         """Make the folders. Raises StorageError when that is not possible."""
         try:
             for sub in (_TEMPORARY, *_SUBFOLDERS):
                 os.makedirs(os.path.join(self._folder, sub), exist_ok=True)
-            _sync_folder(self._folder)
+            sync(self._folder)
         except OSError as error:
             raise self._translated(error, "make room for") from error
 
@@ -86,11 +83,9 @@ class ValueFiles:
         temporary = os.path.join(self._folder, _TEMPORARY, name.hex())
         final = self._path(name)
         try:
-            with open(temporary, "wb", buffering=0) as file:
-                _write_all(file.fileno(), value)
-                os.fsync(file.fileno())
+            write_synced(temporary, value)
             os.rename(temporary, final)
-            _sync_folder(os.path.dirname(final))
+            sync(os.path.dirname(final))
         except OSError as error:
             for path in (temporary, final):
                 with suppress(OSError):
@@ -171,11 +166,8 @@ class ValueFiles:
         folder = os.path.abspath(self._folder)
         path = os.path.join(folder, OWNER)
         if not check_owner(folder, owner, empty=empty):
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(owner)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folder(folder)
+            write_synced(path, owner.encode())
+            sync(folder)
         with open(path, encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -286,17 +278,3 @@ def check_owner(folder: str, owner: str, *, empty: bool) -> bool:
     if os.path.isdir(folder) and set(os.listdir(folder)) - {OWNER, "lost+found"}:
         raise StorageError(f"value.disk_path: {folder} is not empty; large values need a folder of their own")
     return False
-
-
-def _write_all(descriptor: int, value: bytes) -> None:
-    left = memoryview(value)
-    while left:
-        left = left[os.write(descriptor, left) :]
-
-
-def _sync_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,7 +23,8 @@ class Metadata:
         """Sees to the format mark and the clock. Raises Corruption for a newer format, or marks nobody can read."""
         self._engine = engine
         self._writer = writer
-        self._clock = clock
+        #: What expiry goes by.
+        self.clock = clock
         stored = engine.get(_FORMAT_KEY, META)
         if stored is None:
             engine.write([(META, _FORMAT_KEY, _FORMAT)])
@@ -48,15 +49,11 @@ class Metadata:
 
     def mark_clock(self) -> None:
         """Write down the present time, so that a later run never goes back before it."""
-        self._clock.mark(self._clock.now_ms())
-
-    def clock_ahead_ms(self) -> int:
-        """See `Clock.ahead_ms`."""
-        return self._clock.ahead_ms()
+        self.clock.mark(self.clock.now_ms())
 
     def mark_anew(self) -> None:
         """Forget what has been marked: from now on marks last longer (`Writer.durable`)."""
-        self._clock.mark_with(self._write_mark)
+        self.clock.mark_with(self._write_mark)
 
     def _write_mark(self, now_ms: int) -> None:
         self._writer.commits.write_own([(META, _CLOCK_KEY, b"%d" % now_ms)])

@@ -6,8 +6,6 @@ a pass over many keys once does not flush what is hot (the idea of TinyLFU's doo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 #: Places for each key remembered: the more, the fewer keys share one.
 _SPREAD = 8
 
@@ -45,13 +43,6 @@ class Recency:
             self._marked = 0
             self._old, self.young = young, bytearray(len(young))
         return bool(known)
-
-    def touch_all(self, keys: Iterable[bytes]) -> None:
-        """These keys were just used."""
-        young, mask = self.young, self.mask
-        for key in keys:
-            if not young[hash(key) & mask]:
-                self.touch(key)
 
     def __contains__(self, key: bytes) -> bool:
         place = hash(key) & self.mask

@@ -78,22 +78,22 @@ def decode(stored: bytes) -> Record:
     return Record(b"", expires_at_ms, unpack_pointer(rest)) if flags else Record(rest, expires_at_ms)
 
 
+def readable(stored: bytes) -> Record | None:
+    """The record in its stored form; None when it cannot be read."""
+    try:
+        return decode(stored)
+    except Corruption:
+        return None
+
+
 def size_of(key: bytes, stored: bytes | None) -> int:
     """Bytes of a key and its value as clients know them; 0 for no record. One that cannot be read counts as it is."""
     if stored is None:
         return 0
-    if stored[:1] == b"\xff":
-        try:
-            record = decode(stored)
-        except Corruption:
-            return len(key) + len(stored)
-        return len(key) + (record.pointer.length if record.pointer else len(record.value))
-    return len(key) + len(stored)
-
-
-def stored_bytes(key: bytes, stored: bytes, record: Record) -> int:
-    """Bytes that a key takes: its own, its record's, and its file's."""
-    return len(key) + len(stored) + (record.pointer.length if record.pointer else 0)
+    record = readable(stored)
+    if record is None:
+        return len(key) + len(stored)
+    return len(key) + (record.pointer.length if record.pointer else len(record.value))
 
 
 def index_key(expires_at_ms: int, key: bytes) -> bytes:

@@ -21,13 +21,9 @@ class Recovery:
         """Whether a write has failed in the storage, and no trial write has succeeded since."""
         return self._health.failing(_CONDITION)
 
-    def write_failed(self, error: KvError) -> None:
-        """The storage failed a write, for `error`."""
+    def write_failed(self, error: KvError | str) -> None:
+        """The storage failed a write, for `error`. A log that could not be synced counts as that."""
         self._health.fail(_CONDITION, f"writes fail: {error}")
-
-    def log_failed(self, error: StorageError) -> None:
-        """The log could not be synced in the background: that counts as a failed write."""
-        self._health.fail(_CONDITION, f"writes fail: the write-ahead log cannot be synced: {error}")
 
     def attempt(self) -> None:
         """While writes are known to fail, try one; called now and then, so that health returns by itself.

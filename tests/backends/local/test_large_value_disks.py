@@ -27,15 +27,16 @@ def _raise(error: Exception) -> None:
 def test_no_space_leaves_nothing_behind(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says so, no record is written, and MSet is all or nothing."""
     scene.store.set(b"a", b"before")
-    real, calls = os.write, []
+    real, calls = large_values.write_synced, []
 
-    def full(descriptor: int, data: memoryview) -> int:
-        calls.append(len(data))
+    def full(path: str, data: bytes) -> None:
+        calls.append(path)
         if len(calls) > 1:
+            real(path, data[: len(data) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(descriptor, data)
+        real(path, data)
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(large_values, "write_synced", full)
     with pytest.raises(StorageFull, match="no space left for a large value"):
         scene.store.mset({b"a": BIG, b"b": OTHER})
     monkeypatch.undo()
@@ -174,10 +175,10 @@ def test_bytes_of_what_cannot_be_unlinked(scene: Scene, monkeypatch: pytest.Monk
 def test_no_inode_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk without inodes is not called full when its bytes are free."""
 
-    def refuse(*_: object, **__: object) -> int:
+    def refuse(path: str, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(large_values, "out_of_inodes", lambda folder: folder == str(scene.folder))
-    monkeypatch.setattr(large_values, "open", refuse, raising=False)
+    monkeypatch.setattr(large_values, "write_synced", refuse)
     with pytest.raises(NoInodes, match="no inode is free for a large value's file"):
         scene.store.set(b"k", BIG)

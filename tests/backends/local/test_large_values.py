@@ -179,7 +179,6 @@ def test_expiry_and_eviction_take_the_file(scene: Scene) -> None:
     scene.time.advance(1000)
     swept = scene.sweeper.sweep(10)
     assert swept.deleted == [b"old"]
-    assert swept.freed > THRESHOLD
     assert scene.files() == []
     scene.store.set(b"k", BIG)
     evictor = Evictor(

@@ -39,6 +39,11 @@ READ_AHEAD = 64
 Mutation = tuple[str, bytes, Optional[bytes]]
 
 
+#: Says whether a value counts, for `Engine.multi_get`.
+Keep = Callable[[bytes], bool]
+#: Told from which key on a scan's view is newer, for `Engine.scan`.
+Renewed = Callable[[bytes], object]
+
 #: What DeadlineExceeded says of a scan.
 TOO_LONG = "the scan took longer than the request's time; ask for less with limit and cursor"
 
@@ -86,9 +91,7 @@ class Engine(Protocol):
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
 
-    def multi_get(
-        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
-    ) -> list[bytes | None]:
+    def multi_get(self, keys: Sequence[bytes], budget: int, keep: Keep = everything) -> list[bytes | None]:
         """The DATA values at `keys`, in their order, all from one consistent view; None where there is none.
 
         `budget` bounds memory: once the values exceed that many bytes, `ResponseTooLarge` is raised instead of reading
@@ -97,12 +100,7 @@ class Engine(Protocol):
         """
 
     def scan(
-        self,
-        start: bytes,
-        end: bytes | None,
-        family: str = DATA,
-        until: float = math.inf,
-        renewed: Callable[[bytes], object] = ignored,
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
     ) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with start <= key < end in byte order (end None: to the last), from one view taken by this call.
 

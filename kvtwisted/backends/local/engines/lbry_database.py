@@ -59,7 +59,7 @@ class OpenDatabase:
             return self._hold(self._native.iteritems(*args, **options))
 
     def lend(self, use: Callable[[Any], T]) -> T:
-        """What `use` makes of the binding's own object, as one counted call."""
+        """Call `use` with the binding's own object, as one counted call, and return its result."""
         with self._calls:
             return use(self._native)
 
@@ -70,7 +70,7 @@ class OpenDatabase:
         self._native.close()
 
     def stands_still(self, copy: OpenDatabase, /) -> bool:
-        """Whether it takes no write of who had found it. The binding cannot tell what `copy` has."""
+        """Whether late callers, who still hold this, can write no more. The binding cannot tell what `copy` has."""
         try:
             self.write(rocksdb.WriteBatch())
         except Exception:
@@ -83,7 +83,7 @@ class OpenDatabase:
         return _Held(self, token)
 
     def use(self, token: object, call: Callable[[Any], T]) -> T:
-        """What `call` makes of the iterator of that token, counted."""
+        """Call `call` with the iterator of that token, as one counted call, and return its result."""
         with self._calls:
             return call(self._natives[token])
 

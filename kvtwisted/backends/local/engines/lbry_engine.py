@@ -8,56 +8,37 @@ and then every read is told.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
-from importlib.metadata import version
-from typing import Any, Callable
+from typing import Any
 
 import rocksdb
 
+from ....core.disk import folder_bytes
 from ....core.errors import StorageFull
 from ....core.options import EngineOptions
-from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Mutation, Statistics, everything, ignored, nothing
-from .introspection import effective_options, rocksdb_version, statistics
+from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Keep, Mutation, Renewed, everything, ignored
 from .lbry_database import OpenDatabase
-from .reopening import Reopening, rehearsed, telling_unsynced
+from .reopening import rehearsed, telling_unsynced
+from .rocksdb_engine import RocksdbEngine
 from .scans import Pair, Scan
-from .shared import new_folder, within, within_memory
-from .translate import CLOSED, REOPENING, Translating, check_open, translated
+from .shared import OF_DATABASE, OF_FAMILIES, new_folder, within, within_memory
+from .translate import CLOSED, check_open, translated
 
 
-class LbryEngine:
+class LbryEngine(RocksdbEngine[OpenDatabase]):
     """The engine Protocol over one lbry-rocksdb database."""
 
     name = "lbry"
-    is_persistent = True
+    package = "lbry-rocksdb"
     writes_wait = True
     copies = 2
 
     def __init__(self, path: str, options: EngineOptions) -> None:
-        """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
-
-        Raises StorageLocked when it is open elsewhere, Corruption when it is damaged, else StorageError.
-        """
-        self._path = path
-        self._options = options
-        self._failures = Translating(path)
-        # What calls use: the parts of an open database, or what refuses them.
-        self._db: Any = CLOSED
-        self._handles: Any = CLOSED
-        with self._failures:
-            os.makedirs(path, exist_ok=True)
-            self._reopening = Reopening(path, self._opened, self._rehearsed, self._use)
-        self._scans, self._slow = self._reopening.scans, self._reopening.slow
-
-    @property
-    def version(self) -> str:
-        """The binding, and the RocksDB inside it."""
-        with self._failures:
-            return f"lbry-rocksdb {version('lbry-rocksdb')} (RocksDB {rocksdb_version(self._path)})"
+        """See `RocksdbEngine`."""
+        super().__init__(path, options, self._opened, self._rehearsed)
 
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
@@ -75,20 +56,13 @@ class LbryEngine:
             raise translated(error, self._path) from None
         return within_memory(may_exist, value)
 
-    def multi_get(
-        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
-    ) -> list[bytes | None]:
+    def multi_get(self, keys: Sequence[bytes], budget: int, keep: Keep = everything) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         with closing(self._read(keys)) as values:
             return within(budget, values, keep)
 
     def scan(
-        self,
-        start: bytes,
-        end: bytes | None,
-        family: str = DATA,
-        until: float = math.inf,
-        renewed: Callable[[bytes], object] = ignored,
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
     ) -> Scan:
         """Pairs with start <= key < end in byte order, from the view of this call.
 
@@ -137,7 +111,7 @@ class LbryEngine:
         with new_folder(folder) as temporary:
             self.sync()  # in no way needed by the backup; it says when the database is closed, which the backup cannot
             with self._failures:
-                room, needed = shutil.disk_usage(self._path).free, 2 * _file_bytes(self._path)
+                room, needed = shutil.disk_usage(self._path).free, 2 * folder_bytes(self._path)
             if room < needed:
                 raise StorageFull(f"a copy of {self._path!r} needs {needed} bytes for a while, but {room} are free")
             with self._failures, self._slow:
@@ -148,16 +122,6 @@ class LbryEngine:
                 finally:
                     # A stored traceback keeps this frame; the folder must not stay open with it.
                     del native
-
-    def statistics(self) -> Statistics:
-        """RocksDB's properties; `figures` has them by short name."""
-        with self._failures:
-            return statistics(self._property)
-
-    def effective_options(self) -> dict[str, object]:
-        """Every `rocksdb.options` name with the value in force, from RocksDB's OPTIONS file."""
-        with self._failures:
-            return effective_options(self._options, self._path, self._property)
 
     def close(self) -> None:
         """Sync the log, release the folder's lock, and refuse every later call. The binding cannot flush memtables.
@@ -171,20 +135,11 @@ class LbryEngine:
             if self._reopening.database is not None:
                 self.sync()
         finally:
-            self._db = self._handles = CLOSED
+            self._refuse(CLOSED)
             for database in self._reopening.given_up():
                 database.shut()
 
-    def reopen(self, closed: Callable[[], None] = nothing) -> None:
-        """Close and open again. See Note [Reopening under readers]."""
-        with self._failures:
-            check_open(self._db)
-            self._reopening.reopen(closed)
-
-    def _use(self, database: OpenDatabase | None) -> None:
-        if database is None:
-            self._db = self._handles = REOPENING
-            return
+    def _take(self, database: OpenDatabase) -> None:
         self._handles = database.handles
         # Last: whoever sees the new database, sees its handles.
         self._db = database
@@ -225,16 +180,6 @@ class LbryEngine:
         return None if value is None else value.decode()
 
 
-def _file_bytes(folder: str) -> int:
-    """Bytes of the files in a folder, subfolders left out; files that vanish meanwhile do not count."""
-    total = 0
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):
-                total += entry.stat().st_size if entry.is_file() else 0
-    return total
-
-
 def _pairs(iterator: Any, start: bytes, plain: bool) -> Iterator[Pair]:
     """The iterator's pairs from `start`; those of a family other than "default" (not `plain`) have key and handle."""
     try:
@@ -260,12 +205,7 @@ def _database_options(wanted: EngineOptions, cache: Any, *, create: bool) -> Any
     return rocksdb.Options(
         create_if_missing=create,
         create_missing_column_families=True,
-        max_background_jobs=wanted.max_background_jobs,
-        max_open_files=wanted.max_open_files,
-        max_total_wal_size=wanted.max_total_wal_size,
-        bytes_per_sync=wanted.bytes_per_sync,
-        max_log_file_size=wanted.max_log_file_size,
-        keep_log_file_num=wanted.keep_log_file_num,
+        **{name: getattr(wanted, name) for name in OF_DATABASE},
         **_family_settings(wanted, cache),
     )
 
@@ -273,16 +213,9 @@ def _database_options(wanted: EngineOptions, cache: Any, *, create: bool) -> Any
 def _family_settings(wanted: EngineOptions, cache: Any) -> dict[str, object]:
     """Made anew for each family: the binding refuses an object that is in use."""
     return {
-        "write_buffer_size": wanted.write_buffer_size,
-        "max_write_buffer_number": wanted.max_write_buffer_number,
+        **{name: getattr(wanted, name) for name in OF_FAMILIES},
         "compression": _compression(wanted.compression),
         "bottommost_compression": _compression(wanted.bottommost_compression),
-        "target_file_size_base": wanted.target_file_size_base,
-        "max_bytes_for_level_base": wanted.max_bytes_for_level_base,
-        "level_compaction_dynamic_level_bytes": wanted.level_compaction_dynamic_level_bytes,
-        "level0_file_num_compaction_trigger": wanted.level0_file_num_compaction_trigger,
-        "level0_slowdown_writes_trigger": wanted.level0_slowdown_writes_trigger,
-        "level0_stop_writes_trigger": wanted.level0_stop_writes_trigger,
         "table_factory": rocksdb.BlockBasedTableFactory(
             block_size=wanted.block_size,
             filter_policy=rocksdb.BloomFilterPolicy(wanted.bloom_bits_per_key) if wanted.bloom_bits_per_key else None,

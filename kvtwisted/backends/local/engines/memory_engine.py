@@ -6,11 +6,10 @@ import math
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Callable
 
 from ....core.errors import Unavailable
 from ....core.options import EngineOptions
-from .engine import DATA, FAMILIES, Mutation, everything, ignored
+from .engine import DATA, FAMILIES, Keep, Mutation, Renewed, everything, ignored
 from .scans import Pair, Scan, Scans
 from .shared import within
 
@@ -64,20 +63,13 @@ class MemoryEngine:
         """The value at `key`, or None: memory always tells."""
         return True, self.get(key)
 
-    def multi_get(
-        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
-    ) -> list[bytes | None]:
+    def multi_get(self, keys: Sequence[bytes], budget: int, keep: Keep = everything) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         with self._lock:
             return within(budget, map(self._table(DATA).values.get, keys), keep)
 
     def scan(
-        self,
-        start: bytes,
-        end: bytes | None,
-        family: str = DATA,
-        until: float = math.inf,
-        renewed: Callable[[bytes], object] = ignored,
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
     ) -> Scan:
         """Pairs with start <= key < end, from the view of this call."""
         with self._lock:

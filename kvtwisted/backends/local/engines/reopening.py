@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from typing import Callable, Generic, Protocol, TypeVar
 
 from ....core.clock import pause
+from ....core.durable import write_synced
 from ....core.errors import StorageError, StorageFull, UnusablePath
 from ....core.paths import Identity, identity
 from .scans import Scans
@@ -57,10 +58,7 @@ def check_folder(path: str, right: Identity) -> None:
     if identity(path, "LOCK") != right:
         raise UnusablePath(f"rocksdb.path: {os.path.abspath(path)} is not the folder of the database that is open")
     trial = os.path.join(path, _TRIAL)
-    with open(trial, "wb") as file:
-        file.write(b"x" * 4096)
-        file.flush()
-        os.fsync(file.fileno())
+    write_synced(trial, b"x" * 4096)
     os.unlink(trial)
     needed = _MARGIN
     for name in os.listdir(path):
@@ -150,7 +148,7 @@ class Database(Protocol):
         """Close it, within READ_PATIENCE. Raises StorageError when calls under way keep it open: it can be used on."""
 
     def stands_still(self: D, copy: D, /) -> bool:
-        """Whether it, which nobody can find any more, takes no late write either, and `copy` has all of it."""
+        """Whether late callers, who still hold this object, can write no more, and `copy` has all data."""
 
 
 class Reopening(Generic[D]):

@@ -47,7 +47,7 @@ class OpenDatabase:
             raise StorageError("cannot reopen the storage yet: reads under way do not end") from None
 
     def stands_still(self, copy: OpenDatabase, /) -> bool:
-        """Whether it takes no write of who had found it, and `copy` has all of it."""
+        """Whether late callers, who still hold this object, can write no more, and `copy` has all data."""
         try:
             self.root.write(WriteBatch(raw_mode=True))
         except Exception as error:

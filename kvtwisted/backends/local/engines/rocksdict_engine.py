@@ -7,29 +7,27 @@ Single reads, writes and steps of a scan keep Python's lock while RocksDB works;
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from importlib.metadata import version
-from typing import Any, Callable, cast
+from typing import Any, cast
 
 from rocksdict import Checkpoint, CompactOptions, WriteBatch
 
 from ....core.clock import pause
 from ....core.errors import WriteStalled
 from ....core.options import EngineOptions
-from .engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Mutation, Statistics, everything, ignored, nothing
-from .introspection import effective_options, rocksdb_version, statistics
+from .engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Keep, Mutation, Renewed, everything, ignored
 from .pieces import SKIPS, Pieces
-from .reopening import Reopening, telling_unsynced
+from .reopening import telling_unsynced
+from .rocksdb_engine import RocksdbEngine
 from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
 from .rocksdict_scans import Among, opened, pairs
 from .scans import Scan
 from .shared import new_folder, within, within_memory
-from .translate import CLOSED, REOPENING, Translating, check_open, translated
+from .translate import CLOSED, check_open, translated
 
 #: Seconds that a checkpoint waits for compaction to catch up.
 _CALM_PATIENCE = 60.0
@@ -37,38 +35,19 @@ _CALM_PATIENCE = 60.0
 _FLUSH_PAUSE = 1.0
 
 
-class RocksdictEngine:
+class RocksdictEngine(RocksdbEngine[OpenDatabase]):
     """The engine Protocol over one rocksdict database."""
 
     name = "rocksdict"
-    is_persistent = True
+    package = "rocksdict"
     writes_wait = False
     copies = 0
 
     def __init__(self, path: str, options: EngineOptions) -> None:
-        """Open the database in folder `path`, which is made when missing. Blocks while the log is replayed.
-
-        Raises StorageLocked when it is open elsewhere, Corruption when it is damaged, else StorageError.
-        """
-        self._path = path
-        self._options = options
-        self._failures = Translating(path)
+        """See `RocksdbEngine`."""
         self._flush_not_before = dict.fromkeys(FAMILIES, 0.0)
-        # What calls use: the parts of an open database, or what refuses them.
-        self._db: Any = CLOSED
-        self._families: Any = CLOSED
-        self._handles: Any = CLOSED
-        with self._failures:
-            os.makedirs(path, exist_ok=True)
-            files = DatabaseFiles(path, options)
-            self._reopening = Reopening(path, files.opened, files.rehearsed, self._use)
-        self._scans, self._slow = self._reopening.scans, self._reopening.slow
-
-    @property
-    def version(self) -> str:
-        """The binding, and the RocksDB inside it."""
-        with self._failures:
-            return f"rocksdict {version('rocksdict')} (RocksDB {rocksdb_version(self._path)})"
+        files = DatabaseFiles(path, options)
+        super().__init__(path, options, files.opened, files.rehearsed)
 
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
@@ -86,9 +65,7 @@ class RocksdictEngine:
             raise translated(error, self._path) from None
         return (True, value) if value else within_memory(may_exist, value)
 
-    def multi_get(
-        self, keys: Sequence[bytes], budget: int, keep: Callable[[bytes], bool] = everything
-    ) -> list[bytes | None]:
+    def multi_get(self, keys: Sequence[bytes], budget: int, keep: Keep = everything) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         if len(keys) > READ_AHEAD:
             # Like a scan it ends with the database, whoever is still reading: no variable holds the generator.
@@ -100,12 +77,7 @@ class RocksdictEngine:
         return within(budget, found, keep)
 
     def scan(
-        self,
-        start: bytes,
-        end: bytes | None,
-        family: str = DATA,
-        until: float = math.inf,
-        renewed: Callable[[bytes], object] = ignored,
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
     ) -> Scan:
         """Pairs with start <= key < end in byte order, from the view of this call while deleted keys are few."""
         pieces = Pieces(start, end)
@@ -200,16 +172,6 @@ class RocksdictEngine:
                 raise WriteStalled("compaction does not catch up with the writes; no copy was made, try again")
             pause(0.05)
 
-    def statistics(self) -> Statistics:
-        """RocksDB's properties; `figures` has them by short name."""
-        with self._failures:
-            return statistics(self._property)
-
-    def effective_options(self) -> dict[str, object]:
-        """Every `rocksdb.options` name with the value in force, from RocksDB's OPTIONS file."""
-        with self._failures:
-            return effective_options(self._options, self._path, self._property)
-
     def close(self) -> None:
         """Flush, release the folder's lock, and refuse every later call.
 
@@ -218,21 +180,12 @@ class RocksdictEngine:
         self._scans.end()
         with self._failures:
             check_open(self._db)
-            self._db = self._families = self._handles = CLOSED
+            self._refuse(CLOSED)
             failures = [failure for database in self._reopening.given_up() for failure in database.close()]
             if failures:
                 raise failures.pop()
 
-    def reopen(self, closed: Callable[[], None] = nothing) -> None:
-        """Close and open again. See Note [Reopening under readers]."""
-        with self._failures:
-            check_open(self._db)
-            self._reopening.reopen(closed)
-
-    def _use(self, database: OpenDatabase | None) -> None:
-        if database is None:
-            self._db = self._families = self._handles = REOPENING
-            return
+    def _take(self, database: OpenDatabase) -> None:
         self._families, self._handles = database.families, database.handles
         # Last: whoever sees the new database, sees what belongs to it.
         self._db = database.root

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rocksdict import BlockBasedOptions, Cache, ChecksumType, DBCompressionType, Options, WriteOptions
 
 from ....core.options import EngineOptions
+from .shared import OF_DATABASE, OF_FAMILIES
 
 #: So many deleted keys among so many entries in a row have a table file compacted.
 _DELETED, _DELETED_AMONG = 4096, 8192
@@ -23,22 +24,10 @@ def native_options(wanted: EngineOptions, cache: Cache) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.create_missing_column_families(True)
-    options.set_write_buffer_size(wanted.write_buffer_size)
-    options.set_max_write_buffer_number(wanted.max_write_buffer_number)
+    for name in (*OF_DATABASE, *OF_FAMILIES):
+        getattr(options, f"set_{name.replace('level0', 'level_zero')}")(getattr(wanted, name))
     options.set_compression_type(getattr(DBCompressionType, wanted.compression)())
     options.set_bottommost_compression_type(getattr(DBCompressionType, wanted.bottommost_compression)())
-    options.set_max_background_jobs(wanted.max_background_jobs)
-    options.set_max_open_files(wanted.max_open_files)
-    options.set_max_total_wal_size(wanted.max_total_wal_size)
-    options.set_target_file_size_base(wanted.target_file_size_base)
-    options.set_max_bytes_for_level_base(wanted.max_bytes_for_level_base)
-    options.set_level_compaction_dynamic_level_bytes(wanted.level_compaction_dynamic_level_bytes)
-    options.set_level_zero_file_num_compaction_trigger(wanted.level0_file_num_compaction_trigger)
-    options.set_level_zero_slowdown_writes_trigger(wanted.level0_slowdown_writes_trigger)
-    options.set_level_zero_stop_writes_trigger(wanted.level0_stop_writes_trigger)
-    options.set_bytes_per_sync(wanted.bytes_per_sync)
-    options.set_max_log_file_size(wanted.max_log_file_size)
-    options.set_keep_log_file_num(wanted.keep_log_file_num)
     # Old files are unlinked in the background, not by the reader that happens to release them.
     options.set_avoid_unnecessary_blocking_io(True)
     # A file with many deleted keys next to each other is compacted soon, however little else there is to compact.

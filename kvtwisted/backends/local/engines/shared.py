@@ -10,6 +10,17 @@ from typing import Callable
 
 from ....core.errors import ResponseTooLarge, StorageError
 
+#: Options that both bindings take as they are, under RocksDB's names: those of the database, and those of a family.
+OF_DATABASE = (
+    "max_background_jobs", "max_open_files", "max_total_wal_size", "bytes_per_sync", "max_log_file_size",
+    "keep_log_file_num",
+)  # fmt: skip
+OF_FAMILIES = (
+    "write_buffer_size", "max_write_buffer_number", "target_file_size_base", "max_bytes_for_level_base",
+    "level_compaction_dynamic_level_bytes", "level0_file_num_compaction_trigger", "level0_slowdown_writes_trigger",
+    "level0_stop_writes_trigger",
+)  # fmt: skip
+
 
 def within(budget: int, values: Iterable[bytes | None], keep: Callable[[bytes], bool]) -> list[bytes | None]:
     """The values as a list; ResponseTooLarge, and no further value is taken, once they exceed `budget` bytes.
@@ -35,10 +46,10 @@ def within(budget: int, values: Iterable[bytes | None], keep: Callable[[bytes], 
 
 @contextmanager
 def new_folder(path: str) -> Iterator[str]:
-    """Within the block the folder `path` is made; the name of one to use meanwhile is given.
+    """For a block that makes the folder `path`: gives the name of a temporary folder beside it.
 
-    Neither is made here. When the block fails, `path` is removed, and the other one in any case. Raises StorageError
-    when there is anything at `path` already, which is left alone.
+    Neither folder is made here. If the block fails, `path` is removed; the temporary folder is removed in any case.
+    Raises StorageError when there is anything at `path` already, which is left alone.
     """
     if os.path.lexists(path):
         raise StorageError(f"cannot copy the database to {path!r}: there is something already")

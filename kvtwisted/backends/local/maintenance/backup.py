@@ -29,11 +29,12 @@ from typing import Callable
 
 from ....commands.administration import Backup
 from ....core.disk import disk_usage, on_one_disk
+from ....core.durable import sync, write_synced
 from ....core.errors import InvalidRequest, NoRoomForBackup, Overloaded, StorageError, StorageFull, Unavailable
 from ....core.paths import kind_of
 from ..engines.engine import CanCheckpoint, Engine
 from ..large_values import ValueFiles
-from .copying import Copying, can_link, can_move, moved, sync, tree_bytes
+from .copying import Copying, can_link, can_move, moved, tree_bytes
 
 #: The folders of a backup, and its manifest.
 DATA_FOLDER, VALUE_FOLDER, MANIFEST = "data", "value_data", "backup.json"
@@ -259,12 +260,8 @@ def check_name(name: str) -> None:
 def _write_manifest(folder: str, backup: Backup) -> None:
     """The last file of a backup. Name and path are those of its folder, wherever that is taken."""
     manifest = {key: value for key, value in backup._asdict().items() if key not in ("name", "path")}
-    path = os.path.join(folder, MANIFEST)
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump({"format": FORMAT, **manifest}, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    text = json.dumps({"format": FORMAT, **manifest}, indent=2) + "\n"
+    write_synced(os.path.join(folder, MANIFEST), text.encode())
     sync(folder)
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Callable
 
 from ....core.disk import blocks_of
+from ....core.durable import sync
 
 _CHUNK = 1 << 20
 #: Why a file cannot be linked, but perhaps copied: another file system, one without links, or too many of them.
@@ -61,13 +62,12 @@ class Copying:
         self._add(target)
 
     def _copy(self, source: str, target: str) -> None:
-        with open(source, "rb", buffering=0) as old, open(target, "xb", buffering=0) as new:
+        with open(source, "rb", buffering=0) as old, open(target, "xb") as new:
             while chunk := old.read(_CHUNK):
                 self._room(len(chunk))
-                left = memoryview(chunk)
-                while left:
-                    left = left[os.write(new.fileno(), left) :]
+                new.write(chunk)
                 self._check()
+            new.flush()
             os.fsync(new.fileno())
 
     def _add(self, path: str) -> None:
@@ -127,12 +127,3 @@ def tree_bytes(folder: str, passing_over: Collection[str] = ()) -> int:
             with suppress(FileNotFoundError):
                 total += blocks_of(os.lstat(os.path.join(path, file)).st_size)
     return total
-
-
-def sync(path: str) -> None:
-    """Return once a file's content, or a folder's list of files, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,7 +24,6 @@ from typing import Callable, NamedTuple
 from ....commands.administration import Collected, Foreseen, Plan
 from ....core.clock import Clock
 from ....core.disk import DiskUsage, blocks_of
-from ....core.errors import Corruption
 from ....core.options import MIB
 from .. import records
 from ..commit_point import CommitPoint
@@ -199,7 +198,7 @@ class Evictor:
             self._futile[disk.name] = (found, began + _REST * took if lasting else 0.0)
             return found
         if disk.records:
-            if self._scrub.before_eviction().more:
+            if self._scrub.before_eviction():
                 return Eviction(needed + orphans, orphans, False, scrubbing=True)
             usage, needed = self._settle(disk, usage, rules, needed, returning, held)
         return self._evict_beside(disk, rules, usage, needed, orphans)
@@ -357,7 +356,7 @@ class Evictor:
             stored = self._engine.get(key) if chosen(key) else None
             if stored is None:
                 continue
-            record = _readable(stored)
+            record = records.readable(stored) or Record(stored, 0)  # what cannot be read may be evicted too
             size = disk.bytes_of(key, stored, record, share)
             if expiry.is_expired(record.expires_at_ms, alive_at_ms):
                 continue
@@ -382,10 +381,3 @@ class Evictor:
 def _bytes_needed(disk: Disk, usage: DiskUsage, rules: EvictionRules) -> int:
     wanted = disk.wanted_free()
     return max(bytes_over(usage, rules.threshold), wanted - usage.free if wanted else 0)
-
-
-def _readable(stored: bytes) -> Record:
-    try:
-        return records.decode(stored)
-    except Corruption:
-        return Record(stored, 0)  # an unreadable record may be evicted too

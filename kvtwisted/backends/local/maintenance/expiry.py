@@ -13,11 +13,10 @@ from itertools import islice
 from typing import NamedTuple
 
 from ....core.clock import Clock
-from ....core.errors import Corruption
 from .. import records
 from ..commit_point import CommitPoint
 from ..engines.engine import EXPIRY, Engine, Mutation
-from ..records import Record, index_key, index_start, split_index_key
+from ..records import index_key, index_start, split_index_key
 
 _FULL_SWEEP_MS = 600_000
 
@@ -38,10 +37,9 @@ def seconds_left(expires_at_ms: int, now_ms: int) -> int:
 
 
 class Sweep(NamedTuple):
-    """What one sweep did: the keys it deleted, their bytes, and whether more have expired."""
+    """What one sweep did: the keys it deleted, and whether more have expired."""
 
     deleted: list[bytes]
-    freed: int
     more: bool
 
 
@@ -69,7 +67,7 @@ class Sweeper:
             entries = self._expired_entries(now, slice_size)
             if not entries:
                 self._floor = index_start(now)
-                return Sweep([], 0, False)
+                return Sweep([], False)
             # A client that finds them deleted learns that they have expired.
             self._clock.mark(entries[-1][0])
             swept = self._delete(entries, more=len(entries) == slice_size)
@@ -78,22 +76,21 @@ class Sweeper:
             return swept
 
     def _delete(self, entries: list[tuple[int, bytes]], *, more: bool) -> Sweep:
-        sizes: dict[bytes, int] = {}
         condemned: dict[bytes, list[Mutation]] = {}
         stale: list[Mutation] = []
         with self._commits.guards.keys(key for _, key in entries) as guard:
             for deadline, key in entries:
                 unindex: Mutation = (EXPIRY, index_key(deadline, key), None)
                 stored = self._engine.get(key)
-                record = None if stored is None else _readable(stored)
-                if stored is not None and record is not None and record.expires_at_ms == deadline:
-                    sizes[key] = records.stored_bytes(key, stored, record)
+                # What cannot be read is left for whoever reads it to be told; it must not stop the sweeper.
+                record = None if stored is None else records.readable(stored)
+                if record is not None and record.expires_at_ms == deadline:
                     condemned[key] = [unindex]
                 else:
                     stale.append(unindex)
             # A condemned key that is written meanwhile keeps its entry too: the write may fail, and the key stay.
             deleted = self._commits.delete_guarded(guard, condemned, stale)
-        return Sweep(deleted, sum(sizes[key] for key in deleted), more)
+        return Sweep(deleted, more)
 
     def pending(self) -> bool:
         """Whether any key has a deadline at all."""
@@ -107,10 +104,3 @@ class Sweeper:
     def _expired_entries(self, now: int, most: int) -> list[tuple[int, bytes]]:
         scan = self._engine.scan(self._floor, index_start(now + 1), EXPIRY)
         return [split_index_key(entry) for entry, _ in islice(scan, most)]
-
-
-def _readable(stored: bytes) -> Record | None:
-    try:
-        return records.decode(stored)
-    except Corruption:
-        return None  # left for whoever reads it to be told; one bad record must not stop the sweeper

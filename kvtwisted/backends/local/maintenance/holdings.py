@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from typing import Callable, NamedTuple
+from dataclasses import dataclass
+from typing import Callable
 
 from ....core.disk import file_bytes, on_one_disk
 from ..engines.engine import Statistics
@@ -26,7 +27,8 @@ File = tuple[int, int]
 _TABLE, _LOG = ".sst", ".log"
 
 
-class Holdings(NamedTuple):
+@dataclass
+class Holdings:
     """Bytes on one disk.
 
     `returnable` come back when every key is deleted. `passing` do not, but are the server's own, and go by themselves;
@@ -35,7 +37,7 @@ class Holdings(NamedTuple):
     to 1.
     """
 
-    returnable: int
+    returnable: int = 0
     passing: int = 0
     log: int = 0
     held: int = 0
@@ -73,22 +75,17 @@ class Folders:
     def holdings(self) -> Holdings:
         """Walk the folders now. Raises OSError and StorageError."""
         live: set[File] = set()
-        returnable = passing = log = held = 0
-        share = 1.0
+        found = Holdings()
         if self._data is not None:
-            tables, log, passing, held, share = self._of_data(self._data, live)
-            returnable += tables
+            self._add_data(self._data, live, found)
         if self._values is not None:
-            files, unnamed, linked = self._of_values(self._values, live)
-            returnable += files
-            passing += unnamed
-            held += linked
-        return Holdings(returnable, passing, log, held, share, self._of_backups(live))
+            self._add_values(self._values, live, found)
+        found.backups = self._of_backups(live)
+        return found
 
-    def _of_data(self, folder: str, live: set[File]) -> tuple[int, int, int, int, float]:
-        """Bytes of tables that come back, of the log, of what passes, of tables that backups hold; and the share of
-        tables that comes back."""
-        free = held = log = passing = length = 0
+    def _add_data(self, folder: str, live: set[File], found: Holdings) -> None:
+        """Add the tables, those of them that backups hold, the log, and what passes."""
+        free = length = 0
         for entry in _entries(folder):
             if entry.is_dir(follow_symlinks=False):
                 continue
@@ -99,25 +96,24 @@ class Folders:
                     live.add(_file(figures))
                     length += figures.st_size
                     if figures.st_nlink > 1:
-                        held += size
+                        found.held += size
                     else:
                         free += size
                 elif entry.name.endswith(_LOG):
-                    log += size
+                    found.log += size
         tables = self._figures().file_bytes
         if tables is not None:
             # Written by a compaction that is under way, or held by a scan.
-            passing = max(0, length - int(tables))
-            free = max(0, free - passing)
-        share = free / (free + held) if free > held else 0.0 if held else 1.0
+            found.passing = max(0, length - int(tables))
+            free = max(0, free - found.passing)
+        found.share = free / (free + found.held) if free > found.held else 0.0 if found.held else 1.0
+        found.returnable = free if found.share else 0
         for name in (STAGING, f"{STAGING}.tmp"):
-            passing += sum(_of_copy(os.path.join(folder, name), live))
-        return (free if share else 0), log, passing, held, share
+            found.passing += sum(_of_copy(os.path.join(folder, name), live))
 
-    def _of_values(self, folder: str, live: set[File]) -> tuple[int, int, int]:
-        """Bytes of files that come back, of those that no record names, and of those that backups hold."""
+    def _add_values(self, folder: str, live: set[File], found: Holdings) -> None:
+        """Add the files of values, those of them that backups hold, and those that no record names."""
         named = self._named()
-        free = unnamed = held = 0
         for sub in _entries(folder):
             if not sub.is_dir(follow_symlinks=False):
                 continue
@@ -125,13 +121,12 @@ class Folders:
                 with suppress(FileNotFoundError, ValueError):
                     figures = entry.stat(follow_symlinks=False)
                     if bytes.fromhex(entry.name) not in named or len(sub.name) != 2:
-                        unnamed += file_bytes(figures) if figures.st_nlink == 1 else 0
+                        found.passing += file_bytes(figures) if figures.st_nlink == 1 else 0
                     elif figures.st_nlink == 1:
-                        free += file_bytes(figures)
+                        found.returnable += file_bytes(figures)
                     else:
                         live.add(_file(figures))
-                        held += file_bytes(figures)
-        return free, unnamed, held
+                        found.held += file_bytes(figures)
 
     def _of_backups(self, live: set[File]) -> int:
         """Bytes that the backups alone hold here, finished or in the making."""

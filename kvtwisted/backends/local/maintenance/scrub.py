@@ -21,10 +21,9 @@ from __future__ import annotations
 import threading
 import time
 from itertools import islice
-from typing import Callable, NamedTuple
+from typing import Callable
 
 from ....core.clock import Clock
-from ....core.errors import Corruption
 from ....core.limits import MAX_VALUE_BYTES
 from .. import records
 from ..commit_point import CommitPoint
@@ -45,13 +44,6 @@ WORTH_COMPACTING = 10_000
 PATIENCE, LITTLE_PATIENCE = 10.0, 1.0
 #: After every entry: deadlines are far below this.
 _AFTER_ALL = b"\xff" * 8
-
-
-class Scrubbed(NamedTuple):
-    """What a search before an eviction removed: entries, and whether many more are to be expected."""
-
-    removed: int
-    more: bool
 
 
 class Scrub:
@@ -82,13 +74,12 @@ class Scrub:
         #: Entries removed since the start.
         self.removed = 0
 
-    def turn(self, rest: Callable[[], object] = lambda: None) -> int:
-        """Look at as many entries as are due; returns how many were removed. Calls `rest` after each SLICE of them.
+    def turn(self, rest: Callable[[], object] = lambda: None) -> None:
+        """Look at as many entries as are due. Calls `rest` after each SLICE of them.
 
         Raises StorageError and WriteStalled.
         """
         with self._lock:
-            before = self.removed
             doubts = self._commits.index_entries.doubts
             self._credit += (doubts - self._reckoned) * (EAGER if self._many else QUIET)
             self._reckoned = doubts
@@ -99,16 +90,14 @@ class Scrub:
                 rest()
             if self._removed >= WORTH_COMPACTING:
                 self._compact()
-            return self.removed - before
 
-    def before_eviction(self) -> Scrubbed:
+    def before_eviction(self) -> bool:
         """Look until the whole index has been seen, or for a while; what is found is given back to the disk at once.
 
-        Nothing is done when nothing was written since the last such round. See Note [Scrub before an eviction]. Raises
-        StorageError and WriteStalled.
+        Returns whether many more are to be expected. Nothing is done when nothing was written since the last such
+        round. See Note [Scrub before an eviction]. Raises StorageError and WriteStalled.
         """
         with self._lock:
-            before = self.removed
             wanted = self._commits.version
             began = found_at = self._monotonic()
             while dirty := (self._clean is None or self._clean < wanted):
@@ -120,7 +109,7 @@ class Scrub:
                     break
             if self._removed:
                 self._compact()
-            return Scrubbed(self.removed - before, dirty and self._many)
+            return dirty and self._many
 
     @property
     def _many(self) -> bool:
@@ -175,7 +164,5 @@ def _carries(stored: bytes | None, deadline: int) -> bool:
     """Whether a record has that deadline; one that nobody can read might."""
     if stored is None:
         return False
-    try:
-        return records.decode(stored).expires_at_ms == deadline
-    except Corruption:
-        return True
+    record = records.readable(stored)
+    return record is None or record.expires_at_ms == deadline

@@ -11,7 +11,7 @@ from kvtwisted.backends.local.engines.engine import EXPIRY, Statistics
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.backends.local.maintenance.eviction import Batch, Disk, Eviction, EvictionRules, Evictor
 from kvtwisted.backends.local.maintenance.holdings import Holdings
-from kvtwisted.backends.local.maintenance.scrub import Scrub, Scrubbed
+from kvtwisted.backends.local.maintenance.scrub import Scrub
 from kvtwisted.backends.local.records import index_key
 from kvtwisted.core.disk import DiskUsage
 
@@ -53,7 +53,7 @@ def test_useless_entries_of_the_index_go_before_any_key(scene: Scene) -> None:
 def test_while_many_are_found_no_key_goes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run goes on with them."""
     scene.put(b"a")
-    monkeypatch.setattr(Scrub, "before_eviction", lambda self: Scrubbed(5000, True))
+    monkeypatch.setattr(Scrub, "before_eviction", lambda self: True)
     assert scene.run(100) == Eviction(100, 0, False, scrubbing=True)
     assert scene.left == [b"a"]
     monkeypatch.undo()
