@@ -39,7 +39,7 @@ from kvtwisted.core.clock import Clock
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
 from kvtwisted.core.options import MIB, EngineOptions
-from kvtwisted.http import bodies, fast_bodies
+from kvtwisted.http import bodies, fast_requests
 from kvtwisted.http.fast_requests import RequestReader
 from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.observability.metrics import BUCKETS, Metrics
@@ -241,7 +241,7 @@ def request() -> Row:
 
 def body_json() -> Row:
     """The body of a set, as the fast lane reads it."""
-    ours, theirs = repeated(2000, lambda: fast_bodies.set_arguments(_BODY)), repeated(2000, lambda: json.loads(_BODY))
+    ours, theirs = repeated(2000, lambda: fast_requests.set_arguments(_BODY)), repeated(2000, lambda: json.loads(_BODY))
     return Row("the JSON body of a set, plain", 2000, ours, "json", theirs)
 
 
@@ -259,7 +259,7 @@ def body_msgspec() -> Row:
     decode = msgspec.json.Decoder(kind).decode
     if decode(b'{"key":"a","value":"1","value":"2"}').value != "2":  # type: ignore[attr-defined]
         raise RuntimeError("msgspec refuses duplicate names now: the page says that it does not")
-    ours, theirs = repeated(2000, lambda: fast_bodies.set_arguments(_BODY)), repeated(2000, lambda: decode(_BODY))
+    ours, theirs = repeated(2000, lambda: fast_requests.set_arguments(_BODY)), repeated(2000, lambda: decode(_BODY))
     return Row("the same beside a typed decoder", 2000, ours, "msgspec", theirs)
 
 

@@ -338,7 +338,7 @@ FAULTS = (
         "quota-look-overtaken",
         "What was looked up for a quota does not hold when the key was written meanwhile.",
         "kvtwisted/sessions/weighing.py",
-        "told(sizes if holds or isinstance(sizes, BaseException) else None)",
+        "told(sizes if isinstance(sizes, BaseException) else now)",
         "told(sizes)",
         "tests/sessions/test_quotas.py",
     ),

@@ -56,7 +56,15 @@ def _never_full(folder: Path) -> bool:
     """Whether no log of the server's or RocksDB's tells of a lack of space."""
     logs = [*folder.glob("data/LOG*"), *folder.glob("logs/*.log"), *folder.glob("output-*.txt")]
     assert len(logs) >= 5
-    return not any("No space left" in log.read_text(encoding="utf-8", errors="replace") for log in logs)
+    return not any("No space left" in _text(log) for log in logs)
+
+
+def _text(log: Path) -> str:
+    """What stands in a log; nothing if RocksDB, which keeps the last ones alone, has removed it meanwhile."""
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _files(folder: Path) -> int:
