@@ -17,9 +17,6 @@ from kvtwisted.rpc.methods import METHODS
 
 from .support import MIB, PATIENCE, World, logged
 
-#: Says that these tests run over every backend at every change.
-BACKENDS_DIFFER = True
-
 #: Says that these tests run by the pool, too, at every change.
 POOL_DIFFERS = True
 

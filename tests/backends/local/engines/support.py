@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.engines.engine import DATA, Engine
+from kvtwisted.core.errors import WriteStalled
 from kvtwisted.core.options import EngineOptions
 
 #: Engines that keep what they are given, as far as their binding is installed here.
@@ -17,6 +19,8 @@ PERSISTENT = [name for name, binding in (("rocksdict", "rocksdict"), ("lbry", "r
 #: All engines that can be opened here.
 INSTALLED = [*PERSISTENT, "memory"]
 
+#: Seconds for what is certain to happen, on a machine however busy.
+PATIENCE = 30.0
 #: Larger than what any test reads.
 PLENTY = 1 << 30
 
@@ -27,15 +31,23 @@ def opened(name: str, path: Path, **options: object) -> Engine:
 
 
 def put(engine: Engine, *keys: bytes, value: bytes = b"v") -> None:
-    """Write one value at all keys, in one batch."""
-    engine.write([(DATA, key, value) for key in keys])
+    """Write one value at all keys, in one batch; as `Writer` does, again while RocksDB has stalled writes."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            engine.write([(DATA, key, value) for key in keys])
+            return
+        except WriteStalled:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def python(code: str, *arguments: str) -> subprocess.Popen[str]:
     """A child Python that runs `code` with this package importable; its input and output are piped."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[4],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
