@@ -127,10 +127,10 @@ class Door:
         return known, found
 
     def submit(self, command: Command, admission: Admission, done: Done) -> None:
-        """Hand a command to the backend, counted into `admission`; call `done` with it when it is done.
+        """Hand a command to the backend that has entered `admission`; it leaves that, and `done` is called, once done.
 
-        Raises what is wrong with the command, and Overloaded; then `done` is not called. It cannot be cancelled: a
-        caller that no longer waits ignores `done`.
+        Raises what is wrong with the command; then `done` is not called, and nothing has left. It cannot be cancelled:
+        a caller that no longer waits ignores `done`.
         """
         command.started = started = monotonic()
         try:
@@ -141,7 +141,6 @@ class Door:
             if command.metric:
                 self._failed(command.metric, command.count, started, error)
             raise
-        admission.enter(command.size if command.takes_room else 0)
         command.admission = admission
         command.done = done
         if not command.metric:
@@ -185,8 +184,7 @@ class Door:
             admission.leave(len(sizes), sum(sizes))
         for command in commands:
             command.done(command)
-        for told in self._after:
-            told()
+        self.tell_settled()
 
     def tell_settled(self) -> None:
         """A command came to its end elsewhere, and who waited for it was told: see `on_settled`."""

@@ -216,47 +216,44 @@ class Session:
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
             self._admit(limiter.take(command.count or 1, command.size, self._seconds()))
+        held = command.size if command.takes_room else 0
         try:
-            admission.check(command.size if command.takes_room else 0)
+            admission.enter(held)
         except KvError:
             # What is refused for want of room has taken nothing from a rate.
             self.give_back(command.size, command.count or 1)
             raise
-        if prefixes != _EVERYTHING and not command.permitted(prefixes):
-            raise self._refusal(command.right)
-        grown, weighing = None, self._weighing
-        if weighing is not None and isinstance(command, WriteCommand):
-            grown = weighing.growth(command, sizes)
-            if grown is None:
-                self._weigh_first(command, weighing, done)
-                return
-        if command.writes and self._written is not None:
-            self._written(self.principal, command.right, command.keys)
-        elif isinstance(command, ServerCommand):
-            command.actor = self._actor
-        if limiter is not None:
-            done = self._paying(done)
-        if weighing is None or grown is None:
-            self._door.submit(command, admission, done)
-        else:
-            self._door.submit(command, admission, weighing.settling(grown, done))
-            weighing.usage.add(grown)
+        try:
+            if prefixes != _EVERYTHING and not command.permitted(prefixes):
+                raise self._refusal(command.right)
+            grown, weighing = None, self._weighing
+            if weighing is not None and isinstance(command, WriteCommand):
+                grown = weighing.growth(command, sizes)
+                if grown is None:
+                    self._weigh_first(command, weighing, done)
+                    return
+            if command.writes and self._written is not None:
+                self._written(self.principal, command.right, command.keys)
+            elif isinstance(command, ServerCommand):
+                command.actor = self._actor
+            if limiter is not None:
+                done = self._paying(done)
+            if weighing is None or grown is None:
+                self._door.submit(command, admission, done)
+            else:
+                self._door.submit(command, admission, weighing.settling(grown, done))
+                weighing.usage.add(grown)
+        except BaseException:
+            admission.leave(1, held)
+            raise
 
     def _weigh_first(self, command: WriteCommand, weighing: Weighing, done: Done) -> None:
-        """Submit it once more when it is known what is at its keys. Meanwhile it is charged, and counted in."""
-        admission, size = self.admission, command.size
-        self.give_back(size, command.count or 1)
-        self.charge(size)
-        try:
-            admission.enter(size)
-        except KvError:
-            self.give_back(size)
-            raise
+        """Submit it once more when it is known what is at its keys. Until then it is paid for, and counted in."""
 
         def looked_up(sizes: Sequence[int] | BaseException | None) -> None:
             # As with what is decoded first: nothing comes in between these and `submit`.
-            self.give_back(size)
-            admission.leave(1, size)
+            self.give_back(command.size, command.count or 1)
+            self.admission.leave(1, command.size)
             try:
                 if isinstance(sizes, BaseException):
                     raise sizes
@@ -266,7 +263,7 @@ class Session:
                 done(command)
             self._door.tell_settled()
 
-        weighing.look_up(command, admission, looked_up)
+        weighing.look_up(command, self.admission, looked_up)
 
     def _paying(self, done: Done) -> Done:
         """`done`, after the result has been taken from the rate."""

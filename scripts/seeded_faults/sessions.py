@@ -249,8 +249,8 @@ FAULTS = (
         "refused-for-room",
         "A write that is refused for want of room has taken nothing from the rate, and is not audited.",
         _SESSION,
-        "            admission.check(command.size if command.takes_room else 0)\n",
-        "            pass\n",
+        "            self.give_back(command.size, command.count or 1)\n            raise\n",
+        "            raise\n",
         "tests/sessions/test_session.py",
     ),
     Fault(
@@ -407,11 +407,9 @@ FAULTS = (
         _DOOR,
         """        for command in commands:
             command.done(command)
-        for told in self._after:
-            told()
+        self.tell_settled()
 """,
-        """        for told in self._after:
-            told()
+        """        self.tell_settled()
         for command in commands:
             command.done(command)
 """,
