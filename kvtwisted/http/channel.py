@@ -440,7 +440,7 @@ class KvChannel(http.HTTPChannel):
         if self._lanes is not None:
             self._lanes.go_on()
 
-    # For `deadlines.Watched`.
+    # For `deadlines.Followed`.
 
     @property
     def moved_at(self) -> float:

@@ -18,6 +18,7 @@ from ..commands.command import Command
 from ..commands.get import Get
 from ..core.errors import InvalidRequest
 from ..reactor.fair_pool import FairPool
+from ..sessions.charged import Charged
 from ..sessions.grants import ADMIN
 from ..sessions.session import Session
 from ..sessions.threads import LAST_RESORT, overdue
@@ -142,14 +143,13 @@ class Dispatch:
                 size = len(received.body)
                 session.require(route.requirement, "")
                 # Receiving it was work, whatever it is.
+                if size > bodies.LARGE and route.may_be_large:
+                    return self._read_in_pool(session, route, route.read, received, done)
                 if route.requirement == ADMIN:
                     session.charge(size)  # there is always room for the operator's tasks
                 else:
                     session.before_reading(size)
-                bodies.check_content_type(received.content_type)
-                bodies.check_codings(received.codings)
-                if size > bodies.LARGE and route.may_be_large:
-                    return self._read_in_pool(session, route, route.read, received, done)
+                _check_form(received)
                 command = route.read(received, self.bounds)
                 session.give_back(size)
             else:
@@ -191,12 +191,11 @@ class Dispatch:
     def _read_in_pool(
         self, session: Session, route: Route, read: Read, received: Received, done: Done
     ) -> Running | None:
-        size = len(received.body)
+        charged = Charged(session, len(received.body))
         try:
-            session.admission.enter(size)
-        except Exception:
-            # Nothing was read for want of room.
-            session.give_back(size)
+            _check_form(received)
+        except InvalidRequest:
+            charged.refuse()
             raise
         request = _Request(self._requests, route, done)
         until = self._requests.until[request] = self._reactor.seconds() + self.bounds.request_timeout + LAST_RESORT
@@ -205,15 +204,15 @@ class Dispatch:
         reading: Deferred[Command] = self._pool.run(session.admission, partial(read, received, self.bounds))
 
         def submit(command: Command) -> None:
-            session.give_back(size)
-            session.admission.leave(1, size)
+            charged.forget()
             if request.is_awaited():
                 self.submit(session, route, command, done, request)
 
         def failed(failure: Failure) -> None:
-            if not failure.check(InvalidRequest):
-                session.give_back(size)
-            session.admission.leave(1, size)
+            if failure.check(InvalidRequest):
+                charged.refuse()
+            else:
+                charged.forget()
             request.fail(failure)
 
         reading.addCallbacks(submit, failed)
@@ -228,3 +227,9 @@ class Dispatch:
         running: Deferred[Answer] = maybeDeferred(handle, self._services, received)
         running.addCallbacks(done, failed)
         return running
+
+
+def _check_form(received: Received) -> None:
+    """Raise InvalidRequest unless the body says that it is JSON, as it is."""
+    bodies.check_content_type(received.content_type)
+    bodies.check_codings(received.codings)

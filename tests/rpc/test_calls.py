@@ -9,12 +9,13 @@ import pytest
 
 from kvtwisted.commands.set import Set
 from kvtwisted.core.errors import InvalidKey, KvError, Overloaded, RateLimited, TooLarge
-from kvtwisted.rpc.calls import MAX_FIELDS, OTHER_FIELDS, Charged, Terms, overdue
+from kvtwisted.rpc.calls import MAX_FIELDS, OTHER_FIELDS, Terms, overdue
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.methods import METHODS, Call
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.buckets import Limiter, Rate
+from kvtwisted.sessions.charged import Charged
 from kvtwisted.sessions.session import Session
 from tests.sessions.support import ManualTime
 from tests.support.doors import Doorway
@@ -56,7 +57,7 @@ class Scene(Doorway):
         """What a message is refused for when it is read."""
         charged = Charged(self.session, len(message))
         with pytest.raises((KvError, CallError)) as refused:
-            charged.read(TERMS, METHODS[method], message, CALL, compressed=compressed)
+            TERMS.read(charged, METHODS[method], message, CALL, compressed=compressed)
         charged.refuse()
         assert (self.admission.in_flight, self.admission.bytes) == (0, 0)
         return refused.value
@@ -74,7 +75,7 @@ def test_a_good_message_pays_for_its_command(scene: Scene, compressed: bool) -> 
     message = gzip.compress(SET) if compressed else SET
     charged = Charged(scene.session, len(message))
     assert (scene.admission.in_flight, scene.admission.bytes) == (1, len(message))
-    command = charged.read(TERMS, METHODS["Set"], message, CALL, compressed=compressed)
+    command = TERMS.read(charged, METHODS["Set"], message, CALL, compressed=compressed)
     assert isinstance(command, Set)
     # What it expanded to is there beside what came.
     assert scene.admission.bytes == (len(message) + len(SET) if compressed else len(SET))
@@ -90,7 +91,7 @@ def test_what_is_refused_by_the_session_has_left(scene: Scene) -> None:
     """And pays what the session takes for it."""
     message = kv.SetRequest(key="").SerializeToString()
     charged = Charged(scene.session, len(message))
-    command = charged.read(TERMS, METHODS["Set"], message, CALL, compressed=False)
+    command = TERMS.read(charged, METHODS["Set"], message, CALL, compressed=False)
     with pytest.raises(InvalidKey):
         charged.submit(command, lambda command: pytest.fail("it was refused"))
     assert (scene.admission.in_flight, scene.admission.bytes) == (0, 0)
@@ -144,7 +145,7 @@ def test_what_expands_too_far(scene: Scene) -> None:
     scene.admission.enter(8000)
     charged = Charged(scene.session, 100)
     with pytest.raises(Overloaded):
-        charged.read(TERMS, METHODS["Set"], gzip.compress(bytes(9000)), CALL, compressed=True)
+        TERMS.read(charged, METHODS["Set"], gzip.compress(bytes(9000)), CALL, compressed=True)
     charged.refuse()
     assert (scene.admission.in_flight, scene.admission.bytes) == (1, 8000)
 

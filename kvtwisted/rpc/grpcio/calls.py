@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from ...sessions.charged import Charged
 from ...sessions.session import Session
 from ...sessions.threads import FromThreads
-from ..calls import Charged, Terms, overdue
+from ..calls import Terms, overdue
 from ..errors import IN_MESSAGE
 from ..methods import Call, Method
 
@@ -40,7 +41,7 @@ class ThreadedCalls:
             charged = Charged(session, len(message))
             try:
                 call = Call(deadline, self.terms.max_response_bytes)
-                command = charged.read(self.terms, method, message, call, compressed=compressed)
+                command = self.terms.read(charged, method, message, call, compressed=compressed)
             except BaseException:
                 charged.refuse()
                 raise

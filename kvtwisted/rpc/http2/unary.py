@@ -17,8 +17,9 @@ from ...commands.command import Command
 from ...core.errors import without_frames
 from ...observability import incidents
 from ...reactor.fair_pool import FairPool
+from ...sessions.charged import Charged
 from ...sessions.session import Session
-from ..calls import Charged, Terms, overdue
+from ..calls import Terms, overdue
 from ..errors import IN_MESSAGE, call_error
 from ..messages import parse
 from ..methods import METHODS, SUCCESS, Call, Method, encoded_get_response
@@ -126,7 +127,7 @@ class UnaryCalls:
             """In a pool thread."""
             if not caller.awaited(number):
                 return None
-            return charged.read(self._terms, method, message, call, compressed=compressed)
+            return self._terms.read(charged, method, message, call, compressed=compressed)
 
         def decoded(command: Command | None) -> None:
             if command is None or not caller.awaited(number):
@@ -154,7 +155,7 @@ class UnaryCalls:
             failed(failure.value)
 
         deciding = self._pool.run(self._admission, decode)
-        deciding.addCallbacks(decoded, refused).addErrback(incidents.report, "answering")
+        deciding.addCallbacks(decoded, refused).addErrback(incidents.report, "decoding")
 
     # From a request to its answer.
 
