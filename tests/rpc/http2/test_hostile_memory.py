@@ -134,6 +134,7 @@ def test_a_message_in_crumbs(attacked: Attacked) -> None:
         stream = announce(peer, 1000)
         for _ in range(10):
             peer.send(DataFrame(stream, b"x"))
+            peer.sync()  # or all this time would pass before the call has begun
             attacked.clock.jump(3.1)
         assert peer.answer(stream).status == "4"
 
