@@ -41,6 +41,8 @@ from .progress import Progress
 LINGER_TIMEOUT = 5.0
 #: Seconds that a request gets to finish when the certificate of its client has ended.
 EXPIRED_TIMEOUT = 10.0
+#: Seconds that the idle timeout may end too early: a timer for less would be one for nothing.
+CLOSE_ENOUGH = 0.001
 #: Bytes of chunk sizes, extensions and trailers that a chunked body may have besides as many as it has content. What is
 #: below that costs work without a limit: chunks of one byte, each with an extension.
 MAX_FRAMING = 65_536
@@ -78,6 +80,8 @@ class KvChannel(http.HTTPChannel):
     _target = _http_version = b""
     # The idle timeout; it runs while `active`.
     _timer: IDelayedCall | None = None
+    # When it began (the clock's time). Its timer may have begun earlier: it is not moved for each request.
+    _active_at = 0.0
 
     def __init__(self, site: Collaborators, address: str) -> None:
         """`address` is what the connection is counted by in `sessions.connections`."""
@@ -86,6 +90,7 @@ class KvChannel(http.HTTPChannel):
         self.requestFactory = site.make_request  # type: ignore[assignment]  # any factory does
         self.timeOut = site.idle_timeout  # type: ignore[assignment]  # seconds need not be whole
         self.progress = Progress(site.deadlines)
+        self._seconds = site.clock.seconds
         self._site = site
         self._authorization = site.authorization
         self._deadlines = site.deadlines
@@ -98,6 +103,16 @@ class KvChannel(http.HTTPChannel):
         """Twisted's timeouts go by the site's clock."""
         self._timer = self._site.clock.callLater(period, func)
         return self._timer
+
+    def setTimeout(self, period: float | None) -> float | None:
+        """Let the timeout be of so many seconds, from now on; None: there is none."""
+        self._active_at = self._seconds()
+        before: float | None = super().setTimeout(period)  # type: ignore[arg-type]  # seconds need not be whole
+        return before
+
+    def resetTimeout(self) -> None:
+        """Let the timeout begin anew."""
+        self._active_at = self._seconds()
 
     def connectionMade(self) -> None:
         """The connection is open."""
@@ -242,7 +257,7 @@ class KvChannel(http.HTTPChannel):
             return None
         if timer is None or not timer.active() or not self.timeOut or (self.requests and not self.line_mode):
             return None  # or a body comes in
-        return float(self.timeOut - (timer.getTime() - self._site.clock.seconds()))
+        return self._seconds() - self._active_at
 
     def is_of_somebody(self) -> bool:
         """Whether a known client has sent a request on it."""
@@ -406,7 +421,12 @@ class KvChannel(http.HTTPChannel):
     def timeoutConnection(self) -> None:
         """The idle timeout, or the end of patience with a client while closing."""
         self._timer = None
-        if self._lanes is not None and self._lanes.is_promised and not self.closing:
+        timeout = self.timeOut
+        if timeout is not None and (left := self._active_at + timeout - self._seconds()) > CLOSE_ENOUGH:
+            # It began anew meanwhile.
+            super().setTimeout(left)  # type: ignore[arg-type]
+            self.timeOut = timeout
+        elif self._lanes is not None and self._lanes.is_promised and not self.closing:
             # It rests while the server works on a request.
             self.setTimeout(self._site.idle_timeout)
         elif not self.refused and (self.is_blocked or self.closing) and unsent_bytes(self.transport):

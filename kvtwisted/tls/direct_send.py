@@ -23,10 +23,12 @@ def send_now(transport: Any, data: bytes) -> None:
         and not transport._writeDisconnecting
         and not transport.TLS
     ):
-        sent = transport.writeSomeData(data)
-        # An error is left to the usual way, which meets it again and closes the connection.
-        if isinstance(sent, int):
-            if sent == len(data):
-                return
-            data = data[sent:]
+        try:
+            sent = transport.socket.send(data)
+        except OSError:
+            # An error is left to the usual way, which meets it again and closes the connection.
+            sent = 0
+        if sent == len(data):
+            return
+        data = data[sent:]
     transport.write(data)
