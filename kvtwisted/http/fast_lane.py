@@ -23,7 +23,7 @@ from ..sessions.session import Session
 from . import errors, routes, urls
 from .answers import JSON, KEY_DELETED, KEY_NOT_FOUND, KEY_SET, KEYS_SET, NOSNIFF, SERVER, Answer, found, phrase
 from .dispatch import Dispatch
-from .fast_requests import DELETE, GET, POSTED, Request, set_arguments
+from .fast_requests import DELETE, GET, POSTED, SCAN, Request, set_arguments
 from .routes import Received
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ class FastLane:
         done = partial(lanes.answered, promise, self)
         if kind == DELETE:
             lanes.running = self._dispatch.answer(self._session, routes.DELETE, Received(target), done)
+            return None
+        if kind == SCAN:
+            lanes.running = self._dispatch.answer(self._session, routes.SCAN, Received(query=target), done)
             return None
         route = POSTED[target]
         if route is routes.SET and content_type == JSON:

@@ -1,7 +1,7 @@
 """Reads plain requests: with a complete head, strictly well formed, and for one of the hot routes.
 
 Note [Plain requests only]: request smuggling needs two readers of one stream that disagree on where a request ends. So
-this reader takes only what it cannot misread. The request line is one of five, spelled exactly; each header is one line
+this reader takes only what it cannot misread. The request line is one of six, spelled exactly; each header is one line
 of printable ASCII that ends in CR LF; what frames a body is one plain Content-Length or nothing. Anything else gives
 None, and twisted.web reads the same bytes from the request's first one on.
 
@@ -36,24 +36,29 @@ MAX_FIELDS = 100
 _REMEMBERED, _REMEMBERED_BYTES = 1024, 1024
 
 #: What `Request` calls its method and route.
-GET, POST, DELETE = 1, 2, 3
+GET, POST, DELETE, SCAN = 1, 2, 3, 4
 #: The method of each, and what its paths begin with.
 BEGINNINGS = {
     GET: (b"GET", routes.GET.prefix.encode()),
     POST: (b"POST", routes.SET.path.rpartition("set")[0].encode()),
     DELETE: (b"DELETE", routes.DELETE.prefix.encode()),
+    SCAN: (b"GET", routes.SCAN.path.encode() + b"?"),
 }
 
-# The characters of a key's URL: what RFC 3986 allows in a path, so without `?`, `#` and any that JSON would escape.
+# The characters of a key's URL, and of a query: what RFC 3986 allows in a path, so without `?`, `#` and any that JSON
+# would escape.
 _TARGET = rb"[!$&'()*+,\-./0-9:;=@A-Z_a-z~%]+"
 #: The routes of POST, by the last word of their paths.
 POSTED: Mapping[bytes, Route] = {
     route.path.rpartition("/")[2].encode(): route for route in routes.ROUTES if route.is_fast and route.has_body
 }
-# One group for each of GET, POST, DELETE.
+# One group for each of GET, POST, DELETE, SCAN.
 _LINE = re.compile(
-    rb"(?:%b %b(%b)|%b %b(%b)|%b %b(%b)) HTTP/1\.1\r\n"
-    % (*BEGINNINGS[GET], _TARGET, *BEGINNINGS[POST], b"|".join(POSTED), *BEGINNINGS[DELETE], _TARGET)
+    rb"(?:%b) HTTP/1\.1\r\n"
+    % b"|".join(
+        rb"%b %b(%b)" % (method, re.escape(path), b"|".join(POSTED) if kind == POST else _TARGET)
+        for kind, (method, path) in BEGINNINGS.items()
+    )
 )
 # Spaces around the value are cut off afterwards: as a part of this they could be matched in a number of ways that grows
 # with the square of their own, for one header as long as a second.
@@ -84,9 +89,9 @@ class _Block(NamedTuple):
 class Request(NamedTuple):
     """A plain request, as it stands in the data that was read."""
 
-    #: Method and route: GET, POST or DELETE.
+    #: Method and route: GET, POST, DELETE or SCAN.
     kind: int
-    #: The key's URL, or the route's last word.
+    #: The key's URL, the route's last word, or the query.
     target: bytes
     content_type: str | None
     #: Where the body begins, and where the request ends, which may be behind the end of the data.

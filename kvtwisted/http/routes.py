@@ -203,6 +203,7 @@ DELETE = Route(
     "delete", "DELETE", "/api/v1/delete/<tail:tail>", grants.DELETE,
     read=read_delete, done=answers.KEY_DELETED, is_fast=True,
 )  # fmt: skip
+SCAN = Route("scan", "GET", "/api/v1/scan", grants.SCAN, read=_scan, is_fast=True)
 _HEALTH = Route("health", "GET", "/api/v1/health", policy.PUBLIC, handle=_health)
 _METRICS = Route("metrics", "GET", "/metrics", grants.METRICS, handle=_metrics)
 
@@ -211,7 +212,7 @@ ROUTES: Sequence[Route] = (
     SET,
     GET,
     DELETE,
-    Route("scan", "GET", "/api/v1/scan", grants.SCAN, read=_scan),
+    SCAN,
     Route(
         "mset", "POST", "/api/v1/mset", grants.SET,
         read=_mset, done=answers.KEYS_SET, has_body=True, may_be_large=True, is_fast=True,
