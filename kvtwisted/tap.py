@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from .reactor.polling import read_directly
+from .reactor.polling import read_straight
 from .reactor.process import keep_true_time, open_closed_streams
 
 # Here, since the reactor opens descriptors of its own as soon as it is imported.
@@ -127,7 +127,7 @@ class _Command(MultiService):
     def startService(self) -> None:
         """Start the server, or end the process. From now on SIGHUP reads tokens and certificates again."""
         keep_true_time(self._reactor)
-        read_directly(self._reactor)
+        read_straight(self._reactor)
         # Before anything shows that the server runs: without a handler this signal ends the process.
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
         with self._ending():

@@ -107,7 +107,7 @@ class KvChannel(http.HTTPChannel):
     def setTimeout(self, period: float | None) -> float | None:
         """Let the timeout be of so many seconds, from now on; None: there is none."""
         self._active_at = self._seconds()
-        before: float | None = super().setTimeout(period)  # type: ignore[arg-type]  # seconds need not be whole
+        before: float | None = super().setTimeout(period)
         return before
 
     def resetTimeout(self) -> None:
@@ -424,7 +424,7 @@ class KvChannel(http.HTTPChannel):
         timeout = self.timeOut
         if timeout is not None and (left := self._active_at + timeout - self._seconds()) > CLOSE_ENOUGH:
             # It began anew meanwhile.
-            super().setTimeout(left)  # type: ignore[arg-type]
+            super().setTimeout(left)
             self.timeOut = timeout
         elif self._lanes is not None and self._lanes.is_promised and not self.closing:
             # It rests while the server works on a request.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeVar
 
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.http import HTTPChannel
@@ -46,6 +47,11 @@ NAMES = (
     PrivateName(TLSMemoryBIOProtocol, "_shutdownTLS", "to send the closing alert without the end of the connection"),
     PrivateName(TLSMemoryBIOProtocol, "_tlsShutdownFinished", "to end the connection for OpenSSL's reason"),
     PrivateName(TLSMemoryBIOProtocol, "_producer", "to break a cycle that would keep a lost connection in memory"),
+    # For `reactor.polling`, which does what `EPollReactor.doPoll` does.
+    PrivateName(EPollReactor, "_poller", "to wait for what can be read"),
+    PrivateName(EPollReactor, "_selectables", "to know whose descriptor it is"),
+    PrivateName(EPollReactor, "_doReadOrWrite", "to leave all but what a TCP connection reads to Twisted"),
+    PrivateName(EPollReactor, "_disconnectSelectable", "to end a connection that has nothing more to read"),
 )
 
 _Channel = TypeVar("_Channel", bound=type[HTTPChannel])

@@ -2,7 +2,8 @@
 
 Note [Send without asking the poller]: Twisted's transports write when the poller reports the socket writable: two
 system calls to ask and to stop asking, and another round of the reactor, for an answer that the kernel nearly always
-takes at once. So it is offered first; what it does not take goes the usual way. asyncio does the same.
+takes at once. So it is offered first, as much as such a transport would write at once; what the kernel does not take
+goes the usual way. asyncio does the same.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ def send_now(transport: Any, data: bytes) -> None:
         and not transport._writeDisconnecting
         and not transport.TLS
     ):
+        limit = transport.SEND_LIMIT
         try:
-            sent = transport.socket.send(data)
+            sent = transport.socket.send(data if len(data) <= limit else memoryview(data)[:limit])
         except OSError:
             # An error is left to the usual way, which meets it again and closes the connection.
             sent = 0

@@ -7,6 +7,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.web.server import Request, Site
@@ -68,7 +69,7 @@ def test_no_others_are_used() -> None:
     theirs = set().union(*map(_of_twisted, (*{needed.owner for needed in NAMES}, Request, Site)))
     folder = Path(kvtwisted.__file__).parent
     used = set()
-    for path in (*folder.glob("http/*.py"), *folder.glob("tls/*.py")):
+    for path in (*folder.glob("http/*.py"), *folder.glob("tls/*.py"), *folder.glob("reactor/*.py")):
         tree = ast.parse(path.read_text())
         ours = {
             node.attr for node in ast.walk(tree)
@@ -95,7 +96,7 @@ def test_no_clashes(ours: type) -> None:
 
 def test_classes_are_what_they_are_listed_for() -> None:
     """What the names are taken from is what is used."""
-    assert {needed.owner for needed in NAMES} <= {*KvChannel.__mro__, *TlsConnection.__mro__, Connection}
+    assert {needed.owner for needed in NAMES} <= {*KvChannel.__mro__, *TlsConnection.__mro__, Connection, EPollReactor}
     assert TLSMemoryBIOProtocol in TlsConnection.__mro__
     assert TLSMemoryBIOFactory in TlsFactory.__mro__
     assert Lanes.__mro__ == (Lanes, object)
