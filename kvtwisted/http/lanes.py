@@ -82,41 +82,15 @@ class Lanes:
             self._give_to_twisted(data)
             self.go_on()
             return
-        is_behind = self._held or self.is_busy or self.is_promised
         self._held = self._held + data if self._held else data
         if self.is_busy:
             return
         channel.resetTimeout()
-        if not is_behind and self._answer_alone(data):
-            return
         if self.is_promised or channel.is_blocked:
             if len(self._held) > EAGER:
                 self._limit_held()
         elif len(self._held) >= self._needed:
             self.go_on()
-
-    def _answer_alone(self, data: bytes) -> bool:
-        """Answer a plain request that came alone and whole; False: `go_on` will see to what has come.
-
-        That is what it would do, without its loop: the request of a client that waits for each answer.
-        """
-        channel, lane = self._channel, self._lane
-        if lane is None or channel.is_blocked or self._for_twisted():
-            return False
-        request = self._read(data, 0)
-        if request is None or request.end != len(data) or request.authorization is not self._shown:
-            return False
-        self._held, self._needed = b"", 0
-        self.is_busy = True
-        reply = self._answer(lane, request, data[request.body :])
-        self.is_busy = False
-        if reply is not None:
-            send_now(channel.transport, reply)
-        elif self._out:
-            self._flush()
-        if channel.input_ended:
-            channel.close_if_heard_out()
-        return True
 
     def go_on(self) -> None:
         """Let the lanes take turns until one has to wait."""
@@ -149,8 +123,8 @@ class Lanes:
         """Answer plain requests in a row; False when the next one is plain but not complete."""
         data, self._held, self._needed = self._held, b"", 0
         at, end, size, left = 0, len(data), 0, TURN
-        read, channel = self._read, self._channel
-        for_twisted = self._for_twisted()
+        read, log, channel = self._read, self._log, self._channel
+        for_twisted = self._ending.draining or channel.expired_at is not None or channel.on_trial is not None
         while at < end:
             request = None if for_twisted else read(data, at)
             lane = self._lane
@@ -169,8 +143,19 @@ class Lanes:
                 channel.progress.await_body(channel)
                 return False
             at = last
-            reply = self._answer(lane, request, data[request.body : last])
+            if log is not None:
+                self._asked = request, monotonic()
+            self._promises = promise = self._promises + 1
+            self.is_promised = True
+            try:
+                reply = lane.answer(self, promise, request, data[request.body : last])
+            except Exception:
+                # A defect. Where the next request begins is known all the same.
+                reply = lane.failed("http")
             if reply is not None:
+                self.is_promised = False
+                if log is not None:
+                    self._log_answer(log, reply)
                 self._out.append(reply)
                 size += len(reply)
             if self.is_promised or channel.closing:
@@ -185,29 +170,6 @@ class Lanes:
                 break
         self._held = data[at:]
         return True
-
-    def _for_twisted(self) -> bool:
-        """Whether twisted.web answers all requests: it knows about the last ones of a connection, and about trials."""
-        channel = self._channel
-        return self._ending.draining or channel.expired_at is not None or channel.on_trial is not None
-
-    def _answer(self, lane: FastLane, request: Request, body: bytes) -> bytes | None:
-        """The answer to a plain request; None: it is promised, or has been given to `answered` already."""
-        log = self._log
-        if log is not None:
-            self._asked = request, monotonic()
-        self._promises = promise = self._promises + 1
-        self.is_promised = True
-        try:
-            reply = lane.answer(self, promise, request, body)
-        except Exception:
-            # A defect. Where the next request begins is known all the same.
-            reply = lane.failed("http")
-        if reply is not None:
-            self.is_promised = False
-            if log is not None:
-                self._log_answer(log, reply)
-        return reply
 
     def _end_turn(self) -> None:
         """Go on in the next turn of the reactor: when others have had theirs."""
