@@ -112,7 +112,7 @@ class HttpSettings:
         60, 1, 3600, "Seconds within which a client must take 64 KiB of an answer, or all that is left.", SERVICE
     )
     fast_lane: bool = option(
-        True, "Answer plain requests for single keys, mset and mget without Klein, many times as fast.", SERVICE
+        True, "Answer plain requests for single keys, mset, mget and scan without Klein, many times as fast.", SERVICE
     )
 
 

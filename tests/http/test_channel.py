@@ -244,6 +244,24 @@ def test_idle_connections_are_closed() -> None:
     assert not wire.transport.aborted
 
 
+@pytest.mark.parametrize("step", [0.1, 1 / 3, 7.3, 19.999999999])
+def test_idleness_counts_from_the_last_of_many_requests(step: float) -> None:
+    """To the millisecond, however the times add up; a connection that is used has no end, and one timer."""
+    world = World(idle_timeout=20)
+    wire = world.wire()
+    for _ in range(50):
+        wire.send(GET)
+        world.reactor.advance(step)
+        assert wire.open
+        assert len(world.reactor.getDelayedCalls()) <= 2  # the other is that of the request
+    wire.send(GET)
+    world.reactor.advance(19.998)
+    assert wire.open
+    assert wire.channel.idle_seconds() == pytest.approx(19.998)
+    world.reactor.advance(0.003)
+    assert not wire.open
+
+
 def test_a_half_sent_request_is_not_waited_for_for_ever() -> None:
     """The idle timeout holds within a request, also when that may take longer."""
     world = World(idle_timeout=60, patience=Patience(body=100))

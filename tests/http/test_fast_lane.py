@@ -32,13 +32,15 @@ SCAN = request_bytes("GET", "/api/v1/scan")
 
 
 def test_what_is_read() -> None:
-    """Method and route, the key or the route's word, Content-Type, and the places of body and end."""
+    """Method and route, the key, the query or the route's word, Content-Type, and the places of body and end."""
     read = RequestReader(100).read
     head = len(SET_K) - 23
     assert read(SET_K, 0) == (POST, b"set", "application/json", head, len(SET_K), None)
     assert read(b"xx" + GET_K, 2) == (GET, b"k", None, 2 + len(GET_K), 2 + len(GET_K), None)
     delete = request_bytes("DELETE", "/api/v1/delete/a/b%20c")
     assert read(delete, 0) == (DELETE, b"a/b%20c", None, len(delete), len(delete), None)
+    scan = request_bytes("GET", "/api/v1/scan?prefix=a%20&limit=5")
+    assert read(scan, 0) == (fast_requests.SCAN, b"prefix=a%20&limit=5", None, len(scan), len(scan), None)
     # The body need not be there.
     assert read(SET_K[:head], 0) == (POST, b"set", "application/json", head, len(SET_K), None)
 

@@ -27,6 +27,11 @@ def get(key: str, method: str = "GET") -> bytes:
     return request_bytes(method, f"/api/v1/{method.lower()}/{key}")
 
 
+def scan(query: str) -> bytes:
+    """A scan with this query."""
+    return request_bytes("GET", f"/api/v1/scan?{query}")
+
+
 def head(line: bytes, *fields: bytes) -> bytes:
     """A request without a body."""
     return line + b"\r\n" + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
@@ -43,6 +48,35 @@ PLAIN = {
     "get": SET + GET,
     "delete": SET + DELETE + GET,
     "mset and mget": post(b'{"key_values":{"a":"1","b":"2"}}', "mset") + post(b'{"keys":["b","x","a"]}', "mget"),
+    "scan": SET
+    + scan("prefix=")
+    + scan("limit=1")
+    + scan("prefix=k&keys_only=true&cursor=k")
+    + scan("limit=5&prefix=x"),
+    "scan in pages": post(b'{"key_values":{"a/1":"1","a/2":"2","b":"3"}}', "mset")
+    + scan("prefix=a/&limit=1&cursor=a/1"),
+    "scan of text": post('{"key":"ä b","value":"🙂\\n"}'.encode()) + scan("prefix=%C3%A4+b") + scan("prefix=%c3%a4%20"),
+    "bad scans": b"".join(
+        scan(query)
+        for query in (
+            "limit=0",
+            "limit=10001",
+            "limit=01",
+            "limit=x",
+            "limit",
+            "x=1",
+            "prefix=a&prefix=a",
+            "keys_only=1",
+            "&&",
+            "prefix=%",
+            "prefix=%zz",
+            "cursor=%ff",
+            "%70refix=a",
+            "prefix=a=b",
+            "=",
+            "prefix=" + "k" * 1025,
+        )
+    ),
     "ttl": post(b'{"key":"k","value":"v","ttl":100}') + GET,
     "ttl first": post(b'{"ttl":100,"key":"k","value":"v"}') + GET,
     "value first": post(b' {"value" : "v" ,\r\n"key":\t"k" } ') + GET,
@@ -169,6 +203,13 @@ ODD = {
     "too long a head": head(b"GET /api/v1/get/k HTTP/1.1", b"Host: a", *[b"X: " + b"y" * 9000] * 2),
     "large body": post(b'{"key":"k","value":"%b"}' % (b"x" * 100_000)),
     "scan": head(b"GET /api/v1/scan HTTP/1.1", b"Host: a"),
+    "scan, empty query": scan(""),
+    "scan, another mark": scan("prefix=a?b"),
+    "scan, odd characters": scan('prefix=["a"]'),
+    "scan with a body": head(b"GET /api/v1/scan?limit=1 HTTP/1.1", b"Host: a", b"Content-Length: 3") + b"abc",
+    "scan below": head(b"GET /api/v1/scan/?limit=1 HTTP/1.1", b"Host: a"),
+    "scan by HEAD": head(b"HEAD /api/v1/scan?limit=1 HTTP/1.1", b"Host: a"),
+    "scan by POST": post(b"{}", "scan?limit=1"),
     "config": post(b'{"eviction":{"enabled":false}}', "config"),
     "nowhere": head(b"GET /nowhere HTTP/1.1", b"Host: a"),
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
