@@ -133,21 +133,24 @@ class Door:
         a caller that no longer waits ignores `done`.
         """
         command.started = started = monotonic()
+        metric = command.metric
         try:
             if started > command.deadline:
                 raise DeadlineExceeded("the request's time ran out before it was started")
             command.check(self.limits)
         except BaseException as error:
-            if command.metric:
-                self._failed(command.metric, command.count, started, error)
+            if metric:
+                self._failed(metric, command.count, started, error)
             raise
         command.admission = admission
         command.done = done
-        if not command.metric:
+        gathered = self._gathered
+        if not metric:
             self._server.submit(command, self._settled)
-            return
-        self._gathered.append(command)
-        if len(self._gathered) == 1:
+        elif gathered:
+            gathered.append(command)
+        else:
+            gathered.append(command)
             self._reactor.callLater(0, self._hand_over)
 
     def health(self) -> str | None:

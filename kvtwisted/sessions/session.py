@@ -87,6 +87,8 @@ class Session:
         self._actor = Actor(principal.name, principal.allows(ADMIN))
         self._prefixes = {operation: principal.prefixes(operation) for operation in OPERATIONS}
         self._get_prefixes = self._prefixes[GET]
+        #: Operations that it may do anywhere: nobody has to look at the keys.
+        self._anywhere = frozenset(name for name, prefixes in self._prefixes.items() if prefixes == _EVERYTHING)
         usage, measures = principal.usage, door.measures
         self._weighing = None if usage is None or measures is None else Weighing(usage, measures)
         #: Of one that was withdrawn: whether the principal only has to come again.
@@ -208,9 +210,10 @@ class Session:
         Raises Overloaded, Unavailable, RateLimited, PermissionDenied, QuotaExceeded and what is wrong with the command;
         then `done` is not called. `sizes` are what is at the keys of a write, for a quota, if that was looked up.
         """
-        prefixes = self._prefixes[command.right]
+        right = command.right
+        prefixes = self._prefixes[right]
         if not prefixes:
-            self.require(command.right, "")
+            self.require(right, "")
         admission = self.admission if command.is_limited else UNLIMITED
         limiter = self._limiter
         if limiter is not None:
@@ -224,16 +227,16 @@ class Session:
             self.give_back(command.size, command.count or 1)
             raise
         try:
-            if prefixes != _EVERYTHING and not command.permitted(prefixes):
-                raise self._refusal(command.right)
+            if right not in self._anywhere and not command.permitted(prefixes):
+                raise self._refusal(right)
             grown, weighing = None, self._weighing
             if weighing is not None and isinstance(command, WriteCommand):
                 grown = weighing.growth(command, sizes)
                 if grown is None:
                     self._weigh_first(command, weighing, done)
                     return
-            if command.writes and self._written is not None:
-                self._written(self.principal, command.right, command.keys)
+            if self._written is not None and command.writes:
+                self._written(self.principal, right, command.keys)
             elif isinstance(command, ServerCommand):
                 command.actor = self._actor
             if limiter is not None:
