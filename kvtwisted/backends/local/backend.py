@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
+from ...commands.set import Set
 from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError
 from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
@@ -87,7 +88,7 @@ class LocalBackend:
     def submit(self, commands: Sequence[Command]) -> None:
         """See `Backend.submit`."""
         gets: dict[object, list[Command]] = {}
-        for command in commands:
+        for command in self._group.take(commands):
             if isinstance(command, WriteCommand):
                 self._group.add(command)
             elif type(command) is Get:
@@ -171,6 +172,21 @@ class GroupCommit:
     def waiting(self) -> int:
         """Writes that nobody has taken up yet."""
         return len(self._commands)
+
+    def take(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """`add` those that come first and need no look of their own: small plain Sets. Gives the rest."""
+        threshold, pointers = self._writer.spill_threshold, self._writer.commits.file_index.pointers
+        size = taken = 0
+        for command in commands:
+            if type(command) is not Set or command.ttl or command.size >= threshold or command.key in pointers:
+                break
+            size += command.size
+            taken += 1
+        if taken:
+            self._commands += commands[:taken]  # type: ignore[arg-type]
+            self._keys += taken
+            self._bytes += size
+        return commands[taken:]
 
     def add(self, command: WriteCommand) -> None:
         """Write it with the next group; by itself when a file has to be written or replaced, which takes long."""

@@ -139,6 +139,17 @@ class Responder:
         else:
             self.answer(stream_id, answer.message)
 
+    def answer_promised(self, stream_id: int, answer: ConstantAnswer) -> None:
+        """`answer_constant`, if the answer was promised and somebody still waits for it: in one step."""
+        sender = self.sender
+        if not self.quick or answer.size > sender.window:
+            if self.awaited(stream_id):
+                self.answer(stream_id, answer.message)
+        elif self.promised.pop(stream_id, None) is not None:
+            sender.window -= answer.size
+            self.out.append(stream_id.to_bytes(4, "big").join(answer.pieces))
+            self.touched()
+
     def fail(self, stream_id: int, error: CallError) -> None:
         """End a call with a status. It earns the peer nothing: no work was done for it."""
         self.begun -= 1
