@@ -209,8 +209,12 @@ class GroupCommit:
         quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES
         self._commands, self._writes, self._keys, self._bytes = [], {}, 0, 0
         try:
-            if quick and not made and self._settle_together(commands):
-                return
+            if quick and not made:
+                together = self._prepare_together(commands)
+                quick = self._writer.try_now([together])
+                if quick and not isinstance(together.error, NearlyFull):
+                    self._tell_together(commands, together.error)
+                    return
             writes = [made.get(place) or self._prepare(command) for place, command in enumerate(commands)]
             settled = quick and self._writer.try_now(writes)
         except Exception:
@@ -223,21 +227,14 @@ class GroupCommit:
             # The group has turns of its own: it is everybody's.
             self._settle_in_pool(self, commands, writes).addBoth(self._go_on)
 
-    def _settle_together(self, commands: Sequence[WriteCommand]) -> bool:
-        """Whether these plain commands are settled. See Note [Plain commands become one write]."""
-        write = self._prepare_together(commands)
-        if not self._writer.try_now([write]):
-            return False
-        error = write.error
+    def _tell_together(self, commands: Sequence[Command], error: KvError | None) -> None:
+        """Tell of commands that were one write. See Note [Plain commands become one write]."""
         if error is not None:
-            if isinstance(error, NearlyFull):
-                return False
             for command in commands:
                 command.error = error
             if isinstance(error, StorageError):
                 self._recovery.write_failed(error)
         self.settled(commands)
-        return True
 
     def _settle_in_pool(self, owner: object, commands: Sequence[Command], writes: Sequence[Write]) -> Deferred[None]:
         waiting = self._defer(owner, lambda: self._writer.write_all(writes))

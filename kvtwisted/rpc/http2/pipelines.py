@@ -252,11 +252,6 @@ class Pipeline:
         """The same with an answer that was made ready for calls."""
         self._end(number, answer.message, None)
 
-    def answer_promised(self, number: int, answer: ConstantAnswer) -> None:
-        """The same, if somebody waits for it."""
-        if self.awaited(number):
-            self._end(number, answer.message, None)
-
     def fail(self, number: int, error: CallError) -> None:
         """The operation ends with a status; the pipeline goes on."""
         self._end(number, b"", error)

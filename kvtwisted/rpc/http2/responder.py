@@ -128,19 +128,7 @@ class Responder:
             stream.finish()
 
     def answer_constant(self, stream_id: int, answer: ConstantAnswer) -> None:
-        """The same with a message that was made ready."""
-        sender = self.sender
-        if self.quick and answer.size <= sender.window:
-            if self.promised:
-                self.promised.pop(stream_id, None)
-            sender.window -= answer.size
-            self.out.append(stream_id.to_bytes(4, "big").join(answer.pieces))
-            self.touched()
-        else:
-            self.answer(stream_id, answer.message)
-
-    def answer_promised(self, stream_id: int, answer: ConstantAnswer) -> None:
-        """`answer_constant`, if the answer was promised and somebody still waits for it: in one step."""
+        """End a call well, with a message that was made ready, if that was promised and somebody still waits for it."""
         sender = self.sender
         if not self.quick or answer.size > sender.window:
             if self.awaited(stream_id):

@@ -263,7 +263,7 @@ def _set_done(command: Command) -> None:
     """`_done` for the Sets of `UnaryCalls._set`."""
     caller, number = command.context
     if command.error is None:
-        caller.answer_promised(number, _SUCCESS)
+        caller.answer_constant(number, _SUCCESS)
     else:
         _done(_SET, caller, number, 0, command)
 
