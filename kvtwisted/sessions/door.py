@@ -5,8 +5,9 @@ the same turn of the reactor, and counts and times it when it is done. Reactor t
 
 Note [Sets enter together]: to be let in takes a Set longer than to be written. Where nothing but room is asked for, and
 nobody has to be told, all Sets of a turn enter their admission at its end, in one step. Only if there is not room for all
-does each enter by itself, and what is refused then is done with its error. It is the same as one by one (`submit`), but
-that other requests of the same turn find more room; so no more than GATHERED_SETS gather.
+does each enter by itself, and what is refused then is done with its error. It is the same as one by one (`submit`), since
+they enter before whatever comes after them, but that what memory answers in the same turn may find more room. No more
+than GATHERED_SETS gather, since they take memory.
 
 Note [Counting hot Gets]: telling the recorder takes longer than a Get from the cache does. So such Gets are counted
 by a plain integer, and every HOT_SAMPLE-th (a power of 2) is timed and stands for that many in the latency histogram.
@@ -94,9 +95,9 @@ class Door:
         self.measures = backend if isinstance(backend, CanMeasure) else None
         self._hot = backend.hot
         self._get_now = backend.get_now
-        # What came in this turn; and after that, Sets that have not entered their admission.
         self._gathered: list[Command] = []
-        self._outside: list[Set] = []
+        #: Sets that came after those, and have not entered their admission: before anything else comes in, see `enter`.
+        self.outside: list[Set] = []
         # Whether the reactor will hand them over.
         self._is_called = False
         self._after: list[Callable[[], None]] = []
@@ -111,7 +112,7 @@ class Door:
     @property
     def waiting(self) -> int:
         """Commands that nothing has taken up yet."""
-        return len(self._gathered) + len(self._outside) + self._backend.waiting
+        return len(self._gathered) + len(self.outside) + self._backend.waiting
 
     def on_settled(self, told: Callable[[], None]) -> None:
         """Call `told` whenever commands have been settled and those who waited for them were told."""
@@ -164,8 +165,6 @@ class Door:
         if not metric:
             self._server.submit(command, self._settled)
             return
-        if self._outside:
-            self._enter()
         if not self._is_called:
             self._call()
         self._gathered.append(command)
@@ -175,10 +174,10 @@ class Door:
 
         Never raises: see Note [Sets enter together].
         """
-        outside = self._outside
+        outside = self.outside
         outside.append(command)
         if len(outside) >= GATHERED_SETS:
-            self._enter()
+            self.enter()
         if not self._is_called:
             self._call()
 
@@ -186,9 +185,9 @@ class Door:
         self._is_called = True
         self._reactor.callLater(0, self._hand_over)
 
-    def _enter(self) -> None:
-        """Those that are outside enter; those that there is no room for are done."""
-        sets, self._outside = self._outside, []
+    def enter(self) -> None:
+        """Sets that are `outside` enter; those that there is no room for are done."""
+        sets, self.outside = self.outside, []
         self._gathered += sets
         refused: list[Set] = []
         for admission, group in groupby(sets, _admission):
@@ -219,8 +218,8 @@ class Door:
 
     def _hand_over(self) -> None:
         self._is_called = False
-        if self._outside:
-            self._enter()
+        if self.outside:
+            self.enter()
         commands, self._gathered = self._gathered, []
         self._backend.submit(commands)
 

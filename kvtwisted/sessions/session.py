@@ -216,6 +216,8 @@ class Session:
         Raises Overloaded, Unavailable, RateLimited, PermissionDenied, QuotaExceeded and what is wrong with the command;
         then `done` is not called. `sizes` are what is at the keys of a write, for a quota, if that was looked up.
         """
+        if self._door.outside:
+            self._door.enter()
         right = command.right
         prefixes = self._prefixes[right]
         if not prefixes:
