@@ -109,6 +109,6 @@ print(most)
 
 
 def test_a_calm_collector_collects() -> None:
-    """In a process of its own: what was there is not looked at, and cycles that are made later still go, soon enough."""
+    """In a process of its own: what was there is not looked at, and cycles that are made later still go in time."""
     done = subprocess.run([sys.executable, "-c", _CALM], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert 1000 < int(done.stdout) < 30_000
