@@ -94,3 +94,6 @@ def test_a_prefix_that_says_another_length(length: int) -> None:
         link.send(headers + data[:10] + size.to_bytes(4, "big") + data[14:])
         made.reactor.settle()
         assert statuses(link, [stream]) == ["3" if length else "0"]
+        after = send(link, put("after"))
+        made.reactor.settle()
+        assert statuses(link, after) == ["0"]
