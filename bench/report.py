@@ -18,7 +18,9 @@ from .trees import revision
 
 #: Between these lines of a document stands the report: see `put_into`.
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
-_PROGRAMS = {"wrk": ("wrk", "-v"), "h2load": ("h2load", "--version")}
+_PROGRAMS = {"wrk": ("wrk", "-v")}
+#: A load program that uses more than this of its core is the limit of what it measures.
+LIMIT = 0.9
 _PACKAGES = ("rocksdict", "lbry-rocksdb", "Twisted", "grpcio")
 
 
@@ -41,7 +43,7 @@ def machine() -> dict[str, str]:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
         except FileNotFoundError:
             continue
-        # wrk prints `wrk debian/4.1.0 [epoll] ...`, h2load `h2load nghttp2/1.52.0`.
+        # wrk prints `wrk debian/4.1.0 [epoll] ...`.
         found[program] = done.stdout.split()[1].rpartition("/")[2]
     return found
 
@@ -118,16 +120,29 @@ def results_table(results: Sequence[Result]) -> str:
                 interval(figures.low, figures.high),
                 _latency(result, "p50"),
                 _latency(result, "p99"),
+                _client(result),
                 ratio(compared(result, other)),
             )
         )  # fmt: skip
-    head = ("group", "case", "form", "unit", "median", "lowest to highest", "p50 us", "p99 us", "ratio")
+    head = ("group", "case", "form", "unit", "median", "lowest to highest", "p50 us", "p99 us", "client", "ratio")
     return table(head, rows, 4)
 
 
 def _latency(result: Result, name: str) -> str:
+    found = _median(result, name)
+    return "" if found is None else number(found)
+
+
+def _median(result: Result, name: str) -> float | None:
+    """Of what not every sample has."""
     found = [value for sample in result.samples if (value := getattr(sample, name)) is not None]
-    return number(summary(found).median) if found else ""
+    return summary(found).median if found else None
+
+
+def _client(result: Result) -> str:
+    """How many cores the load program used, and a mark when it could not use more."""
+    found = _median(result, "client")
+    return "" if found is None else f"{found:.2f}{' !' if found > LIMIT else ''}"
 
 
 def comparison_table(results: Sequence[Result]) -> str:
@@ -139,6 +154,7 @@ def comparison_table(results: Sequence[Result]) -> str:
         if base is None:
             continue
         now, before = result.figures, base.figures
+        latencies = [(_latency(base, name), _latency(result, name)) for name in ("p50", "p99")]
         rows.append(
             (
                 probe.group,
@@ -149,9 +165,12 @@ def comparison_table(results: Sequence[Result]) -> str:
                 number(summary(before).median),
                 number(summary(now).median),
                 ratio(compared(result, base)),
+                *[f"{before}, {after}".strip(", ") for before, after in latencies],
+                _client(result),
             )
         )
-    return table(("group", "case", "form", "verdict", "unit", "base", "now", "now / base"), rows, 5)
+    head = ("group", "case", "form", "verdict", "unit", "base", "now", "now / base", "p50 us", "p99 us", "client")
+    return table(head, rows, 5)
 
 
 def asides(results: Sequence[Result]) -> list[str]:
@@ -170,6 +189,15 @@ def asides(results: Sequence[Result]) -> list[str]:
     return lines
 
 
+def limits(results: Sequence[Result]) -> list[str]:
+    """A sentence for each load whose program was at its own limit: the server could do more than the figure says."""
+    return [
+        f"{probe.group}, {probe.case}, {probe.form} ({probe.tree}): the client was the limit, at {used:.2f} of a core."
+        for probe, used in [(result.probe, _median(result, "client") or 0) for result in results]
+        if used > LIMIT
+    ]
+
+
 def as_markdown(results: Sequence[Result], plan: Plan, body: str) -> str:
     """The whole report around its table."""
     facts = ", ".join(
@@ -179,7 +207,7 @@ def as_markdown(results: Sequence[Result], plan: Plan, body: str) -> str:
     trees = ", ".join(f"{tree.name} is {revision(tree.folder)}" for tree in plan.trees)
     said = f"{plan.keys:,} keys, values of {plan.value_bytes} bytes, {plan.rounds} rounds; {trees}."
     parts = [f"{facts}.\n{said}", body]
-    if extra := [*asides(results), *[f"Left out: {line}." for line in plan.left_out]]:
+    if extra := [*asides(results), *limits(results), *[f"Left out: {line}." for line in plan.left_out]]:
         parts.append("\n".join(f"- {line}" for line in extra))
     return "\n\n".join(parts)
 

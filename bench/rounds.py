@@ -16,12 +16,13 @@ T = TypeVar("T")
 
 class Sample(NamedTuple):
     """What one turn measured: the figure, the median and the 99th percentile of latencies in microseconds where there
-    are any, and what else is worth a line (`bytes read`: ...).
+    are any, how many cores the load program used, and what else is worth a line (`bytes read`: ...).
     """
 
     figure: float
     p50: float | None = None
     p99: float | None = None
+    client: float | None = None
     aside: dict[str, float] | None = None
 
 

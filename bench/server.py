@@ -24,6 +24,8 @@ from .trees import NotInTree, Tree
 #: Seconds for a server to start, for a call, and for a server to stop.
 PATIENCE = 60.0
 SERVICE = "/kv.v1.KeyValueService/"
+#: What keys begin with.
+KEY = "key"
 #: What the console script `twistd` does, without the help of PATH.
 _TWISTD = (sys.executable, "-c", "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()")
 #: Keys, and bytes of values, in one MSet while a server is filled.
@@ -80,14 +82,14 @@ class Server:
             raise NotInTree(f"its server has no option {unknown[1]}")
         raise RuntimeError(f"the server did not start:\n{printed}")
 
-    def fill(self, keys: int, value: Callable[[int], str]) -> None:
+    def fill(self, keys: int, value: Callable[[int], str], prefix: str = KEY) -> None:
         """Store `value(number)` at so many keys, by gRPC. Raises RuntimeError when the server refuses."""
         batch_keys = max(1, min(_FILL_KEYS, _FILL_BYTES // max(1, len(value(0)))))
         with grpc.insecure_channel(self.grpc) as channel:
             mset = channel.unary_unary(SERVICE + "MSet", kv.MSetRequest.SerializeToString, kv.MSetResponse.FromString)
             for first in range(0, keys, batch_keys):
                 batch = range(first, min(first + batch_keys, keys))
-                message = kv.MSetRequest(key_values={name(key): value(key) for key in batch})
+                message = kv.MSetRequest(key_values={name(key, prefix): value(key) for key in batch})
                 answer = mset(message, timeout=PATIENCE, metadata=tuple(self.headers.items()))
                 if not answer.success:
                     raise RuntimeError(f"the server could not be filled: {answer.error}")
@@ -140,6 +142,6 @@ class Server:
             self.process.wait()
 
 
-def name(key: int) -> str:
+def name(key: int, prefix: str = KEY) -> str:
     """The name of a key that `fill` has stored."""
-    return f"key{key:08d}"
+    return f"{prefix}{key:08d}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..plan import Group
-from . import cold, connections, deleted, grpc, http, layers, security, service
+from . import batches, cold, connections, deleted, grpc, http, layers, pipeline, security, service
 
 GROUPS: tuple[Group, ...] = (
-    service.GROUP, layers.GROUP, grpc.GROUP, http.GROUP, security.GROUP, connections.IDLE, connections.ACTIVE,
-    cold.GROUP, deleted.GROUP,
+    service.GROUP, layers.GROUP, grpc.GROUP, pipeline.GROUP, batches.GROUP, batches.LARGE_GROUP, http.GROUP,
+    security.GROUP, connections.IDLE, connections.ACTIVE, cold.GROUP, deleted.GROUP,
 )  # fmt: skip

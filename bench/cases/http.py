@@ -73,8 +73,7 @@ class Load:
 
     def run(self) -> Sample:
         """One turn."""
-        outcome = self.load(self._seconds)
-        return Sample(outcome.rate, outcome.p50, outcome.p99)
+        return self.load(self._seconds).sample()
 
     def load(self, seconds: int) -> Outcome:
         """Run wrk. Raises LoadError unless both ends agree that all went well."""

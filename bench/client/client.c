@@ -45,7 +45,7 @@ struct call {
 };
 
 struct connection {
-    int socket, waits_for_room;
+    int socket, greeted, waits_for_room;
     nghttp2_session *session;
     struct call *calls, **idle; /* the idle ones in a stack */
     size_t idles, next;         /* the message that is sent next */
@@ -217,13 +217,22 @@ static int on_close(nghttp2_session *session, int32_t stream, uint32_t error, vo
     return 0;
 }
 
+static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *of) {
+    if (frame->hd.type == NGHTTP2_SETTINGS) ((struct connection *)of)->greeted = 1;
+    return 0;
+}
+
 /* ---- connections ---- */
+
+static void write_out(struct connection *connection, int epoll);
+static void read_in(struct connection *connection, int flags);
 
 static void open_connection(struct connection *connection, const struct sockaddr_in *address, size_t first) {
     nghttp2_session_callbacks *callbacks;
     nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0}, {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, WINDOW}};
     int one = 1;
     nghttp2_session_callbacks_new(&callbacks);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
@@ -235,9 +244,8 @@ static void open_connection(struct connection *connection, const struct sockaddr
     if (connect(connection->socket, (const struct sockaddr *)address, sizeof *address))
         fail("cannot connect to %s: %s", authority, strerror(errno));
     setsockopt(connection->socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    connection->next = first;
     connection->out = malloc(CHUNK + (64 << 10));
-    connection->sent_at = calloc(message_count, sizeof *connection->sent_at);
+    if (pipeline) connection->sent_at = calloc(message_count, sizeof *connection->sent_at);
     connection->idles = pipeline ? 1 : in_flight;
     connection->calls = calloc(connection->idles, sizeof *connection->calls);
     connection->idle = calloc(connection->idles, sizeof *connection->idle);
@@ -245,6 +253,10 @@ static void open_connection(struct connection *connection, const struct sockaddr
         connection->calls[index].connection = connection;
         connection->idle[index] = &connection->calls[index];
     }
+    connection->next = first;
+    /* Greetings are not measured. */
+    write_out(connection, -1);
+    while (!connection->greeted) read_in(connection, 0);
 }
 
 /* Write what the session has to send, as far as there is room. */
@@ -275,9 +287,9 @@ static void write_out(struct connection *connection, int epoll) {
     }
 }
 
-static void read_in(struct connection *connection) {
+static void read_in(struct connection *connection, int flags) {
     static uint8_t in[CHUNK];
-    ssize_t size = recv(connection->socket, in, sizeof in, MSG_DONTWAIT);
+    ssize_t size = recv(connection->socket, in, sizeof in, flags);
     if (size < 0 && errno == EAGAIN) return;
     if (size <= 0) fail("the server closed a connection: %s", size ? strerror(errno) : "end of stream");
     now = clock_us();
@@ -318,7 +330,7 @@ static void run(struct connection *connections, int number, int64_t every, doubl
         }
         for (int index = 0; index < ready; index++) {
             struct connection *connection = events[index].data.ptr;
-            if (events[index].events & ~EPOLLOUT) read_in(connection);
+            if (events[index].events & ~EPOLLOUT) read_in(connection, MSG_DONTWAIT);
             go_on(connection, epoll, all);
         }
         for (; every && !over && tick <= now; tick = tick + every > now ? tick + every : now + 1)
