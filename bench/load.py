@@ -24,10 +24,12 @@ class Outcome(NamedTuple):
     p99: float
     #: How many cores the load program used, of which it could use one.
     client: float
+    #: Microseconds of the server's processor time for each request.
+    server: float | None = None
 
     def sample(self) -> Sample:
         """The rate is the figure."""
-        return Sample(self.rate, self.p50, self.p99, self.client)
+        return Sample(self.rate, self.p50, self.p99, self.client, self.server)
 
 
 def run_program(command: Sequence[str], timeout: float) -> tuple[str, float]:

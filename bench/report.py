@@ -118,17 +118,21 @@ def results_table(results: Sequence[Result]) -> str:
                 probe.unit,
                 number(figures.median),
                 interval(figures.low, figures.high),
-                _latency(result, "p50"),
-                _latency(result, "p99"),
+                _microseconds(result, "p50"),
+                _microseconds(result, "p99"),
+                _microseconds(result, "server"),
                 _client(result),
                 ratio(compared(result, other)),
             )
         )  # fmt: skip
-    head = ("group", "case", "form", "unit", "median", "lowest to highest", "p50 us", "p99 us", "client", "ratio")
+    head = (
+        "group", "case", "form", "unit", "median", "lowest to highest",
+        "p50 us", "p99 us", "server us", "client", "ratio",
+    )  # fmt: skip
     return table(head, rows, 4)
 
 
-def _latency(result: Result, name: str) -> str:
+def _microseconds(result: Result, name: str) -> str:
     found = _median(result, name)
     return "" if found is None else number(found)
 
@@ -154,7 +158,7 @@ def comparison_table(results: Sequence[Result]) -> str:
         if base is None:
             continue
         now, before = result.figures, base.figures
-        latencies = [(_latency(base, name), _latency(result, name)) for name in ("p50", "p99")]
+        times_taken = [[_microseconds(one, name) for one in (base, result)] for name in ("p50", "p99", "server")]
         rows.append(
             (
                 probe.group,
@@ -165,11 +169,14 @@ def comparison_table(results: Sequence[Result]) -> str:
                 number(summary(before).median),
                 number(summary(now).median),
                 ratio(compared(result, base)),
-                *[f"{before}, {after}".strip(", ") for before, after in latencies],
+                *[f"{theirs} / {ours}" if ours else "" for theirs, ours in times_taken],
                 _client(result),
             )
         )
-    head = ("group", "case", "form", "verdict", "unit", "base", "now", "now / base", "p50 us", "p99 us", "client")
+    head = (
+        "group", "case", "form", "verdict", "unit", "base", "now", "now / base",
+        "p50 us: base / now", "p99 us: base / now", "server us: base / now", "client",
+    )  # fmt: skip
     return table(head, rows, 5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -34,9 +35,10 @@ _FILL_KEYS, _FILL_BYTES = 1000, 1 << 20
 
 @dataclass
 class Served:
-    """How many calls a server has counted."""
+    """How many keys a server has counted, and the processor time that it used meanwhile."""
 
-    calls: int = 0
+    keys: int = 0
+    seconds: float = 0
 
 
 class Server:
@@ -106,6 +108,11 @@ class Server:
         """
         return self._proc("io", r"rchar: (\d+)"), self._proc("io", r"\nread_bytes: (\d+)")
 
+    def cpu_seconds(self) -> float:
+        """Processor time that all threads of the process have used."""
+        ticks = Path(f"/proc/{self.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
+
     def _proc(self, file: str, pattern: str) -> int:
         text = Path(f"/proc/{self.process.pid}/{file}").read_text("ascii")
         return int(re.findall(pattern, text)[0])
@@ -122,9 +129,11 @@ class Server:
         """Count what the server does meanwhile of `operation` (get, set). Raises LoadError when any of it failed."""
         name, failures = f"kv_{operation}s_total", f"kv_{operation}_errors_total"
         before, served = self.counters(), Served()
+        used = self.cpu_seconds()
         yield served
+        served.seconds = self.cpu_seconds() - used
         after = self.counters()
-        served.calls = int(after[name] - before[name])
+        served.keys = int(after[name] - before[name])
         if after[failures] != before[failures]:
             raise LoadError(f"{failures} went up by {after[failures] - before[failures]:.0f}")
 

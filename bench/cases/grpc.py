@@ -83,9 +83,9 @@ class Load:
             outcome = client.run(
                 self._program, self._server.grpc, self._call, self._shape, seconds, self._server.headers
             )
-        if served.calls < outcome.requests * self._sent.counted:
-            raise LoadError(f"the client saw {outcome.requests} answers, but the server counted {served.calls} keys")
-        return outcome
+        if served.keys < outcome.requests * self._sent.counted:
+            raise LoadError(f"the client saw {outcome.requests} answers, but the server counted {served.keys} keys")
+        return outcome._replace(server=served.seconds / outcome.requests * 1e6)
 
 
 def probe(group: str, case: str, key: tuple[str, str], load: Load) -> Probe:

@@ -79,9 +79,9 @@ class Load:
         """Run wrk. Raises LoadError unless both ends agree that all went well."""
         with self._server.served(self._request.operation) as served:
             outcome = wrk.run(self._server.http, self._script, self._connections, seconds)
-        if served.calls < outcome.requests:
-            raise LoadError(f"wrk saw {outcome.requests} answers, but the server counted {served.calls} calls")
-        return outcome
+        if served.keys < outcome.requests:
+            raise LoadError(f"wrk saw {outcome.requests} answers, but the server counted {served.keys} keys")
+        return outcome._replace(server=served.seconds / outcome.requests * 1e6)
 
 
 def probe(group: str, case: str, key: tuple[str, str], load: Load) -> Probe:
