@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from . import client, wrk
-from .cases import GROUPS
+from .cases import BESIDE, GROUPS
+from .cases.beside import OTHERS
 from .compare import NoSuchRevision, base_tree
 from .load import LoadError
 from .plan import Group, Plan
@@ -34,6 +35,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="print the groups and titles of all cases, and end")
     parser.add_argument("--base", metavar="REVISION", help="compare with this revision of git")
     parser.add_argument(
+        "--beside", type=_others, default=[], metavar="NAMES",
+        help=f"measure these beside ours, where they are installed ({','.join(OTHERS)}), and without --only nothing else",
+    )  # fmt: skip
+    parser.add_argument(
         "--tree", type=Path, metavar="FOLDER", help="measure the code of this folder, not the present one"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
@@ -49,6 +54,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--cold-mib", type=_positive, default=usual.cold_bytes >> 20, help="MiB of values that are cold"
     )
     return parser
+
+
+def _others(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in OTHERS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(OTHERS)}")
+    return names
 
 
 def _positive(text: str) -> int:
@@ -93,10 +106,17 @@ def missing(program: str | None) -> str:
     return ""
 
 
+def groups(beside: Sequence[str], only: Sequence[str]) -> Sequence[Group]:
+    """Those that may be measured: others beside ours when they are asked for, and without `only` nothing but them."""
+    if not beside:
+        return GROUPS
+    return (*GROUPS, BESIDE) if only else (BESIDE,)
+
+
 def measure(plan: Plan, only: Sequence[str]) -> list[Result]:
     """Every chosen group in turn, each with servers of its own. Raises LoadError when anything fails under load."""
     results: list[Result] = []
-    for group in GROUPS:
+    for group in groups(plan.beside, only):
         cases = measurable(plan, group, chosen_cases(group, only))
         if not cases:
             continue
@@ -115,9 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     chosen = parser.parse_args(arguments)
     if chosen.list:
-        print("\n".join(f"{group.name} {case}" for group in GROUPS for case in group.cases))
+        print("\n".join(f"{group.name} {case}" for group in (*GROUPS, BESIDE) for case in group.cases))
         return
-    if not any(chosen_cases(group, chosen.only) for group in GROUPS):
+    if chosen.beside and chosen.base:
+        parser.error("--beside compares with other servers, --base with another revision: one at a time")
+    if not any(chosen_cases(group, chosen.only) for group in groups(chosen.beside, chosen.only)):
         parser.error(f"no case contains {' or '.join(map(repr, chosen.only))}; --list names them")
     if chosen.into:
         try:
@@ -134,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trees = [stack.enter_context(base_tree(chosen.base, folder)), now] if chosen.base else [now]
             plan = Plan(
                 trees, folder, chosen.engine, chosen.keys, chosen.value_bytes, chosen.rounds, chosen.seconds,
-                chosen.idle, chosen.active, chosen.cold_mib << 20, [],
+                chosen.idle, chosen.active, chosen.cold_mib << 20, chosen.beside, [],
             )  # fmt: skip
             results = measure(plan, chosen.only)
         except (LoadError, NoSuchRevision, NotInTree) as error:

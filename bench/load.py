@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from .rounds import Sample
@@ -30,6 +32,12 @@ class Outcome(NamedTuple):
     def sample(self) -> Sample:
         """The rate is the figure."""
         return Sample(self.rate, self.p50, self.p99, self.client, self.server)
+
+
+def cpu_seconds(process: int) -> float:
+    """Processor time that all threads of a process have used."""
+    ticks = Path(f"/proc/{process}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def run_program(command: Sequence[str], timeout: float) -> tuple[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -18,7 +19,7 @@ from .trees import revision
 
 #: Between these lines of a document stands the report: see `put_into`.
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
-_PROGRAMS = {"wrk": ("wrk", "-v")}
+_PROGRAMS = {"wrk": ("wrk", "-v"), "Redis": ("redis-server", "--version"), "etcd": ("etcd", "--version")}
 #: A load program that uses more than this of its core is the limit of what it measures.
 LIMIT = 0.9
 _PACKAGES = ("rocksdict", "lbry-rocksdb", "Twisted", "grpcio")
@@ -43,8 +44,9 @@ def machine() -> dict[str, str]:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
         except FileNotFoundError:
             continue
-        # wrk prints `wrk debian/4.1.0 [epoll] ...`.
-        found[program] = done.stdout.split()[1].rpartition("/")[2]
+        # As in `wrk debian/4.1.0-3+b2 [epoll] ...`.
+        if match := re.search(r"\d+\.\S+", done.stdout):
+            found[program] = match[0]
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import grpc
 
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 
-from .load import LoadError
+from .load import LoadError, cpu_seconds
 from .trees import NotInTree, Tree
 
 #: Seconds for a server to start, for a call, and for a server to stop.
@@ -109,9 +108,8 @@ class Server:
         return self._proc("io", r"rchar: (\d+)"), self._proc("io", r"\nread_bytes: (\d+)")
 
     def cpu_seconds(self) -> float:
-        """Processor time that all threads of the process have used."""
-        ticks = Path(f"/proc/{self.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
-        return (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor time that the process has used."""
+        return cpu_seconds(self.process.pid)
 
     def _proc(self, file: str, pattern: str) -> int:
         text = Path(f"/proc/{self.process.pid}/{file}").read_text("ascii")

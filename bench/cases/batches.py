@@ -36,12 +36,12 @@ BATCHES: Cases = {
     f"MSet of {BATCH}": lambda plan: messages.mset(plan.keys, plan.value, BATCH),
     f"ScanKeyValues of {BATCH}": lambda plan: messages.scan(plan.keys, plan.value, BATCH),
 }
-#: Of the keys of large values.
-_PREFIX = "large"
-_LARGE = random_values(2)[:LARGE_BYTES]
+#: A large value, and what begins the keys that have it.
+LARGE_PREFIX = "large"
+LARGE_VALUE = random_values(2)[:LARGE_BYTES]
 LARGE: Cases = {
-    "Get of 64 KiB": lambda _: messages.get(LARGE_KEYS, _LARGE, _PREFIX),
-    "Set of 64 KiB": lambda _: messages.put(LARGE_KEYS, _LARGE, _PREFIX),
+    "Get of 64 KiB": lambda _: messages.get(LARGE_KEYS, LARGE_VALUE, LARGE_PREFIX),
+    "Set of 64 KiB": lambda _: messages.put(LARGE_KEYS, LARGE_VALUE, LARGE_PREFIX),
 }
 
 
@@ -84,7 +84,7 @@ def open_cases(group: str, makers: Cases, stack: ExitStack, plan: Plan, cases: S
 
     for (_, tree), server in start_servers(stack, plan, group, {"native": TRANSPORTS["native"]}).items():
         if makers is LARGE:
-            server.fill(LARGE_KEYS, lambda _: _LARGE, _PREFIX)
+            server.fill(LARGE_KEYS, lambda _: LARGE_VALUE, LARGE_PREFIX)
         small = Load(server, messages.get(plan.keys, plan.value), _SMALL, plan)
         for case in cases:
             load = Load(server, makers[case](plan), _SHAPE, plan)
