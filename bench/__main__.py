@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", metavar="REVISION", help="compare with this revision of git")
     parser.add_argument(
         "--beside", type=_others, default=[], metavar="NAMES",
-        help=f"measure these beside ours, where they are installed ({','.join(OTHERS)}), and without --only nothing else",
+        help=f"measure these beside ours where they are installed ({','.join(OTHERS)}); without --only nothing else",
     )  # fmt: skip
     parser.add_argument(
         "--tree", type=Path, metavar="FOLDER", help="measure the code of this folder, not the present one"

@@ -19,14 +19,14 @@ from .trees import revision
 
 #: Between these lines of a document stands the report: see `put_into`.
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
-_PROGRAMS = {"wrk": ("wrk", "-v"), "Redis": ("redis-server", "--version"), "etcd": ("etcd", "--version")}
+_PROGRAMS = {"wrk": ("wrk", "-v"), "redis": ("redis-server", "--version"), "etcd": ("etcd", "--version")}
 #: A load program that uses more than this of its core is the limit of what it measures.
 LIMIT = 0.9
 _PACKAGES = ("rocksdict", "lbry-rocksdb", "Twisted", "grpcio")
 
 
-def machine() -> dict[str, str]:
-    """Where and with what the run was made."""
+def machine(beside: Sequence[str] = ()) -> dict[str, str]:
+    """Where and with what the run was made; `beside` are the other servers."""
     found = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "processor": f"{os.cpu_count()} x {_processor()}",
@@ -39,9 +39,9 @@ def machine() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    for program, command in _PROGRAMS.items():
+    for program in ("wrk", *beside):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
+            done = subprocess.run(_PROGRAMS[program], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
         except FileNotFoundError:
             continue
         # As in `wrk debian/4.1.0-3+b2 [epoll] ...`.
@@ -211,7 +211,7 @@ def as_markdown(results: Sequence[Result], plan: Plan, body: str) -> str:
     """The whole report around its table."""
     facts = ", ".join(
         value if name in ("date", "processor", "memory", "system") else f"{name} {value}"
-        for name, value in machine().items()
+        for name, value in machine(plan.beside).items()
     )
     trees = ", ".join(f"{tree.name} is {revision(tree.folder)}" for tree in plan.trees)
     said = f"{plan.keys:,} keys, values of {plan.value_bytes} bytes, {plan.rounds} rounds; {trees}."
@@ -242,7 +242,7 @@ def as_json(results: Sequence[Result], plan: Plan) -> dict[str, Any]:
             }
         lines.append(line)
     return {
-        "machine": machine(),
+        "machine": machine(plan.beside),
         "revisions": {tree.name: revision(tree.folder) for tree in plan.trees},
         "keys": plan.keys, "value_bytes": plan.value_bytes, "rounds": plan.rounds, "seconds": plan.seconds,
         "idle_connections": plan.idle, "active_connections": plan.active, "cold_bytes": plan.cold_bytes,

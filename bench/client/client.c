@@ -83,6 +83,11 @@ static int64_t clock_us(void) {
     return time.tv_sec * 1000000LL + time.tv_nsec / 1000;
 }
 
+/* Bytes of a message and its prefix. */
+static size_t whole_size(const uint8_t *prefix) {
+    return PREFIX + ((size_t)prefix[1] << 24 | prefix[2] << 16 | prefix[3] << 8 | prefix[4]);
+}
+
 static double cpu_seconds(void) {
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
@@ -169,19 +174,16 @@ static void answer_to(struct connection *connection, const uint8_t *message, siz
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *data, size_t size, void *of) {
     struct call *call = nghttp2_session_get_stream_user_data(session, stream);
     while (size) {
-        size_t part = size;
-        if (call->got < sizeof call->head) {
-            /* No further than the head, and the prefix first. */
-            size_t wanted = call->got < PREFIX || call->size > sizeof call->head ? sizeof call->head : call->size;
-            if (call->got < PREFIX) wanted = PREFIX;
-            if (part > wanted - call->got) part = wanted - call->got;
-            memcpy(call->head + call->got, data, part);
-        } else if (part > call->size - call->got) part = call->size - call->got;
+        /* First the prefix, which says the size; then the head; then what is only counted. */
+        size_t until = call->got < PREFIX ? PREFIX : call->got < sizeof call->head ? sizeof call->head : call->size;
+        if (call->got >= PREFIX && until > call->size) until = call->size;
+        size_t part = size < until - call->got ? size : until - call->got;
+        if (call->got < sizeof call->head) memcpy(call->head + call->got, data, part);
         call->got += part;
         data += part;
         size -= part;
         if (call->got == PREFIX) {
-            call->size = PREFIX + ((size_t)call->head[1] << 24 | call->head[2] << 16 | call->head[3] << 8 | call->head[4]);
+            call->size = whole_size(call->head);
             if (call->size < PREFIX + least || call->size > PREFIX + most)
                 fail("an answer of %zu bytes, and not of %zu to %zu", call->size - PREFIX, least, most);
         }
@@ -197,6 +199,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, cons
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_size,
                      const uint8_t *value, size_t value_size, uint8_t flags, void *of) {
     struct call *call = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
+    /* A value ends with a zero. */
     if (name_size == 11 && !memcmp(name, "grpc-status", 11)) call->status = atoi((const char *)value);
     else if (name_size == 12 && !memcmp(name, "grpc-message", 12))
         snprintf(said, sizeof said, "%.*s", (int)value_size, (const char *)value);
@@ -223,41 +226,6 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 }
 
 /* ---- connections ---- */
-
-static void write_out(struct connection *connection, int epoll);
-static void read_in(struct connection *connection, int flags);
-
-static void open_connection(struct connection *connection, const struct sockaddr_in *address, size_t first) {
-    nghttp2_session_callbacks *callbacks;
-    nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0}, {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, WINDOW}};
-    int one = 1;
-    nghttp2_session_callbacks_new(&callbacks);
-    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
-    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
-    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
-    nghttp2_session_client_new(&connection->session, callbacks, connection);
-    nghttp2_session_callbacks_del(callbacks);
-    nghttp2_submit_settings(connection->session, NGHTTP2_FLAG_NONE, settings, 2);
-    nghttp2_session_set_local_window_size(connection->session, NGHTTP2_FLAG_NONE, 0, WINDOW);
-    connection->socket = socket(AF_INET, SOCK_STREAM, 0);
-    if (connect(connection->socket, (const struct sockaddr *)address, sizeof *address))
-        fail("cannot connect to %s: %s", authority, strerror(errno));
-    setsockopt(connection->socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    connection->out = malloc(CHUNK + (64 << 10));
-    if (pipeline) connection->sent_at = calloc(message_count, sizeof *connection->sent_at);
-    connection->idles = pipeline ? 1 : in_flight;
-    connection->calls = calloc(connection->idles, sizeof *connection->calls);
-    connection->idle = calloc(connection->idles, sizeof *connection->idle);
-    for (size_t index = 0; index < connection->idles; index++) {
-        connection->calls[index].connection = connection;
-        connection->idle[index] = &connection->calls[index];
-    }
-    connection->next = first;
-    /* Greetings are not measured. */
-    write_out(connection, -1);
-    while (!connection->greeted) read_in(connection, 0);
-}
 
 /* Write what the session has to send, as far as there is room. */
 static void write_out(struct connection *connection, int epoll) {
@@ -295,6 +263,38 @@ static void read_in(struct connection *connection, int flags) {
     now = clock_us();
     size = nghttp2_session_mem_recv(connection->session, in, size);
     if (size < 0) fail("not HTTP/2: %s", nghttp2_strerror(size));
+}
+
+static void open_connection(struct connection *connection, const struct sockaddr_in *address, size_t first) {
+    nghttp2_session_callbacks *callbacks;
+    nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0}, {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, WINDOW}};
+    int one = 1;
+    nghttp2_session_callbacks_new(&callbacks);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
+    nghttp2_session_client_new(&connection->session, callbacks, connection);
+    nghttp2_session_callbacks_del(callbacks);
+    nghttp2_submit_settings(connection->session, NGHTTP2_FLAG_NONE, settings, 2);
+    nghttp2_session_set_local_window_size(connection->session, NGHTTP2_FLAG_NONE, 0, WINDOW);
+    connection->socket = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(connection->socket, (const struct sockaddr *)address, sizeof *address))
+        fail("cannot connect to %s: %s", authority, strerror(errno));
+    setsockopt(connection->socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    connection->out = malloc(CHUNK + (64 << 10));
+    if (pipeline) connection->sent_at = calloc(message_count, sizeof *connection->sent_at);
+    connection->idles = pipeline ? 1 : in_flight;
+    connection->calls = calloc(connection->idles, sizeof *connection->calls);
+    connection->idle = calloc(connection->idles, sizeof *connection->idle);
+    for (size_t index = 0; index < connection->idles; index++) {
+        connection->calls[index].connection = connection;
+        connection->idle[index] = &connection->calls[index];
+    }
+    connection->next = first;
+    /* Greetings are not measured. */
+    write_out(connection, -1);
+    while (!connection->greeted) read_in(connection, 0);
 }
 
 /* Begin what may be begun: calls that are idle, or more of a stream's messages. */
@@ -366,7 +366,7 @@ static void read_messages(const char *name) {
     offsets = malloc((size / PREFIX + 1) * sizeof *offsets);
     while (at + PREFIX <= size) {
         offsets[message_count++] = at;
-        at += PREFIX + ((size_t)messages[at + 1] << 24 | messages[at + 2] << 16 | messages[at + 3] << 8 | messages[at + 4]);
+        at += whole_size(messages + at);
     }
     if (at != size || !message_count) fail("%s does not hold whole messages", name);
     offsets[message_count] = size;
