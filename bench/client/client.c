@@ -58,7 +58,7 @@ struct connection {
 };
 
 static int pipeline, in_flight = 1, over;
-static const char *path, *authority;
+static const char *authority;
 static nghttp2_nv headers[16];
 static size_t header_count, message_count, least, most, live;
 static uint8_t *messages;
@@ -339,7 +339,7 @@ static void run(struct connection *connections, int number, int64_t every, doubl
     double rate = answered_in_time / seconds;
     uint64_t so_far = 0;
     int percentiles[2] = {-1, -1};
-    for (int wait = 0; wait <= LONGEST; wait++) {
+    for (int wait = 0; so_far < answered; wait++) {
         so_far += waits[wait];
         if (percentiles[0] < 0 && so_far * 2 > answered) percentiles[0] = wait;
         if (percentiles[1] < 0 && so_far * 100 > answered * 99) percentiles[1] = wait;
@@ -389,14 +389,13 @@ int main(int count, char **words) {
     }
     if (count - optind != 5) fail("HOST:PORT PATH FILE LEAST MOST");
     authority = words[optind];
-    path = words[optind + 1];
     read_messages(words[optind + 2]);
     least = strtoul(words[optind + 3], NULL, 10);
     most = strtoul(words[optind + 4], NULL, 10);
     if (pipeline && (size_t)in_flight > message_count) fail("%d in flight need as many messages", in_flight);
     add_header(":method", "POST");
     add_header(":scheme", "http");
-    add_header(":path", path);
+    add_header(":path", words[optind + 1]);
     add_header(":authority", authority);
     add_header("content-type", "application/grpc");
     add_header("te", "trailers");
