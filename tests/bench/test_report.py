@@ -47,19 +47,7 @@ def test_results_table() -> None:
     """Median, spread, latencies, and the ratio to the other form round by round; columns in line."""
     lines = results_table([RESULTS[0], RESULTS[2]]).splitlines()
     assert len({len(line) for line in lines}) == 1
-    head = [
-        "group",
-        "case",
-        "form",
-        "unit",
-        "median",
-        "lowest to highest",
-        "p50 us",
-        "p99 us",
-        "server us",
-        "client",
-        "ratio",
-    ]
+    figures = ["median", "lowest to highest", "p50 us", "p99 us", "server us", "client", "ratio"]
     assert cells(lines[0]) == ["group", "case", "form", "unit", *figures]
     assert cells(lines[2]) == [
         "grpc", "Get", "native", "calls/s", "120,000", "100,000 to 140,000",
