@@ -9,6 +9,7 @@ import pytest
 
 from bench import others, wrk
 from bench.load import LoadError, Outcome, run_program
+from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 
 OUTPUTS = Path(__file__).parent / "outputs"
 
@@ -73,6 +74,12 @@ def test_redis_benchmark() -> None:
     for text in ("", output("redis-benchmark-good.txt").splitlines()[0], "Could not connect\n"):
         with pytest.raises(LoadError, match="did not print"):
             others.parse(text)
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 16_383, 16_384, 100_000])
+def test_fields_are_those_of_protobuf(size: int) -> None:
+    """What is made by hand for etcd."""
+    assert others.field(2, b"x" * size) == kv.SetRequest(value="x" * size).SerializeToString()
 
 
 def test_what_a_program_costs() -> None:
