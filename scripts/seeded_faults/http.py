@@ -8,6 +8,30 @@ _DISPATCH = "kvtwisted/http/dispatch.py"
 
 FAULTS = (
     Fault(
+        "end-not-read",
+        "A connection whose client has ended is ended when that is read.",
+        "kvtwisted/reactor/polling.py",
+        "                if reason:\n",
+        "                if reason and not selectable.connected:\n",
+        "tests/reactor/test_polling.py",
+    ),
+    Fault(
+        "idle-from-the-first",
+        "The idle time counts from the last request.",
+        "kvtwisted/http/channel.py",
+        "(left := self._active_at + timeout - self._seconds()) > CLOSE_ENOUGH:",
+        "(left := timeout - self._seconds()) > CLOSE_ENOUGH:",
+        "tests/http/test_channel.py",
+    ),
+    Fault(
+        "scan-as-get",
+        "A scan by the fast lane has the query of its request.",
+        "kvtwisted/http/fast_lane.py",
+        "Received(query=target)",
+        "Received(target)",
+        "tests/http/test_lanes.py",
+    ),
+    Fault(
         "two-lengths",
         "A request with two Content-Lengths is not taken by the fast lane.",
         "kvtwisted/http/fast_requests.py",
