@@ -11,11 +11,11 @@ Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any t
 
 from __future__ import annotations
 
-#: An operation of a pipeline: its `id` as it is encoded, with the tag; which one it is, as the tag of its field; and
-#: what `read_set` or `read_get` gives of it.
-Operation = tuple[bytes, int, "bytes | SetFields"]
 #: A Set's key, value and ttl.
 SetFields = tuple[bytes, bytes, int]
+#: An operation of a pipeline: its `id` as it is encoded, with the tag; which one it is, as the tag of its field; and
+#: what `read_set` gives of it, without a value and a ttl where it is no Set.
+Operation = tuple[bytes, int, bytes, bytes, int]
 
 #: Tags: a field's number and the kind of what follows. Those of the keys are the same in all requests of one key.
 _KEY, _VALUE, _TTL = 0x0A, 0x12, 0x18
@@ -99,14 +99,13 @@ def read_operation(message: bytes) -> Operation | None:
         return None
     if begin + length != len(message):
         return None
-    asked: bytes | SetFields | None
     if kind == SET:
-        asked = read_set(message, begin)
-    elif kind in (GET, DELETE):
-        asked = read_get(message, begin)
-    else:
+        fields = read_set(message, begin)
+        return None if fields is None else (message[:at] or NO_ID, kind, *fields)
+    if kind not in (GET, DELETE):
         return None
-    return None if asked is None else (message[:at] or NO_ID, kind, asked)
+    key = read_get(message, begin)
+    return None if key is None else (message[:at] or NO_ID, kind, key, b"", 0)
 
 
 def _long(message: bytes, at: int) -> tuple[int, int]:

@@ -131,24 +131,24 @@ def test_hostile_sets(message: bytes) -> None:
     _agree(quick.read_set, lambda data: _as_set(kv.SetRequest.FromString(data)), message)
 
 
-def _as_operation(message: bytes) -> tuple[int, int, Any]:
+def _as_operation(message: bytes) -> tuple[Any, ...]:
     request = kv.PipelineRequest.FromString(message)
     field = request.WhichOneof("operation")
     if field is None:
         raise DecodeError("is for protobuf's way to refuse")
     asked = getattr(request, field)
     (tag,) = [tag for tag, name in _FIELDS.items() if name == field]
-    return request.id, tag, _as_set(asked) if field == "set" else _as_get(asked)
+    return request.id, tag, *(_as_set(asked) if field == "set" else (_as_get(asked), b"", 0))
 
 
-def _read(message: bytes) -> tuple[int, int, Any] | None:
+def _read(message: bytes) -> tuple[Any, ...] | None:
     read = quick.read_operation(message)
     if read is None:
         return None
-    id_field, kind, asked = read
+    id_field, *others = read
     number = kv.PipelineResponse.FromString(id_field).id
     assert id_field == b"\x08" + varint(number), "an answer would begin with another encoding of the id"
-    return number, kind, asked
+    return number, *others
 
 
 @given(_harmed(_HOSTILE_OPERATION))
@@ -198,8 +198,8 @@ def test_plain_operations_are_read(number: int, tag: int, key: str, value: str) 
     asked.key = key
     if tag == quick.SET:
         asked.value = value
-    expected = (key.encode(), value.encode(), 0) if tag == quick.SET else key.encode()
-    assert _read(request.SerializeToString()) == (number, tag, expected)
+    expected = (number, tag, key.encode(), value.encode() if tag == quick.SET else b"", 0)
+    assert _read(request.SerializeToString()) == expected
 
 
 @pytest.mark.parametrize("size", [127, 128, 1024])

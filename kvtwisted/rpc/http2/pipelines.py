@@ -13,23 +13,31 @@ compressed messages when enough was expanded in a turn, see Note [Decompression 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
+from time import monotonic
 from typing import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
+from ...commands.command import Command
+from ...commands.delete import Delete
+from ...commands.get import Get
+from ...commands.set import Set
+from ...core.errors import without_frames
+from ...sessions.session import Session
 from .. import pipeline
-from ..errors import CallError, call_error, stopping
+from ..calls import Terms
+from ..errors import IN_MESSAGE, CallError, call_error, stopping
 from ..messages import expanded
-from ..methods import SERVICES
-from ..pipeline import Operation
+from ..methods import SERVICES, SUCCESS, encoded_get_response
+from ..pipeline import METHODS_BY_KIND
+from ..quick_messages import GET, SET, Operation
 from ..stream_slots import Slots
 from .expanding import Expander
 from .inbound import Message
 from .requests import Route
-from .responses import ConstantAnswer
 from .stream import Stream
-from .unary import UnaryCalls
 
 #: Operations of one pipeline that are under way, or wait for one on their key.
 MAX_UNANSWERED = 256
@@ -37,24 +45,33 @@ MAX_UNANSWERED = 256
 QUEUED_BYTES, EXPECTED_BYTES = 4 << 20, 16 << 20
 #: Bytes of its operations that are under way or wait for one on their key, decompressed.
 REQUEST_BYTES = 4 << 20
+#: Bytes of answers that gather before it is looked whether there are too many.
+_PIECE = 16_384
+
+_GET_ANSWER_BYTES = METHODS_BY_KIND[GET].answer_bytes or 0
+#: What stands behind the id in the answer to a write that was done.
+_DONE = {kind: pipeline.answered(b"", kind, SUCCESS) for kind in METHODS_BY_KIND}
 
 
 class PipelineService:
     """All open pipelines. Reactor thread."""
 
-    def __init__(self, reactor: IReactorTime, slots: Slots, flush: Callable[[], None]) -> None:
+    def __init__(self, reactor: IReactorTime, slots: Slots, terms: Terms, flush: Callable[[], None]) -> None:
         """`flush` is called when operations were answered outside of any connection's own doing."""
         self._slots = slots
+        self._terms = terms
         self._expander = Expander(reactor, flush)
         self._open: set[Pipeline] = set()
         self._stopping = False
+        #: Those that have answers which were not sent yet.
+        self._answered: list[Pipeline] = []
 
-    def routes(self, calls: UnaryCalls, owner: str | None) -> list[Route]:
-        """The one method, under each name of the service; `calls` answers the operations.
+    def routes(self, session: Session, owner: str | None) -> list[Route]:
+        """The one method, under each name of the service; its operations are the session's.
 
         `owner` is whose slots they take (`slots.share_of`).
         """
-        begin = partial(self._begin, calls, owner)
+        begin = partial(self._begin, session, owner)
         return [Route(f"/{service}/{pipeline.NAME}", streaming=begin) for service in SERVICES]
 
     def stop(self) -> None:
@@ -63,13 +80,24 @@ class PipelineService:
         for open_pipeline in tuple(self._open):
             open_pipeline.cut(stopping())
 
-    def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> Pipeline:
+    def settled(self) -> None:
+        """Commands were settled: send their answers, all of a pipeline at once."""
+        answered, self._answered = self._answered, []
+        for open_pipeline in answered:
+            open_pipeline.go_on()
+
+    def _begin(self, session: Session, owner: str | None, stream: Stream) -> Pipeline:
         if self._stopping:
             raise stopping()
         self._slots.enter(owner)
-        opened = Pipeline(stream, calls, self._expander, partial(self._ended, owner))
+        opened = Pipeline(
+            stream, session, self._terms, self._expander, self._answered_later, partial(self._ended, owner)
+        )
         self._open.add(opened)
         return opened
+
+    def _answered_later(self, one: Pipeline) -> None:
+        self._answered.append(one)
 
     def _ended(self, owner: str | None, ended: Pipeline) -> None:
         self._open.discard(ended)
@@ -77,23 +105,35 @@ class PipelineService:
 
 
 class Pipeline:
-    """One open pipeline: to `UnaryCalls` what a `Responder` is for calls. Its calls are numbered as they begin."""
+    """One open pipeline. Reactor thread."""
 
     def __init__(
-        self, stream: Stream, calls: UnaryCalls, expander: Expander, closed: Callable[[Pipeline], None]
+        self,
+        stream: Stream,
+        session: Session,
+        terms: Terms,
+        expander: Expander,
+        answered: Callable[[Pipeline], None],
+        closed: Callable[[Pipeline], None],
     ) -> None:
+        """`answered` is called when it has answers that are to be sent by `go_on`, and `closed` at its end."""
         self._stream = stream
+        self._session = session
+        self._terms = terms
         self._expander = expander
-        self._calls = calls
+        self._answered = answered
         self._closed = closed
-        self._number = 0
-        #: The operation that is being begun, and those that were and are not answered, by number.
-        self._beginning: Operation | None = None
-        self._begun: dict[int, Operation] = {}
-        #: For each key that an operation is under way on, those that wait for it.
-        self._busy: dict[str, deque[Operation]] = {}
-        #: Those that wait because the pipeline is full, or because enough was expanded in this turn.
+        #: What is under way, by its key: the operation's id and kind, and the bytes of the message it came in, which
+        #: are all in memory until it is parsed, fields that nobody knows included.
+        self._busy: dict[bytes, tuple[bytes, int, int]] = {}
+        #: Those that wait for the one on their key.
+        self._later: dict[bytes, deque[tuple[Operation, int]]] = {}
+        #: Those that wait because the pipeline is full, or because enough was expanded in this turn: as they came,
+        #: since decompressed they may have a thousand times the bytes.
         self._waiting: deque[Message] = deque()
+        #: Answers that were not sent yet, and how many of them are good.
+        self._answers = bytearray()
+        self._good = 0
         self._unanswered = self._bytes = 0
         self._paused = False
         self._expected = 0
@@ -103,41 +143,14 @@ class Pipeline:
 
     # For the stream.
 
-    def received(self, message: Message) -> None:
-        """Begin one operation, or let it wait."""
+    def received(self, messages: Iterable[Message]) -> None:
+        """Begin operations, as far as there is room."""
         if self._ended:
             return
-        if self._waiting or self._full or self._too_early(message):
-            # As it came: decompressed it may have a thousand times the bytes.
-            self._waiting.append(message)
-            self._paused = True
-            self._stream.pause()
-        else:
-            self._take(message)
-
-    def _too_early(self, message: Message) -> bool:
-        """Whether the message must wait for a later turn of the reactor; that turn is seen to."""
-        if not message[1] or self._expander.left > 0:
-            return False
-        self._expander.wait(self)
-        return True
-
-    def _take(self, message: Message) -> None:
-        data, compressed = message
-        operation = pipeline.read(
-            self._expander.expand(data) if compressed else expanded(data, False, pipeline.MESSAGE_BYTES)
-        )
-        if isinstance(operation, bytes):
-            self._stream.send_message(operation)
-            return
-        self._unanswered += 1
-        self._bytes += operation.size
-        if self._busy:
-            others = self._busy.get(operation.request.key)
-            if others is not None:
-                others.append(operation)
-                return
-        self._begin(operation)
+        waited = bool(self._waiting)
+        self._waiting.extend(messages)
+        if not waited:
+            self.go_on()
 
     def half_closed(self) -> None:
         """The client has no more operations."""
@@ -151,10 +164,11 @@ class Pipeline:
     def gone(self) -> None:
         """What is under way goes on, and is answered to nobody."""
         self._ended = True
-        self.expect(-self._expected)
-        self._begun.clear()
+        self._expect(-self._expected)
         self._busy.clear()
+        self._later.clear()
         self._waiting.clear()
+        self._answers.clear()
         self._expander.forget(self)
         self._closed(self)
 
@@ -164,7 +178,60 @@ class Pipeline:
             self._ended, self._error = True, error
             self.go_on()
 
-    # One operation after the other.
+    # From messages to operations.
+
+    def go_on(self) -> None:
+        """Begin what waits, as far as there is room; send what was answered; and end when there is nothing left."""
+        try:
+            self._take_waiting()
+        except Exception as error:
+            self._waiting.clear()
+            self._send()
+            self._stream.finish(call_error(error, pipeline.NAME))
+            return
+        self._send()
+        if self._waiting:
+            self._paused = True
+            self._stream.pause()
+        elif self._paused:
+            self._paused = False
+            self._stream.go_on()
+        if self._ended and not self._unanswered and not self._waiting:
+            self._stream.finish(self._error)
+
+    def _take_waiting(self) -> None:
+        waiting, answers, busy = self._waiting, self._answers, self._busy
+        room = 0
+        while waiting:
+            if len(answers) >= room:
+                self._send()
+                if self._full:
+                    return
+                room = min(_PIECE, QUEUED_BYTES - self._stream.queued)
+            message, compressed = waiting[0]
+            if compressed:
+                if self._expander.left <= 0:
+                    self._expander.wait(self)  # for a later turn of the reactor
+                    return
+                message = self._expander.expand(message)
+            else:
+                expanded(message, False, pipeline.MESSAGE_BYTES)
+            waiting.popleft()
+            operation = pipeline.read(message)
+            if isinstance(operation, bytes):
+                pipeline.append(answers, operation)
+                continue
+            _, kind, key, _, _ = operation
+            if kind == GET and key not in busy and self._answered_now(operation[0], key):
+                continue
+            self._unanswered += 1
+            self._bytes += len(message)
+            if key in busy:
+                self._later.setdefault(key, deque()).append((operation, len(message)))
+            else:
+                self._begin(operation, len(message))
+            if self._unanswered >= MAX_UNANSWERED or self._bytes >= REQUEST_BYTES or self._expected:
+                room = 0
 
     @property
     def _full(self) -> bool:
@@ -177,81 +244,101 @@ class Pipeline:
             or ((self._stream.queued or self._expected) > 0 and self._stream.responder.backlogged)
         )
 
-    def _begin(self, operation: Operation) -> None:
-        self._number += 1
-        self._beginning = operation
-        self._calls.begin(operation.method, self, self._number, operation.request, None)
-        self._beginning = None
+    # From operations to answers.
 
-    def _end(self, number: int, answer: bytes, error: CallError | None) -> None:
-        """An operation ends with its answer, or with an error. Nothing happens if nobody waits for it."""
-        later = number in self._begun
-        operation = self._begun.pop(number, None) or self._beginning
-        if operation is None:
-            return
-        self._unanswered -= 1
-        self._bytes -= operation.size
-        if error is None:
-            self._stream.responder.served += 1
-            self._stream.send_message(pipeline.answered(operation, answer))
-        else:
-            self._stream.send_message(pipeline.failed(operation.id, error))
-        if later:
-            self._release(operation.request.key)
-
-    def _release(self, key: str) -> None:
-        """An operation on this key that others may wait for has been answered."""
-        others = self._busy.pop(key, None)
-        while others and key not in self._busy:
-            self._begin(others.popleft())
-        if others:
-            self._busy[key] = others
-        if self._paused or self._ended:
-            self.go_on()
-
-    def go_on(self) -> None:
-        """Begin what waits, as far as there is room, and end when there is nothing left."""
+    def _answered_now(self, id_field: bytes, key: bytes) -> bool:
+        """Answer a Get on a key that nothing is under way on, if memory can; whether it was answered."""
+        session = self._session
         try:
-            while self._waiting and not self._full and not self._too_early(self._waiting[0]):
-                self._take(self._waiting.popleft())
+            session.check_room()
+            known, found = session.get_now(key)
+            if known:
+                pipeline.append_found(self._answers, id_field, found)
+                self._good += 1
         except Exception as error:
-            self._waiting.clear()
-            self._stream.finish(call_error(error, pipeline.NAME))
+            self._fail(id_field, GET, error)
+            return True
+        return known
+
+    def _begin(self, operation: Operation, size: int) -> None:
+        """Begin what came in a message of so many bytes; nothing else is under way on its key."""
+        id_field, kind, key, value, ttl = operation
+        deadline = monotonic() + self._terms.request_timeout
+        command: Command
+        if kind == SET:
+            command = Set(key, value, ttl, deadline)
+        elif kind == GET:
+            command = Get(key, deadline, encoded_get_response)
+            command.awaited = partial(self._busy.__contains__, key)
+        else:
+            command = Delete(key, deadline)
+        self._busy[key] = id_field, kind, size
+        try:
+            self._session.submit(command, self._done)
+        except Exception as error:
+            del self._busy[key]
+            self._unanswered -= 1
+            self._bytes -= size
+            self._fail(id_field, kind, error)
+        else:
+            if kind == GET:
+                self._expect(_GET_ANSWER_BYTES)
+
+    def _done(self, command: Command) -> None:
+        """An operation is done. Nothing happens if nobody waits for it."""
+        key: bytes = command.key  # type: ignore[attr-defined]  # all operations have one
+        under_way = self._busy.pop(key, None)
+        if under_way is None:
             return
-        if self._paused and not self._waiting:
-            self._paused = False
-            self._stream.go_on()
-        if self._ended and not self._unanswered and not self._waiting:
-            self._stream.finish(self._error)
+        if not self._answers:
+            self._answered(self)
+        id_field, kind, size = under_way
+        self._unanswered -= 1
+        self._bytes -= size
+        if kind == GET:
+            self._expect(-_GET_ANSWER_BYTES)
+        if command.error is not None:
+            self._fail(id_field, kind, command.error)
+        else:
+            answer = _DONE[kind] if kind != GET else pipeline.answered(b"", GET, command.result)
+            pipeline.append(self._answers, id_field + answer)
+            self._good += 1
+        if key in self._later:
+            self._release(key)
 
-    # For UnaryCalls.
+    def _release(self, key: bytes) -> None:
+        """Nothing is under way on this key any longer: begin what waited for that."""
+        later = self._later.pop(key)
+        while later and key not in self._busy:
+            operation, size = later.popleft()
+            if operation[1] == GET and self._answered_now(operation[0], key):
+                self._unanswered -= 1
+                self._bytes -= size
+            else:
+                self._begin(operation, size)
+        if later:
+            self._later[key] = later
 
-    def promise(self, number: int) -> None:
-        """The operation is answered later: others on its key have to wait."""
-        operation = self._beginning
-        if operation is not None:
-            self._begun[number] = operation
-            self._busy[operation.request.key] = deque()
+    def _fail(self, id_field: bytes, kind: int, error: BaseException) -> None:
+        """An operation ends with an error; the pipeline goes on."""
+        method = METHODS_BY_KIND[kind]
+        if isinstance(error, IN_MESSAGE):
+            answer = pipeline.answered(id_field, kind, method.refused(without_frames(error)))
+            self._good += 1
+        else:
+            answer = pipeline.failed(id_field, call_error(error, method.name))
+        pipeline.append(self._answers, answer)
 
-    def awaited(self, number: int) -> bool:
-        """Whether somebody waits for the answer. Any thread."""
-        return number in self._begun
-
-    def expect(self, size: int) -> None:
+    def _expect(self, size: int) -> None:
         """An answer of up to `size` bytes is being made, or no longer."""
-        # When the pipeline is gone all has been told already.
-        if size > 0 or self._expected:
-            self._expected += size
-            self._stream.responder.expect(size)
+        self._expected += size
+        self._stream.responder.expect(size)
 
-    def answer(self, number: int, message: bytes) -> None:
-        """The operation's answer."""
-        self._end(number, message, None)
-
-    def answer_constant(self, number: int, answer: ConstantAnswer) -> None:
-        """The same with an answer that was made ready for calls."""
-        self._end(number, answer.message, None)
-
-    def fail(self, number: int, error: CallError) -> None:
-        """The operation ends with a status; the pipeline goes on."""
-        self._end(number, b"", error)
+    def _send(self) -> None:
+        """Send the answers that have gathered."""
+        answers = self._answers
+        if answers:
+            self._stream.responder.served += self._good
+            self._good = 0
+            self._stream.send(bytes(answers))
+            answers.clear()
