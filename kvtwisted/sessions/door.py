@@ -167,10 +167,16 @@ class Door:
     def _settled(self, commands: Sequence[Command]) -> None:
         now = monotonic()
         sets = self._set_durations
-        # Each admission is told once.
-        left: dict[Admission, list[int]] = {}
+        # Those in a row that have one admission leave it together.
+        admission, requests, size = None, 0, 0
         for command in commands:
-            left.setdefault(command.admission, []).append(command.size if command.takes_room else 0)
+            if command.admission is not admission:
+                if admission is not None:
+                    admission.leave(requests, size)
+                admission, requests, size = command.admission, 0, 0
+            requests += 1
+            if command.takes_room:
+                size += command.size
             if command.error is not None:
                 if command.metric:
                     self._failed(command.metric, command.count, command.started, command.error)
@@ -180,8 +186,8 @@ class Door:
                 self._recorder.operation(command.metric, command.count, now - command.started, False)
         if len(sets) >= FOLD:
             self._recorder.fold()
-        for admission, sizes in left.items():
-            admission.leave(len(sizes), sum(sizes))
+        if admission is not None:
+            admission.leave(requests, size)
         for command in commands:
             command.done(command)
         self.tell_settled()
