@@ -18,8 +18,8 @@ from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from .errors import CallError, Code
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
-from .methods import METHODS, Method, encoded_get_response, varint
-from .quick_messages import DELETE, GET, SET, Operation, read_operation
+from .methods import METHODS, SUCCESS, Method, encoded_get_response, varint
+from .quick_messages import DELETE, GET, LONGEST_ID, SET, Operation, read_operation
 
 #: The method's name.
 NAME = "Pipeline"
@@ -111,6 +111,11 @@ def append(answers: bytearray, answer: bytes) -> None:
     answers += answer
 
 
+def append_done(answers: bytearray, id_field: bytes, kind: int) -> None:
+    """The same with the answer to a write that was done. It unrolls `append` of what is `answered` with SUCCESS."""
+    answers += id_field.join(_AROUND_ID[kind][len(id_field)])
+
+
 def append_found(answers: bytearray, id_field: bytes, found: Found | None) -> None:
     """The same with the answer to a Get.
 
@@ -130,6 +135,12 @@ def append_found(answers: bytearray, id_field: bytes, found: Found | None) -> No
 
 #: Bytes in front of each message. Their first says that it is not compressed, as that of a small number does.
 PREFIX_BYTES = 5
+#: For each kind of write, what stands around an id of so many bytes where it was done.
+_AROUND_ID = {
+    kind: [((size + len(done)).to_bytes(PREFIX_BYTES, "big"), done) for size in range(LONGEST_ID + 1)]
+    for kind in (SET, DELETE)
+    for done in (answered(b"", kind, SUCCESS),)
+}
 #: What stands behind a value in a GetResponse: `found`.
 _IS_FOUND = b"\x10\x01"
 

@@ -27,8 +27,8 @@ NO_ID = b"\x08\x00"
 
 #: From here on a number has more than one byte.
 _LONG = 0x80
-#: Bytes of an `id` that has fewer than 64 bits, with the tag; and the last byte of one that has 64.
-_LONGEST_ID, _LAST_BIT = 10, 1
+#: Bytes of an `id` of 64 bits, with the tag; and the last of them.
+LONGEST_ID, _LAST_BIT = 11, 1
 
 
 def read_get(message: bytes, start: int = 0) -> bytes | None:
@@ -87,9 +87,9 @@ def read_operation(message: bytes) -> Operation | None:
             at = 1
             while message[at] >= _LONG:
                 at += 1
-                if at > _LONGEST_ID:
+                if at >= LONGEST_ID:
                     return None
-            if at > 1 and (not message[at] or (at == _LONGEST_ID and message[at] != _LAST_BIT)):
+            if at > 1 and (not message[at] or (at == LONGEST_ID - 1 and message[at] != _LAST_BIT)):
                 return None
             at += 1
         kind, length, begin = message[at], message[at + 1], at + 2

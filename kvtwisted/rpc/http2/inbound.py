@@ -194,7 +194,7 @@ class Incoming:
         return messages
 
     def _fill(self, data: bytes, messages: list[Message]) -> int:
-        """Give the message that has begun what it lacks of `data`, and take it if that is all; where the rest begins."""
+        """Give the message that has begun what it lacks, and take it if that is all; returns where the rest begins."""
         buffer = self._buffer
         position = self._need - len(buffer)
         buffer += data[:position]
@@ -212,14 +212,17 @@ class Incoming:
 
         Putting them together in the buffer would take three times as long.
         """
-        size = len(data)
-        while size - position >= MESSAGE_PREFIX.size:
-            compressed, length = MESSAGE_PREFIX.unpack_from(data, position)
-            start = position + MESSAGE_PREFIX.size
-            if compressed > 1 or length > self._limit or size - start < length:
+        limit, unpack, append = self._limit, MESSAGE_PREFIX.unpack_from, messages.append
+        prefix, end = MESSAGE_PREFIX.size, len(data)
+        last = end - prefix
+        while position <= last:
+            compressed, length = unpack(data, position)
+            start = position + prefix
+            after = start + length
+            if compressed > 1 or length > limit or after > end:
                 break
-            position = start + length
-            messages.append((data[start:position], compressed == 1))
+            append((data[start:after], compressed == 1))
+            position = after
         return position
 
     @property

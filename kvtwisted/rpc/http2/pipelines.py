@@ -30,9 +30,9 @@ from .. import pipeline
 from ..calls import Terms
 from ..errors import IN_MESSAGE, CallError, call_error, stopping
 from ..messages import expanded
-from ..methods import SERVICES, SUCCESS, encoded_get_response
+from ..methods import SERVICES, encoded_get_response
 from ..pipeline import METHODS_BY_KIND
-from ..quick_messages import GET, SET, Operation
+from ..quick_messages import GET, SET, Operation, read_operation
 from ..stream_slots import Slots
 from .expanding import Expander
 from .inbound import Message
@@ -49,8 +49,6 @@ REQUEST_BYTES = 4 << 20
 _PIECE = 16_384
 
 _GET_ANSWER_BYTES = METHODS_BY_KIND[GET].answer_bytes or 0
-#: What stands behind the id in the answer to a write that was done.
-_DONE = {kind: pipeline.answered(b"", kind, SUCCESS) for kind in METHODS_BY_KIND}
 
 
 class PipelineService:
@@ -118,7 +116,7 @@ class Pipeline:
     ) -> None:
         """`answered` is called when it has answers that are to be sent by `go_on`, and `closed` at its end."""
         self._stream = stream
-        self._session = session
+        self._get_now, self._check_room, self._submit = session.get_now, session.check_room, session.submit
         self._terms = terms
         self._expander = expander
         self._answered = answered
@@ -200,8 +198,8 @@ class Pipeline:
             self._stream.finish(self._error)
 
     def _take_waiting(self) -> None:
-        waiting, answers, busy = self._waiting, self._answers, self._busy
-        room = 0
+        waiting, answers, busy, get_now = self._waiting, self._answers, self._busy, self._get_now
+        room, has_looked, deadline = 0, False, monotonic() + self._terms.request_timeout
         while waiting:
             if len(answers) >= room:
                 self._send()
@@ -214,22 +212,38 @@ class Pipeline:
                     self._expander.wait(self)  # for a later turn of the reactor
                     return
                 message = self._expander.expand(message)
-            else:
+            elif len(message) > pipeline.MESSAGE_BYTES:
                 expanded(message, False, pipeline.MESSAGE_BYTES)
             waiting.popleft()
-            operation = pipeline.read(message)
-            if isinstance(operation, bytes):
-                pipeline.append(answers, operation)
-                continue
-            _, kind, key, _, _ = operation
-            if kind == GET and key not in busy and self._answered_now(operation[0], key):
-                continue
+            operation = read_operation(message)
+            if operation is None:
+                read = pipeline.read(message)
+                if isinstance(read, bytes):
+                    pipeline.append(answers, read)
+                    continue
+                operation = read
+            id_field, kind, key, _, _ = operation
+            if kind == GET and key not in busy:
+                # As `_answered_now`, but one look at the room is enough for Gets that come in a row.
+                try:
+                    if not has_looked:
+                        self._check_room()
+                        has_looked = True
+                    known, found = get_now(key)
+                    if known:
+                        pipeline.append_found(answers, id_field, found)
+                        self._good += 1
+                        continue
+                except Exception as error:
+                    self._fail(id_field, GET, error)
+                    continue
+            has_looked = False
             self._unanswered += 1
             self._bytes += len(message)
             if key in busy:
                 self._later.setdefault(key, deque()).append((operation, len(message)))
             else:
-                self._begin(operation, len(message))
+                self._begin(operation, len(message), deadline)
             if self._unanswered >= MAX_UNANSWERED or self._bytes >= REQUEST_BYTES or self._expected:
                 room = 0
 
@@ -248,10 +262,9 @@ class Pipeline:
 
     def _answered_now(self, id_field: bytes, key: bytes) -> bool:
         """Answer a Get on a key that nothing is under way on, if memory can; whether it was answered."""
-        session = self._session
         try:
-            session.check_room()
-            known, found = session.get_now(key)
+            self._check_room()
+            known, found = self._get_now(key)
             if known:
                 pipeline.append_found(self._answers, id_field, found)
                 self._good += 1
@@ -260,10 +273,9 @@ class Pipeline:
             return True
         return known
 
-    def _begin(self, operation: Operation, size: int) -> None:
+    def _begin(self, operation: Operation, size: int, deadline: float) -> None:
         """Begin what came in a message of so many bytes; nothing else is under way on its key."""
         id_field, kind, key, value, ttl = operation
-        deadline = monotonic() + self._terms.request_timeout
         command: Command
         if kind == SET:
             command = Set(key, value, ttl, deadline)
@@ -274,7 +286,7 @@ class Pipeline:
             command = Delete(key, deadline)
         self._busy[key] = id_field, kind, size
         try:
-            self._session.submit(command, self._done)
+            self._submit(command, self._done)
         except Exception as error:
             del self._busy[key]
             self._unanswered -= 1
@@ -300,22 +312,24 @@ class Pipeline:
         if command.error is not None:
             self._fail(id_field, kind, command.error)
         else:
-            answer = _DONE[kind] if kind != GET else pipeline.answered(b"", GET, command.result)
-            pipeline.append(self._answers, id_field + answer)
             self._good += 1
+            if kind == GET:
+                pipeline.append(self._answers, pipeline.answered(id_field, GET, command.result))
+            else:
+                pipeline.append_done(self._answers, id_field, kind)
         if key in self._later:
             self._release(key)
 
     def _release(self, key: bytes) -> None:
         """Nothing is under way on this key any longer: begin what waited for that."""
-        later = self._later.pop(key)
+        later, deadline = self._later.pop(key), monotonic() + self._terms.request_timeout
         while later and key not in self._busy:
             operation, size = later.popleft()
             if operation[1] == GET and self._answered_now(operation[0], key):
                 self._unanswered -= 1
                 self._bytes -= size
             else:
-                self._begin(operation, size)
+                self._begin(operation, size, deadline)
         if later:
             self._later[key] = later
 

@@ -66,7 +66,11 @@ class UnaryCalls:
 
     def methods(self) -> dict[str, tuple[Unary, Unary]]:
         """For each method what answers it, and what answers it when its message is compressed."""
-        quick: dict[Method, Unary] = {_SET: self._set, _GET: self._get, _DELETE: partial(self._call_on_one_key, _DELETE)}
+        quick: dict[Method, Unary] = {
+            _SET: self._set,
+            _GET: self._get,
+            _DELETE: partial(self._call_on_one_key, _DELETE),
+        }
         return {
             name: (
                 quick.get(method) or partial(self._call, method),
