@@ -25,6 +25,7 @@ from ...commands.delete import Delete
 from ...commands.get import Get
 from ...commands.set import Set
 from ...core.errors import without_frames
+from ...sessions.door import Done
 from ...sessions.session import Session
 from .. import pipeline
 from ..calls import Terms
@@ -43,7 +44,7 @@ from .stream import Stream
 MAX_UNANSWERED = 256
 #: Bytes of its answers that wait to be read, and of those that are being made in the pool, at most.
 QUEUED_BYTES, EXPECTED_BYTES = 4 << 20, 16 << 20
-#: Bytes of its operations that are under way or wait for one on their key, decompressed.
+#: Bytes of the keys and values of its operations that are under way or wait for one on their key.
 REQUEST_BYTES = 4 << 20
 #: Bytes of answers that gather before it is looked whether there are too many.
 _PIECE = 16_384
@@ -121,18 +122,19 @@ class Pipeline:
         self._expander = expander
         self._answered = answered
         self._closed = closed
-        #: What is under way, by its key: the operation's id and kind, and the bytes of the message it came in, which
-        #: are all in memory until it is parsed, fields that nobody knows included.
-        self._busy: dict[bytes, tuple[bytes, int, int]] = {}
-        #: Those that wait for the one on their key.
-        self._later: dict[bytes, deque[tuple[Operation, int]]] = {}
+        #: What is under way, by its key.
+        self._busy: dict[bytes, Operation] = {}
+        #: Those that wait for the one on their key, and how many they are.
+        self._later: dict[bytes, deque[Operation]] = {}
+        self._held = 0
+        #: Bytes of keys and values of both.
+        self._bytes = 0
         #: Those that wait because the pipeline is full, or because enough was expanded in this turn: as they came,
         #: since decompressed they may have a thousand times the bytes.
         self._waiting: deque[Message] = deque()
         #: Answers that were not sent yet, and how many of them are good.
         self._answers = bytearray()
         self._good = 0
-        self._unanswered = self._bytes = 0
         self._paused = False
         self._expected = 0
         #: Why no more operations are taken, if that is so: None is the client's own end.
@@ -165,6 +167,7 @@ class Pipeline:
         self._expect(-self._expected)
         self._busy.clear()
         self._later.clear()
+        self._held = 0
         self._waiting.clear()
         self._answers.clear()
         self._expander.forget(self)
@@ -194,12 +197,13 @@ class Pipeline:
         elif self._paused:
             self._paused = False
             self._stream.go_on()
-        if self._ended and not self._unanswered and not self._waiting:
+        if self._ended and not self._busy and not self._waiting:
             self._stream.finish(self._error)
 
     def _take_waiting(self) -> None:
         waiting, answers, busy, get_now = self._waiting, self._answers, self._busy, self._get_now
-        room, has_looked, deadline = 0, False, monotonic() + self._terms.request_timeout
+        room, has_looked = 0, False
+        deadline, done = monotonic() + self._terms.request_timeout, self._done
         while waiting:
             if len(answers) >= room:
                 self._send()
@@ -222,7 +226,7 @@ class Pipeline:
                     pipeline.append(answers, read)
                     continue
                 operation = read
-            id_field, kind, key, _, _ = operation
+            id_field, kind, key, value, _ = operation
             if kind == GET and key not in busy:
                 # As `_answered_now`, but one look at the room is enough for Gets that come in a row.
                 try:
@@ -238,19 +242,19 @@ class Pipeline:
                     self._fail(id_field, GET, error)
                     continue
             has_looked = False
-            self._unanswered += 1
-            self._bytes += len(message)
+            self._bytes += len(key) + len(value)
             if key in busy:
-                self._later.setdefault(key, deque()).append((operation, len(message)))
+                self._later.setdefault(key, deque()).append(operation)
+                self._held += 1
             else:
-                self._begin(operation, len(message), deadline)
-            if self._unanswered >= MAX_UNANSWERED or self._bytes >= REQUEST_BYTES or self._expected:
+                self._begin(operation, deadline, done)
+            if len(busy) + self._held >= MAX_UNANSWERED or self._bytes >= REQUEST_BYTES or self._expected:
                 room = 0
 
     @property
     def _full(self) -> bool:
         return (
-            self._unanswered >= MAX_UNANSWERED
+            len(self._busy) + self._held >= MAX_UNANSWERED
             or self._bytes >= REQUEST_BYTES
             or self._stream.queued >= QUEUED_BYTES
             or self._expected >= EXPECTED_BYTES
@@ -273,8 +277,8 @@ class Pipeline:
             return True
         return known
 
-    def _begin(self, operation: Operation, size: int, deadline: float) -> None:
-        """Begin what came in a message of so many bytes; nothing else is under way on its key."""
+    def _begin(self, operation: Operation, deadline: float, done: Done) -> None:
+        """Begin an operation that is counted; nothing else is under way on its key."""
         id_field, kind, key, value, ttl = operation
         command: Command
         if kind == SET:
@@ -284,13 +288,12 @@ class Pipeline:
             command.awaited = partial(self._busy.__contains__, key)
         else:
             command = Delete(key, deadline)
-        self._busy[key] = id_field, kind, size
+        self._busy[key] = operation
         try:
-            self._submit(command, self._done)
+            self._submit(command, done)
         except Exception as error:
             del self._busy[key]
-            self._unanswered -= 1
-            self._bytes -= size
+            self._bytes -= command.size
             self._fail(id_field, kind, error)
         else:
             if kind == GET:
@@ -299,14 +302,14 @@ class Pipeline:
     def _done(self, command: Command) -> None:
         """An operation is done. Nothing happens if nobody waits for it."""
         key: bytes = command.key  # type: ignore[attr-defined]  # all operations have one
-        under_way = self._busy.pop(key, None)
-        if under_way is None:
+        operation = self._busy.pop(key, None)
+        if operation is None:
             return
-        if not self._answers:
+        answers = self._answers
+        if not answers:
             self._answered(self)
-        id_field, kind, size = under_way
-        self._unanswered -= 1
-        self._bytes -= size
+        self._bytes -= command.size
+        id_field, kind = operation[0], operation[1]
         if kind == GET:
             self._expect(-_GET_ANSWER_BYTES)
         if command.error is not None:
@@ -314,22 +317,22 @@ class Pipeline:
         else:
             self._good += 1
             if kind == GET:
-                pipeline.append(self._answers, pipeline.answered(id_field, GET, command.result))
+                pipeline.append(answers, pipeline.answered(id_field, GET, command.result))
             else:
-                pipeline.append_done(self._answers, id_field, kind)
-        if key in self._later:
+                pipeline.append_done(answers, id_field, kind)
+        if self._held and key in self._later:
             self._release(key)
 
     def _release(self, key: bytes) -> None:
         """Nothing is under way on this key any longer: begin what waited for that."""
         later, deadline = self._later.pop(key), monotonic() + self._terms.request_timeout
         while later and key not in self._busy:
-            operation, size = later.popleft()
+            operation = later.popleft()
+            self._held -= 1
             if operation[1] == GET and self._answered_now(operation[0], key):
-                self._unanswered -= 1
-                self._bytes -= size
+                self._bytes -= len(key)
             else:
-                self._begin(operation, size, deadline)
+                self._begin(operation, deadline, self._done)
         if later:
             self._later[key] = later
 
