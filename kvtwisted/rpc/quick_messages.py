@@ -52,6 +52,11 @@ def read_set(message: bytes, start: int = 0) -> SetFields | None:
     """
     end = len(message)
     try:
+        if message.isascii() and not start:
+            # Most are: then no length has more than one byte, and nobody need look at key and value again.
+            after = message[1] + 2
+            if message[0] == _KEY and message[after] == _VALUE and message[after + 1] + after + 2 == end:
+                return message[2:after], message[after + 2 :], 0
         if message[start] != _KEY or message[start + 1] >= _LONG:
             return None
         begin = start + 2

@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
+from ...commands.set import Set
 from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError
 from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
@@ -87,7 +88,7 @@ class LocalBackend:
     def submit(self, commands: Sequence[Command]) -> None:
         """See `Backend.submit`."""
         gets: dict[object, list[Command]] = {}
-        for command in commands:
+        for command in self._group.take(commands):
             if isinstance(command, WriteCommand):
                 self._group.add(command)
             elif type(command) is Get:
@@ -172,6 +173,21 @@ class GroupCommit:
         """Writes that nobody has taken up yet."""
         return len(self._commands)
 
+    def take(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """`add` those that come first and need no look of their own: small plain Sets. Gives the rest."""
+        threshold, pointers = self._writer.spill_threshold, self._writer.commits.file_index.pointers
+        size = taken = 0
+        for command in commands:
+            if type(command) is not Set or command.ttl or command.size >= threshold or command.key in pointers:
+                break
+            size += command.size
+            taken += 1
+        if taken:
+            self._commands += commands[:taken]  # type: ignore[arg-type]
+            self._keys += taken
+            self._bytes += size
+        return commands[taken:]
+
     def add(self, command: WriteCommand) -> None:
         """Write it with the next group; by itself when a file has to be written or replaced, which takes long."""
         writer = self._writer
@@ -193,8 +209,12 @@ class GroupCommit:
         quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES
         self._commands, self._writes, self._keys, self._bytes = [], {}, 0, 0
         try:
-            if quick and not made and self._settle_together(commands):
-                return
+            if quick and not made:
+                together = self._prepare_together(commands)
+                quick = self._writer.try_now([together])
+                if quick and not isinstance(together.error, NearlyFull):
+                    self._tell_together(commands, together.error)
+                    return
             writes = [made.get(place) or self._prepare(command) for place, command in enumerate(commands)]
             settled = quick and self._writer.try_now(writes)
         except Exception:
@@ -207,21 +227,14 @@ class GroupCommit:
             # The group has turns of its own: it is everybody's.
             self._settle_in_pool(self, commands, writes).addBoth(self._go_on)
 
-    def _settle_together(self, commands: Sequence[WriteCommand]) -> bool:
-        """Whether these plain commands are settled. See Note [Plain commands become one write]."""
-        write = self._prepare_together(commands)
-        if not self._writer.try_now([write]):
-            return False
-        error = write.error
+    def _tell_together(self, commands: Sequence[Command], error: KvError | None) -> None:
+        """Tell of commands that were one write. See Note [Plain commands become one write]."""
         if error is not None:
-            if isinstance(error, NearlyFull):
-                return False
             for command in commands:
                 command.error = error
             if isinstance(error, StorageError):
                 self._recovery.write_failed(error)
         self.settled(commands)
-        return True
 
     def _settle_in_pool(self, owner: object, commands: Sequence[Command], writes: Sequence[Write]) -> Deferred[None]:
         waiting = self._defer(owner, lambda: self._writer.write_all(writes))

@@ -42,13 +42,23 @@ class Write:
         "changes", "commits", "deadline", "error", "large", "plain", "replaced", "revision", "settled", "size", "stores",
     )  # fmt: skip
 
-    def __init__(self, changes: Sequence[Change], deadline: float = math.inf, *, commits: int = 1) -> None:
+    def __init__(
+        self, changes: Sequence[Change], deadline: float = math.inf, *, commits: int = 1, plain_bytes: int | None = None
+    ) -> None:
+        """`plain_bytes` are those of keys and values, where it is known that it stores nothing but plain values."""
         self.changes = changes
         self.commits = commits
         self.deadline = deadline
         self.error: KvError | None = None
         self.settled = False
         self.revision = 0
+        #: The files of its large values, and those that it put out of use.
+        self.large = _NO_FILES
+        self.replaced: list[Pointer] = []
+        if plain_bytes is not None:
+            self.size = self.stores = plain_bytes
+            self.plain = True
+            return
         stores, deletes, plain = 0, 0, True
         for key, value, expires_at_ms in changes:
             if value is None:
@@ -61,9 +71,6 @@ class Write:
         self.size, self.stores = stores + deletes, stores
         #: Whether no value needs an envelope, unless it gets a file.
         self.plain = plain
-        #: The files of its large values, and those that it put out of use.
-        self.large = _NO_FILES
-        self.replaced: list[Pointer] = []
 
     def fail(self, error: KvError) -> None:
         """It was not done, or nobody knows."""

@@ -227,18 +227,18 @@ class Store:
         self._touch(changes)
         return Write(changes, command.deadline)
 
-    def prepare_together(self, commands: Iterable[WriteCommand]) -> Write:
+    def prepare_together(self, commands: Sequence[WriteCommand]) -> Write:
         """One write for plain commands that share their fate, in their order. It does not block."""
         changes: list[Change] = []
-        commits = 0
+        size = 0
         for command in commands:
             if type(command) is Set:
                 changes.append((command.key, command.value, 0))
             else:
                 changes += command.changes(0)
-            commits += 1
+            size += command.size
         self._touch(changes)
-        return Write(changes, commits=commits)
+        return Write(changes, commits=len(commands), plain_bytes=size)
 
     def _touch(self, changes: Iterable[Change]) -> None:
         recency = self._recency

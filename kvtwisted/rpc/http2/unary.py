@@ -59,6 +59,7 @@ class UnaryCalls:
         self._session = session
         self._get_now = session.get_now
         self._submit = session.submit
+        self._submit_set = session.submit_set
         self._check_room = session.check_room
         self._admission = session.admission
         self._terms = terms
@@ -112,13 +113,14 @@ class UnaryCalls:
         try:
             if timeout <= 0:
                 raise overdue(self._session)
-            command = Set(*asked, monotonic() + timeout)
+            started = monotonic()
+            command = Set(*asked, started + timeout)
             command.context = caller, number
-            self._submit(command, _set_done)
+            # First, since it may be refused with others at once.
+            caller.promise(number)
+            self._submit_set(command, started, _set_done)
         except Exception as error:
             _fail(_SET, caller, number, error)
-        else:
-            caller.promise(number)
 
     # From a message to a request.
 
@@ -264,8 +266,7 @@ def _set_done(command: Command) -> None:
     """`_done` for the Sets of `UnaryCalls._set`."""
     caller, number = command.context
     if command.error is None:
-        if caller.awaited(number):
-            caller.answer_constant(number, _SUCCESS)
+        caller.answer_constant(number, _SUCCESS)
     else:
         _done(_SET, caller, number, 0, command)
 
