@@ -117,7 +117,8 @@ class Pipeline:
     ) -> None:
         """`answered` is called when it has answers that are to be sent by `go_on`, and `closed` at its end."""
         self._stream = stream
-        self._get_now, self._check_room, self._submit = session.get_now, session.check_room, session.submit
+        self._get_now, self._check_room = session.get_now, session.check_room
+        self._submit, self._submit_set = session.submit, session.submit_set
         self._terms = terms
         self._expander = expander
         self._answered = answered
@@ -135,7 +136,7 @@ class Pipeline:
         #: Answers that were not sent yet, and how many of them are good.
         self._answers = bytearray()
         self._good = 0
-        self._paused = False
+        self._paused = self._is_taking = False
         self._expected = 0
         #: Why no more operations are taken, if that is so: None is the client's own end.
         self._ended = False
@@ -183,6 +184,9 @@ class Pipeline:
 
     def go_on(self) -> None:
         """Begin what waits, as far as there is room; send what was answered; and end when there is nothing left."""
+        if self._is_taking:
+            return  # what it has begun was refused, and it goes on anyway
+        self._is_taking = True
         try:
             self._take_waiting()
         except Exception as error:
@@ -190,6 +194,8 @@ class Pipeline:
             self._send()
             self._stream.finish(call_error(error, pipeline.NAME))
             return
+        finally:
+            self._is_taking = False
         self._send()
         if self._waiting:
             self._paused = True
@@ -203,7 +209,7 @@ class Pipeline:
     def _take_waiting(self) -> None:
         waiting, answers, busy, get_now = self._waiting, self._answers, self._busy, self._get_now
         room, has_looked = 0, False
-        deadline, done = monotonic() + self._terms.request_timeout, self._done
+        now, done = monotonic(), self._done
         while waiting:
             if len(answers) >= room:
                 self._send()
@@ -247,7 +253,7 @@ class Pipeline:
                 self._later.setdefault(key, deque()).append(operation)
                 self._held += 1
             else:
-                self._begin(operation, deadline, done)
+                self._begin(operation, now, done)
             if len(busy) + self._held >= MAX_UNANSWERED or self._bytes >= REQUEST_BYTES or self._expected:
                 room = 0
 
@@ -277,27 +283,25 @@ class Pipeline:
             return True
         return known
 
-    def _begin(self, operation: Operation, deadline: float, done: Done) -> None:
-        """Begin an operation that is counted; nothing else is under way on its key."""
+    def _begin(self, operation: Operation, now: float, done: Done) -> None:
+        """Begin an operation that is counted; nothing else is under way on its key. It may be refused at once."""
         id_field, kind, key, value, ttl = operation
-        command: Command
-        if kind == SET:
-            command = Set(key, value, ttl, deadline)
-        elif kind == GET:
-            command = Get(key, deadline, encoded_get_response)
-            command.awaited = partial(self._busy.__contains__, key)
-        else:
-            command = Delete(key, deadline)
+        deadline = now + self._terms.request_timeout
         self._busy[key] = operation
         try:
-            self._submit(command, done)
+            if kind == SET:
+                self._submit_set(Set(key, value, ttl, deadline), now, done)
+            elif kind == GET:
+                command = Get(key, deadline, encoded_get_response)
+                command.awaited = partial(self._busy.__contains__, key)
+                self._submit(command, done)
+                self._expect(_GET_ANSWER_BYTES)
+            else:
+                self._submit(Delete(key, deadline), done)
         except Exception as error:
             del self._busy[key]
-            self._bytes -= command.size
+            self._bytes -= len(key) + len(value)
             self._fail(id_field, kind, error)
-        else:
-            if kind == GET:
-                self._expect(_GET_ANSWER_BYTES)
 
     def _done(self, command: Command) -> None:
         """An operation is done. Nothing happens if nobody waits for it."""
@@ -325,14 +329,14 @@ class Pipeline:
 
     def _release(self, key: bytes) -> None:
         """Nothing is under way on this key any longer: begin what waited for that."""
-        later, deadline = self._later.pop(key), monotonic() + self._terms.request_timeout
+        later, now = self._later.pop(key), monotonic()
         while later and key not in self._busy:
             operation = later.popleft()
             self._held -= 1
             if operation[1] == GET and self._answered_now(operation[0], key):
                 self._bytes -= len(key)
             else:
-                self._begin(operation, deadline, self._done)
+                self._begin(operation, now, self._done)
         if later:
             self._later[key] = later
 
