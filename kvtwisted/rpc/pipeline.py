@@ -121,32 +121,35 @@ def append_found(answers: bytearray, id_field: bytes, found: Found | None) -> No
 
     It unrolls `append` of what is `answered` with `encoded_get_response` for values without a ttl: what most are.
     """
-    if found is None or found.ttl or not found.value or not found.value.isascii():
-        append(answers, answered(id_field, GET, encoded_get_response(found)))
-        return
-    value = found.value
-    head = _head(len(value))
-    answers += (len(id_field) + len(head) + len(value) + len(_IS_FOUND)).to_bytes(PREFIX_BYTES, "big")
-    answers += id_field
-    answers += head
-    answers += value
-    answers += _IS_FOUND
+    if found is not None:
+        value, ttl = found
+        if value and not ttl and value.isascii():
+            prefix, head = _before_value(len(value), len(id_field))
+            answers += prefix
+            answers += id_field
+            answers += head
+            answers += value
+            answers += _IS_FOUND
+            return
+    append(answers, answered(id_field, GET, encoded_get_response(found)))
 
 
 #: Bytes in front of each message. Their first says that it is not compressed, as that of a small number does.
 PREFIX_BYTES = 5
-#: For each kind of write, what stands around an id of so many bytes where it was done.
-_AROUND_ID = {
-    kind: [((size + len(done)).to_bytes(PREFIX_BYTES, "big"), done) for size in range(LONGEST_ID + 1)]
-    for kind in (SET, DELETE)
-    for done in (answered(b"", kind, SUCCESS),)
-}
 #: What stands behind a value in a GetResponse: `found`.
 _IS_FOUND = b"\x10\x01"
 
 
 @lru_cache(4096)
-def _head(size: int) -> bytes:
-    """What stands between the id and a value of so many bytes."""
+def _before_value(size: int, id_size: int) -> tuple[bytes, bytes]:
+    """What stands before an id and behind it, up to a value of so many bytes."""
     start = b"\x0a" + varint(size)
-    return b"%c%b%b" % (GET, varint(len(start) + size + len(_IS_FOUND)), start)
+    head = b"%c%b%b" % (GET, varint(len(start) + size + len(_IS_FOUND)), start)
+    return (id_size + len(head) + size + len(_IS_FOUND)).to_bytes(PREFIX_BYTES, "big"), head
+
+
+#: For each kind of write, what stands around an id of so many bytes in the answer to one that was done.
+_AROUND_ID = {
+    kind: [((size + len(done)).to_bytes(PREFIX_BYTES, "big"), done) for size in range(LONGEST_ID + 1)]
+    for kind, done in ((kind, answered(b"", kind, SUCCESS)) for kind in (SET, DELETE))
+}

@@ -22,6 +22,7 @@ _KEY, _VALUE, _TTL = 0x0A, 0x12, 0x18
 _ID = 0x08
 #: The fields of a PipelineRequest that are operations.
 SET, GET, DELETE = 0x12, 0x1A, 0x22
+_OF_A_KEY = (GET, DELETE)
 #: The `id` of a message that leaves it out, since it is 0.
 NO_ID = b"\x08\x00"
 
@@ -107,9 +108,7 @@ def read_operation(message: bytes) -> Operation | None:
     if kind == SET:
         fields = read_set(message, begin)
         return None if fields is None else (message[:at] or NO_ID, kind, *fields)
-    if kind not in (GET, DELETE):
-        return None
-    key = read_get(message, begin)
+    key = read_get(message, begin) if kind in _OF_A_KEY else None
     return None if key is None else (message[:at] or NO_ID, kind, key, b"", 0)
 
 
