@@ -107,9 +107,12 @@ def read_operation(message: bytes) -> Operation | None:
         return None
     if kind == SET:
         fields = read_set(message, begin)
-        return None if fields is None else (message[:at] or NO_ID, kind, *fields)
-    key = read_get(message, begin) if kind in _OF_A_KEY else None
-    return None if key is None else (message[:at] or NO_ID, kind, key, b"", 0)
+        if fields is None:
+            return None
+        key, value, ttl = fields
+        return message[:at] or NO_ID, kind, key, value, ttl
+    asked = read_get(message, begin) if kind in _OF_A_KEY else None
+    return None if asked is None else (message[:at] or NO_ID, kind, asked, b"", 0)
 
 
 def _long(message: bytes, at: int) -> tuple[int, int]:
