@@ -136,7 +136,7 @@ class Pipeline:
         #: Answers that were not sent yet, and how many of them are good.
         self._answers = bytearray()
         self._good = 0
-        self._paused = self._is_taking = False
+        self._paused = False
         self._expected = 0
         #: Why no more operations are taken, if that is so: None is the client's own end.
         self._ended = False
@@ -184,9 +184,6 @@ class Pipeline:
 
     def go_on(self) -> None:
         """Begin what waits, as far as there is room; send what was answered; and end when there is nothing left."""
-        if self._is_taking:
-            return  # what it has begun was refused, and it goes on anyway
-        self._is_taking = True
         try:
             self._take_waiting()
         except Exception as error:
@@ -194,8 +191,6 @@ class Pipeline:
             self._send()
             self._stream.finish(call_error(error, pipeline.NAME))
             return
-        finally:
-            self._is_taking = False
         self._send()
         if self._waiting:
             self._paused = True

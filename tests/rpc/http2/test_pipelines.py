@@ -116,6 +116,19 @@ def test_gets_in_a_row_without_room(world: World) -> None:
     assert [(answer.id, answer.code) for answer in answers] == [(number, Code.UNAVAILABLE) for number in range(5)]
 
 
+def test_gets_around_what_takes_the_room(make_world: Callable[..., World]) -> None:
+    """Those before it are answered, and those behind it are refused: it is looked for room again."""
+    world = make_world(max_in_flight=1)
+    world.fill(["k"], "v")
+    with Peer(world.address) as peer:
+        stream_id = begin(peer)
+        operations = [get(1, "k"), get(2, "k"), delete(3, "d"), get(4, "k"), get(5, "k")]
+        peer.send(DataFrame(stream_id, packed(*operations)))
+        answers = finish(peer, stream_id)
+    codes = {answer.id: answer.code for answer in answers}
+    assert codes == {1: 0, 2: 0, 3: 0, 4: Code.RESOURCE_EXHAUSTED, 5: Code.RESOURCE_EXHAUSTED}
+
+
 def test_an_operation_waits_for_its_key_alone(world: World) -> None:
     """Those on other keys are answered while a write is under way; those on its key come after it, in order."""
     world.fill(["other"], "v")
@@ -166,6 +179,8 @@ def test_more_operations_than_may_wait(world: World, monkeypatch: pytest.MonkeyP
         hold.reached()
         peer.sync()
         assert served(world).incoming.paused
+        (pipeline,) = world.server.native._pipelines._open
+        assert len(pipeline._busy) == 10
         assert not [frame for frame in peer.frames if isinstance(frame, WindowUpdateFrame) and frame.stream_id]
         hold.release()
         peer.read(lambda frame: isinstance(frame, WindowUpdateFrame) and frame.stream_id == stream_id)
