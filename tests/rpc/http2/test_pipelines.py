@@ -81,6 +81,7 @@ def test_answers_of_a_group_of_writes_share_a_frame(world: World) -> None:
     assert len(world.stored()) == 50
 
 
+@pytest.mark.local_backend
 def test_operations_that_there_is_no_room_for(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ def test_gets_in_a_row_without_room(world: World) -> None:
     assert [(answer.id, answer.code) for answer in answers] == [(number, Code.UNAVAILABLE) for number in range(5)]
 
 
+@pytest.mark.local_backend
 def test_gets_around_what_takes_the_room(make_world: Callable[..., World]) -> None:
     """Those before it are answered, and those behind it are refused: it is looked for room again."""
     world = make_world(max_in_flight=1)
