@@ -6,7 +6,6 @@ The global reactor is named here and nowhere else.
 # ruff: noqa: E402 - see open_closed_streams
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from .reactor.process import keep_true_time, open_closed_streams
+from .reactor.process import calm_collector, keep_true_time, open_closed_streams
 
 # Here, since the reactor opens descriptors of its own as soon as it is imported.
 open_closed_streams()
@@ -36,9 +35,6 @@ from .observability.twistd_log import LABEL, TwistdLog, of_application_file
 from .server.assembly import Server
 
 _log = Logger(namespace="kvtwisted")
-
-#: Objects that may be made, and not be gone, before the cyclic collector looks at them.
-_YOUNG_OBJECTS = 10_000
 
 
 def _shown(default: object) -> str:
@@ -134,7 +130,7 @@ class _Command(MultiService):
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
         with self._ending():
             super().startService()
-        _calm_collector()
+        calm_collector()
         # Who starts a daemon may look into its log when the command has ended.
         self._writers.settle()
         # Once it runs, the reactor has its own handlers.
@@ -178,17 +174,6 @@ class _Command(MultiService):
         if status is not None:
             # The process that the user started waits for this, and shows what it can read at once: 100 bytes.
             os.write(status, b"1 " + message.encode("ascii", "backslashreplace")[:98])
-
-
-def _calm_collector() -> None:
-    """Have Python's cyclic collector look at less, and less often: it took an eighth of the time of writes.
-
-    What is there when the server has started stays until it ends. And the objects of a turn of the reactor are gone at
-    its end, without the collector: it need not look for them among those of each turn.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 def makeService(options: Options) -> IService:

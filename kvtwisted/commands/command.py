@@ -27,7 +27,8 @@ class Command:
     """
 
     __slots__ = (
-        "admission", "answered", "awaited", "context", "deadline", "done", "encode", "error", "result", "size", "started",
+        "admission", "answered", "awaited", "context", "deadline", "done", "encode", "error", "result", "size",
+        "started",
     )  # fmt: skip
 
     #: What it is called in logs and messages.

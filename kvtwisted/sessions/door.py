@@ -4,10 +4,10 @@ A session lets a command in (`sessions.session`); the door looks at the command 
 the same turn of the reactor, and counts and times it when it is done. Reactor thread.
 
 Note [Sets enter together]: to be let in takes a Set longer than to be written. Where nothing but room is asked for, and
-nobody has to be told, all Sets of a turn enter their admission at its end, in one step. Only if there is not room for all
-does each enter by itself, and what is refused then is done with its error. It is the same as one by one (`submit`), since
-they enter before whatever comes after them, but that what memory answers in the same turn may find more room. No more
-than GATHERED_SETS gather, since they take memory.
+nobody has to be told, all Sets of a turn enter their admission at its end, in one step. Only if there is not room for
+all does each enter by itself, and what is refused then is done with its error. It is the same as one by one (`submit`),
+since they enter before whatever comes after them, but that what memory answers in the same turn may find more room. No
+more than GATHERED_SETS gather, since they take memory.
 
 Note [Counting hot Gets]: telling the recorder takes longer than a Get from the cache does. So such Gets are counted
 by a plain integer, and every HOT_SAMPLE-th (a power of 2) is timed and stands for that many in the latency histogram.

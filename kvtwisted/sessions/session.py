@@ -100,10 +100,10 @@ class Session:
             self.check_room = admission.check  # type: ignore[method-assign]
             unrestricted = principal.unrestricted(GET)
             self.get_now = door.get_now if unrestricted else self._get_permitted  # type: ignore[method-assign]
-        #: Whether a Set needs no more than room. See Note [Sets enter together].
-        self._sets_need_room_only = (
-            limiter is None and written is None and self._weighing is None and SET in self._anywhere
-        )
+        # Whether a Set needs no more than room and a right to its key; and the right's prefixes, None for all keys. See
+        # Note [Sets enter together].
+        self._sets_need_no_more = limiter is None and written is None and self._weighing is None
+        self._set_prefixes = None if SET in self._anywhere else self._prefixes[SET]
 
     @property
     def name(self) -> str:
@@ -266,7 +266,8 @@ class Session:
         Raises what `submit` does, and may call `done` with what is refused.
         """
         if (
-            self._sets_need_room_only
+            self._sets_need_no_more
+            and (self._set_prefixes is None or command.key.startswith(self._set_prefixes))
             and 0 < len(command.key) <= MAX_KEY_BYTES
             and len(command.value) <= MAX_VALUE_BYTES
             and not command.ttl

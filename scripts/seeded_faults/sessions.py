@@ -259,8 +259,8 @@ FAULTS = (
         _SESSION,
         "            raise self._refusal(right)\n",
         """            if limiter is not None:
-                limiter.spend(-command.count, -command.size, self._seconds())
-            raise self._refusal(right)
+                    limiter.spend(-command.count, -command.size, self._seconds())
+                raise self._refusal(right)
 """,
         "tests/sessions/test_session.py",
     ),

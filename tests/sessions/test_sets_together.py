@@ -13,7 +13,16 @@ from kvtwisted.commands.command import Command
 from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.mset import MSet
 from kvtwisted.commands.set import Set
-from kvtwisted.core.errors import InvalidKey, InvalidTtl, KvError, Overloaded, RateLimited, TooLarge, Unavailable
+from kvtwisted.core.errors import (
+    InvalidKey,
+    InvalidTtl,
+    KvError,
+    Overloaded,
+    PermissionDenied,
+    RateLimited,
+    TooLarge,
+    Unavailable,
+)
 from kvtwisted.core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.buckets import Limiter, Rate
@@ -183,7 +192,8 @@ def test_who_has_more_to_pass() -> None:
     assert told_at_once(scene, limited, b"k") is None
     assert told_at_once(scene, limited, b"k") is RateLimited
     assert told_at_once(scene, some, b"a/1") is None
-    assert told_at_once(scene, some, b"b") is not None
+    assert told_at_once(scene, some, b"b/1") is PermissionDenied
+    assert told_at_once(scene, scene.make_session(), b"k") is PermissionDenied
     assert told_at_once(scene, audited, b"k") is None
     assert written == [("set", b"k")]
 

@@ -39,7 +39,8 @@ class Write:
     """
 
     __slots__ = (
-        "changes", "commits", "deadline", "error", "large", "plain", "replaced", "revision", "settled", "size", "stores",
+        "changes", "commits", "deadline", "error", "large", "plain", "replaced", "revision", "settled", "size",
+        "stores",
     )  # fmt: skip
 
     def __init__(
