@@ -106,6 +106,11 @@ class PipelineService:
 class Pipeline:
     """One open pipeline. Reactor thread."""
 
+    __slots__ = (
+        "_answered", "_answers", "_busy", "_bytes", "_closed", "_ended", "_error", "_expander", "_expected", "_good",
+        "_held", "_later", "_paused", "_session", "_stream", "_terms", "_waiting",
+    )  # fmt: skip
+
     def __init__(
         self,
         stream: Stream,
@@ -117,8 +122,7 @@ class Pipeline:
     ) -> None:
         """`answered` is called when it has answers that are to be sent by `go_on`, and `closed` at its end."""
         self._stream = stream
-        self._get_now, self._check_room = session.get_now, session.check_room
-        self._submit, self._submit_set = session.submit, session.submit_set
+        self._session = session
         self._terms = terms
         self._expander = expander
         self._answered = answered
@@ -202,7 +206,7 @@ class Pipeline:
             self._stream.finish(self._error)
 
     def _take_waiting(self) -> None:
-        waiting, answers, busy, get_now = self._waiting, self._answers, self._busy, self._get_now
+        waiting, answers, busy, get_now = self._waiting, self._answers, self._busy, self._session.get_now
         room, has_looked = 0, False
         now, done = monotonic(), self._done
         while waiting:
@@ -232,7 +236,7 @@ class Pipeline:
                 # As `_answered_now`, but one look at the room is enough for Gets that come in a row.
                 try:
                     if not has_looked:
-                        self._check_room()
+                        self._session.check_room()
                         has_looked = True
                     known, found = get_now(key)
                     if known:
@@ -268,8 +272,8 @@ class Pipeline:
     def _answered_now(self, id_field: bytes, key: bytes) -> bool:
         """Answer a Get on a key that nothing is under way on, if memory can; whether it was answered."""
         try:
-            self._check_room()
-            known, found = self._get_now(key)
+            self._session.check_room()
+            known, found = self._session.get_now(key)
             if known:
                 pipeline.append_found(self._answers, id_field, found)
                 self._good += 1
@@ -285,14 +289,14 @@ class Pipeline:
         self._busy[key] = operation
         try:
             if kind == SET:
-                self._submit_set(Set(key, value, ttl, deadline), now, done)
+                self._session.submit_set(Set(key, value, ttl, deadline), now, done)
             elif kind == GET:
                 command = Get(key, deadline, encoded_get_response)
                 command.awaited = partial(self._busy.__contains__, key)
-                self._submit(command, done)
+                self._session.submit(command, done)
                 self._expect(_GET_ANSWER_BYTES)
             else:
-                self._submit(Delete(key, deadline), done)
+                self._session.submit(Delete(key, deadline), done)
         except Exception as error:
             del self._busy[key]
             self._bytes -= len(key) + len(value)
