@@ -1,6 +1,7 @@
 """Pipelines: many Sets, Gets and Deletes over one stream, each tagged by the client. Needs no transport; any thread.
 
-What answers a call of a method answers the operation too.
+An operation means what the request of its method means, and its answer has that of the method in it. Those that come
+most often are read and made without protobuf: see Note [Plain messages] in `kvtwisted.rpc.quick_messages`.
 """
 
 from __future__ import annotations

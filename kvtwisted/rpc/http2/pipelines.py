@@ -1,4 +1,4 @@
-"""The Pipeline method: operations of one stream, answered by what answers calls of their methods.
+"""The Pipeline method: operations of one stream, each of which is what a call of its method would be.
 
 Note [Order in a pipeline]: operations are begun as they come and answered as they are done. Only those on one key wait
 for each other: an operation that is not answered at once makes the later ones on its key wait for it, and so a Get sees
@@ -8,6 +8,11 @@ Note [When a pipeline is full]: a client that sends faster than it is served, or
 more window once MAX_UNANSWERED operations or REQUEST_BYTES of them are under way, or answers of so many bytes wait, its
 own or those of its connection. What its window still held waits as it came, and is begun when there is room. So do
 compressed messages when enough was expanded in a turn, see Note [Decompression in turns].
+
+Note [A chunk's operations]: of an operation that memory answers, most of the cost would be what stands around it. So all
+that have come are taken in one loop, and their answers gather in one buffer, which is sent as a whole; likewise those of
+all writes that were settled together. It is looked whether the pipeline is full before the first, after what cannot be
+answered at once, and after each 16 KiB of answers, no later than they are too many.
 """
 
 from __future__ import annotations
@@ -46,7 +51,7 @@ MAX_UNANSWERED = 256
 QUEUED_BYTES, EXPECTED_BYTES = 4 << 20, 16 << 20
 #: Bytes of the keys and values of its operations that are under way or wait for one on their key.
 REQUEST_BYTES = 4 << 20
-#: Bytes of answers that gather before it is looked whether there are too many.
+#: Bytes of answers that gather before it is looked whether there are too many: see Note [A chunk's operations].
 _PIECE = 16_384
 
 _GET_ANSWER_BYTES = METHODS_BY_KIND[GET].answer_bytes or 0
@@ -206,6 +211,7 @@ class Pipeline:
             self._stream.finish(self._error)
 
     def _take_waiting(self) -> None:
+        """Begin what waits, until that is nothing or the pipeline is full. See Note [A chunk's operations]."""
         waiting, answers, busy, get_now = self._waiting, self._answers, self._busy, self._session.get_now
         room, has_looked = 0, False
         now, done = monotonic(), self._done
@@ -222,7 +228,7 @@ class Pipeline:
                     return
                 message = self._expander.expand(message)
             elif len(message) > pipeline.MESSAGE_BYTES:
-                expanded(message, False, pipeline.MESSAGE_BYTES)
+                expanded(message, False, pipeline.MESSAGE_BYTES)  # says that it is too large
             waiting.popleft()
             operation = read_operation(message)
             if operation is None:
