@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from operator import methodcaller
 from typing import Any, Callable, TypeVar
 
@@ -104,13 +104,9 @@ class _Held:
         """See the binding's iterator."""
         self._owner.use(self.token, methodcaller("seek", key))
 
-    def __iter__(self) -> Iterator[Any]:
-        """Itself."""
-        return self
-
-    def __next__(self) -> Any:
-        """See the binding's iterator."""
-        return self._owner.use(self.token, next)
+    def take(self, most: int) -> list[Any]:
+        """The next `most` of the binding's iterator; fewer at its end."""
+        return self._owner.use(self.token, lambda iterator: list(islice(iterator, most)))
 
     def __del__(self) -> None:
         """Free it within a counted call."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -72,7 +72,9 @@ class LbryEngine(RocksdbEngine[OpenDatabase]):
         with self._failures:
             handle = self._handles[family]
             iterator = self._db.iteritems(handle, iterate_upper_bound=end, verify_checksums=True)
-        return self._scans.start(_pairs(iterator, start, handle is None).__next__, end)
+        chunks = _chunks(iterator, start, handle is None)
+        next(chunks)
+        return self._scans.start(chunks.send, end)
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order.
@@ -180,16 +182,17 @@ class LbryEngine(RocksdbEngine[OpenDatabase]):
         return None if value is None else value.decode()
 
 
-def _pairs(iterator: Any, start: bytes, plain: bool) -> Iterator[Pair]:
-    """The iterator's pairs from `start`; those of a family other than "default" (not `plain`) have key and handle."""
+def _chunks(iterator: Any, start: bytes, plain: bool) -> Generator[list[Pair], int, None]:
+    """The iterator's pairs from `start`, as many at a time as are sent for, the first time by `next` for none.
+
+    Those of a family other than "default" (not `plain`) have key and handle.
+    """
     try:
+        most = yield []
         # The seek is the lower bound of a forward scan; the binding leaks the memory of one that is set.
         iterator.seek(start)
-        if plain:
-            yield from iterator
-        else:
-            for (_, key), value in iterator:
-                yield key, value
+        while taken := iterator.take(most):
+            most = yield taken if plain else [(key, value) for (_, key), value in taken]
     finally:
         # A stored traceback keeps this frame. Were the iterator still there at close, using or freeing it would end
         # the process.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from rocksdict import Checkpoint, CompactOptions, WriteBatch
 
@@ -24,8 +24,8 @@ from .reopening import telling_unsynced
 from .rocksdb_engine import RocksdbEngine
 from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
-from .rocksdict_scans import Among, opened, pairs
-from .scans import Scan
+from .rocksdict_scans import Among, started
+from .scans import Scan, taking
 from .shared import new_folder, within, within_memory
 from .translate import CLOSED, check_open, translated
 
@@ -69,7 +69,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         if len(keys) > READ_AHEAD:
             # Like a scan it ends with the database, whoever is still reading: no variable holds the generator.
-            values: Any = self._scans.start(cast(Any, self._read_one_by_one(keys)).__next__)
+            values: Any = self._scans.start(taking(self._read_one_by_one(keys)))
             with closing(values):
                 return within(budget, values, keep)
         with self._failures:
@@ -83,8 +83,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
         pieces = Pieces(start, end)
         among = Among(self._scans, partial(self._flush_deleted, family), until, renewed)
         with self._failures:
-            records = self._families[family]
-            return self._scans.start(pairs(records, opened(records, pieces), pieces, among).__next__)
+            return self._scans.start(started(self._families[family], pieces, among))
 
     def _flush_deleted(self, family: str) -> None:
         """Have deleted keys written to a file, if memory has many: from there compaction takes them away."""

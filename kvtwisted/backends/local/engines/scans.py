@@ -10,56 +10,68 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from functools import partial
-from typing import Callable
+from itertools import islice
+from typing import Any, Callable
 
 from ....core.errors import KvError
 from .pieces import FairLock
 from .translate import EngineClosed, translated
 
 Pair = tuple[bytes, bytes]
+#: Gives the next pairs, at most so many. Nothing, or StopIteration, says that there are no more.
+Take = Callable[[int], list[Any]]
 
 
 class Scan(Iterator[Pair]):
     """Pairs of one range in key order. Use it from one thread at a time; `close` it, exhaust it, or drop it."""
 
-    __slots__ = ("__weakref__", "_advance", "_path", "_upper_bound")
+    __slots__ = ("__weakref__", "_path", "_take", "_upper_bound")
 
-    def __init__(self, advance: Callable[[], Pair], upper_bound: bytes | None, path: str) -> None:
-        """Own the iterator behind `advance`, which gives the next pair or raises StopIteration.
+    def __init__(self, take: Take, upper_bound: bytes | None, path: str) -> None:
+        """Own the iterator behind `take`.
 
         `upper_bound` lives as long as the iterator: the bindings give RocksDB its address, not a copy.
-        `advance` must not leave frames that hold the iterator in the traceback of what it raises.
+        `take` must not leave frames that hold the iterator in the traceback of what it raises.
         """
-        self._advance = advance
+        self._take = take
         self._upper_bound = upper_bound
         self._path = path
 
-    def __next__(self) -> Pair:
-        """The next pair. Raises StorageError (Corruption for a damaged file), or Unavailable once the engine closed."""
+    def take(self, most: int) -> list[Pair]:
+        """The next pairs, `most` or fewer; none once it is over.
+
+        Raises StorageError (Corruption for a damaged file), or Unavailable once the engine closed. All of them may be
+        read with Python's lock held.
+        """
         try:
-            return self._advance()
+            taken = self._take(most)
         except StopIteration:
-            self.close()
-            raise
+            taken = []
         except KvError:
             raise
         except Exception as error:
             raise translated(error, self._path) from None
+        if not taken:
+            self.close()
+        return taken
+
+    def __next__(self) -> Pair:
+        """The next pair. Raises as `take` does."""
+        for pair in self.take(1):
+            return pair
+        raise StopIteration
+
+    def end(self, error: type[Exception]) -> None:
+        """Release the view because the engine closes: unless it was over, what is taken next is `error`, translated.
+
+        Another thread may be in the midst of pairs. So the bound stays, which its iterator may still look at.
+        """
+        if self._take is not _over:
+            self._take = partial(_raise, error)
 
     def close(self) -> None:
         """Release the view; the scan is over. Harmless when it already is."""
-        self._replace(_over)
-
-    def end(self, error: type[Exception]) -> None:
-        """Release the view because the engine closes: unless the scan was over, its next pair is `error`, translated.
-
-        Another thread may be in the midst of a pair. So the bound stays, which its iterator may still look at.
-        """
-        if self._advance is not _over:
-            self._advance = partial(_raise, error)
-
-    def _replace(self, advance: Callable[[], Pair]) -> None:
-        self._advance = advance
+        self._take = _over
         self._upper_bound = None
 
 
@@ -75,14 +87,14 @@ class Scans:
         self.ended = 0
         self.why: type[Exception] = EngineClosed
 
-    def start(self, advance: Callable[[], Pair], upper_bound: bytes | None = None) -> Scan:
-        """A scan over `advance` (see `Scan`), which `end` ends if nobody has dropped it."""
-        scan = Scan(advance, upper_bound, self._path)
+    def start(self, take: Take, upper_bound: bytes | None = None) -> Scan:
+        """A scan over `take` (see `Scan`), which `end` ends if nobody has dropped it."""
+        scan = Scan(take, upper_bound, self._path)
         self._live.add(scan)
         return scan
 
     def end(self, error: type[Exception] = EngineClosed) -> None:
-        """End every live scan, so that nothing of the database is held once those in use have got their pair."""
+        """End every live scan, so that nothing of the database is held once those in use have got their pairs."""
         self.why = error
         self.ended += 1
         for scan in self._all():
@@ -96,9 +108,14 @@ class Scans:
                 """One was begun meanwhile."""
 
 
-def _over() -> Pair:
-    raise StopIteration
+def taking(iterator: Iterator[Any]) -> Take:
+    """What takes from an iterator that nobody else holds."""
+    return lambda most: list(islice(iterator, most))
 
 
-def _raise(error: type[Exception]) -> Pair:
+def _over(_: int) -> list[Any]:
+    return []
+
+
+def _raise(error: type[Exception], _: int) -> list[Any]:
     raise error
