@@ -20,11 +20,10 @@ from .records import ENVELOPE
 from .views import text_before
 from .writer import Writer
 
-#: Pairs that are read at a time, at first and later. Nobody else gets on meanwhile: so their bytes are bounded too, by
-#: what those before them had.
-_FEW, _MANY, _BYTES = 16, 64, 65_536
-#: What is not less than this is an envelope.
-_ENVELOPES = bytes([ENVELOPE])
+#: Pairs that are read at a time, at first and later.
+_FEW, _MANY = 16, 256
+#: More than so many are quicker added at once than one by one.
+_SOME = 4
 #: The part of its time after which a page ends early; the rest is for the answer.
 _SHARE = 0.8
 
@@ -93,18 +92,19 @@ class PageReader:
     def _read(self, wanted: _Wanted, among_deleted: float, renewed: Renewed = ignored) -> Page:
         """The page, by one scan of the engine, which gets `among_deleted` as `until`, and `renewed`."""
         gathered = _Gathered(wanted, self._files, self._clock.now_ms())
-        limit, keys, most = wanted.limit, gathered.keys, _FEW
+        limit, keys = wanted.limit, gathered.keys
+        most = _FEW
         try:
             with self._files.reading():  # before the view is taken: its files must stay
                 pairs = self._engine.scan(wanted.start, wanted.end, until=among_deleted, renewed=renewed)
-                # Once the page is full, whether there is more: that gives it a cursor.
-                while taken := pairs.take(min(most, limit - len(keys) or 1) if limit else most):
+                # One more than the page may have tells whether there is more: that gives it a cursor.
+                while taken := pairs.take(min(most, limit - len(keys) + 1) if limit else most):
                     if time.monotonic() > wanted.until:
                         return _early(wanted, gathered.page(), taken[0][0])
-                    stored_bytes = gathered.add(taken)
+                    gathered.add(taken)
                     if gathered.is_full:
                         return gathered.page(keys[-1])
-                    most = max(1, min(_MANY, len(taken) * _BYTES // (stored_bytes + 1)))
+                    most = _MANY
         except ScanUnfinished as unfinished:
             if among_deleted < wanted.until:
                 raise
@@ -134,40 +134,56 @@ class _Gathered:
         """It as it is."""
         return Page(self.keys, self._values, next_cursor)
 
-    def add(self, pairs: Sequence[tuple[bytes, bytes]]) -> int:
-        """Add pairs as they are stored, as far as they fit in; returns the bytes that they have.
+    def add(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """Add these as they are stored, as far as they fit in: all but one at most are within the limit.
 
-        Raises ResponseTooLarge when they do not, and the page may not end early.
+        Raises ResponseTooLarge when they do not fit in, and the page may not end early.
         """
-        keys, stored = zip(*pairs)
-        key_bytes, stored_bytes = sum(map(len, keys)), sum(map(len, stored))
-        keys_only, limit = self._wanted.keys_only, self._wanted.limit
-        size = self._size + key_bytes + len(keys) * ENTRY_OVERHEAD + (0 if keys_only else stored_bytes)
-        # All at once, if there is nothing to be said of any: no envelope, which is greater than text, and room for all.
-        if max(stored) < _ENVELOPES and size <= self._wanted.budget and (not limit or len(self.keys) < limit):
-            self._size = size
-            self.keys += keys
-            self._values += [b""] * len(keys) if keys_only else stored
-        else:
-            for key, value in pairs:
-                if not self.is_full:
-                    self._add_one(key, value)
-        return key_bytes + stored_bytes
+        limit = self._wanted.limit
+        last = [pairs.pop()] if limit and len(self.keys) + len(pairs) > limit else ()
+        if len(pairs) > _SOME and self._add_all(pairs):
+            pairs = []
+        for key, stored in (*pairs, *last):
+            if not self.is_full:
+                self._add_one(key, stored)
+
+    def _add_all(self, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Add these in one go, if there is nothing to be said of any: none has an envelope, and there is room for all.
+
+        This is `_add_one` for each; where it is not sure it does nothing.
+        """
+        wanted = self._wanted
+        keys, values = zip(*pairs)
+        joined = b"".join(values)
+        size = self._size + len(b"".join(keys)) + ENTRY_OVERHEAD * len(keys) + (0 if wanted.keys_only else len(joined))
+        if ENVELOPE in joined or size > wanted.budget:
+            return False
+        self._size = size
+        self.keys += keys
+        self._values += [b""] * len(keys) if wanted.keys_only else values
+        return True
 
     def _add_one(self, key: bytes, stored: bytes) -> None:
-        wanted, record = self._wanted, records.decode(stored)
-        if expiry.is_expired(record.expires_at_ms, self._now):
-            self.expired = max(self.expired, record.expires_at_ms)
-            return
-        value_bytes = record.pointer.length if record.pointer else len(record.value)
+        wanted, keys = self._wanted, self.keys
+        record, value_bytes = None, len(stored)
+        if stored and stored[0] == ENVELOPE:
+            record = records.decode(stored)
+            if expiry.is_expired(record.expires_at_ms, self._now):
+                self.expired = max(self.expired, record.expires_at_ms)
+                return
+            value_bytes = record.pointer.length if record.pointer else len(record.value)
         self._size += len(key) + ENTRY_OVERHEAD + (0 if wanted.keys_only else value_bytes)
         if self._size > wanted.budget and not wanted.paged:
             raise too_large(wanted.budget)
-        if (wanted.limit and len(self.keys) == wanted.limit) or (self._size > wanted.budget and self.keys):
+        if (wanted.limit and len(keys) == wanted.limit) or (self._size > wanted.budget and keys):
             self.is_full = True
             return
-        self.keys.append(key)
-        self._values.append(b"" if wanted.keys_only else self._files.value(record))
+        if wanted.keys_only:
+            stored = b""
+        elif record is not None:
+            stored = self._files.value(record)
+        keys.append(key)
+        self._values.append(stored)
 
 
 def _early(wanted: _Wanted, page: Page, before: bytes) -> Page:

@@ -82,7 +82,7 @@ class Pairs(Protocol):
         """The next pair."""
 
     def take(self, most: int) -> list[tuple[bytes, bytes]]:
-        """The next pairs, `most` or fewer; none once it is over. No other Python code may run until it has them."""
+        """The next pairs, from one to `most`; none once it is over. Fewer where the values are large."""
 
 
 class Engine(Protocol):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import islice
 from operator import methodcaller
 from typing import Any, Callable, TypeVar
 
 import rocksdb
 
 from .reopening import READ_PATIENCE, Calls
+from .scans import Pair, next_pairs
 from .translate import EngineReopening
 
 T = TypeVar("T")
@@ -104,9 +104,13 @@ class _Held:
         """See the binding's iterator."""
         self._owner.use(self.token, methodcaller("seek", key))
 
-    def take(self, most: int) -> list[Any]:
-        """The next `most` of the binding's iterator; fewer at its end."""
-        return self._owner.use(self.token, lambda iterator: list(islice(iterator, most)))
+    def take(self, most: int, plain: bool) -> list[Pair]:
+        """See `Pairs.take`; not `plain`: the binding's iterator has key and handle where others have the key."""
+
+        def take(native: Any) -> list[Pair]:
+            return next_pairs(native if plain else ((key, value) for (_, key), value in native), most)
+
+        return self._owner.use(self.token, take)
 
     def __del__(self) -> None:
         """Free it within a counted call."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
@@ -24,8 +24,8 @@ from .reopening import telling_unsynced
 from .rocksdb_engine import RocksdbEngine
 from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
-from .rocksdict_scans import Among, started
-from .scans import Scan, taking
+from .rocksdict_scans import Among, chunks
+from .scans import Chunks, Scan, sending
 from .shared import new_folder, within, within_memory
 from .translate import CLOSED, check_open, translated
 
@@ -69,7 +69,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         if len(keys) > READ_AHEAD:
             # Like a scan it ends with the database, whoever is still reading: no variable holds the generator.
-            values: Any = self._scans.start(taking(self._read_one_by_one(keys)))
+            values: Any = self._scans.start(sending(self._read_one_by_one(keys)))
             with closing(values):
                 return within(budget, values, keep)
         with self._failures:
@@ -83,7 +83,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
         pieces = Pieces(start, end)
         among = Among(self._scans, partial(self._flush_deleted, family), until, renewed)
         with self._failures:
-            return self._scans.start(started(self._families[family], pieces, among))
+            return self._scans.start(sending(chunks(self._families[family], pieces, among)))
 
     def _flush_deleted(self, family: str) -> None:
         """Have deleted keys written to a file, if memory has many: from there compaction takes them away."""
@@ -189,11 +189,12 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
         # Last: whoever sees the new database, sees what belongs to it.
         self._db = database.root
 
-    def _read_one_by_one(self, keys: Sequence[bytes]) -> Generator[bytes | None, None, None]:
+    def _read_one_by_one(self, keys: Sequence[bytes]) -> Chunks:
         """The values at `keys` from a snapshot, which rocksdict reads by single keys only."""
         with self._failures:
             snapshot = self._db.snapshot()
             try:
+                yield []
                 for key in keys:
                     try:
                         value = snapshot[key]
@@ -201,7 +202,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
                         if error.args != ("key not found",):
                             raise
                         value = None
-                    yield value
+                    yield [value]
             finally:
                 # A stored traceback keeps this frame; it must not keep the snapshot, and with it the folder's lock.
                 del snapshot

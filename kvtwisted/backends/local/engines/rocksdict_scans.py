@@ -9,18 +9,18 @@ RocksDB's sequence number tells. The iterator goes on where `items()` has stoppe
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from itertools import islice
 from typing import Any, Callable, NamedTuple
 
 from rocksdict import Rdict, RdictIter, ReadOptions
 
 from .engine import ScanUnfinished
 from .pieces import SKIPS, Pieces
-from .scans import Pair, Scans, Take
+from .scans import TAKEN_BYTES, Chunks, Pair, Scans, next_pairs
 
 #: What RocksDB says of a seek that has read over more than it may.
 _GIVEN_UP = "Too many internal keys skipped"
+#: Pairs that must be asked for at once for `items()` to pay, which has to seek.
+_MANY = 32
 
 
 class Among(NamedTuple):
@@ -34,13 +34,6 @@ class Among(NamedTuple):
     crowded: Callable[[], None]
     until: float
     renewed: Callable[[bytes], object]
-
-
-def started(family: Rdict, pieces: Pieces, among: Among) -> Take:
-    """What takes the pairs of the `pieces`, from the view of this call while deleted keys are few."""
-    chunks = _chunks(family, *_view(family, pieces), pieces, among)
-    next(chunks)
-    return chunks.send
 
 
 def _view(family: Rdict, pieces: Pieces) -> tuple[int, RdictIter]:
@@ -59,14 +52,10 @@ def _bounds(pieces: Pieces) -> ReadOptions:
     return bounds
 
 
-def _chunks(
-    family: Rdict, written: int, iterator: RdictIter, pieces: Pieces, among: Among
-) -> Generator[list[Pair], int, None]:
-    """The pairs of the `pieces`, as many at a time as are sent for; the first time by `next`, for none.
-
-    `iterator` is over the first piece, and its view that of `written`, unless there were writes since.
-    """
+def chunks(family: Rdict, pieces: Pieces, among: Among) -> Chunks:
+    """The pairs of the `pieces`, from the view of the first step while deleted keys are few."""
     start, scans, ended = pieces.low, among.scans, among.scans.ended
+    written, iterator = _view(family, pieces)
     items: Any = None
     try:
         most = yield []
@@ -77,11 +66,11 @@ def _chunks(
             while taken := _pairs(iterator, most):
                 reached, is_full = taken[-1][0] + b"\0", len(taken) == most
                 most = yield taken
-                if is_full and may_be_long:
+                if is_full and may_be_long and most >= _MANY:
                     may_be_long = False
                     items = family.items(from_key=reached, read_opt=_bounds(pieces))
                     if family.latest_sequence_number() == written:
-                        while taken := list(islice(items, most)):
+                        while taken := next_pairs(items, most):
                             reached = taken[-1][0] + b"\0"
                             most = yield taken
                         iterator.seek(reached)
@@ -113,10 +102,14 @@ def _chunks(
 
 
 def _pairs(iterator: RdictIter, most: int) -> list[Pair]:
-    """The next `most` pairs; fewer at the end, or before what cannot be read."""
+    """The next pairs; fewer at the end, or before what cannot be read."""
     key_here, value_here, step = iterator.key, iterator.value, iterator.next
     pairs: list[Pair] = []
+    size = 0
     while len(pairs) < most and (key := key_here()) is not None:
         pairs.append((key, value_here()))
         step()
+        size += len(pairs[-1][1])
+        if size >= TAKEN_BYTES:
+            break
     return pairs

@@ -8,7 +8,7 @@ scans in a `Scans`, and `Scans.end` takes the iterators away before the database
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, Callable
@@ -18,8 +18,14 @@ from .pieces import FairLock
 from .translate import EngineClosed, translated
 
 Pair = tuple[bytes, bytes]
-#: Gives the next pairs, at most so many. Nothing, or StopIteration, says that there are no more.
-Take = Callable[[int], list[Any]]
+#: Pairs that are read in one go, with Python's lock held, unless they are of values of LARGE bytes and more.
+AT_ONCE, LARGE = 32, 8_192
+#: Bytes of values at which no further pairs are taken.
+TAKEN_BYTES = 65_536
+#: Gives the next pairs: see `Pairs.take`. None of them, or StopIteration, says that there are no more.
+Take = Callable[[int], "list[Any]"]
+#: The same as a generator, for `sending`: it is sent how many at most. At first it yields what is not looked at.
+Chunks = Generator["list[Any]", int, None]
 
 
 class Scan(Iterator[Pair]):
@@ -38,11 +44,7 @@ class Scan(Iterator[Pair]):
         self._path = path
 
     def take(self, most: int) -> list[Pair]:
-        """The next pairs, `most` or fewer; none once it is over.
-
-        Raises StorageError (Corruption for a damaged file), or Unavailable once the engine closed. All of them may be
-        read with Python's lock held.
-        """
+        """See `Pairs.take`. Raises StorageError (Corruption for a damaged file), or Unavailable once it was closed."""
         try:
             taken = self._take(most)
         except StopIteration:
@@ -80,7 +82,8 @@ class Scans:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._live: weakref.WeakSet[Scan] = weakref.WeakSet()
+        # Not a WeakSet, which takes longer than a read does.
+        self._live: set[weakref.ref[Scan]] = set()
         #: Of those who read over many deleted keys; see Note [Scans over deleted keys].
         self.turns = FairLock()
         #: Times that all scans have been ended, and what the last time was for: a scan that is at it for long looks.
@@ -90,32 +93,47 @@ class Scans:
     def start(self, take: Take, upper_bound: bytes | None = None) -> Scan:
         """A scan over `take` (see `Scan`), which `end` ends if nobody has dropped it."""
         scan = Scan(take, upper_bound, self._path)
-        self._live.add(scan)
+        self._live.add(weakref.ref(scan, self._live.discard))
         return scan
 
     def end(self, error: type[Exception] = EngineClosed) -> None:
         """End every live scan, so that nothing of the database is held once those in use have got their pairs."""
         self.why = error
         self.ended += 1
-        for scan in self._all():
-            scan.end(error)
-
-    def _all(self) -> list[Scan]:
-        while True:
-            try:
-                return list(self._live)
-            except RuntimeError:
-                """One was begun meanwhile."""
+        for reference in list(self._live):
+            scan = reference()
+            if scan is not None:
+                scan.end(error)
 
 
-def taking(iterator: Iterator[Any]) -> Take:
-    """What takes from an iterator that nobody else holds."""
-    return lambda most: list(islice(iterator, most))
+def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
+    """The next pairs of an iterator, some in one go, without a step of Python for each.
+
+    One of each go stands for the others' size, and tells how many may be in the next. Which one, nobody can foretell:
+    hashes are different in each process.
+    """
+    pairs: list[Pair] = []
+    size, at_once = 0, 1
+    while size < TAKEN_BYTES and (missing := most - len(pairs)):
+        taken = list(islice(iterator, min(missing, at_once)))
+        if not taken:
+            break
+        pairs += taken
+        value_bytes = len(taken[hash(taken[-1][0]) % len(taken)][1])
+        size += len(taken) * value_bytes
+        at_once = AT_ONCE if value_bytes < LARGE else 1
+    return pairs
 
 
-def _over(_: int) -> list[Any]:
+def sending(chunks: Chunks) -> Take:
+    """What takes from such a generator, which nobody else holds."""
+    next(chunks)
+    return chunks.send
+
+
+def _over(most: int) -> list[Pair]:
     return []
 
 
-def _raise(error: type[Exception], _: int) -> list[Any]:
+def _raise(error: type[Exception], most: int) -> list[Pair]:
     raise error
