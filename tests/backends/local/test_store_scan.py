@@ -82,6 +82,53 @@ def test_pages_make_up_the_whole(keys: set[bytes], prefix: str, limit: int, keys
     assert paged == whole.items
 
 
+_values = st.one_of(st.binary(max_size=30), st.sampled_from([b"", b"\xff", b"text", b"a\xffb", bytes(1000)]))
+
+
+@repeatable
+@given(
+    st.lists(st.tuples(_values, st.sampled_from([0, 0, 0, 1, 9])), max_size=80),
+    st.integers(0, 90), st.integers(1, 2000), st.booleans(), st.sampled_from([b"", b"k005", b"k05"]),
+)  # fmt: skip
+def test_all_at_once_is_one_by_one(
+    entries: list[tuple[bytes, int]], limit: int, budget: int, keys_only: bool, cursor: bytes
+) -> None:
+    """Pairs that a page takes in one go make the page, or the error, that each of them by itself would."""
+    storage = Storage()
+    for number, (value, ttl) in enumerate(entries):
+        storage.store.set(b"k%03d" % number, value, ttl)
+    storage.time.advance(5000)
+
+    def outcome() -> object:
+        try:
+            return storage.store.scan(b"k", cursor=cursor, limit=limit, keys_only=keys_only, budget=budget)
+        except ResponseTooLarge as error:
+            return str(error)
+
+    at_once = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages_module, "_SOME", len(entries))
+        assert outcome() == at_once
+
+
+def test_large_scan_is_taken_all_at_once(each_storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked at by itself, unless it expires."""
+    pairs = {b"%05d" % number: b"v" for number in range(1000)}
+    each_storage.store.mset(pairs)
+    alone: list[bytes] = []
+    plain = pages_module._Gathered._add_one
+
+    def noting(self: pages_module._Gathered, key: bytes, stored: bytes) -> None:
+        alone.append(key)
+        plain(self, key, stored)
+
+    monkeypatch.setattr(pages_module._Gathered, "_add_one", noting)
+    assert dict(each_storage.store.scan(b"", budget=PLENTY).items) == pairs
+    assert alone == []
+    page = each_storage.store.scan(b"", limit=900, budget=PLENTY)
+    assert (len(page.items), page.next_cursor, alone) == (900, b"00899", [b"00900"])
+
+
 @pytest.mark.parametrize("limit", [2, 3])
 def test_next_cursor_only_when_there_is_more(storage: Storage, limit: int) -> None:
     """A page that ends with the last live key is the end, even when it is full or expired keys follow."""
