@@ -129,7 +129,7 @@ def test_end_of_the_database(name: str, ending: str, tmp_path: Path) -> None:
 
 def test_large_values_are_taken_few_at_a_time(engine: Engine) -> None:
     """However many are asked for, and however small the values before them were."""
-    small, large = b"s" * 10, b"l" * (8 * LARGE)
+    small, large = b"s" * 10, b"l" * (2 * LARGE)
     for first in range(0, 400, 100):
         engine.write(
             [(DATA, b"%04d" % number, small if first < 200 else large) for number in range(first, first + 100)]
