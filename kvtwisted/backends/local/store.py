@@ -123,7 +123,14 @@ class Store:
             check_key(key)
         version = self._commits.version
         known, stored = self._peek(key)
-        if not known or (stored and stored[0] == ENVELOPE and records.decode(stored).pointer is not None):
+        if stored and stored[0] != ENVELOPE:
+            # What `_answer` does, without the call.
+            recency = self._recency
+            if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and self._cache.max_bytes:
+                self._commits.offer(version, key, stored, 0)
+            self._count_miss()
+            return True, _found(Found, (stored, 0))
+        if not known or (stored and records.decode(stored).pointer is not None):
             return False, None
         found = self._answer(key, stored, version, wait=False)
         if found is _UNKNOWN:

@@ -52,7 +52,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
         try:
-            value: bytes | None = self._db.get(key) if family == DATA else self._families[family].get(key)
+            value: bytes | None = self._data.get(key) if family == DATA else self._families[family].get(key)
             return value
         except Exception as error:
             raise translated(error, self._path) from None
@@ -60,10 +60,10 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
     def peek(self, key: bytes) -> tuple[bool, bytes | None]:
         """The value at `key`, or None, if memory tells."""
         try:
-            may_exist, value = self._db.key_may_exist(key, True)
+            told: tuple[bool, bytes | None] = self._data.key_may_exist(key, True)
         except Exception as error:
             raise translated(error, self._path) from None
-        return (True, value) if value else within_memory(may_exist, value)
+        return told if told[1] else within_memory(*told)
 
     def multi_get(self, keys: Sequence[bytes], budget: int, keep: Keep = everything) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
@@ -73,7 +73,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
             with closing(values):
                 return within(budget, values, keep)
         with self._failures:
-            found = self._db.get(list(keys))
+            found = self._data.get(list(keys))
         return within(budget, found, keep)
 
     def scan(
@@ -184,8 +184,12 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
             if failures:
                 raise failures.pop()
 
+    def _refuse(self, stand_in: Any) -> None:
+        super()._refuse(stand_in)
+        self._data: Any = stand_in
+
     def _take(self, database: OpenDatabase) -> None:
-        self._families, self._handles = database.families, database.handles
+        self._families, self._handles, self._data = database.families, database.handles, database.data
         # Last: whoever sees the new database, sees what belongs to it.
         self._db = database.root
 
