@@ -85,6 +85,14 @@ class Pairs(Protocol):
         """The next pairs, from one to `most`; none once it is over. Fewer where the values are large."""
 
 
+def first_pairs(scan: Pairs, most: int) -> list[tuple[bytes, bytes]]:
+    """The next pairs, `most` of them unless there are fewer: quicker than one by one."""
+    pairs: list[tuple[bytes, bytes]] = []
+    while len(pairs) < most and (taken := scan.take(most - len(pairs))):
+        pairs += taken
+    return pairs
+
+
 class Engine(Protocol):
     """An ordered byte map with a few column families, atomic batches and consistent reads."""
 
