@@ -22,8 +22,8 @@ from .writer import Writer
 
 #: Pairs that are read at a time, at first and later.
 _FEW, _MANY = 16, 256
-#: More than so many are quicker added at once than one by one.
-_SOME = 4
+#: More than so many are quicker added at once than one by one, where the values have fewer bytes than these.
+_SOME, _SHORT = 4, 4096
 #: The part of its time after which a page ends early; the rest is for the answer.
 _SHARE = 0.8
 
@@ -141,7 +141,7 @@ class _Gathered:
         """
         limit = self._wanted.limit
         last = [pairs.pop()] if limit and len(self.keys) + len(pairs) > limit else ()
-        if len(pairs) > _SOME and self._add_all(pairs):
+        if len(pairs) > _SOME and len(pairs[0][1]) < _SHORT and self._add_all(pairs):
             pairs = []
         for key, stored in (*pairs, *last):
             if not self.is_full:

@@ -15,7 +15,7 @@ from rocksdict import Rdict, RdictIter, ReadOptions
 
 from .engine import ScanUnfinished
 from .pieces import SKIPS, Pieces
-from .scans import TAKEN_BYTES, Chunks, Pair, Scans, next_pairs
+from .scans import LARGE, TAKEN_BYTES, Chunks, Pair, Scans, next_pairs
 
 #: What RocksDB says of a seek that has read over more than it may.
 _GIVEN_UP = "Too many internal keys skipped"
@@ -64,9 +64,10 @@ def chunks(family: Rdict, pieces: Pieces, among: Among) -> Chunks:
         while True:
             reached, may_be_long = pieces.low, True
             while taken := _pairs(iterator, most):
-                reached, is_full = taken[-1][0] + b"\0", len(taken) == most
+                reached = taken[-1][0] + b"\0"
+                may_pay = may_be_long and len(taken) == most and len(taken[-1][1]) < LARGE
                 most = yield taken
-                if is_full and may_be_long and most >= _MANY:
+                if may_pay and most >= _MANY:
                     may_be_long = False
                     items = family.items(from_key=reached, read_opt=_bounds(pieces))
                     if family.latest_sequence_number() == written:

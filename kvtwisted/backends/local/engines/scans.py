@@ -21,7 +21,7 @@ Pair = tuple[bytes, bytes]
 #: Pairs that are read in one go, with Python's lock held, unless they are of values of LARGE bytes and more.
 AT_ONCE, LARGE = 32, 8_192
 #: Bytes of values at which no further pairs are taken.
-TAKEN_BYTES = 65_536
+TAKEN_BYTES = 262_144
 #: Gives the next pairs: see `Pairs.take`. None of them, or StopIteration, says that there are no more.
 Take = Callable[[int], "list[Any]"]
 #: The same as a generator, for `sending`: it is sent how many at most. At first it yields what is not looked at.
