@@ -146,12 +146,12 @@ def _encoded_values(found: dict[bytes, bytes]) -> bytes:
 
 
 def _encoded_keys(page: Page) -> bytes:
-    keys = [as_text(key) for key, _ in page.items]
+    keys = list(map(as_text, page.keys))
     return kv.ScanKeysResponse(keys=keys, next_cursor=as_text(page.next_cursor)).SerializeToString()
 
 
 def _encoded_pairs(page: Page) -> bytes:
-    pairs = {as_text(key): as_text(value) for key, value in page.items}
+    pairs = dict(zip(map(as_text, page.keys), map(as_text, page.values)))
     return kv.ScanKeyValuesResponse(key_values=pairs, next_cursor=as_text(page.next_cursor)).SerializeToString()
 
 
