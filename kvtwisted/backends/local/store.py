@@ -18,7 +18,7 @@ from ...core.counting import Counter
 from ...core.limits import MAX_KEY_BYTES, check_key
 from ..backend import Measured
 from . import records
-from .batch_reads import BatchReader
+from .batch_reads import KEYS_NOW, BatchReader
 from .cache import Entry
 from .commit_point import Write
 from .engines.engine import CanPeek, Engine
@@ -68,7 +68,7 @@ class Store:
         #: Keys that Get and MGet found in the hot cache, and those that they had to ask RocksDB for.
         self._hits, self._misses = Counter(), Counter()
         self._count_hit, self._count_miss = self._hits.advance, self._misses.advance
-        self._batches = BatchReader(engine, writer, self._recency, clock)
+        self._batches = BatchReader(engine, self._peek, writer, self._recency, clock)
         self._pages = PageReader(engine, writer, clock)
         #: The server's own entries, and what looks after the storage.
         self.metadata = Metadata(engine, writer, clock)
@@ -228,6 +228,17 @@ class Store:
             if value is not None and not recency.young[hash(key) & recency.mask]:
                 recency.touch(key)
         return Write(changes, command.deadline)
+
+    @staticmethod
+    def may_read_now(command: Command) -> bool:
+        """Whether it is worth while to try `read_now`."""
+        return isinstance(command, MGet) and command.count <= KEYS_NOW
+
+    def read_now(self, command: Command) -> object | None:
+        """The result that `read` gives, if it can be had without blocking; else None, and nothing was counted."""
+        if isinstance(command, MGet):
+            return self._batches.mget_now(command.keys, command.budget)
+        return None
 
     def read(self, command: Command) -> object:
         """The result of a command that reads. Blocks."""
