@@ -54,6 +54,9 @@ def read_pairs(message: bytes) -> tuple[dict[bytes, bytes], int] | None:
         request = _Pairs.FromString(message)
     except DecodeError:
         return None
+    request.DiscardUnknownFields()
+    if request.ByteSize() != len(message):
+        return None  # there may be text that is not in the pairs: of a key that comes again, or of an odd entry
     values = request.key_values
     pairs: dict[bytes, bytes] = {key.encode(): values[key] for key in values}
     return (pairs, request.ttl) if b"".join(pairs.values()).isascii() else None
