@@ -1,8 +1,9 @@
 """The local backend: what cannot block runs on the reactor thread, writes in groups, the rest in a pool of threads.
 
 Note [Inline or pool]: a hop to a thread and back takes longer than twenty Gets from memory. So the reactor thread reads
-what memory has, MGets too (`inline_reads`), and writes what need not wait. Scans and what needs the disk go to the
-pool, where turns go round by principal; Gets that one sends in the same turn of the reactor share a job.
+what memory has, MGets and small scans too (`inline_reads`), and writes what need not wait. Large scans and what needs
+the disk go to the pool, where turns go round by principal; Gets that one sends in the same turn of the reactor share a
+job.
 
 Note [Backpressure for large results]: threads make large results faster than the reactor sends them. So only a few
 results may wait for the reactor: a thread that has made one more waits until there is room. Hundreds of scans then take
@@ -95,8 +96,8 @@ class LocalBackend:
                 self._group.add(command)
             elif type(command) is Get:
                 gets.setdefault(command.admission, []).append(command)
-            elif self._store.may_read_now(command):
-                self._inline.add(command)
+            elif keys := self._store.keys_now(command):
+                self._inline.add(command, keys)
             else:
                 self._run([command], large=True)
         self._group.commit()

@@ -1,4 +1,10 @@
-"""Scans: pages of keys or pairs, each from one consistent view."""
+"""Scans: pages of keys or pairs, each from one consistent view.
+
+Note [Small scans inline]: rocksdict keeps Python's lock while a scan waits for the disk, so that nobody is better off
+for its being in a thread. There it only waits for that lock, and others for it. So a scan of few pairs is made on the
+reactor thread. What turns out to be more than that goes to the pool, as does what takes longer, since it needs the disk
+or has many deleted keys to read over: then there is a moment for others between its pairs.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +24,10 @@ from .views import text_before
 from .writer import Writer
 
 _STRIDE = 1024
+#: Pairs of a page that is read without blocking, those where no limit says how many there may be, and their bytes.
+PAIRS_NOW, PAIRS_WITHOUT_LIMIT, _BYTES_NOW = 256, 128, 262_144
+#: Seconds that such a page has, and pairs after which that is looked at.
+_SECONDS_NOW, _STRIDE_NOW = 0.002, 16
 #: The part of its time after which a page ends early; the rest is for the answer.
 _SHARE = 0.8
 
@@ -35,13 +45,57 @@ class _Wanted(NamedTuple):
 
 
 class PageReader:
-    """Scans of checked prefixes. Blocks; safe from any thread."""
+    """Scans of checked prefixes. Blocks, but for what says that it does not; safe from any thread."""
 
     def __init__(self, engine: Engine, writer: Writer, clock: Clock) -> None:
         self._engine = engine
         self._guards = writer.commits.guards
         self._files = writer.files
         self._clock = clock
+
+    def pairs_now(self, command: Scan) -> int:
+        """Pairs that `scan_now` reads at most; 0: it is of no use."""
+        limit = command.limit
+        return 0 if limit > PAIRS_NOW or self._engine.scans_wait else limit or PAIRS_WITHOUT_LIMIT
+
+    def scan_now(self, command: Scan) -> Page | None:
+        """What `scan` gives, if it is small and quick, and needs no file; else None.
+
+        See Note [Small scans inline].
+        """
+        prefix, cursor, limit = command.prefix, command.cursor, command.limit
+        start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
+        if end is not None and start >= end:
+            return Page([], b"")
+        most, until, room = (
+            limit or PAIRS_WITHOUT_LIMIT,
+            time.monotonic() + _SECONDS_NOW,
+            min(command.budget, _BYTES_NOW),
+        )
+        items: list[tuple[bytes, bytes]] = []
+        size, now = 0, self._clock.now_ms()
+        try:
+            for position, (key, stored) in enumerate(self._engine.scan(start, end, until=-math.inf)):
+                if position % _STRIDE_NOW == 0 and (time.monotonic() > until or position > 2 * most):
+                    return None
+                if stored and stored[0] == ENVELOPE:
+                    record = records.decode(stored)
+                    if expiry.is_expired(record.expires_at_ms, now) and self._clock.is_marked(record.expires_at_ms):
+                        continue
+                    if record.pointer is not None or expiry.is_expired(record.expires_at_ms, now):
+                        return None  # the value is in a file; or the clock's mark has to be written first
+                    stored = record.value
+                if len(items) == most:
+                    return Page(items, items[-1][0]) if limit else None
+                if command.keys_only:
+                    stored = b""
+                size += len(key) + len(stored) + ENTRY_OVERHEAD
+                if size > room:
+                    return None
+                items.append((key, stored))
+        except ScanUnfinished:
+            return None
+        return Page(items, b"")
 
     def scan(self, command: Scan) -> Page:
         """The page that `command` asks for. With a limit or a cursor it ends before its time is over, too.

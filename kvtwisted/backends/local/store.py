@@ -229,16 +229,17 @@ class Store:
                 recency.touch(key)
         return Write(changes, command.deadline)
 
-    @staticmethod
-    def may_read_now(command: Command) -> bool:
-        """Whether it is worth while to try `read_now`."""
-        return isinstance(command, MGet) and command.count <= KEYS_NOW
+    def keys_now(self, command: Command) -> int:
+        """Keys, or pairs, that `read_now` may have to read; 0: it is of no use."""
+        if isinstance(command, MGet):
+            return command.count if command.count <= KEYS_NOW else 0
+        return self._pages.pairs_now(command) if isinstance(command, Scan) else 0
 
     def read_now(self, command: Command) -> object | None:
         """The result that `read` gives, if it can be had without blocking; else None, and nothing was counted."""
         if isinstance(command, MGet):
             return self._batches.mget_now(command.keys, command.budget)
-        return None
+        return self._pages.scan_now(command) if isinstance(command, Scan) else None
 
     def read(self, command: Command) -> object:
         """The result of a command that reads. Blocks."""

@@ -19,8 +19,8 @@ _GIVEN_UP = "Too many internal keys skipped"
 class Among(NamedTuple):
     """What a scan does among more deleted keys than RocksDB reads over in one call.
 
-    It calls `crowded` once, and `renewed` as `Engine.scan` says. It raises ScanUnfinished when it is `until` (a time of
-    `time.monotonic`), and what the `scans` are ended with when that happens.
+    It calls `crowded` once, if there is time left, and `renewed` as `Engine.scan` says. It raises ScanUnfinished when
+    it is `until` (a time of `time.monotonic`), and what the `scans` are ended with when that happens.
     """
 
     scans: Scans
@@ -61,7 +61,7 @@ def pairs(family: Rdict, iterator: RdictIter, pieces: Pieces, among: Among) -> I
             except Exception as error:
                 if _GIVEN_UP not in str(error):
                     raise
-                if pieces.whole:
+                if pieces.whole and among.until > time.monotonic():
                     among.crowded()
                 pieces.given_up(pieces.low if last is None else last + b"\0")
             else:
