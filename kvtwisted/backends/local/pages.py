@@ -24,8 +24,8 @@ from .views import text_before
 from .writer import Writer
 
 _STRIDE = 1024
-#: Pairs of a page that is read without blocking, those where no limit says how many there may be, and their bytes.
-PAIRS_NOW, PAIRS_WITHOUT_LIMIT, _BYTES_NOW = 256, 128, 262_144
+#: Pairs of a page that is read without blocking, those that are tried where the limit is larger, and their bytes.
+PAIRS_NOW, PAIRS_TRIED, _BYTES_NOW = 256, 128, 262_144
 #: Seconds that such a page has, and pairs after which that is looked at.
 _SECONDS_NOW, _STRIDE_NOW = 0.002, 16
 #: The part of its time after which a page ends early; the rest is for the answer.
@@ -55,15 +55,16 @@ class PageReader:
 
     def pairs_now(self, command: Scan) -> int:
         """Pairs that `scan_now` reads at most; 0: it is of no use."""
-        limit = command.limit
-        return 0 if limit > PAIRS_NOW or self._engine.scans_wait else limit or PAIRS_WITHOUT_LIMIT
+        if self._engine.scans_wait:
+            return 0
+        return command.limit if 0 < command.limit <= PAIRS_NOW else PAIRS_TRIED
 
     def scan_now(self, command: Scan) -> Page | None:
         """What `scan` gives, if it is small and quick, and needs no file; else None.
 
         See Note [Small scans inline].
         """
-        prefix, cursor, limit = command.prefix, command.cursor, command.limit
+        prefix, cursor = command.prefix, command.cursor
         start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
         if end is not None and start >= end:
             return Page([], b"")
@@ -86,7 +87,7 @@ class PageReader:
                         return None  # the value is in a file; or the clock's mark has to be written first
                     stored = record.value
                 if len(items) == most:
-                    return Page(items, items[-1][0]) if limit else None
+                    return Page(items, items[-1][0]) if most == command.limit else None
                 if command.keys_only:
                     stored = b""
                 size += len(key) + len(stored) + ENTRY_OVERHEAD

@@ -104,7 +104,7 @@ def test_one_that_memory_does_not_know_whole_goes_to_the_pool(doorway: Doorway) 
 def test_what_is_large_goes_to_the_pool(doorway: Doorway, command: Any) -> None:
     """Keys or bytes; and a scan without a limit that has more pairs than would be read here."""
     store = doorway.storage.store
-    store.mset({b"%04d" % number: b"" for number in range(pages.PAIRS_WITHOUT_LIMIT)})
+    store.mset({b"%04d" % number: b"" for number in range(pages.PAIRS_TRIED)})
     store.mset({b"big%d" % number: b"v" * 60_000 for number in range(5)})
     outcome, at_once = ask(doorway, command)
     assert not at_once
@@ -255,7 +255,7 @@ def test_a_scan_that_takes_long_goes_to_the_pool(doorway: Doorway, monkeypatch: 
 
 @given(
     st.dictionaries(st.text("ab", min_size=1, max_size=4), st.sampled_from([0, 0, 5, 50]), max_size=30),
-    st.text("ab", max_size=2), st.text("ab", max_size=3), st.integers(0, 12), st.booleans(),
+    st.text("ab", max_size=2), st.text("ab", max_size=3), st.integers(0, 12) | st.just(1000), st.booleans(),
 )  # fmt: skip
 def test_small_scans_give_what_scans_give(
     keys: dict[str, int], prefix: str, cursor: str, limit: int, keys_only: bool
