@@ -68,11 +68,8 @@ class PageReader:
         start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
         if end is not None and start >= end:
             return Page([], b"")
-        most, until, room = (
-            limit or PAIRS_WITHOUT_LIMIT,
-            time.monotonic() + _SECONDS_NOW,
-            min(command.budget, _BYTES_NOW),
-        )
+        most, room = self.pairs_now(command), min(command.budget, _BYTES_NOW)
+        until = time.monotonic() + _SECONDS_NOW
         items: list[tuple[bytes, bytes]] = []
         size, now = 0, self._clock.now_ms()
         try:
