@@ -12,7 +12,10 @@
 | `server` | a server process started from a tree |
 | `worker` | a process that measures Python code of a tree |
 | `load` | what every load has in common |
-| `wrk`, `h2load` | the load programs: what they are told, and what their output means |
+| `wrk` | the load program for HTTP: what it is told, and what its output means |
+| `client` | the one for gRPC, in C: the same |
+| `messages` | what is sent by gRPC |
+| `others` | Redis and etcd, and their loads |
 | `cases` | a module for each group of cases |
 | `libraries` | what is written by hand beside the library it replaces; run by itself |
 | `bare` | the bindings without a line of ours between |

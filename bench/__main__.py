@@ -13,16 +13,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from .cases import GROUPS
+from . import client, wrk
+from .cases import BESIDE, GROUPS
+from .cases.beside import OTHERS
 from .compare import NoSuchRevision, base_tree
 from .load import LoadError
 from .plan import Group, Plan
 from .report import as_json, as_markdown, comparison_table, put_into, results_table
 from .rounds import Result, run_rounds, say
-from .trees import NOW, NotInTree
-
-#: Where the programs come from.
-_PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client"}
+from .trees import NOW, NotInTree, Tree
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -35,6 +34,13 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="print the groups and titles of all cases, and end")
     parser.add_argument("--base", metavar="REVISION", help="compare with this revision of git")
+    parser.add_argument(
+        "--beside", type=_others, default=[], metavar="NAMES",
+        help=f"measure these beside ours where they are installed ({','.join(OTHERS)}); without --only nothing else",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tree", type=Path, metavar="FOLDER", help="measure the code of this folder, not the present one"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
     parser.add_argument("--into", type=Path, metavar="FILE", help="put the report between this document's marks")
     parser.add_argument("--engine", default=usual.engine, choices=("auto", "rocksdict", "lbry"))
@@ -48,6 +54,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--cold-mib", type=_positive, default=usual.cold_bytes >> 20, help="MiB of values that are cold"
     )
     return parser
+
+
+def _others(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in OTHERS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(OTHERS)}")
+    return names
 
 
 def _positive(text: str) -> int:
@@ -76,19 +90,33 @@ def measurable(plan: Plan, group: Group, cases: Sequence[str]) -> list[str]:
     """Those of the cases whose program is installed; the others are left out with a line."""
     found = []
     for case in cases:
-        program = group.cases[case]
-        if program is None or shutil.which(program):
-            found.append(case)
+        if lacking := missing(group.cases[case]):
+            plan.leave_out(f"{group.name} {case}: {lacking}")
         else:
-            package = _PACKAGES[program]
-            plan.leave_out(f"{group.name} {case}: {program} is not installed (apt-get install {package})")
+            found.append(case)
     return found
+
+
+def missing(program: str | None) -> str:
+    """What is not installed of what a case needs, and where it comes from; empty when all is there."""
+    if program == wrk.PROGRAM and not shutil.which(program):
+        return f"{program} is not installed (apt-get install wrk)"
+    if program == client.PROGRAM and (needed := client.missing()):
+        return f"{needed} is not installed (apt-get install {client.PACKAGES[needed]})"
+    return ""
+
+
+def groups(beside: Sequence[str], only: Sequence[str]) -> Sequence[Group]:
+    """Those that may be measured: others beside ours when they are asked for, and without `only` nothing but them."""
+    if not beside:
+        return GROUPS
+    return (*GROUPS, BESIDE) if only else (BESIDE,)
 
 
 def measure(plan: Plan, only: Sequence[str]) -> list[Result]:
     """Every chosen group in turn, each with servers of its own. Raises LoadError when anything fails under load."""
     results: list[Result] = []
-    for group in GROUPS:
+    for group in groups(plan.beside, only):
         cases = measurable(plan, group, chosen_cases(group, only))
         if not cases:
             continue
@@ -107,9 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     chosen = parser.parse_args(arguments)
     if chosen.list:
-        print("\n".join(f"{group.name} {case}" for group in GROUPS for case in group.cases))
+        print("\n".join(f"{group.name} {case}" for group in (*GROUPS, BESIDE) for case in group.cases))
         return
-    if not any(chosen_cases(group, chosen.only) for group in GROUPS):
+    if chosen.beside and chosen.base:
+        parser.error("--beside compares with other servers, --base with another revision: one at a time")
+    if not any(chosen_cases(group, chosen.only) for group in groups(chosen.beside, chosen.only)):
         parser.error(f"no case contains {' or '.join(map(repr, chosen.only))}; --list names them")
     if chosen.into:
         try:
@@ -122,10 +152,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(tempfile.mkdtemp(prefix="kvtwisted-bench-"))
         stack.callback(shutil.rmtree, folder)
         try:
-            trees = [stack.enter_context(base_tree(chosen.base, folder)), NOW] if chosen.base else [NOW]
+            now = Tree("now", chosen.tree.resolve()) if chosen.tree else NOW
+            trees = [stack.enter_context(base_tree(chosen.base, folder)), now] if chosen.base else [now]
             plan = Plan(
                 trees, folder, chosen.engine, chosen.keys, chosen.value_bytes, chosen.rounds, chosen.seconds,
-                chosen.idle, chosen.active, chosen.cold_mib << 20, [],
+                chosen.idle, chosen.active, chosen.cold_mib << 20, chosen.beside, [],
             )  # fmt: skip
             results = measure(plan, chosen.only)
         except (LoadError, NoSuchRevision, NotInTree) as error:

@@ -32,6 +32,8 @@ class Plan(NamedTuple):
     active: int = 1000
     #: Bytes of values in the cold cases; the caches have 8 MiB each there.
     cold_bytes: int = 128 << 20
+    #: Other servers that are measured beside ours, where they are installed: redis, etcd.
+    beside: Sequence[str] = ()
     #: What was not measured, and why; the report prints it.
     left_out: list[str] = []  # noqa: RUF012 - each plan is given its own
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -18,12 +19,14 @@ from .trees import revision
 
 #: Between these lines of a document stands the report: see `put_into`.
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
-_PROGRAMS = {"wrk": ("wrk", "-v"), "h2load": ("h2load", "--version")}
+_PROGRAMS = {"wrk": ("wrk", "-v"), "redis": ("redis-server", "--version"), "etcd": ("etcd", "--version")}
+#: A load program that uses more than this of its core is the limit of what it measures.
+LIMIT = 0.9
 _PACKAGES = ("rocksdict", "lbry-rocksdb", "Twisted", "grpcio")
 
 
-def machine() -> dict[str, str]:
-    """Where and with what the run was made."""
+def machine(beside: Sequence[str] = ()) -> dict[str, str]:
+    """Where and with what the run was made; `beside` are the other servers."""
     found = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "processor": f"{os.cpu_count()} x {_processor()}",
@@ -36,13 +39,14 @@ def machine() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    for program, command in _PROGRAMS.items():
+    for program in ("wrk", *beside):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
+            done = subprocess.run(_PROGRAMS[program], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
         except FileNotFoundError:
             continue
-        # wrk prints `wrk debian/4.1.0 [epoll] ...`, h2load `h2load nghttp2/1.52.0`.
-        found[program] = done.stdout.split()[1].rpartition("/")[2]
+        # As in `wrk debian/4.1.0-3+b2 [epoll] ...`.
+        if match := re.search(r"\d+\.\S+", done.stdout):
+            found[program] = match[0]
     return found
 
 
@@ -116,18 +120,35 @@ def results_table(results: Sequence[Result]) -> str:
                 probe.unit,
                 number(figures.median),
                 interval(figures.low, figures.high),
-                _latency(result, "p50"),
-                _latency(result, "p99"),
+                _microseconds(result, "p50"),
+                _microseconds(result, "p99"),
+                _microseconds(result, "server"),
+                _client(result),
                 ratio(compared(result, other)),
             )
         )  # fmt: skip
-    head = ("group", "case", "form", "unit", "median", "lowest to highest", "p50 us", "p99 us", "ratio")
+    head = (
+        "group", "case", "form", "unit", "median", "lowest to highest",
+        "p50 us", "p99 us", "server us", "client", "ratio",
+    )  # fmt: skip
     return table(head, rows, 4)
 
 
-def _latency(result: Result, name: str) -> str:
+def _microseconds(result: Result, name: str) -> str:
+    found = _median(result, name)
+    return "" if found is None else number(found)
+
+
+def _median(result: Result, name: str) -> float | None:
+    """Of what not every sample has."""
     found = [value for sample in result.samples if (value := getattr(sample, name)) is not None]
-    return number(summary(found).median) if found else ""
+    return summary(found).median if found else None
+
+
+def _client(result: Result) -> str:
+    """How many cores the load program used, and a mark when it could not use more."""
+    found = _median(result, "client")
+    return "" if found is None else f"{found:.2f}{' !' if found > LIMIT else ''}"
 
 
 def comparison_table(results: Sequence[Result]) -> str:
@@ -139,6 +160,7 @@ def comparison_table(results: Sequence[Result]) -> str:
         if base is None:
             continue
         now, before = result.figures, base.figures
+        times_taken = [[_microseconds(one, name) for one in (base, result)] for name in ("p50", "p99", "server")]
         rows.append(
             (
                 probe.group,
@@ -149,9 +171,15 @@ def comparison_table(results: Sequence[Result]) -> str:
                 number(summary(before).median),
                 number(summary(now).median),
                 ratio(compared(result, base)),
+                *[f"{theirs} / {ours}" if ours else "" for theirs, ours in times_taken],
+                _client(result),
             )
         )
-    return table(("group", "case", "form", "verdict", "unit", "base", "now", "now / base"), rows, 5)
+    head = (
+        "group", "case", "form", "verdict", "unit", "base", "now", "now / base",
+        "p50 us: base / now", "p99 us: base / now", "server us: base / now", "client",
+    )  # fmt: skip
+    return table(head, rows, 5)
 
 
 def asides(results: Sequence[Result]) -> list[str]:
@@ -170,16 +198,25 @@ def asides(results: Sequence[Result]) -> list[str]:
     return lines
 
 
+def limits(results: Sequence[Result]) -> list[str]:
+    """A sentence for each load whose program was at its own limit: the server could do more than the figure says."""
+    return [
+        f"{probe.group}, {probe.case}, {probe.form} ({probe.tree}): the client was the limit, at {used:.2f} of a core."
+        for probe, used in [(result.probe, _median(result, "client") or 0) for result in results]
+        if used > LIMIT
+    ]
+
+
 def as_markdown(results: Sequence[Result], plan: Plan, body: str) -> str:
     """The whole report around its table."""
     facts = ", ".join(
         value if name in ("date", "processor", "memory", "system") else f"{name} {value}"
-        for name, value in machine().items()
+        for name, value in machine(plan.beside).items()
     )
     trees = ", ".join(f"{tree.name} is {revision(tree.folder)}" for tree in plan.trees)
     said = f"{plan.keys:,} keys, values of {plan.value_bytes} bytes, {plan.rounds} rounds; {trees}."
     parts = [f"{facts}.\n{said}", body]
-    if extra := [*asides(results), *[f"Left out: {line}." for line in plan.left_out]]:
+    if extra := [*asides(results), *limits(results), *[f"Left out: {line}." for line in plan.left_out]]:
         parts.append("\n".join(f"- {line}" for line in extra))
     return "\n\n".join(parts)
 
@@ -205,7 +242,7 @@ def as_json(results: Sequence[Result], plan: Plan) -> dict[str, Any]:
             }
         lines.append(line)
     return {
-        "machine": machine(),
+        "machine": machine(plan.beside),
         "revisions": {tree.name: revision(tree.folder) for tree in plan.trees},
         "keys": plan.keys, "value_bytes": plan.value_bytes, "rounds": plan.rounds, "seconds": plan.seconds,
         "idle_connections": plan.idle, "active_connections": plan.active, "cold_bytes": plan.cold_bytes,

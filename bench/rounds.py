@@ -15,13 +15,16 @@ T = TypeVar("T")
 
 
 class Sample(NamedTuple):
-    """What one turn measured: the figure, the median and the 99th percentile of latencies in microseconds where there
-    are any, and what else is worth a line (`bytes read`: ...).
+    """What one turn measured: the figure; where there are any, median and 99th percentile of latencies in microseconds,
+    how many cores the load program used, microseconds of the server's processor time for each answer, and what else is
+    worth a line (`bytes read`: ...).
     """
 
     figure: float
     p50: float | None = None
     p99: float | None = None
+    client: float | None = None
+    server: float | None = None
     aside: dict[str, float] | None = None
 
 

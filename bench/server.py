@@ -18,12 +18,14 @@ import grpc
 
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 
-from .load import LoadError
+from .load import LoadError, cpu_seconds
 from .trees import NotInTree, Tree
 
 #: Seconds for a server to start, for a call, and for a server to stop.
 PATIENCE = 60.0
 SERVICE = "/kv.v1.KeyValueService/"
+#: What keys begin with.
+KEY = "key"
 #: What the console script `twistd` does, without the help of PATH.
 _TWISTD = (sys.executable, "-c", "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()")
 #: Keys, and bytes of values, in one MSet while a server is filled.
@@ -32,9 +34,10 @@ _FILL_KEYS, _FILL_BYTES = 1000, 1 << 20
 
 @dataclass
 class Served:
-    """How many calls a server has counted."""
+    """How many keys a server has counted, and the processor time that it used meanwhile."""
 
-    calls: int = 0
+    keys: int = 0
+    seconds: float = 0
 
 
 class Server:
@@ -80,14 +83,14 @@ class Server:
             raise NotInTree(f"its server has no option {unknown[1]}")
         raise RuntimeError(f"the server did not start:\n{printed}")
 
-    def fill(self, keys: int, value: Callable[[int], str]) -> None:
+    def fill(self, keys: int, value: Callable[[int], str], prefix: str = KEY) -> None:
         """Store `value(number)` at so many keys, by gRPC. Raises RuntimeError when the server refuses."""
         batch_keys = max(1, min(_FILL_KEYS, _FILL_BYTES // max(1, len(value(0)))))
         with grpc.insecure_channel(self.grpc) as channel:
             mset = channel.unary_unary(SERVICE + "MSet", kv.MSetRequest.SerializeToString, kv.MSetResponse.FromString)
             for first in range(0, keys, batch_keys):
                 batch = range(first, min(first + batch_keys, keys))
-                message = kv.MSetRequest(key_values={name(key): value(key) for key in batch})
+                message = kv.MSetRequest(key_values={name(key, prefix): value(key) for key in batch})
                 answer = mset(message, timeout=PATIENCE, metadata=tuple(self.headers.items()))
                 if not answer.success:
                     raise RuntimeError(f"the server could not be filled: {answer.error}")
@@ -103,6 +106,10 @@ class Server:
         is received, not read, and in neither.
         """
         return self._proc("io", r"rchar: (\d+)"), self._proc("io", r"\nread_bytes: (\d+)")
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the process has used."""
+        return cpu_seconds(self.process.pid)
 
     def _proc(self, file: str, pattern: str) -> int:
         text = Path(f"/proc/{self.process.pid}/{file}").read_text("ascii")
@@ -120,9 +127,11 @@ class Server:
         """Count what the server does meanwhile of `operation` (get, set). Raises LoadError when any of it failed."""
         name, failures = f"kv_{operation}s_total", f"kv_{operation}_errors_total"
         before, served = self.counters(), Served()
+        used = self.cpu_seconds()
         yield served
+        served.seconds = self.cpu_seconds() - used
         after = self.counters()
-        served.calls = int(after[name] - before[name])
+        served.keys = int(after[name] - before[name])
         if after[failures] != before[failures]:
             raise LoadError(f"{failures} went up by {after[failures] - before[failures]:.0f}")
 
@@ -140,6 +149,6 @@ class Server:
             self.process.wait()
 
 
-def name(key: int) -> str:
+def name(key: int, prefix: str = KEY) -> str:
     """The name of a key that `fill` has stored."""
-    return f"key{key:08d}"
+    return f"{prefix}{key:08d}"

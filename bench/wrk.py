@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from .load import LoadError, Outcome
+from .load import LoadError, Outcome, run_program
 from .server import PATIENCE, name
 
 PROGRAM = "wrk"
@@ -56,15 +55,10 @@ def script(method: str, path: str, body: str, keys: int, headers: Mapping[str, s
 def run(address: str, file: Path, connections: int, seconds: int) -> Outcome:
     """Send the requests of the script in `file`. Raises LoadError unless each had an answer below 400."""
     command = [PROGRAM, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(file)]
-    done = subprocess.run(  # noqa: S603 - built here
-        [*command, f"http://{address}"], capture_output=True, text=True, check=False, timeout=PATIENCE + 2 * seconds
-    )
-    if done.returncode:
-        raise LoadError(f"wrk: {done.stderr.strip() or done.stdout.strip()}")
-    return parse(done.stdout)
+    return parse(*run_program([*command, f"http://{address}"], PATIENCE + 2 * seconds))
 
 
-def parse(output: str) -> Outcome:
+def parse(output: str, client: float) -> Outcome:
     """What wrk and the script have printed. Raises LoadError when any request failed, or none was made."""
     line = re.search(r"^counted ([\d ]+)$", output, re.MULTILINE)
     if line is None:
@@ -76,4 +70,4 @@ def parse(output: str) -> Outcome:
         raise LoadError(f"wrk counted errors ({', '.join(failed)}):\n{output}")
     if requests == 0:
         raise LoadError(f"wrk had no answer at all:\n{output}")
-    return Outcome(requests, requests / duration * 1e6, p50, p99)
+    return Outcome(requests, requests / duration * 1e6, p50, p99, client)

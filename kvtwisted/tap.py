@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from .reactor.process import keep_true_time, open_closed_streams
+from .reactor.process import calm_collector, keep_true_time, open_closed_streams
 
 # Here, since the reactor opens descriptors of its own as soon as it is imported.
 open_closed_streams()
@@ -130,6 +130,7 @@ class _Command(MultiService):
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._server.reload))
         with self._ending():
             super().startService()
+        calm_collector()
         # Who starts a daemon may look into its log when the command has ended.
         self._writers.settle()
         # Once it runs, the reactor has its own handlers.

@@ -1,11 +1,15 @@
-"""A module for each group of cases; GROUPS has them in the order in which they are measured."""
+"""A module for each group of cases.
+
+GROUPS has them in the order in which they are measured; BESIDE is measured only when it is asked for.
+"""
 
 from __future__ import annotations
 
 from ..plan import Group
-from . import cold, connections, deleted, grpc, http, layers, security, service
+from . import batches, beside, cold, connections, deleted, grpc, http, layers, pipeline, security, service
 
 GROUPS: tuple[Group, ...] = (
-    service.GROUP, layers.GROUP, grpc.GROUP, http.GROUP, security.GROUP, connections.IDLE, connections.ACTIVE,
-    cold.GROUP, deleted.GROUP,
+    service.GROUP, layers.GROUP, grpc.GROUP, pipeline.GROUP, batches.GROUP, batches.LARGE_GROUP, http.GROUP,
+    security.GROUP, connections.IDLE, connections.ACTIVE, cold.GROUP, deleted.GROUP,
 )  # fmt: skip
+BESIDE = beside.GROUP

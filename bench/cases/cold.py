@@ -84,7 +84,7 @@ class Load(http.Load):
             "KiB read from files for each GET": each / 1024,
             "KiB of it from the disk": (from_disk_now - from_disk) / outcome.requests / 1024,
         }
-        return Sample(outcome.rate, outcome.p50, outcome.p99, aside)
+        return outcome.sample()._replace(aside=aside)
 
 
 def open_cold(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Probe]:

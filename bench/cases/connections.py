@@ -8,11 +8,12 @@ import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from http import client
+from http.client import HTTPResponse
 from itertools import count
 from typing import Callable
 
-from .. import h2load, wrk
+from .. import client, messages, wrk
+from ..client import Shape
 from ..load import LoadError
 from ..plan import Group, Plan, each_tree, start_server, start_servers
 from ..rounds import Probe, Sample
@@ -64,7 +65,7 @@ def get_once(peer: socket.socket) -> None:
 
 def http_client_answer(peer: socket.socket) -> int:
     """Read one answer; its status."""
-    answer = client.HTTPResponse(peer)
+    answer = HTTPResponse(peer)
     answer.begin()
     answer.read()
     if answer.will_close:
@@ -138,11 +139,12 @@ def open_active(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Prob
             load = http.Load(server, http.get(), plan.keys, plan.active, plan.whole_seconds)
             probes.append(http.probe("active", "HTTP GET", key, load))
     if "gRPC Get" in cases:
-        call = grpc.make_call(grpc.Case("Get", plan.active, 1), plan.keys, plan.value)
+        sent = messages.get(plan.keys, plan.value)
         for key, server in start_servers(stack, plan, "active", TRANSPORTS).items():
-            probes.append(grpc.probe("active", "gRPC Get", key, grpc.Load(server, call, plan.seconds)))
+            load = grpc.Load(server, sent, Shape(plan.active, 1), plan)
+            probes.append(grpc.probe("active", "gRPC Get", key, load))
     return probes
 
 
 IDLE = Group("idle", {"HTTP": None, "gRPC": None}, open_idle)
-ACTIVE = Group("active", {"HTTP GET": wrk.PROGRAM, "gRPC Get": h2load.PROGRAM}, open_active)
+ACTIVE = Group("active", {"HTTP GET": wrk.PROGRAM, "gRPC Get": client.PROGRAM}, open_active)

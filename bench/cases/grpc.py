@@ -1,96 +1,91 @@
-"""gRPC under load by h2load, on both transports; all calls of a case are on one key among all."""
+"""gRPC under load, on both transports: a call for each of many messages on random keys."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import NamedTuple
+from itertools import count
+from typing import Callable, NamedTuple
 
 import grpc
 
-from kvtwisted.rpc.generated import keyvalue_pb2 as kv
-
-from .. import h2load
+from .. import client, messages
+from ..client import Shape
 from ..load import LoadError, Outcome
+from ..messages import Messages
 from ..plan import Group, Plan, start_servers
 from ..rounds import Probe, Sample
-from ..server import PATIENCE, SERVICE, Server, name
+from ..server import PATIENCE, Server
 
 #: The forms of all cases, with the option that makes a server so; ratios are to the second.
 TRANSPORTS = {"native": ("--grpc-transport", "native"), "threaded": ("--grpc-transport", "threaded")}
 _SYNC = ("--rocksdb-options-sync", "true")
-#: Calls of the first warm-up, which finds out how many make the next long enough.
-_FIRST_CALLS = 1000
+#: So many connections with so many calls at once on each.
+MANY, ONE = Shape(4, 16), Shape(1, 1)
+
+
+_numbers = count()
 
 
 class Case(NamedTuple):
-    """A method, on so many connections with so many calls at once on each, and whether writes wait for the disk."""
+    """What makes the messages, how they are sent, and whether writes wait for the disk."""
 
-    method: str
-    connections: int
-    streams: int
+    make: Callable[[int, str], Messages]
+    shape: Shape
     sync: bool = False
 
 
 CASES = {
-    "Get, 4 x 16": Case("Get", 4, 16),
-    "Set, 4 x 16": Case("Set", 4, 16),
-    "Get, one at a time": Case("Get", 1, 1),
-    "Set, one at a time": Case("Set", 1, 1),
-    "Set with sync, 4 x 16": Case("Set", 4, 16, sync=True),
+    "Get, 4 x 16": Case(messages.get, MANY),
+    "Set, 4 x 16": Case(messages.put, MANY),
+    "Get, one at a time": Case(messages.get, ONE),
+    "Set, one at a time": Case(messages.put, ONE),
+    "Set with sync, 4 x 16": Case(messages.put, MANY, sync=True),
 }
 
 
-def make_call(case: Case, keys: int, value: str) -> h2load.Call:
-    """The call of a case, on a key in the middle of all."""
-    key = name(keys // 2)
-    get, put = kv.GetRequest(key=key), kv.SetRequest(key=key, value=value)
-    got, done = kv.GetResponse(value=value, found=True), kv.SetResponse(success=True)
-    message, answer = (get, got) if case.method == "Get" else (put, done)
-    path = SERVICE + case.method
-    return h2load.Call(path, message.SerializeToString(), answer.SerializeToString(), case.connections, case.streams)
-
-
-def check(address: str, call: h2load.Call, headers: Mapping[str, str]) -> None:
-    """Make one call with another client. Raises LoadError, or grpc.RpcError, unless the answer is the call's own."""
+def check(address: str, sent: Messages, headers: Mapping[str, str]) -> None:
+    """Send the first message with another client. Raises LoadError, or grpc.RpcError, unless its own answer comes."""
     with grpc.insecure_channel(address) as channel:
-        method = channel.unary_unary(call.path, bytes, bytes)
-        answer: bytes = method(call.message, timeout=PATIENCE, metadata=tuple(headers.items()))
-    if answer != call.answer:
-        raise LoadError(f"{call.path} answers {answer!r} and not {call.answer!r}")
+        kind = channel.stream_stream if sent.pipeline else channel.unary_unary
+        method = kind(sent.path, bytes, type(sent.answer).FromString)
+        message = iter(sent.encoded[:1]) if sent.pipeline else sent.encoded[0]
+        answer = method(message, timeout=PATIENCE, metadata=tuple(headers.items()))
+        answers = list(answer) if sent.pipeline else [answer]
+    if answers != [sent.answer]:
+        raise LoadError(f"{sent.path} answers {answers} and not {sent.answer}")
 
 
 class Load:
-    """A call on a server, again and again: what a probe of gRPC runs."""
+    """Messages that are sent to a server again and again: what a probe of gRPC runs."""
 
-    def __init__(self, server: Server, call: h2load.Call, seconds: float) -> None:
-        """`seconds` is about how long one turn is to last."""
+    def __init__(self, server: Server, sent: Messages, shape: Shape, plan: Plan) -> None:
         self._server = server
-        self._call = call
-        self._seconds = seconds
-        self._calls = max(_FIRST_CALLS, 10 * call.connections)
-        #: What metrics call the operation.
-        self._operation = call.path.rsplit("/", 1)[1].lower()
-        self._folder = Path(server.folder)
+        self._sent = sent
+        self._shape = shape
+        self._seconds = plan.seconds
+        self._program = client.build(plan.folder)
+        file = client.write(server.folder / f"{next(_numbers)}.messages", sent.encoded)
+        self._call = client.Call(sent.path, file, sent.least, sent.most, sent.pipeline)
 
     def warm_up(self) -> None:
-        """Check the answer; then load the server for less than a turn, and find out how many calls make one."""
-        check(self._server.grpc, self._call, self._server.headers)
-        for seconds in (self._seconds / 2, self._seconds):
-            self._calls = int(self._load().rate * seconds) + 1
+        """Check the answer; then load the server for half a turn."""
+        check(self._server.grpc, self._sent, self._server.headers)
+        self.load(self._seconds / 2)
 
     def run(self) -> Sample:
         """One turn."""
-        outcome = self._load()
-        return Sample(outcome.rate, outcome.p50, outcome.p99)
+        return self.load(self._seconds).sample()
 
-    def _load(self) -> Outcome:
-        with self._server.served(self._operation) as served:
-            outcome = h2load.run(self._server.grpc, self._call, self._folder, self._calls, self._server.headers)
-        if served.calls < outcome.requests:
-            raise LoadError(f"h2load saw {outcome.requests} answers, but the server counted {served.calls} calls")
-        return outcome
+    def load(self, seconds: float) -> Outcome:
+        """Raises LoadError unless both ends agree that all went well."""
+        with self._server.served(self._sent.operation) as served:
+            outcome = client.run(
+                self._program, self._server.grpc, self._call, self._shape, seconds, self._server.headers
+            )
+        if served.keys < outcome.requests * self._sent.counted:
+            raise LoadError(f"the client saw {outcome.requests} answers, but the server counted {served.keys} keys")
+        return outcome._replace(server=served.seconds / outcome.requests * 1e6)
 
 
 def probe(group: str, case: str, key: tuple[str, str], load: Load) -> Probe:
@@ -110,9 +105,10 @@ def open_grpc(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Probe]
         forms = {form: (*options, *(_SYNC if sync else ())) for form, options in TRANSPORTS.items()}
         servers = start_servers(stack, plan, f"grpc{'-sync' * sync}", forms)
         for case in chosen:
-            call = make_call(CASES[case], plan.keys, plan.value)
-            probes += [probe("grpc", case, key, Load(server, call, plan.seconds)) for key, server in servers.items()]
+            sent = CASES[case].make(plan.keys, plan.value)
+            loads = {key: Load(server, sent, CASES[case].shape, plan) for key, server in servers.items()}
+            probes += [probe("grpc", case, key, load) for key, load in loads.items()]
     return probes
 
 
-GROUP = Group("grpc", dict.fromkeys(CASES, h2load.PROGRAM), open_grpc)
+GROUP = Group("grpc", dict.fromkeys(CASES, client.PROGRAM), open_grpc)

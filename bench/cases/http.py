@@ -73,16 +73,15 @@ class Load:
 
     def run(self) -> Sample:
         """One turn."""
-        outcome = self.load(self._seconds)
-        return Sample(outcome.rate, outcome.p50, outcome.p99)
+        return self.load(self._seconds).sample()
 
     def load(self, seconds: int) -> Outcome:
         """Run wrk. Raises LoadError unless both ends agree that all went well."""
         with self._server.served(self._request.operation) as served:
             outcome = wrk.run(self._server.http, self._script, self._connections, seconds)
-        if served.calls < outcome.requests:
-            raise LoadError(f"wrk saw {outcome.requests} answers, but the server counted {served.calls} calls")
-        return outcome
+        if served.keys < outcome.requests:
+            raise LoadError(f"wrk saw {outcome.requests} answers, but the server counted {served.keys} keys")
+        return outcome._replace(server=served.seconds / outcome.requests * 1e6)
 
 
 def probe(group: str, case: str, key: tuple[str, str], load: Load) -> Probe:

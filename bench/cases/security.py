@@ -13,19 +13,18 @@ from pathlib import Path
 
 import grpc as grpcio
 
-from .. import h2load, wrk
+from .. import client, messages, wrk
 from ..load import LoadError
+from ..messages import Messages
 from ..plan import Group, Plan, start_servers
 from ..rounds import Probe
-from ..server import PATIENCE, Server, name
+from ..server import KEY, PATIENCE, Server, name
 from ..trees import NOW
 from . import grpc, http
 
 #: The forms of all cases; ratios are to the second.
 TOKEN, OPEN = "one token", "no tokens"
 GRPC, HTTP = "Get, gRPC 4 x 16", "GET, HTTP"
-#: What all keys begin with.
-PREFIX = name(0).rstrip("0")
 #: What the console script `kvtwisted` does, without the help of PATH.
 _COMMAND = (sys.executable, "-c", "from kvtwisted.cli import main; main()")
 
@@ -33,7 +32,7 @@ _COMMAND = (sys.executable, "-c", "from kvtwisted.cli import main; main()")
 def make_token(folder: Path) -> tuple[Path, str]:
     """A file of one token, in a folder, and the token. Raises RuntimeError when the command that makes it fails."""
     file = folder / "tokens.json"
-    grants = ("--grant", f"get,set:{PREFIX}", "--grant", "metrics")
+    grants = ("--grant", f"get,set:{KEY}", "--grant", "metrics")
     done = subprocess.run(  # noqa: S603 - built here
         [*_COMMAND, "token", "create", "bench", "--file", str(file), *grants],
         env=NOW.environment(), capture_output=True, text=True, check=False, timeout=PATIENCE,
@@ -43,7 +42,7 @@ def make_token(folder: Path) -> tuple[Path, str]:
     return file, done.stdout.strip()
 
 
-def check_asked(server: Server, get: h2load.Call, key: str) -> None:
+def check_asked(server: Server, get: Messages, key: str) -> None:
     """Ask without the token. Raises LoadError unless both interfaces refuse: then there would be nothing to measure."""
     try:
         grpc.check(server.grpc, get, {})
@@ -66,14 +65,14 @@ def open_security(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Pr
     file, token = make_token(plan.folder)
     forms = {TOKEN: ("--security-tokens", str(file)), OPEN: ()}
     servers = start_servers(stack, plan, "security", forms, {TOKEN: token})
-    get = grpc.make_call(grpc.Case("Get", 4, 16), plan.keys, plan.value)
+    get = messages.get(plan.keys, plan.value)
     probes: list[Probe] = []
     for (form, tree), server in servers.items():
         if form == TOKEN:
             check_asked(server, get, name(0))
         against = OPEN if form == TOKEN else None
         if GRPC in cases:
-            calls = grpc.Load(server, get, plan.seconds)
+            calls = grpc.Load(server, get, grpc.MANY, plan)
             probes.append(Probe("security", GRPC, form, tree, calls.warm_up, calls.run, "calls/s", against=against))
         if HTTP in cases:
             gets = http.Load(server, http.get(), plan.keys, http.CONNECTIONS, plan.whole_seconds)
@@ -81,4 +80,4 @@ def open_security(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Pr
     return probes
 
 
-GROUP = Group("security", {GRPC: h2load.PROGRAM, HTTP: wrk.PROGRAM}, open_security)
+GROUP = Group("security", {GRPC: client.PROGRAM, HTTP: wrk.PROGRAM}, open_security)

@@ -26,7 +26,10 @@ class Command:
     failed, or is None, and `result` is what it was asked for.
     """
 
-    __slots__ = ("admission", "answered", "awaited", "deadline", "done", "encode", "error", "result", "size", "started")
+    __slots__ = (
+        "admission", "answered", "awaited", "context", "deadline", "done", "encode", "error", "result", "size",
+        "started",
+    )  # fmt: skip
 
     #: What it is called in logs and messages.
     name: ClassVar[str]
@@ -56,6 +59,9 @@ class Command:
         #: Says, on any thread, whether somebody still waits for the result; None: somebody does. A read that nobody
         #: waits for need not be carried out; a write that passed the door always is.
         self.awaited: Callable[[], bool] | None = None
+
+    #: Whatever who submits it wants to find again in `done`, where one function serves for many.
+    context: Any
 
     # What the door notes while it is under way.
 
@@ -101,6 +107,11 @@ class WriteCommand(Command):
     writes = True
 
     ttl: int
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it stores values that never expire, and does nothing else."""
+        return False
 
     def changes(self, expires_at_ms: int) -> list[Change]:
         """What it changes, when its `ttl` ends at `expires_at_ms` (0: never)."""

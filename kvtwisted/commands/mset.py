@@ -42,6 +42,11 @@ class MSet(WriteCommand):
         """See `Command.permitted`."""
         return all(key.startswith(prefixes) for key in self.pairs)
 
+    @property
+    def is_plain(self) -> bool:
+        """See `WriteCommand.is_plain`."""
+        return not self.ttl
+
     def changes(self, expires_at_ms: int) -> list[Change]:
         """See `WriteCommand.changes`."""
         return [(key, value, expires_at_ms) for key, value in self.pairs.items()]

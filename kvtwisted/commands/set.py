@@ -18,10 +18,14 @@ class Set(WriteCommand):
 
     def __init__(self, key: bytes, value: bytes, ttl: int = 0, deadline: float = math.inf) -> None:
         """UTF-8 both."""
-        WriteCommand.__init__(self, len(key) + len(value), deadline)
         self.key = key
         self.value = value
         self.ttl = ttl
+        # What `Command.__init__` does, without the call: no command is made more often.
+        self.size = len(key) + len(value)
+        self.deadline = deadline
+        self.error = self.result = self.encode = self.awaited = None
+        self.answered = 0
 
     @property
     def keys(self) -> Collection[bytes]:
@@ -40,6 +44,11 @@ class Set(WriteCommand):
     def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
         """See `Command.permitted`."""
         return self.key.startswith(prefixes)
+
+    @property
+    def is_plain(self) -> bool:
+        """See `WriteCommand.is_plain`."""
+        return not self.ttl
 
     def changes(self, expires_at_ms: int) -> list[Change]:
         """See `WriteCommand.changes`."""

@@ -1,4 +1,4 @@
-"""What a process does before anything else: it opens closed standard streams, and sets the clock of its timers.
+"""What is for the whole process: its standard streams, the clock of its timers, and the cyclic collector.
 
 Note [Timers by the monotonic clock]: Twisted's reactors schedule by `time.time`. When somebody sets that clock back by
 an hour, every timer waits an hour longer, also those of 0 seconds: logs are not synced, requests not answered,
@@ -10,10 +10,15 @@ and Date fields), and ends that are dates (of keys, tokens, certificates), are a
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 from typing import Any
+
+#: Objects that may be made, and not be gone, before the cyclic collector looks at them; how many such looks pass before
+#: it looks at those that have survived one, and how many of these before it looks at all. Python's are 700, 10 and 10.
+_COLLECT_AFTER = (10_000, 5, 5)
 
 
 def open_closed_streams() -> None:
@@ -46,3 +51,14 @@ def keep_true_time(reactor: Any) -> None:
         # Each delayed call keeps the clock that it was made with.
         call.seconds = time.monotonic
         call.reset(left)
+
+
+def calm_collector() -> None:
+    """Have Python's cyclic collector look at less, and less often: it took an eighth of the time of a write.
+
+    To be called when everything is there that stays until the process ends: that it looks at no more. And the objects
+    of a turn of the reactor are gone at its end without it, so that it need not look at those of each.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)

@@ -50,6 +50,15 @@ class Admission:
             self.in_flight += 1
             self.bytes += size
 
+    def enter_all(self, requests: int, size: int) -> bool:
+        """`enter` for so many requests of `size` bytes together; whether there was room for all, else for none."""
+        with self._lock:
+            if self._closed or self.in_flight + requests > self._capacity or self.bytes + size > self._max_bytes:
+                return False
+            self.in_flight += requests
+            self.bytes += size
+        return True
+
     def grow(self, size: int) -> None:
         """A request that has entered turns out to have `size` bytes more. Raises Overloaded where they do not fit.
 
@@ -123,6 +132,24 @@ class Share(Admission):
             self.bytes += size
             whole.in_flight += 1
             whole.bytes += size
+
+    def enter_all(self, requests: int, size: int) -> bool:
+        """See `Admission.enter_all`."""
+        whole = self._whole
+        with self._lock:
+            if (
+                self.in_flight + requests > self._capacity
+                or self.bytes + size > self._max_bytes
+                or whole._closed
+                or whole.in_flight + requests > whole._capacity
+                or whole.bytes + size > whole._max_bytes
+            ):
+                return False
+            self.in_flight += requests
+            self.bytes += size
+            whole.in_flight += requests
+            whole.bytes += size
+        return True
 
     def grow(self, size: int) -> None:
         """See `Admission.grow`."""

@@ -3,6 +3,12 @@
 A session lets a command in (`sessions.session`); the door looks at the command itself, hands it over with the others of
 the same turn of the reactor, and counts and times it when it is done. Reactor thread.
 
+Note [Sets enter together]: to be let in takes a Set longer than to be written. Where nothing but room is asked for, and
+nobody has to be told, all Sets of a turn enter their admission at its end, in one step. Only if there is not room for
+all does each enter by itself, and what is refused then is done with its error. It is the same as one by one (`submit`),
+since they enter before whatever comes after them, but that what memory answers in the same turn may find more room. No
+more than GATHERED_SETS gather, since they take memory.
+
 Note [Counting hot Gets]: telling the recorder takes longer than a Get from the cache does. So such Gets are counted
 by a plain integer, and every HOT_SAMPLE-th (a power of 2) is timed and stands for that many in the latency histogram.
 """
@@ -10,6 +16,8 @@ by a plain integer, and every HOT_SAMPLE-th (a power of 2) is timed and stands f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 from time import monotonic
 from typing import Callable, Protocol
 
@@ -21,7 +29,7 @@ from ..commands.command import GET, SET, Command
 from ..commands.get import Found
 from ..commands.set import Set
 from ..core.counting import Counter
-from ..core.errors import DeadlineExceeded
+from ..core.errors import DeadlineExceeded, KvError, without_frames
 from ..core.health import Health
 from ..core.limits import Limits
 from .admission import Admission
@@ -31,8 +39,14 @@ _NOT_SAMPLED = HOT_SAMPLE - 1
 #: Durations that gather before they are counted, all at once: a tenth of the cost of one by one.
 FOLD = 1024
 
+#: Sets that gather before they enter their admission.
+GATHERED_SETS = 1024
+
 #: Called with a command when it is done; must not raise.
 Done = Callable[[Command], object]
+
+
+_admission = attrgetter("admission")
 
 
 class Recorder(Protocol):
@@ -82,6 +96,10 @@ class Door:
         self._hot = backend.hot
         self._get_now = backend.get_now
         self._gathered: list[Command] = []
+        #: Sets that came after those, and have not entered their admission: before anything else comes in, see `enter`.
+        self.outside: list[Set] = []
+        # Whether the reactor will hand them over.
+        self._is_called = False
         self._after: list[Callable[[], None]] = []
         #: Counts commands that were given up since their time had run out.
         self.overdue = Counter()
@@ -94,7 +112,7 @@ class Door:
     @property
     def waiting(self) -> int:
         """Commands that nothing has taken up yet."""
-        return len(self._gathered) + self._backend.waiting
+        return len(self._gathered) + len(self.outside) + self._backend.waiting
 
     def on_settled(self, told: Callable[[], None]) -> None:
         """Call `told` whenever commands have been settled and those who waited for them were told."""
@@ -133,22 +151,60 @@ class Door:
         a caller that no longer waits ignores `done`.
         """
         command.started = started = monotonic()
+        metric = command.metric
         try:
             if started > command.deadline:
                 raise DeadlineExceeded("the request's time ran out before it was started")
             command.check(self.limits)
         except BaseException as error:
-            if command.metric:
-                self._failed(command.metric, command.count, started, error)
+            if metric:
+                self._failed(metric, command.count, started, error)
             raise
         command.admission = admission
         command.done = done
-        if not command.metric:
+        if not metric:
             self._server.submit(command, self._settled)
             return
+        if not self._is_called:
+            self._call()
         self._gathered.append(command)
-        if len(self._gathered) == 1:
-            self._reactor.callLater(0, self._hand_over)
+
+    def submit_set(self, command: Set) -> None:
+        """`submit` for a Set that was checked, and has its `started`, `admission` and `done`. It has not entered yet.
+
+        Never raises: see Note [Sets enter together].
+        """
+        outside = self.outside
+        outside.append(command)
+        if len(outside) >= GATHERED_SETS:
+            self.enter()
+        if not self._is_called:
+            self._call()
+
+    def _call(self) -> None:
+        self._is_called = True
+        self._reactor.callLater(0, self._hand_over)
+
+    def enter(self) -> None:
+        """Sets that are `outside` enter; those that there is no room for are done."""
+        sets, self.outside = self.outside, []
+        self._gathered += sets
+        refused: list[Set] = []
+        for admission, group in groupby(sets, _admission):
+            entering = list(group)
+            if admission.enter_all(len(entering), sum([command.size for command in entering])):
+                continue
+            for command in entering:
+                try:
+                    admission.enter(command.size)
+                except KvError as error:
+                    command.error = without_frames(error)
+                    refused.append(command)
+        if refused:
+            self._gathered = [command for command in self._gathered if command.error is None]
+            for command in refused:
+                command.done(command)
+            self.tell_settled()
 
     def health(self) -> str | None:
         """Why the server cannot serve, or None: the known conditions, then what the backend says.
@@ -161,16 +217,25 @@ class Door:
         return reason
 
     def _hand_over(self) -> None:
+        self._is_called = False
+        if self.outside:
+            self.enter()
         commands, self._gathered = self._gathered, []
         self._backend.submit(commands)
 
     def _settled(self, commands: Sequence[Command]) -> None:
         now = monotonic()
         sets = self._set_durations
-        # Each admission is told once.
-        left: dict[Admission, list[int]] = {}
+        # Those in a row that have one admission leave it together.
+        admission, requests, size = None, 0, 0
         for command in commands:
-            left.setdefault(command.admission, []).append(command.size if command.takes_room else 0)
+            if command.admission is not admission:
+                if admission is not None:
+                    admission.leave(requests, size)
+                admission, requests, size = command.admission, 0, 0
+            requests += 1
+            if command.takes_room:
+                size += command.size
             if command.error is not None:
                 if command.metric:
                     self._failed(command.metric, command.count, command.started, command.error)
@@ -180,8 +245,8 @@ class Door:
                 self._recorder.operation(command.metric, command.count, now - command.started, False)
         if len(sets) >= FOLD:
             self._recorder.fold()
-        for admission, sizes in left.items():
-            admission.leave(len(sizes), sum(sizes))
+        if admission is not None:
+            admission.leave(requests, size)
         for command in commands:
             command.done(command)
         self.tell_settled()

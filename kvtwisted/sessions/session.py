@@ -26,7 +26,9 @@ from typing import Callable
 
 from ..commands.command import Actor, Command, ServerCommand, WriteCommand
 from ..commands.get import Found, Get
+from ..commands.set import Set
 from ..core.errors import KvError, PermissionDenied, without_frames
+from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from . import buckets, policy
 from .admission import UNLIMITED, Admission
 from .buckets import Budget, Limiter
@@ -87,6 +89,8 @@ class Session:
         self._actor = Actor(principal.name, principal.allows(ADMIN))
         self._prefixes = {operation: principal.prefixes(operation) for operation in OPERATIONS}
         self._get_prefixes = self._prefixes[GET]
+        #: Operations that it may do anywhere: nobody has to look at the keys.
+        self._anywhere = frozenset(name for name, prefixes in self._prefixes.items() if prefixes == _EVERYTHING)
         usage, measures = principal.usage, door.measures
         self._weighing = None if usage is None or measures is None else Weighing(usage, measures)
         #: Of one that was withdrawn: whether the principal only has to come again.
@@ -96,6 +100,10 @@ class Session:
             self.check_room = admission.check  # type: ignore[method-assign]
             unrestricted = principal.unrestricted(GET)
             self.get_now = door.get_now if unrestricted else self._get_permitted  # type: ignore[method-assign]
+        # Whether a Set needs no more than room and a right to its key; and the right's prefixes, None for all keys. See
+        # Note [Sets enter together].
+        self._sets_need_no_more = limiter is None and written is None and self._weighing is None
+        self._set_prefixes = None if SET in self._anywhere else self._prefixes[SET]
 
     @property
     def name(self) -> str:
@@ -208,9 +216,12 @@ class Session:
         Raises Overloaded, Unavailable, RateLimited, PermissionDenied, QuotaExceeded and what is wrong with the command;
         then `done` is not called. `sizes` are what is at the keys of a write, for a quota, if that was looked up.
         """
-        prefixes = self._prefixes[command.right]
+        if self._door.outside:
+            self._door.enter()
+        right = command.right
+        prefixes = self._prefixes[right]
         if not prefixes:
-            self.require(command.right, "")
+            self.require(right, "")
         admission = self.admission if command.is_limited else UNLIMITED
         limiter = self._limiter
         if limiter is not None:
@@ -224,16 +235,16 @@ class Session:
             self.give_back(command.size, command.count or 1)
             raise
         try:
-            if prefixes != _EVERYTHING and not command.permitted(prefixes):
-                raise self._refusal(command.right)
+            if right not in self._anywhere and not command.permitted(prefixes):
+                raise self._refusal(right)
             grown, weighing = None, self._weighing
             if weighing is not None and isinstance(command, WriteCommand):
                 grown = weighing.growth(command, sizes)
                 if grown is None:
                     self._weigh_first(command, weighing, done)
                     return
-            if command.writes and self._written is not None:
-                self._written(self.principal, command.right, command.keys)
+            if self._written is not None and command.writes:
+                self._written(self.principal, right, command.keys)
             elif isinstance(command, ServerCommand):
                 command.actor = self._actor
             if limiter is not None:
@@ -246,6 +257,27 @@ class Session:
         except BaseException:
             admission.leave(1, held)
             raise
+
+    def submit_set(self, command: Set, started: float, done: Done) -> None:
+        """`submit` for a Set that came at `started` and has some time left, in fewer steps where that can be.
+
+        See Note [Sets enter together].
+
+        Raises what `submit` does, and may call `done` with what is refused.
+        """
+        if (
+            self._sets_need_no_more
+            and (self._set_prefixes is None or command.key.startswith(self._set_prefixes))
+            and 0 < len(command.key) <= MAX_KEY_BYTES
+            and len(command.value) <= MAX_VALUE_BYTES
+            and not command.ttl
+        ):
+            command.started = started
+            command.admission = self.admission
+            command.done = done
+            self._door.submit_set(command)
+        else:
+            self.submit(command, done)
 
     def _weigh_first(self, command: WriteCommand, weighing: Weighing, done: Done) -> None:
         """Submit it once more when it is known what is at its keys. Until then it is paid for, and counted in."""

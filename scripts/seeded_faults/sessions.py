@@ -49,8 +49,8 @@ FAULTS = (
         "writes-unaudited",
         "Writes of a token that may do everything are told to the audit log too.",
         _SESSION,
-        "        if command.writes and self._written is not None:\n",
-        "        if command.writes and self._written is not None and prefixes != _EVERYTHING:\n",
+        "        if self._written is not None and command.writes:\n",
+        "        if self._written is not None and command.writes and prefixes != _EVERYTHING:\n",
         "tests/sessions/test_session.py",
     ),
     Fault(
@@ -241,7 +241,7 @@ FAULTS = (
         "empty-batch-rights",
         "A batch without keys takes the right as well.",
         _SESSION,
-        '        if not prefixes:\n            self.require(command.right, "")\n',
+        '        if not prefixes:\n            self.require(right, "")\n',
         "",
         "tests/sessions/test_session.py",
     ),
@@ -257,10 +257,10 @@ FAULTS = (
         "refused-keys-free",
         "A command that is refused for its keys has cost what it would have.",
         _SESSION,
-        "            raise self._refusal(command.right)\n",
+        "            raise self._refusal(right)\n",
         """            if limiter is not None:
-                limiter.spend(-command.count, -command.size, self._seconds())
-            raise self._refusal(command.right)
+                    limiter.spend(-command.count, -command.size, self._seconds())
+                raise self._refusal(right)
 """,
         "tests/sessions/test_session.py",
     ),
@@ -268,8 +268,8 @@ FAULTS = (
         "refused-write-audited",
         "A write that is refused for its keys is not told to the audit log as a write.",
         _SESSION,
-        "        prefixes = self._prefixes[command.right]\n",
-        """        prefixes = self._prefixes[command.right]
+        "        prefixes = self._prefixes[right]\n",
+        """        prefixes = self._prefixes[right]
         if command.writes and self._written is not None and prefixes != _EVERYTHING:
             self._written(self.principal, command.right, command.keys)
 """,
@@ -386,18 +386,50 @@ FAULTS = (
         "tests/sessions/test_door.py",
     ),
     Fault(
+        "sets-overtaken",
+        "What comes after Sets that gather enters its admission after them.",
+        _SESSION,
+        "        if self._door.outside:\n            self._door.enter()\n",
+        "",
+        "tests/sessions/test_sets_together.py",
+    ),
+    Fault(
+        "sets-without-room",
+        "Sets that gather enter together only where there is room for all.",
+        "kvtwisted/sessions/admission.py",
+        "                or self.bytes + size > self._max_bytes\n",
+        "",
+        "tests/sessions/test_sets_together.py",
+    ),
+    Fault(
+        "sets-gather-on",
+        "So many Sets that gather enter before the turn ends.",
+        _DOOR,
+        "        if len(outside) >= GATHERED_SETS:\n",
+        "        if False:\n",
+        "tests/sessions/test_sets_together.py",
+    ),
+    Fault(
+        "refused-sets-written",
+        "A Set that finds no room when it enters is not handed over.",
+        _DOOR,
+        "            self._gathered = [command for command in self._gathered if command.error is None]\n",
+        "",
+        "tests/sessions/test_sets_together.py",
+    ),
+    Fault(
         "leaves-after-done",
         "Who is told that a command is done finds its room free.",
         _DOOR,
-        """        for admission, sizes in left.items():
-            admission.leave(len(sizes), sum(sizes))
+        """            admission.leave(requests, size)
         for command in commands:
             command.done(command)
 """,
-        """        for command in commands:
+        """            pass
+        for command in commands:
             command.done(command)
-        for admission, sizes in left.items():
-            admission.leave(len(sizes), sum(sizes))
+        if admission is not None:
+            admission.leave(requests, size)
 """,
         "tests/sessions/test_door.py",
     ),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from bench import h2load, wrk
-from bench.load import LoadError, Outcome
+from bench import others, wrk
+from bench.load import LoadError, Outcome, run_program
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 
 OUTPUTS = Path(__file__).parent / "outputs"
-#: A frame's prefix and the answer to the Gets in the outputs.
-ANSWER = 5 + kv.GetResponse(value="x" * 100, found=True).ByteSize()
 
 
 def output(name: str) -> str:
@@ -22,8 +21,8 @@ def output(name: str) -> str:
 
 def test_wrk_good() -> None:
     """Requests over the real duration, and latencies in microseconds; wrk's own lines say the same."""
-    outcome = wrk.parse(output("wrk-good.txt"))
-    assert outcome == Outcome(29555, pytest.approx(29546.17, abs=0.01), 112, 378)
+    outcome = wrk.parse(output("wrk-good.txt"), 0.5)
+    assert outcome == Outcome(29555, pytest.approx(29546.17, abs=0.01), 112, 378, 0.5)
     assert "Requests/sec:  29546.17" in output("wrk-good.txt")
 
 
@@ -33,7 +32,7 @@ def test_wrk_good() -> None:
 def test_wrk_errors(name: str, counted: str) -> None:
     """One request in a hundred for a missing key, or a server that went away: there is no result."""
     with pytest.raises(LoadError, match=counted):
-        wrk.parse(output(name))
+        wrk.parse(output(name), 0.5)
 
 
 @pytest.mark.parametrize("kind", range(5))
@@ -42,7 +41,7 @@ def test_wrk_single_error(kind: int) -> None:
     counts = ["0"] * 5
     counts[kind] = "1"
     with pytest.raises(LoadError, match="1 x"):
-        wrk.parse(f"counted 100 1000000 {' '.join(counts)} 1 2\n")
+        wrk.parse(f"counted 100 1000000 {' '.join(counts)} 1 2\n", 0.5)
 
 
 def test_wrk_believes_either_count() -> None:
@@ -50,52 +49,14 @@ def test_wrk_believes_either_count() -> None:
     good = output("wrk-good.txt")
     for line in ("  Non-2xx or 3xx responses: 1\n", "  Socket errors: connect 0, read 1, write 0, timeout 0\n"):
         with pytest.raises(LoadError):
-            wrk.parse(line + good)
+            wrk.parse(line + good, 0.5)
 
 
 @pytest.mark.parametrize("text", ["", "unable to connect", "counted 0 1000000 0 0 0 0 0 0 0\n"])
 def test_wrk_without_result(text: str) -> None:
     """Nothing printed, or nothing answered, is no result."""
     with pytest.raises(LoadError):
-        wrk.parse(text)
-
-
-def test_h2load_good() -> None:
-    """Calls a second, when every answer has the bytes it should have."""
-    assert h2load.parse(output("h2load-good.txt"), 2000, ANSWER) == 53191.49
-
-
-@pytest.mark.parametrize("name", ["h2load-unknown-method.txt", "h2load-missing-key.txt"])
-def test_h2load_takes_grpc_errors_for_success(name: str) -> None:
-    """h2load says `2000 succeeded` of 2,000 gRPC errors, and of answers without a value; their bytes tell."""
-    assert "2000 succeeded, 0 failed, 0 errored, 0 timeout" in output(name)
-    with pytest.raises(LoadError, match="2000 answers of 109 bytes are 218000 bytes"):
-        h2load.parse(output(name), 2000, ANSWER)
-
-
-def test_h2load_one_grpc_error() -> None:
-    """One answer without its message among all is enough."""
-    with pytest.raises(LoadError, match="gRPC errors"):
-        h2load.parse(output("h2load-good.txt").replace("(218000) data", "(217891) data"), 2000, ANSWER)
-
-
-def test_h2load_failures() -> None:
-    """Calls that broke, or fewer than were asked for, are no result."""
-    with pytest.raises(LoadError, match="h2load counted errors"):
-        h2load.parse(output("h2load-server-gone.txt"), 10_000_000, ANSWER)
-    with pytest.raises(LoadError, match="h2load counted errors"):
-        h2load.parse(output("h2load-good.txt"), 2001, ANSWER)
-    with pytest.raises(LoadError, match="did not print"):
-        h2load.parse("", 2000, ANSWER)
-
-
-def test_h2load_log() -> None:
-    """Median and 99th percentile of the real log's latencies, its last column."""
-    latencies = sorted([int(line.split()[2]) for line in output("h2load-log.txt").splitlines()])
-    assert h2load.percentiles(output("h2load-log.txt")) == (latencies[50], latencies[99])
-    assert h2load.percentiles("1\t200\t30\n2\t200\t10\n3\t200\t20\n") == (20, 30)
-    with pytest.raises(LoadError):
-        h2load.percentiles("")
+        wrk.parse(text, 0.5)
 
 
 def test_wrk_script() -> None:
@@ -105,3 +66,27 @@ def test_wrk_script() -> None:
     assert r'"{\"key\": \"key********\"}"' in text
     assert '"POST"' in text
     assert "math.random(7)" in text
+
+
+def test_redis_benchmark() -> None:
+    """Commands a second, and latencies in microseconds; anything else is no result."""
+    assert others.parse(output("redis-benchmark-good.txt")) == (41666.67, 231, 407)
+    for text in ("", output("redis-benchmark-good.txt").splitlines()[0], "Could not connect\n"):
+        with pytest.raises(LoadError, match="did not print"):
+            others.parse(text)
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 16_383, 16_384, 100_000])
+def test_fields_are_those_of_protobuf(size: int) -> None:
+    """What is made by hand for etcd."""
+    assert others.field(2, b"x" * size) == kv.SetRequest(value="x" * size).SerializeToString()
+
+
+def test_what_a_program_costs() -> None:
+    """The share of a core that it used, and no other; a failing one is no result, with what it says."""
+    printed, busy = run_program([sys.executable, "-c", "for _ in range(2_000_000): pass\nprint(1)"], 60)
+    _, idle = run_program(["sleep", "0.2"], 60)
+    assert printed == "1\n"
+    assert 0 <= idle < busy
+    with pytest.raises(LoadError, match="sleep: invalid time interval"):
+        run_program(["sleep", "x"], 60)

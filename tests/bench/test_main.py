@@ -13,13 +13,17 @@ from typing import Any
 import pytest
 
 from bench import __main__ as bench
-from bench.cases import GROUPS, deleted, grpc, http, security
+from bench import client, messages
+from bench.cases import BESIDE, GROUPS, batches, beside, deleted, grpc, http, pipeline, security
 from bench.cases.connections import greet, kib_each
 from bench.load import LoadError
+from bench.others import Other, free_port
 from bench.plan import Plan
+from bench.rounds import Sample
 from bench.server import Server
 from bench.trees import NOW, NotInTree
 
+needs_client = pytest.mark.skipif(bool(client.missing()), reason="libnghttp2 or the compiler is not installed")
 #: The shortest that there is.
 SHORT = ("--rounds", "1", "--seconds", "0.1", "--keys", "1000", "--idle", "20", "--active", "20", "--cold-mib", "1")
 
@@ -58,9 +62,85 @@ def test_servers(tmp_path: Path) -> None:
     """What needs no wrk: one case of gRPC on both transports, and idle connections."""
     _, found = run("--only", "grpc get, 4", "--only", "idle http", folder=tmp_path)
     forms = {(line["case"], line["form"]) for line in found["results"]}
-    loads = {("Get, 4 x 16", form) for form in grpc.TRANSPORTS} if shutil.which("h2load") else set()
+    loads = set() if client.missing() else {("Get, 4 x 16", form) for form in grpc.TRANSPORTS}
     assert forms == loads | {("HTTP", form) for form in http.LANES}
     assert bool(found["left_out"]) is (not loads)
+
+
+@pytest.mark.long
+@needs_client
+def test_pipelines(tmp_path: Path) -> None:
+    """On one stream and on four, with the ratio to calls of their own, and what server and client needed."""
+    _, found = run("--only", "pipeline", folder=tmp_path)
+    lines = {(line["case"], line["form"]): line for line in found["results"]}
+    assert lines.keys() == {(case, form) for case in pipeline.CASES for form in (*pipeline.PIPELINES, pipeline.CALLS)}
+    for (_, form), line in lines.items():
+        assert ("ratio" in line) is (form != pipeline.CALLS)
+        assert line["samples"][0]["client"] > 0
+        assert line["samples"][0]["server"] > 0
+
+
+@needs_client
+def test_batches(tmp_path: Path) -> None:
+    """A batch, and a small Get beside it and alone, whose figure is its 99th percentile: less is better."""
+    printed, found = run("--only", "batches mget", folder=tmp_path)
+    lines = {line["form"]: line for line in found["results"]}
+    assert list(lines) == [batches.CALLS, batches.BESIDE, batches.ALONE]
+    for form in (batches.BESIDE, batches.ALONE):
+        (sample,) = lines[form]["samples"]
+        assert sample["figure"] == sample["p99"] >= sample["p50"] > 0
+        assert not lines[form]["more_is_better"]
+    assert lines[batches.CALLS]["more_is_better"]
+    assert "server us" in printed
+
+
+@pytest.mark.long
+@needs_client
+def test_other_batches_and_large_values(tmp_path: Path) -> None:
+    """Every case has its load and the small Get beside it; the large values are those of all rounds."""
+    _, found = run("--only", "batches mset", "--only", "batches scan", "--only", "large", folder=tmp_path)
+    counted = [(line["group"], line["form"]) for line in found["results"]]
+    assert counted.count(("batches", batches.BESIDE)) == counted.count(("large", batches.BESIDE)) == 2
+    assert counted.count(("batches", batches.ALONE)) == counted.count(("large", batches.ALONE)) == 1
+
+
+def test_a_load_that_fails_beside() -> None:
+    """What fails beside the small Gets ends the run, too."""
+
+    class Failing:
+        def load(self, seconds: float) -> None:
+            raise LoadError("as asked")
+
+    class Good:
+        def run(self) -> Sample:
+            return Sample(1, 2, 3)
+
+    calls, small = Failing(), Good()
+    with pytest.raises(LoadError, match="as asked"):
+        batches.beside(calls, small, 0.01)  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+@needs_client
+def test_redis_and_etcd(tmp_path: Path) -> None:
+    """Those that are installed stand beside ours on their lines, with the ratio to ours; nothing else is measured."""
+    _, found = run("--beside", "redis,etcd", "--only", "beside", folder=tmp_path)
+    lines = {(line["case"], line["form"]): line for line in found["results"]}
+    forms = {form for case, form in lines if case == "Set, one at a time"}
+    for other, (programs, _) in beside.OTHERS.items():
+        installed = all(map(shutil.which, programs))
+        assert any(form.lower().startswith(other) for form in forms) is installed
+        assert installed or any(other in line for line in found["left_out"])
+    assert {case for case, _ in lines} == set(BESIDE.cases)
+    assert {line["group"] for line in lines.values()} == {"beside"}
+    for (_, form), line in lines.items():
+        assert ("ratio" in line) is (form != beside.OURS)
+
+
+def test_unknown_form_of_an_other_is_an_error(tmp_path: Path) -> None:
+    """One that does not start ends the run with what it has printed."""
+    with pytest.raises(RuntimeError, match="sh did not start:\nnothing of that"):
+        Other(tmp_path / "other", free_port(), ["sh", "-c", "echo nothing of that; exit 1"])
 
 
 @pytest.mark.long
@@ -86,8 +166,7 @@ def test_deleted(tmp_path: Path) -> None:
 def test_security(tmp_path: Path) -> None:
     """Gets with and without a token, on both interfaces; the ratio is to the form without."""
     _, found = run("--only", "security", folder=tmp_path)
-    programs = {security.GRPC: "h2load", security.HTTP: "wrk"}
-    there = {case for case, program in programs.items() if shutil.which(program)}
+    there = {case for case, program in security.GROUP.cases.items() if not bench.missing(program)}
     lines = {(line["case"], line["form"]): line for line in found["results"]}
     assert lines.keys() == {(case, form) for case in there for form in (security.TOKEN, security.OPEN)}
     for case in there:
@@ -101,14 +180,14 @@ def test_one_token_is_in_use(tmp_path: Path, server: Server) -> None:
     file, token = security.make_token(tmp_path)
     (entry,) = json.loads(file.read_text("utf-8"))["tokens"]
     assert {"operations": ["get", "set"], "prefix": "key"} in entry["grants"]
-    get = grpc.make_call(grpc.CASES["Get, 4 x 16"], 1, "x")
+    get = messages.get(1, "x")
     with Server(NOW, tmp_path / "guarded", "--security-tokens", str(file), token=token) as guarded:
         guarded.fill(1, lambda _: "x")
         security.check_asked(guarded, get, "key00000000")
         with guarded.served("get") as served:
             grpc.check(guarded.grpc, get, guarded.headers)
             http.check(guarded.http, http.get(), "key00000000", guarded.headers)
-        assert served.calls == 2
+        assert served.keys == 2
     with pytest.raises(LoadError, match="gRPC answers without a token"):
         security.check_asked(server, get, "key00000000")
 
@@ -123,10 +202,10 @@ def server(tmp_path: Path) -> Any:
 
 def test_wrong_answers_are_not_measured(server: Server) -> None:
     """The checks before every load see a missing key and a value that is not the stored one; idle ones are real."""
-    call = grpc.make_call(grpc.CASES["Get, 4 x 16"], 1, "x")
-    grpc.check(server.grpc, call, {})
-    with pytest.raises(LoadError, match="answers b"):
-        grpc.check(server.grpc, grpc.make_call(grpc.CASES["Get, 4 x 16"], 1, "y"), {})
+    for make in (messages.get, messages.pipeline_get):
+        grpc.check(server.grpc, make(1, "x"), {})
+        with pytest.raises(LoadError, match="answers "):
+            grpc.check(server.grpc, make(1, "y"), {})
     http.check(server.http, http.get(), "key00000000", {})
     with pytest.raises(LoadError, match="404"):
         http.check(server.http, http.get(), "missing", {})
@@ -141,7 +220,7 @@ def test_failed_operations_are_seen(server: Server) -> None:
     """A call that the server counts as failed ends a load, whatever the load program says."""
     with server.served("get") as served:
         http.check(server.http, http.get(), "key00000000", {})
-    assert served.calls == 1
+    assert served.keys == 1
     refused = pytest.raises(LoadError, match="413")
     with pytest.raises(LoadError, match="kv_set_errors_total went up by 1"), server.served("set"), refused:
         http.check(server.http, http.put("x" * 2_000_000), "key", {})
@@ -168,7 +247,16 @@ def test_missing_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv("PATH", str(tmp_path))
     plan = Plan([NOW], tmp_path, left_out=[])
     assert bench.measurable(plan, http.GROUP, ["GET"]) == []
-    assert plan.left_out == ["http GET: wrk is not installed (apt-get install wrk)"]
+    client.missing.cache_clear()
+    assert bench.measurable(plan, pipeline.GROUP, ["Get"]) == []
+    client.missing.cache_clear()
+    assert beside.there(plan._replace(beside=["redis", "etcd"])) == set()
+    assert plan.left_out == [
+        "http GET: wrk is not installed (apt-get install wrk)",
+        "pipeline Get: cc is not installed (apt-get install gcc libc6-dev)",
+        "beside, redis: redis-server is not installed (apt-get install redis-server)",
+        "beside, etcd: etcd is not installed (apt-get install etcd-server)",
+    ]
     assert bench.measurable(plan, GROUPS[0], ["Get, hot"]) == ["Get, hot"]
 
 
@@ -180,6 +268,9 @@ def test_missing_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         (("--into", "no-such.md"), "--into no-such.md: "),
         (("--rounds", "0"), "0 is not 1 or more"),
         (("--seconds", "0"), "0 is not more than 0"),
+        (("--beside", "redis,nobody"), "'nobody' is none of redis, etcd"),
+        (("--beside", "redis", "--base", "HEAD"), "one at a time"),
+        (("--only", "beside"), "no case contains 'beside'"),
         (("--base", "no-such", "--only", "layers"), "there is no revision 'no-such'"),
     ],
 )

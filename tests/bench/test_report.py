@@ -27,7 +27,7 @@ BASE = Tree("base", NOW.folder)
 def result(form: str, tree: str, figures: list[float], against: str | None = None) -> Result:
     """A measured case."""
     probe = Probe("grpc", "Get", form, tree, lambda: None, lambda: Sample(0), "calls/s", against=against)
-    return Result(probe, [Sample(figure, 10, 2000) for figure in figures])
+    return Result(probe, [Sample(figure, 10, 2000, 0.95, 7) for figure in figures])
 
 
 RESULTS = [
@@ -47,10 +47,11 @@ def test_results_table() -> None:
     """Median, spread, latencies, and the ratio to the other form round by round; columns in line."""
     lines = results_table([RESULTS[0], RESULTS[2]]).splitlines()
     assert len({len(line) for line in lines}) == 1
-    head = ["group", "case", "form", "unit", "median", "lowest to highest", "p50 us", "p99 us", "ratio"]
-    assert cells(lines[0]) == head
+    figures = ["median", "lowest to highest", "p50 us", "p99 us", "server us", "client", "ratio"]
+    assert cells(lines[0]) == ["group", "case", "form", "unit", *figures]
     assert cells(lines[2]) == [
-        "grpc", "Get", "native", "calls/s", "120,000", "100,000 to 140,000", "10.0", "2,000", "25.00 (20.00 to 35.00)",
+        "grpc", "Get", "native", "calls/s", "120,000", "100,000 to 140,000",
+        "10.0", "2,000", "7.00", "0.95 !", "25.00 (20.00 to 35.00)",
     ]  # fmt: skip
     assert cells(lines[3])[-1] == ""
 
@@ -59,7 +60,9 @@ def test_comparison_table() -> None:
     """A line for each form that both trees have, with a plain verdict."""
     lines = comparison_table(RESULTS).splitlines()[2:]
     assert [cells(line)[2:4] for line in lines] == [["native", "better"], ["threaded", "within the noise"]]
-    assert cells(lines[0])[5:] == ["80,000", "120,000", "1.50 (1.44 to 1.67)"]
+    ratio = "1.50 (1.44 to 1.67)"
+    times = ["10.0 / 10.0", "2,000 / 2,000", "7.00 / 7.00"]
+    assert cells(lines[0])[5:] == ["80,000", "120,000", ratio, *times, "0.95 !"]
     assert comparison_table(RESULTS[:1]).splitlines()[2:] == []
 
 
@@ -91,6 +94,8 @@ def test_markdown() -> None:
     cold.samples[:] = [Sample(1, aside={"KiB read": read}) for read in (2.0, 4.0, 3.0)]
     text = as_markdown([cold], plan, "the table")
     assert "\n\nthe table\n\n- grpc, Get, fast lane: 3.00 KiB read.\n- Left out: HTTP: wrk is not installed." in text
+    assert "client was the limit" not in text
+    assert "- grpc, Get, native (now): the client was the limit, at 0.95 of a core." in as_markdown(RESULTS, plan, "")
     assert "100,000 keys, values of 100 bytes, 5 rounds" in text
 
 

@@ -34,17 +34,32 @@ class Write:
     """A user's changes, atomic together, on their way in. `deadline` (of `time.monotonic`) ends waiting.
 
     Once settled, `error` says why it was not done, or None; after a StorageError it may have been. `revision` is its
-    place in the order of commits: greater than that of all before it; 0 until it is in.
+    place in the order of commits: greater than that of all before it; 0 until it is in. A write that stands for several
+    `commits` has the last of theirs.
     """
 
-    __slots__ = ("changes", "deadline", "error", "large", "plain", "replaced", "revision", "settled", "size", "stores")
+    __slots__ = (
+        "changes", "commits", "deadline", "error", "large", "plain", "replaced", "revision", "settled", "size",
+        "stores",
+    )  # fmt: skip
 
-    def __init__(self, changes: Sequence[Change], deadline: float = math.inf) -> None:
+    def __init__(
+        self, changes: Sequence[Change], deadline: float = math.inf, *, commits: int = 1, plain_bytes: int | None = None
+    ) -> None:
+        """`plain_bytes` are those of keys and values, where it is known that it stores nothing but plain values."""
         self.changes = changes
+        self.commits = commits
         self.deadline = deadline
         self.error: KvError | None = None
         self.settled = False
         self.revision = 0
+        #: The files of its large values, and those that it put out of use.
+        self.large = _NO_FILES
+        self.replaced: list[Pointer] = []
+        if plain_bytes is not None:
+            self.size = self.stores = plain_bytes
+            self.plain = True
+            return
         stores, deletes, plain = 0, 0, True
         for key, value, expires_at_ms in changes:
             if value is None:
@@ -57,9 +72,6 @@ class Write:
         self.size, self.stores = stores + deletes, stores
         #: Whether no value needs an envelope, unless it gets a file.
         self.plain = plain
-        #: The files of its large values, and those that it put out of use.
-        self.large = _NO_FILES
-        self.replaced: list[Pointer] = []
 
     def fail(self, error: KvError) -> None:
         """It was not done, or nobody knows."""
@@ -125,7 +137,7 @@ class CommitPoint:
     def commit(self, batch: Sequence[Write]) -> None:
         """Bring writes into the engine as one batch, and settle them unless RocksDB stalls. With the lock.
 
-        Each has a revision of its own, in their order.
+        Each has revisions of its own, in their order.
         """
         mutations: list[Mutation] = []
         pending: dict[bytes, Pointer | None] = {}
@@ -145,8 +157,9 @@ class CommitPoint:
                 self.guards.strike([key for key, _, _ in write.changes])
         cache = self.cache
         blanked = cache.blank_all(batch) if cache.entries else {}
+        revision = self.revisions.last
         try:
-            self._write(mutations, len(batch))
+            self._write(mutations, sum([write.commits for write in batch]))
         except KvError as failure:
             self._failed(batch, without_frames(failure), blanked, dated=dated)
             return
@@ -159,7 +172,8 @@ class CommitPoint:
             cache.fill_all(blanked)
         if pending:
             self.file_index.keep(batch, pending)
-        for revision, write in enumerate(batch, self.revisions.last - len(batch) + 1):
+        for write in batch:
+            revision += write.commits
             write.revision = revision
             write.settled = True
 

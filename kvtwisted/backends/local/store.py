@@ -7,12 +7,13 @@ engine fails.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from ...commands.command import Command, WriteCommand
+from ...commands.command import Change, Command, WriteCommand
 from ...commands.get import Found, Get
 from ...commands.mget import MGet
 from ...commands.scan import Scan
+from ...commands.set import Set
 from ...core.clock import Clock
 from ...core.counting import Counter
 from ...core.limits import MAX_KEY_BYTES, check_key
@@ -223,11 +224,29 @@ class Store:
         """What `writer` is to be given for a command. It does not block."""
         ttl = command.ttl
         changes = command.changes(expiry.expires_at(self._clock.now_ms(), ttl) if ttl else 0)
-        recency = self._recency
-        for key, value, _ in changes:
-            if value is not None and not recency.young[hash(key) & recency.mask]:
-                recency.touch(key)
+        self._touch(changes)
         return Write(changes, command.deadline)
+
+    def prepare_together(self, commands: Sequence[WriteCommand]) -> Write:
+        """One write for plain commands that share their fate, in their order. It does not block."""
+        changes: list[Change] = []
+        size = 0
+        for command in commands:
+            if type(command) is Set:
+                changes.append((command.key, command.value, 0))
+            else:
+                changes += command.changes(0)
+            size += command.size
+        self._touch(changes)
+        return Write(changes, commits=len(commands), plain_bytes=size)
+
+    def _touch(self, changes: Iterable[Change]) -> None:
+        recency = self._recency
+        young, mask = recency.young, recency.mask
+        for key, value, _ in changes:
+            # A key that is marked need not be touched. Marks that another generation takes over meanwhile are no loss.
+            if value is not None and not young[hash(key) & mask]:
+                recency.touch(key)
 
     def keys_now(self, command: Command) -> int:
         """Keys, or pairs, that `read_now` may have to read; 0: it is of no use."""

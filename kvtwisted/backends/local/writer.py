@@ -157,12 +157,12 @@ class Writer:
             return False
         pointers, threshold = self.commits.file_index.pointers, self.spill_threshold
         for write in writes:
-            if (pointers or write.size >= threshold) and self.needs_files(write):
+            if (pointers or write.size >= threshold) and self.needs_files(write.changes):
                 return False
         if not self._lock.acquire(False):
             return False
         try:
-            if self._revisions.reserved - self._revisions.last < len(writes):
+            if self._revisions.reserved - self._revisions.last < sum([write.commits for write in writes]):
                 return False
             admitted = list(filter(self._prepared, writes))
             if admitted:
@@ -172,9 +172,7 @@ class Writer:
             self._lock.release()
         return True
 
-    def needs_files(self, write: Write) -> bool:
-        """Whether it stores or replaces a large value. One that is small does not where there is no pointer."""
+    def needs_files(self, changes: Sequence[Change]) -> bool:
+        """Whether they store or replace a large value. What is small does not where there is no pointer."""
         pointers, threshold = self.commits.file_index.pointers, self.spill_threshold
-        return any(
-            key in pointers or (value is not None and len(value) >= threshold) for key, value, _ in write.changes
-        )
+        return any(key in pointers or (value is not None and len(value) >= threshold) for key, value, _ in changes)

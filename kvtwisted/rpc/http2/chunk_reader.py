@@ -3,8 +3,8 @@
 Note [Work chunk by chunk]: a client that has many calls under way sends many in one segment. All frames of what
 `dataReceived` is given are handled in one go, what they are answered is gathered, and one write sends it. A call whose
 HEADERS and DATA are whole and in the same chunk, and whose header block is known, is answered on the shortest way there
-is: no object is made for it. Its DATA need not come right after its HEADERS; some clients send the HEADERS of many
-calls first, or widen the stream's window in between.
+is: no object is made for it, and where its DATA comes right after its HEADERS both frames are looked at as one. That
+need not be: some clients send the HEADERS of many calls first, or widen the stream's window in between.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .frames import (
     ConnectionFault,
     ErrorCode,
     StreamFault,
+    read_call,
     read_header,
     read_word,
 )
@@ -31,8 +32,9 @@ from .header_turn import HeaderTurn
 from .lifetime import Lifetime
 from .streams import Streams
 
-#: Bytes that a DATA frame of an uncompressed message has beside the message.
-_PREFIX = 5
+#: Bytes that a DATA frame of an uncompressed message has beside the message, and those and the frame's header.
+_PREFIX, _BEFORE_MESSAGE = 5, 14
+_LARGEST_MESSAGE = frames.DEFAULT_FRAME_SIZE - _PREFIX
 #: The length and type of a WINDOW_UPDATE.
 _WINDOW_UPDATE = 4 << 8 | frames.WINDOW_UPDATE
 
@@ -63,6 +65,8 @@ class ChunkReader:
             position = control.read_preface(data)
         streams.before_chunk, calls_before = streams.last_id, streams.calls
         calls = received = 0
+        # How many calls may begin before somebody has to look again: those that end meanwhile make room.
+        room = self._room()
         while end - position >= FRAME_HEADER:
             word, flags, stream_id = read_header(data, position)
             payload = position + FRAME_HEADER
@@ -73,17 +77,34 @@ class ChunkReader:
                     flags == END_HEADERS
                     and after <= end
                     and (head := remembered.get(data[payload:after])) is not None
-                    and head.unary is not None
+                    and (unary := head.unary) is not None
                     and streams.last_id < stream_id <= STREAM_BITS
                     and stream_id & 1
                     and responder.quick
-                    and control.ready
-                    and streams.last_served is None
-                    and len(opened) + len(responder.streams) + len(responder.promised) < responder.allowed
+                    and (room or (room := self._room()))
                 ):
+                    room -= 1
                     streams.last_id = stream_id
-                    opened[stream_id] = head
                     position = after
+                    message = after + _BEFORE_MESSAGE
+                    if message <= end:
+                        word, flags, same, compressed, length = read_call(data, after)
+                        # It is DATA, whose type is 0, and one message fills it.
+                        if (
+                            same == stream_id
+                            and flags == END_STREAM
+                            and word == length + _PREFIX << 8
+                            and not compressed
+                            and length <= _LARGEST_MESSAGE
+                            and message + length <= end
+                            and (head.length < 0 or head.length == length + _PREFIX)
+                        ):
+                            position = message + length
+                            calls += 1
+                            received += length + _PREFIX
+                            unary(responder, stream_id, data[message:position], head.timeout)
+                            continue
+                    opened[stream_id] = head
                     continue
             elif word & 0xFF == DATA:
                 if (
@@ -127,6 +148,7 @@ class ChunkReader:
             finally:
                 if ends_block and streams.blocks.work:
                     self._turn.spend(streams.blocks.work)
+            room = 0
         if opened:
             streams.open_all()
         streams.calls += calls
@@ -138,3 +160,11 @@ class ChunkReader:
         if control.unacknowledged >= CREDIT_STEP:
             control.give_credit()
         return position
+
+    def _room(self) -> int:
+        """How many more calls may begin."""
+        streams = self._streams
+        responder = streams.responder
+        if not self._control.ready or streams.last_served is not None:
+            return 0
+        return max(0, responder.allowed - len(streams.opened) - len(responder.streams) - len(responder.promised))

@@ -41,6 +41,8 @@ _WORD = struct.Struct(">I")
 
 read_header = _HEADER.unpack_from
 read_word = _WORD.unpack_from
+#: A frame's header, and the prefix of gRPC's message behind it: whether that is compressed, and its length.
+read_call = struct.Struct(">IBIBI").unpack_from
 read_settings = _SETTING.iter_unpack
 
 

@@ -128,16 +128,15 @@ class Responder:
             stream.finish()
 
     def answer_constant(self, stream_id: int, answer: ConstantAnswer) -> None:
-        """The same with a message that was made ready."""
+        """End a call well, with a message that was made ready, if that was promised and somebody still waits for it."""
         sender = self.sender
-        if self.quick and answer.size <= sender.window:
-            if self.promised:
-                self.promised.pop(stream_id, None)
+        if not self.quick or answer.size > sender.window:
+            if self.awaited(stream_id):
+                self.answer(stream_id, answer.message)
+        elif self.promised.pop(stream_id, None) is not None:
             sender.window -= answer.size
             self.out.append(stream_id.to_bytes(4, "big").join(answer.pieces))
             self.touched()
-        else:
-            self.answer(stream_id, answer.message)
 
     def fail(self, stream_id: int, error: CallError) -> None:
         """End a call with a status. It earns the peer nothing: no work was done for it."""

@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError
 from twisted.python.failure import Failure
 
 from ...commands.command import Command
+from ...commands.get import Get
+from ...commands.set import Set
 from ...core.errors import without_frames
 from ...observability import incidents
 from ...reactor.fair_pool import FairPool
@@ -23,6 +25,7 @@ from ..calls import Terms, overdue
 from ..errors import IN_MESSAGE, call_error
 from ..messages import parse
 from ..methods import METHODS, SUCCESS, Call, Method, encoded_get_response
+from ..quick_messages import read_get, read_set
 from .requests import Unary
 from .responses import ConstantAnswer
 
@@ -38,9 +41,8 @@ Caller: TypeAlias = "Responder | Pipeline"
 #: Bytes of a message with many fields that is decoded on the reactor thread; larger ones take some milliseconds.
 INLINE_MESSAGE = 65_536
 
-_GET = METHODS["Get"]
 #: Those whose messages are quick to decode, whatever their size.
-_ON_ONE_KEY = (METHODS["Set"], _GET, METHODS["Delete"])
+_SET, _GET, _DELETE = METHODS["Set"], METHODS["Get"], METHODS["Delete"]
 _SUCCESS = ConstantAnswer(SUCCESS)
 #: Makes a Call in half the time that the class itself takes.
 _call = tuple.__new__
@@ -58,6 +60,7 @@ class UnaryCalls:
         self._session = session
         self._get_now = session.get_now
         self._submit = session.submit
+        self._submit_set = session.submit_set
         self._check_room = session.check_room
         self._admission = session.admission
         self._terms = terms
@@ -65,13 +68,60 @@ class UnaryCalls:
 
     def methods(self) -> dict[str, tuple[Unary, Unary]]:
         """For each method what answers it, and what answers it when its message is compressed."""
+        quick: dict[Method, Unary] = {
+            _SET: self._set,
+            _GET: self._get,
+            _DELETE: partial(self._call_on_one_key, _DELETE),
+        }
         return {
             name: (
-                partial(self._call_on_one_key if method in _ON_ONE_KEY else self._call, method),
+                quick.get(method) or partial(self._call, method),
                 partial(self._decode_in_pool, method, True),
             )
             for name, method in METHODS.items()
         }
+
+    # The two that come most often: see Note [Plain messages].
+
+    def _get(self, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
+        key = read_get(message)
+        if key is None:
+            self._call_on_one_key(_GET, caller, number, message, timeout)
+            return
+        try:
+            if timeout is not None and timeout <= 0:
+                raise overdue(self._session)
+            self._check_room()
+            known, found = self._get_now(key)
+            if not known:
+                call = self._started(timeout)
+                self._run(_GET, caller, number, Get(key, call.deadline, encoded_get_response), call)
+                return
+            answer = encoded_get_response(found)
+        except Exception as error:
+            _fail(_GET, caller, number, error)
+        else:
+            caller.answer(number, answer)
+
+    def _set(self, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
+        asked = read_set(message)
+        if asked is None:
+            self._call_on_one_key(_SET, caller, number, message, timeout)
+            return
+        limit = self._terms.request_timeout
+        if timeout is None or timeout > limit:
+            timeout = limit
+        try:
+            if timeout <= 0:
+                raise overdue(self._session)
+            started = monotonic()
+            command = Set(*asked, started + timeout)
+            command.context = caller, number
+            # First, since it may be refused with others at once.
+            caller.promise(number)
+            self._submit_set(command, started, _set_done)
+        except Exception as error:
+            _fail(_SET, caller, number, error)
 
     # From a message to a request.
 
@@ -211,6 +261,15 @@ def _done(method: Method, caller: Caller, number: int, size: int, command: Comma
         caller.answer(number, command.result)
     else:
         caller.answer_constant(number, _SUCCESS)
+
+
+def _set_done(command: Command) -> None:
+    """`_done` for the Sets of `UnaryCalls._set`."""
+    caller, number = command.context
+    if command.error is None:
+        caller.answer_constant(number, _SUCCESS)
+    else:
+        _done(_SET, caller, number, 0, command)
 
 
 def _fail(method: Method, caller: Caller, number: int, error: BaseException) -> None:

@@ -10,7 +10,7 @@ import pytest
 from kvtwisted.backends.local.backend import INLINE_KEYS
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.commands.get import Found
-from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled
+from kvtwisted.core.errors import NearlyFull, Overloaded, StorageError, WriteStalled
 from tests.sessions.support import EVERYTHING
 from tests.support.doors import Outcome
 from tests.support.storage import Storage
@@ -197,3 +197,61 @@ def test_what_needs_a_file_goes_by_itself(tmp_path: Path) -> None:
     assert outcomes([large]) == [None]
     assert quick.storage.value(b"large") == b"v" * 60
     assert quick.admission.in_flight == 0
+
+
+def test_plain_commands_are_one_write_with_a_revision_each(quick: Scene) -> None:
+    """Sets and batches without a ttl, some of them on one key: the last one counts."""
+    store, before = quick.storage.store, quick.storage.store.revision
+    asked = [quick.facade.set(b"a", b"1"), quick.facade.mset({b"a": b"2", b"b": b"2"}), quick.facade.set(b"b", b"3")]
+    quick.reactor.turn()
+    assert outcomes(asked) == [None] * 3
+    assert writes(quick) == [4]
+    assert store.revision == before + 3
+    assert quick.storage.data() == {b"a": b"2", b"b": b"3"}
+    assert (store.get(b"a"), store.get(b"b")) == (Found(b"2", 0), Found(b"3", 0))
+
+
+def test_one_that_is_refused_for_its_size_keeps_no_other_out() -> None:
+    """Of plain commands that go in together each is asked about by itself, when all together are refused."""
+    scene = Scene(slow=False)
+    scene.storage.writer._admit = _no_more_than_five
+    asked = [scene.facade.set(b"a", b"1234"), scene.facade.set(b"b", b"12345"), scene.facade.set(b"c", b"1")]
+    scene.reactor.turn()
+    assert outcomes(asked) == [None, NearlyFull, None]
+    assert set(scene.storage.data()) == {b"a", b"c"}
+    assert scene.pool.waiting == 0
+    assert scene.health.reason() is None
+
+
+def _no_more_than_five(size: int) -> None:
+    if size > 5:
+        raise NearlyFull("too full")
+
+
+def test_a_failure_of_plain_commands_is_told_to_all(quick: Scene) -> None:
+    """And shows in the health; nothing of them is cached."""
+    quick.storage.store.set(b"a", b"old")
+    quick.storage.engine.fail("write", StorageError("broke"), times=1)
+    asked = [quick.facade.set(b"a", b"1"), quick.facade.set(b"b", b"2")]
+    quick.reactor.turn()
+    assert outcomes(asked) == [StorageError] * 2
+    assert quick.health.reason() == "writes fail: broke"
+    assert quick.storage.data() == {b"a": b"old"}
+    assert quick.storage.store.get(b"a") == Found(b"old", 0)
+
+
+def test_small_sets_beside_files(tmp_path: Path) -> None:
+    """Where some keys have files, Sets of other keys go in together all the same; one that replaces a file does not."""
+    files = ValueFiles(str(tmp_path))
+    files.prepare()
+    scene = Scene(slow=False, storage=Storage(files=files, spill_threshold=100))
+    large = scene.facade.set(b"large", b"v" * 100)
+    scene.run()
+    asked = [scene.facade.set(b"a", b"1"), scene.facade.set(b"large", b"2"), scene.facade.set(b"b", b"3")]
+    scene.reactor.turn()
+    assert scene.pool.waiting == 1
+    assert set(scene.storage.data()) == {b"a", b"b", b"large"}
+    scene.run()
+    assert outcomes([large, *asked]) == [None] * 4
+    assert scene.storage.data() == {b"a": b"1", b"b": b"3", b"large": b"2"}
+    assert list(tmp_path.glob("*/*")) == []

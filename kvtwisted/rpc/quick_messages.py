@@ -1,0 +1,136 @@
+"""The messages that come most often, read by hand: SetRequest, GetRequest, and both as operations of a pipeline.
+
+Note [Plain messages]: protobuf takes over a microsecond to make an object of a small message, and text of bytes of
+which bytes are wanted again. What is read here is the form that every encoder makes: each field once, in the order of
+its number, none that is unknown, lengths and numbers in as few bytes as they take. Whatever is not that, or is no good,
+is not read here (None), and protobuf decides, which alone says what is wrong with it. So a message means the same
+whichever way it is read; a test holds both together.
+
+Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any thread.
+"""
+
+from __future__ import annotations
+
+#: An operation of a pipeline: its `id` as it is encoded, with the tag; which one it is, as the tag of its field; and
+#: what `read_set` or `read_get` gives of it.
+Operation = tuple[bytes, int, "bytes | SetFields"]
+#: A Set's key, value and ttl.
+SetFields = tuple[bytes, bytes, int]
+
+#: Tags: a field's number and the kind of what follows. Those of the keys are the same in all requests of one key.
+_KEY, _VALUE, _TTL = 0x0A, 0x12, 0x18
+_ID = 0x08
+#: The fields of a PipelineRequest that are operations.
+SET, GET, DELETE = 0x12, 0x1A, 0x22
+#: The `id` of a message that leaves it out, since it is 0.
+NO_ID = b"\x08\x00"
+
+#: From here on a number has more than one byte.
+_LONG = 0x80
+#: Bytes of an `id` that has fewer than 64 bits, with the tag; and the last byte of one that has 64.
+_LONGEST_ID, _LAST_BIT = 10, 1
+
+
+def read_get(message: bytes, start: int = 0) -> bytes | None:
+    """The key in a GetRequest, or a DeleteRequest, that begins at `start` and ends with `message`; or None.
+
+    See Note [Plain messages].
+    """
+    begin = start + 2
+    length = len(message) - begin
+    if 0 <= length < _LONG and message[start] == _KEY and message[start + 1] == length:
+        key = message[begin:]
+        if key.isascii() or _is_text(key):
+            return key
+    return None
+
+
+def read_set(message: bytes, start: int = 0) -> SetFields | None:
+    """The key, value and ttl in a SetRequest that begins at `start` and ends with `message`; or None.
+
+    See Note [Plain messages].
+    """
+    end = len(message)
+    try:
+        if message.isascii() and not start:
+            # Most are: then no length has more than one byte, and nobody need look at key and value again.
+            after = message[1] + 2
+            if message[0] == _KEY and message[after] == _VALUE and message[after + 1] + after + 2 == end:
+                return message[2:after], message[after + 2 :], 0
+        if message[start] != _KEY or message[start + 1] >= _LONG:
+            return None
+        begin = start + 2
+        after = begin + message[start + 1]
+        if message[after] != _VALUE:
+            return None
+        key = message[begin:after]
+        begin = after + 2
+        length = message[after + 1]
+        if length >= _LONG:
+            length, begin = _long(message, after + 1)
+        after = begin + length
+        ttl = 0
+        if after != end:
+            if message[after] != _TTL:
+                return None
+            ttl, last = _long(message, after + 1)
+            if last != end:
+                return None
+        value = message[begin:after]
+    except IndexError:
+        return None
+    if (key.isascii() or _is_text(key)) and (value.isascii() or _is_text(value)):
+        return key, value, ttl
+    return None
+
+
+def read_operation(message: bytes) -> Operation | None:
+    """The operation in a PipelineRequest; or None. See Note [Plain messages]."""
+    try:
+        at = 0
+        if message[0] == _ID:
+            at = 1
+            while message[at] >= _LONG:
+                at += 1
+                if at > _LONGEST_ID:
+                    return None
+            if at > 1 and (not message[at] or (at == _LONGEST_ID and message[at] != _LAST_BIT)):
+                return None
+            at += 1
+        kind, length, begin = message[at], message[at + 1], at + 2
+        if length >= _LONG:
+            length, begin = _long(message, at + 1)
+    except IndexError:
+        return None
+    if begin + length != len(message):
+        return None
+    asked: bytes | SetFields | None
+    if kind == SET:
+        asked = read_set(message, begin)
+    elif kind in (GET, DELETE):
+        asked = read_get(message, begin)
+    else:
+        return None
+    return None if asked is None else (message[:at] or NO_ID, kind, asked)
+
+
+def _long(message: bytes, at: int) -> tuple[int, int]:
+    """A number of up to 35 bits that begins at `at`, and where it ends. Raises IndexError if it is none."""
+    number = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < _LONG:
+            return number, at
+        shift += 7
+        if shift > 28:
+            raise IndexError("a longer number than any that is plain")
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
