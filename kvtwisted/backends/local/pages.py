@@ -64,8 +64,7 @@ class PageReader:
 
         See Note [Small scans inline].
         """
-        prefix, cursor = command.prefix, command.cursor
-        start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
+        start, end = _range(command)
         if end is not None and start >= end:
             return Page([], b"")
         most, room = self.pairs_now(command), min(command.budget, _BYTES_NOW)
@@ -100,8 +99,8 @@ class PageReader:
 
         Without either it raises DeadlineExceeded then.
         """
-        prefix, cursor, limit, deadline = command.prefix, command.cursor, command.limit, command.deadline
-        start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
+        cursor, limit, deadline = command.cursor, command.limit, command.deadline
+        start, end = _range(command)
         if end is not None and start >= end:
             return Page([], b"")
         until, paged = deadline, bool(limit or cursor)
@@ -173,6 +172,12 @@ class PageReader:
             if expired:
                 self._clock.tell(expired)
         return Page(items, b"")
+
+
+def _range(command: Scan) -> tuple[bytes, bytes | None]:
+    """Where the keys that it asks for begin and end."""
+    prefix, cursor = command.prefix, command.cursor
+    return max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
 
 
 def _early(wanted: _Wanted, items: list[tuple[bytes, bytes]], before: bytes) -> Page:
