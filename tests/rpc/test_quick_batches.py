@@ -52,6 +52,8 @@ def _text_of(request: Any) -> Any:
 @example(b"\x0a\x01\xc3\x0a\x01\xbc")
 @example(b"\x0a\x06\x0a\x01k\x12\x01\xc3")
 @example(b"\x0a\x00")
+@example(b"\x0a\x05\x12\x01\x80\x18\x07")
+@example(b"\x0a\x06\x0a\x01k\x12\x01\xff\x0a\x06\x0a\x01k\x12\x01v")
 def test_whatever_comes_means_what_it_means_to_protobuf(message: bytes) -> None:
     """What is read is what protobuf reads; what protobuf refuses is not read."""
     for request, read in (
