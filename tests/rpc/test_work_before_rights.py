@@ -132,7 +132,7 @@ def test_keys_are_counted_before_they_are_made(
     guarded.authority.replace([entry])
     answer = stub(message, timeout=PATIENCE, metadata=metadata(root), compression=compression)
     assert "too many: over 10000 keys were sent, limits.max_batch_keys is 10000" in answer.error
-    assert "parse" not in worked
+    assert set(worked) <= {"decompress"}
 
 
 def test_a_batch_at_the_limit(guarded: Guarded) -> None:
