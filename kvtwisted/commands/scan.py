@@ -16,8 +16,15 @@ class Page(NamedTuple):
     A page may hold fewer items than were asked for, or none, and still have a cursor: if its time was up.
     """
 
-    items: list[tuple[bytes, bytes]]
+    keys: list[bytes]
+    #: Those of the keys; empty ones where only keys were asked for.
+    values: list[bytes]
     next_cursor: bytes
+
+    @property
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """Key and value of each."""
+        return list(zip(self.keys, self.values))
 
 
 class Scan(Command):
@@ -67,7 +74,7 @@ class Scan(Command):
 
     def weigh(self, result: Any) -> int:
         """See `Command.weigh`."""
-        return sum([len(key) + len(value) for key, value in result.items])
+        return sum(map(len, result.keys)) + sum(map(len, result.values))
 
 
 def too_large(budget: int) -> ResponseTooLarge:

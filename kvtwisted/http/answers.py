@@ -71,12 +71,11 @@ def found(result: Found | None, key: str) -> Answer:
 
 def page(result: Page, prefix: str, limit: int, keys_only: bool) -> Answer:
     """The answer of scan, in the order of the page."""
-    items = result.items
-    document: dict[str, object] = {"prefix": prefix, "limit": limit, "count": len(items)}
+    document: dict[str, object] = {"prefix": prefix, "limit": limit, "count": len(result.keys)}
     if keys_only:
-        document["keys"] = [as_text(key) for key, _ in items]
+        document["keys"] = list(map(as_text, result.keys))
     else:
-        document["results"] = {as_text(key): as_text(value) for key, value in items}
+        document["results"] = dict(zip(map(as_text, result.keys), map(as_text, result.values)))
     document["next_cursor"] = as_text(result.next_cursor)
     return Answer(200, to_json(document))
 

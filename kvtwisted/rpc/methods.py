@@ -171,13 +171,13 @@ def _encoded_values(found: dict[bytes, bytes]) -> bytes:
 
 
 def _encoded_keys(page: Page) -> bytes:
-    keys = [as_text(key) for key, _ in page.items]
+    keys = list(map(as_text, page.keys))
     return kv.ScanKeysResponse(keys=keys, next_cursor=as_text(page.next_cursor)).SerializeToString()
 
 
 def _encoded_pairs(page: Page) -> bytes:
     cursor = kv.ScanKeyValuesResponse(next_cursor=as_text(page.next_cursor)).SerializeToString()
-    return encoded_pairs(page.items) + cursor
+    return encoded_pairs(zip(page.keys, page.values)) + cursor
 
 
 def encoded_pairs(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -1,11 +1,12 @@
 """Pipelines: many Sets, Gets and Deletes over one stream, each tagged by the client. Needs no transport; any thread.
 
-What answers a call of a method answers the operation too.
+An operation means what the request of its method means, and its answer has that of the method in it. Those that come
+most often are read and made without protobuf: see Note [Plain messages] in `kvtwisted.rpc.quick_messages`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
@@ -13,42 +14,22 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from ..commands.get import Found
 from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from .errors import CallError, Code
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
-from .methods import METHODS, Method, varint
+from .methods import METHODS, SUCCESS, Method, encoded_get_response, varint
+from .quick_messages import DELETE, GET, LONGEST_ID, SET, Operation, read_operation
 
 #: The method's name.
 NAME = "Pipeline"
 #: Bytes of one message, once decompressed: the largest Set, and its encoding.
 MESSAGE_BYTES = MAX_KEY_BYTES + MAX_VALUE_BYTES + 64
 
-#: The methods that may be operations, by the field that has their request and their answer.
-METHODS_BY_FIELD = {"set": METHODS["Set"], "get": METHODS["Get"], "delete": METHODS["Delete"]}
-
-
-@dataclass
-class Operation:
-    """One operation of a pipeline."""
-
-    #: The client's number for it.
-    id: int
-    #: The field of its request, and of its answer.
-    field: str
-    request: Any
-    #: Bytes of the message it came in: the request keeps them in memory, fields that nobody knows included.
-    size: int
-
-    @property
-    def method(self) -> Method:
-        """What it is an operation of."""
-        return METHODS_BY_FIELD[self.field]
-
-
-_TAGS = {
-    field: bytes((kv.PipelineResponse.DESCRIPTOR.fields_by_name[field].number << 3 | 2,)) for field in METHODS_BY_FIELD
-}
+#: The methods that may be operations, by the tag of the field that has their request and their answer.
+METHODS_BY_KIND: dict[int, Method] = {SET: METHODS["Set"], GET: METHODS["Get"], DELETE: METHODS["Delete"]}
+_KINDS = {"set": SET, "get": GET, "delete": DELETE}
 
 
 def read(message: bytes) -> Operation | bytes:
@@ -56,14 +37,21 @@ def read(message: bytes) -> Operation | bytes:
 
     Raises CallError when the message cannot be parsed so far that it could be answered.
     """
+    return read_operation(message) or _read(message)
+
+
+def _read(message: bytes) -> Operation | bytes:
+    """The same by protobuf, whatever the message."""
     try:
         request = kv.PipelineRequest.FromString(message)
     except DecodeError:
         return _refused(message)
-    field = request.WhichOneof("operation")
+    id_field, field = _id_field(request.id), request.WhichOneof("operation")
     if field is None:
-        return failed(request.id, CallError(Code.INVALID_ARGUMENT, "operation: must be one of set, get, delete"))
-    return Operation(request.id, field, getattr(request, field), len(message))
+        return failed(id_field, CallError(Code.INVALID_ARGUMENT, "operation: must be one of set, get, delete"))
+    asked = getattr(request, field)
+    value, ttl = (asked.value.encode(), asked.ttl) if field == "set" else (b"", 0)
+    return id_field, _KINDS[field], asked.key.encode(), value, ttl
 
 
 def _refused(message: bytes) -> bytes:
@@ -72,9 +60,9 @@ def _refused(message: bytes) -> bytes:
     field = outer.WhichOneof("operation")
     if field is not None:
         try:
-            parse(METHODS_BY_FIELD[field].request, getattr(outer, field))
+            parse(METHODS_BY_KIND[_KINDS[field]].request, getattr(outer, field))
         except CallError as error:
-            return failed(outer.id, error)
+            return failed(_id_field(outer.id), error)
     parse(kv.PipelineRequest, message)
     raise AssertionError("a message that can be parsed was taken for one that cannot")
 
@@ -96,11 +84,73 @@ def _outer() -> Any:
 _Outer = _outer()
 
 
-def answered(operation: Operation, answer: bytes) -> bytes:
+def request(operation: Operation) -> bytes:
+    """The encoded request of the operation's method."""
+    _, kind, key, value, ttl = operation
+    if kind == SET:
+        return kv.SetRequest(key=key.decode(), value=value.decode(), ttl=ttl).SerializeToString()
+    return kv.GetRequest(key=key.decode()).SerializeToString()  # as a DeleteRequest is
+
+
+def _id_field(number: int) -> bytes:
+    return b"\x08" + varint(number)
+
+
+def answered(id_field: bytes, kind: int, answer: bytes) -> bytes:
     """The PipelineResponse with an answer of the operation's method, which is encoded already."""
-    return b"\x08%b%b%b%b" % (varint(operation.id), _TAGS[operation.field], varint(len(answer)), answer)
+    return b"%b%c%b%b" % (id_field, kind, varint(len(answer)), answer)
 
 
-def failed(operation_id: int, error: CallError) -> bytes:
+def failed(id_field: bytes, error: CallError) -> bytes:
     """The PipelineResponse for an operation that ends with a status."""
-    return kv.PipelineResponse(id=operation_id, code=error.code, message=str(error)).SerializeToString()
+    return id_field + kv.PipelineResponse(code=error.code, message=str(error)).SerializeToString()
+
+
+def append(answers: bytearray, answer: bytes) -> None:
+    """Append a PipelineResponse, as a message of gRPC's: not compressed, and its length in front."""
+    answers += len(answer).to_bytes(PREFIX_BYTES, "big")
+    answers += answer
+
+
+def append_done(answers: bytearray, id_field: bytes, kind: int) -> None:
+    """The same with the answer to a write that was done. It unrolls `append` of what is `answered` with SUCCESS."""
+    answers += id_field.join(_AROUND_ID[kind][len(id_field)])
+
+
+def append_found(answers: bytearray, id_field: bytes, found: Found | None) -> None:
+    """The same with the answer to a Get.
+
+    It unrolls `append` of what is `answered` with `encoded_get_response` for values without a ttl: what most are.
+    """
+    if found is not None:
+        value, ttl = found
+        if value and not ttl and value.isascii():
+            prefix, head = _before_value(len(value), len(id_field))
+            answers += prefix
+            answers += id_field
+            answers += head
+            answers += value
+            answers += _IS_FOUND
+            return
+    append(answers, answered(id_field, GET, encoded_get_response(found)))
+
+
+#: Bytes in front of each message. Their first says that it is not compressed, as that of a small number does.
+PREFIX_BYTES = 5
+#: What stands behind a value in a GetResponse: `found`.
+_IS_FOUND = b"\x10\x01"
+
+
+@lru_cache(4096)
+def _before_value(size: int, id_size: int) -> tuple[bytes, bytes]:
+    """What stands before an id and behind it, up to a value of so many bytes."""
+    start = b"\x0a" + varint(size)
+    head = b"%c%b%b" % (GET, varint(len(start) + size + len(_IS_FOUND)), start)
+    return (id_size + len(head) + size + len(_IS_FOUND)).to_bytes(PREFIX_BYTES, "big"), head
+
+
+#: For each kind of write, what stands around an id of so many bytes in the answer to one that was done.
+_AROUND_ID = {
+    kind: [((size + len(done)).to_bytes(PREFIX_BYTES, "big"), done) for size in range(LONGEST_ID + 1)]
+    for kind, done in ((kind, answered(b"", kind, SUCCESS)) for kind in (SET, DELETE))
+}

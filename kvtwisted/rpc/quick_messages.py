@@ -11,24 +11,25 @@ Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any t
 
 from __future__ import annotations
 
-#: An operation of a pipeline: its `id` as it is encoded, with the tag; which one it is, as the tag of its field; and
-#: what `read_set` or `read_get` gives of it.
-Operation = tuple[bytes, int, "bytes | SetFields"]
 #: A Set's key, value and ttl.
 SetFields = tuple[bytes, bytes, int]
+#: An operation of a pipeline: its `id` as it is encoded, with the tag; which one it is, as the tag of its field; and
+#: what `read_set` gives of it, without a value and a ttl where it is no Set.
+Operation = tuple[bytes, int, bytes, bytes, int]
 
 #: Tags: a field's number and the kind of what follows. Those of the keys are the same in all requests of one key.
 _KEY, _VALUE, _TTL = 0x0A, 0x12, 0x18
 _ID = 0x08
 #: The fields of a PipelineRequest that are operations.
 SET, GET, DELETE = 0x12, 0x1A, 0x22
+_OF_A_KEY = (GET, DELETE)
 #: The `id` of a message that leaves it out, since it is 0.
 NO_ID = b"\x08\x00"
 
 #: From here on a number has more than one byte.
 _LONG = 0x80
-#: Bytes of an `id` that has fewer than 64 bits, with the tag; and the last byte of one that has 64.
-_LONGEST_ID, _LAST_BIT = 10, 1
+#: Bytes of an `id` of 64 bits, with the tag; and the last of them.
+LONGEST_ID, _LAST_BIT = 11, 1
 
 
 def read_get(message: bytes, start: int = 0) -> bytes | None:
@@ -92,9 +93,9 @@ def read_operation(message: bytes) -> Operation | None:
             at = 1
             while message[at] >= _LONG:
                 at += 1
-                if at > _LONGEST_ID:
+                if at >= LONGEST_ID:
                     return None
-            if at > 1 and (not message[at] or (at == _LONGEST_ID and message[at] != _LAST_BIT)):
+            if at > 1 and (not message[at] or (at == LONGEST_ID - 1 and message[at] != _LAST_BIT)):
                 return None
             at += 1
         kind, length, begin = message[at], message[at + 1], at + 2
@@ -104,14 +105,14 @@ def read_operation(message: bytes) -> Operation | None:
         return None
     if begin + length != len(message):
         return None
-    asked: bytes | SetFields | None
     if kind == SET:
-        asked = read_set(message, begin)
-    elif kind in (GET, DELETE):
-        asked = read_get(message, begin)
-    else:
-        return None
-    return None if asked is None else (message[:at] or NO_ID, kind, asked)
+        fields = read_set(message, begin)
+        if fields is None:
+            return None
+        key, value, ttl = fields
+        return message[:at] or NO_ID, kind, key, value, ttl
+    asked = read_get(message, begin) if kind in _OF_A_KEY else None
+    return None if asked is None else (message[:at] or NO_ID, kind, asked, b"", 0)
 
 
 def _long(message: bytes, at: int) -> tuple[int, int]:

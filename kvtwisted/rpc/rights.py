@@ -14,7 +14,7 @@ from .methods import METHODS, SERVICES
 
 _PIPELINES = frozenset(f"/{service}/{pipeline.NAME}" for service in SERVICES)
 #: What the operations of a pipeline require.
-_OPERATIONS = tuple(method.right for method in pipeline.METHODS_BY_FIELD.values())
+_OPERATIONS = tuple(method.right for method in pipeline.METHODS_BY_KIND.values())
 
 #: By the path of the RPC.
 RPCS: Mapping[str, str] = {

@@ -57,7 +57,7 @@ FAULTS = (
         "scan-bytes-free",
         "What a scan has given is taken from the rate in bytes.",
         f"{_COMMANDS}/scan.py",
-        "sum([len(key) + len(value) for key, value in result.items])",
+        "sum(map(len, result.keys)) + sum(map(len, result.values))",
         "0",
         "tests/sessions/test_session.py",
     ),

@@ -15,7 +15,7 @@ from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.mset import MSet
-from kvtwisted.commands.scan import Page, Scan
+from kvtwisted.commands.scan import Scan
 from kvtwisted.commands.set import Set
 from kvtwisted.core.errors import (
     DeadlineExceeded,
@@ -28,6 +28,7 @@ from kvtwisted.core.errors import (
 )
 from kvtwisted.core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, Limits
 from tests.support.doors import Blocking, Doorway, Outcome
+from tests.support.pages import page_of
 from tests.support.storage import PLENTY
 
 #: Says that these tests run over every backend at every change.
@@ -82,7 +83,7 @@ def test_many_keys(client: Blocking) -> None:
     client.mset({})
     assert list(client.mget([b"c", b"none", b"a", b"c"], budget=PLENTY).items()) == [(b"c", b"3"), (b"a", b"1")]
     client.mdelete([b"a", b"none", b"a"])
-    assert client.scan(b"", budget=PLENTY) == Page([(b"b", b"2"), (b"c", b"3")], b"")
+    assert client.scan(b"", budget=PLENTY) == page_of([(b"b", b"2"), (b"c", b"3")], b"")
     assert client.mget([], budget=PLENTY) == {}
 
 
@@ -97,7 +98,7 @@ def test_ttl(doorway: Doorway, client: Blocking) -> None:
     doorway.storage.time.advance(1_999)
     assert client.get(KEY) is None
     assert client.mget([KEY, b"m"], budget=PLENTY) == {b"m": VALUE}
-    assert client.scan(b"", keys_only=True, budget=PLENTY) == Page([(b"m", b"")], b"")
+    assert client.scan(b"", keys_only=True, budget=PLENTY) == page_of([(b"m", b"")], b"")
     client.set(b"m", b"for ever")
     doorway.storage.time.advance(1_000_000)
     assert client.get(b"m") == Found(b"for ever", 0)
@@ -117,17 +118,17 @@ def test_scan_pages(client: Blocking) -> None:
             break
     assert seen == keys
     assert [key for key, _ in client.scan(b"a", budget=PLENTY).items] == keys[:4]
-    assert client.scan(b"a", cursor=b"a\x00", limit=2, budget=PLENTY) == Page([(b"aa", VALUE), (b"ab", VALUE)], b"")
+    assert client.scan(b"a", cursor=b"a\x00", limit=2, budget=PLENTY) == page_of([(b"aa", VALUE), (b"ab", VALUE)], b"")
     assert client.scan(b"b", cursor=b"a", limit=9, budget=PLENTY).items == [(b"b", VALUE)]
-    assert client.scan(b"a", cursor=b"b", limit=9, budget=PLENTY) == Page([], b"")
+    assert client.scan(b"a", cursor=b"b", limit=9, budget=PLENTY) == page_of([], b"")
 
 
 def test_budgets(client: Blocking) -> None:
     """A page ends before it is over; what cannot be cut short is refused, in the same words by every backend."""
     client.mset({b"a": b"12345", b"b": b"12345"})
     one = 1 + 5 + ENTRY_OVERHEAD
-    assert client.scan(b"", limit=9, budget=2 * one - 1) == Page([(b"a", b"12345")], b"a")
-    assert client.scan(b"", cursor=b"a", budget=one) == Page([(b"b", b"12345")], b"")
+    assert client.scan(b"", limit=9, budget=2 * one - 1) == page_of([(b"a", b"12345")], b"a")
+    assert client.scan(b"", cursor=b"a", budget=one) == page_of([(b"b", b"12345")], b"")
     assert client.scan(b"", limit=9, budget=1).items == [(b"a", b"12345")]
     assert len(client.scan(b"", budget=2 * one).items) == 2
     with pytest.raises(ResponseTooLarge, match=f"prefix: the answer exceeds {2 * one - 1} bytes"):

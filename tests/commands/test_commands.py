@@ -16,10 +16,12 @@ from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.mset import MSet
-from kvtwisted.commands.scan import Page, Scan
+from kvtwisted.commands.scan import Scan
 from kvtwisted.commands.set import Set
 from kvtwisted.core.errors import InvalidKey, InvalidRequest, InvalidTtl, TooLarge
 from kvtwisted.core.limits import Limits
+
+from ..support.pages import page_of
 
 LONG_KEY, LARGE_VALUE = b"k" * 1025, bytes(1_048_577)
 LONG_TTL = 3_155_760_001
@@ -188,8 +190,8 @@ RESULTS: list[tuple[Command, Any, int]] = [
     (Get(b"k"), None, 0),
     (MGet([b"k", b"l"], budget=100), {b"k": b"abc", b"l": b"de"}, 5),
     (MGet([], budget=100), {}, 0),
-    (Scan(b"", budget=100), Page([(b"k", b"abc"), (b"lm", b"")], b"lm"), 6),
-    (Scan(b"", budget=100), Page([], b""), 0),
+    (Scan(b"", budget=100), page_of([(b"k", b"abc"), (b"lm", b"")], b"lm"), 6),
+    (Scan(b"", budget=100), page_of([], b""), 0),
     (Set(b"k", b"v"), None, 0),
     (GetConfig(), "{}", 0),
 ]
@@ -208,7 +210,7 @@ def test_a_result_is_encoded_where_it_was_made() -> None:
     for command in (Get(b"k", encode=repr), MGet([b"k"], budget=9, encode=repr), Scan(b"", budget=9, encode=repr)):
         assert command.encode is repr
     scan = Scan(b"", budget=9, encode=lambda page: b"as the client gets it")
-    scan.complete(Page([(b"k", b"v")], b""))
+    scan.complete(page_of([(b"k", b"v")], b""))
     assert (scan.result, scan.answered) == (b"as the client gets it", 2)
 
 

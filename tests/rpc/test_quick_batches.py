@@ -102,7 +102,7 @@ def test_answers_mean_what_protobuf_would_have_written(pairs: dict[str, str], cu
     found = {key.encode(): value.encode() for key, value in pairs.items()}
     assert kv.MGetResponse.FromString(encoded_pairs(found.items())) == kv.MGetResponse(key_values=pairs)
     scan: Any = METHODS["ScanKeyValues"].command(kv.ScanRequest(), _CALL)
-    answer = scan.encode(Page(list(found.items()), cursor.encode()))
+    answer = scan.encode(Page(list(found), list(found.values()), cursor.encode()))
     assert kv.ScanKeyValuesResponse.FromString(answer) == kv.ScanKeyValuesResponse(key_values=pairs, next_cursor=cursor)
 
 

@@ -22,7 +22,8 @@ _text = st.text(max_size=20) | st.sampled_from(["", "k", "ü", "\x00", "v" * 127
 _key = st.text(min_size=1, max_size=30)
 _value = st.text(max_size=30) | st.integers(0, 70_000).map("v".__mul__)
 _ttl = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([0, 1, 127, 128, 3_155_760_000, 2**35 - 1, 2**35, -1])
-_id = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 127, 128, 2**56, 2**63 - 1, 2**63, 2**64 - 1])
+#: Numbers of 64 bits.
+id_ = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 127, 128, 2**56, 2**63 - 1, 2**63, 2**64 - 1])
 
 
 @st.composite
@@ -50,7 +51,7 @@ def _field(number: int, kind: int, contents: st.SearchStrategy[bytes]) -> st.Sea
 #: Fields of any number and kind, well-formed or not.
 _stray = st.integers(0, 20).flatmap(
     lambda number: st.one_of(
-        _field(number, 0, _number(_id)),
+        _field(number, 0, _number(id_)),
         _field(number, 1, st.binary(min_size=8, max_size=8)),
         _field(number, 2, _with_length(st.binary(max_size=10))),
         _field(number, 3, st.just(b"")),
@@ -69,17 +70,18 @@ def _fields(*usual: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 
 _KEY, _VALUE = _field(1, 2, _string), _field(2, 2, _string)
 _HOSTILE_GET = _fields(_KEY)
-_HOSTILE_SET = _fields(_KEY, _VALUE) | _fields(_KEY, _VALUE, _field(3, 0, _number(_id)))
-_HOSTILE_OPERATION = st.one_of(
+_HOSTILE_SET = _fields(_KEY, _VALUE) | _fields(_KEY, _VALUE, _field(3, 0, _number(id_)))
+#: Operations of a pipeline, well-formed or not.
+hostile_operation = st.one_of(
     *[
-        _fields(_field(1, 0, _number(_id)), _field(field >> 3, 2, _with_length(asked)))
+        _fields(_field(1, 0, _number(id_)), _field(field >> 3, 2, _with_length(asked)))
         for field, asked in ((quick.SET, _HOSTILE_SET), (quick.GET, _HOSTILE_GET), (quick.DELETE, _HOSTILE_GET))
     ]
 )
 
 
 @st.composite
-def _harmed(draw: Any, messages: st.SearchStrategy[bytes]) -> bytes:
+def harmed(draw: Any, messages: st.SearchStrategy[bytes]) -> bytes:
     """A message as it is, cut short, with a byte changed, or with more behind it."""
     message = draw(messages)
     at = draw(st.integers(0, len(message)))
@@ -110,7 +112,7 @@ def _agree(read: Callable[[bytes], Any], parse: Callable[[bytes], Any], message:
         assert given_up or read(message) == expected
 
 
-@given(_harmed(_HOSTILE_GET))
+@given(harmed(_HOSTILE_GET))
 @example(b"")
 @example(b"\x0a\x00")
 @example(b"\x0a\x80\x00")
@@ -121,7 +123,7 @@ def test_hostile_gets(message: bytes) -> None:
     _agree(quick.read_get, lambda data: _as_get(kv.GetRequest.FromString(data)), message)
 
 
-@given(_harmed(_HOSTILE_SET))
+@given(harmed(_HOSTILE_SET))
 @example(b"")
 @example(b"\x0a\x01k\x12\x00\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")
 @example(b"\x0a\x01k\x12\x00\x18\x01\x18\x02")
@@ -131,27 +133,27 @@ def test_hostile_sets(message: bytes) -> None:
     _agree(quick.read_set, lambda data: _as_set(kv.SetRequest.FromString(data)), message)
 
 
-def _as_operation(message: bytes) -> tuple[int, int, Any]:
+def _as_operation(message: bytes) -> tuple[Any, ...]:
     request = kv.PipelineRequest.FromString(message)
     field = request.WhichOneof("operation")
     if field is None:
         raise DecodeError("is for protobuf's way to refuse")
     asked = getattr(request, field)
     (tag,) = [tag for tag, name in _FIELDS.items() if name == field]
-    return request.id, tag, _as_set(asked) if field == "set" else _as_get(asked)
+    return request.id, tag, *(_as_set(asked) if field == "set" else (_as_get(asked), b"", 0))
 
 
-def _read(message: bytes) -> tuple[int, int, Any] | None:
+def _read(message: bytes) -> tuple[Any, ...] | None:
     read = quick.read_operation(message)
     if read is None:
         return None
-    id_field, kind, asked = read
+    id_field, *others = read
     number = kv.PipelineResponse.FromString(id_field).id
     assert id_field == b"\x08" + varint(number), "an answer would begin with another encoding of the id"
-    return number, kind, asked
+    return number, *others
 
 
-@given(_harmed(_HOSTILE_OPERATION))
+@given(harmed(hostile_operation))
 @example(b"")
 @example(b"\x08")
 @example(b"\x08" + b"\xff" * 9 + b"\x02\x1a\x03\x0a\x01k")
@@ -190,7 +192,7 @@ def test_plain_requests_are_read(key: str, value: str, ttl: int) -> None:
         assert quick.read_set(set_) == (expected if 0 <= ttl < 2**35 else None)
 
 
-@given(_id, st.sampled_from(sorted(_FIELDS)), _key, _value.filter(bool))
+@given(id_, st.sampled_from(sorted(_FIELDS)), _key, _value.filter(bool))
 def test_plain_operations_are_read(number: int, tag: int, key: str, value: str) -> None:
     """So are operations of any id."""
     request = kv.PipelineRequest(id=number)
@@ -198,8 +200,8 @@ def test_plain_operations_are_read(number: int, tag: int, key: str, value: str) 
     asked.key = key
     if tag == quick.SET:
         asked.value = value
-    expected = (key.encode(), value.encode(), 0) if tag == quick.SET else key.encode()
-    assert _read(request.SerializeToString()) == (number, tag, expected)
+    expected = (number, tag, key.encode(), value.encode() if tag == quick.SET else b"", 0)
+    assert _read(request.SerializeToString()) == expected
 
 
 @pytest.mark.parametrize("size", [127, 128, 1024])

@@ -14,7 +14,6 @@ from kvtwisted.backends.local import writer as writer_module
 from kvtwisted.backends.local.engines.engine import META
 from kvtwisted.commands.command import DELETE, GET, OPERATIONS, SCAN, SET, Command
 from kvtwisted.commands.get import Found
-from kvtwisted.commands.scan import Page
 from kvtwisted.commands.set import Set
 from kvtwisted.core.errors import (
     DeadlineExceeded,
@@ -36,6 +35,7 @@ from kvtwisted.sessions.door import Door
 from ..support.clocks import ScriptedTime
 from ..support.configuration import FakeConfiguration
 from ..support.doors import Blocking, Doorway
+from ..support.pages import page_of
 from ..support.recorders import CountingRecorder, Recorded
 from ..support.storage import PLENTY, Storage
 from .support import EVERYTHING
@@ -66,9 +66,9 @@ def test_every_operation_reaches_the_store(scene: Scene) -> None:
     operations.mset({b"m1": b"1", b"m2": b"2"}, 9)
     assert operations.get(b"m1") == Found(b"1", 9)
     assert operations.mget([b"m2", b"k", b"missing"], budget=PLENTY) == {b"m2": b"2", b"k": b"v"}
-    assert operations.scan(b"m", budget=PLENTY) == Page([(b"m1", b"1"), (b"m2", b"2")], b"")
+    assert operations.scan(b"m", budget=PLENTY) == page_of([(b"m1", b"1"), (b"m2", b"2")], b"")
     page = operations.scan(b"m", cursor=b"m", limit=1, keys_only=True, budget=PLENTY)
-    assert page == Page([(b"m1", b"")], b"m1")
+    assert page == page_of([(b"m1", b"")], b"m1")
     operations.delete(b"k")
     operations.mset({b"m3": b"3"})
     assert operations.get(b"m3") == Found(b"3", 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 from kvtwisted.backends.local.engines import open_engine
@@ -12,6 +12,7 @@ from kvtwisted.backends.local.engines.engine import (
     CanReopen,
     Engine,
     Mutation,
+    Pairs,
     Statistics,
     everything,
     ignored,
@@ -131,7 +132,7 @@ class FaultyEngine:
         family: str = DATA,
         until: float = math.inf,
         renewed: Callable[[bytes], object] = ignored,
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Pairs:
         """See `Engine.scan`."""
         return self._call("scan", start, end, family, until, renewed)
 

@@ -25,6 +25,7 @@ from kvtwisted.core.errors import DeadlineExceeded, KvError, Unavailable
 from kvtwisted.reactor.pool import caught
 
 from .clocks import ManualClock
+from .pages import page_of
 
 #: Seconds until something moves on its way; 0 is the next turn of the reactor.
 DELAYS = (*[0.0] * 6, 0.001, 0.003)
@@ -117,9 +118,9 @@ class Remote:
             if size > command.budget and not (command.limit or command.cursor):
                 raise scan.too_large(command.budget)
             if items and (size > command.budget or len(items) == command.limit):
-                return Page(items, items[-1][0])
+                return page_of(items, items[-1][0])
             items.append((key, b"" if command.keys_only else value))
-        return Page(items, b"")
+        return page_of(items, b"")
 
     def _range(self, prefix: bytes, cursor: bytes) -> Iterator[tuple[bytes, bytes]]:
         first = bisect_left(self._order, prefix)

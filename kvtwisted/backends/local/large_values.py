@@ -17,8 +17,8 @@ import re
 import secrets
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import Callable
 
 from ...commands.administration import Collected
@@ -36,6 +36,23 @@ OWNER = "kvtwisted-database"
 _NAME = re.compile("[0-9a-f]{32}")
 
 
+class Reading:
+    """See `ValueFiles.reading`. A generator would take as long as a read from memory does."""
+
+    __slots__ = ("_files",)
+
+    def __init__(self, files: ValueFiles) -> None:
+        self._files = files
+
+    def __enter__(self) -> None:
+        """From now on."""
+        self._files.begin(self)
+
+    def __exit__(self, *exception: object) -> None:
+        """Until now."""
+        self._files.end(self)
+
+
 class ValueFiles:
     """The folder of large values. All methods block; safe from any thread.
 
@@ -46,7 +63,7 @@ class ValueFiles:
         self._folder = folder
         self._lock = threading.Lock()
         self._generation = 0
-        self._readers: dict[object, int] = {}
+        self._readers: dict[Reading, int] = {}
         self._retired: list[tuple[int, Pointer]] = []
         # Files of writes under way, and of writes that failed in a way that leaves open whether a record names them.
         self._unsettled: set[bytes] = set()
@@ -129,18 +146,20 @@ class ValueFiles:
                 raise UnusablePath(f"value.disk_path: {os.path.abspath(self._folder)} has no large values") from None
             raise Corruption(f"the large value in file {record.pointer.name.hex()} is missing") from None
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Within the block no file goes that was named by a record when the block began."""
-        token = object()
+    def reading(self) -> Reading:
+        """For a `with` block, within which no file goes that was named by a record when the block began."""
+        return Reading(self)
+
+    def begin(self, reading: Reading) -> None:
+        """For `Reading`."""
         with self._lock:
-            self._readers[token] = self._generation
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._readers[token]
-            self._unlink_retired()
+            self._readers[reading] = self._generation
+
+    def end(self, reading: Reading) -> None:
+        """For `Reading`."""
+        with self._lock:
+            del self._readers[reading]
+        self._unlink_retired()
 
     def named(self, pointer: Pointer) -> None:
         """A record names this file now."""

@@ -10,24 +10,30 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Callable, NamedTuple
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from ...commands.command import ENTRY_OVERHEAD
 from ...commands.scan import Page, Scan, too_large
 from ...core.clock import Clock
 from ...core.errors import DeadlineExceeded
 from . import records
-from .engines.engine import TOO_LONG, Engine, ScanUnfinished, ignored
+from .engines.engine import TOO_LONG, Engine, Renewed, ScanUnfinished, ignored
+from .large_values import ValueFiles
 from .maintenance import expiry
 from .records import ENVELOPE
 from .views import text_before
 from .writer import Writer
 
-_STRIDE = 1024
 #: Pairs of a page that is read without blocking, those that are tried where the limit is larger, and their bytes.
 PAIRS_NOW, PAIRS_TRIED, _BYTES_NOW = 256, 128, 262_144
 #: Seconds that such a page has, and pairs after which that is looked at.
-_SECONDS_NOW, _STRIDE_NOW = 0.002, 16
+_SECONDS_NOW, _AT_ONCE_NOW = 0.002, 32
+#: Pairs that are read at a time, at first and later.
+_FEW, _MANY = 16, 256
+#: More than so many are quicker added at once than one by one, where the values have fewer bytes than these.
+_SOME, _SHORT = 4, 4096
 #: The part of its time after which a page ends early; the rest is for the answer.
 _SHARE = 0.8
 
@@ -66,33 +72,39 @@ class PageReader:
         """
         start, end = _range(command)
         if end is not None and start >= end:
-            return Page([], b"")
+            return Page([], [], b"")
         most, room = self.pairs_now(command), min(command.budget, _BYTES_NOW)
         until = time.monotonic() + _SECONDS_NOW
-        items: list[tuple[bytes, bytes]] = []
-        size, now = 0, self._clock.now_ms()
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        size, read, now = 0, 0, self._clock.now_ms()
         try:
-            for position, (key, stored) in enumerate(self._engine.scan(start, end, until=-math.inf)):
-                if position % _STRIDE_NOW == 0 and (time.monotonic() > until or position > 2 * most):
+            pairs = self._engine.scan(start, end, until=-math.inf)
+            while taken := pairs.take(min(_AT_ONCE_NOW, most + 1 - len(keys))):
+                read += len(taken)
+                if time.monotonic() > until or read > 2 * most + 1:
                     return None
-                if stored and stored[0] == ENVELOPE:
-                    record = records.decode(stored)
-                    if expiry.is_expired(record.expires_at_ms, now) and self._clock.is_marked(record.expires_at_ms):
-                        continue
-                    if record.pointer is not None or expiry.is_expired(record.expires_at_ms, now):
-                        return None  # the value is in a file; or the clock's mark has to be written first
-                    stored = record.value
-                if len(items) == most:
-                    return Page(items, items[-1][0]) if most == command.limit else None
-                if command.keys_only:
-                    stored = b""
-                size += len(key) + len(stored) + ENTRY_OVERHEAD
-                if size > room:
-                    return None
-                items.append((key, stored))
+                for key, stored in taken:
+                    value = stored
+                    if stored and stored[0] == ENVELOPE:
+                        record = records.decode(stored)
+                        if expiry.is_expired(record.expires_at_ms, now) and self._clock.is_marked(record.expires_at_ms):
+                            continue
+                        if record.pointer is not None or expiry.is_expired(record.expires_at_ms, now):
+                            return None  # the value is in a file; or the clock's mark has to be written first
+                        value = record.value
+                    if len(keys) == most:
+                        return Page(keys, values, keys[-1]) if most == command.limit else None
+                    if command.keys_only:
+                        value = b""
+                    size += len(key) + len(value) + ENTRY_OVERHEAD
+                    if size > room:
+                        return None
+                    keys.append(key)
+                    values.append(value)
         except ScanUnfinished:
             return None
-        return Page(items, b"")
+        return Page(keys, values, b"")
 
     def scan(self, command: Scan) -> Page:
         """The page that `command` asks for. With a limit or a cursor it ends before its time is over, too.
@@ -102,7 +114,7 @@ class PageReader:
         cursor, limit, deadline = command.cursor, command.limit, command.deadline
         start, end = _range(command)
         if end is not None and start >= end:
-            return Page([], b"")
+            return Page([], [], b"")
         until, paged = deadline, bool(limit or cursor)
         if paged and deadline < math.inf:
             until -= (1 - _SHARE) * (deadline - time.monotonic())
@@ -132,46 +144,32 @@ class PageReader:
         lowest = written.lowest
         if not renewed or lowest is None or (page.next_cursor and lowest > page.next_cursor):
             return page
-        return _cut(wanted, page.items, max(lowest, renewed[0]))
+        return _cut(wanted, page, max(lowest, renewed[0]))
 
-    def _read(self, wanted: _Wanted, among_deleted: float, renewed: Callable[[bytes], object] = ignored) -> Page:
+    def _read(self, wanted: _Wanted, among_deleted: float, renewed: Renewed = ignored) -> Page:
         """The page, by one scan of the engine, which gets `among_deleted` as `until`, and `renewed`."""
-        now, expired = self._clock.now_ms(), 0
-        limit, keys_only, budget, paged = wanted.limit, wanted.keys_only, wanted.budget, wanted.paged
-        items: list[tuple[bytes, bytes]] = []
-        size = 0
+        gathered = _Gathered(wanted, self._files, self._clock.now_ms())
+        limit, keys = wanted.limit, gathered.keys
+        most = _FEW
         try:
             with self._files.reading():  # before the view is taken: its files must stay
                 pairs = self._engine.scan(wanted.start, wanted.end, until=among_deleted, renewed=renewed)
-                for position, (key, stored) in enumerate(pairs):
-                    if not position % _STRIDE and time.monotonic() > wanted.until:
-                        return _early(wanted, items, key)
-                    record = None
-                    value_bytes = len(stored)
-                    if stored and stored[0] == ENVELOPE:
-                        record = records.decode(stored)
-                        if expiry.is_expired(record.expires_at_ms, now):
-                            expired = max(expired, record.expires_at_ms)
-                            continue
-                        value_bytes = record.pointer.length if record.pointer else len(record.value)
-                    size += len(key) + ENTRY_OVERHEAD + (0 if keys_only else value_bytes)
-                    if size > budget and not paged:
-                        raise too_large(budget)
-                    if (limit and len(items) == limit) or (size > budget and items):
-                        return Page(items, items[-1][0])
-                    if keys_only:
-                        stored = b""
-                    elif record is not None:
-                        stored = self._files.value(record)
-                    items.append((key, stored))
+                # One more than the page may have tells whether there is more: that gives it a cursor.
+                while taken := pairs.take(min(most, limit - len(keys) + 1) if limit else most):
+                    if time.monotonic() > wanted.until:
+                        return _early(wanted, gathered.page(), taken[0][0])
+                    gathered.add(taken)
+                    if gathered.is_full:
+                        return gathered.page(keys[-1])
+                    most = _MANY
         except ScanUnfinished as unfinished:
             if among_deleted < wanted.until:
                 raise
-            return _early(wanted, items, unfinished.reached)
+            return _early(wanted, gathered.page(), unfinished.reached)
         finally:
-            if expired:
-                self._clock.tell(expired)
-        return Page(items, b"")
+            if gathered.expired:
+                self._clock.tell(gathered.expired)
+        return gathered.page()
 
 
 def _range(command: Scan) -> tuple[bytes, bytes | None]:
@@ -180,19 +178,92 @@ def _range(command: Scan) -> tuple[bytes, bytes | None]:
     return max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
 
 
-def _early(wanted: _Wanted, items: list[tuple[bytes, bytes]], before: bytes) -> Page:
+class _Gathered:
+    """What a page has so far."""
+
+    def __init__(self, wanted: _Wanted, files: ValueFiles, now: int) -> None:
+        self._wanted = wanted
+        self._files = files
+        self._now = now
+        self._size = 0
+        self.keys: list[bytes] = []
+        self._values: list[bytes] = []
+        #: Whether there was more than fits in.
+        self.is_full = False
+        #: The latest deadline of those that were left out since they have expired.
+        self.expired = 0
+
+    def page(self, next_cursor: bytes = b"") -> Page:
+        """It as it is."""
+        return Page(self.keys, self._values, next_cursor)
+
+    def add(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """Add these as they are stored, as far as they fit in: all but one at most are within the limit.
+
+        Raises ResponseTooLarge when they do not fit in, and the page may not end early.
+        """
+        limit = self._wanted.limit
+        last = [pairs.pop()] if limit and len(self.keys) + len(pairs) > limit else ()
+        if len(pairs) > _SOME and len(pairs[0][1]) < _SHORT and self._add_all(pairs):
+            pairs = []
+        for key, stored in (*pairs, *last):
+            if not self.is_full:
+                self._add_one(key, stored)
+
+    def _add_all(self, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Add these in one go, if there is nothing to be said of any: none has an envelope, and there is room for all.
+
+        This is `_add_one` for each; where it is not sure it does nothing.
+        """
+        wanted = self._wanted
+        keys, values = zip(*pairs)
+        joined = b"".join(values)
+        size = self._size + len(b"".join(keys)) + ENTRY_OVERHEAD * len(keys) + (0 if wanted.keys_only else len(joined))
+        if ENVELOPE in joined or size > wanted.budget:
+            return False
+        self._size = size
+        self.keys += keys
+        self._values += [b""] * len(keys) if wanted.keys_only else values
+        return True
+
+    def _add_one(self, key: bytes, stored: bytes) -> None:
+        wanted, keys = self._wanted, self.keys
+        record, value_bytes = None, len(stored)
+        if stored and stored[0] == ENVELOPE:
+            record = records.decode(stored)
+            if expiry.is_expired(record.expires_at_ms, self._now):
+                self.expired = max(self.expired, record.expires_at_ms)
+                return
+            value_bytes = record.pointer.length if record.pointer else len(record.value)
+        self._size += len(key) + ENTRY_OVERHEAD + (0 if wanted.keys_only else value_bytes)
+        if self._size > wanted.budget and not wanted.paged:
+            raise too_large(wanted.budget)
+        if (wanted.limit and len(keys) == wanted.limit) or (self._size > wanted.budget and keys):
+            self.is_full = True
+            return
+        if wanted.keys_only:
+            stored = b""
+        elif record is not None:
+            stored = self._files.value(record)
+        keys.append(key)
+        self._values.append(stored)
+
+
+def _early(wanted: _Wanted, page: Page, before: bytes) -> Page:
     """The part of a page before that key, since its time is over. Raises DeadlineExceeded when that is none."""
-    page = _cut(wanted, items, before)
-    if page is None:
+    part = _cut(wanted, page, before)
+    if part is None:
         raise DeadlineExceeded(TOO_LONG)
-    return page
+    return part
 
 
-def _cut(wanted: _Wanted, items: list[tuple[bytes, bytes]], before: bytes) -> Page | None:
+def _cut(wanted: _Wanted, page: Page, before: bytes) -> Page | None:
     """The part of a page before that key; None when it may not end early, or that would be no step forward."""
-    kept = [item for item in items if item[0] < before]
-    cursor = max(text_before(before), kept[-1][0] if kept else b"")
-    return Page(kept, cursor) if wanted.paged and cursor >= wanted.start and cursor else None
+    kept = bisect_left(page.keys, before)
+    cursor = max(text_before(before), page.keys[kept - 1] if kept else b"")
+    if not cursor or cursor < wanted.start or not wanted.paged:
+        return None
+    return Page(page.keys[:kept], page.values[:kept], cursor)
 
 
 def prefix_end(prefix: bytes) -> bytes | None:

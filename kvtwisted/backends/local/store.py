@@ -8,6 +8,7 @@ engine fails.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import starmap
 
 from ...commands.command import Change, Command, WriteCommand
 from ...commands.get import Found, Get
@@ -124,7 +125,14 @@ class Store:
             check_key(key)
         version = self._commits.version
         known, stored = self._peek(key)
-        if not known or (stored and stored[0] == ENVELOPE and records.decode(stored).pointer is not None):
+        if stored and stored[0] != ENVELOPE:
+            # What `_answer` does, without the call.
+            recency = self._recency
+            if (recency.young[hash(key) & recency.mask] or recency.touch(key)) and self._cache.max_bytes:
+                self._commits.offer(version, key, stored, 0)
+            self._count_miss()
+            return True, _found(Found, (stored, 0))
+        if not known or (stored and records.decode(stored).pointer is not None):
             return False, None
         found = self._answer(key, stored, version, wait=False)
         if found is _UNKNOWN:
@@ -211,11 +219,12 @@ class Store:
     def measure(self, prefix: bytes, start: bytes) -> Measured:
         """See `CanMeasure.measure`. What has expired counts until it is swept."""
         size = keys = 0
-        for key, stored in self._engine.scan(max(prefix, start), prefix_end(prefix)):
-            size += records.size_of(key, stored)
-            keys += 1
+        scan = self._engine.scan(max(prefix, start), prefix_end(prefix))
+        while pairs := scan.take(MEASURED_KEYS - keys):
+            size += sum(starmap(records.size_of, pairs))
+            keys += len(pairs)
             if keys >= MEASURED_KEYS or size >= MEASURED_BYTES:
-                return Measured(size, keys, key + b"\0")
+                return Measured(size, keys, pairs[-1][0] + b"\0")
         return Measured(size, keys, None)
 
     # Commands that have passed the door.

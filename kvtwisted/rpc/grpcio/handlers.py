@@ -185,14 +185,14 @@ class Handlers(grpc.GenericRpcHandler):
         if isinstance(operation, bytes):
             return operation
         session = admit(self._gate, context, _PIPELINE)
-        method, encoded = operation.method, operation.request.SerializeToString()
+        id_field, kind = operation[:2]
+        method, encoded = pipeline.METHODS_BY_KIND[kind], pipeline.request(operation)
         try:
             now, left = time.monotonic(), _time_left(context)
-            return pipeline.answered(
-                operation, self._calls.answer(session, method, encoded, arrived=now, time_left=left)
-            )
+            answer = self._calls.answer(session, method, encoded, arrived=now, time_left=left)
+            return pipeline.answered(id_field, kind, answer)
         except Exception as error:
-            return pipeline.failed(operation.id, call_error(error, method.name))
+            return pipeline.failed(id_field, call_error(error, method.name))
 
     def _receive(self, give_up_at: float, messages: Messages, context: grpc.ServicerContext) -> bytes:
         """The call's one message. When the client cancels, grpcio raises an RpcError of its own."""

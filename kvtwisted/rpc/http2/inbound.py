@@ -177,9 +177,10 @@ class Incoming:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window allows")
         messages: list[Message] = []
         buffer = self._buffer
+        position = self._fill(data, messages) if buffer else 0
         if not buffer:
-            data = data[self._whole(data, messages) :]
-        buffer += data
+            position = self._whole(data, position, messages)
+        buffer += data[position:]
         self._hold()
         while len(buffer) >= MESSAGE_PREFIX.size:
             self._need = MESSAGE_PREFIX.size + self._length()
@@ -192,19 +193,36 @@ class Incoming:
         self._replenish()
         return messages
 
-    def _whole(self, data: bytes, messages: list[Message]) -> int:
-        """Take the good messages at the beginning of `data` that are whole in it; returns where the rest begins.
+    def _fill(self, data: bytes, messages: list[Message]) -> int:
+        """Give the message that has begun what it lacks, and take it if that is all; returns where the rest begins."""
+        buffer = self._buffer
+        position = self._need - len(buffer)
+        buffer += data[:position]
+        if len(buffer) == self._need == MESSAGE_PREFIX.size:
+            length = self._length()
+            self._need += length
+            buffer += data[position : position + length]
+            position += length
+        if len(buffer) == self._need:
+            messages.append(self._take())
+        return position
+
+    def _whole(self, data: bytes, position: int, messages: list[Message]) -> int:
+        """Take the good messages in `data` from `position` on that are whole in it; returns where the rest begins.
 
         Putting them together in the buffer would take three times as long.
         """
-        position, size = 0, len(data)
-        while size - position >= MESSAGE_PREFIX.size:
-            compressed, length = MESSAGE_PREFIX.unpack_from(data, position)
-            start = position + MESSAGE_PREFIX.size
-            if compressed > 1 or length > self._limit or size - start < length:
+        limit, unpack, append = self._limit, MESSAGE_PREFIX.unpack_from, messages.append
+        prefix, end = MESSAGE_PREFIX.size, len(data)
+        last = end - prefix
+        while position <= last:
+            compressed, length = unpack(data, position)
+            start = position + prefix
+            after = start + length
+            if compressed > 1 or length > limit or after > end:
                 break
-            position = start + length
-            messages.append((data[start:position], compressed == 1))
+            append((data[start:after], compressed == 1))
+            position = after
         return position
 
     @property

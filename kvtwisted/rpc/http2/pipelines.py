@@ -1,4 +1,4 @@
-"""The Pipeline method: operations of one stream, answered by what answers calls of their methods.
+"""The Pipeline method: operations of one stream, each of which is what a call of its method would be.
 
 Note [Order in a pipeline]: operations are begun as they come and answered as they are done. Only those on one key wait
 for each other: an operation that is not answered at once makes the later ones on its key wait for it, and so a Get sees
@@ -8,53 +8,74 @@ Note [When a pipeline is full]: a client that sends faster than it is served, or
 more window once MAX_UNANSWERED operations or REQUEST_BYTES of them are under way, or answers of so many bytes wait, its
 own or those of its connection. What its window still held waits as it came, and is begun when there is room. So do
 compressed messages when enough was expanded in a turn, see Note [Decompression in turns].
+
+Note [A chunk's operations]: of an operation that memory answers, most of the cost would be what stands around it. So
+all that have come are taken in one loop, and their answers gather in one buffer, which is sent as a whole; likewise
+those of all writes that were settled together. It is looked whether the pipeline is full before the first, after what
+cannot be answered at once, and whenever 16 KiB of answers have gathered, or fewer if that is all there may be.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
+from time import monotonic
 from typing import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
+from ...commands.command import Command
+from ...commands.delete import Delete
+from ...commands.get import Get
+from ...commands.set import Set
+from ...core.errors import without_frames
+from ...sessions.door import Done
+from ...sessions.session import Session
 from .. import pipeline
-from ..errors import CallError, call_error, stopping
+from ..calls import Terms
+from ..errors import IN_MESSAGE, CallError, call_error, stopping
 from ..messages import expanded
-from ..methods import SERVICES
-from ..pipeline import Operation
+from ..methods import SERVICES, encoded_get_response
+from ..pipeline import METHODS_BY_KIND
+from ..quick_messages import GET, SET, Operation, read_operation
 from ..stream_slots import Slots
 from .expanding import Expander
 from .inbound import Message
 from .requests import Route
-from .responses import ConstantAnswer
 from .stream import Stream
-from .unary import UnaryCalls
 
 #: Operations of one pipeline that are under way, or wait for one on their key.
 MAX_UNANSWERED = 256
 #: Bytes of its answers that wait to be read, and of those that are being made in the pool, at most.
 QUEUED_BYTES, EXPECTED_BYTES = 4 << 20, 16 << 20
-#: Bytes of its operations that are under way or wait for one on their key, decompressed.
+#: Bytes of the keys and values of its operations that are under way or wait for one on their key.
 REQUEST_BYTES = 4 << 20
+#: Bytes of answers that gather before it is looked whether there are too many: see Note [A chunk's operations].
+_PIECE = 16_384
+
+_GET_ANSWER_BYTES = METHODS_BY_KIND[GET].answer_bytes or 0
 
 
 class PipelineService:
     """All open pipelines. Reactor thread."""
 
-    def __init__(self, reactor: IReactorTime, slots: Slots, flush: Callable[[], None]) -> None:
+    def __init__(self, reactor: IReactorTime, slots: Slots, terms: Terms, flush: Callable[[], None]) -> None:
         """`flush` is called when operations were answered outside of any connection's own doing."""
         self._slots = slots
+        self._terms = terms
         self._expander = Expander(reactor, flush)
         self._open: set[Pipeline] = set()
         self._stopping = False
+        #: Those that have answers which were not sent yet.
+        self._answered: list[Pipeline] = []
 
-    def routes(self, calls: UnaryCalls, owner: str | None) -> list[Route]:
-        """The one method, under each name of the service; `calls` answers the operations.
+    def routes(self, session: Session, owner: str | None) -> list[Route]:
+        """The one method, under each name of the service; its operations are the session's.
 
         `owner` is whose slots they take (`slots.share_of`).
         """
-        begin = partial(self._begin, calls, owner)
+        begin = partial(self._begin, session, owner)
         return [Route(f"/{service}/{pipeline.NAME}", streaming=begin) for service in SERVICES]
 
     def stop(self) -> None:
@@ -63,13 +84,24 @@ class PipelineService:
         for open_pipeline in tuple(self._open):
             open_pipeline.cut(stopping())
 
-    def _begin(self, calls: UnaryCalls, owner: str | None, stream: Stream) -> Pipeline:
+    def settled(self) -> None:
+        """Commands were settled: send their answers, all of a pipeline at once."""
+        answered, self._answered = self._answered, []
+        for open_pipeline in answered:
+            open_pipeline.go_on()
+
+    def _begin(self, session: Session, owner: str | None, stream: Stream) -> Pipeline:
         if self._stopping:
             raise stopping()
         self._slots.enter(owner)
-        opened = Pipeline(stream, calls, self._expander, partial(self._ended, owner))
+        opened = Pipeline(
+            stream, session, self._terms, self._expander, self._answered_later, partial(self._ended, owner)
+        )
         self._open.add(opened)
         return opened
+
+    def _answered_later(self, one: Pipeline) -> None:
+        self._answered.append(one)
 
     def _ended(self, owner: str | None, ended: Pipeline) -> None:
         self._open.discard(ended)
@@ -77,24 +109,42 @@ class PipelineService:
 
 
 class Pipeline:
-    """One open pipeline: to `UnaryCalls` what a `Responder` is for calls. Its calls are numbered as they begin."""
+    """One open pipeline. Reactor thread."""
+
+    __slots__ = (
+        "_answered", "_answers", "_busy", "_bytes", "_closed", "_ended", "_error", "_expander", "_expected", "_good",
+        "_held", "_later", "_paused", "_session", "_stream", "_terms", "_waiting",
+    )  # fmt: skip
 
     def __init__(
-        self, stream: Stream, calls: UnaryCalls, expander: Expander, closed: Callable[[Pipeline], None]
+        self,
+        stream: Stream,
+        session: Session,
+        terms: Terms,
+        expander: Expander,
+        answered: Callable[[Pipeline], None],
+        closed: Callable[[Pipeline], None],
     ) -> None:
+        """`answered` is called when it has answers that are to be sent by `go_on`, and `closed` at its end."""
         self._stream = stream
+        self._session = session
+        self._terms = terms
         self._expander = expander
-        self._calls = calls
+        self._answered = answered
         self._closed = closed
-        self._number = 0
-        #: The operation that is being begun, and those that were and are not answered, by number.
-        self._beginning: Operation | None = None
-        self._begun: dict[int, Operation] = {}
-        #: For each key that an operation is under way on, those that wait for it.
-        self._busy: dict[str, deque[Operation]] = {}
-        #: Those that wait because the pipeline is full, or because enough was expanded in this turn.
+        #: What is under way, by its key.
+        self._busy: dict[bytes, Operation] = {}
+        #: Those that wait for the one on their key, and how many they are.
+        self._later: dict[bytes, deque[Operation]] = {}
+        self._held = 0
+        #: Bytes of keys and values of both.
+        self._bytes = 0
+        #: Those that wait because the pipeline is full, or because enough was expanded in this turn: as they came,
+        #: since decompressed they may have a thousand times the bytes.
         self._waiting: deque[Message] = deque()
-        self._unanswered = self._bytes = 0
+        #: Answers that were not sent yet, and how many of them are good.
+        self._answers = bytearray()
+        self._good = 0
         self._paused = False
         self._expected = 0
         #: Why no more operations are taken, if that is so: None is the client's own end.
@@ -103,41 +153,14 @@ class Pipeline:
 
     # For the stream.
 
-    def received(self, message: Message) -> None:
-        """Begin one operation, or let it wait."""
+    def received(self, messages: Iterable[Message]) -> None:
+        """Begin operations, as far as there is room."""
         if self._ended:
             return
-        if self._waiting or self._full or self._too_early(message):
-            # As it came: decompressed it may have a thousand times the bytes.
-            self._waiting.append(message)
-            self._paused = True
-            self._stream.pause()
-        else:
-            self._take(message)
-
-    def _too_early(self, message: Message) -> bool:
-        """Whether the message must wait for a later turn of the reactor; that turn is seen to."""
-        if not message[1] or self._expander.left > 0:
-            return False
-        self._expander.wait(self)
-        return True
-
-    def _take(self, message: Message) -> None:
-        data, compressed = message
-        operation = pipeline.read(
-            self._expander.expand(data) if compressed else expanded(data, False, pipeline.MESSAGE_BYTES)
-        )
-        if isinstance(operation, bytes):
-            self._stream.send_message(operation)
-            return
-        self._unanswered += 1
-        self._bytes += operation.size
-        if self._busy:
-            others = self._busy.get(operation.request.key)
-            if others is not None:
-                others.append(operation)
-                return
-        self._begin(operation)
+        waited = bool(self._waiting)
+        self._waiting.extend(messages)
+        if not waited:
+            self.go_on()
 
     def half_closed(self) -> None:
         """The client has no more operations."""
@@ -151,10 +174,12 @@ class Pipeline:
     def gone(self) -> None:
         """What is under way goes on, and is answered to nobody."""
         self._ended = True
-        self.expect(-self._expected)
-        self._begun.clear()
+        self._expect(-self._expected)
         self._busy.clear()
+        self._later.clear()
+        self._held = 0
         self._waiting.clear()
+        self._answers.clear()
         self._expander.forget(self)
         self._closed(self)
 
@@ -164,12 +189,83 @@ class Pipeline:
             self._ended, self._error = True, error
             self.go_on()
 
-    # One operation after the other.
+    # From messages to operations.
+
+    def go_on(self) -> None:
+        """Begin what waits, as far as there is room; send what was answered; and end when there is nothing left."""
+        try:
+            self._take_waiting()
+        except Exception as error:
+            self._waiting.clear()
+            self._send()
+            self._stream.finish(call_error(error, pipeline.NAME))
+            return
+        self._send()
+        if self._waiting:
+            self._paused = True
+            self._stream.pause()
+        elif self._paused:
+            self._paused = False
+            self._stream.go_on()
+        if self._ended and not self._busy and not self._waiting:
+            self._stream.finish(self._error)
+
+    def _take_waiting(self) -> None:
+        """Begin what waits, until that is nothing or the pipeline is full. See Note [A chunk's operations]."""
+        waiting, answers, busy, get_now = self._waiting, self._answers, self._busy, self._session.get_now
+        room, has_looked = 0, False
+        now, done = monotonic(), self._done
+        while waiting:
+            if len(answers) >= room:
+                self._send()
+                if self._full:
+                    return
+                room = min(_PIECE, QUEUED_BYTES - self._stream.queued)
+            message, compressed = waiting[0]
+            if compressed:
+                if self._expander.left <= 0:
+                    self._expander.wait(self)  # for a later turn of the reactor
+                    return
+                message = self._expander.expand(message)
+            elif len(message) > pipeline.MESSAGE_BYTES:
+                expanded(message, False, pipeline.MESSAGE_BYTES)  # says that it is too large
+            waiting.popleft()
+            operation = read_operation(message)
+            if operation is None:
+                read = pipeline.read(message)
+                if isinstance(read, bytes):
+                    pipeline.append(answers, read)
+                    continue
+                operation = read
+            id_field, kind, key, value, _ = operation
+            if kind == GET and key not in busy:
+                # As `_answered_now`, but one look at the room is enough for Gets that come in a row.
+                try:
+                    if not has_looked:
+                        self._session.check_room()
+                        has_looked = True
+                    known, found = get_now(key)
+                    if known:
+                        pipeline.append_found(answers, id_field, found)
+                        self._good += 1
+                        continue
+                except Exception as error:
+                    self._fail(id_field, GET, error)
+                    continue
+            has_looked = False
+            self._bytes += len(key) + len(value)
+            if key in busy:
+                self._later.setdefault(key, deque()).append(operation)
+                self._held += 1
+            else:
+                self._begin(operation, now, done)
+            if len(busy) + self._held >= MAX_UNANSWERED or self._bytes >= REQUEST_BYTES or self._expected:
+                room = 0
 
     @property
     def _full(self) -> bool:
         return (
-            self._unanswered >= MAX_UNANSWERED
+            len(self._busy) + self._held >= MAX_UNANSWERED
             or self._bytes >= REQUEST_BYTES
             or self._stream.queued >= QUEUED_BYTES
             or self._expected >= EXPECTED_BYTES
@@ -177,81 +273,98 @@ class Pipeline:
             or ((self._stream.queued or self._expected) > 0 and self._stream.responder.backlogged)
         )
 
-    def _begin(self, operation: Operation) -> None:
-        self._number += 1
-        self._beginning = operation
-        self._calls.begin(operation.method, self, self._number, operation.request, None)
-        self._beginning = None
+    # From operations to answers.
 
-    def _end(self, number: int, answer: bytes, error: CallError | None) -> None:
-        """An operation ends with its answer, or with an error. Nothing happens if nobody waits for it."""
-        later = number in self._begun
-        operation = self._begun.pop(number, None) or self._beginning
+    def _answered_now(self, id_field: bytes, key: bytes) -> bool:
+        """Answer a Get on a key that nothing is under way on, if memory can; whether it was answered."""
+        try:
+            self._session.check_room()
+            known, found = self._session.get_now(key)
+            if known:
+                pipeline.append_found(self._answers, id_field, found)
+                self._good += 1
+        except Exception as error:
+            self._fail(id_field, GET, error)
+            return True
+        return known
+
+    def _begin(self, operation: Operation, now: float, done: Done) -> None:
+        """Begin an operation that is counted; nothing else is under way on its key. It may be refused at once."""
+        id_field, kind, key, value, ttl = operation
+        deadline = now + self._terms.request_timeout
+        self._busy[key] = operation
+        try:
+            if kind == SET:
+                self._session.submit_set(Set(key, value, ttl, deadline), now, done)
+            elif kind == GET:
+                command = Get(key, deadline, encoded_get_response)
+                command.awaited = partial(self._busy.__contains__, key)
+                self._session.submit(command, done)
+                self._expect(_GET_ANSWER_BYTES)
+            else:
+                self._session.submit(Delete(key, deadline), done)
+        except Exception as error:
+            del self._busy[key]
+            self._bytes -= len(key) + len(value)
+            self._fail(id_field, kind, error)
+
+    def _done(self, command: Command) -> None:
+        """An operation is done. Nothing happens if nobody waits for it."""
+        key: bytes = command.key  # type: ignore[attr-defined]  # all operations have one
+        operation = self._busy.pop(key, None)
         if operation is None:
             return
-        self._unanswered -= 1
-        self._bytes -= operation.size
-        if error is None:
-            self._stream.responder.served += 1
-            self._stream.send_message(pipeline.answered(operation, answer))
+        answers = self._answers
+        if not answers:
+            self._answered(self)
+        self._bytes -= command.size
+        id_field, kind = operation[0], operation[1]
+        if kind == GET:
+            self._expect(-_GET_ANSWER_BYTES)
+        if command.error is not None:
+            self._fail(id_field, kind, command.error)
         else:
-            self._stream.send_message(pipeline.failed(operation.id, error))
+            self._good += 1
+            if kind == GET:
+                pipeline.append(answers, pipeline.answered(id_field, GET, command.result))
+            else:
+                pipeline.append_done(answers, id_field, kind)
+        if self._held and key in self._later:
+            self._release(key)
+
+    def _release(self, key: bytes) -> None:
+        """Nothing is under way on this key any longer: begin what waited for that."""
+        later, now = self._later.pop(key), monotonic()
+        while later and key not in self._busy:
+            operation = later.popleft()
+            self._held -= 1
+            if operation[1] == GET and self._answered_now(operation[0], key):
+                self._bytes -= len(key)
+            else:
+                self._begin(operation, now, self._done)
         if later:
-            self._release(operation.request.key)
+            self._later[key] = later
 
-    def _release(self, key: str) -> None:
-        """An operation on this key that others may wait for has been answered."""
-        others = self._busy.pop(key, None)
-        while others and key not in self._busy:
-            self._begin(others.popleft())
-        if others:
-            self._busy[key] = others
-        if self._paused or self._ended:
-            self.go_on()
+    def _fail(self, id_field: bytes, kind: int, error: BaseException) -> None:
+        """An operation ends with an error; the pipeline goes on."""
+        method = METHODS_BY_KIND[kind]
+        if isinstance(error, IN_MESSAGE):
+            answer = pipeline.answered(id_field, kind, method.refused(without_frames(error)))
+            self._good += 1
+        else:
+            answer = pipeline.failed(id_field, call_error(error, method.name))
+        pipeline.append(self._answers, answer)
 
-    def go_on(self) -> None:
-        """Begin what waits, as far as there is room, and end when there is nothing left."""
-        try:
-            while self._waiting and not self._full and not self._too_early(self._waiting[0]):
-                self._take(self._waiting.popleft())
-        except Exception as error:
-            self._waiting.clear()
-            self._stream.finish(call_error(error, pipeline.NAME))
-            return
-        if self._paused and not self._waiting:
-            self._paused = False
-            self._stream.go_on()
-        if self._ended and not self._unanswered and not self._waiting:
-            self._stream.finish(self._error)
-
-    # For UnaryCalls.
-
-    def promise(self, number: int) -> None:
-        """The operation is answered later: others on its key have to wait."""
-        operation = self._beginning
-        if operation is not None:
-            self._begun[number] = operation
-            self._busy[operation.request.key] = deque()
-
-    def awaited(self, number: int) -> bool:
-        """Whether somebody waits for the answer. Any thread."""
-        return number in self._begun
-
-    def expect(self, size: int) -> None:
+    def _expect(self, size: int) -> None:
         """An answer of up to `size` bytes is being made, or no longer."""
-        # When the pipeline is gone all has been told already.
-        if size > 0 or self._expected:
-            self._expected += size
-            self._stream.responder.expect(size)
+        self._expected += size
+        self._stream.responder.expect(size)
 
-    def answer(self, number: int, message: bytes) -> None:
-        """The operation's answer."""
-        self._end(number, message, None)
-
-    def answer_constant(self, number: int, answer: ConstantAnswer) -> None:
-        """The same with an answer that was made ready for calls."""
-        self._end(number, answer.message, None)
-
-    def fail(self, number: int, error: CallError) -> None:
-        """The operation ends with a status; the pipeline goes on."""
-        self._end(number, b"", error)
+    def _send(self) -> None:
+        """Send the answers that have gathered."""
+        answers = self._answers
+        if answers:
+            self._stream.responder.served += self._good
+            self._good = 0
+            self._stream.send(bytes(answers))
+            answers.clear()

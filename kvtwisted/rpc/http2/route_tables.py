@@ -74,7 +74,7 @@ class RouteTables:
     def _make(self, admitted: Session) -> Routes:
         calls = self._make_calls(admitted)
         methods = [Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in calls.methods().items()]
-        pipelines = self._pipelines.routes(calls, share_of(admitted))
+        pipelines = self._pipelines.routes(admitted, share_of(admitted))
         routes = [*methods, *pipelines, *[Route(*route) for route in self._others]]
         # Without those that the table of rights does not know.
         return {route.path.encode(): route for route in routes if rights.rpc_requirement(route.path) != NOBODY}

@@ -80,8 +80,9 @@ class NativeGrpcServer(Factory):
         self.slots = make_slots(settings.limits)
         self._health = HealthService(reactor, checks, health, self.flush, self.slots.watch)
         self._reflection = ReflectionService(self.seconds, self.slots.reflection)
+        self._pipelines = PipelineService(reactor, self.slots.pipeline, terms, self.flush)
+        door.on_settled(self._pipelines.settled)
         door.on_settled(self.flush)
-        self._pipelines = PipelineService(reactor, self.slots.pipeline, self.flush)
         others = [*self._health.routes(), *self._reflection.routes()]
         self._routes = RouteTables(
             gate, lambda session: UnaryCalls(pool, session, terms, self.flush), self._pipelines, others, self._revoke

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import CallError
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 class Handler(Protocol):
     """What answers one streaming call, by the methods of its `Stream`."""
 
-    def received(self, message: Message) -> None:
-        """A message came. May raise CallError, which ends the call."""
+    def received(self, messages: Sequence[Message]) -> None:
+        """Messages came, one at least. May raise CallError, which ends the call."""
 
     def half_closed(self) -> None:
         """The client sends no more."""
@@ -98,13 +99,17 @@ class Stream(Outgoing):
 
     def send_message(self, message: bytes) -> None:
         """Send one message, when the windows allow."""
+        self.send(MESSAGE_PREFIX.pack(0, len(message)) + message)
+
+    def send(self, messages: bytes) -> None:
+        """Send messages, each with its prefix, when the windows allow."""
         if self.last is not None:
             return  # the call has ended, and perhaps the stream
         responder = self.responder
         if not self.headers_sent:
             self.headers_sent = True
             responder.out.append(ok_headers(self.stream_id))
-        responder.sender.send(self, MESSAGE_PREFIX.pack(0, len(message)) + message)
+        responder.sender.send(self, messages)
         if responder.quick and responder.backlogged:
             responder.quick = False
         responder.touched()

@@ -5,6 +5,7 @@ A Watch stream costs an entry in a set; its status is sent when the health chang
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Callable
 
@@ -137,11 +138,12 @@ class _Watch:
         # What is to be told once the client has taken what is under way.
         self._next: int | None = None
 
-    def received(self, message: Message) -> None:
-        if self._known is not None:
-            raise CallError(Code.INVALID_ARGUMENT, "the call has more than one request message")
-        self._known = parse(HealthCheckRequest, expanded(*message, MESSAGE_BYTES, "request")).service in KNOWN
-        self._service.add(self)
+    def received(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if self._known is not None:
+                raise CallError(Code.INVALID_ARGUMENT, "the call has more than one request message")
+            self._known = parse(HealthCheckRequest, expanded(*message, MESSAGE_BYTES, "request")).service in KNOWN
+            self._service.add(self)
 
     def tell(self, status: int) -> None:
         """Send the status, unless the client knows it. A client that does not read gets the last one alone."""
@@ -210,10 +212,11 @@ class _ReflectionStream:
         self._answers = answers
         self._ended = ended
 
-    def received(self, message: Message) -> None:
-        if self.stream.queued > MESSAGE_BYTES:
-            self.stream.pause()
-        self.stream.send_message(self._answers.answer(expanded(*message, MESSAGE_BYTES, "request")))
+    def received(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if self.stream.queued > MESSAGE_BYTES:
+                self.stream.pause()
+            self.stream.send_message(self._answers.answer(expanded(*message, MESSAGE_BYTES, "request")))
 
     def half_closed(self) -> None:
         self.stream.finish()

@@ -6,7 +6,7 @@ nothing is remembered of them, but for their number if the answer comes later. T
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Callable
 
@@ -176,10 +176,11 @@ class Streams:
                 raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window allows")
         elif stream.last is None:
             try:
-                for message in stream.incoming.feed(data, size):
-                    self._received(stream, message)
+                messages = stream.incoming.feed(data, size)
+                if messages:
+                    self._received(stream, messages)
                     if stream.message is not None and not end_stream:
-                        stream.incoming.keep(len(message[0]))
+                        stream.incoming.keep(len(stream.message[0]))
             except CallError as error:
                 stream.finish(error)
         if end_stream and stream_id in self._streams:
@@ -198,15 +199,15 @@ class Streams:
         else:
             self.guard.spend()
 
-    def _received(self, stream: Stream, message: Message) -> None:
+    def _received(self, stream: Stream, messages: Sequence[Message]) -> None:
         if stream.handler is not None:
             stream.first_by = float("inf")
             try:
-                stream.handler.received(message)
+                stream.handler.received(messages)
             except Exception as error:
                 raise call_error(error, stream.path) from None
-        elif stream.message is None:
-            stream.message = message
+        elif stream.message is None and len(messages) == 1:
+            stream.message = messages[0]
         else:
             raise CallError(Code.INVALID_ARGUMENT, "the call has more than one request message")
 

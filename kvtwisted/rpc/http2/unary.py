@@ -32,11 +32,10 @@ from .responses import ConstantAnswer
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
-    from .pipelines import Pipeline
     from .responder import Responder
 
 #: Where calls come from and their answers go.
-Caller: TypeAlias = "Responder | Pipeline"
+Caller: TypeAlias = "Responder"
 
 #: Bytes of a message with many fields that is decoded on the reactor thread; larger ones take some milliseconds.
 INLINE_MESSAGE = 65_536

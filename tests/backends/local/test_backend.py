@@ -13,7 +13,7 @@ from kvtwisted.backends.local.backend import GETS_IN_A_JOB
 from kvtwisted.backends.local.engines.engine import DATA
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mget import MGet
-from kvtwisted.commands.scan import Page, Scan
+from kvtwisted.commands.scan import Scan
 from kvtwisted.core.errors import (
     Corruption,
     DeadlineExceeded,
@@ -27,6 +27,7 @@ from kvtwisted.sessions.admission import Admission
 from tests.sessions.support import EVERYTHING
 from tests.support.configuration import FakeConfiguration
 from tests.support.doors import Asking, Doorway, Outcome
+from tests.support.pages import page_of
 from tests.support.recorders import Recorded
 from tests.support.storage import PLENTY, Storage
 
@@ -75,7 +76,7 @@ def test_every_operation_does_its_work(scene: Scene) -> None:
     assert result(facade.get(b"m2")) == Found(b"2", 9)
     assert result(facade.mget([b"m1", b"missing"], budget=PLENTY)) == {b"m1": b"1"}
     page = facade.scan(b"m", cursor=b"m", limit=1, keys_only=True, budget=PLENTY)
-    assert result(page) == Page([(b"m1", b"")], b"m1")
+    assert result(page) == page_of([(b"m1", b"")], b"m1")
     assert result(facade.delete(b"k")) is None
     assert result(facade.mdelete([b"m1"])) is None
     assert set(scene.storage.data()) == {b"m2"}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
 from kvtwisted.backends.local.engines import open_engine
-from kvtwisted.backends.local.engines.engine import DATA, CanPeek, Engine, Mutation, everything, ignored
+from kvtwisted.backends.local.engines.engine import DATA, CanPeek, Engine, Mutation, Pairs, everything, ignored
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.backends.local.maintenance.backup import Backups
 from kvtwisted.backends.local.maintenance.eviction import Disk, EvictionRules, Evictor
@@ -57,7 +57,7 @@ class LeastEngine:
         family: str = DATA,
         until: float = math.inf,
         renewed: Callable[[bytes], object] = ignored,
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Pairs:
         """See `Engine.scan`."""
         return self._engine.scan(start, end, family, until, renewed)
 

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvtwisted.backends.local import pages as pages_module
-from kvtwisted.backends.local.pages import Page, prefix_end
+from kvtwisted.backends.local.pages import prefix_end
 from kvtwisted.commands.command import ENTRY_OVERHEAD
 from kvtwisted.core.errors import DeadlineExceeded, ResponseTooLarge
 
 from ...support.clocks import ScriptedTime
+from ...support.pages import page_of
 from ...support.properties import repeatable
 from ...support.storage import PLENTY, Storage
 
@@ -31,15 +32,15 @@ def test_prefix_scan_in_byte_order(each_storage: Storage) -> None:
     keys = [b"user", b"user/", b"user/1", b"user/10", "user/é".encode(), "user/\U0001f600".encode(), b"user0", b"z"]
     each_storage.store.mset({key: key[-1:] for key in reversed(keys)})
     page = each_storage.store.scan(b"user/", budget=PLENTY)
-    assert page == Page([(key, key[-1:]) for key in keys[1:6]], b"")
+    assert page == page_of([(key, key[-1:]) for key in keys[1:6]], b"")
     assert [key for key, _ in each_storage.store.scan(b"", budget=PLENTY).items] == keys
-    assert each_storage.store.scan(b"nobody", budget=PLENTY) == Page([], b"")
+    assert each_storage.store.scan(b"nobody", budget=PLENTY) == page_of([], b"")
 
 
 def test_keys_only(storage: Storage) -> None:
     """Values are left empty, and do not count towards the budget."""
     storage.store.mset({b"a": b"x" * 1000, b"b": b"x" * 1000})
-    assert storage.store.scan(b"", keys_only=True, budget=100) == Page([(b"a", b""), (b"b", b"")], b"")
+    assert storage.store.scan(b"", keys_only=True, budget=100) == page_of([(b"a", b""), (b"b", b"")], b"")
 
 
 def test_scan_gives_the_engine_both_bounds(storage: Storage) -> None:
@@ -56,7 +57,7 @@ def test_cursor_past_the_prefix(storage: Storage) -> None:
     """A cursor behind the prefix's last possible key is the end, without a look."""
     storage.store.set(b"p1", b"")
     before = len(storage.engine.called("scan"))
-    assert storage.store.scan(b"p", cursor=b"q", budget=PLENTY) == Page([], b"")
+    assert storage.store.scan(b"p", cursor=b"q", budget=PLENTY) == page_of([], b"")
     assert len(storage.engine.called("scan")) == before
 
 
@@ -81,13 +82,60 @@ def test_pages_make_up_the_whole(keys: set[bytes], prefix: str, limit: int, keys
     assert paged == whole.items
 
 
+_values = st.one_of(st.binary(max_size=30), st.sampled_from([b"", b"\xff", b"text", b"a\xffb", bytes(1000)]))
+
+
+@repeatable
+@given(
+    st.lists(st.tuples(_values, st.sampled_from([0, 0, 0, 1, 9])), max_size=80),
+    st.integers(0, 90), st.integers(1, 2000), st.booleans(), st.sampled_from([b"", b"k005", b"k05"]),
+)  # fmt: skip
+def test_all_at_once_is_one_by_one(
+    entries: list[tuple[bytes, int]], limit: int, budget: int, keys_only: bool, cursor: bytes
+) -> None:
+    """Pairs that a page takes in one go make the page, or the error, that each of them by itself would."""
+    storage = Storage()
+    for number, (value, ttl) in enumerate(entries):
+        storage.store.set(b"k%03d" % number, value, ttl)
+    storage.time.advance(5000)
+
+    def outcome() -> object:
+        try:
+            return storage.store.scan(b"k", cursor=cursor, limit=limit, keys_only=keys_only, budget=budget)
+        except ResponseTooLarge as error:
+            return str(error)
+
+    at_once = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages_module, "_SOME", len(entries))
+        assert outcome() == at_once
+
+
+def test_large_scan_is_taken_all_at_once(each_storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked at by itself, unless it expires."""
+    pairs = {b"%05d" % number: b"v" for number in range(1000)}
+    each_storage.store.mset(pairs)
+    alone: list[bytes] = []
+    plain = pages_module._Gathered._add_one
+
+    def noting(self: pages_module._Gathered, key: bytes, stored: bytes) -> None:
+        alone.append(key)
+        plain(self, key, stored)
+
+    monkeypatch.setattr(pages_module._Gathered, "_add_one", noting)
+    assert dict(each_storage.store.scan(b"", budget=PLENTY).items) == pairs
+    assert alone == []
+    page = each_storage.store.scan(b"", limit=900, budget=PLENTY)
+    assert (len(page.items), page.next_cursor, alone) == (900, b"00899", [b"00900"])
+
+
 @pytest.mark.parametrize("limit", [2, 3])
 def test_next_cursor_only_when_there_is_more(storage: Storage, limit: int) -> None:
     """A page that ends with the last live key is the end, even when it is full or expired keys follow."""
     storage.store.mset({b"a": b"", b"b": b""})
     storage.store.mset({b"c": b"", b"d": b""}, 1)
     storage.time.advance(1000)
-    assert storage.store.scan(b"", limit=limit, budget=PLENTY) == Page([(b"a", b""), (b"b", b"")], b"")
+    assert storage.store.scan(b"", limit=limit, budget=PLENTY) == page_of([(b"a", b""), (b"b", b"")], b"")
 
 
 def test_pages_by_budget(each_storage: Storage) -> None:
@@ -114,10 +162,10 @@ def test_budget_to_the_byte(storage: Storage) -> None:
     storage.store.mset({b"a": b"12", b"b": b"34"})
     size = 2 * (1 + 2 + ENTRY_OVERHEAD)
     everything = [(b"a", b"12"), (b"b", b"34")]
-    assert storage.store.scan(b"", limit=5, budget=size) == Page(everything, b"")
-    assert storage.store.scan(b"", budget=size) == Page(everything, b"")
-    assert storage.store.scan(b"", limit=5, budget=size - 1) == Page(everything[:1], b"a")
-    assert storage.store.scan(b"", cursor=b"\0", budget=size - 1) == Page(everything[:1], b"a")
+    assert storage.store.scan(b"", limit=5, budget=size) == page_of(everything, b"")
+    assert storage.store.scan(b"", budget=size) == page_of(everything, b"")
+    assert storage.store.scan(b"", limit=5, budget=size - 1) == page_of(everything[:1], b"a")
+    assert storage.store.scan(b"", cursor=b"\0", budget=size - 1) == page_of(everything[:1], b"a")
 
 
 def test_whole_scan_over_the_budget(storage: Storage) -> None:
@@ -134,8 +182,8 @@ def test_whole_scan_over_the_budget(storage: Storage) -> None:
 def test_entry_over_the_budget_is_not_cut(storage: Storage) -> None:
     """A page holds at least one entry, so that paging always gets on."""
     storage.store.mset({b"a": b"x" * 100, b"b": b"y" * 100})
-    assert storage.store.scan(b"", limit=9, budget=10) == Page([(b"a", b"x" * 100)], b"a")
-    assert storage.store.scan(b"", cursor=b"a", limit=9, budget=10) == Page([(b"b", b"y" * 100)], b"")
+    assert storage.store.scan(b"", limit=9, budget=10) == page_of([(b"a", b"x" * 100)], b"a")
+    assert storage.store.scan(b"", cursor=b"a", limit=9, budget=10) == page_of([(b"b", b"y" * 100)], b"")
 
 
 def test_expired_keys_do_not_count(storage: Storage) -> None:
@@ -144,7 +192,7 @@ def test_expired_keys_do_not_count(storage: Storage) -> None:
     storage.store.mset({b"b": b"1", b"c": b"2"})
     storage.time.advance(1000)
     budget = 2 * (1 + 1 + ENTRY_OVERHEAD)
-    assert storage.store.scan(b"", limit=2, budget=budget) == Page([(b"b", b"1"), (b"c", b"2")], b"")
+    assert storage.store.scan(b"", limit=2, budget=budget) == page_of([(b"b", b"1"), (b"c", b"2")], b"")
 
 
 def test_scan_past_its_deadline(storage: Storage) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvtwisted.backends.local.engines.engine import DATA, ScanUnfinished, ignored
+from kvtwisted.backends.local.engines.engine import DATA, Pairs, ScanUnfinished, ignored
+from kvtwisted.backends.local.engines.scans import Scan
 from kvtwisted.backends.local.views import WrittenRange, text_before
 from kvtwisted.commands.scan import Page
 from kvtwisted.core.errors import DeadlineExceeded
 
 from ...support.engines import FaultyEngine, memory_engine
+from ...support.pages import page_of
 from ...support.properties import repeatable
 from ...support.storage import PLENTY, Storage
 
@@ -37,8 +40,14 @@ class PiecewiseEngine(FaultyEngine):
         family: str = DATA,
         until: float = math.inf,
         renewed: Callable[[bytes], object] = ignored,
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Pairs:
         """See `Engine.scan`."""
+        pairs = self._pairs(start, end, family, until, renewed)
+        return Scan(lambda most: list(islice(pairs, 1)), end, "")
+
+    def _pairs(
+        self, start: bytes, end: bytes | None, family: str, until: float, renewed: Callable[[bytes], object]
+    ) -> Iterator[tuple[bytes, bytes]]:
         low = start
         for place in self._places:
             if low < place and (end is None or place < end):
@@ -84,15 +93,15 @@ def scene() -> Scene:
 
 def test_without_writes_all_is_there(scene: Scene) -> None:
     """Several views of what does not change are one; so with a limit."""
-    assert scene.scan() == Page([(b"a", b"0"), (b"z", b"0")], b"")
-    assert scene.scan(limit=5) == Page([(b"a", b"0"), (b"z", b"0")], b"")
-    assert scene.scan(limit=1) == Page([(b"a", b"0")], b"a")
+    assert scene.scan() == page_of([(b"a", b"0"), (b"z", b"0")], b"")
+    assert scene.scan(limit=5) == page_of([(b"a", b"0"), (b"z", b"0")], b"")
+    assert scene.scan(limit=1) == page_of([(b"a", b"0")], b"a")
 
 
 def test_batch_is_not_seen_half_done(scene: Scene) -> None:
     """What was written in between is there with all of its batch: the scan began again."""
     scene.write_between(3, b"a", b"b", b"z")
-    assert scene.scan() == Page([(b"a", b"3"), (b"b", b"3"), (b"z", b"3")], b"")
+    assert scene.scan() == page_of([(b"a", b"3"), (b"b", b"3"), (b"z", b"3")], b"")
 
 
 def test_page_is_cut(scene: Scene) -> None:
@@ -111,7 +120,7 @@ def test_writes_behind_the_page_do_not_matter(scene: Scene) -> None:
     """What the page does not reach may be written all the time."""
     scene.store.set(b"e", b"0")
     scene.write_between(math.inf, b"x", b"z")
-    assert scene.scan(limit=2) == Page([(b"a", b"0"), (b"e", b"0")], b"e")
+    assert scene.scan(limit=2) == page_of([(b"a", b"0"), (b"e", b"0")], b"e")
 
 
 def test_deletes_by_eviction_are_noticed(scene: Scene) -> None:
@@ -124,7 +133,7 @@ def test_deletes_by_eviction_are_noticed(scene: Scene) -> None:
             scene.store.set(b"z", b"after")
 
     scene.pieces.between = between
-    assert scene.scan() == Page([(b"z", b"after")], b"")
+    assert scene.scan() == page_of([(b"z", b"after")], b"")
 
 
 def test_who_wants_everything_is_told(scene: Scene) -> None:

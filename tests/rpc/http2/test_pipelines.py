@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import struct
+from typing import Callable
 
 import pytest
 from hyperframe.frame import DataFrame, WindowUpdateFrame
 
+from kvtwisted.rpc.errors import Code
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.http2 import pipelines
 from kvtwisted.rpc.http2.stream import Stream
+from kvtwisted.sessions import door
 
 from ..support import World
-from ..test_pipeline import get, set_
+from ..test_pipeline import delete, get, set_
 from .peer import Peer, enveloped, request_fields
 
 PLENTY = 1 << 30
@@ -65,6 +68,89 @@ def test_small_answers_share_frames(world: World) -> None:
 
 
 @pytest.mark.local_backend
+def test_answers_of_a_group_of_writes_share_a_frame(world: World) -> None:
+    """Writes that are done together are answered together."""
+    hold = world.hold("write")
+    with Peer(world.address) as peer:
+        stream_id = begin(peer)
+        peer.send(DataFrame(stream_id, packed(*(set_(number, f"k{number}", "v") for number in range(50)))))
+        hold.reached()
+        hold.release()
+        assert [answer.id for answer in finish(peer, stream_id)] == list(range(50))
+        assert len([frame for frame in peer.frames if isinstance(frame, DataFrame)]) == 1
+    assert len(world.stored()) == 50
+
+
+@pytest.mark.local_backend
+def test_operations_that_there_is_no_room_for(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of a chunk is answered once, whenever it is found out that there is no room; there is later."""
+    monkeypatch.setattr(door, "GATHERED_SETS", 10)
+    world = make_world(max_in_flight=4)
+    with Peer(world.address) as peer:
+        world.fill(["k"], "v")
+        stream_id = begin(peer)
+        operations = [set_(number, f"k{number}", "v") if number % 3 else get(number, "k") for number in range(100)]
+        peer.send(DataFrame(stream_id, packed(*operations)))
+        peer.sync()
+        peer.send(DataFrame(stream_id, packed(set_(100, "last", "v"), get(101, "last"))))
+        answers = {answer.id: answer for answer in finish(peer, stream_id)}
+    assert sorted(answers) == list(range(102))
+    full = [answer for answer in answers.values() if answer.code == Code.RESOURCE_EXHAUSTED]
+    assert all("limits.max_in_flight is 4" in answer.message for answer in full)
+    assert len(full) >= 50
+    assert answers[101].get.found
+    done = {f"k{number}" for number in range(100) if answers[number].set.success}
+    assert set(world.stored()) == done | {"k", "last"}
+    assert world.admission.in_flight == 0
+
+
+def test_gets_in_a_row_without_room(world: World) -> None:
+    """One look at the room is enough for them; what it says holds for each."""
+    world.fill(["k"], "v")
+    with Peer(world.address) as peer:
+        stream_id = begin(peer)
+        world.admission.close()
+        peer.send(DataFrame(stream_id, packed(*(get(number, "k") for number in range(5)))))
+        answers = finish(peer, stream_id)
+    assert [(answer.id, answer.code) for answer in answers] == [(number, Code.UNAVAILABLE) for number in range(5)]
+
+
+@pytest.mark.local_backend
+def test_gets_around_what_takes_the_room(make_world: Callable[..., World]) -> None:
+    """Those before it are answered, and those behind it are refused: it is looked for room again."""
+    world = make_world(max_in_flight=1)
+    world.fill(["k"], "v")
+    with Peer(world.address) as peer:
+        stream_id = begin(peer)
+        operations = [get(1, "k"), get(2, "k"), delete(3, "d"), get(4, "k"), get(5, "k")]
+        peer.send(DataFrame(stream_id, packed(*operations)))
+        answers = finish(peer, stream_id)
+    codes = {answer.id: answer.code for answer in answers}
+    assert codes == {1: 0, 2: 0, 3: 0, 4: Code.RESOURCE_EXHAUSTED, 5: Code.RESOURCE_EXHAUSTED}
+
+
+def test_an_operation_waits_for_its_key_alone(world: World) -> None:
+    """Those on other keys are answered while a write is under way; those on its key come after it, in order."""
+    world.fill(["other"], "v")
+    hold = world.hold("write")
+    with Peer(world.address) as peer:
+        stream_id = begin(peer)
+        peer.send(DataFrame(stream_id, packed(set_(1, "k", "1"))))
+        hold.reached()
+        later = [get(2, "k"), get(3, "other"), set_(4, "k", ""), delete(5, "k"), get(6, "k"), set_(7, "k", "7")]
+        peer.send(DataFrame(stream_id, packed(*later, get(8, "k"))))
+        peer.read(lambda frame: isinstance(frame, DataFrame))
+        hold.release()
+        answers = finish(peer, stream_id)
+    assert [answer.id for answer in answers] == [3, 1, 2, 4, 5, 6, 7, 8]
+    assert [answers[place].get.value for place in (0, 2, 5, 7)] == ["v", "1", "", "7"]
+    assert not answers[5].get.found
+    assert world.stored()["k"] == "7"
+
+
+@pytest.mark.local_backend
 def test_a_client_that_reads_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once so many bytes of answers wait, no more operations are begun until they are read; then all are answered."""
     monkeypatch.setattr(pipelines, "QUEUED_BYTES", 100_000)
@@ -95,6 +181,8 @@ def test_more_operations_than_may_wait(world: World, monkeypatch: pytest.MonkeyP
         hold.reached()
         peer.sync()
         assert served(world).incoming.paused
+        (pipeline,) = world.server.native._pipelines._open
+        assert len(pipeline._busy) == 10
         assert not [frame for frame in peer.frames if isinstance(frame, WindowUpdateFrame) and frame.stream_id]
         hold.release()
         peer.read(lambda frame: isinstance(frame, WindowUpdateFrame) and frame.stream_id == stream_id)
@@ -103,7 +191,7 @@ def test_more_operations_than_may_wait(world: World, monkeypatch: pytest.MonkeyP
         assert world.admission.in_flight == 0
 
 
-@pytest.mark.parametrize("cut", [1, 4, 5, 6, 17])
+@pytest.mark.parametrize("cut", [1, 4, 5, 6, 17, 40])
 def test_messages_in_pieces(world: World, cut: int) -> None:
     """Where DATA is cut means nothing."""
     data = packed(set_(1, "a", "1"), get(2, "a"), set_(3, "b", "x" * 100))

@@ -69,6 +69,30 @@ def ignored(key: bytes) -> None:
     """Does nothing, for `Engine.scan`."""
 
 
+class Pairs(Protocol):
+    """What a scan gives: pairs in key order, one by one or some at a time. Use it from one thread at a time.
+
+    Exhaust it or let go of it to release its view.
+    """
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        """Itself."""
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        """The next pair."""
+
+    def take(self, most: int) -> list[tuple[bytes, bytes]]:
+        """The next pairs, from one to `most`; none once it is over. Fewer where the values are large."""
+
+
+def first_pairs(scan: Pairs, most: int) -> list[tuple[bytes, bytes]]:
+    """The next pairs, `most` of them unless there are fewer: quicker than one by one."""
+    pairs: list[tuple[bytes, bytes]] = []
+    while len(pairs) < most and (taken := scan.take(most - len(pairs))):
+        pairs += taken
+    return pairs
+
+
 class Engine(Protocol):
     """An ordered byte map with a few column families, atomic batches and consistent reads."""
 
@@ -105,11 +129,10 @@ class Engine(Protocol):
 
     def scan(
         self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Pairs:
         """Pairs with start <= key < end in byte order (end None: to the last), from one view taken by this call.
 
-        RocksDB is given the start to seek and the end as its bound, so that a scan never reads past its range. One
-        thread at a time uses a scan; exhaust it or let go of it to release the view.
+        RocksDB is given the start to seek and the end as its bound, so that a scan never reads past its range.
 
         However many deleted keys lie in between, no other Python code waits for RocksDB to read over all of them. For
         that an engine may take its view anew among them: `renewed` is told, each time, the key from which on the view

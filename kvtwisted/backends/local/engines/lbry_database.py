@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from operator import methodcaller
 from typing import Any, Callable, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, Callable, TypeVar
 import rocksdb
 
 from .reopening import READ_PATIENCE, Calls
+from .scans import Pair, next_pairs
 from .translate import EngineReopening
 
 T = TypeVar("T")
@@ -104,13 +104,13 @@ class _Held:
         """See the binding's iterator."""
         self._owner.use(self.token, methodcaller("seek", key))
 
-    def __iter__(self) -> Iterator[Any]:
-        """Itself."""
-        return self
+    def take(self, most: int, plain: bool) -> list[Pair]:
+        """See `Pairs.take`; not `plain`: the binding's iterator has key and handle where others have the key."""
 
-    def __next__(self) -> Any:
-        """See the binding's iterator."""
-        return self._owner.use(self.token, next)
+        def take(native: Any) -> list[Pair]:
+            return next_pairs(native if plain else ((key, value) for (_, key), value in native), most)
+
+        return self._owner.use(self.token, take)
 
     def __del__(self) -> None:
         """Free it within a counted call."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Keep, Mutation, Renewed, e
 from .lbry_database import OpenDatabase
 from .reopening import rehearsed, telling_unsynced
 from .rocksdb_engine import RocksdbEngine
-from .scans import Pair, Scan
+from .scans import Chunks, Scan, sending
 from .shared import OF_DATABASE, OF_FAMILIES, new_folder, within, within_memory
 from .translate import CLOSED, check_open, translated
 
@@ -73,7 +73,7 @@ class LbryEngine(RocksdbEngine[OpenDatabase]):
         with self._failures:
             handle = self._handles[family]
             iterator = self._db.iteritems(handle, iterate_upper_bound=end, verify_checksums=True)
-        return self._scans.start(_pairs(iterator, start, handle is None).__next__, end)
+        return self._scans.start(sending(_chunks(iterator, start, handle is None)), end)
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order.
@@ -181,16 +181,14 @@ class LbryEngine(RocksdbEngine[OpenDatabase]):
         return None if value is None else value.decode()
 
 
-def _pairs(iterator: Any, start: bytes, plain: bool) -> Iterator[Pair]:
-    """The iterator's pairs from `start`; those of a family other than "default" (not `plain`) have key and handle."""
+def _chunks(iterator: Any, start: bytes, plain: bool) -> Chunks:
+    """The iterator's pairs from `start`. Those of a family other than "default" (not `plain`) have key and handle."""
     try:
+        most = yield []
         # The seek is the lower bound of a forward scan; the binding leaks the memory of one that is set.
         iterator.seek(start)
-        if plain:
-            yield from iterator
-        else:
-            for (_, key), value in iterator:
-                yield key, value
+        while True:
+            most = yield iterator.take(most, plain)
     finally:
         # A stored traceback keeps this frame. Were the iterator still there at close, using or freeing it would end
         # the process.

@@ -6,11 +6,12 @@ import math
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from ....core.errors import Unavailable
 from ....core.options import EngineOptions
 from .engine import DATA, FAMILIES, Keep, Mutation, Renewed, everything, ignored
-from .scans import Pair, Scan, Scans
+from .scans import Pair, Scan, Scans, next_pairs
 from .shared import within
 
 
@@ -76,7 +77,7 @@ class MemoryEngine:
         with self._lock:
             pairs = self._table(family).pairs(start, end)
             self._scanned = True
-            return self._scans.start(pairs.__next__, end)
+            return self._scans.start(partial(next_pairs, pairs), end)
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order."""

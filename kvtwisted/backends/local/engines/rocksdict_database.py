@@ -30,6 +30,9 @@ class OpenDatabase:
         self.handles: dict[str, Any] = _Handles({DATA: None})
         self._open = [self.root]
         try:
+            #: The family DATA. The root looks for it, by its name, in each read.
+            self.data = self.root.get_column_family(DATA)
+            self._open.append(self.data)
             for family in OTHER_FAMILIES:
                 self.families[family] = self.root.get_column_family(family)
                 self._open.append(self.families[family])

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from rocksdict import Checkpoint, CompactOptions, WriteBatch
 
@@ -24,8 +24,8 @@ from .reopening import telling_unsynced
 from .rocksdb_engine import RocksdbEngine
 from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
-from .rocksdict_scans import Among, opened, pairs
-from .scans import Scan
+from .rocksdict_scans import Among, chunks
+from .scans import Chunks, Scan, sending
 from .shared import new_folder, within, within_memory
 from .translate import CLOSED, check_open, translated
 
@@ -53,7 +53,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
         try:
-            value: bytes | None = self._db.get(key) if family == DATA else self._families[family].get(key)
+            value: bytes | None = self._data.get(key) if family == DATA else self._families[family].get(key)
             return value
         except Exception as error:
             raise translated(error, self._path) from None
@@ -61,20 +61,20 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
     def peek(self, key: bytes) -> tuple[bool, bytes | None]:
         """The value at `key`, or None, if memory tells."""
         try:
-            may_exist, value = self._db.key_may_exist(key, True)
+            told: tuple[bool, bytes | None] = self._data.key_may_exist(key, True)
         except Exception as error:
             raise translated(error, self._path) from None
-        return (True, value) if value else within_memory(may_exist, value)
+        return told if told[1] else within_memory(*told)
 
     def multi_get(self, keys: Sequence[bytes], budget: int, keep: Keep = everything) -> list[bytes | None]:
         """The DATA values at `keys`, from one view; ResponseTooLarge past `budget` bytes."""
         if len(keys) > READ_AHEAD:
             # Like a scan it ends with the database, whoever is still reading: no variable holds the generator.
-            values: Any = self._scans.start(cast(Any, self._read_one_by_one(keys)).__next__)
+            values: Any = self._scans.start(sending(self._read_one_by_one(keys)))
             with closing(values):
                 return within(budget, values, keep)
         with self._failures:
-            found = self._db.get(list(keys))
+            found = self._data.get(list(keys))
         return within(budget, found, keep)
 
     def scan(
@@ -84,8 +84,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
         pieces = Pieces(start, end)
         among = Among(self._scans, partial(self._flush_deleted, family), until, renewed)
         with self._failures:
-            records = self._families[family]
-            return self._scans.start(pairs(records, opened(records, pieces), pieces, among).__next__)
+            return self._scans.start(sending(chunks(self._families[family], pieces, among)))
 
     def _flush_deleted(self, family: str) -> None:
         """Have deleted keys written to a file, if memory has many: from there compaction takes them away."""
@@ -186,16 +185,21 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
             if failures:
                 raise failures.pop()
 
+    def _refuse(self, stand_in: Any) -> None:
+        super()._refuse(stand_in)
+        self._data: Any = stand_in
+
     def _take(self, database: OpenDatabase) -> None:
-        self._families, self._handles = database.families, database.handles
+        self._families, self._handles, self._data = database.families, database.handles, database.data
         # Last: whoever sees the new database, sees what belongs to it.
         self._db = database.root
 
-    def _read_one_by_one(self, keys: Sequence[bytes]) -> Generator[bytes | None, None, None]:
+    def _read_one_by_one(self, keys: Sequence[bytes]) -> Chunks:
         """The values at `keys` from a snapshot, which rocksdict reads by single keys only."""
         with self._failures:
             snapshot = self._db.snapshot()
             try:
+                yield []
                 for key in keys:
                     try:
                         value = snapshot[key]
@@ -203,7 +207,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
                         if error.args != ("key not found",):
                             raise
                         value = None
-                    yield value
+                    yield [value]
             finally:
                 # A stored traceback keeps this frame; it must not keep the snapshot, and with it the folder's lock.
                 del snapshot

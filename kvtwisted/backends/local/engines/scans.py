@@ -8,58 +8,72 @@ scans in a `Scans`, and `Scans.end` takes the iterators away before the database
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
-from typing import Callable
+from itertools import islice
+from typing import Any, Callable
 
 from ....core.errors import KvError
 from .pieces import FairLock
 from .translate import EngineClosed, translated
 
 Pair = tuple[bytes, bytes]
+#: Pairs that are read in one go, with Python's lock held, unless they are of values of LARGE bytes and more.
+AT_ONCE, LARGE = 32, 8_192
+#: Bytes of values at which no further pairs are taken.
+TAKEN_BYTES = 262_144
+#: Gives the next pairs: see `Pairs.take`. None of them, or StopIteration, says that there are no more.
+Take = Callable[[int], "list[Any]"]
+#: The same as a generator, for `sending`: it is sent how many at most. At first it yields what is not looked at.
+Chunks = Generator["list[Any]", int, None]
 
 
 class Scan(Iterator[Pair]):
     """Pairs of one range in key order. Use it from one thread at a time; `close` it, exhaust it, or drop it."""
 
-    __slots__ = ("__weakref__", "_advance", "_path", "_upper_bound")
+    __slots__ = ("__weakref__", "_path", "_take", "_upper_bound")
 
-    def __init__(self, advance: Callable[[], Pair], upper_bound: bytes | None, path: str) -> None:
-        """Own the iterator behind `advance`, which gives the next pair or raises StopIteration.
+    def __init__(self, take: Take, upper_bound: bytes | None, path: str) -> None:
+        """Own the iterator behind `take`.
 
         `upper_bound` lives as long as the iterator: the bindings give RocksDB its address, not a copy.
-        `advance` must not leave frames that hold the iterator in the traceback of what it raises.
+        `take` must not leave frames that hold the iterator in the traceback of what it raises.
         """
-        self._advance = advance
+        self._take = take
         self._upper_bound = upper_bound
         self._path = path
 
-    def __next__(self) -> Pair:
-        """The next pair. Raises StorageError (Corruption for a damaged file), or Unavailable once the engine closed."""
+    def take(self, most: int) -> list[Pair]:
+        """See `Pairs.take`. Raises StorageError (Corruption for a damaged file), or Unavailable once it was closed."""
         try:
-            return self._advance()
+            taken = self._take(most)
         except StopIteration:
-            self.close()
-            raise
+            taken = []
         except KvError:
             raise
         except Exception as error:
             raise translated(error, self._path) from None
+        if not taken:
+            self.close()
+        return taken
+
+    def __next__(self) -> Pair:
+        """The next pair. Raises as `take` does."""
+        for pair in self.take(1):
+            return pair
+        raise StopIteration
+
+    def end(self, error: type[Exception]) -> None:
+        """Release the view because the engine closes: unless it was over, what is taken next is `error`, translated.
+
+        Another thread may be in the midst of pairs. So the bound stays, which its iterator may still look at.
+        """
+        if self._take is not _over:
+            self._take = partial(_raise, error)
 
     def close(self) -> None:
         """Release the view; the scan is over. Harmless when it already is."""
-        self._replace(_over)
-
-    def end(self, error: type[Exception]) -> None:
-        """Release the view because the engine closes: unless the scan was over, its next pair is `error`, translated.
-
-        Another thread may be in the midst of a pair. So the bound stays, which its iterator may still look at.
-        """
-        if self._advance is not _over:
-            self._advance = partial(_raise, error)
-
-    def _replace(self, advance: Callable[[], Pair]) -> None:
-        self._advance = advance
+        self._take = _over
         self._upper_bound = None
 
 
@@ -68,37 +82,58 @@ class Scans:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._live: weakref.WeakSet[Scan] = weakref.WeakSet()
+        # Not a WeakSet, which takes longer than a read does.
+        self._live: set[weakref.ref[Scan]] = set()
         #: Of those who read over many deleted keys; see Note [Scans over deleted keys].
         self.turns = FairLock()
         #: Times that all scans have been ended, and what the last time was for: a scan that is at it for long looks.
         self.ended = 0
         self.why: type[Exception] = EngineClosed
 
-    def start(self, advance: Callable[[], Pair], upper_bound: bytes | None = None) -> Scan:
-        """A scan over `advance` (see `Scan`), which `end` ends if nobody has dropped it."""
-        scan = Scan(advance, upper_bound, self._path)
-        self._live.add(scan)
+    def start(self, take: Take, upper_bound: bytes | None = None) -> Scan:
+        """A scan over `take` (see `Scan`), which `end` ends if nobody has dropped it."""
+        scan = Scan(take, upper_bound, self._path)
+        self._live.add(weakref.ref(scan, self._live.discard))
         return scan
 
     def end(self, error: type[Exception] = EngineClosed) -> None:
-        """End every live scan, so that nothing of the database is held once those in use have got their pair."""
+        """End every live scan, so that nothing of the database is held once those in use have got their pairs."""
         self.why = error
         self.ended += 1
-        for scan in self._all():
-            scan.end(error)
-
-    def _all(self) -> list[Scan]:
-        while True:
-            try:
-                return list(self._live)
-            except RuntimeError:
-                """One was begun meanwhile."""
+        for reference in list(self._live):
+            scan = reference()
+            if scan is not None:
+                scan.end(error)
 
 
-def _over() -> Pair:
-    raise StopIteration
+def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
+    """The next pairs of an iterator, some in one go, without a step of Python for each.
+
+    One of each go stands for the others' size, and tells how many may be in the next. Which one, nobody can foretell:
+    hashes are different in each process.
+    """
+    pairs: list[Pair] = []
+    size, at_once = 0, 1
+    while size < TAKEN_BYTES and (missing := most - len(pairs)):
+        taken = list(islice(iterator, min(missing, at_once)))
+        if not taken:
+            break
+        pairs += taken
+        value_bytes = len(taken[hash(taken[-1][0]) % len(taken)][1])
+        size += len(taken) * value_bytes
+        at_once = AT_ONCE if value_bytes < LARGE else 1
+    return pairs
 
 
-def _raise(error: type[Exception]) -> Pair:
+def sending(chunks: Chunks) -> Take:
+    """What takes from such a generator, which nobody else holds."""
+    next(chunks)
+    return chunks.send
+
+
+def _over(most: int) -> list[Pair]:
+    return []
+
+
+def _raise(error: type[Exception], most: int) -> list[Pair]:
     raise error

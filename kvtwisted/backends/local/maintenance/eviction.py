@@ -19,6 +19,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Callable, NamedTuple
 
 from ....commands.administration import Collected, Foreseen, Plan
@@ -37,6 +38,8 @@ from .victims import EXPIRED, MOST_RANGES, ORPHAN, Nomination, Nominator, Share,
 
 #: After every key, since keys are UTF-8 text.
 _AFTER_ALL = b"\xff"
+#: Pairs that are taken at a time where all are looked at.
+_TAKEN = 256
 _ORPHANS_EVERY_MS = 60_000
 #: Where a dry run ends: keys judged, and seconds.
 PLAN_KEYS, PLAN_SECONDS = 100_000, 5.0
@@ -219,7 +222,8 @@ class Evictor:
         piece = max(MIB, (statistics_of(self._engine).file_bytes or 0) / MOST_RANGES)
         for family in (EXPIRY, FILES, DATA):
             bounds, size = [b""], 0
-            for key, stored in self._engine.scan(b"", None, family):
+            scan = self._engine.scan(b"", None, family)
+            for key, stored in chain.from_iterable(iter(partial(scan.take, _TAKEN), [])):
                 size += len(key) + len(stored)
                 if size >= piece:
                     bounds.append(key)

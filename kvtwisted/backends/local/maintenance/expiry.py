@@ -9,13 +9,12 @@ key. A key that is set again or deleted takes its old entry along (`index_entrie
 from __future__ import annotations
 
 import threading
-from itertools import islice
 from typing import NamedTuple
 
 from ....core.clock import Clock
 from .. import records
 from ..commit_point import CommitPoint
-from ..engines.engine import EXPIRY, Engine, Mutation
+from ..engines.engine import EXPIRY, Engine, Mutation, first_pairs
 from ..records import index_key, index_start, split_index_key
 
 _FULL_SWEEP_MS = 600_000
@@ -103,4 +102,4 @@ class Sweeper:
 
     def _expired_entries(self, now: int, most: int) -> list[tuple[int, bytes]]:
         scan = self._engine.scan(self._floor, index_start(now + 1), EXPIRY)
-        return [split_index_key(entry) for entry, _ in islice(scan, most)]
+        return [split_index_key(entry) for entry, _ in first_pairs(scan, most)]

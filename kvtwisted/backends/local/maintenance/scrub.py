@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import threading
 import time
-from itertools import islice
 from typing import Callable
 
 from ....core.clock import Clock
 from ....core.limits import MAX_VALUE_BYTES
 from .. import records
 from ..commit_point import CommitPoint
-from ..engines.engine import EXPIRY, CanCompact, Engine
+from ..engines.engine import EXPIRY, CanCompact, Engine, first_pairs
 from ..records import index_start, split_index_key
 
 #: Entries looked at in one step, and records read at once.
@@ -121,7 +120,7 @@ class Scrub:
             self._doubts_then = self._commits.index_entries.doubts
             self._round_began = self._commits.version
             self._hand = index_start(self._clock.now_ms() + 1)  # what is before that is the sweeper's
-        entries = [entry for entry, _ in islice(self._engine.scan(self._hand, None, EXPIRY), SLICE)]
+        entries = [entry for entry, _ in first_pairs(self._engine.scan(self._hand, None, EXPIRY), SLICE)]
         removed = self._remove_stale(entries)
         if self._clean is not None:
             self._credit -= len(entries)

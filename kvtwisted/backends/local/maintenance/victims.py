@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import copy
 from functools import partial
-from itertools import islice
 from typing import Any, Callable, NamedTuple, Protocol
 
 from .. import records
-from ..engines.engine import DATA, EXPIRY, Engine
+from ..engines.engine import DATA, EXPIRY, Engine, first_pairs
 from ..pages import prefix_end
 from ..write_sequence import WriteSequence
 
@@ -110,7 +109,7 @@ class Victims:
         self, reason: str, start: bytes, end: bytes | None, size: int, among: Callable[[bytes], bool]
     ) -> Iterator[Nomination]:
         while True:
-            entries = [records.split_index_key(entry) for entry, _ in islice(self._scan(start, end, EXPIRY), size)]
+            entries = [records.split_index_key(entry) for entry, _ in self._first(start, end, EXPIRY, size)]
             if not entries:
                 return
             start = records.index_key(*entries[-1]) + b"\0"
@@ -150,10 +149,10 @@ class Victims:
         return self._done < self._write_sequence.number(key) <= number
 
     def _next_keys(self, end: bytes | None, size: int) -> list[bytes]:
-        return [key for key, _ in islice(self._scan(self._hand, end, self._family), size)]
+        return [key for key, _ in self._first(self._hand, end, self._family, size)]
 
-    def _scan(self, start: bytes, end: bytes | None, family: str) -> Iterator[tuple[bytes, bytes]]:
-        return self._engine.scan(start, end, family) if end is None or start < end else iter(())
+    def _first(self, start: bytes, end: bytes | None, family: str, size: int) -> list[tuple[bytes, bytes]]:
+        return first_pairs(self._engine.scan(start, end, family), size) if end is None or start < end else []
 
 
 class InShares:

@@ -1,0 +1,12 @@
+"""Pages of scans, as tests write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvtwisted.commands.scan import Page
+
+
+def page_of(items: Sequence[tuple[bytes, bytes]], next_cursor: bytes = b"") -> Page:
+    """The page with these pairs."""
+    return Page([key for key, _ in items], [value for _, value in items], next_cursor)
