@@ -12,7 +12,7 @@ from ..core.errors import DeadlineExceeded, TooLarge
 from ..sessions.charged import Charged
 from ..sessions.session import Session
 from .errors import CallError, Code
-from .messages import count_fields, decompress, parse
+from .messages import count_fields, decompress
 from .methods import Call, Method
 
 #: Fields that a request without a batch may have. None has more than four that this server knows.
@@ -56,7 +56,7 @@ class Terms:
             message = decompress(message, self.message_limit, charged.grow)
             charged.charge_anew(len(message))
         self.check_fields(method, message)
-        return method.command(parse(method.request, message), call)
+        return method.read(message, call)
 
 
 def overdue(session: Session) -> DeadlineExceeded:

@@ -103,7 +103,7 @@ class Doorway:
     def run(self) -> None:
         """Let everything come to its end."""
         self.reactor.turn()
-        while self.pool.waiting:
+        while self.pool.waiting or self.reactor.waiting:
             self.pool.run_all()
             self.reactor.turn()
 

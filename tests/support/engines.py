@@ -110,6 +110,11 @@ class FaultyEngine:
         """The engine's answer, or yes when it is `slow`."""
         return self.slow or self._engine.writes_wait
 
+    @property
+    def scans_wait(self) -> bool:
+        """The engine's answer, or yes when it is `slow`."""
+        return self.slow or self._engine.scans_wait
+
     def peek(self, key: bytes) -> tuple[bool, bytes | None]:
         """See `CanPeek.peek`."""
         return (False, None) if self.slow else self._call("peek", key)

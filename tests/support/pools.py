@@ -58,6 +58,11 @@ class ImmediateReactor:
         assert delay == 0
         self._next_turn.append(lambda: func(*args, **kw))
 
+    @property
+    def waiting(self) -> int:
+        """Calls of the next turn."""
+        return len(self._next_turn)
+
     def turn(self) -> None:
         """The next turn of the reactor."""
         calls, self._next_turn = self._next_turn, []

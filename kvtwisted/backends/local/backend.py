@@ -1,8 +1,9 @@
 """The local backend: what cannot block runs on the reactor thread, writes in groups, the rest in a pool of threads.
 
 Note [Inline or pool]: a hop to a thread and back takes longer than twenty Gets from memory. So the reactor thread reads
-what memory has, and writes what need not wait. Scans, MGets and Gets that need the disk go to the pool, where turns go
-round by principal; Gets that one sends in the same turn of the reactor share a job.
+what memory has, MGets and small scans too (`inline_reads`), and writes what need not wait. Large scans and what needs
+the disk go to the pool, where turns go round by principal; Gets that one sends in the same turn of the reactor share a
+job.
 
 Note [Backpressure for large results]: threads make large results faster than the reactor sends them. So only a few
 results may wait for the reactor: a thread that has made one more waits until there is room. Hundreds of scans then take
@@ -37,6 +38,7 @@ from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
 from ..backend import Hot, Settled, Sizes
 from .commit_point import Write
+from .inline_reads import InlineReads
 from .recovery import Recovery
 from .store import Store
 
@@ -67,23 +69,25 @@ class LocalBackend:
         self.measure = store.measure
         self._settled: Settled = _nobody
         self._group = GroupCommit(store, recovery, self._pool.run)
+        self._inline = InlineReads(reactor, store, lambda command: self._run([command], large=True))
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
         self._stopped = False
 
     def start(self, settled: Settled) -> None:
         """See `Backend.start`."""
-        self._settled = self._group.settled = settled
+        self._settled = self._group.settled = self._inline.settled = settled
 
     def stop(self) -> None:
         """See `Backend.stop`. The reactor may be about to wait for the threads."""
         self._stopped = True
+        self._inline.stop()
         # For one of them, which does the same for the next: releasing for many at once takes time for each.
         self._untaken.release()
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait for a thread, and writes that wait for their group."""
-        return self._pool.waiting + self._group.waiting
+        """Jobs that wait for a thread, writes that wait for their group, and reads that wait for a turn."""
+        return self._pool.waiting + self._group.waiting + self._inline.waiting
 
     def submit(self, commands: Sequence[Command]) -> None:
         """See `Backend.submit`."""
@@ -93,12 +97,15 @@ class LocalBackend:
                 self._group.add(command)
             elif type(command) is Get:
                 gets.setdefault(command.admission, []).append(command)
+            elif keys := self._store.keys_now(command):
+                self._inline.add(command, keys)
             else:
                 self._run([command], large=True)
         self._group.commit()
         for of_one in gets.values():
             for first in range(0, len(of_one), GETS_IN_A_JOB):
                 self._run(of_one[first : first + GETS_IN_A_JOB])
+        self._inline.serve()
 
     def sizes(self, keys: Sequence[bytes], owner: object, told: Sizes) -> None:
         """See `CanMeasure.sizes`."""

@@ -1,4 +1,10 @@
-"""Scans: pages of keys or pairs, each from one consistent view."""
+"""Scans: pages of keys or pairs, each from one consistent view.
+
+Note [Small scans inline]: rocksdict keeps Python's lock while a scan waits for the disk, so that nobody is better off
+for its being in a thread. There it only waits for that lock, and others for it. So a scan of few pairs is made on the
+reactor thread. What turns out to be more than that goes to the pool, as does what takes longer, since it needs the disk
+or has many deleted keys to read over: then there is a moment for others between its pairs.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +26,10 @@ from .records import ENVELOPE
 from .views import text_before
 from .writer import Writer
 
+#: Pairs of a page that is read without blocking, those that are tried where the limit is larger, and their bytes.
+PAIRS_NOW, PAIRS_TRIED, _BYTES_NOW = 256, 128, 262_144
+#: Seconds that such a page has, and pairs after which that is looked at.
+_SECONDS_NOW, _AT_ONCE_NOW = 0.002, 32
 #: Pairs that are read at a time, at first and later.
 _FEW, _MANY = 16, 256
 #: More than so many are quicker added at once than one by one, where the values have fewer bytes than these.
@@ -41,7 +51,7 @@ class _Wanted(NamedTuple):
 
 
 class PageReader:
-    """Scans of checked prefixes. Blocks; safe from any thread."""
+    """Scans of checked prefixes. Blocks, but for what says that it does not; safe from any thread."""
 
     def __init__(self, engine: Engine, writer: Writer, clock: Clock) -> None:
         self._engine = engine
@@ -49,13 +59,60 @@ class PageReader:
         self._files = writer.files
         self._clock = clock
 
+    def pairs_now(self, command: Scan) -> int:
+        """Pairs that `scan_now` reads at most; 0: it is of no use."""
+        if self._engine.scans_wait:
+            return 0
+        return command.limit if 0 < command.limit <= PAIRS_NOW else PAIRS_TRIED
+
+    def scan_now(self, command: Scan) -> Page | None:
+        """What `scan` gives, if it is small and quick, and needs no file; else None.
+
+        See Note [Small scans inline].
+        """
+        start, end = _range(command)
+        if end is not None and start >= end:
+            return Page([], [], b"")
+        most, room = self.pairs_now(command), min(command.budget, _BYTES_NOW)
+        until = time.monotonic() + _SECONDS_NOW
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        size, read, now = 0, 0, self._clock.now_ms()
+        try:
+            pairs = self._engine.scan(start, end, until=-math.inf)
+            while taken := pairs.take(min(_AT_ONCE_NOW, most + 1 - len(keys))):
+                read += len(taken)
+                if time.monotonic() > until or read > 2 * most + 1:
+                    return None
+                for key, stored in taken:
+                    value = stored
+                    if stored and stored[0] == ENVELOPE:
+                        record = records.decode(stored)
+                        if expiry.is_expired(record.expires_at_ms, now) and self._clock.is_marked(record.expires_at_ms):
+                            continue
+                        if record.pointer is not None or expiry.is_expired(record.expires_at_ms, now):
+                            return None  # the value is in a file; or the clock's mark has to be written first
+                        value = record.value
+                    if len(keys) == most:
+                        return Page(keys, values, keys[-1]) if most == command.limit else None
+                    if command.keys_only:
+                        value = b""
+                    size += len(key) + len(value) + ENTRY_OVERHEAD
+                    if size > room:
+                        return None
+                    keys.append(key)
+                    values.append(value)
+        except ScanUnfinished:
+            return None
+        return Page(keys, values, b"")
+
     def scan(self, command: Scan) -> Page:
         """The page that `command` asks for. With a limit or a cursor it ends before its time is over, too.
 
         Without either it raises DeadlineExceeded then.
         """
-        prefix, cursor, limit, deadline = command.prefix, command.cursor, command.limit, command.deadline
-        start, end = max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
+        cursor, limit, deadline = command.cursor, command.limit, command.deadline
+        start, end = _range(command)
         if end is not None and start >= end:
             return Page([], [], b"")
         until, paged = deadline, bool(limit or cursor)
@@ -113,6 +170,12 @@ class PageReader:
             if gathered.expired:
                 self._clock.tell(gathered.expired)
         return gathered.page()
+
+
+def _range(command: Scan) -> tuple[bytes, bytes | None]:
+    """Where the keys that it asks for begin and end."""
+    prefix, cursor = command.prefix, command.cursor
+    return max(prefix, cursor + b"\0") if cursor else prefix, prefix_end(prefix)
 
 
 class _Gathered:

@@ -20,7 +20,7 @@ from ...core.counting import Counter
 from ...core.limits import MAX_KEY_BYTES, check_key
 from ..backend import Measured
 from . import records
-from .batch_reads import BatchReader
+from .batch_reads import KEYS_NOW, BatchReader
 from .cache import Entry
 from .commit_point import Write
 from .engines.engine import CanPeek, Engine
@@ -70,7 +70,7 @@ class Store:
         #: Keys that Get and MGet found in the hot cache, and those that they had to ask RocksDB for.
         self._hits, self._misses = Counter(), Counter()
         self._count_hit, self._count_miss = self._hits.advance, self._misses.advance
-        self._batches = BatchReader(engine, writer, self._recency, clock)
+        self._batches = BatchReader(engine, self._peek, writer, self._recency, clock)
         self._pages = PageReader(engine, writer, clock)
         #: The server's own entries, and what looks after the storage.
         self.metadata = Metadata(engine, writer, clock)
@@ -256,6 +256,18 @@ class Store:
             # A key that is marked need not be touched. Marks that another generation takes over meanwhile are no loss.
             if value is not None and not young[hash(key) & mask]:
                 recency.touch(key)
+
+    def keys_now(self, command: Command) -> int:
+        """Keys, or pairs, that `read_now` may have to read; 0: it is of no use."""
+        if isinstance(command, MGet):
+            return command.count if command.count <= KEYS_NOW else 0
+        return self._pages.pairs_now(command) if isinstance(command, Scan) else 0
+
+    def read_now(self, command: Command) -> object | None:
+        """The result that `read` gives, if it can be had without blocking; else None, and nothing was counted."""
+        if isinstance(command, MGet):
+            return self._batches.mget_now(command.keys, command.budget)
+        return self._pages.scan_now(command) if isinstance(command, Scan) else None
 
     def read(self, command: Command) -> object:
         """The result of a command that reads. Blocks."""

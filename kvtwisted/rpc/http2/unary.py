@@ -153,7 +153,7 @@ class UnaryCalls:
             call = self._started(timeout)
             self._session.before_reading(size)
             self._terms.check_fields(method, message)
-            command = method.command(parse(method.request, message), call)
+            command = method.read(message, call)
             self._session.give_back(size)
             self._run(method, caller, number, command, call)
         except Exception as error:

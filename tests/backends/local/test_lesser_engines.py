@@ -33,7 +33,7 @@ class LeastEngine:
     """A byte map in memory that cannot even peek."""
 
     name = version = "least"
-    is_persistent = writes_wait = False
+    is_persistent = writes_wait = scans_wait = False
 
     def __init__(self) -> None:
         self._engine = open_engine("memory", "", EngineOptions())

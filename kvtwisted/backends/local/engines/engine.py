@@ -112,6 +112,10 @@ class Engine(Protocol):
     def writes_wait(self) -> bool:
         """Whether `write` may wait while RocksDB delays or stops writes, instead of raising WriteStalled."""
 
+    @property
+    def scans_wait(self) -> bool:
+        """Whether other Python code runs while a scan waits for the disk. Where it does not, a thread is no help."""
+
     def get(self, key: bytes, family: str = DATA) -> bytes | None:
         """The value at `key`, or None."""
 

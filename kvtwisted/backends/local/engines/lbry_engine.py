@@ -34,6 +34,7 @@ class LbryEngine(RocksdbEngine[OpenDatabase]):
     name = "lbry"
     package = "lbry-rocksdb"
     writes_wait = True
+    scans_wait = True
     copies = 2
 
     def __init__(self, path: str, options: EngineOptions) -> None:

@@ -45,6 +45,7 @@ class MemoryEngine:
     name = "memory"
     is_persistent = False
     writes_wait = False
+    scans_wait = False
     version = "memory"
 
     def __init__(self, path: str, options: EngineOptions) -> None:

@@ -41,6 +41,7 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
     name = "rocksdict"
     package = "rocksdict"
     writes_wait = False
+    scans_wait = False
     copies = 0
 
     def __init__(self, path: str, options: EngineOptions) -> None:

@@ -26,8 +26,8 @@ _MANY = 32
 class Among(NamedTuple):
     """What a scan does among more deleted keys than RocksDB reads over in one call.
 
-    It calls `crowded` once, and `renewed` as `Engine.scan` says. It raises ScanUnfinished when it is `until` (a time of
-    `time.monotonic`), and what the `scans` are ended with when that happens.
+    It calls `crowded` once, if there is time left, and `renewed` as `Engine.scan` says. It raises ScanUnfinished when
+    it is `until` (a time of `time.monotonic`), and what the `scans` are ended with when that happens.
     """
 
     scans: Scans
@@ -81,7 +81,7 @@ def chunks(family: Rdict, pieces: Pieces, among: Among) -> Chunks:
             except Exception as error:
                 if _GIVEN_UP not in str(error):
                     raise
-                if pieces.whole:
+                if pieces.whole and among.until > time.monotonic():
                     among.crowded()
                 pieces.given_up(reached)
             else:

@@ -1,0 +1,62 @@
+"""Requests of many keys, read without making text of each: MGetRequest, MDeleteRequest and MSetRequest.
+
+protobuf makes text of each string, of which bytes are wanted again. Here it reads strings as what is the same on the
+wire, bytes; one look at all of them together says that they are ASCII, and so UTF-8 text. What is not all ASCII, or no
+good, is not read here (None): then protobuf decides, which alone says what is wrong. So a message means the same
+whichever way it is read; a test holds both together.
+
+Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from .generated import keyvalue_pb2 as kv
+
+
+def _with_bytes(message: type[Message]) -> Any:
+    """The class of messages with bytes for strings, the same on the wire. Keys of maps stay: they cannot be bytes."""
+    twin = DescriptorProto()
+    message.DESCRIPTOR.CopyToProto(twin)
+    package = f"bytes.{message.DESCRIPTOR.full_name}"
+    for fields in (twin.field, *(entry.field[1:] for entry in twin.nested_type)):
+        for field in fields:
+            if field.type == FieldDescriptorProto.TYPE_STRING:
+                field.type = FieldDescriptorProto.TYPE_BYTES
+            elif field.type == FieldDescriptorProto.TYPE_MESSAGE:
+                field.type_name = f".{package}.{twin.name}.{twin.nested_type[0].name}"
+    pool = DescriptorPool()
+    pool.Add(FileDescriptorProto(name="twin.proto", package=package, syntax="proto3", message_type=[twin]))
+    return GetMessageClass(pool.FindMessageTypeByName(f"{package}.{twin.name}"))
+
+
+_Keys, _Pairs = _with_bytes(kv.MGetRequest), _with_bytes(kv.MSetRequest)
+
+
+def read_keys(message: bytes) -> list[bytes] | None:
+    """The keys in an MGetRequest or an MDeleteRequest; or None."""
+    try:
+        keys = list(_Keys.FromString(message).keys)
+    except DecodeError:
+        return None
+    return keys if b"".join(keys).isascii() else None
+
+
+def read_pairs(message: bytes) -> tuple[dict[bytes, bytes], int] | None:
+    """The pairs and the ttl in an MSetRequest; or None."""
+    try:
+        request = _Pairs.FromString(message)
+    except DecodeError:
+        return None
+    request.DiscardUnknownFields()
+    if request.ByteSize() != len(message):
+        return None  # there may be text that is not in the pairs: of a key that comes again, or of an odd entry
+    values = request.key_values
+    pairs: dict[bytes, bytes] = {key.encode(): values[key] for key in values}
+    return (pairs, request.ttl) if b"".join(pairs.values()).isascii() else None
