@@ -55,8 +55,10 @@ def read_pairs(message: bytes) -> tuple[dict[bytes, bytes], int] | None:
     except DecodeError:
         return None
     request.DiscardUnknownFields()
-    if request.ByteSize() != len(message):
-        return None  # there may be text that is not in the pairs: of a key that comes again, or of an odd entry
     values = request.key_values
     pairs: dict[bytes, bytes] = {key.encode(): values[key] for key in values}
+    # There may be text that is not in the pairs: of a key that comes again, or of an odd entry. It takes bytes, which
+    # only what is left out where it is empty could make up for.
+    if request.ByteSize() != len(message) or b"" in pairs or not all(pairs.values()):
+        return None
     return (pairs, request.ttl) if b"".join(pairs.values()).isascii() else None

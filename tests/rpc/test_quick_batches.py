@@ -37,7 +37,13 @@ def _of(number: int, contents: st.SearchStrategy[bytes]) -> st.SearchStrategy[by
 #: Fields of entries and messages, in any number and order, with strangers among them.
 _stray = st.sampled_from([b"\x18\x07", b"\x10\x01", b"\x10", b"\x1a\x01x", b"\x0d1234", b"\x0b\x0c", b"\xff"])
 _entry = st.lists(_of(1, _bytes) | _of(2, _bytes) | _stray, max_size=4).map(b"".join)
-_hostile = st.lists(_of(1, _bytes) | _of(1, _entry) | _of(2, _bytes) | _stray, max_size=6).map(b"".join)
+#: One key more than once, with and without a value.
+_again = st.lists(
+    _of(1, st.sampled_from([b"\x0a\x01k", b"\x0a\x01l", b"\x0a\x01k\x12\x01v", b"\x0a\x01k\x12\x01\xff"]))
+)
+_hostile = _again.map(b"".join) | st.lists(_of(1, _bytes) | _of(1, _entry) | _of(2, _bytes) | _stray, max_size=6).map(
+    b"".join
+)
 
 
 def _text_of(request: Any) -> Any:
@@ -54,6 +60,10 @@ def _text_of(request: Any) -> Any:
 @example(b"\x0a\x00")
 @example(b"\x0a\x05\x12\x01\x80\x18\x07")
 @example(b"\x0a\x06\x0a\x01k\x12\x01\xff\x0a\x06\x0a\x01k\x12\x01v")
+@example(
+    b"\x0a\x06\x0a\x01k\x12\x01\xff\x0a\x06\x0a\x01k\x12\x01v"
+    + b"".join(b"\x0a\x03\x0a\x01%c" % key for key in b"abcd")
+)
 def test_whatever_comes_means_what_it_means_to_protobuf(message: bytes) -> None:
     """What is read is what protobuf reads; what protobuf refuses is not read."""
     for request, read in (
