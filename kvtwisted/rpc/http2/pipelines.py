@@ -7,12 +7,14 @@ the Sets before it, whether they went into a group of writes, into a file, or ar
 Note [When a pipeline is full]: a client that sends faster than it is served, or that does not read its answers, gets no
 more window once MAX_UNANSWERED operations or REQUEST_BYTES of them are under way, or answers of so many bytes wait, its
 own or those of its connection. What its window still held waits as it came, and is begun when there is room. So do
-compressed messages when enough was expanded in a turn, see Note [Decompression in turns].
+compressed messages when enough was expanded in a turn, see Note [Decompression in turns]. Operations that waited for
+one on their key, many Gets of a large value for example, go on waiting when so many bytes of answers do.
 
 Note [A chunk's operations]: of an operation that memory answers, most of the cost would be what stands around it. So
 all that have come are taken in one loop, and their answers gather in one buffer, which is sent as a whole; likewise
 those of all writes that were settled together. It is looked whether the pipeline is full before the first, after what
-cannot be answered at once, and whenever 16 KiB of answers have gathered, or fewer if that is all there may be.
+cannot be answered at once, and whenever 16 KiB of answers have gathered, or fewer if that is all there may be. No more
+than that gathers and one answer: what is sent as a whole takes its memory until the last of it has gone out.
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ class Pipeline:
 
     __slots__ = (
         "_answered", "_answers", "_busy", "_bytes", "_closed", "_ended", "_error", "_expander", "_expected", "_good",
-        "_held", "_later", "_paused", "_session", "_stream", "_terms", "_waiting",
+        "_held", "_later", "_paused", "_session", "_stalled", "_stream", "_terms", "_waiting",
     )  # fmt: skip
 
     def __init__(
@@ -137,7 +139,9 @@ class Pipeline:
         #: Those that wait for the one on their key, and how many they are.
         self._later: dict[bytes, deque[Operation]] = {}
         self._held = 0
-        #: Bytes of keys and values of both.
+        #: Keys of those that nothing is under way on: they wait until answers have gone out.
+        self._stalled: list[bytes] = []
+        #: Bytes of keys and values of those under way and those that wait for their key.
         self._bytes = 0
         #: Those that wait because the pipeline is full, or because enough was expanded in this turn: as they came,
         #: since decompressed they may have a thousand times the bytes.
@@ -177,6 +181,7 @@ class Pipeline:
         self._expect(-self._expected)
         self._busy.clear()
         self._later.clear()
+        self._stalled.clear()
         self._held = 0
         self._waiting.clear()
         self._answers.clear()
@@ -207,11 +212,15 @@ class Pipeline:
         elif self._paused:
             self._paused = False
             self._stream.go_on()
-        if self._ended and not self._busy and not self._waiting:
+        if self._ended and not (self._busy or self._stalled or self._waiting):
             self._stream.finish(self._error)
 
     def _take_waiting(self) -> None:
         """Begin what waits, until that is nothing or the pipeline is full. See Note [A chunk's operations]."""
+        while self._stalled and not self._unread:
+            self._release(self._stalled.pop())
+        if self._stalled:
+            return
         waiting, answers, busy, get_now = self._waiting, self._answers, self._busy, self._session.get_now
         room, has_looked = 0, False
         now, done = monotonic(), self._done
@@ -267,7 +276,14 @@ class Pipeline:
         return (
             len(self._busy) + self._held >= MAX_UNANSWERED
             or self._bytes >= REQUEST_BYTES
-            or self._stream.queued >= QUEUED_BYTES
+            or self._unread
+        )
+
+    @property
+    def _unread(self) -> bool:
+        """Whether answers enough wait to be read, or are being made."""
+        return (
+            self._stream.queued >= QUEUED_BYTES
             or self._expected >= EXPECTED_BYTES
             # Only while it has answers of its own on the way: their going out is what makes it go on.
             or ((self._stream.queued or self._expected) > 0 and self._stream.responder.backlogged)
@@ -329,6 +345,8 @@ class Pipeline:
                 pipeline.append(answers, pipeline.answered(id_field, GET, command.result))
             else:
                 pipeline.append_done(answers, id_field, kind)
+        if len(answers) >= _PIECE:
+            self._send()
         if self._held and key in self._later:
             self._release(key)
 
@@ -336,6 +354,11 @@ class Pipeline:
         """Nothing is under way on this key any longer: begin what waited for that."""
         later, now = self._later.pop(key), monotonic()
         while later and key not in self._busy:
+            if len(self._answers) >= _PIECE:
+                self._send()
+            if self._unread:
+                self._stalled.append(key)
+                break
             operation = later.popleft()
             self._held -= 1
             if operation[1] == GET and self._answered_now(operation[0], key):
