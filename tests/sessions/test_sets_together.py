@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.commands.command import Command
 from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.mset import MSet
@@ -41,8 +43,8 @@ SECONDS = 60.0
 class Scene(Doorway):
     """A door with little room in front of it: for all, and for the one session."""
 
-    def __init__(self, admission: Admission | None = None, **options: Any) -> None:
-        super().__init__(Storage(cache_bytes=1 << 20))
+    def __init__(self, admission: Admission | None = None, *, storage: Storage | None = None, **options: Any) -> None:
+        super().__init__(storage or Storage(cache_bytes=1 << 20))
         self.whole = Admission(2 * ROOM, 2 * BYTES, share=ROOM)
         self.admission = admission or self.whole.share()
         self.session = self.make_session(EVERYTHING, **options)
@@ -143,13 +145,33 @@ def test_what_finds_no_room() -> None:
 
 
 def test_a_server_that_stops() -> None:
-    """It takes none of them."""
-    scene = Scene()
+    """It takes none of them, and what is to send their answers hears of it."""
+    scene, sent = Scene(), []
+    scene.door.on_settled(lambda: sent.append(outcome.done is not None))
     outcome = scene.ask(Set(b"k", b"v"))
     scene.whole.close()
     scene.run()
     assert told(outcome) is Unavailable
+    assert sent == [True]
     assert scene.storage.data() == {}
+
+
+def test_one_that_needs_a_file_waits_alone(tmp_path: Path) -> None:
+    """It is a thread's, as are those that replace a large value; the others of its turn are not."""
+    files = ValueFiles(str(tmp_path))
+    files.prepare()
+    scene = Scene(storage=Storage(files=files, spill_threshold=20))
+    large = scene.ask(Set(b"large", b"v" * 20))
+    scene.run()
+    for value in (b"w" * 20, b"2"):
+        asked = [scene.ask(Set(b"a", value[:1])), scene.ask(Set(b"large", value)), scene.ask(Set(b"b", value[:1]))]
+        scene.reactor.turn()
+        assert [outcome.done is not None for outcome in asked] == [True, False, True]
+        scene.run()
+        assert [told(outcome) for outcome in (large, *asked)] == [None] * 4
+        found = [scene.storage.store.get(key) for key in (b"a", b"large", b"b")]
+        assert [one.value for one in found if one is not None] == [value[:1], value, value[:1]]
+    assert scene.admission.in_flight == 0
 
 
 def test_two_sessions_in_turn() -> None:
