@@ -82,7 +82,7 @@ class PageReader:
             pairs = self._engine.scan(start, end, until=-math.inf)
             while taken := pairs.take(min(_AT_ONCE_NOW, most + 1 - len(keys))):
                 read += len(taken)
-                if time.monotonic() > until or read > 2 * most + 1:
+                if time.monotonic() > until or read > 2 * most + _AT_ONCE_NOW:
                     return None
                 for key, stored in taken:
                     value = stored
