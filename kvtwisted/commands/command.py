@@ -60,7 +60,7 @@ class Command:
         #: waits for need not be carried out; a write that passed the door always is.
         self.awaited: Callable[[], bool] | None = None
 
-    #: Whatever who submits it wants to find again in `done`, where one function serves for many.
+    #: What the one who submits it wants to find again in `done`, when that is one function for many commands.
     context: Any
 
     # What the door notes while it is under way.

@@ -412,8 +412,8 @@ FAULTS = (
         "small-scan-slow",
         "A scan that takes long on the reactor thread is left to the pool.",
         "kvtwisted/backends/local/pages.py",
-        "time.monotonic() > until or read > 2 * most + 1",
-        "read > 2 * most + 1",
+        "time.monotonic() > until or read > 2 * most + _AT_ONCE_NOW",
+        "read > 2 * most + _AT_ONCE_NOW",
         "tests/backends/local/test_inline_reads.py",
     ),
     Fault(

@@ -9,10 +9,10 @@ more window once MAX_UNANSWERED operations or REQUEST_BYTES of them are under wa
 own or those of its connection. What its window still held waits as it came, and is begun when there is room. So do
 compressed messages when enough was expanded in a turn, see Note [Decompression in turns].
 
-Note [A chunk's operations]: of an operation that memory answers, most of the cost would be what stands around it. So
-all that have come are taken in one loop, and their answers gather in one buffer, which is sent as a whole; likewise
-those of all writes that were settled together. It is looked whether the pipeline is full before the first, after what
-cannot be answered at once, and whenever 16 KiB of answers have gathered, or fewer if that is all there may be.
+Note [A chunk's operations]: where memory answers an operation, what is done around it would cost more than that. So all
+that have come are taken in one loop, and their answers gather in one buffer, which is sent as a whole; so are the
+answers of all writes that were settled together. Whether the pipeline is full is looked at before the first, once
+operations under way may have filled it, and whenever 16 KiB of answers have gathered, or as much as there is room for.
 """
 
 from __future__ import annotations
