@@ -1,9 +1,9 @@
 """Reads of several keys on the reactor thread, MGets and small scans: so much in one of its turns.
 
-Note [Many keys inline]: an MGet of a hundred keys from memory takes a tenth of a millisecond, a hop to a thread and
-back several of those, since the threads and the reactor take turns with Python's lock. So what is small is read here.
-In one turn of the reactor that are some KEYS_IN_A_TURN keys, half a millisecond's work; what is left waits for the next
-turn, in which principals have their turns in a round. What turns out to need the disk, or a file, goes to the pool.
+Note [Many keys inline]: an MGet of a hundred keys from memory takes a tenth of a millisecond. A hop to a thread and
+back takes several times that, since the threads and the reactor share Python's lock. So what is small is read here. In
+one turn of the reactor some KEYS_IN_A_TURN keys are read, half a millisecond's work. What is left waits for the next
+turn, and turns go round by principal. What turns out to need the disk, or a file, goes to the pool.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...reactor.pool import caught
 from ..backend import Settled
 from .store import Store
 
-#: Keys that are read in one turn, with some for each command.
+#: Keys that are read in one turn; and what each command counts as, in keys, besides those that it reads.
 KEYS_IN_A_TURN, KEYS_OF_A_COMMAND = 512, 16
 
 
@@ -32,7 +32,7 @@ class InlineReads:
         self._reactor = reactor
         self._store = store
         self._elsewhere = elsewhere
-        # By whose they are, the one whose turn is next first; nobody without any.
+        # By their admission, the one whose turn is next first. Those without commands are not in it.
         self._waiting: dict[object, deque[tuple[Command, int]]] = {}
         self._scheduled = False
         #: Commands that wait.

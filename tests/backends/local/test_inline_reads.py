@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvtwisted.backends.local import batch_reads, inline_reads, pages
@@ -253,6 +253,7 @@ def test_a_scan_that_takes_long_goes_to_the_pool(doorway: Doorway, monkeypatch: 
     assert outcome.result() == Page(KEYS[:10], [b"v"] * 10, KEYS[9])
 
 
+@example({"a": 5, "aa": 0, "aaa": 5, "b": 0}, "", "", 1, False)  # more expired pairs than the page has
 @given(
     st.dictionaries(st.text("ab", min_size=1, max_size=4), st.sampled_from([0, 0, 5, 50]), max_size=30),
     st.text("ab", max_size=2), st.text("ab", max_size=3), st.integers(0, 12) | st.just(1000), st.booleans(),

@@ -109,8 +109,8 @@ class Scans:
 def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
     """The next pairs of an iterator, some in one go, without a step of Python for each.
 
-    One of each go stands for the others' size, and tells how many may be in the next. Which one, nobody can foretell:
-    hashes are different in each process.
+    The size of one pair of each go stands for that of all, and tells how many may be in the next. Which one it is,
+    nobody can foretell: hashes are different in each process.
     """
     pairs: list[Pair] = []
     size, at_once = 0, 1
@@ -126,7 +126,7 @@ def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
 
 
 def sending(chunks: Chunks) -> Take:
-    """What takes from such a generator, which nobody else holds."""
+    """What takes pairs from a generator. Nobody else may hold it."""
     next(chunks)
     return chunks.send
 
