@@ -17,6 +17,8 @@ from kvtwisted.sessions import door
 from ..support import World
 from ..test_pipeline import delete, get, set_
 from .peer import Peer, enveloped, request_fields
+from .simulation import simulation
+from .wire import Request
 
 PLENTY = 1 << 30
 
@@ -131,6 +133,21 @@ def test_gets_around_what_takes_the_room(make_world: Callable[..., World]) -> No
     assert codes == {1: 0, 2: 0, 3: 0, 4: Code.RESOURCE_EXHAUSTED, 5: Code.RESOURCE_EXHAUSTED}
 
 
+@pytest.mark.local_backend
+def test_no_room_again_and_again_in_a_chunk(make_world: Callable[..., World]) -> None:
+    """Each look for room finds Sets that there is none for: hundreds of times in a chunk, and each is answered once."""
+    world = make_world(max_in_flight=4)
+    with Peer(world.address) as peer:
+        stream_id = begin(peer)
+        pairs = [(set_(2 * number, f"k{number}", "v"), delete(2 * number + 1, f"d{number}")) for number in range(600)]
+        data = packed(*(operation for pair in pairs for operation in pair))
+        peer.send(*(DataFrame(stream_id, data[start : start + 16_000]) for start in range(0, len(data), 16_000)))
+        answers = finish(peer, stream_id)
+    assert sorted(answer.id for answer in answers) == list(range(1200))
+    assert {answer.code for answer in answers} == {0, Code.RESOURCE_EXHAUSTED}
+    assert world.admission.in_flight == 0
+
+
 def test_an_operation_waits_for_its_key_alone(world: World) -> None:
     """Those on other keys are answered while a write is under way; those on its key come after it, in order."""
     world.fill(["other"], "v")
@@ -166,6 +183,49 @@ def test_a_client_that_reads_nothing(world: World, monkeypatch: pytest.MonkeyPat
         answers = finish(peer, stream_id)
         assert [answer.id for answer in answers] == list(range(300))
         assert {answer.get.value for answer in answers} == {"v" * 10_000}
+
+
+@pytest.mark.local_backend
+def test_nobody_reads_what_waited_for_its_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gets that waited for a Set go on waiting once so many bytes of answers do; then all are answered, in order."""
+    monkeypatch.setattr(pipelines, "QUEUED_BYTES", 200_000)
+    hold = world.hold("write")
+    with Peer(world.address) as peer:
+        stream_id = begin(peer)
+        operations = [set_(0, "k", "v" * 40_000), *(get(number, "k") for number in range(1, 101))]
+        operations += [set_(101, "k", "new"), get(102, "k"), set_(103, "other", "v")]
+        data = packed(*operations)
+        peer.send(*(DataFrame(stream_id, data[start : start + 16_000]) for start in range(0, len(data), 16_000)))
+        hold.reached()
+        hold.release()
+        peer.read(lambda frame: isinstance(frame, DataFrame))
+        peer.sync()
+        assert served(world).queued <= 200_000 + 2 * 40_100
+        answers = finish(peer, stream_id)
+    on_key = [answer for answer in answers if answer.id != 103]
+    assert [answer.id for answer in on_key] == list(range(103))
+    assert {answer.get.value for answer in on_key[1:101]} == {"v" * 40_000}
+    assert on_key[102].get.value == "new"
+    assert len(answers) == 104
+
+
+@pytest.mark.local_backend
+def test_answers_that_went_out_take_no_memory() -> None:
+    """Large Gets that were done together are apart: what is sent as a whole is kept until its last byte."""
+    with simulation(slow=True) as made:
+        for number in range(5):
+            made.store.set(b"%d" % number, b"v" * 100_000)
+        link = made.connect()
+        link.greet()
+        (stream_id, frames) = link.begin(Request("/kv.v1.KeyValueService/Pipeline", (), end="nothing"))
+        link.unsent.clear()
+        gets = packed(*(get(number, f"{number}") for number in range(5)))
+        link.send(b"".join(frames) + DataFrame(stream_id, gets).serialize())
+        made.reactor.settle()
+        (stream,) = link.connection.streams.responder.streams.values()
+        kept = [len(piece.obj if isinstance(piece, memoryview) else piece) for piece in stream.queue]
+        assert stream.queued > 400_000
+        assert max(kept) < 101_000
 
 
 def test_more_operations_than_may_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
