@@ -17,7 +17,7 @@ from kvtwisted.sessions import door
 from ..support import World
 from ..test_pipeline import delete, get, set_
 from .peer import Peer, enveloped, request_fields
-from .simulation import simulation
+from .simulation import Link, simulation
 from .wire import Request
 
 PLENTY = 1 << 30
@@ -34,6 +34,13 @@ def begin(peer: Peer) -> int:
     stream_id = peer.next_stream()
     peer.send(peer.headers(stream_id, request_fields("/kv.v1.KeyValueService/Pipeline")))
     return stream_id
+
+
+def opened(link: Link) -> tuple[int, bytes]:
+    """A pipeline in the simulation: its stream, and the frames that open it."""
+    stream_id, frames = link.begin(Request("/kv.v1.KeyValueService/Pipeline", (), end="nothing"))
+    link.unsent.clear()
+    return stream_id, b"".join(frames)
 
 
 def packed(*operations: kv.PipelineRequest) -> bytes:
@@ -186,22 +193,28 @@ def test_a_client_that_reads_nothing(world: World, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.local_backend
-def test_nobody_reads_what_waited_for_its_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_reads_what_waited_for_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gets that waited for a Set go on waiting once so many bytes of answers do; then all are answered, in order."""
     monkeypatch.setattr(pipelines, "QUEUED_BYTES", 200_000)
-    hold = world.hold("write")
-    with Peer(world.address) as peer:
-        stream_id = begin(peer)
+    with simulation() as made:
+        link = made.connect()
+        link.greet()
+        stream_id, frames = opened(link)
         operations = [set_(0, "k", "v" * 40_000), *(get(number, "k") for number in range(1, 101))]
         operations += [set_(101, "k", "new"), get(102, "k"), set_(103, "other", "v")]
         data = packed(*operations)
-        peer.send(*(DataFrame(stream_id, data[start : start + 16_000]) for start in range(0, len(data), 16_000)))
-        hold.reached()
-        hold.release()
-        peer.read(lambda frame: isinstance(frame, DataFrame))
-        peer.sync()
-        assert served(world).queued <= 200_000 + 2 * 40_100
-        answers = finish(peer, stream_id)
+        parts = [DataFrame(stream_id, data[start : start + 16_000]) for start in range(0, len(data), 16_000)]
+        link.send(frames + b"".join([part.serialize() for part in parts]))
+        made.reactor.settle()
+        (stream,) = link.connection.streams.responder.streams.values()
+        assert 100_000 < stream.queued <= 200_000 + 2 * 40_100
+        link.send(DataFrame(stream_id, flags=["END_STREAM"]).serialize())
+        made.reactor.settle()
+        assert not link.observer.streams[stream_id].ended
+        link.send(WindowUpdateFrame(0, PLENTY).serialize() + WindowUpdateFrame(stream_id, PLENTY).serialize())
+        made.reactor.settle()
+        assert link.observer.streams[stream_id].status == "0"
+        answers = [kv.PipelineResponse.FromString(message) for message in link.observer.streams[stream_id].messages]
     on_key = [answer for answer in answers if answer.id != 103]
     assert [answer.id for answer in on_key] == list(range(103))
     assert {answer.get.value for answer in on_key[1:101]} == {"v" * 40_000}
@@ -217,10 +230,9 @@ def test_answers_that_went_out_take_no_memory() -> None:
             made.store.set(b"%d" % number, b"v" * 100_000)
         link = made.connect()
         link.greet()
-        (stream_id, frames) = link.begin(Request("/kv.v1.KeyValueService/Pipeline", (), end="nothing"))
-        link.unsent.clear()
+        stream_id, frames = opened(link)
         gets = packed(*(get(number, f"{number}") for number in range(5)))
-        link.send(b"".join(frames) + DataFrame(stream_id, gets).serialize())
+        link.send(frames + DataFrame(stream_id, gets).serialize())
         made.reactor.settle()
         (stream,) = link.connection.streams.responder.streams.values()
         kept = [len(piece.obj if isinstance(piece, memoryview) else piece) for piece in stream.queue]
