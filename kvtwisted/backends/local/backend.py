@@ -178,7 +178,7 @@ class GroupCommit:
     @property
     def waiting(self) -> int:
         """Writes that nobody has taken up yet."""
-        return len(self._commands)
+        return sum([command.commits for command in self._commands])
 
     def add(self, command: WriteCommand) -> None:
         """Write it with the next group; by itself when a file has to be written or replaced, which takes long."""
