@@ -202,7 +202,7 @@ class GroupCommit:
         if self._busy or not self._commands:
             return
         commands, made = self._commands, self._writes
-        quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES
+        quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES and not self._writer.durable
         self._commands, self._writes, self._keys, self._bytes = [], {}, 0, 0
         try:
             if quick and not made:
