@@ -178,7 +178,7 @@ class GroupCommit:
     @property
     def waiting(self) -> int:
         """Writes that nobody has taken up yet."""
-        return len(self._commands)
+        return sum([command.commits for command in self._commands])
 
     def add(self, command: WriteCommand) -> None:
         """Write it with the next group; by itself when a file has to be written or replaced, which takes long."""
@@ -202,7 +202,7 @@ class GroupCommit:
         if self._busy or not self._commands:
             return
         commands, made = self._commands, self._writes
-        quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES
+        quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES and not self._writer.durable
         self._commands, self._writes, self._keys, self._bytes = [], {}, 0, 0
         try:
             if quick and not made:
