@@ -6,7 +6,7 @@ import struct
 from typing import Callable
 
 import pytest
-from hyperframe.frame import DataFrame, WindowUpdateFrame
+from hyperframe.frame import DataFrame, RstStreamFrame, WindowUpdateFrame
 
 from kvtwisted.rpc.errors import Code
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
@@ -261,6 +261,24 @@ def test_more_operations_than_may_wait(world: World, monkeypatch: pytest.MonkeyP
         assert sorted(answer.id for answer in finish(peer, stream_id)) == list(range(50))
         assert len(world.stored()) == 50
         assert world.admission.in_flight == 0
+
+
+@pytest.mark.local_backend
+def test_a_full_pipeline_that_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its Sets are done nothing is asked for any more for the message that had begun to come."""
+    monkeypatch.setattr(pipelines, "MAX_UNANSWERED", 10)
+    with simulation() as made:
+        link = made.connect()
+        link.greet()
+        stream_id, frames = opened(link)
+        data = packed(*(set_(number, f"k{number}", "v") for number in range(20))) + struct.pack(">BI", 0, 90_000)
+        link.send(frames + DataFrame(stream_id, data).serialize())
+        (stream,) = link.connection.streams.responder.streams.values()
+        assert stream.incoming.paused
+        link.send(RstStreamFrame(stream_id, 8).serialize())
+        made.reactor.settle()
+        assert made.server.budget.used == 0
+        assert made.store.get(b"k9") is not None, "what had begun goes on"
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 6, 17, 40])
