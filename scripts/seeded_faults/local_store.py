@@ -420,8 +420,16 @@ FAULTS = (
         "text-of-overwritten-pairs",
         "A batch with text that is not UTF-8 is refused, also where its key comes again.",
         "kvtwisted/rpc/quick_batches.py",
-        "    if request.ByteSize() != len(message):\n        return None",
-        "    if False:\n        return None",
+        "    if request.ByteSize() != len(message) or",
+        "    if",
+        "tests/rpc/test_quick_batches.py",
+    ),
+    Fault(
+        "text-that-is-made-up-for",
+        "A batch with text that is not UTF-8 is refused, also where other pairs take fewer bytes than they might.",
+        "kvtwisted/rpc/quick_batches.py",
+        ' or b"" in pairs or not all(pairs.values()):',
+        ":",
         "tests/rpc/test_quick_batches.py",
     ),
     Fault(

@@ -280,11 +280,7 @@ class Pipeline:
 
     @property
     def _full(self) -> bool:
-        return (
-            len(self._busy) + self._held >= MAX_UNANSWERED
-            or self._bytes >= REQUEST_BYTES
-            or self._unread
-        )
+        return len(self._busy) + self._held >= MAX_UNANSWERED or self._bytes >= REQUEST_BYTES or self._unread
 
     @property
     def _unread(self) -> bool:
