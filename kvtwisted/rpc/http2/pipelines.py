@@ -184,6 +184,7 @@ class Pipeline:
 
     def gone(self) -> None:
         """What is under way goes on, and is answered to nobody."""
+        # Also when it is still among those that are to go on.
         self._ended, self._paused = True, False
         self._expect(-self._expected)
         self._busy.clear()
@@ -366,8 +367,6 @@ class Pipeline:
     def _sets_done(self, keys: Sequence[bytes], error: BaseException | None) -> None:
         """`_done` for Sets that went together."""
         busy, answers = self._busy, self._answers
-        if not busy:
-            return  # nobody waits for them any longer
         if not answers:
             self._answered(self)
         for key in keys:
