@@ -183,8 +183,9 @@ class Door:
 
     def enter(self) -> None:
         """No more Sets come to those that gather: they are let in, or not."""
-        sets, self.gathering = self.gathering, None
-        if sets is not None:
+        # Whoever is told there that there is no room may begin with others.
+        while (sets := self.gathering) is not None:
+            self.gathering = None
             self._enter(sets)
 
     def submit_sets(self, sets: Sets) -> None:

@@ -12,7 +12,7 @@ from kvtwisted.rpc.errors import Code
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.http2 import pipelines
 from kvtwisted.rpc.http2.stream import Stream
-from kvtwisted.sessions import door
+from kvtwisted.sessions import door, session
 
 from ..support import World
 from ..test_pipeline import delete, get, set_
@@ -113,6 +113,27 @@ def test_operations_that_there_is_no_room_for(
     done = {f"k{number}" for number in range(100) if answers[number].set.success}
     assert set(world.stored()) == done | {"k", "last"}
     assert world.admission.in_flight == 0
+
+
+@pytest.mark.local_backend
+def test_sets_behind_those_that_there_is_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a Set is refused, the next one on its key begins at once, while others gather: none of them is lost."""
+    monkeypatch.setattr(session, "GATHERED_SETS", 4)
+    with simulation(in_flight=2) as made:
+        link = made.connect()
+        link.greet()
+        pipes = [opened(link) for _ in range(6)]
+        link.send(b"".join([frames for _, frames in pipes]))
+        parts = [
+            DataFrame(stream, packed(*(set_(number, f"{stream}/{number % 3}", "v") for number in range(12))))
+            for stream, _ in pipes
+        ]
+        link.send(b"".join([part.serialize() for part in parts]))
+        made.reactor.settle()
+        for stream, _ in pipes:
+            messages = link.observer.streams[stream].messages
+            ids = [kv.PipelineResponse.FromString(message).id for message in messages]
+            assert sorted(ids) == list(range(12))
 
 
 def test_gets_in_a_row_without_room(world: World) -> None:
