@@ -20,8 +20,8 @@ from ...reactor.pool import caught
 from ..backend import Settled
 from .store import Store
 
-#: Keys that are read in one turn, with some for each command.
-KEYS_IN_A_TURN, KEYS_OF_A_COMMAND = 512, 16
+#: Keys that are read in one turn, with some for each command; and seconds after which no other command is begun.
+KEYS_IN_A_TURN, KEYS_OF_A_COMMAND, SECONDS_IN_A_TURN = 384, 16, 0.0005
 
 
 class InlineReads:
@@ -46,30 +46,36 @@ class InlineReads:
         self._waiting.setdefault(command.admission, deque()).append((command, keys))
 
     def serve(self) -> None:
-        """Carry out as many as there may be in a turn; the others come in the next one."""
+        """Carry out as many as there may be in a turn, unless some have had this one; the others come in the next."""
+        if not self._scheduled:
+            self._serve()
+
+    def stop(self) -> None:
+        """Carry out all that wait: the reactor may have no other turn."""
+        while self._waiting:
+            self._serve()
+
+    def _serve(self) -> None:
         done: list[Command] = []
-        left = KEYS_IN_A_TURN
-        while self._waiting and left > 0:
+        now = monotonic()
+        left, until = KEYS_IN_A_TURN, now + SECONDS_IN_A_TURN
+        while self._waiting and left > 0 and now <= until:
             command, keys = self._next()
             left -= KEYS_OF_A_COMMAND + keys
-            if self._read(command):
+            if self._read(command, now):
                 done.append(command)
             else:
                 self._elsewhere(command)
+            now = monotonic()
         if self._waiting and not self._scheduled:
             self._scheduled = True
             self._reactor.callLater(0, self._go_on)
         if done:
             self.settled(done)
 
-    def stop(self) -> None:
-        """Carry out all that wait: the reactor may have no other turn."""
-        while self._waiting:
-            self.serve()
-
     def _go_on(self) -> None:
         self._scheduled = False
-        self.serve()
+        self._serve()
 
     def _next(self) -> tuple[Command, int]:
         owner, commands = next(iter(self._waiting.items()))
@@ -80,12 +86,12 @@ class InlineReads:
         self.waiting -= 1
         return taken
 
-    def _read(self, command: Command) -> bool:
+    def _read(self, command: Command, now: float) -> bool:
         """Whether it is settled."""
         try:
             if command.awaited is not None and not command.awaited():
                 return True
-            if monotonic() > command.deadline:
+            if now > command.deadline:
                 raise DeadlineExceeded("the request's time ran out before it was started")
             result = self._store.read_now(command)
             if result is None:
