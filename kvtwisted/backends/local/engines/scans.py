@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Generator, Iterator
 from functools import partial
 from itertools import islice
+from time import monotonic
 from typing import Any, Callable
 
 from ....core.errors import KvError
@@ -20,6 +21,8 @@ from .translate import EngineClosed, translated
 Pair = tuple[bytes, bytes]
 #: Pairs that are read in one go, with Python's lock held, unless they are of values of LARGE bytes and more.
 AT_ONCE, LARGE = 32, 8_192
+#: Seconds of a go after which the next one is of one pair: each needs the disk, or lies behind many deleted keys.
+SLOW = 0.0001
 #: Bytes of values at which no further pairs are taken.
 TAKEN_BYTES = 262_144
 #: Gives the next pairs: see `Pairs.take`. None of them, or StopIteration, says that there are no more.
@@ -109,11 +112,11 @@ class Scans:
 def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
     """The next pairs of an iterator, some in one go, without a step of Python for each.
 
-    One of each go stands for the others' size, and tells how many may be in the next. Which one, nobody can foretell:
-    hashes are different in each process.
+    One of each go stands for the others' size, and tells with the time that it took how many may be in the next, but
+    four times as many at most. Which one, nobody can foretell: hashes are different in each process.
     """
     pairs: list[Pair] = []
-    size, at_once = 0, 1
+    size, at_once, began = 0, 1, monotonic()
     while size < TAKEN_BYTES and (missing := most - len(pairs)):
         taken = list(islice(iterator, min(missing, at_once)))
         if not taken:
@@ -121,7 +124,9 @@ def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
         pairs += taken
         value_bytes = len(taken[hash(taken[-1][0]) % len(taken)][1])
         size += len(taken) * value_bytes
-        at_once = AT_ONCE if value_bytes < LARGE else 1
+        now = monotonic()
+        at_once = min(4 * at_once, AT_ONCE) if value_bytes < LARGE and now - began < SLOW else 1
+        began = now
     return pairs
 
 
