@@ -93,7 +93,8 @@ class PageReader:
             while taken := pairs.take(min(at_once, most + 1 - len(keys))):
                 read += len(taken)
                 if time.monotonic() > began + _SECONDS_NOW or read > 2 * most + 1:
-                    return self._in_vain(began)
+                    self._in_vain(began)
+                    return None
                 for key, stored in taken:
                     value = stored
                     if stored and stored[0] == ENVELOPE:
@@ -114,11 +115,12 @@ class PageReader:
                     values.append(value)
                 at_once = min(2 * at_once, _AT_ONCE_NOW)
         except ScanUnfinished:
-            return self._in_vain(began)
+            self._in_vain(began)
+            return None
         return Page(keys, values, b"")
 
     def _in_vain(self, began: float) -> None:
-        """What was begun then took long, and for nothing. See Note [Small scans inline]."""
+        """What was begun then has taken long, for nothing. See Note [Small scans inline]."""
         now = time.monotonic()
         self._resting_until = now + REST * (now - began)
 
