@@ -340,8 +340,8 @@ FAULTS = (
         "scan-takes-large",
         "Large values are taken a few at a time.",
         "kvtwisted/backends/local/engines/scans.py",
-        "if value_bytes < LARGE and now - began < SLOW else 1",
-        "if now - began < SLOW else 1",
+        "if value_bytes >= LARGE or now - began > SLOW:",
+        "if now - began > SLOW:",
         "tests/backends/local/engines/test_scans_in_bulk.py",
     ),
     Fault(
@@ -428,8 +428,8 @@ FAULTS = (
         "slow-pairs-in-bulk",
         "Pairs that each take long are taken one by one, so that others run in between.",
         "kvtwisted/backends/local/engines/scans.py",
-        "if value_bytes < LARGE and now - began < SLOW else 1",
-        "if value_bytes < LARGE else 1",
+        "if value_bytes >= LARGE or now - began > SLOW:",
+        "if value_bytes >= LARGE:",
         "tests/backends/local/engines/test_scans_in_bulk.py",
     ),
     Fault(

@@ -21,7 +21,7 @@ from .translate import EngineClosed, translated
 Pair = tuple[bytes, bytes]
 #: Pairs that are read in one go, with Python's lock held, unless they are of values of LARGE bytes and more.
 AT_ONCE, LARGE = 32, 8_192
-#: Seconds of a go after which the next one is of one pair: each needs the disk, or lies behind many deleted keys.
+#: Seconds that make a go slow: its pairs need the disk, or lie behind many deleted keys.
 SLOW = 0.0001
 #: Bytes of values at which no further pairs are taken.
 TAKEN_BYTES = 262_144
@@ -112,8 +112,8 @@ class Scans:
 def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
     """The next pairs of an iterator, some in one go, without a step of Python for each.
 
-    One of each go stands for the others' size, and tells with the time that it took how many may be in the next, but
-    four times as many at most. Which one, nobody can foretell: hashes are different in each process.
+    One of each go stands for the others' size, and tells how many may be in the next. Which one, nobody can foretell:
+    hashes are different in each process. After a slow go the next is of one pair, and only after a short one it has more.
     """
     pairs: list[Pair] = []
     size, at_once, began = 0, 1, monotonic()
@@ -125,7 +125,10 @@ def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
         value_bytes = len(taken[hash(taken[-1][0]) % len(taken)][1])
         size += len(taken) * value_bytes
         now = monotonic()
-        at_once = min(4 * at_once, AT_ONCE) if value_bytes < LARGE and now - began < SLOW else 1
+        if value_bytes >= LARGE or now - began > SLOW:
+            at_once = 1
+        elif 4 * (now - began) < SLOW:
+            at_once = min(4 * at_once, AT_ONCE)
         began = now
     return pairs
 
