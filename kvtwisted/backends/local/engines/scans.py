@@ -113,7 +113,7 @@ def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
     """The next pairs of an iterator, some in one go, without a step of Python for each.
 
     One of each go stands for the others' size, and tells how many may be in the next. Which one, nobody can foretell:
-    hashes are different in each process. After a slow go the next is of one pair, and only after a short one it has more.
+    hashes are different in each process. After a slow go the next is of one pair; only after a short one it has more.
     """
     pairs: list[Pair] = []
     size, at_once, began = 0, 1, monotonic()
