@@ -127,8 +127,8 @@ def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
         now = monotonic()
         if value_bytes >= LARGE or now - began > SLOW:
             at_once = 1
-        elif 4 * (now - began) < SLOW:
-            at_once = min(4 * at_once, AT_ONCE)
+        elif 8 * (now - began) < SLOW:
+            at_once = min(8 * at_once, AT_ONCE)
         began = now
     return pairs
 
