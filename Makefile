@@ -61,7 +61,7 @@ tools: .venv-scan/.installed ## Install or name the programs that the tests run.
 	scripts/tls-scanner $(PYTHON) .venv-scan
 	@touch $@
 
-# What needs wrk or h2load is left out with a line where they are not installed.
+# What needs wrk, a C compiler or libnghttp2 is left out with a line where they are not installed.
 bench: $(VENV)/.test-installed ## Measure everything, in some 7 minutes: make bench ARGS="--only grpc".
 	@$(BIN)/python -m bench $(ARGS)
 

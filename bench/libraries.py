@@ -49,6 +49,8 @@ from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.http2.header_blocks import HeaderBlocks
 from kvtwisted.rpc.http2.hpack_decoder import HpackDecoder
 from kvtwisted.rpc.http2.server import NativeGrpcServer
+from kvtwisted.rpc.methods import encoded_pairs
+from kvtwisted.rpc.quick_messages import read_set
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.door import FOLD, Door
 from kvtwisted.sessions.gate import Gate
@@ -211,6 +213,31 @@ def huffman(strings: int) -> Row:
     return Row(f"a header block of {len(block):,} bytes, Huffman strings: {strings}", 5, ours, "hpack", theirs)
 
 
+def set_message() -> Row:
+    """A SetRequest with a value of 100 bytes: key and value as bytes."""
+    message = kv.SetRequest(key="user/12345", value="x" * 100).SerializeToString()
+
+    def theirs() -> tuple[bytes, bytes, int]:
+        request = kv.SetRequest.FromString(message)
+        return request.key.encode(), request.value.encode(), request.ttl
+
+    return Row(
+        "the message of a Set", 2000, repeated(2000, lambda: read_set(message)), "protobuf", repeated(2000, theirs)
+    )
+
+
+def batch_answer() -> Row:
+    """The answer of an MGet of 100 keys, with values of 100 bytes."""
+    found = {b"user/%05d" % number: b"x" * 100 for number in range(100)}
+
+    def theirs() -> bytes:
+        pairs = {key.decode(): value.decode() for key, value in found.items()}
+        return kv.MGetResponse(key_values=pairs).SerializeToString()
+
+    ours = repeated(200, lambda: encoded_pairs(found.items()))
+    return Row("the answer of an MGet of 100", 200, ours, "protobuf", repeated(200, theirs))
+
+
 def request() -> Row:
     """A request's head and body taken apart; the library's callbacks keep what a server needs."""
     import httptools
@@ -328,7 +355,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(dir=arguments[0] if arguments else None) as folder:
         rows: list[Row] = []
         for make in (
-            http2, header_block, lambda: huffman(1), lambda: huffman(50), request,
+            http2, header_block, lambda: huffman(1), lambda: huffman(50), set_message, batch_answer, request,
             body_json, body_msgspec, body_strict, config_json, counted,
         ):  # fmt: skip
             try:

@@ -46,7 +46,10 @@ class Backend(Protocol):
         """(True, the value at `key`) if that can be told without blocking, else (False, None). Raises KvErrors."""
 
     def submit(self, commands: Sequence[Command]) -> None:
-        """Carry these out: all that passed the door in one turn of the reactor, in their order."""
+        """Carry these out: all that passed the door in one turn of the reactor, in their order.
+
+        A `commands.sets.Sets` stands for many commands: it is carried out as one, or each of its `singles` is instead.
+        """
 
     @property
     def waiting(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Callable, ClassVar, NamedTuple, Optional
 
 from ..core.limits import Limits
@@ -60,7 +60,7 @@ class Command:
         #: waits for need not be carried out; a write that passed the door always is.
         self.awaited: Callable[[], bool] | None = None
 
-    #: Whatever who submits it wants to find again in `done`, where one function serves for many.
+    #: What the one who submits it wants to find again in `done`, when that is one function for many commands.
     context: Any
 
     # What the door notes while it is under way.
@@ -112,6 +112,15 @@ class WriteCommand(Command):
     def is_plain(self) -> bool:
         """Whether it stores values that never expire, and does nothing else."""
         return False
+
+    @property
+    def commits(self) -> int:
+        """How many revisions it has."""
+        return 1
+
+    def singles(self) -> Sequence[WriteCommand]:
+        """The commands that it stands for: itself, but for `commands.sets.Sets`."""
+        return (self,)
 
     def changes(self, expires_at_ms: int) -> list[Change]:
         """What it changes, when its `ttl` ends at `expires_at_ms` (0: never)."""

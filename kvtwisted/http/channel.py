@@ -41,7 +41,7 @@ from .progress import Progress
 LINGER_TIMEOUT = 5.0
 #: Seconds that a request gets to finish when the certificate of its client has ended.
 EXPIRED_TIMEOUT = 10.0
-#: Seconds that the idle timeout may end too early: a timer for less would be one for nothing.
+#: Seconds that the idle timeout may end too early: no timer is set for less.
 CLOSE_ENOUGH = 0.001
 #: Bytes of chunk sizes, extensions and trailers that a chunked body may have besides as many as it has content. What is
 #: below that costs work without a limit: chunks of one byte, each with an extension.

@@ -2,9 +2,9 @@
 
 Note [Straight from the poller]: for each event Twisted enters a context for the log, with the connection's name in it,
 which takes a copy of a dictionary and eight calls: a tenth of all that a Get on a connection of its own costs. Only
-Twisted's old `log.msg` and `log.err` look at it. So what a TCP connection has to read it reads without, and the rest
-goes Twisted's way: connections that end, sockets that listen, writers. What fails is logged and ends its connection as
-it always does.
+Twisted's old `log.msg` and `log.err` look at it. So a TCP connection that has something to read is read without that
+context. All other events go Twisted's way: connections that end, sockets that listen, writers. An error in a connection
+is logged and ends it, as it always does.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ import sys
 import time
 from typing import Any
 
-#: Objects that may be made, and not be gone, before the cyclic collector looks at them; how many such looks pass before
-#: it looks at those that have survived one, and how many of these before it looks at all. Python's are 700, 10 and 10.
+#: Objects that may have been made, and not freed, before the cyclic collector looks at the new ones; how often it does
+#: that before it looks at those that have survived once, and that before it looks at all. Python has 700, 10 and 10.
 _COLLECT_AFTER = (10_000, 5, 5)
 
 
@@ -56,8 +56,8 @@ def keep_true_time(reactor: Any) -> None:
 def calm_collector() -> None:
     """Have Python's cyclic collector look at less, and less often: it took an eighth of the time of a write.
 
-    To be called when everything is there that stays until the process ends: that it looks at no more. And the objects
-    of a turn of the reactor are gone at its end without it, so that it need not look at those of each.
+    To be called when everything is there that stays until the process ends: the collector looks at that no more. What
+    a turn of the reactor makes is freed by the end of the turn without it, so it need not look after each turn.
     """
     gc.collect()
     gc.freeze()

@@ -198,7 +198,7 @@ def encoded_pairs(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def _heads_of(key: int, value: int) -> tuple[bytes, bytes]:
-    """Tags and lengths: those before a key (the entry's, and its own) of such a length, and those before a value."""
+    """Tags and lengths, for a key and a value of these lengths: the entry's and the key's, and the value's."""
     between = b"\x12" + varint(value)
     before = b"\x0a" + varint(key)
     before = b"\x0a" + varint(len(before) + key + len(between) + value) + before

@@ -107,7 +107,7 @@ def failed(id_field: bytes, error: CallError) -> bytes:
 
 
 def append(answers: bytearray, answer: bytes) -> None:
-    """Append a PipelineResponse, as a message of gRPC's: not compressed, and its length in front."""
+    """Append a PipelineResponse with gRPC's prefix: not compressed, and its length."""
     answers += len(answer).to_bytes(PREFIX_BYTES, "big")
     answers += answer
 

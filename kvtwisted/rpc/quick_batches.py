@@ -1,9 +1,9 @@
 """Requests of many keys, read without making text of each: MGetRequest, MDeleteRequest and MSetRequest.
 
-protobuf makes text of each string, of which bytes are wanted again. Here it reads strings as what is the same on the
-wire, bytes; one look at all of them together says that they are ASCII, and so UTF-8 text. What is not all ASCII, or no
-good, is not read here (None): then protobuf decides, which alone says what is wrong. So a message means the same
-whichever way it is read; a test holds both together.
+protobuf decodes each string to text, which the server would encode again. Strings and bytes are the same on the wire:
+so here protobuf reads bytes, and one look at all of them together says whether they are ASCII, which is always UTF-8.
+What is not all ASCII, or malformed, is not read here (None). Then the ordinary messages decide, which alone say what is
+wrong. So a message means the same whichever way it is read; a test holds both together.
 
 Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any thread.
 """
@@ -21,7 +21,7 @@ from .generated import keyvalue_pb2 as kv
 
 
 def _with_bytes(message: type[Message]) -> Any:
-    """The class of messages with bytes for strings, the same on the wire. Keys of maps stay: they cannot be bytes."""
+    """The same message with bytes in place of strings, except for keys of maps, which cannot be bytes."""
     twin = DescriptorProto()
     message.DESCRIPTOR.CopyToProto(twin)
     package = f"bytes.{message.DESCRIPTOR.full_name}"
@@ -56,7 +56,7 @@ def read_pairs(message: bytes) -> tuple[dict[bytes, bytes], int] | None:
         return None
     request.DiscardUnknownFields()
     if request.ByteSize() != len(message):
-        return None  # there may be text that is not in the pairs: of a key that comes again, or of an odd entry
+        return None  # not all is in the pairs, such as the first value of a key that comes twice: it may be no text
     values = request.key_values
     pairs: dict[bytes, bytes] = {key.encode(): values[key] for key in values}
     return (pairs, request.ttl) if b"".join(pairs.values()).isascii() else None

@@ -1,10 +1,10 @@
 """The messages that come most often, read by hand: SetRequest, GetRequest, and both as operations of a pipeline.
 
-Note [Plain messages]: protobuf takes over a microsecond to make an object of a small message, and text of bytes of
-which bytes are wanted again. What is read here is the form that every encoder makes: each field once, in the order of
-its number, none that is unknown, lengths and numbers in as few bytes as they take. Whatever is not that, or is no good,
-is not read here (None), and protobuf decides, which alone says what is wrong with it. So a message means the same
-whichever way it is read; a test holds both together.
+Note [Plain messages]: protobuf takes about a microsecond to make an object of a small message, and text of its strings,
+which the server would encode again. What is read here is the form that every encoder makes: each field once, in the
+order of its number, and no unknown ones. Whatever is not that, or is malformed, is not read here (None). Then protobuf
+decides, which alone says what is wrong with it. So a message means the same whichever way it is read; a test holds both
+together.
 
 Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any thread.
 """
@@ -28,7 +28,7 @@ NO_ID = b"\x08\x00"
 
 #: From here on a number has more than one byte.
 _LONG = 0x80
-#: Bytes of an `id` of 64 bits, with the tag; and the last of them.
+#: Bytes of the longest `id`, with its tag; and what the last of them must be, so that it has 64 bits.
 LONGEST_ID, _LAST_BIT = 11, 1
 
 
@@ -54,7 +54,7 @@ def read_set(message: bytes, start: int = 0) -> SetFields | None:
     end = len(message)
     try:
         if message.isascii() and not start:
-            # Most are: then no length has more than one byte, and nobody need look at key and value again.
+            # Most are. Then lengths have one byte each, and key and value are text.
             after = message[1] + 2
             if message[0] == _KEY and message[after] == _VALUE and message[after + 1] + after + 2 == end:
                 return message[2:after], message[after + 2 :], 0

@@ -51,7 +51,7 @@ class Admission:
             self.bytes += size
 
     def enter_all(self, requests: int, size: int) -> bool:
-        """`enter` for so many requests of `size` bytes together; whether there was room for all, else for none."""
+        """`enter` so many requests, of `size` bytes together, if there is room for all; else none. Returns which."""
         with self._lock:
             if self._closed or self.in_flight + requests > self._capacity or self.bytes + size > self._max_bytes:
                 return False

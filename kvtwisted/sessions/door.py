@@ -3,11 +3,11 @@
 A session lets a command in (`sessions.session`); the door looks at the command itself, hands it over with the others of
 the same turn of the reactor, and counts and times it when it is done. Reactor thread.
 
-Note [Sets enter together]: to be let in takes a Set longer than to be written. Where nothing but room is asked for, and
-nobody has to be told, all Sets of a turn enter their admission at its end, in one step. Only if there is not room for
-all does each enter by itself, and what is refused then is done with its error. It is the same as one by one (`submit`),
-since they enter before whatever comes after them, but that what memory answers in the same turn may find more room. No
-more than GATHERED_SETS gather, since they take memory.
+Note [Sets go together]: what has to be done for a Set, from its admission to its answer, takes longer than to write it.
+Most of it is the same for all Sets of a session. So where a session asks for nothing but rights and room, its Sets of a
+turn become one command (`commands.sets`) before they enter their admission: when the turn ends, or before something
+else comes in, so that the order stays. If they cannot all be let in they are submitted one by one, and each is told
+what is wrong with it. No more than GATHERED_SETS, and those of one more chunk, gather.
 
 Note [Counting hot Gets]: telling the recorder takes longer than a Get from the cache does. So such Gets are counted
 by a plain integer, and every HOT_SAMPLE-th (a power of 2) is timed and stands for that many in the latency histogram.
@@ -16,8 +16,6 @@ by a plain integer, and every HOT_SAMPLE-th (a power of 2) is timed and stands f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
-from operator import attrgetter
 from time import monotonic
 from typing import Callable, Protocol
 
@@ -28,8 +26,9 @@ from ..backends.server import ServerCommands
 from ..commands.command import GET, SET, Command
 from ..commands.get import Found
 from ..commands.set import Set
+from ..commands.sets import Sets
 from ..core.counting import Counter
-from ..core.errors import DeadlineExceeded, KvError, without_frames
+from ..core.errors import DeadlineExceeded
 from ..core.health import Health
 from ..core.limits import Limits
 from .admission import Admission
@@ -39,14 +38,11 @@ _NOT_SAMPLED = HOT_SAMPLE - 1
 #: Durations that gather before they are counted, all at once: a tenth of the cost of one by one.
 FOLD = 1024
 
-#: Sets that gather before they enter their admission.
+#: Sets that gather before others become another command.
 GATHERED_SETS = 1024
 
 #: Called with a command when it is done; must not raise.
 Done = Callable[[Command], object]
-
-
-_admission = attrgetter("admission")
 
 
 class Recorder(Protocol):
@@ -96,8 +92,10 @@ class Door:
         self._hot = backend.hot
         self._get_now = backend.get_now
         self._gathered: list[Command] = []
-        #: Sets that came after those, and have not entered their admission: before anything else comes in, see `enter`.
-        self.outside: list[Set] = []
+        #: Sets that came after those, and have not entered their admission: before anything else comes in, `enter` it.
+        self.gathering: Sets | None = None
+        self._enter: Callable[[Sets], None]
+        self._has_told = False
         # Whether the reactor will hand them over.
         self._is_called = False
         self._after: list[Callable[[], None]] = []
@@ -112,7 +110,8 @@ class Door:
     @property
     def waiting(self) -> int:
         """Commands that nothing has taken up yet."""
-        return len(self._gathered) + len(self.outside) + self._backend.waiting
+        gathering = self.gathering
+        return len(self._gathered) + (0 if gathering is None else gathering.count) + self._backend.waiting
 
     def on_settled(self, told: Callable[[], None]) -> None:
         """Call `told` whenever commands have been settled and those who waited for them were told."""
@@ -169,42 +168,36 @@ class Door:
             self._call()
         self._gathered.append(command)
 
-    def submit_set(self, command: Set) -> None:
-        """`submit` for a Set that was checked, and has its `started`, `admission` and `done`. It has not entered yet.
+    def begin_sets(self, admission: Admission, seconds: float, enter: Callable[[Sets], None]) -> Sets:
+        """A command for Sets that come now, and have so many seconds. `enter` is told when no more of them come.
 
-        Never raises: see Note [Sets enter together].
+        Never raises: see Note [Sets go together].
         """
-        outside = self.outside
-        outside.append(command)
-        if len(outside) >= GATHERED_SETS:
-            self.enter()
+        self.enter()
+        started = monotonic()
+        sets = self.gathering = Sets(admission, started, started + seconds)
+        self._enter = enter
         if not self._is_called:
             self._call()
+        return sets
+
+    def enter(self) -> None:
+        """No more Sets come to those that gather: they are let in, or not."""
+        sets, self.gathering = self.gathering, None
+        if sets is not None:
+            self._enter(sets)
+
+    def submit_sets(self, sets: Sets) -> None:
+        """`submit` for Sets that are good, and have entered their admission."""
+        self._gathered.append(sets)
+
+    def refused(self) -> None:
+        """Some of those who wait for Sets that gathered were told already: see to `on_settled` at the turn's end."""
+        self._has_told = True
 
     def _call(self) -> None:
         self._is_called = True
         self._reactor.callLater(0, self._hand_over)
-
-    def enter(self) -> None:
-        """Sets that are `outside` enter; those that there is no room for are done."""
-        sets, self.outside = self.outside, []
-        self._gathered += sets
-        refused: list[Set] = []
-        for admission, group in groupby(sets, _admission):
-            entering = list(group)
-            if admission.enter_all(len(entering), sum([command.size for command in entering])):
-                continue
-            for command in entering:
-                try:
-                    admission.enter(command.size)
-                except KvError as error:
-                    command.error = without_frames(error)
-                    refused.append(command)
-        if refused:
-            self._gathered = [command for command in self._gathered if command.error is None]
-            for command in refused:
-                command.done(command)
-            self.tell_settled()
 
     def health(self) -> str | None:
         """Why the server cannot serve, or None: the known conditions, then what the backend says.
@@ -218,10 +211,13 @@ class Door:
 
     def _hand_over(self) -> None:
         self._is_called = False
-        if self.outside:
-            self.enter()
+        self.enter()
         commands, self._gathered = self._gathered, []
-        self._backend.submit(commands)
+        if commands:
+            self._backend.submit(commands)
+        if self._has_told:
+            self._has_told = False
+            self.tell_settled()
 
     def _settled(self, commands: Sequence[Command]) -> None:
         now = monotonic()
@@ -233,6 +229,11 @@ class Door:
                 if admission is not None:
                     admission.leave(requests, size)
                 admission, requests, size = command.admission, 0, 0
+            if type(command) is Sets:
+                requests += command.count
+                size += command.size
+                self._count_sets(command, now)
+                continue
             requests += 1
             if command.takes_room:
                 size += command.size
@@ -250,6 +251,13 @@ class Door:
         for command in commands:
             command.done(command)
         self.tell_settled()
+
+    def _count_sets(self, sets: Sets, now: float) -> None:
+        if sets.error is None:
+            self._set_durations.extend([now - sets.started] * sets.count)
+        else:
+            for _ in range(sets.count):
+                self._failed(SET, 1, sets.started, sets.error)
 
     def tell_settled(self) -> None:
         """A command came to its end elsewhere, and who waited for it was told: see `on_settled`."""

@@ -22,17 +22,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from time import monotonic
-from typing import Callable
+from typing import Any, Callable
 
 from ..commands.command import Actor, Command, ServerCommand, WriteCommand
 from ..commands.get import Found, Get
-from ..commands.set import Set
+from ..commands.sets import Sets, Told, tell_single
 from ..core.errors import KvError, PermissionDenied, without_frames
-from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from . import buckets, policy
 from .admission import UNLIMITED, Admission
 from .buckets import Budget, Limiter
-from .door import Done, Door
+from .door import GATHERED_SETS, Done, Door
 from .grants import ADMIN, DELETE, GET, METRICS, OPERATIONS, SCAN, SET, Principal
 from .weighing import Weighing
 
@@ -100,10 +99,11 @@ class Session:
             self.check_room = admission.check  # type: ignore[method-assign]
             unrestricted = principal.unrestricted(GET)
             self.get_now = door.get_now if unrestricted else self._get_permitted  # type: ignore[method-assign]
-        # Whether a Set needs no more than room and a right to its key; and the right's prefixes, None for all keys. See
-        # Note [Sets enter together].
-        self._sets_need_no_more = limiter is None and written is None and self._weighing is None
+        #: Whether its Sets may go together, with `gather`: see Note [Sets go together].
+        self.gathers = limiter is None and written is None and self._weighing is None
         self._set_prefixes = None if SET in self._anywhere else self._prefixes[SET]
+        #: Its Sets that gather now.
+        self.gathering: Sets | None = None
 
     @property
     def name(self) -> str:
@@ -216,7 +216,7 @@ class Session:
         Raises Overloaded, Unavailable, RateLimited, PermissionDenied, QuotaExceeded and what is wrong with the command;
         then `done` is not called. `sizes` are what is at the keys of a write, for a quota, if that was looked up.
         """
-        if self._door.outside:
+        if self._door.gathering is not None:
             self._door.enter()
         right = command.right
         prefixes = self._prefixes[right]
@@ -258,26 +258,36 @@ class Session:
             admission.leave(1, held)
             raise
 
-    def submit_set(self, command: Set, started: float, done: Done) -> None:
-        """`submit` for a Set that came at `started` and has some time left, in fewer steps where that can be.
+    def gather(self, waiter: Any, seconds: float, told: Told) -> Sets:
+        """What Sets of `waiter` are to be appended to from now on, where it `gathers`: those that have so many seconds.
 
-        See Note [Sets enter together].
-
-        Raises what `submit` does, and may call `done` with what is refused.
+        Until `gathering` is another one, or another one's. `told` is called when they are done, or refused.
         """
+        sets = self.gathering
+        if sets is None or sets.count >= GATHERED_SETS:
+            sets = self.gathering = self._door.begin_sets(self.admission, seconds, self._enter)
+        sets.join(waiter, told)
+        return sets
+
+    def _enter(self, sets: Sets) -> None:
+        """Submit Sets that have gathered: together, or else one by one."""
+        self.gathering = None
+        sets.seal()
+        prefixes = self._set_prefixes
         if (
-            self._sets_need_no_more
-            and (self._set_prefixes is None or command.key.startswith(self._set_prefixes))
-            and 0 < len(command.key) <= MAX_KEY_BYTES
-            and len(command.value) <= MAX_VALUE_BYTES
-            and not command.ttl
+            (prefixes is None or sets.permitted(prefixes))
+            and sets.is_good
+            and self.admission.enter_all(sets.count, sets.size)
         ):
-            command.started = started
-            command.admission = self.admission
-            command.done = done
-            self._door.submit_set(command)
-        else:
-            self.submit(command, done)
+            self._door.submit_sets(sets)
+            return
+        for single in sets.singles():
+            try:
+                self.submit(single, tell_single)
+            except Exception as refused:
+                single.error = without_frames(refused)
+                tell_single(single)
+        self._door.refused()
 
     def _weigh_first(self, command: WriteCommand, weighing: Weighing, done: Done) -> None:
         """Submit it once more when it is known what is at its keys. Until then it is paid for, and counted in."""

@@ -16,6 +16,8 @@ from bench.libraries import Row
     [
         libraries.header_block,
         lambda: libraries.huffman(1),
+        libraries.set_message,
+        libraries.batch_answer,
         libraries.body_json,
         libraries.body_strict,
         libraries.config_json,

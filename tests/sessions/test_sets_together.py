@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.commands.command import Command
 from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.mset import MSet
 from kvtwisted.commands.set import Set
 from kvtwisted.core.errors import (
     InvalidKey,
-    InvalidTtl,
     KvError,
     Overloaded,
     PermissionDenied,
     RateLimited,
+    StorageError,
     TooLarge,
     Unavailable,
 )
@@ -34,13 +36,15 @@ from ..support.storage import Storage
 from .support import EVERYTHING, grant
 
 ROOM, BYTES = 4, 40
+#: That all have.
+SECONDS = 60.0
 
 
 class Scene(Doorway):
     """A door with little room in front of it: for all, and for the one session."""
 
-    def __init__(self, admission: Admission | None = None, **options: Any) -> None:
-        super().__init__(Storage(cache_bytes=1 << 20))
+    def __init__(self, admission: Admission | None = None, *, storage: Storage | None = None, **options: Any) -> None:
+        super().__init__(storage or Storage(cache_bytes=1 << 20))
         self.whole = Admission(2 * ROOM, 2 * BYTES, share=ROOM)
         self.admission = admission or self.whole.share()
         self.session = self.make_session(EVERYTHING, **options)
@@ -62,15 +66,28 @@ class Scene(Doorway):
 
     def _ask(self, command: Command, session: Session, *, quick: bool) -> Outcome:
         outcome = Outcome()
+        if quick and isinstance(command, Set) and not command.ttl and session.gathers:
+            sets = session.gathering
+            if sets is None or sets.waiter is not self:
+                sets = session.gather(self, SECONDS, tell)
+            sets.keys.append(command.key)
+            sets.values.append(command.value)
+            sets.tokens.append(outcome)
+            return outcome
         try:
-            if quick and isinstance(command, Set):
-                session.submit_set(command, time.monotonic(), outcome)
-            else:
-                session.submit(command, outcome)
+            session.submit(command, outcome)
         except KvError as error:
             command.error = error
             outcome(command)
         return outcome
+
+
+def tell(scene: Scene, outcomes: Sequence[Outcome], error: BaseException | None) -> None:
+    """Sets are done."""
+    for outcome in outcomes:
+        done = Set(b"", b"")
+        done.error = error
+        outcome(done)
 
 
 def told(outcome: Outcome) -> type[BaseException] | None:
@@ -128,13 +145,33 @@ def test_what_finds_no_room() -> None:
 
 
 def test_a_server_that_stops() -> None:
-    """It takes none of them."""
-    scene = Scene()
+    """It takes none of them, and what is to send their answers hears of it."""
+    scene, sent = Scene(), []
+    scene.door.on_settled(lambda: sent.append(outcome.done is not None))
     outcome = scene.ask(Set(b"k", b"v"))
     scene.whole.close()
     scene.run()
     assert told(outcome) is Unavailable
+    assert sent == [True]
     assert scene.storage.data() == {}
+
+
+def test_one_that_needs_a_file_waits_alone(tmp_path: Path) -> None:
+    """It is a thread's, as are those that replace a large value; the others of its turn are not."""
+    files = ValueFiles(str(tmp_path))
+    files.prepare()
+    scene = Scene(storage=Storage(files=files, spill_threshold=20))
+    large = scene.ask(Set(b"large", b"v" * 20))
+    scene.run()
+    for value in (b"w" * 20, b"2"):
+        asked = [scene.ask(Set(b"a", value[:1])), scene.ask(Set(b"large", value)), scene.ask(Set(b"b", value[:1]))]
+        scene.reactor.turn()
+        assert [outcome.done is not None for outcome in asked] == [True, False, True]
+        scene.run()
+        assert [told(outcome) for outcome in (large, *asked)] == [None] * 4
+        found = [scene.storage.store.get(key) for key in (b"a", b"large", b"b")]
+        assert [one.value for one in found if one is not None] == [value[:1], value, value[:1]]
+    assert scene.admission.in_flight == 0
 
 
 def test_two_sessions_in_turn() -> None:
@@ -151,16 +188,21 @@ def test_two_sessions_in_turn() -> None:
 
 
 def test_no_more_than_so_many_gather() -> None:
-    """Then they enter within the turn, so that what is refused takes no memory."""
-    scene = Scene(Admission(GATHERED_SETS + 1))
-    for number in range(GATHERED_SETS):
-        assert scene.admission.in_flight == 0
+    """When another client comes they enter within the turn, so that what is refused takes no memory."""
+    scene, other = Scene(Admission(GATHERED_SETS + 1)), Scene()
+    for number in range(GATHERED_SETS + 1):
         scene.ask(Set(b"%d" % number, b""))
-    assert (scene.admission.in_flight, scene.door.waiting) == (GATHERED_SETS, GATHERED_SETS)
-    refused = [scene.ask(Set(b"k", b"")) for _ in range(GATHERED_SETS)]
-    assert [told(outcome) for outcome in refused[1:]] == [Overloaded] * (GATHERED_SETS - 1)
+    assert (scene.admission.in_flight, scene.door.waiting) == (0, GATHERED_SETS + 1)
+    refused = Outcome()
+    sets = scene.session.gather(other, SECONDS, tell)
+    assert (scene.admission.in_flight, scene.door.waiting) == (GATHERED_SETS + 1, 1)
+    sets.keys.append(b"k")
+    sets.values.append(b"")
+    sets.tokens.append(refused)
     scene.run()
-    assert told(refused[0]) is None
+    assert told(refused) is Overloaded
+    assert scene.admission.in_flight == 0
+    assert len(scene.storage.data()) == GATHERED_SETS + 1
 
 
 @pytest.mark.parametrize(
@@ -169,21 +211,56 @@ def test_no_more_than_so_many_gather() -> None:
         (Set(b"", b"v"), InvalidKey),
         (Set(b"k" * (MAX_KEY_BYTES + 1), b"v"), InvalidKey),
         (Set(b"k", b"v" * (MAX_VALUE_BYTES + 1)), TooLarge),
-        (Set(b"k", b"v", -1), InvalidTtl),
     ],
-    ids=["no key", "key", "value", "ttl"],
+    ids=["no key", "key", "value"],
 )
-def test_what_is_no_good_is_told_at_once(command: Set, error: type[KvError]) -> None:
-    """And is counted as it is elsewhere."""
+def test_what_is_no_good_is_told_alone(command: Set, error: type[KvError]) -> None:
+    """And is counted as it is elsewhere; the others go on."""
     scene = Scene(Admission(ROOM))
-    with pytest.raises(error):
-        scene.session.submit_set(command, time.monotonic(), Outcome())
-    assert [(name, failed) for name, _, failed in scene.recorded] == [("set", True)]
+    outcomes = [scene.ask(Set(b"before", b"1")), scene.ask(command), scene.ask(Set(b"after", b"2"))]
+    scene.run()
+    assert [told(outcome) for outcome in outcomes] == [None, error, None]
+    assert sorted([(name, failed) for name, _, failed in scene.recorded]) == [("set", False)] * 2 + [("set", True)]
+    assert scene.storage.data() == {b"after": b"2", b"before": b"1"}
+
+
+def test_a_failure_is_told_to_each() -> None:
+    """Of the storage: each has failed, and is counted so."""
+    scene = Scene()
+    scene.storage.engine.fail("write", StorageError("broke"), times=1)
+    outcomes = [scene.ask(Set(b"%d" % number, b"v")) for number in range(3)]
+    scene.run()
+    assert [told(outcome) for outcome in outcomes] == [StorageError] * 3
+    assert [(name, failed) for name, _, failed in scene.recorded] == [("set", True)] * 3
+    assert scene.admission.in_flight == 0
+
+
+def test_commands_of_others_in_between() -> None:
+    """What comes between Sets goes in between them."""
+    scene = Scene()
+    asked = [Set(b"k", b"1"), Delete(b"k"), Set(b"k", b"2"), MSet({b"k": b"3"})]
+    outcomes = [scene.ask(command) for command in asked]
+    scene.run()
+    assert [told(outcome) for outcome in outcomes] == [None] * 4
+    assert scene.storage.data() == {b"k": b"3"}
+    assert scene.commits == 4
+
+
+def test_a_group_that_has_to_wait() -> None:
+    """Behind an fsync, and when RocksDB stalls: a thread takes them one by one, and all are told."""
+    scene = Scene()
+    scene.storage.writer.durable = True
+    outcomes = [scene.ask(Set(b"%d" % number, b"v")) for number in range(3)]
+    scene.reactor.turn()
+    assert [outcome.done for outcome in outcomes] == [None] * 3
+    scene.run()
+    assert [told(outcome) for outcome in outcomes] == [None] * 3
+    assert scene.commits == 3
     assert scene.admission.in_flight == 0
 
 
 def test_who_has_more_to_pass() -> None:
-    """A rate, a right to some keys only, and an audit log are looked at for each Set, when it comes."""
+    """A rate and an audit log are looked at when a Set comes, a right to some keys only at the turn's end."""
     written: list[Any] = []
     scene = Scene()
     limited = scene.make_session(EVERYTHING, limiter=Limiter(Rate(1, 1000)))
@@ -192,8 +269,10 @@ def test_who_has_more_to_pass() -> None:
     assert told_at_once(scene, limited, b"k") is None
     assert told_at_once(scene, limited, b"k") is RateLimited
     assert told_at_once(scene, some, b"a/1") is None
-    assert told_at_once(scene, some, b"b/1") is PermissionDenied
-    assert told_at_once(scene, scene.make_session(), b"k") is PermissionDenied
+    refused = [scene.ask(Set(b"b/1", b"v"), some), scene.ask(Set(b"k", b"v"), scene.make_session())]
+    allowed = scene.ask(Set(b"a/2", b"v"), some)
+    scene.run()
+    assert [told(outcome) for outcome in (*refused, allowed)] == [PermissionDenied, PermissionDenied, None]
     assert told_at_once(scene, audited, b"k") is None
     assert written == [("set", b"k")]
 

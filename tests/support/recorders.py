@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Callable, NamedTuple
 
 
@@ -22,6 +23,10 @@ class _Telling(list[float]):
 
     def append(self, seconds: float) -> None:
         self._tell(seconds)
+
+    def extend(self, durations: Iterable[float]) -> None:
+        for seconds in durations:
+            self._tell(seconds)
 
 
 class CountingRecorder:

@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
-from ...commands.set import Set
+from ...commands.sets import Sets
 from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError
 from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
@@ -92,7 +92,7 @@ class LocalBackend:
     def submit(self, commands: Sequence[Command]) -> None:
         """See `Backend.submit`."""
         gets: dict[object, list[Command]] = {}
-        for command in self._group.take(commands):
+        for command in commands:
             if isinstance(command, WriteCommand):
                 self._group.add(command)
             elif type(command) is Get:
@@ -167,8 +167,8 @@ class GroupCommit:
         self._recovery = recovery
         self._defer = defer
         self._commands: list[WriteCommand] = []
-        # The writes of those of them that are not plain, by their place.
-        self._writes: dict[int, Write] = {}
+        # The writes of those of them that are not plain.
+        self._writes: dict[WriteCommand, Write] = {}
         # What they hold.
         self._keys = self._bytes = 0
         self._busy = False
@@ -178,32 +178,21 @@ class GroupCommit:
     @property
     def waiting(self) -> int:
         """Writes that nobody has taken up yet."""
-        return len(self._commands)
-
-    def take(self, commands: Sequence[Command]) -> Sequence[Command]:
-        """`add` those that come first and need no look of their own: small plain Sets. Gives the rest."""
-        threshold, pointers = self._writer.spill_threshold, self._writer.commits.file_index.pointers
-        size = taken = 0
-        for command in commands:
-            if type(command) is not Set or command.ttl or command.size >= threshold or command.key in pointers:
-                break
-            size += command.size
-            taken += 1
-        if taken:
-            self._commands += commands[:taken]  # type: ignore[arg-type]
-            self._keys += taken
-            self._bytes += size
-        return commands[taken:]
+        return sum([command.commits for command in self._commands])
 
     def add(self, command: WriteCommand) -> None:
         """Write it with the next group; by itself when a file has to be written or replaced, which takes long."""
         writer = self._writer
         may_need_files = command.size >= writer.spill_threshold or writer.commits.file_index.pointers
         if may_need_files and writer.needs_files(command.changes(0)):
-            self._settle_in_pool(command.admission, [command], [self._prepare(command)])
+            if isinstance(command, Sets):
+                for single in command.singles():
+                    self.add(single)
+            else:
+                self._settle_in_pool(command.admission, [command], [self._prepare(command)])
             return
         if not command.is_plain:
-            self._writes[len(self._commands)] = self._prepare(command)
+            self._writes[command] = self._prepare(command)
         self._commands.append(command)
         self._keys += command.count
         self._bytes += command.size
@@ -213,7 +202,7 @@ class GroupCommit:
         if self._busy or not self._commands:
             return
         commands, made = self._commands, self._writes
-        quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES
+        quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES and not self._writer.durable
         self._commands, self._writes, self._keys, self._bytes = [], {}, 0, 0
         try:
             if quick and not made:
@@ -222,7 +211,8 @@ class GroupCommit:
                 if quick and not isinstance(together.error, NearlyFull):
                     self._tell_together(commands, together.error)
                     return
-            writes = [made.get(place) or self._prepare(command) for place, command in enumerate(commands)]
+            commands = [single for command in commands for single in command.singles()]
+            writes = [made.get(command) or self._prepare(command) for command in commands]
             settled = quick and self._writer.try_now(writes)
         except Exception:
             self._fail(caught(), commands)

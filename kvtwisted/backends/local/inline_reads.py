@@ -1,14 +1,14 @@
 """Reads of several keys on the reactor thread, MGets and small scans: so much in one of its turns.
 
-Note [Many keys inline]: an MGet of a hundred keys from memory takes a tenth of a millisecond, a hop to a thread and
-back several of those, since the threads and the reactor take turns with Python's lock. So what is small is read here.
-In one turn of the reactor that are some KEYS_IN_A_TURN keys, or SECONDS_IN_A_TURN of reading, whatever comes first;
-answering takes as long again. What is left waits for the next turn, with what comes then, and principals have their
-turns in a round. What turns out to need the disk, or a file, goes to the pool.
+Note [Many keys inline]: an MGet of a hundred keys from memory takes a tenth of a millisecond. A hop to a thread and
+back takes several times that, since the threads and the reactor share Python's lock. So what is small is read here. In
+one turn of the reactor some KEYS_IN_A_TURN keys are read, or for SECONDS_IN_A_TURN, whatever ends first; answering
+takes as long again. What is left waits for the next turn, with what comes then, and turns go round by principal. What
+turns out to need the disk, or a file, goes to the pool.
 
-So many, since a small Get beside 16 scans or MGets of 100 at once then waits less than beside the pool (p99 0.6 to 0.8
-of it). With half as many MGets are a tenth slower; with a second go in a turn for what comes in it, and no look at the
-time, that Get waited 1.3 times as long as beside the pool.
+So many: beside 16 scans or MGets of 100 at once a small Get then waits less than beside the pool (p99 0.5 to 0.8 of
+it). With half as many keys MGets are a tenth slower. With a second go in a turn for what comes in it, and no look at
+the time, that Get waited 1.3 times as long as beside the pool.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from ...reactor.pool import caught
 from ..backend import Settled
 from .store import Store
 
-#: Keys that are read in one turn, with some for each command; and seconds after which no other command is begun.
+#: Keys that are read in one turn; what each command counts as, in keys, besides those that it reads; and seconds after
+#: which no other is begun.
 KEYS_IN_A_TURN, KEYS_OF_A_COMMAND, SECONDS_IN_A_TURN = 384, 16, 0.0005
 
 
@@ -37,7 +38,7 @@ class InlineReads:
         self._reactor = reactor
         self._store = store
         self._elsewhere = elsewhere
-        # By whose they are, the one whose turn is next first; nobody without any.
+        # By their admission, the one whose turn is next first. Those without commands are not in it.
         self._waiting: dict[object, deque[tuple[Command, int]]] = {}
         self._scheduled = False
         #: Commands that wait.

@@ -37,7 +37,7 @@ _NAME = re.compile("[0-9a-f]{32}")
 
 
 class Reading:
-    """See `ValueFiles.reading`. A generator would take as long as a read from memory does."""
+    """See `ValueFiles.reading`. A class, since a generator would take as long as a read from memory does."""
 
     __slots__ = ("_files",)
 

@@ -1,13 +1,13 @@
 """Scans: pages of keys or pairs, each from one consistent view.
 
-Note [Small scans inline]: rocksdict keeps Python's lock while a scan waits for the disk, so that nobody is better off
-for its being in a thread. There it only waits for that lock, and others for it. So a scan of few pairs is made on the
-reactor thread. What turns out to be more than that goes to the pool, as does what takes longer, since it needs the disk
-or has many deleted keys to read over: then there is a moment for others between its pairs.
+Note [Small scans inline]: rocksdict keeps Python's lock while a scan waits for the disk. So a thread helps nobody: all
+others wait just as long, and the scan has to wait for the lock besides. A scan of few pairs is made on the reactor
+thread. One that turns out to have more goes to the pool, and so does one that takes long, because it needs the disk or
+reads over many deleted keys: there the others get their turns between its pairs.
 
-After one that takes longer the next is likely to do so, too. So the pool has them all for REST times as long as that
-took in vain: the reactor loses a fiftieth of its time at most. Without this rest a small Get beside scans over deleted
-keys waited twice as long as beside the pool alone.
+After one that takes long the next is likely to do so, too. So the pool then has all scans for REST times as long as
+that took in vain: the reactor loses a fiftieth of its time at most. Without this rest a small Get beside scans over
+deleted keys waited twice as long as beside the pool alone.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from .records import ENVELOPE
 from .views import text_before
 from .writer import Writer
 
-#: Pairs of a page that is read without blocking, those that are tried where the limit is larger, and their bytes.
+#: Pairs of a page that is read at once; those that are tried where it may have more; and bytes of either.
 PAIRS_NOW, PAIRS_TRIED, _BYTES_NOW = 256, 128, 262_144
-#: Seconds that such a page has; and pairs after which that is looked at, at first and later, twice as many each time.
+#: Seconds that such a page may take; and after how many pairs that is looked at: at first, and at last.
 _SECONDS_NOW, _AT_FIRST_NOW, _AT_ONCE_NOW = 0.001, 4, 32
-#: After a page that has taken longer none is tried for so many times as long.
+#: After one that has taken longer none is tried for so many times as long.
 REST = 50
 #: Pairs that are read at a time, at first and later.
 _FEW, _MANY = 16, 256
-#: More than so many are quicker added at once than one by one, where the values have fewer bytes than these.
+#: More pairs than these, of shorter values than these bytes, are quicker added at once than one by one.
 _SOME, _SHORT = 4, 4096
 #: The part of its time after which a page ends early; the rest is for the answer.
 _SHARE = 0.8
@@ -92,7 +92,7 @@ class PageReader:
             pairs = self._engine.scan(start, end, until=-math.inf)
             while taken := pairs.take(min(at_once, most + 1 - len(keys))):
                 read += len(taken)
-                if time.monotonic() > began + _SECONDS_NOW or read > 2 * most + 1:
+                if time.monotonic() > began + _SECONDS_NOW or read > 2 * most + _AT_ONCE_NOW:
                     self._in_vain(began)
                     return None
                 for key, stored in taken:
@@ -212,7 +212,7 @@ class _Gathered:
         self.expired = 0
 
     def page(self, next_cursor: bytes = b"") -> Page:
-        """It as it is."""
+        """The page as far as it has come."""
         return Page(self.keys, self._values, next_cursor)
 
     def add(self, pairs: list[tuple[bytes, bytes]]) -> None:
@@ -229,9 +229,9 @@ class _Gathered:
                 self._add_one(key, stored)
 
     def _add_all(self, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Add these in one go, if there is nothing to be said of any: none has an envelope, and there is room for all.
+        """Add these at once, if none has an envelope and there is room for all; else, or if it is not sure, do nothing.
 
-        This is `_add_one` for each; where it is not sure it does nothing.
+        It unrolls `_add_one` for each. Returns whether they were added.
         """
         wanted = self._wanted
         keys, values = zip(*pairs)

@@ -14,7 +14,6 @@ from ...commands.command import Change, Command, WriteCommand
 from ...commands.get import Found, Get
 from ...commands.mget import MGet
 from ...commands.scan import Scan
-from ...commands.set import Set
 from ...core.clock import Clock
 from ...core.counting import Counter
 from ...core.limits import MAX_KEY_BYTES, check_key
@@ -238,16 +237,12 @@ class Store:
 
     def prepare_together(self, commands: Sequence[WriteCommand]) -> Write:
         """One write for plain commands that share their fate, in their order. It does not block."""
-        changes: list[Change] = []
-        size = 0
-        for command in commands:
-            if type(command) is Set:
-                changes.append((command.key, command.value, 0))
-            else:
-                changes += command.changes(0)
-            size += command.size
+        changes = commands[0].changes(0)
+        for command in commands[1:]:
+            changes += command.changes(0)
         self._touch(changes)
-        return Write(changes, commits=len(commands), plain_bytes=size)
+        size = sum([command.size for command in commands])
+        return Write(changes, commits=sum([command.commits for command in commands]), plain_bytes=size)
 
     def _touch(self, changes: Iterable[Change]) -> None:
         recency = self._recency

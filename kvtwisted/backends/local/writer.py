@@ -173,6 +173,6 @@ class Writer:
         return True
 
     def needs_files(self, changes: Sequence[Change]) -> bool:
-        """Whether they store or replace a large value. What is small does not where there is no pointer."""
+        """Whether these changes store or replace a large value. Small ones do not where there is no pointer."""
         pointers, threshold = self.commits.file_index.pointers, self.spill_threshold
         return any(key in pointers or (value is not None and len(value) >= threshold) for key, value, _ in changes)

@@ -32,7 +32,7 @@ from .header_turn import HeaderTurn
 from .lifetime import Lifetime
 from .streams import Streams
 
-#: Bytes that a DATA frame of an uncompressed message has beside the message, and those and the frame's header.
+#: Bytes that a DATA frame of an uncompressed message has beside the message; and the same with the frame's header.
 _PREFIX, _BEFORE_MESSAGE = 5, 14
 _LARGEST_MESSAGE = frames.DEFAULT_FRAME_SIZE - _PREFIX
 #: The length and type of a WINDOW_UPDATE.
@@ -65,7 +65,7 @@ class ChunkReader:
             position = control.read_preface(data)
         streams.before_chunk, calls_before = streams.last_id, streams.calls
         calls = received = 0
-        # How many calls may begin before somebody has to look again: those that end meanwhile make room.
+        # How many calls may begin before it is counted again: calls that end meanwhile only make more room.
         room = self._room()
         while end - position >= FRAME_HEADER:
             word, flags, stream_id = read_header(data, position)

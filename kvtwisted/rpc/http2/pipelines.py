@@ -9,16 +9,16 @@ more window once MAX_UNANSWERED operations or REQUEST_BYTES of them are under wa
 own or those of its connection. What its window still held waits as it came, and is begun when there is room. So do
 compressed messages when enough was expanded in a turn, see Note [Decompression in turns].
 
-Note [A chunk's operations]: of an operation that memory answers, most of the cost would be what stands around it. So
-all that have come are taken in one loop, and their answers gather in one buffer, which is sent as a whole; likewise
-those of all writes that were settled together. It is looked whether the pipeline is full before the first, after what
-cannot be answered at once, and whenever 16 KiB of answers have gathered, or fewer if that is all there may be.
+Note [A chunk's operations]: where memory answers an operation, what is done around it would cost more than that. So all
+that have come are taken in one loop, and their answers gather in one buffer, which is sent as a whole; so are the
+answers of all writes that were settled together. Whether the pipeline is full is looked at before the first, once
+operations under way may have filled it, and whenever 16 KiB of answers have gathered, or as much as there is room for.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Callable
@@ -291,18 +291,28 @@ class Pipeline:
     def _begin(self, operation: Operation, now: float, done: Done) -> None:
         """Begin an operation that is counted; nothing else is under way on its key. It may be refused at once."""
         id_field, kind, key, value, ttl = operation
-        deadline = now + self._terms.request_timeout
         self._busy[key] = operation
+        session, seconds = self._session, self._terms.request_timeout
+        if kind == SET and not ttl and session.gathers:
+            # See Note [Sets go together].
+            sets = session.gathering
+            if sets is None or sets.waiter is not self:
+                sets = session.gather(self, seconds, Pipeline._sets_done)
+            sets.keys.append(key)
+            sets.values.append(value)
+            sets.tokens.append(key)
+            return
+        deadline = now + seconds
         try:
             if kind == SET:
-                self._session.submit_set(Set(key, value, ttl, deadline), now, done)
+                session.submit(Set(key, value, ttl, deadline), done)
             elif kind == GET:
                 command = Get(key, deadline, encoded_get_response)
                 command.awaited = partial(self._busy.__contains__, key)
-                self._session.submit(command, done)
+                session.submit(command, done)
                 self._expect(_GET_ANSWER_BYTES)
             else:
-                self._session.submit(Delete(key, deadline), done)
+                session.submit(Delete(key, deadline), done)
         except Exception as error:
             del self._busy[key]
             self._bytes -= len(key) + len(value)
@@ -331,6 +341,25 @@ class Pipeline:
                 pipeline.append_done(answers, id_field, kind)
         if self._held and key in self._later:
             self._release(key)
+
+    def _sets_done(self, keys: Sequence[bytes], error: BaseException | None) -> None:
+        """`_done` for Sets that went together."""
+        busy, answers = self._busy, self._answers
+        if not answers:
+            self._answered(self)
+        for key in keys:
+            operation = busy.pop(key, None)
+            if operation is None:
+                continue
+            id_field, kind, _, value, _ = operation
+            self._bytes -= len(key) + len(value)
+            if error is not None:
+                self._fail(id_field, kind, error)
+            else:
+                self._good += 1
+                pipeline.append_done(answers, id_field, kind)
+            if self._held and key in self._later:
+                self._release(key)
 
     def _release(self, key: bytes) -> None:
         """Nothing is under way on this key any longer: begin what waited for that."""

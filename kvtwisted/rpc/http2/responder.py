@@ -6,6 +6,7 @@ message that needs no queue: of those only the number is kept while the answer i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Callable
 
 from ...core.counting import Holding
@@ -127,16 +128,18 @@ class Responder:
             stream.send_message(message)
             stream.finish()
 
-    def answer_constant(self, stream_id: int, answer: ConstantAnswer) -> None:
-        """End a call well, with a message that was made ready, if that was promised and somebody still waits for it."""
-        sender = self.sender
-        if not self.quick or answer.size > sender.window:
-            if self.awaited(stream_id):
-                self.answer(stream_id, answer.message)
-        elif self.promised.pop(stream_id, None) is not None:
-            sender.window -= answer.size
-            self.out.append(stream_id.to_bytes(4, "big").join(answer.pieces))
-            self.touched()
+    def answer_constant(self, stream_ids: Iterable[int], answer: ConstantAnswer) -> None:
+        """End calls well, with a message that was made ready: those that it was promised to, and that still wait."""
+        sender, out, pieces, size = self.sender, self.out, answer.pieces, answer.size
+        promised = self.promised.pop
+        for stream_id in stream_ids:
+            if not self.quick or size > sender.window:
+                if stream_id in self.promised:
+                    self.answer(stream_id, answer.message)
+            elif promised(stream_id, None) is not None:
+                sender.window -= size
+                out.append(stream_id.to_bytes(4, "big").join(pieces))
+        self.touched()
 
     def fail(self, stream_id: int, error: CallError) -> None:
         """End a call with a status. It earns the peer nothing: no work was done for it."""

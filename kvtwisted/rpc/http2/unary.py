@@ -6,6 +6,7 @@ is only if it is small, after those were counted, and what is compressed never i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Callable
@@ -59,7 +60,7 @@ class UnaryCalls:
         self._session = session
         self._get_now = session.get_now
         self._submit = session.submit
-        self._submit_set = session.submit_set
+        self._gathers = session.gathers
         self._check_room = session.check_room
         self._admission = session.admission
         self._terms = terms
@@ -107,18 +108,21 @@ class UnaryCalls:
         if asked is None:
             self._call_on_one_key(_SET, caller, number, message, timeout)
             return
-        limit = self._terms.request_timeout
-        if timeout is None or timeout > limit:
-            timeout = limit
-        try:
-            if timeout <= 0:
-                raise overdue(self._session)
-            started = monotonic()
-            command = Set(*asked, started + timeout)
-            command.context = caller, number
-            # First, since it may be refused with others at once.
+        key, value, ttl = asked
+        if self._gathers and timeout is None and not ttl:
+            # See Note [Sets go together].
+            session = self._session
+            sets = session.gathering
+            if sets is None or sets.waiter is not caller:
+                sets = session.gather(caller, self._terms.request_timeout, _sets_done)
+            sets.keys.append(key)
+            sets.values.append(value)
+            sets.tokens.append(number)
             caller.promise(number)
-            self._submit_set(command, started, _set_done)
+            return
+        try:
+            call = self._started(timeout)
+            self._run(_SET, caller, number, Set(key, value, ttl, call.deadline), call)
         except Exception as error:
             _fail(_SET, caller, number, error)
 
@@ -259,16 +263,17 @@ def _done(method: Method, caller: Caller, number: int, size: int, command: Comma
     elif method.good is None:
         caller.answer(number, command.result)
     else:
-        caller.answer_constant(number, _SUCCESS)
+        caller.answer_constant((number,), _SUCCESS)
 
 
-def _set_done(command: Command) -> None:
-    """`_done` for the Sets of `UnaryCalls._set`."""
-    caller, number = command.context
-    if command.error is None:
-        caller.answer_constant(number, _SUCCESS)
-    else:
-        _done(_SET, caller, number, 0, command)
+def _sets_done(caller: Caller, numbers: Sequence[int], error: BaseException | None) -> None:
+    """`_done` for Sets that went together."""
+    if error is None:
+        caller.answer_constant(numbers, _SUCCESS)
+        return
+    for number in numbers:
+        if caller.awaited(number):
+            _fail(_SET, caller, number, error)
 
 
 def _fail(method: Method, caller: Caller, number: int, error: BaseException) -> None:

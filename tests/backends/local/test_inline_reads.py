@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvtwisted.backends.local import batch_reads, inline_reads, pages
@@ -307,6 +307,7 @@ def test_after_one_that_took_long_none_is_tried_for_a_while(doorway: Doorway, mo
     assert store.read_now(command) == Page(KEYS[:10], [b"v"] * 10, KEYS[9])
 
 
+@example({"a": 5, "aa": 0, "aaa": 5, "b": 0}, "", "", 1, False)  # more expired pairs than the page has
 @given(
     st.dictionaries(st.text("ab", min_size=1, max_size=4), st.sampled_from([0, 0, 5, 50]), max_size=30),
     st.text("ab", max_size=2), st.text("ab", max_size=3), st.integers(0, 12) | st.just(1000), st.booleans(),

@@ -69,6 +69,7 @@ def test_the_earlier_deadline_counts(world: World, monkeypatch: pytest.MonkeyPat
     assert now + 3.0 <= seen[3] < now + 10.0
 
 
+@pytest.mark.local_backend
 def test_what_memory_answers_takes_no_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Get of what need not be waited for is answered at the door, whether there is anything or not."""
     world.store.set(b"a", b"1", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterable
 from typing import Any, Callable
 
 import pytest
@@ -50,9 +51,10 @@ class Streams:
         self._end(stream_id)
         self.answers[stream_id] = message
 
-    def answer_constant(self, stream_id: int, answer: Any, /) -> None:
-        """One that was made ready."""
-        self.answer(stream_id, b"constant")
+    def answer_constant(self, stream_ids: Iterable[int], answer: Any, /) -> None:
+        """Ones that were made ready."""
+        for stream_id in stream_ids:
+            self.answer(stream_id, b"constant")
 
     def fail(self, stream_id: int, error: CallError, /) -> None:
         """A status."""

@@ -112,8 +112,9 @@ class Scans:
 def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
     """The next pairs of an iterator, some in one go, without a step of Python for each.
 
-    One of each go stands for the others' size, and tells how many may be in the next. Which one, nobody can foretell:
-    hashes are different in each process. After a slow go the next is of one pair; only after a short one it has more.
+    The size of one pair of each go stands for that of all, and tells how many may be in the next. Which one it is,
+    nobody can foretell: hashes are different in each process. After a slow go the next is of one pair; only after a
+    short one it has more.
     """
     pairs: list[Pair] = []
     size, at_once, began = 0, 1, monotonic()
@@ -134,7 +135,7 @@ def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
 
 
 def sending(chunks: Chunks) -> Take:
-    """What takes from such a generator, which nobody else holds."""
+    """What takes pairs from a generator. Nobody else may hold it."""
     next(chunks)
     return chunks.send
 

@@ -1,0 +1,106 @@
+"""Sets: many that came one after the other, as one command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
+
+from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, Limits, check_key, check_value
+from .command import Change, Command, WriteCommand
+from .set import Set
+
+#: Told, on the reactor thread, that Sets of a waiter are done: the waiter, its tokens for them, and the error or None.
+#: Must not raise.
+Told = Callable[[Any, Sequence[Any], Optional[BaseException]], object]
+
+
+class Sets(WriteCommand):
+    """Sets without a ttl that came in one turn of the reactor. What is the same for all of them is done once.
+
+    To those who sent them each is a command of its own: it is counted as one, has a revision, and is refused or fails
+    by itself. So whoever cannot do the same with all takes them one by one (`singles`).
+    """
+
+    __slots__ = ("keys", "tokens", "values", "waiter", "waiters")
+
+    name = right = metric = "set"
+    is_plain = True
+
+    def __init__(self, admission: Any, started: float, deadline: float) -> None:
+        """None yet. All have `admission`, came about when it was `started`, and have time until the deadline."""
+        WriteCommand.__init__(self, 0, deadline)
+        self.admission = admission
+        self.started = started
+        self.done = _tell
+        self.ttl = 0
+        #: In the order in which they came: to add one, append to these three.
+        self.keys: list[bytes] = []
+        self.values: list[bytes] = []
+        self.tokens: list[Any] = []
+        #: Who waits for those that are appended now.
+        self.waiter: Any = None
+        #: All who wait, with their tokens, in the same order.
+        self.waiters: list[tuple[Any, list[Any], Told]] = []
+
+    def join(self, waiter: Any, told: Told) -> None:
+        """Those that are appended from now on are this waiter's, each with a token that tells it which one it is."""
+        self.waiter = waiter
+        self.tokens = []
+        self.waiters.append((waiter, self.tokens, told))
+
+    def seal(self) -> None:
+        """No more come."""
+        self.size = sum(map(len, self.keys)) + sum(map(len, self.values))
+
+    @property
+    def count(self) -> int:
+        """As many as there are."""
+        return len(self.keys)
+
+    @property
+    def commits(self) -> int:
+        """See `WriteCommand.commits`."""
+        return len(self.keys)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether `check` would pass all of them."""
+        sizes = list(map(len, self.keys))
+        return min(sizes) > 0 and max(sizes) <= MAX_KEY_BYTES and max(map(len, self.values)) <= MAX_VALUE_BYTES
+
+    def check(self, limits: Limits) -> None:
+        """See `Command.check`."""
+        for key, value in zip(self.keys, self.values):
+            check_key(key)
+            check_value(value)
+
+    def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
+        """See `Command.permitted`."""
+        return all(key.startswith(prefixes) for key in self.keys)
+
+    def changes(self, expires_at_ms: int) -> list[Change]:
+        """See `WriteCommand.changes`."""
+        return [(key, value, expires_at_ms) for key, value in zip(self.keys, self.values)]
+
+    def singles(self) -> list[Set]:
+        """Each as a command of its own, in their place: this one is not to be settled then."""
+        pairs = zip(self.keys, self.values)
+        singles: list[Set] = []
+        for waiter, tokens, told in self.waiters:
+            for token, (key, value) in zip(tokens, pairs):
+                single = Set(key, value, 0, self.deadline)
+                single.admission, single.started = self.admission, self.started
+                single.context, single.done = (waiter, token, told), tell_single
+                singles.append(single)
+        return singles
+
+
+def _tell(sets: Sets) -> None:
+    for waiter, tokens, told in sets.waiters:
+        told(waiter, tokens, sets.error)
+
+
+def tell_single(single: Command) -> None:
+    """The `done` of one of `Sets.singles`."""
+    waiter, token, told = single.context
+    told(waiter, (token,), single.error)
