@@ -136,7 +136,8 @@ def test_a_principal_waits_for_one_round(kind: str) -> None:
     assert queued >= 600 // 16
     for command in (Get(b"k"), MGet([b"k"], budget=PLENTY), Scan(b"", budget=PLENTY)):
         submit("modest", command)
-        doorway.reactor.turn()
+        for _ in range(2):  # the first may have been had by those that waited for it
+            doorway.reactor.turn()
         before = doorway.backend.waiting
         while "modest" not in done:
             doorway.pool.run_one()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,6 +30,15 @@ KEYS = [b"%03d" % number for number in range(100)]
 PAIRS = dict.fromkeys(KEYS, b"v")
 #: Of one key and its value, as it is counted.
 ENTRY = 3 + 1 + 16
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _whatever_it_takes() -> Iterator[None]:
+    """The machine may be slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inline_reads, "SECONDS_IN_A_TURN", math.inf)
+        patch.setattr(pages, "_SECONDS_NOW", math.inf)
+        yield
 
 
 @pytest.fixture
@@ -171,6 +182,29 @@ def test_a_turn_has_so_many_keys(doorway: Doorway) -> None:
     assert doorway.pool.waiting == 0
 
 
+def test_a_turn_has_so_much_time(doorway: Doorway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few keys may be much work: each of these takes more than there is."""
+    monkeypatch.setattr(inline_reads, "SECONDS_IN_A_TURN", -0.0)
+    now = iter(range(1000))
+    monkeypatch.setattr(inline_reads, "monotonic", lambda: float(next(now)))
+    outcomes = [doorway.submit(mget(KEYS[:1])) for _ in range(3)]
+    for number in range(1, 4):
+        doorway.reactor.turn()
+        assert sum(outcome.done is not None for outcome in outcomes) == number
+
+
+def test_what_comes_while_others_wait_has_no_turn_of_its_own(doorway: Doorway) -> None:
+    """In each turn of the reactor there is one go, however many come."""
+    outcomes = [doorway.submit(mget()) for _ in range(12)]
+    doorway.reactor.turn()
+    first = sum(outcome.done is not None for outcome in outcomes)
+    outcomes += [doorway.submit(mget()) for _ in range(12)]
+    doorway.reactor.turn()
+    assert sum(outcome.done is not None for outcome in outcomes) == 2 * first
+    doorway.run()
+    assert all(outcome.result() == PAIRS for outcome in outcomes)
+
+
 def test_principals_have_their_turns_in_a_round() -> None:
     """One that asks for much does not keep another waiting."""
     doorway = Doorway(Storage())
@@ -251,6 +285,26 @@ def test_a_scan_that_takes_long_goes_to_the_pool(doorway: Doorway, monkeypatch: 
     assert not at_once
     doorway.run()
     assert outcome.result() == Page(KEYS[:10], [b"v"] * 10, KEYS[9])
+
+
+def test_after_one_that_took_long_none_is_tried_for_a_while(doorway: Doorway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one would most likely be in vain, too."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pages, "_SECONDS_NOW", 1.0)
+    store, command, engine = doorway.storage.store, scan(limit=10), doorway.storage.engine
+
+    def wait() -> None:
+        now[0] += 2
+
+    engine.after("scan", wait)
+    assert store.read_now(command) is None
+    before = len(engine.calls)
+    for now[0] in (2.0, 2 * pages.REST + 1.9):
+        assert store.read_now(command) is None
+    assert len(engine.calls) == before
+    now[0] = 2 * pages.REST + 2.1
+    assert store.read_now(command) == Page(KEYS[:10], [b"v"] * 10, KEYS[9])
 
 
 @example({"a": 5, "aa": 0, "aaa": 5, "b": 0}, "", "", 1, False)  # more expired pairs than the page has

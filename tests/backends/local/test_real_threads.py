@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -14,6 +15,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.task import deferLater
 from twisted.python.threadpool import ThreadPool
 
+from kvtwisted.backends.local import inline_reads
 from kvtwisted.backends.local.backend import UNTAKEN_RESULTS, LocalBackend
 from kvtwisted.backends.local.recovery import Recovery
 from kvtwisted.backends.server import ServerCommands
@@ -154,8 +156,11 @@ class _Large(MGet):
 
 
 @pytest_twisted.inlineCallbacks
-def test_large_results_wait_for_the_reactor_in_their_threads(scene: Scene) -> Generator[Any, Any, None]:
+def test_large_results_wait_for_the_reactor_in_their_threads(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> Generator[Any, Any, None]:
     """Of many reads only so many results are there while the reactor does something else; the others come after."""
+    monkeypatch.setattr(inline_reads, "SECONDS_IN_A_TURN", math.inf)  # all are handed over in one turn
     made: list[None] = []
     scene.session.admission = Admission(100)
     waiting = [scene.ask(_Large(made)) for _ in range(20)]

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Generator, Iterator
 from functools import partial
 from itertools import islice
+from time import monotonic
 from typing import Any, Callable
 
 from ....core.errors import KvError
@@ -20,6 +21,8 @@ from .translate import EngineClosed, translated
 Pair = tuple[bytes, bytes]
 #: Pairs that are read in one go, with Python's lock held, unless they are of values of LARGE bytes and more.
 AT_ONCE, LARGE = 32, 8_192
+#: Seconds that make a go slow: its pairs need the disk, or lie behind many deleted keys.
+SLOW = 0.0001
 #: Bytes of values at which no further pairs are taken.
 TAKEN_BYTES = 262_144
 #: Gives the next pairs: see `Pairs.take`. None of them, or StopIteration, says that there are no more.
@@ -110,10 +113,11 @@ def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
     """The next pairs of an iterator, some in one go, without a step of Python for each.
 
     The size of one pair of each go stands for that of all, and tells how many may be in the next. Which one it is,
-    nobody can foretell: hashes are different in each process.
+    nobody can foretell: hashes are different in each process. After a slow go the next is of one pair; only after a
+    short one it has more.
     """
     pairs: list[Pair] = []
-    size, at_once = 0, 1
+    size, at_once, began = 0, 1, monotonic()
     while size < TAKEN_BYTES and (missing := most - len(pairs)):
         taken = list(islice(iterator, min(missing, at_once)))
         if not taken:
@@ -121,7 +125,12 @@ def next_pairs(iterator: Iterator[Pair], most: int) -> list[Pair]:
         pairs += taken
         value_bytes = len(taken[hash(taken[-1][0]) % len(taken)][1])
         size += len(taken) * value_bytes
-        at_once = AT_ONCE if value_bytes < LARGE else 1
+        now = monotonic()
+        if value_bytes >= LARGE or now - began > SLOW:
+            at_once = 1
+        elif 8 * (now - began) < SLOW:
+            at_once = min(8 * at_once, AT_ONCE)
+        began = now
     return pairs
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kvtwisted.backends.local.engines import scans
 from kvtwisted.backends.local.engines.engine import DATA, FAMILIES, Engine, Pairs, ScanUnfinished
 from kvtwisted.backends.local.engines.pieces import SKIPS
-from kvtwisted.backends.local.engines.scans import AT_ONCE, LARGE, TAKEN_BYTES, next_pairs
+from kvtwisted.backends.local.engines.scans import AT_ONCE, LARGE, SLOW, TAKEN_BYTES, next_pairs
 from kvtwisted.core.errors import Corruption, Unavailable
 
 from .support import PERSISTENT, opened, put
@@ -149,3 +151,27 @@ def test_no_pair_may_hide_others() -> None:
         values = [b"" if number % AT_ONCE == place else b"l" * LARGE for number in range(100 * AT_ONCE)]
         pairs = iter([(b"%06d" % number, value) for number, value in enumerate(values)])
         assert len(next_pairs(pairs, len(values))) < 20 * AT_ONCE
+
+
+def test_what_is_slow_is_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's lock is not held for many pairs that each need the disk, or lie behind many deleted keys."""
+    now = 0.0
+    went: list[float] = []
+
+    def look() -> float:
+        went.append(now)
+        return now
+
+    def pairs() -> Iterator[Pair]:
+        nonlocal now
+        for number in range(20 * AT_ONCE):
+            now += 2 * SLOW if number >= 10 * AT_ONCE else 0
+            yield b"%06d" % number, b""
+
+    monkeypatch.setattr(scans, "monotonic", look)
+    assert len(next_pairs(pairs(), 20 * AT_ONCE)) == 20 * AT_ONCE
+    goes = [after - before for before, after in zip(went, went[1:])]
+    slow = [round(seconds / SLOW / 2) for seconds in goes if seconds]
+    assert len(goes) - len(slow) < 15
+    assert slow[0] <= AT_ONCE
+    assert set(slow[1:]) == {1}
