@@ -62,7 +62,7 @@ tools: .venv-scan/.installed ## Install or name the programs that the tests run.
 	@touch $@
 
 # What needs wrk, a C compiler or libnghttp2 is left out with a line where they are not installed.
-bench: $(VENV)/.test-installed ## Measure everything, in some 7 minutes: make bench ARGS="--only grpc".
+bench: $(VENV)/.test-installed ## Measure everything, in some 6 minutes: make bench ARGS="--only grpc".
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-compare: $(VENV)/.test-installed ## Compare with another revision: make bench-compare BASE=HEAD~1.
