@@ -274,11 +274,8 @@ class Session:
         self.gathering = None
         sets.seal()
         prefixes = self._set_prefixes
-        if (
-            (prefixes is None or sets.permitted(prefixes))
-            and sets.is_good
-            and self.admission.enter_all(sets.count, sets.size)
-        ):
+        is_good = sets.is_good and (prefixes is None or sets.permitted(prefixes))
+        if is_good and self.admission.enter_all(sets.count, sets.size):
             self._door.submit_sets(sets)
             return
         for single in sets.singles():

@@ -105,7 +105,8 @@ class LocalBackend:
         for of_one in gets.values():
             for first in range(0, len(of_one), GETS_IN_A_JOB):
                 self._run(of_one[first : first + GETS_IN_A_JOB])
-        self._inline.serve()
+        if self._inline.waiting:
+            self._inline.serve()
 
     def sizes(self, keys: Sequence[bytes], owner: object, told: Sizes) -> None:
         """See `CanMeasure.sizes`."""
