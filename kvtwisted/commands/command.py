@@ -82,6 +82,11 @@ class Command:
         """The keys that it is about; none when it is about a range, or no key."""
         return ()
 
+    @property
+    def needs(self) -> Sequence[tuple[str, Collection[bytes]]]:
+        """What it needs beside `right`: operations, each with the keys, or prefixes, that it must be granted for."""
+        return ()
+
     def check(self, limits: Limits) -> None:
         """Raise InvalidRequest when it asks for what cannot be."""
 
@@ -100,7 +105,7 @@ class Command:
 
 
 class WriteCommand(Command):
-    """A command that changes keys, all or none, whatever they were before."""
+    """A command that changes keys, all or none: whatever they were before, but for `deciding.DecidingCommand`."""
 
     __slots__ = ("ttl",)
 

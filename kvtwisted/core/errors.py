@@ -77,6 +77,30 @@ class RateLimited(KvError):
         self.retry_after = retry_after
 
 
+class ValueNotText(KvError):
+    """A value that is not UTF-8 text was asked for as text. It can be had as data."""
+
+    code = "value_not_text"
+
+
+class NotANumber(KvError):
+    """What is to be incremented is not the decimal text of a 64-bit number. Nothing was written."""
+
+    code = "not_a_number"
+
+
+class NumberOverflow(KvError):
+    """The sum would not fit in 64 bits. Nothing was written."""
+
+    code = "number_overflow"
+
+
+class Unsupported(KvError):
+    """The backend lacks a capability, which the message names. Nothing was started."""
+
+    code = "unsupported"
+
+
 class QuotaExceeded(KvError):
     """The principal's quota is used up. Nothing was written; deletes, and writes that add nothing, go on."""
 

@@ -67,12 +67,12 @@ def check_scan_limit(limit: int) -> None:
         raise InvalidRequest(f"limit: must not be negative (0 means no limit): {limit} was sent")
 
 
-def check_ttl(ttl: int) -> None:
+def check_ttl(ttl: int, field: str = "ttl") -> None:
     """Raise InvalidTtl unless `ttl` is 0 (never expires) to MAX_TTL_SECONDS."""
     if ttl < 0:
-        raise InvalidTtl(f"ttl: must not be negative (0 means never expires): {ttl} was sent")
+        raise InvalidTtl(f"{field}: must not be negative (0 means never expires): {ttl} was sent")
     if ttl > MAX_TTL_SECONDS:
-        raise InvalidTtl(f"ttl: too large: {ttl} s was sent, the limit is {MAX_TTL_SECONDS} s (100 years)")
+        raise InvalidTtl(f"{field}: too large: {ttl} s was sent, the limit is {MAX_TTL_SECONDS} s (100 years)")
 
 
 def check_keys(keys: Collection[bytes], limits: Limits) -> None:

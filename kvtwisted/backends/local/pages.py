@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...commands.command import ENTRY_OVERHEAD
+from ...commands.ranges import prefix_end
 from ...commands.scan import Page, Scan, too_large
 from ...core.clock import Clock
 from ...core.errors import DeadlineExceeded
@@ -282,9 +283,3 @@ def _cut(wanted: _Wanted, page: Page, before: bytes) -> Page | None:
     if not cursor or cursor < wanted.start or not wanted.paged:
         return None
     return Page(page.keys[:kept], page.values[:kept], cursor)
-
-
-def prefix_end(prefix: bytes) -> bytes | None:
-    """The first key after all those that start with `prefix`, or None when there is no such key."""
-    stripped = prefix.rstrip(b"\xff")
-    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None

@@ -13,6 +13,7 @@ from itertools import starmap
 from ...commands.command import Change, Command, WriteCommand
 from ...commands.get import Found, Get
 from ...commands.mget import MGet
+from ...commands.ranges import prefix_end
 from ...commands.scan import Scan
 from ...core.clock import Clock
 from ...core.counting import Counter
@@ -25,7 +26,7 @@ from .commit_point import Write
 from .engines.engine import CanPeek, Engine
 from .maintenance import expiry
 from .metadata import Metadata
-from .pages import PageReader, prefix_end
+from .pages import PageReader
 from .recency import Recency
 from .records import ENVELOPE, Record
 from .writer import Writer

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvtwisted.backends.local import pages as pages_module
-from kvtwisted.backends.local.pages import prefix_end
 from kvtwisted.commands.command import ENTRY_OVERHEAD
+from kvtwisted.commands.ranges import prefix_end
 from kvtwisted.core.errors import DeadlineExceeded, ResponseTooLarge
 
 from ...support.clocks import ScriptedTime

@@ -10,9 +10,9 @@ from copy import copy
 from functools import partial
 from typing import Any, Callable, NamedTuple, Protocol
 
+from ....commands.ranges import prefix_end
 from .. import records
 from ..engines.engine import DATA, EXPIRY, Engine, first_pairs
-from ..pages import prefix_end
 from ..write_sequence import WriteSequence
 
 #: Reasons, as the metrics name them.

@@ -1,0 +1,43 @@
+"""Ranges of keys, in the order of their bytes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class KeyRange(NamedTuple):
+    """Keys from `start` on and before `end`; without an end (None) to the last one."""
+
+    start: bytes
+    end: bytes | None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no key can lie in it."""
+        return self.end is not None and self.start >= self.end
+
+    def is_within(self, prefixes: tuple[bytes, ...]) -> bool:
+        """Whether all keys that can lie in it begin with one of the prefixes."""
+        if self.is_empty:
+            return bool(prefixes)
+        for prefix in prefixes:
+            last = prefix_end(prefix)
+            if self.start >= prefix and (last is None or (self.end is not None and self.end <= last)):
+                return True
+        return False
+
+    def clipped(self, other: KeyRange) -> KeyRange:
+        """What lies in both."""
+        ends = [end for end in (self.end, other.end) if end is not None]
+        return KeyRange(max(self.start, other.start), min(ends) if ends else None)
+
+
+def key_range(prefix: bytes = b"", start: bytes = b"", end: bytes = b"") -> KeyRange:
+    """The keys under a prefix from `start` on and before `end`; an empty end is none."""
+    return KeyRange(prefix, prefix_end(prefix)).clipped(KeyRange(start, end or None))
+
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """The first key after all those that start with `prefix`, or None when there is no such key."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
