@@ -58,7 +58,7 @@ class Watch(StreamCommand):
     name = "watch"
     right = "scan"
     #: Counted by metrics of its own.
-    metric = "scan"
+    metric = ""
 
     def __init__(
         self,

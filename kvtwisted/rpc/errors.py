@@ -27,6 +27,7 @@ class Code(IntEnum):
     NOT_FOUND = 5
     PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
@@ -70,6 +71,7 @@ TABLE: dict[type[BaseException], Row] = {
     errors.QuotaExceeded: _BUSY,
     errors.Overloaded: _BUSY,
     errors.WriteStalled: _BUSY,
+    errors.Unsupported: Row(Code.UNIMPLEMENTED),
     errors.DeadlineExceeded: Row(Code.DEADLINE_EXCEEDED),
     errors.Unavailable: Row(Code.UNAVAILABLE),
     errors.NearlyFull: _BUSY,

@@ -33,7 +33,8 @@ from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
 from ...commands.sets import Sets
-from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError
+from ...commands.streams import StreamCommand
+from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError, Unsupported
 from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
 from ..backend import Hot, Settled, Sizes
@@ -95,6 +96,8 @@ class LocalBackend:
         for command in commands:
             if isinstance(command, WriteCommand):
                 self._group.add(command)
+            elif isinstance(command, StreamCommand):
+                self._begin(command)
             elif type(command) is Get:
                 gets.setdefault(command.admission, []).append(command)
             elif keys := self._store.keys_now(command):
@@ -107,6 +110,11 @@ class LocalBackend:
                 self._run(of_one[first : first + GETS_IN_A_JOB])
         if self._inline.waiting:
             self._inline.serve()
+
+    def _begin(self, command: StreamCommand) -> None:
+        """Begin a stream."""
+        command.error = Unsupported(f"this backend has no {command.name}")
+        self._settled((command,))
 
     def sizes(self, keys: Sequence[bytes], owner: object, told: Sizes) -> None:
         """See `CanMeasure.sizes`."""
