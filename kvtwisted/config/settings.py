@@ -150,6 +150,9 @@ class EvictionSettings:
         choices=("lru", "oldest", "ttl", "none"),
         live=True,
     )
+    protected_prefixes: str = option(
+        "", "Prefixes, with commas between; keys that begin with one go only once they have expired.", DATA, live=True
+    )
     high_water_mark: int = number(
         95, 1, 100, "Percent of a file system in use from which writes are refused, also when eviction is off.",
         SERVICE, live=True,
