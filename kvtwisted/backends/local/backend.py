@@ -60,7 +60,7 @@ SNAPSHOT_SECONDS = 3600.0
 class LocalBackend:
     """A `Backend` over a store in this process. Reactor thread, but `health`."""
 
-    capabilities: frozenset[str] = frozenset()
+    capabilities: frozenset[str] = frozenset({ScanStream.capability})
 
     def __init__(
         self,
