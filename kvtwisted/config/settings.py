@@ -223,6 +223,10 @@ class LimitSettings:
     request_timeout: int = number(
         30, 1, 3600, "Seconds a request may wait and run before it is given up.", SERVICE, live=True
     )
+    max_snapshot_seconds: int = number(
+        3600, 1, 86_400, "Seconds that a streamed scan has its snapshot for; then it ends with a cursor.",
+        SERVICE, live=True,
+    )  # fmt: skip
     shutdown_grace: int = number(
         10, 0, 3600, "Seconds that running requests get to finish at shutdown.", SERVICE, live=True
     )
