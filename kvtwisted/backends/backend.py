@@ -8,9 +8,6 @@ from typing import Callable, NamedTuple, Protocol, runtime_checkable
 from ..commands.command import Command
 from ..commands.get import Found
 
-#: Capabilities: what a backend has that carries out these commands.
-WATCH, SCAN_STREAM = "watch", "scan_stream"
-
 
 class Hot(Protocol):
     """What memory has for a key. Its `answer` may be used as it is; whoever uses it sets `used`."""
@@ -32,11 +29,10 @@ class Backend(Protocol):
     awaits it any more: that one is told of without a result. A write is carried out whether anybody awaits it or not.
 
     A `commands.streams.StreamCommand` is given its `flow`, and its parts are told as they are asked for, also in a
-    later turn; it is settled once, when the last was told. What the backend has not the capability for it settles with
-    Unsupported.
+    later turn; it is settled once, when the last was told.
     """
 
-    #: What it can do beyond the ten operations: `WATCH`, `SCAN_STREAM`.
+    #: What it can do beyond the ten operations: see `Command.capability`.
     capabilities: frozenset[str]
 
     #: What memory has for a key, if anything. Its `answer` may be used as it is: the quickest way, for backends that

@@ -18,7 +18,8 @@ from ..core.errors import InvalidRequest
 from .errors import IN_MESSAGE
 from .generated import keyvalue_pb2 as kv
 from .messages import expanded, parse
-from .methods import MESSAGE_OVERHEAD, varint
+from .methods import MESSAGE_OVERHEAD
+from .quick_entries import encoded_entries
 
 #: Bytes of a request, expanded.
 MESSAGE_BYTES = 65_536
@@ -73,31 +74,8 @@ def _scan_stream(request: kv.ScanRequest, max_response_bytes: int, encode: Encod
 
 def _page(page: Page) -> list[bytes]:
     """A part of a ScanStream, in one message."""
-    pieces: list[bytes] = []
-    known = _heads.get
-    for key, value, expires_at_ms in zip(page.keys, page.values, page.expiries or [0] * len(page.keys)):
-        ending = b"" if not expires_at_ms else b"\x18" + varint(expires_at_ms)
-        lengths = len(key), len(value), len(ending)
-        before, between = known(lengths) or _heads_of(*lengths)
-        pieces += before, key, between, value, ending
     rest = kv.ScanKeyValuesResponse(next_cursor=page.next_cursor.decode(), revision=page.revision)
-    pieces.append(rest.SerializeToString())
-    return [b"".join(pieces)]
-
-
-def _heads_of(key: int, value: int, ending: int) -> tuple[bytes, bytes]:
-    """Tags and lengths of an Entry whose key, value and expiry have these lengths: before the key, before the value."""
-    between = b"\x12" + varint(value) if value else b""
-    before = b"\x0a" + varint(key)
-    before = b"\x32" + varint(len(before) + key + len(between) + value + ending) + before
-    if len(_heads) >= _REMEMBERED_HEADS:
-        _heads.clear()
-    return _heads.setdefault((key, value, ending), (before, between))
-
-
-#: By the lengths. So many of them are remembered.
-_heads: dict[tuple[int, int, int], tuple[bytes, bytes]] = {}
-_REMEMBERED_HEADS = 4096
+    return [encoded_entries(page.keys, page.values, page.expiries) + rest.SerializeToString()]
 
 
 def _scan_refused(error: BaseException) -> bytes:

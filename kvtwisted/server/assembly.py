@@ -207,7 +207,10 @@ class Server(Service):
         settings, storage = self._settings(), self._storage
         self._admission = make_admission(settings.limits)
         self._push("admission", self._admission.close)
-        backend = LocalBackend(self._reactor, self._requests, storage.store, storage.recovery)
+        backend = LocalBackend(
+            self._reactor, self._requests, storage.store, storage.recovery,
+            snapshot_seconds=lambda: self._settings().limits.max_snapshot_seconds,
+        )  # fmt: skip
         self._push("backend", backend.stop)
         self._server_commands = ServerCommands(
             self._reactor,
@@ -331,7 +334,7 @@ class Server(Service):
         metrics.count_hot_gets(lambda: door.hot_gets.value)
         metrics.show(catalogue.CACHE_HITS, lambda: storage.store.cache_hits + door.hot_gets.value)
         metrics.show(catalogue.CONNECTIONS_MADE_WAY, lambda: connections.made_way)
-        watchers, scans = door.streams.slots[Watch.name], door.streams.slots[ScanStream.name]
+        watchers, scans = door.streams.slots[Watch.capability], door.streams.slots[ScanStream.capability]
         metrics.show(catalogue.WATCHERS, lambda: watchers.open)
         metrics.show(catalogue.STREAMS, lambda: scans.open, kind="scan_stream")
         for kind, slots in (("watcher", watchers), ("scan_stream", scans)):

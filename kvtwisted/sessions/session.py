@@ -96,7 +96,7 @@ class Session:
         self._has_all = self._anywhere.issuperset((GET, SET, DELETE, SCAN))
         usage, measures = principal.usage, door.measures
         self._weighing = None if usage is None or measures is None else Weighing(usage, measures)
-        #: What its streams enter, by the name of their command.
+        #: What its streams enter, by their capability.
         self._places: dict[str, Admission] = {}
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
@@ -250,7 +250,7 @@ class Session:
                 if right not in self._anywhere and not command.permitted(prefixes):
                     raise self._refusal(right)
                 for other, keys in command.needs:
-                    if not all([key.startswith(self._prefixes[other]) for key in keys]):
+                    if not all(key.startswith(self._prefixes[other]) for key in keys):
                         raise self._refusal(other)
             grown, weighing = None, self._weighing
             if weighing is not None and isinstance(command, WriteCommand):
@@ -291,9 +291,9 @@ class Session:
         """What a command enters that is not among the requests which are limited."""
         if not isinstance(command, StreamCommand):
             return UNLIMITED
-        places = self._places.get(command.name)
+        places = self._places.get(command.capability)
         if places is None:
-            places = self._places[command.name] = self._door.streams.places(command, self.owner)
+            places = self._places[command.capability] = self._door.streams.places(command, self.owner)
         return places
 
     def _open(self, command: StreamCommand, done: Done) -> Done:

@@ -33,10 +33,12 @@ class OpenStreams:
     def __init__(self, limits: StreamLimits | None = None) -> None:
         """None yet."""
         limits = limits or StreamLimits()
-        #: Those of each kind, by the command's name.
+        #: Those of each kind, by its capability.
         self.slots = {
-            Watch.name: Slots("watchers", "limits.max_watchers", limits.max_watchers, "principal"),
-            ScanStream.name: Slots("streamed scans", "limits.max_scan_streams", limits.max_scan_streams, "principal"),
+            Watch.capability: Slots("watchers", "limits.max_watchers", limits.max_watchers, "principal"),
+            ScanStream.capability: Slots(
+                "streamed scans", "limits.max_scan_streams", limits.max_scan_streams, "principal"
+            ),
         }
         #: By their sessions.
         self._open: dict[object, set[StreamCommand]] = {}
@@ -44,7 +46,7 @@ class OpenStreams:
 
     def places(self, command: StreamCommand, owner: str | None) -> Admission:
         """What such commands of this owner enter; without one (None) they have no share."""
-        return _Places(self.slots[command.name], owner)
+        return _Places(self.slots[command.capability], owner)
 
     def opened(self, command: StreamCommand, session: object) -> None:
         """One more, of this session. Raises Unavailable."""
