@@ -241,7 +241,7 @@ class Session:
                 if right not in self._anywhere and not command.permitted(prefixes):
                     raise self._refusal(right)
                 for other, keys in command.needs:
-                    if not all([key.startswith(self._prefixes[other]) for key in keys]):
+                    if not all(key.startswith(self._prefixes[other]) for key in keys):
                         raise self._refusal(other)
             grown, weighing = None, self._weighing
             if weighing is not None and isinstance(command, WriteCommand):

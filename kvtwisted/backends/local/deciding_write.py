@@ -13,12 +13,12 @@ stays expired] in `kvtwisted.core.clock`: where the mark has not reached the dea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Callable
 
 from ...commands.command import Change
 from ...commands.deciding import DecidingCommand, Kept, Outcome, Present
-from ...core.errors import KvError, TooLarge, without_frames
+from ...core.errors import KvError, without_frames
 from .commit_point import NO_DEADLINES, NO_FILES, Write
 from .lookups import Lookups, Stored
 from .records import Pointer
@@ -121,9 +121,7 @@ class DecidingWrite(Write):
 class Batch:
     """Writes that go in together: has those decide that do. Under the commit point's lock."""
 
-    def __init__(
-        self, writes: Sequence[Write], admit: Callable[[int], None], may_go: Callable[[Write], bool]
-    ) -> None:
+    def __init__(self, writes: Sequence[Write], admit: Callable[[int], None], may_go: Callable[[Write], bool]) -> None:
         """`admit` is told the bytes that a decision stores, and raises what refuses it; `may_go` says whether what one
         changes can be done here."""
         self._admit = admit

@@ -167,11 +167,14 @@ class Writer:
                 self._commit(batch)
         finally:
             self._lock.release()
-        return all([write.settled or write.is_apart for write in writes])
+        return not _stalled(writes)
 
     def _commit(self, writes: Sequence[Write]) -> None:
         """Commit a batch, with the lock, once the commands in it that decide have decided."""
-        if not any([isinstance(write, DecidingWrite) for write in writes]):
+        for write in writes:
+            if isinstance(write, DecidingWrite):
+                break
+        else:
             self.commits.commit(writes)
             return
         batch = Batch(writes, self.admit, self._may_go)
@@ -207,7 +210,7 @@ class Writer:
             admitted = list(filter(self._prepared, writes))
             if admitted:
                 self._commit(admitted)
-                return all([write.settled or write.is_apart for write in admitted])
+                return not _stalled(admitted)
         finally:
             self._lock.release()
         return True
@@ -216,3 +219,8 @@ class Writer:
         """Whether these changes store or replace a large value. Small ones do not where there is no pointer."""
         pointers, threshold = self.commits.file_index.pointers, self.spill_threshold
         return any(key in pointers or (value is not None and len(value) >= threshold) for key, value, _ in changes)
+
+
+def _stalled(writes: Sequence[Write]) -> bool:
+    """Whether some of what was to go in did not."""
+    return any(not (write.settled or write.is_apart) for write in writes)
