@@ -259,7 +259,8 @@ class Session:
                     self._weigh_first(command, weighing, done)
                     return
             if self._written is not None and command.writes:
-                self._written(self.principal, right, command.keys)
+                for operation, keys in command.written:
+                    self._written(self.principal, operation, keys)
             elif isinstance(command, ServerCommand):
                 command.actor = self._actor
             elif isinstance(command, StreamCommand):

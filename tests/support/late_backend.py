@@ -17,11 +17,14 @@ from typing import Any, Callable, NamedTuple
 from kvtwisted.backends.backend import Hot, Settled
 from kvtwisted.commands import mget, scan
 from kvtwisted.commands.command import ENTRY_OVERHEAD, Command, WriteCommand
+from kvtwisted.commands.deciding import DecidingCommand, Outcome, Present
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.scan import Page, Scan
+from kvtwisted.commands.scan_stream import ScanStream
 from kvtwisted.commands.set import Set
 from kvtwisted.commands.streams import StreamCommand
+from kvtwisted.commands.watch import Watch
 from kvtwisted.core.errors import DeadlineExceeded, KvError, Unavailable
 from kvtwisted.reactor.pool import caught
 
@@ -79,6 +82,8 @@ class Remote:
 
     def carry_out(self, command: Command) -> Any:
         """The result of a command. Raises what it fails with."""
+        if isinstance(command, DecidingCommand):
+            return self._decide(command)
         if isinstance(command, WriteCommand):
             return self._write(command)
         if isinstance(command, Get):
@@ -94,6 +99,20 @@ class Remote:
         for change in changes:
             self._change(*change)
         self.log.append([event_of(*change) for change in changes])
+
+    def _decide(self, command: DecidingCommand) -> Outcome:
+        changes, outcome = command.decide(self._look, self.time.wall_ms)
+        for change in changes:
+            self._change(*change)
+        command.condition_failed = bool(outcome.failed_check)
+        if not changes:
+            return outcome
+        self.log.append([event_of(*change) for change in changes])
+        return outcome._replace(revision=self.log.revision)
+
+    def _look(self, key: bytes) -> Present | None:
+        found = self._get(key)
+        return None if found is None else Present(found.value, self._entries[key][1])
 
     def _change(self, key: bytes, value: bytes | None, expires_at_ms: int) -> None:
         if value is not None:
@@ -207,8 +226,8 @@ def _method(command: Command) -> str:
 class LateBackend:
     """A `Backend` over `remote`. Reactor thread, but `health`."""
 
-    #: No memory of what is hot, no files, no eviction, no backups: beside the ten operations only streams.
-    capabilities: frozenset[str] = frozenset({"watch", "scan_stream"})
+    #: No memory of what is hot, no files, no eviction, no backups.
+    capabilities: frozenset[str] = frozenset({DecidingCommand.capability, Watch.capability, ScanStream.capability})
 
     def __init__(self, reactor: Any, remote: Remote, call_later: Callable[..., object], *, seed: int = 0) -> None:
         """`call_later(seconds, function)` is what time passes by."""
