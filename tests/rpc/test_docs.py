@@ -72,8 +72,8 @@ def test_figures() -> None:
         f"{limits.MAX_TTL_SECONDS:,}",
         f"| streams of one connection | {responder.MAX_STREAMS:,} |",
         f"| open Watch streams of the health service | `limits.max_watches` ({KEYS['limits.max_watches'].default:,}) |",
-        f"| open Watches of keys | `limits.max_watchers` ({KEYS['limits.max_watchers'].default:,}, "
-        f"| open ScanStreams | `limits.max_scan_streams` ({KEYS['limits.max_scan_streams'].default:,}, "
+        f"| open Watches of keys | `limits.max_watchers` ({KEYS['limits.max_watchers'].default:,}, ",
+        f"| open ScanStreams | `limits.max_scan_streams` ({KEYS['limits.max_scan_streams'].default:,}, ",
         f"| {answering.HIGH_WATER // 1024} KiB, and one part ({streams.PART_BYTES // 1024} KiB, or one entry) |",
         f"| open reflection streams | {slots.MAX_REFLECTION_STREAMS}, of {reflection.STREAM_SECONDS:.0f} s at most |",
     ):
