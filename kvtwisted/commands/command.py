@@ -37,6 +37,8 @@ class Command:
     right: ClassVar[str]
     #: The operation that it is counted and timed as, one of OPERATIONS; "" for what is about no key.
     metric: ClassVar[str]
+    #: What a backend must be able to do for it beyond the ten operations (`Backend.capabilities`); "" for those.
+    capability: str = ""
     #: Whether it changes keys: then it is a `WriteCommand`.
     writes: ClassVar[bool] = False
     #: Whether its bytes take room while it is under way.
@@ -86,6 +88,11 @@ class Command:
     def needs(self) -> Sequence[tuple[str, Collection[bytes]]]:
         """What it needs beside `right`: operations, each with the keys, or prefixes, that it must be granted for."""
         return ()
+
+    @property
+    def written(self) -> Sequence[tuple[str, Collection[bytes]]]:
+        """What it may change, for the audit log: operations, each with the keys."""
+        return ((self.right, self.keys),)
 
     def check(self, limits: Limits) -> None:
         """Raise InvalidRequest when it asks for what cannot be."""

@@ -30,16 +30,21 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ...commands.command import Command, WriteCommand
+from ...commands.deciding import DecidingCommand
 from ...commands.get import Get
-from ...commands.scan import Scan
+from ...commands.scan import RANGES, Scan
+from ...commands.scan_stream import ScanStream
 from ...commands.sets import Sets
 from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError
 from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
 from ..backend import Hot, Settled, Sizes
+from .apart import Apart
 from .commit_point import Write
+from .deciding_write import DecidingWrite
 from .inline_reads import InlineReads
 from .recovery import Recovery
+from .scan_streams import ScanStreams
 from .store import Store
 
 #: A larger group is not written on the reactor thread: this is some milliseconds' work.
@@ -51,15 +56,28 @@ Defer = Callable[[object, Callable[[], object]], "Deferred[object]"]
 GETS_IN_A_JOB = 16
 #: Large results that may wait for the reactor.
 UNTAKEN_RESULTS = 4
+#: Seconds that the view of a ScanStream lives, unless told otherwise.
+SNAPSHOT_SECONDS = 3600.0
 
 
 class LocalBackend:
     """A `Backend` over a store in this process. Reactor thread, but `health`."""
 
-    capabilities: frozenset[str] = frozenset()
+    capabilities = frozenset({DecidingCommand.capability, RANGES, ScanStream.capability})
 
-    def __init__(self, reactor: Any, pool: FairPool, store: Store, recovery: Recovery) -> None:
-        """What blocks runs in `pool`. `recovery` is told of writes that the storage failed."""
+    def __init__(
+        self,
+        reactor: Any,
+        pool: FairPool,
+        store: Store,
+        recovery: Recovery,
+        *,
+        snapshot_seconds: Callable[[], float] = lambda: SNAPSHOT_SECONDS,
+    ) -> None:
+        """What blocks runs in `pool`. `recovery` is told of writes that the storage failed.
+
+        The view of a ScanStream lives for `snapshot_seconds` at most.
+        """
         self._reactor = reactor
         self._pool = pool
         self._store = store
@@ -70,17 +88,19 @@ class LocalBackend:
         self._settled: Settled = _nobody
         self._group = GroupCommit(store, recovery, self._pool.run)
         self._inline = InlineReads(reactor, store, lambda command: self._run([command], large=True))
+        self._streams = ScanStreams(reactor, pool, store.view, snapshot_seconds)
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
         self._stopped = False
 
     def start(self, settled: Settled) -> None:
         """See `Backend.start`."""
-        self._settled = self._group.settled = self._inline.settled = settled
+        self._settled = self._group.settled = self._inline.settled = self._streams.settled = settled
 
     def stop(self) -> None:
         """See `Backend.stop`. The reactor may be about to wait for the threads."""
         self._stopped = True
         self._inline.stop()
+        self._streams.stop()
         # For one of them, which does the same for the next: releasing for many at once takes time for each.
         self._untaken.release()
 
@@ -97,6 +117,8 @@ class LocalBackend:
                 self._group.add(command)
             elif type(command) is Get:
                 gets.setdefault(command.admission, []).append(command)
+            elif type(command) is ScanStream:
+                self._streams.begin(command)
             elif keys := self._store.keys_now(command):
                 self._inline.add(command, keys)
             else:
@@ -186,6 +208,9 @@ class GroupCommit:
         writer = self._writer
         may_need_files = command.size >= writer.spill_threshold or writer.commits.file_index.pointers
         if may_need_files and writer.needs_files(command.changes(0)):
+            if isinstance(command, DecidingCommand):
+                self._decide_apart(command, self._prepare(command))
+                return
             if isinstance(command, Sets):
                 for single in command.singles():
                     self.add(single)
@@ -235,21 +260,46 @@ class GroupCommit:
         self.settled(commands)
 
     def _settle_in_pool(self, owner: object, commands: Sequence[Command], writes: Sequence[Write]) -> Deferred[None]:
-        waiting = self._defer(owner, lambda: self._writer.write_all(writes))
+        waiting = self._defer(owner, partial(self._settle, writes))
         return waiting.addCallbacks(lambda _: self._tell(commands, writes), self._fail, errbackArgs=(commands,))
 
     def _go_on(self, _: object) -> None:
         self._busy = False
         self.commit()
 
+    def _settle(self, writes: Sequence[Write]) -> None:
+        """In a pool thread."""
+        self._writer.write_all(writes)
+
+    def _settle_apart(self, write: Write) -> None:
+        """In a pool thread."""
+        assert isinstance(write, DecidingWrite)  # noqa: S101 - the others go in as they are
+        Apart(self._writer, write).settle()
+
     def _tell(self, commands: Sequence[Command], writes: Sequence[Write]) -> None:
+        told: list[Command] = []
         for command, write in zip(commands, writes):
             error = write.error
             if error is not None:
                 command.error = error
-                if isinstance(error, StorageError) and not isinstance(error, NearlyFull):
+                if isinstance(error, StorageError) and not isinstance(error, NearlyFull) and not write.was_unread:
                     self._recovery.write_failed(error)
-        self.settled(commands)
+            elif isinstance(write, DecidingWrite):
+                if not write.settled:
+                    self._decide_apart(command, write)
+                    continue
+                try:
+                    write.complete()
+                except Exception:
+                    command.error = caught().value
+            told.append(command)
+        if told:
+            self.settled(told)
+
+    def _decide_apart(self, command: Command, write: Write) -> None:
+        """What has to read or digest first has turns of its own, beside those of the group."""
+        waiting = self._defer(command.admission, partial(self._settle_apart, write))
+        waiting.addCallbacks(lambda _: self._tell([command], [write]), self._fail, errbackArgs=([command],))
 
     def _fail(self, failure: Failure, commands: Sequence[Command]) -> None:
         """The writing itself broke: nobody knows what was done."""

@@ -131,7 +131,8 @@ class PageReader:
                         if record.pointer is not None or expiry.is_expired(record.expires_at_ms, now):
                             return None  # the value is in a file; or the clock's mark has to be written first
                         value = record.value
-                        expiries[len(keys)] = record.expires_at_ms
+                        if record.expires_at_ms:
+                            expiries[len(keys)] = record.expires_at_ms
                     if len(keys) == most:
                         if most != command.limit:
                             return None
@@ -150,7 +151,8 @@ class PageReader:
             return None
         if command.count_only:
             return Page([], [], next_cursor, counted=len(keys), revision=revision)
-        dates = [expiries.get(place, 0) for place in range(len(keys))] if command.with_expiries else ()
+        dated = command.with_expiries and any(place < len(keys) for place in expiries)
+        dates = [expiries.get(place, 0) for place in range(len(keys))] if dated else ()
         return Page(keys, values, next_cursor, dates, revision=revision)
 
     def _in_vain(self, began: float) -> None:
@@ -261,6 +263,8 @@ class Gathered:
         self._keys: list[bytes] = []
         self._values: list[bytes] = []
         self._expiries: list[int] = []
+        # Whether any of them expires, where that is asked for.
+        self._is_dated = False
         self._prefixes: list[bytes] = []
         #: Entries that it has: keys, which may only have been counted, and folders.
         self.entries = 0
@@ -285,7 +289,7 @@ class Gathered:
         """The page as far as it has come."""
         wanted = self._wanted
         return Page(
-            self._keys, self._values, next_cursor, self._expiries if wanted.with_expiries else (),
+            self._keys, self._values, next_cursor, self._expiries if self._is_dated else (),
             self.entries if wanted.count_only else 0, self._prefixes if wanted.delimiter else (), self._revision,
         )  # fmt: skip
 
@@ -389,6 +393,7 @@ class Gathered:
         self._values.append(stored)
         if wanted.with_expiries:
             self._expiries.append(record.expires_at_ms if record is not None else 0)
+            self._is_dated = self._is_dated or self._expiries[-1] > 0
 
 
 def _beyond(folder: bytes, *, reverse: bool) -> bytes:

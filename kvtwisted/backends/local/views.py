@@ -107,6 +107,10 @@ class WrittenRange:
             del lows[1::2]
             del highs[: len(highs) - 1 : 2]
 
+    def clear(self) -> None:
+        """All of it may be written."""
+        self.range_update(self._start, self._end)
+
 
 def text_before(position: bytes) -> bytes:
     """UTF-8 text before `position`, and after nearly all that is: a cursor for who has seen all keys before that.

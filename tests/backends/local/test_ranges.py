@@ -62,7 +62,7 @@ def _expected(pairs: dict[bytes, tuple[bytes, int]], asked: dict[str, Any]) -> l
 def _entries(page: Page, asked: dict[str, Any]) -> list[tuple[bytes, bytes | None, int]]:
     """Those of a page, as `_expected` has them, each list of it being in order."""
     reverse = asked.get("reverse", False)
-    expiries = page.expiries if asked.get("with_expiries") else [0] * len(page.keys)
+    expiries = page.expiries or [0] * len(page.keys)
     assert len(page.keys) == len(page.values) == len(expiries)
     keys: list[tuple[bytes, bytes | None, int]] = list(zip(page.keys, page.values, expiries))
     folders: list[tuple[bytes, bytes | None, int]] = [(folder, None, 0) for folder in page.prefixes]

@@ -207,7 +207,7 @@ def test_written_range() -> None:
     endless = WrittenRange(b"", None)
     endless.difference_update([b"\xff"])
     assert endless.untouched(b"a", None, reverse=False) == b"\xff"
-    endless.range_update(b"c", None)
+    endless.clear()
     assert endless.untouched(b"x", None, reverse=False) == b"x"
 
 

@@ -1,11 +1,11 @@
-"""All pairs of a range from one view, page by page, for as long as somebody takes them: what streams read from.
+"""What a ScanStream is read from: one view, page by page, for as long as somebody takes them.
 
-Note [A view that lasts]: the view is that of one iterator, which is opened once. It keeps files of RocksDB from going,
-and as long as it is open no file of a large value goes either (`ValueFiles.reading`), so that every value is there
-however slow the reader is. Both take room on the disk: so a view must not last for ever, and whoever opens one gives it
-up in time. It is lost, too, when the database is closed or opened anew; and where nobody can tell what it has: see
-Note [One view over deleted keys]. The last page then has a cursor. Memory is bounded: one page, and what is known of
-writes to the range (`WrittenRange`).
+Note [The end of a view]: what a view shows must be kept for it, in RocksDB's files and in those of large values,
+however much of it has been replaced since: it is that of one iterator, and as long as it is open no file of a large
+value goes (`ValueFiles.reading`). So a view lives for some time at most (`limits.max_snapshot_seconds`), and ends when
+the database is opened anew, or where nobody can tell what it has: see Note [One view over deleted keys]. The stream
+then ends too, with a cursor: whoever goes on from it sees a later view. Memory is bounded: one page, and what is known
+of writes to the range (`WrittenRange`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .views import ViewLost
 from .writer import Writer
 
 #: Pairs that are read at a time: at first, and later.
-_FEW, _MANY = 16, 256
+_FEW, _MANY = 16, 512
 #: Times that a view is opened anew which was lost before any page.
 _TRIES = 5
 
 
-class RangeReader:
-    """The pairs that a `ScanStream` asks for. `page` and `close` block; any thread, `page` one at a time.
+class StreamView:
+    """The pairs of one stream. `page` and `close` block; any thread, `page` one at a time.
 
     It holds nothing before the first page, after the last one, and after `close`, which is needed if there was no last.
     """
@@ -62,16 +62,17 @@ class RangeReader:
         self._last = b""
         #: That of the view; 0 before the first page.
         self.revision = 0
-        #: Whether there is no further page.
-        self.done = False
+        #: Whether there are no more pages.
+        self.is_over = False
 
-    def page(self) -> Page:
-        """The next page. One with a `next_cursor` is the last, as `done` says: the view was lost there.
+    def page(self, *, give_up: bool = False) -> Page:
+        """The next page; with `give_up` it is the last, as one with a `next_cursor` is: the view was lost there.
 
         Any other but the last has at least one pair. Raises StorageError, and Unavailable when no view can be had: then
-        it is done, too.
+        it is over, too.
         """
         with self._lock:
+            self._given_up = self._given_up or give_up
             try:
                 for _ in range(_TRIES):
                     page = self._page()
@@ -83,10 +84,10 @@ class RangeReader:
                         "others write where the range has many deleted keys, so that no view of it lasts; try again"
                     )
             except BaseException:
-                self.done = True
+                self.is_over = True
                 raise
             finally:
-                if self.done or self._given_up:
+                if self.is_over or self._given_up:
                     self._release()
         return page
 
@@ -134,7 +135,7 @@ class RangeReader:
         self._held.enter_context(self._files.reading())
         self.revision = self._revisions.last
         if wanted.end is not None and wanted.start >= wanted.end:
-            self.done = True
+            self.is_over = True
         else:
             crossed = self._watching(written.crossing(reverse=wanted.reverse))
             self._pairs = self._engine.scan(wanted.start, wanted.end, crossed=crossed, reverse=wanted.reverse)
@@ -155,11 +156,11 @@ class RangeReader:
         while pairs is not None and not gathered.is_full:
             missing = self._left - gathered.entries
             if missing < 1:
-                self.done = True
+                self.is_over = True
                 break
             taken = rest or pairs.take(int(min(most, missing)))
             if not taken:
-                self.done = True
+                self.is_over = True
                 break
             before = gathered.size
             self._rest = rest = gathered.add(taken)
@@ -169,7 +170,7 @@ class RangeReader:
                 break  # the next ones would hardly fit in
             most = _MANY
         self._left -= gathered.entries
-        self.done = self.done or self._left < 1
+        self.is_over = self.is_over or self._left < 1
 
     def _lost(self, gathered: Gathered, reached: bytes) -> Page | None:
         """The page as far as it has come, with a cursor; None if there is no step forward in that."""
@@ -178,7 +179,7 @@ class RangeReader:
         if last and (page is None or not _is_ahead(page.next_cursor, last, reverse=self._wanted.reverse)):
             page = gathered.page(last)
         if page is not None:
-            self.done = True
+            self.is_over = True
         elif self._given_up:
             raise Unavailable("the view of the range was given up before its first page")
         return page

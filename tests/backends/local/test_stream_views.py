@@ -16,7 +16,7 @@ from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.engines.engine import DATA, CanReopen, Engine
 from kvtwisted.backends.local.engines.pieces import SKIPS
 from kvtwisted.backends.local.large_values import ValueFiles
-from kvtwisted.backends.local.range_reader import RangeReader
+from kvtwisted.backends.local.stream_views import StreamView
 from kvtwisted.commands.command import ENTRY_OVERHEAD
 from kvtwisted.commands.scan import Page
 from kvtwisted.commands.scan_stream import ScanStream
@@ -31,26 +31,27 @@ PATIENCE = 30.0
 Entry = tuple[bytes, bytes, int]
 
 
-def reader(storage: Storage, prefix: bytes = b"", *, budget: int = 4096, **options: Any) -> RangeReader:
+def view(storage: Storage, prefix: bytes = b"", *, budget: int = 4096, **options: Any) -> StreamView:
     """One of what a stream asks for."""
     command = ScanStream(prefix, budget=budget, **options)
-    return RangeReader(storage.engine, storage.writer, storage.clock, command)
+    return StreamView(storage.engine, storage.writer, storage.clock, command)
 
 
 def entries(page: Page) -> list[Entry]:
     """Key, value and deadline of each pair."""
-    assert len(page.keys) == len(page.values) == len(page.expiries)
-    return list(zip(page.keys, page.values, page.expiries))
+    expiries = page.expiries or [0] * len(page.keys)
+    assert len(page.keys) == len(page.values) == len(expiries)
+    return list(zip(page.keys, page.values, expiries))
 
 
-def rest(reading: RangeReader) -> tuple[list[Entry], bytes]:
+def rest(reading: StreamView) -> tuple[list[Entry], bytes]:
     """All further pairs, and the cursor of the last page."""
     found: list[Entry] = []
-    while not reading.done:
+    while not reading.is_over:
         page = reading.page()
         found += entries(page)
-        assert page.keys or reading.done
-        assert not page.next_cursor or reading.done
+        assert page.keys or reading.is_over
+        assert not page.next_cursor or reading.is_over
     return found, page.next_cursor
 
 
@@ -103,9 +104,9 @@ def test_all_that_is_asked_for(
         if not cursor or (key.encode() < cursor.encode() if reverse else key.encode() > cursor.encode())
         if ttl != 5
     ]
-    reading = reader(storage, prefix.encode(), budget=budget, **asked)
+    reading = view(storage, prefix.encode(), budget=budget, **asked)
     found: list[Entry] = []
-    while not reading.done:
+    while not reading.is_over:
         page = reading.page()
         assert page.revision == reading.revision == storage.store.revision
         some = entries(page)
@@ -123,7 +124,7 @@ def test_one_view(storage: Storage, reverse: bool) -> None:
     storage.store.mset(dict.fromkeys(keys, b"old"))
     storage.store.mset({keys[number]: large for number in (10, 1500, 2990)})
     expected = [(key, storage.value(key), 0) for key in sorted(keys, reverse=reverse)]
-    reading = reader(storage, reverse=reverse)
+    reading = view(storage, reverse=reverse)
     found = entries(reading.page())
     revision = reading.revision
     storage.store.mdelete(keys[::2])
@@ -143,20 +144,20 @@ def test_over_deleted_keys(storage: Storage, reverse: bool) -> None:
         storage.engine.write([(DATA, key, value) for key in (keys if value else keys[2:-2])])
     storage.store.mset({keys[9 * SKIPS]: b"v", keys[11 * SKIPS]: b"v"})
     living = sorted([*keys[:2], *keys[-2:], keys[9 * SKIPS], keys[11 * SKIPS]], reverse=reverse)
-    reading = reader(storage, budget=1, reverse=reverse)
+    reading = view(storage, budget=1, reverse=reverse)
     assert entries(reading.page()) == [(living[0], b"v", 0)]
     storage.store.set(b"z", b"new")
     storage.store.set(keys[3 * SKIPS], b"new")
     assert rest(reading) == ([(key, b"v", 0) for key in living[1:]], b"")
 
     storage.store.mdelete([keys[3 * SKIPS], b"z"])
-    reading = reader(storage, budget=1, reverse=reverse)
+    reading = view(storage, budget=1, reverse=reverse)
     reading.page()
     storage.store.delete(keys[11 * SKIPS])
     found, cursor = rest(reading)
     if cursor:  # an engine that can read on has no need to give up
         assert [key for key, _, _ in found] == living[1 : 3 if reverse else 4][: len(found)]
-        again, cursor = rest(reader(storage, reverse=reverse, cursor=cursor))
+        again, cursor = rest(view(storage, reverse=reverse, cursor=cursor))
         assert cursor == b""
         assert [key for key, _, _ in found + again] == [key for key in living[1:] if key != keys[11 * SKIPS]]
     else:
@@ -170,24 +171,24 @@ def test_given_up(storage: Storage, how: str, reverse: bool) -> None:
     """The next page is the last, and says where to go on; nothing is lost by that."""
     keys = [b"%05d" % number for number in range(3000)]
     storage.store.mset(dict.fromkeys(keys, b"v"))
-    reading = reader(storage, reverse=reverse)
+    reading = view(storage, reverse=reverse)
     found = entries(reading.page())
     getattr(reading, how)()
     assert _released(storage) == (how == "close")
     more, cursor = rest(reading)
     assert cursor == (found + more)[-1][0]
-    again, end = rest(reader(storage, cursor=cursor, reverse=reverse))
+    again, end = rest(view(storage, cursor=cursor, reverse=reverse))
     assert ([key for key, _, _ in found + more + again], end) == (sorted(keys, reverse=reverse), b"")
     assert _released(storage)
 
 
 def test_given_up_before_the_first_page(storage: Storage) -> None:
     """There is no place to go on from."""
-    reading = reader(storage)
+    reading = view(storage)
     reading.close()
     with pytest.raises(Unavailable):
         reading.page()
-    assert reading.done
+    assert reading.is_over
     assert _released(storage)
 
 
@@ -200,7 +201,7 @@ def test_given_up_amid_deleted_keys(tmp_path: Path) -> None:
         for first in range(0, len(keys), 10 * SKIPS):
             engine.write([(DATA, key, value) for key in keys[first : first + 10 * SKIPS]])
     storage.store.mset({b"a": b"v", b"z": b"v"})
-    reading = reader(storage)
+    reading = view(storage)
     pages: list[Page] = []
     thread = threading.Thread(target=lambda: pages.append(reading.page()))
     thread.start()
@@ -208,7 +209,7 @@ def test_given_up_amid_deleted_keys(tmp_path: Path) -> None:
         time.sleep(0.001)
     reading.close()
     thread.join(PATIENCE)
-    assert reading.done
+    assert reading.is_over
     if pages[0].next_cursor:
         assert b"a" <= pages[0].next_cursor < b"z"
     assert _released(storage)
@@ -222,9 +223,9 @@ def test_it_ends_with_the_database(name: str, how: str, tmp_path: Path) -> None:
     engine = open_engine(name, str(tmp_path / "data"), EngineOptions())
     storage = Storage(FaultyEngine(engine))
     storage.store.mset({b"%05d" % number: b"v" for number in range(3000)})
-    reading = reader(storage)
+    reading = view(storage)
     found = entries(reading.page())
-    unopened = reader(storage)
+    unopened = view(storage)
     assert isinstance(engine, CanReopen)
     getattr(engine, how)()
     more, cursor = rest(reading)
@@ -242,7 +243,7 @@ def test_it_ends_with_the_database(name: str, how: str, tmp_path: Path) -> None:
 def test_expired_keys(storage: Storage) -> None:
     """They are left out, by the time at which their page is made; a page has deadlines."""
     storage.store.mset({b"%03d" % number: b"v" * 100 for number in range(100)}, 60)
-    reading = reader(storage)
+    reading = view(storage)
     first = entries(reading.page())
     assert {deadline for _, _, deadline in first} == {storage.clock.now_ms() + 60_000}
     storage.time.advance(60_000)
