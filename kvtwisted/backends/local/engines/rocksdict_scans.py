@@ -178,10 +178,16 @@ class Forwards:
     def _next(self, most: int) -> list[Pair]:
         """The next pairs; fewer at the end, or before what cannot be read."""
         iterator = self._iterator
-        try:
-            return _pairs(iterator.key, iterator.value, iterator.next, most)
-        finally:
-            del iterator
+        key_here, value_here, step = iterator.key, iterator.value, iterator.next
+        pairs: list[Pair] = []
+        size = 0
+        while len(pairs) < most and (key := key_here()) is not None:
+            pairs.append((key, value_here()))
+            step()
+            size += len(pairs[-1][1])
+            if size >= TAKEN_BYTES:
+                break
+        return pairs
 
     def _in_bulk(self) -> Any:
         return self._family.items(from_key=self._place, read_opt=_bounds(self._end))
@@ -238,11 +244,18 @@ class Backwards(Forwards):
             self._iterator.prev()
 
     def _next(self, most: int) -> list[Pair]:
-        iterator = self._iterator
-        try:
-            return self._inside(_pairs(iterator.key, iterator.value, iterator.prev, most, self._start))
-        finally:
-            del iterator
+        iterator, lowest = self._iterator, self._start
+        key_here, value_here, step = iterator.key, iterator.value, iterator.prev
+        pairs: list[Pair] = []
+        size = 0
+        # Rocksdict has no lower bound.
+        while len(pairs) < most and (key := key_here()) is not None and key >= lowest:
+            pairs.append((key, value_here()))
+            step()
+            size += len(pairs[-1][1])
+            if size >= TAKEN_BYTES:
+                break
+        return pairs
 
     def _in_bulk(self) -> Any:
         items = self._family.items(backwards=True, from_key=self._place, read_opt=_bounds(self._end))
@@ -250,7 +263,10 @@ class Backwards(Forwards):
         return items
 
     def _of_bulk(self, most: int) -> list[Pair]:
-        return self._inside(next_pairs(self._items, most))
+        pairs = next_pairs(self._items, most)
+        while pairs and pairs[-1][0] < self._start:
+            pairs.pop()
+        return pairs
 
     def _behind(self, key: bytes) -> bytes:
         return key
@@ -283,23 +299,3 @@ class Backwards(Forwards):
             return False, None
         finally:
             del probe
-
-    def _inside(self, pairs: list[Pair]) -> list[Pair]:
-        """Those that are not before the start: rocksdict has no lower bound."""
-        while pairs and pairs[-1][0] < self._start:
-            pairs.pop()
-        return pairs
-
-
-def _pairs(
-    key_here: Callable[[], Any], value_here: Callable[[], Any], step: Callable[[], None], most: int, lowest: bytes = b""
-) -> list[Pair]:
-    pairs: list[Pair] = []
-    size = 0
-    while len(pairs) < most and (key := key_here()) is not None:
-        pairs.append((key, value_here()))
-        step()
-        size += len(pairs[-1][1])
-        if size >= TAKEN_BYTES or key < lowest:
-            break
-    return pairs
