@@ -39,7 +39,7 @@ test: lint tools ## Lint, types, and the tests of every change: make test PYTEST
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 # Measuring takes about as long as testing, so that it has its place here.
-test-all: lint tools ## All tests, the long ones too, with branch coverage: before an issue is closed.
+test-all: lint tools .foreign/.installed ## All tests, the long ones too, with branch coverage: before an issue is closed.
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run $(PYTEST) -m '' $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
@@ -61,6 +61,11 @@ tools: .venv-scan/.installed ## Install or name the programs that the tests run.
 	scripts/tls-scanner $(PYTHON) .venv-scan
 	@touch $@
 
+# For the long tests alone.
+.foreign/.installed: scripts/foreign-clients proto/keyvalue.proto $(wildcard tests/e2e/foreign/*/*) $(VENV)/.test-installed
+	scripts/foreign-clients $(BIN)/python .foreign
+	@touch $@
+
 # What needs wrk, a C compiler or libnghttp2 is left out with a line where they are not installed.
 bench: $(VENV)/.test-installed ## Measure everything, in some 6 minutes: make bench ARGS="--only grpc".
 	@$(BIN)/python -m bench $(ARGS)
@@ -78,7 +83,7 @@ dist: $(VENV)/.run-installed ## Build a wheel in dist/.
 	@rm -rf build
 
 clean: ## Remove environments, builds and caches, but no data.
-	rm -rf .venv .venv39 .venv-proto .venv-scan build dist *.egg-info .coverage .coverage.* .hypothesis \
+	rm -rf .venv .venv39 .venv-proto .venv-scan .foreign build dist *.egg-info .coverage .coverage.* .hypothesis \
 	    .import_linter_cache .mypy_cache .pytest_cache .ruff_cache _trial_temp*
 	find kvtwisted tests twisted -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache
