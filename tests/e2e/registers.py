@@ -74,12 +74,35 @@ def answer_of(kind: str, message: Any) -> Answer:
         assert not message.success
         return Answer(failed=1, etag=message.etag)
     if not message.success:
-        return Answer(error=next(error for text, error in _ERRORS.items() if text in message.error))
+        return _refused(message)
     did = {
         "touch": lambda: (Did(message.found),),
         "increment": lambda: (Did(not message.created, message.value),),
     }.get(kind, lambda: None)()
     return Answer(did=did, revision=message.revision)
+
+
+def _refused(message: Any) -> Answer:
+    return Answer(error=next(error for text, error in _ERRORS.items() if text in message.error))
+
+
+def _conditions(request: Request) -> list[Condition] | None:
+    """Those of a request of one mutation, if there is one at most and on the mutation's key; else None."""
+    if len(request.mutations) != 1 or len(request.checks) > 1:
+        return None
+    conditions = [condition for key, condition in request.checks if key == request.mutations[0].key]
+    return conditions if len(conditions) == len(request.checks) else None
+
+
+def _operation_of(request: Request) -> dict[str, Any] | None:
+    """The message of a request of one key, by the name of its field in a pipeline; None for what has none."""
+    if len(request.reads) == 1:
+        return {"get": kv.GetRequest(key=request.reads[0], as_data=True)}
+    conditions = _conditions(request)
+    if conditions is None or (conditions and request.mutations[0].kind == "increment"):
+        return None
+    (mutation,) = request.mutations
+    return {mutation.kind: message_of(mutation, *conditions)}
 
 
 def over_grpc(server: Server) -> tuple[Ask, Callable[[], object]]:
@@ -96,17 +119,13 @@ def over_grpc(server: Server) -> tuple[Ask, Callable[[], object]]:
 
 
 def _ask_grpc(client: Grpc, request: Request) -> Answer:
-    if len(request.reads) == 1:
-        return answer_of("get", client.call("Get", key=request.reads[0], as_data=True))
-    if request.reads:
+    if len(request.reads) > 1:
         data = client.call("MGet", keys=request.reads, as_data=True).data
         return Answer(reads=tuple(Read(data.get(key)) for key in request.reads))
-    if len(request.mutations) == 1 and len(request.checks) <= 1:
-        (mutation,) = request.mutations
-        conditions = [condition for key, condition in request.checks if key == mutation.key]
-        if len(conditions) == len(request.checks) and not (conditions and mutation.kind == "increment"):
-            method = mutation.kind.capitalize()
-            return answer_of(mutation.kind, client.send(method, message_of(mutation, *conditions)))
+    operation = _operation_of(request)
+    if operation is not None:
+        ((kind, message),) = operation.items()
+        return answer_of(kind, client.send(kind.capitalize(), message))
     message = client.send(
         "Transact",
         kv.TransactRequest(
@@ -117,7 +136,7 @@ def _ask_grpc(client: Grpc, request: Request) -> Answer:
     if message.failed_check:
         return Answer(failed=message.failed_check, etag=message.etag)
     if not message.success:
-        return answer_of("set", message)
+        return _refused(message)
     did = [
         Did(result.found, result.value if mutation.kind == "increment" else None)
         for result, mutation in zip(message.results, request.mutations)
@@ -188,8 +207,8 @@ def over_json(server: Server) -> tuple[Ask, Callable[[], object]]:
             assert status == 200, document
             found = document["results"]
             return Answer(reads=tuple(Read(base64.b64decode(found[key]) if key in found else None) for key in keys))
-        kinds = {mutation.kind for mutation in request.mutations}
-        if len(request.mutations) > 1 or len(request.checks) > len(kinds & {"set", "touch"}):
+        conditions = _conditions(request)
+        if conditions is None or (conditions and request.mutations[0].kind in ("delete", "increment")):
             return _transact(client, request)
         (mutation,) = request.mutations
         if mutation.kind == "delete":
@@ -199,8 +218,8 @@ def over_json(server: Server) -> tuple[Ask, Callable[[], object]]:
         fields = _json_mutation(mutation)
         if mutation.kind == "set":
             fields["encoding"] = "base64"
-        if request.checks:
-            fields["condition"], fields["encoding"] = _json_condition(request.checks[0][1]), "base64"
+        if conditions:
+            fields["condition"], fields["encoding"] = _json_condition(conditions[0]), "base64"
         status, document = client.post(mutation.kind, fields)
         return _of_json(status, document, (mutation,))
 
@@ -267,11 +286,10 @@ def over_raw(server: Server) -> tuple[Ask, Callable[[], object]]:
 
 def _preconditions(request: Request) -> dict[str, str] | None:
     """The header fields; None for what they cannot say."""
-    if len(request.mutations) != 1 or len(request.checks) > 1 or request.mutations[0].kind not in ("set", "delete"):
+    conditions = _conditions(request)
+    if conditions is None or request.mutations[0].kind not in ("set", "delete"):
         return None
-    for key, condition in request.checks:
-        if key != request.mutations[0].key:
-            return None
+    for condition in conditions:
         if condition.kind == "absent":
             return {"If_None_Match": "*"}
         etag = condition.etag or etag_of(condition.value)
@@ -445,18 +463,6 @@ class Pipeline(Client):
             sent.put(None)
             self._close()
         self.history += [Operation(self.name, request, called) for called, request in under_way.values()]
-
-
-def _operation_of(request: Request) -> dict[str, Any] | None:
-    if len(request.reads) == 1:
-        return {"get": kv.GetRequest(key=request.reads[0], as_data=True)}
-    if len(request.mutations) != 1 or len(request.checks) > 1:
-        return None
-    (mutation,) = request.mutations
-    conditions = [condition for key, condition in request.checks if key == mutation.key]
-    if len(conditions) != len(request.checks) or (conditions and mutation.kind == "increment"):
-        return None
-    return {mutation.kind: message_of(mutation, *conditions)}
 
 
 WAYS: dict[str, Callable[[Server], tuple[Ask, Callable[[], object]]]] = {
