@@ -18,6 +18,8 @@ from ..commands.scan import Page
 from ..core.errors import ValueNotText
 from ..core.limits import as_text
 from .generated import keyvalue_pb2 as kv
+from .quick_entries import encoded_entries
+from .varints import varint
 
 #: The good answer of every method that has nothing else to say: `success`.
 SUCCESS = kv.SetResponse(success=True).SerializeToString()
@@ -31,23 +33,8 @@ RESULT_BYTES = 17
 #: What a Get's answer is made by.
 EncodeFound = Callable[[Optional[Found]], bytes]
 
-#: Tags of fields with a length: of the pairs in a map of texts and in one of data, and of a scan's entries.
-_TEXTS, _DATA, _ENTRIES = b"\x0a", b"\x1a", b"\x32"
-
-
-def varint(number: int) -> bytes:
-    """An unsigned number as protobuf encodes it."""
-    if number < 128:
-        return _SMALL[number]
-    encoded = bytearray()
-    while number > 127:
-        encoded.append(number & 127 | 128)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-_SMALL = [bytes((number,)) for number in range(128)]
+#: Tags of the pairs in a map of texts, and in one of data.
+_TEXTS, _DATA = b"\x0a", b"\x1a"
 
 
 # Get.
@@ -110,9 +97,7 @@ def encoded_values(found: dict[bytes, bytes]) -> bytes:
 
 def encoded_data(found: dict[bytes, bytes]) -> bytes:
     """What MGet answers, for values that are asked for as data."""
-    pieces = _pieces(_DATA, found.items())
-    _check_keys(pieces[1::4])
-    return b"".join(pieces)
+    return b"".join(_pieces(_DATA, found.items()))
 
 
 def encoded_keys(page: Page) -> bytes:
@@ -129,11 +114,10 @@ def encoded_page(page: Page) -> bytes:
     return pairs + _around(page, not_text)
 
 
-def encoded_entries(page: Page) -> bytes:
+def encoded_page_of_entries(page: Page) -> bytes:
     """What ScanKeyValues answers by entries, and each message of ScanStream."""
-    pieces = _pieces(_ENTRIES, zip(page.keys, page.values), page.expiries)
-    _check_keys(pieces[1::4])
-    return b"".join(pieces) + _around(page)
+    expiries = page.expiries if any(page.expiries) else ()
+    return encoded_entries(page.keys, page.values, expiries) + _around(page)
 
 
 def _around(page: Page, not_text: Sequence[str] = ()) -> bytes:
@@ -174,26 +158,11 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
-def _check_keys(keys: Sequence[bytes]) -> None:
-    """Raise Corruption when one is not UTF-8 text."""
-    if not b"".join(keys).isascii():
-        for key in keys:
-            as_text(key)
-
-
-def _pieces(tag: bytes, pairs: Iterable[tuple[bytes, bytes]], expiries: Sequence[int] = ()) -> list[bytes]:
-    """A message of each pair: its head, the key, the head of the value, and the value with what follows it."""
+def _pieces(tag: bytes, pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """A message of each pair: its head, the key, the head of the value, and the value."""
     pieces: list[bytes] = []
-    heads = _heads.setdefault(tag, {})
+    heads = _heads[tag]
     known = heads.get
-    if any(expiries):
-        for (key, value), expires_at_ms in zip(pairs, expiries):
-            end = b"\x18" + varint(expires_at_ms) if expires_at_ms else b""
-            between = b"\x12" + varint(len(value))
-            before = b"\x0a" + varint(len(key))
-            size = len(before) + len(key) + len(between) + len(value) + len(end)
-            pieces += tag + varint(size) + before, key, between, value + end
-        return pieces
     for key, value in pairs:
         before, between = known((len(key), len(value))) or _heads_of(tag, heads, len(key), len(value))
         pieces += before, key, between, value
@@ -213,7 +182,7 @@ def _heads_of(
 
 
 #: By the tag, and the lengths of key and value. So many of them are remembered for each tag.
-_heads: dict[bytes, dict[tuple[int, int], tuple[bytes, bytes]]] = {}
+_heads: dict[bytes, dict[tuple[int, int], tuple[bytes, bytes]]] = {_TEXTS: {}, _DATA: {}}
 _REMEMBERED_HEADS = 4096
 
 

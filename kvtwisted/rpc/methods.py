@@ -31,10 +31,10 @@ from .answers import (
     RESULT_BYTES,
     SUCCESS,
     encoded_data,
-    encoded_entries,
     encoded_increment,
     encoded_keys,
     encoded_page,
+    encoded_page_of_entries,
     encoded_removed,
     encoded_touch,
     encoded_transact,
@@ -169,7 +169,7 @@ def _scan_keys(request: kv.ScanRequest, call: Call) -> Scan:
 
 def _scan_key_values(request: kv.ScanRequest, call: Call) -> Scan:
     by_entries = request.as_data or request.reverse
-    return _scan(request, call, encoded_entries if by_entries else encoded_page, with_expiries=by_entries)
+    return _scan(request, call, encoded_page_of_entries if by_entries else encoded_page, with_expiries=by_entries)
 
 
 def _scan(request: kv.ScanRequest, call: Call, encode: Callable[[Page], bytes], **options: bool) -> Scan:

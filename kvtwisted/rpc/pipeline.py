@@ -20,12 +20,13 @@ from ..commands.delete import Delete
 from ..commands.get import Found, Get
 from ..commands.set import Set
 from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
-from .answers import SUCCESS, encoded_get_response, varint
+from .answers import SUCCESS, encoded_get_response
 from .errors import CallError, Code
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
 from .methods import METHODS, Call, Method
 from .quick_messages import BY_COMMAND, DELETE, GET, INCREMENT, LONGEST_ID, SET, TOUCH, Operation, read_operation
+from .varints import varint
 
 #: The method's name.
 NAME = "Pipeline"
