@@ -128,8 +128,8 @@ def _around(page: Page, not_text: Sequence[str] = ()) -> bytes:
 
 
 def _not_text(keys: Sequence[str]) -> str:
-    whose = "one key is" if len(keys) == 1 else f"{len(keys)} keys are"
-    return f"key_values: the values of {whose} left out, since they are not UTF-8 text (see not_text); ask with as_data"
+    what = "1 value is not UTF-8 text and was" if len(keys) == 1 else f"{len(keys)} values are not UTF-8 text and were"
+    return f"key_values: {what} left out, see not_text; with as_data all come as data"
 
 
 def encoded_pairs(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, list[str]]:

@@ -183,9 +183,10 @@ def _scan(request: kv.ScanRequest, call: Call, encode: Callable[[Page], bytes], 
 def _mset(request: kv.MSetRequest, call: Call) -> MSet:
     pairs = {key.encode(): value.encode() for key, value in request.key_values.items()}
     for key, data in request.data.items():
-        if pairs.setdefault(key.encode(), data) is not data:
+        if key in request.key_values:
             raise InvalidRequest(f"data[{key[:64]}]: the key is in key_values, too")
-    return MSet(pairs, request.ttl, call.deadline)
+        pairs[key.encode()] = data
+    return MSet(pairs, request.ttl, call.deadline, is_text=not request.data)
 
 
 def _mget(request: kv.MGetRequest, call: Call) -> MGet:
@@ -199,7 +200,7 @@ def _mget_of(keys: Sequence[bytes], as_data: bool, call: Call) -> MGet:
 
 def _quick_mset(message: bytes, call: Call) -> MSet | None:
     read = read_pairs(message)
-    return None if read is None else MSet(*read, call.deadline)
+    return None if read is None else MSet(*read, call.deadline, is_text=True)
 
 
 def _quick_mget(message: bytes, call: Call) -> MGet | None:

@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from ..commands.command import Command
+from ..commands.command import NEVER_TEXT, Command
 from ..commands.delete import Delete
 from ..commands.get import Found, Get
 from ..commands.set import Set
@@ -68,7 +68,7 @@ def _read(message: bytes) -> Operation | bytes:
     kind = _KINDS[field]
     asked = getattr(request, field)
     command = METHODS_BY_KIND[kind].make(asked, _LATER)
-    if isinstance(command, Set):
+    if isinstance(command, Set) and command.value[:1] != NEVER_TEXT:
         return id_field, kind, command.key, command.value, command.ttl
     if isinstance(command, Delete) or (isinstance(command, Get) and command.encode is encoded_get_response):
         return id_field, kind, command.key, b"", 0

@@ -48,6 +48,8 @@ CLASSES: dict[str, tuple[type[Message], type[Message]]] = {
     method.name: (getattr(keyvalue_pb2, method.input_type.name), getattr(keyvalue_pb2, method.output_type.name))
     for method in _SERVICE.methods
 }
+#: Those that are not unary.
+STREAMS = {method.name for method in _SERVICE.methods if method.client_streaming or method.server_streaming}
 
 
 class Client:
