@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..core.errors import InvalidRequest
 from ..core.limits import Limits
 from .command import Command
@@ -18,9 +20,9 @@ class Invalid(Command):
 
     name = "invalid request"
 
-    def __init__(self, right: str, size: int, reason: InvalidRequest) -> None:
+    def __init__(self, right: str, size: int, reason: InvalidRequest, deadline: float = math.inf) -> None:
         """It would have needed `right`, which is what it would have been counted as. `size` is in bytes."""
-        Command.__init__(self, size)
+        Command.__init__(self, size, deadline)
         self.right = self.metric = right  # type: ignore[misc]
         self._reason = reason
 

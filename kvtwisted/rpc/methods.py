@@ -101,7 +101,7 @@ class Method(NamedTuple):
         try:
             return self.command(request, call)
         except InvalidRequest as reason:
-            return Invalid(self.right, request.ByteSize(), without_frames(reason))
+            return Invalid(self.right, request.ByteSize(), without_frames(reason), call.deadline)
 
     def refused(self, error: BaseException) -> bytes:
         """The encoded answer that has an error in its message."""
