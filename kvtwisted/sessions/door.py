@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..backends.backend import Backend, CanMeasure
 from ..backends.server import ServerCommands
-from ..commands.command import GET, SET, Command
+from ..commands.command import GET, SET, Command, ServerCommand
 from ..commands.deciding import DecidingCommand
 from ..commands.get import Found
 from ..commands.set import Set
@@ -33,6 +33,7 @@ from ..core.errors import DeadlineExceeded, Unsupported
 from ..core.health import Health
 from ..core.limits import Limits
 from .admission import Admission
+from .streams import OpenStreams, StreamLimits
 
 HOT_SAMPLE = 64
 _NOT_SAMPLED = HOT_SAMPLE - 1
@@ -82,6 +83,7 @@ class Door:
         recorder: Recorder,
         limits: Limits,
         health: Health,
+        streams: StreamLimits | None = None,
     ) -> None:
         """Keys and values go to `backend`, the rest to `server`; `health` has the server's own conditions."""
         self._reactor = reactor
@@ -93,6 +95,10 @@ class Door:
         self.limits = limits
         #: What tells how much is stored, if anything does.
         self.measures = backend if isinstance(backend, CanMeasure) else None
+        #: Those that are open.
+        self.streams = OpenStreams(streams)
+        #: Calls a function after so many seconds.
+        self.later = reactor.callLater
         #: The empty one is for the ten operations.
         self._capabilities = backend.capabilities | {""}
         self._hot = backend.hot
@@ -176,7 +182,7 @@ class Door:
             raise
         command.admission = admission
         command.done = done
-        if not metric:
+        if not metric and isinstance(command, ServerCommand):
             self._server.submit(command, self._settled)
             return
         if not self._is_called:

@@ -32,6 +32,7 @@ from ...commands.set import Set
 from ...core.errors import without_frames
 from ...sessions.door import Done
 from ...sessions.session import Session
+from ...sessions.slots import Slots
 from .. import pipeline
 from ..calls import Terms
 from ..errors import IN_MESSAGE, CallError, call_error, stopping
@@ -39,7 +40,6 @@ from ..messages import expanded
 from ..methods import SERVICES
 from ..pipeline import METHODS_BY_KIND, command_of, method_of, size_of
 from ..quick_messages import BY_COMMAND, GET, SET, Operation, read_operation
-from ..stream_slots import Slots
 from .expanding import Expander
 from .inbound import Message
 from .requests import Route
