@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kvtwisted.core.errors import InvalidRequest, TooLarge
 from kvtwisted.http import bodies, large_bodies
+from kvtwisted.http.encodings import MAX_CHARACTERS
 
 from ..support.properties import fuzzing
 
@@ -23,10 +24,7 @@ Reader = Callable[[bytes], Any]
 READERS: dict[str, tuple[Reader, Reader]] = {
     "set": (bodies.set_arguments, large_bodies.set_arguments),
     "mset": (lambda body: bodies.mset_arguments(body, MANY), lambda body: large_bodies.mset_arguments(body, MANY)),
-    "mget": (
-        lambda body: bodies.keys_argument(body, "mget", MANY),
-        lambda body: large_bodies.keys_argument(body, "mget", MANY),
-    ),
+    "mget": (lambda body: bodies.mget_arguments(body, MANY), lambda body: large_bodies.mget_arguments(body, MANY)),
 }
 
 
@@ -171,15 +169,15 @@ def test_the_parser_has_pieces(unit: bytes, monkeypatch: pytest.MonkeyPatch) -> 
     real = large_bodies.scanstring
     monkeypatch.setattr(large_bodies, "scanstring", scan)
     value = unit * 100_000
-    _, found, _ = large_bodies.set_arguments(b'{"key":"k","value":"' + value + b'"}')
-    assert found == json.loads(b'"%s"' % value).encode()
+    written, _ = large_bodies.set_arguments(b'{"key":"k","value":"' + value + b'"}')
+    assert written.value == json.loads(b'"%s"' % value).encode()
     assert len(sizes) > 2
     assert max(sizes) <= large_bodies._PIECE + 1
 
 
 def test_a_value_of_escapes_has_its_limit() -> None:
     """What it means counts, and what is over that is not read on."""
-    for size, good in ((1 << 20, True), ((1 << 20) + 1, False)):
+    for size, good in ((MAX_CHARACTERS, True), (MAX_CHARACTERS + 1, False)):
         found = outcome(large_bodies.set_arguments, b'{"key":"k","value":"' + rb"\u0041" * size + b'"}')
         assert isinstance(found, TooLarge) != good
 
