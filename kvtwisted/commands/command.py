@@ -37,6 +37,8 @@ class Command:
     right: ClassVar[str]
     #: The operation that it is counted and timed as, one of OPERATIONS; "" for what is about no key.
     metric: ClassVar[str]
+    #: What a backend must be able to do for it beyond the ten operations (`Backend.capabilities`); "" for those.
+    capability: str = ""
     #: Whether it changes keys: then it is a `WriteCommand`.
     writes: ClassVar[bool] = False
     #: Whether its bytes take room while it is under way.

@@ -65,6 +65,8 @@ class DecidingCommand(WriteCommand):
 
     __slots__ = ("condition_failed",)
 
+    capability = "conditions"
+
     def __init__(self, size: int, deadline: float) -> None:
         """See `Command`."""
         WriteCommand.__init__(self, size, deadline)

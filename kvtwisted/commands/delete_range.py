@@ -30,6 +30,7 @@ class DeleteRange(Command):
     name = "delete_range"
     right = metric = "delete"
     writes = True
+    capability = "delete_range"
 
     def __init__(
         self,

@@ -91,6 +91,12 @@ class Scan(Command):
         self.encode = encode
 
     @property
+    def capability(self) -> str:  # type: ignore[override]  # only some of them ask for more
+        """See `Command.capability`."""
+        more = self.start or self.end or self.reverse or self.count_only or self.delimiter or self.with_expiries
+        return "ranges" if more else ""
+
+    @property
     def range(self) -> KeyRange:
         """The keys that are asked for, but for `cursor`."""
         return key_range(self.prefix, self.start, self.end)

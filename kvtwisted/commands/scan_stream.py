@@ -20,6 +20,7 @@ class ScanStream(StreamCommand):
     __slots__ = ("budget", "cursor", "end", "limit", "prefix", "reverse", "start")
 
     name = right = metric = "scan"
+    capability = "scan_stream"
 
     def __init__(
         self,

@@ -59,6 +59,7 @@ class Watch(StreamCommand):
     right = "scan"
     #: Counted by metrics of its own.
     metric = "scan"
+    capability = "watch"
 
     def __init__(
         self,

@@ -150,6 +150,9 @@ class EvictionSettings:
         choices=("lru", "oldest", "ttl", "none"),
         live=True,
     )
+    protected_prefixes: str = option(
+        "", "Prefixes, with commas between; keys that begin with one go only once they have expired.", DATA, live=True
+    )
     high_water_mark: int = number(
         95, 1, 100, "Percent of a file system in use from which writes are refused, also when eviction is off.",
         SERVICE, live=True,
@@ -220,6 +223,10 @@ class LimitSettings:
     request_timeout: int = number(
         30, 1, 3600, "Seconds a request may wait and run before it is given up.", SERVICE, live=True
     )
+    max_snapshot_seconds: int = number(
+        3600, 1, 86_400, "Seconds that a streamed scan has its snapshot for; then it ends with a cursor.",
+        SERVICE, live=True,
+    )  # fmt: skip
     shutdown_grace: int = number(
         10, 0, 3600, "Seconds that running requests get to finish at shutdown.", SERVICE, live=True
     )

@@ -15,8 +15,9 @@ from ..core import errors
 from ..core.errors import without_frames
 from ..observability import incidents
 
-#: What is wrong with the request itself: answered with status OK and a sentence in the response's `error` field.
-IN_MESSAGE = (errors.InvalidRequest, errors.ResponseTooLarge)
+#: What is wrong with the request itself, or with the number that it adds to: answered with status OK and a sentence in
+#: the response's `error` field.
+IN_MESSAGE = (errors.InvalidRequest, errors.ResponseTooLarge, errors.NotANumber, errors.NumberOverflow)
 
 
 class Code(IntEnum):
@@ -27,6 +28,8 @@ class Code(IntEnum):
     NOT_FOUND = 5
     PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
@@ -61,9 +64,13 @@ _STORAGE_FAILED = Row(Code.INTERNAL, "the storage failed")
 _BUSY = Row(Code.RESOURCE_EXHAUSTED)
 
 TABLE: dict[type[BaseException], Row] = {
-    # These two are answered IN_MESSAGE where the response has an `error` field.
+    # These four are answered IN_MESSAGE where the response has an `error` field.
     errors.InvalidRequest: Row(Code.INVALID_ARGUMENT),
     errors.ResponseTooLarge: _BUSY,
+    errors.NotANumber: Row(Code.FAILED_PRECONDITION),
+    errors.NumberOverflow: Row(Code.FAILED_PRECONDITION),
+    errors.ValueNotText: Row(Code.FAILED_PRECONDITION),
+    errors.Unsupported: Row(Code.UNIMPLEMENTED),
     errors.Unauthenticated: Row(Code.UNAUTHENTICATED),
     errors.PermissionDenied: Row(Code.PERMISSION_DENIED),
     errors.RateLimited: _BUSY,

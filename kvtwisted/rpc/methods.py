@@ -24,6 +24,7 @@ from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, as_text
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
 from .quick_batches import read_keys, read_pairs
+from .varints import varint
 
 #: Bytes that a Get may answer.
 _GET_ANSWER_BYTES = MAX_VALUE_BYTES + 64
@@ -210,21 +211,6 @@ def _heads_of(key: int, value: int) -> tuple[bytes, bytes]:
 #: By the lengths of key and value. So many of them are remembered.
 _heads: dict[tuple[int, int], tuple[bytes, bytes]] = {}
 _REMEMBERED_HEADS = 4096
-
-
-def varint(number: int) -> bytes:
-    """An unsigned number as protobuf encodes it."""
-    if number < 128:
-        return _SMALL[number]
-    encoded = bytearray()
-    while number > 127:
-        encoded.append(number & 127 | 128)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-_SMALL = [bytes((number,)) for number in range(128)]
 
 
 METHODS: dict[str, Method] = {

@@ -19,8 +19,9 @@ from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from .errors import CallError, Code
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
-from .methods import METHODS, SUCCESS, Method, encoded_get_response, varint
+from .methods import METHODS, SUCCESS, Method, encoded_get_response
 from .quick_messages import DELETE, GET, LONGEST_ID, SET, Operation, read_operation
+from .varints import varint
 
 #: The method's name.
 NAME = "Pipeline"

@@ -204,7 +204,10 @@ class Server(Service):
         settings, storage = self._settings(), self._storage
         self._admission = make_admission(settings.limits)
         self._push("admission", self._admission.close)
-        backend = LocalBackend(self._reactor, self._requests, storage.store, storage.recovery)
+        backend = LocalBackend(
+            self._reactor, self._requests, storage.store, storage.recovery,
+            snapshot_seconds=lambda: self._settings().limits.max_snapshot_seconds,
+        )  # fmt: skip
         self._push("backend", backend.stop)
         self._server_commands = ServerCommands(
             self._reactor,

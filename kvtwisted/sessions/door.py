@@ -28,7 +28,7 @@ from ..commands.get import Found
 from ..commands.set import Set
 from ..commands.sets import Sets
 from ..core.counting import Counter
-from ..core.errors import DeadlineExceeded
+from ..core.errors import DeadlineExceeded, Unsupported
 from ..core.health import Health
 from ..core.limits import Limits
 from .admission import Admission
@@ -89,6 +89,8 @@ class Door:
         self.limits = limits
         #: What tells how much is stored, if anything does.
         self.measures = backend if isinstance(backend, CanMeasure) else None
+        #: The empty one is for the ten operations.
+        self._capabilities = backend.capabilities | {""}
         self._hot = backend.hot
         self._get_now = backend.get_now
         self._gathered: list[Command] = []
@@ -155,6 +157,8 @@ class Door:
             if started > command.deadline:
                 raise DeadlineExceeded("the request's time ran out before it was started")
             command.check(self.limits)
+            if command.capability not in self._capabilities:
+                raise Unsupported(f"the storage backend cannot do this: it has no {command.capability!r}")
         except BaseException as error:
             if metric:
                 self._failed(metric, command.count, started, error)

@@ -209,6 +209,22 @@ FAULTS = (
         "tests/backends/local/maintenance/test_eviction_space.py tests/backends/local/maintenance/test_eviction.py",
     ),
     Fault(
+        "protected-evicted",
+        "No policy takes a key under a protected prefix.",
+        "kvtwisted/backends/local/maintenance/victims.py",
+        "for key, deadline in nomination.keys.items() if not key.startswith(protected)}",
+        "for key, deadline in nomination.keys.items()}",
+        "tests/backends/local/maintenance/test_eviction_protected.py",
+    ),
+    Fault(
+        "protected-counted",
+        "What is protected does not count as what an eviction could give back.",
+        "kvtwisted/backends/local/maintenance/eviction.py",
+        "held.returnable = min(held.returnable, unprotected)",
+        "pass",
+        "tests/backends/local/maintenance/test_eviction_protected.py",
+    ),
+    Fault(
         "threshold-reached",
         "Eviction ends when the disk is under the threshold, not at it.",
         "kvtwisted/backends/local/maintenance/eviction.py",

@@ -16,33 +16,65 @@ ROOT = Path(__file__).parents[2]
 NAME = keyvalue_pb2.DESCRIPTOR.name
 
 RESULT = "success=1:bool error=2:string"
+#: What conditional writes answer besides, in two places.
+WRITTEN = "condition_failed={}:bool etag={}:string revision={}:int64"
+SCANNED = "count=4:int64 prefixes=5:string*"
+RANGE = "prefix=1:string start=2:string end=3:string"
 
 #: The released contract: a field here never changes its name, number or type. New fields are added at the end.
 CONTRACT = {
-    "SetRequest": "key=1:string value=2:string ttl=3:int64",
-    "SetResponse": RESULT,
-    "GetRequest": "key=1:string",
-    "GetResponse": "value=1:string found=2:bool error=3:string ttl=4:int64",
-    "DeleteRequest": "key=1:string",
-    "DeleteResponse": RESULT,
-    "ScanRequest": "prefix=1:string limit=2:int64 cursor=3:string",
-    "ScanKeysResponse": "keys=1:string* error=2:string next_cursor=3:string",
-    "ScanKeyValuesResponse": "key_values=1:map error=2:string next_cursor=3:string",
-    "MSetRequest": "key_values=1:map ttl=2:int64",
+    "Condition": "absent=1:bool present=2:bool value=3:bytes etag=4:string",
+    "SetRequest": "key=1:string value=2:string ttl=3:int64 data=4:bytes condition=5:Condition",
+    "SetResponse": f"{RESULT} {WRITTEN.format(3, 4, 5)}",
+    "GetRequest": "key=1:string as_data=2:bool with_etag=3:bool",
+    "GetResponse": "value=1:string found=2:bool error=3:string ttl=4:int64 data=5:bytes etag=6:string",
+    "DeleteRequest": "key=1:string condition=2:Condition",
+    "DeleteResponse": f"{RESULT} {WRITTEN.format(3, 4, 5)}",
+    "ScanRequest": (
+        "prefix=1:string limit=2:int64 cursor=3:string start=4:string end=5:string reverse=6:bool count_only=7:bool "
+        "delimiter=8:string as_data=9:bool"
+    ),
+    "ScanKeysResponse": f"keys=1:string* error=2:string next_cursor=3:string {SCANNED} revision=6:int64",
+    "Entry": "key=1:string data=2:bytes expires_at_ms=3:int64",
+    "ScanKeyValuesResponse": (
+        f"key_values=1:map error=2:string next_cursor=3:string {SCANNED} entries=6:Entry* not_text=7:string* "
+        "revision=8:int64"
+    ),
+    "MSetRequest": "key_values=1:map ttl=2:int64 data=3:map",
     "MSetResponse": RESULT,
-    "MGetRequest": "keys=1:string*",
-    "MGetResponse": "key_values=1:map error=2:string",
+    "MGetRequest": "keys=1:string* as_data=2:bool",
+    "MGetResponse": "key_values=1:map error=2:string data=3:map not_text=4:string*",
     "MDeleteRequest": "keys=1:string*",
     "MDeleteResponse": RESULT,
     "GetConfigRequest": "",
     "GetConfigResponse": "config=1:string error=2:string",
     "UpdateConfigRequest": "config=1:string",
     "UpdateConfigResponse": RESULT,
-    "PipelineRequest": "id=1:uint64 set=2:SetRequest get=3:GetRequest delete=4:DeleteRequest",
-    "PipelineResponse": (
-        "id=1:uint64 set=2:SetResponse get=3:GetResponse delete=4:DeleteResponse code=5:int32 message=6:string"
+    "PipelineRequest": (
+        "id=1:uint64 set=2:SetRequest get=3:GetRequest delete=4:DeleteRequest increment=5:IncrementRequest "
+        "touch=6:TouchRequest"
     ),
-}
+    "PipelineResponse": (
+        "id=1:uint64 set=2:SetResponse get=3:GetResponse delete=4:DeleteResponse increment=7:IncrementResponse "
+        "touch=8:TouchResponse code=5:int32 message=6:string"
+    ),
+    "IncrementRequest": "key=1:string delta=2:int64 ttl=3:int64",
+    "IncrementResponse": f"{RESULT} value=3:int64 created=4:bool revision=5:int64",
+    "TouchRequest": "key=1:string ttl=2:int64 condition=3:Condition",
+    "TouchResponse": f"{RESULT} found=3:bool {WRITTEN.format(4, 5, 6)}",
+    "DeleteRangeRequest": f"{RANGE} all=4:bool dry_run=5:bool",
+    "DeleteRangeResponse": f"{RESULT} deleted=3:int64 revision=4:int64",
+    "Check": "key=1:string condition=2:Condition",
+    "Mutation": "set=1:SetRequest delete=2:DeleteRequest touch=3:TouchRequest increment=4:IncrementRequest",
+    "MutationResult": "found=1:bool value=2:int64 created=3:bool",
+    "TransactRequest": "checks=1:Check* mutations=2:Mutation*",
+    "TransactResponse": (
+        f"{RESULT} failed_check=3:int32 results=4:MutationResult* revision=5:int64 etag=6:string"
+    ),
+    "WatchRequest": "key=1:string prefix=2:string after_revision=3:int64 with_values=4:bool",
+    "Event": "type=1:Type key=2:string end=3:string data=4:bytes expires_at_ms=5:int64",
+    "WatchResponse": "revision=1:int64 events=2:Event* end=3:bool compacted=4:bool",
+}  # fmt: skip
 
 #: Request and response of each method.
 METHODS = {
@@ -57,6 +89,12 @@ METHODS = {
     "GetConfig": ("GetConfigRequest", "GetConfigResponse"),
     "UpdateConfig": ("UpdateConfigRequest", "UpdateConfigResponse"),
     "Pipeline": ("PipelineRequest", "PipelineResponse"),
+    "Increment": ("IncrementRequest", "IncrementResponse"),
+    "Touch": ("TouchRequest", "TouchResponse"),
+    "DeleteRange": ("DeleteRangeRequest", "DeleteRangeResponse"),
+    "Transact": ("TransactRequest", "TransactResponse"),
+    "ScanStream": ("ScanRequest", "ScanKeyValuesResponse"),
+    "Watch": ("WatchRequest", "WatchResponse"),
 }
 
 
@@ -85,11 +123,13 @@ def without_json_names(message: DescriptorProto) -> None:
 
 def spelled(field: FieldDescriptorProto) -> str:
     """A field in the notation of CONTRACT."""
-    if field.type == field.TYPE_MESSAGE:
+    repeated = "*" if field.label == field.LABEL_REPEATED else ""
+    if field.type in (field.TYPE_MESSAGE, field.TYPE_ENUM):
         kind = field.type_name.rpartition(".")[2]
-        return f"{field.name}={field.number}:{'map' if kind == 'KeyValuesEntry' else kind}"
+        kind = "map" if kind in ("KeyValuesEntry", "DataEntry") else kind + repeated
+        return f"{field.name}={field.number}:{kind}"
     kind = FieldDescriptorProto.Type.Name(field.type)[len("TYPE_") :].lower()
-    return f"{field.name}={field.number}:{kind}{'*' if field.label == field.LABEL_REPEATED else ''}"
+    return f"{field.name}={field.number}:{kind}{repeated}"
 
 
 def test_generated_code_is_not_stale(tmp_path: Path) -> None:
@@ -118,14 +158,14 @@ def test_messages_keep_their_fields() -> None:
 
 
 def test_service_has_exactly_these_methods() -> None:
-    """Package, service, and every method's two messages are those that clients were built with; one is of streams."""
+    """Package, service, and every method's two messages are those that clients were built with; three have streams."""
     file = generated()
     assert (file.package, [s.name for s in file.service]) == ("kv.v1", ["KeyValueService"])
     signatures = {m.name: (m.input_type, m.output_type) for m in file.service[0].method}
     assert signatures == {name: (f".kv.v1.{a}", f".kv.v1.{b}") for name, (a, b) in METHODS.items()}
-    streaming = {m.name for m in file.service[0].method if m.client_streaming or m.server_streaming}
-    both_ways = {m.name for m in file.service[0].method if m.client_streaming and m.server_streaming}
-    assert streaming == both_ways == {"Pipeline"}
+    asking = {m.name for m in file.service[0].method if m.client_streaming}
+    answering = {m.name for m in file.service[0].method if m.server_streaming}
+    assert (asking, answering) == ({"Pipeline"}, {"Pipeline", "ScanStream", "Watch"})
 
 
 def test_every_part_of_the_contract_is_commented(tmp_path: Path) -> None:

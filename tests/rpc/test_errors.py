@@ -48,10 +48,11 @@ def test_only_internal_hides_and_logs(cls: type[errors.KvError]) -> None:
 
 
 def test_the_family_that_is_answered_in_the_message() -> None:
-    """What is wrong with the request, and an answer that would be too large; nothing else."""
+    """What is wrong with the request, or with its number, and an answer that would be too large; nothing else."""
     in_message = {cls.__name__ for cls in CLASSES if issubclass(cls, IN_MESSAGE)}
     assert in_message == {
         "InvalidRequest", "InvalidKey", "InvalidValue", "InvalidTtl", "InvalidConfig", "TooLarge", "ResponseTooLarge",
+        "NotANumber", "NumberOverflow",
     }  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from kvtwisted.commands.scan import Page
 from kvtwisted.core.errors import Corruption
 from kvtwisted.rpc import quick_batches as quick
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
-from kvtwisted.rpc.methods import METHODS, Call, encoded_pairs, varint
+from kvtwisted.rpc.methods import METHODS, Call, encoded_pairs
+from kvtwisted.rpc.varints import varint
 
 #: Says that these are about no backend.
 WITHOUT_BACKEND = True

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvtwisted.rpc import quick_messages as quick
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
-from kvtwisted.rpc.methods import varint
+from kvtwisted.rpc.varints import varint
 
 #: Says that these are about no backend.
 WITHOUT_BACKEND = True

@@ -13,8 +13,15 @@ from kvtwisted.backends.local import pages as pages_module
 from kvtwisted.backends.local import writer as writer_module
 from kvtwisted.backends.local.engines.engine import META
 from kvtwisted.commands.command import DELETE, GET, OPERATIONS, SCAN, SET, Command
+from kvtwisted.commands.conditional import ConditionalSet, Increment
+from kvtwisted.commands.conditions import Condition
+from kvtwisted.commands.conditions import Test as Asked
+from kvtwisted.commands.delete_range import DeleteRange
 from kvtwisted.commands.get import Found
+from kvtwisted.commands.mutations import AddNumber, SetValue
+from kvtwisted.commands.scan import Scan
 from kvtwisted.commands.set import Set
+from kvtwisted.commands.watch import Watch
 from kvtwisted.core.errors import (
     DeadlineExceeded,
     InvalidConfig,
@@ -25,6 +32,7 @@ from kvtwisted.core.errors import (
     StorageError,
     StorageFull,
     Unavailable,
+    Unsupported,
     WriteStalled,
 )
 from kvtwisted.core.limits import Limits
@@ -171,6 +179,26 @@ def test_calls_are_timed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         scene.operations.get(b"")
     scene.door.health()
     assert scene.recorder.seconds == [0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Increment(AddNumber(b"k", 1)),
+        ConditionalSet(SetValue(b"k", b"v"), Condition(Asked.ABSENT)),
+        DeleteRange(b"k"),
+        Scan(b"", reverse=True, budget=PLENTY),
+        Watch(budget=PLENTY),
+    ],
+    ids=lambda command: command.name,
+)
+def test_what_the_backend_cannot_do_is_refused(scene: Scene, command: Command) -> None:
+    """With a sentence that names the capability; the backend is not asked, and it counts as a failure."""
+    scene.door._capabilities = frozenset({""})
+    with pytest.raises(Unsupported, match=repr(command.capability)):
+        scene.submit(command)
+    assert scene.recorder.operations == [Recorded(command.metric, 1, True)]
+    assert scene.storage.data() == {}
 
 
 def test_empty_batch_counts_no_key(scene: Scene) -> None:

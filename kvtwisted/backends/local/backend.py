@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from ...commands.command import Command, WriteCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
+from ...commands.scan_stream import ScanStream
 from ...commands.sets import Sets
 from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError
 from ...reactor.fair_pool import FairPool
@@ -40,6 +41,7 @@ from ..backend import Hot, Settled, Sizes
 from .commit_point import Write
 from .inline_reads import InlineReads
 from .recovery import Recovery
+from .scan_streams import ScanStreams
 from .store import Store
 
 #: A larger group is not written on the reactor thread: this is some milliseconds' work.
@@ -51,15 +53,28 @@ Defer = Callable[[object, Callable[[], object]], "Deferred[object]"]
 GETS_IN_A_JOB = 16
 #: Large results that may wait for the reactor.
 UNTAKEN_RESULTS = 4
+#: Seconds that the view of a ScanStream lives, unless told otherwise.
+SNAPSHOT_SECONDS = 3600.0
 
 
 class LocalBackend:
     """A `Backend` over a store in this process. Reactor thread, but `health`."""
 
-    capabilities: frozenset[str] = frozenset()
+    capabilities: frozenset[str] = frozenset({ScanStream.capability})
 
-    def __init__(self, reactor: Any, pool: FairPool, store: Store, recovery: Recovery) -> None:
-        """What blocks runs in `pool`. `recovery` is told of writes that the storage failed."""
+    def __init__(
+        self,
+        reactor: Any,
+        pool: FairPool,
+        store: Store,
+        recovery: Recovery,
+        *,
+        snapshot_seconds: Callable[[], float] = lambda: SNAPSHOT_SECONDS,
+    ) -> None:
+        """What blocks runs in `pool`. `recovery` is told of writes that the storage failed.
+
+        The view of a ScanStream lives for `snapshot_seconds` at most.
+        """
         self._reactor = reactor
         self._pool = pool
         self._store = store
@@ -70,17 +85,19 @@ class LocalBackend:
         self._settled: Settled = _nobody
         self._group = GroupCommit(store, recovery, self._pool.run)
         self._inline = InlineReads(reactor, store, lambda command: self._run([command], large=True))
+        self._streams = ScanStreams(reactor, pool, store.view, snapshot_seconds)
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
         self._stopped = False
 
     def start(self, settled: Settled) -> None:
         """See `Backend.start`."""
-        self._settled = self._group.settled = self._inline.settled = settled
+        self._settled = self._group.settled = self._inline.settled = self._streams.settled = settled
 
     def stop(self) -> None:
         """See `Backend.stop`. The reactor may be about to wait for the threads."""
         self._stopped = True
         self._inline.stop()
+        self._streams.stop()
         # For one of them, which does the same for the next: releasing for many at once takes time for each.
         self._untaken.release()
 
@@ -97,6 +114,8 @@ class LocalBackend:
                 self._group.add(command)
             elif type(command) is Get:
                 gets.setdefault(command.admission, []).append(command)
+            elif type(command) is ScanStream:
+                self._streams.begin(command)
             elif keys := self._store.keys_now(command):
                 self._inline.add(command, keys)
             else:

@@ -15,6 +15,7 @@ from ...commands.get import Found, Get
 from ...commands.mget import MGet
 from ...commands.ranges import prefix_end
 from ...commands.scan import Scan
+from ...commands.scan_stream import ScanStream
 from ...core.clock import Clock
 from ...core.counting import Counter
 from ...core.limits import MAX_KEY_BYTES, check_key
@@ -29,6 +30,7 @@ from .metadata import Metadata
 from .pages import PageReader
 from .recency import Recency
 from .records import ENVELOPE, Record
+from .stream_views import StreamView
 from .writer import Writer
 
 #: Where a piece of a count ends.
@@ -274,6 +276,10 @@ class Store:
         if isinstance(command, Scan):
             return self._pages.scan(command)
         raise AssertionError(f"nobody knows how to read {command.name}")
+
+    def view(self, command: ScanStream) -> StreamView:
+        """What a stream is read from. Blocks."""
+        return StreamView(self._engine, self._files, self._clock, command, self.revision)
 
 
 def _cannot_tell(_: bytes) -> tuple[bool, bytes | None]:

@@ -10,18 +10,10 @@ own or those of its connection. What its window still held waits as it came, and
 compressed messages when enough was expanded in a turn, see Note [Decompression in turns]. Operations that waited for
 one on their key, many Gets of a large value for example, go on waiting when so many bytes of answers do.
 
-<<<<<<< HEAD
-Note [A chunk's operations]: of an operation that memory answers, most of the cost would be what stands around it. So
-all that have come are taken in one loop, and their answers gather in one buffer, which is sent as a whole; likewise
-those of all writes that were settled together. It is looked whether the pipeline is full before the first, after what
-cannot be answered at once, and whenever 16 KiB of answers have gathered, or fewer if that is all there may be. No more
-than that gathers and one answer: what is sent as a whole takes its memory until the last of it has gone out.
-=======
 Note [A chunk's operations]: where memory answers an operation, what is done around it would cost more than that. So all
 that have come are taken in one loop, and their answers gather in one buffer, which is sent as a whole; so are the
 answers of all writes that were settled together. Whether the pipeline is full is looked at before the first, once
 operations under way may have filled it, and whenever 16 KiB of answers have gathered, or as much as there is room for.
->>>>>>> main
 """
 
 from __future__ import annotations
