@@ -97,7 +97,7 @@ def page(result: Page, asked: ScanArguments) -> Answer:
     if asked.delimiter:
         document["prefixes"] = list(map(as_text, result.prefixes))
     document["next_cursor"] = as_text(result.next_cursor)
-    if asked.revision:
+    if asked.tells_revision:
         document["revision"] = result.revision
     return Answer(200, to_json(document))
 

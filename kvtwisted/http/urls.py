@@ -37,8 +37,15 @@ class ScanArguments(NamedTuple):
     delimiter: str = ""
     #: Whether values come in base64.
     encoding: bool = False
-    #: Whether the answer has the snapshot's revision.
+    #: Whether the answer has the snapshot's revision, without any other of the parameters that make it have that.
     revision: bool = False
+
+    @property
+    def tells_revision(self) -> bool:
+        """Whether the answer has the snapshot's revision. Where only the oldest parameters are used it stays as it
+        ever was.
+        """
+        return any(self[_FIRST_NEW:])
 
 
 class GetArguments(NamedTuple):
@@ -50,6 +57,7 @@ class GetArguments(NamedTuple):
 
 
 _SCAN_PARAMETERS = ScanArguments._fields
+_FIRST_NEW = _SCAN_PARAMETERS.index("start")
 _PLAIN = {name.encode(): name for name in _SCAN_PARAMETERS}
 #: Parts of keys.
 _KEYS = frozenset(("prefix", "cursor", "start", "end", "delimiter"))

@@ -105,7 +105,10 @@ def test_json_that_is_not_strict_is_refused(route: str, body: bytes, complaint: 
             "set", '{"key":"k","value":"v","TTL":1}', "invalid_request",
             '"TTL": is not a field; set takes key, value, ttl, condition and encoding',
         ),
-        ("mset", '{"key_values":{},"x":1}', "invalid_request", '"x": is not a field; mset takes key_values, ttl and encoding'),
+        (
+            "mset", '{"key_values":{},"x":1}', "invalid_request",
+            '"x": is not a field; mset takes key_values, ttl and encoding',
+        ),
         ("mget", '{"keys":[],"ttl":1}', "invalid_request", '"ttl": is not a field; mget takes keys and encoding'),
         ("set", '{"key":1,"value":"v"}', "invalid_key", "key: must be a string, but a number was sent"),
         ("set", '{"key":null,"value":"v"}', "invalid_key", "key: must be a string, but null was sent"),
