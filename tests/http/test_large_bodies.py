@@ -248,8 +248,8 @@ def test_a_value_of_escapes_has_its_limit() -> None:
 
 #: Names of fields.
 NAMES = (
-    "key", "value", "keys", "key_values", "ttl", "condition", "encoding", "checks", "mutations", "set", "delete", "touch",
-    "increment", "delta", "absent", "present", "etag",
+    "key", "value", "keys", "key_values", "ttl", "condition", "encoding", "checks", "mutations", "set", "delete",
+    "touch", "increment", "delta", "absent", "present", "etag",
 )  # fmt: skip
 TEXT = st.text(st.characters(exclude_categories=()), max_size=6) | st.sampled_from((*NAMES, "base64", "YQ=="))
 VALUES = st.recursive(
