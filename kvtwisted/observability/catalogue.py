@@ -59,6 +59,9 @@ def _resource(name: str) -> tuple[Entry, Entry]:
 
 #: By the operation's name.
 OF_OPERATIONS = {name: _operation(name) for name in OPERATIONS}
+CONDITIONS_FAILED = _counter(
+    "kv_conditions_failed", "Operations that changed nothing because a condition did not hold; they are no errors."
+)
 CONFIG_UPDATES = _counter("kv_config_updates", "Accepted configuration changes.")
 HEALTH_CHECKS = _counter("kv_health_checks", "Health checks made; clients that ask at the same time share one.")
 HEALTH_CHECK_LATENCY = _histogram("kv_health_check_latency_seconds", "Seconds of one health check made.")

@@ -325,6 +325,7 @@ class Server(Service):
         metrics.show(catalogue.POOL_QUEUE_DEPTH, lambda: door.waiting)
         metrics.show(catalogue.IN_FLIGHT_BYTES, lambda: admission.bytes)
         metrics.show(catalogue.OVERLOADED, lambda: admission.refused)
+        metrics.show(catalogue.CONDITIONS_FAILED, lambda: door.failed_conditions.value)
         metrics.show(catalogue.OVERDUE, lambda: door.overdue.value + admission.overdue.value)
         metrics.count_hot_gets(lambda: door.hot_gets.value)
         metrics.show(catalogue.CACHE_HITS, lambda: storage.store.cache_hits + door.hot_gets.value)

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..backends.backend import Backend, CanMeasure
 from ..backends.server import ServerCommands
 from ..commands.command import GET, SET, Command
+from ..commands.deciding import DecidingCommand
 from ..commands.get import Found
 from ..commands.set import Set
 from ..commands.sets import Sets
@@ -103,6 +104,9 @@ class Door:
         self._after: list[Callable[[], None]] = []
         #: Counts commands that were given up since their time had run out.
         self.overdue = Counter()
+        #: Counts commands that wrote nothing since a condition did not hold.
+        self.failed_conditions = Counter()
+        self._count_failed_condition = self.failed_conditions.advance
         #: Counts Gets answered by an entry in memory; they are not reported to the recorder one by one.
         self.hot_gets = Counter()
         self._count_hot = self.hot_gets.advance
@@ -248,6 +252,8 @@ class Door:
             elif type(command) is Set:
                 sets.append(now - command.started)
             elif command.metric:
+                if isinstance(command, DecidingCommand) and command.condition_failed:
+                    self._count_failed_condition()
                 self._recorder.operation(command.metric, command.count, now - command.started, False)
         if len(sets) >= FOLD:
             self._recorder.fold()

@@ -90,6 +90,8 @@ class Session:
         self._get_prefixes = self._prefixes[GET]
         #: Operations that it may do anywhere: nobody has to look at the keys.
         self._anywhere = frozenset(name for name, prefixes in self._prefixes.items() if prefixes == _EVERYTHING)
+        #: Whether nobody has to look at any keys.
+        self._has_all = self._anywhere.issuperset((GET, SET, DELETE, SCAN))
         usage, measures = principal.usage, door.measures
         self._weighing = None if usage is None or measures is None else Weighing(usage, measures)
         #: Of one that was withdrawn: whether the principal only has to come again.
@@ -235,8 +237,12 @@ class Session:
             self.give_back(command.size, command.count or 1)
             raise
         try:
-            if right not in self._anywhere and not command.permitted(prefixes):
-                raise self._refusal(right)
+            if not self._has_all:
+                if right not in self._anywhere and not command.permitted(prefixes):
+                    raise self._refusal(right)
+                for other, keys in command.needs:
+                    if not all(key.startswith(self._prefixes[other]) for key in keys):
+                        raise self._refusal(other)
             grown, weighing = None, self._weighing
             if weighing is not None and isinstance(command, WriteCommand):
                 grown = weighing.growth(command, sizes)
@@ -244,7 +250,8 @@ class Session:
                     self._weigh_first(command, weighing, done)
                     return
             if self._written is not None and command.writes:
-                self._written(self.principal, right, command.keys)
+                for operation, keys in command.written:
+                    self._written(self.principal, operation, keys)
             elif isinstance(command, ServerCommand):
                 command.actor = self._actor
             if limiter is not None:

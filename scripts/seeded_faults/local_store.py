@@ -140,7 +140,7 @@ FAULTS = (
         "set-unadmitted",
         "A write that stores something is refused when the disk is nearly full.",
         _WRITER,
-        "                if self._admit is not None:\n                    self._admit(stores)\n",
+        "        if stores and self._admit is not None:\n            self._admit(stores)\n",
         "",
         "tests/backends/local/test_writer_groups.py tests/backends/local/test_writer.py",
     ),

@@ -17,6 +17,7 @@ from typing import Any, Callable, NamedTuple
 from kvtwisted.backends.backend import Hot, Settled
 from kvtwisted.commands import mget, scan
 from kvtwisted.commands.command import ENTRY_OVERHEAD, Command, WriteCommand
+from kvtwisted.commands.deciding import DecidingCommand, Outcome, Present
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.scan import Page, Scan
@@ -45,6 +46,7 @@ class Remote:
         self.time = ManualClock()
         self._order: list[bytes] = []
         self._entries: dict[bytes, tuple[bytes, int]] = {}
+        self._revision = 1
         self.engine = Faults()
         self.store = self
 
@@ -71,6 +73,8 @@ class Remote:
 
     def carry_out(self, command: Command) -> Any:
         """The result of a command. Raises what it fails with."""
+        if isinstance(command, DecidingCommand):
+            return self._decide(command)
         if isinstance(command, WriteCommand):
             return self._write(command)
         if isinstance(command, Get):
@@ -84,6 +88,18 @@ class Remote:
         expires_at_ms = self.time.wall_ms + 1000 * command.ttl if command.ttl else 0
         for change in command.changes(expires_at_ms):
             self._change(*change)
+
+    def _decide(self, command: DecidingCommand) -> Outcome:
+        changes, outcome = command.decide(self._look, self.time.wall_ms)
+        for change in changes:
+            self._change(*change)
+        self._revision += bool(changes)
+        command.condition_failed = bool(outcome.failed_check)
+        return outcome._replace(revision=self._revision) if changes else outcome
+
+    def _look(self, key: bytes) -> Present | None:
+        found = self._get(key)
+        return None if found is None else Present(found.value, self._entries[key][1])
 
     def _change(self, key: bytes, value: bytes | None, expires_at_ms: int) -> None:
         if value is not None:
@@ -197,8 +213,8 @@ def _method(command: Command) -> str:
 class LateBackend:
     """A `Backend` over `remote`. Reactor thread, but `health`."""
 
-    #: No memory of what is hot, no files, no eviction, no backups: the ten operations alone.
-    capabilities: frozenset[str] = frozenset()
+    #: No memory of what is hot, no files, no eviction, no backups.
+    capabilities: frozenset[str] = frozenset({DecidingCommand.capability})
 
     def __init__(self, reactor: Any, remote: Remote, call_later: Callable[..., object], *, seed: int = 0) -> None:
         """`call_later(seconds, function)` is what time passes by."""
