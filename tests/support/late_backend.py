@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
@@ -20,13 +20,16 @@ from kvtwisted.commands.command import ENTRY_OVERHEAD, Command, WriteCommand
 from kvtwisted.commands.deciding import DecidingCommand, Outcome, Present
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mget import MGet
-from kvtwisted.commands.scan import Page, Scan
+from kvtwisted.commands.scan import RANGES, Page, Scan
+from kvtwisted.commands.scan_stream import ScanStream
 from kvtwisted.commands.set import Set
+from kvtwisted.commands.streams import StreamCommand
+from kvtwisted.commands.watch import Watch
 from kvtwisted.core.errors import DeadlineExceeded, KvError, Unavailable
 from kvtwisted.reactor.pool import caught
 
 from .clocks import ManualClock
-from .pages import page_of
+from .late_streams import LateLog, event_of, flow_of
 
 #: Seconds until something moves on its way; 0 is the next turn of the reactor.
 DELAYS = (*[0.0] * 6, 0.001, 0.003)
@@ -46,9 +49,9 @@ class Remote:
         self.time = ManualClock()
         self._order: list[bytes] = []
         self._entries: dict[bytes, tuple[bytes, int]] = {}
-        self._revision = 1
         self.engine = Faults()
         self.store = self
+        self.log = LateLog()
 
     # For tests: at once, without the backend.
 
@@ -59,6 +62,7 @@ class Remote:
     def delete(self, key: bytes) -> None:
         """Remove a key."""
         self._change(key, None, 0)
+        self.log.append([event_of(key, None, 0)])
 
     def value(self, key: bytes) -> bytes | None:
         """What a reader gets at `key`."""
@@ -68,6 +72,10 @@ class Remote:
     def data(self) -> dict[bytes, bytes]:
         """All that is stored, in order."""
         return {key: self._entries[key][0] for key in self._order}
+
+    def triples(self) -> list[tuple[bytes, bytes, int]]:
+        """All that has not expired, in order: key, value and expiry."""
+        return [(key, *self._entries[key]) for key in self._order if self._get(key) is not None]
 
     # The commands.
 
@@ -86,16 +94,20 @@ class Remote:
 
     def _write(self, command: WriteCommand) -> None:
         expires_at_ms = self.time.wall_ms + 1000 * command.ttl if command.ttl else 0
-        for change in command.changes(expires_at_ms):
+        changes = command.changes(expires_at_ms)
+        for change in changes:
             self._change(*change)
+        self.log.append([event_of(*change) for change in changes])
 
     def _decide(self, command: DecidingCommand) -> Outcome:
         changes, outcome = command.decide(self._look, self.time.wall_ms)
         for change in changes:
             self._change(*change)
-        self._revision += bool(changes)
         command.condition_failed = bool(outcome.failed_check)
-        return outcome._replace(revision=self._revision) if changes else outcome
+        if not changes:
+            return outcome
+        self.log.append([event_of(*change) for change in changes])
+        return outcome._replace(revision=self.log.revision)
 
     def _look(self, key: bytes) -> Present | None:
         found = self._get(key)
@@ -127,26 +139,50 @@ class Remote:
         return found
 
     def _scan(self, command: Scan) -> Page:
-        items: list[tuple[bytes, bytes]] = []
-        size = 0
-        for key, value in self._range(command.prefix, command.cursor):
-            size += len(key) + (0 if command.keys_only else len(value)) + ENTRY_OVERHEAD
+        page = Page([], [], b"", [], 0, [], self.log.revision)
+        assert isinstance(page.expiries, list)
+        assert isinstance(page.prefixes, list)
+        size = entries = 0
+        last = b""
+        for key, folder in self._range(command):
+            entry = folder or key
+            if folder and folder == last:
+                continue
+            value, expires_at_ms = self._entries[key]
+            if not command.count_only:
+                size += len(entry) + (0 if command.keys_only or folder else len(value)) + ENTRY_OVERHEAD
             if size > command.budget and not (command.limit or command.cursor):
                 raise scan.too_large(command.budget)
-            if items and (size > command.budget or len(items) == command.limit):
-                return page_of(items, items[-1][0])
-            items.append((key, b"" if command.keys_only else value))
-        return page_of(items, b"")
+            if entries and (size > command.budget or entries == command.limit):
+                page = page._replace(next_cursor=last)
+                break
+            entries += 1
+            last = entry
+            if folder:
+                page.prefixes.append(folder)
+            else:
+                page.keys.append(key)
+                page.values.append(b"" if command.keys_only else value)
+                page.expiries.append(expires_at_ms)
+        if command.count_only:
+            return Page([], [], page.next_cursor, counted=entries, revision=page.revision)
+        return page._replace(
+            expiries=page.expiries if command.with_expiries else (),
+            prefixes=page.prefixes if command.delimiter else (),
+        )
 
-    def _range(self, prefix: bytes, cursor: bytes) -> Iterator[tuple[bytes, bytes]]:
-        first = bisect_left(self._order, prefix)
-        if cursor:
-            first = max(first, bisect_right(self._order, cursor))
-        for key in self._order[first:]:
-            if not key.startswith(prefix):
-                return
-            if (found := self._get(key)) is not None:
-                yield key, found.value
+    def _range(self, command: Scan) -> Iterator[tuple[bytes, bytes]]:
+        """The living keys that it asks for, in its order, each with its folder, if any."""
+        low, high = command.range
+        cursor, delimiter = command.cursor, command.delimiter
+        for key in reversed(self._order) if command.reverse else self._order:
+            if key < low or (high is not None and key >= high) or self._get(key) is None:
+                continue
+            place = key.find(delimiter, len(command.prefix)) if delimiter else -1
+            folder = key[: place + len(delimiter)] if place >= 0 else b""
+            if cursor and (key >= cursor if command.reverse else key <= cursor or folder == cursor):
+                continue
+            yield key, folder
 
 
 class Faults:
@@ -214,7 +250,9 @@ class LateBackend:
     """A `Backend` over `remote`. Reactor thread, but `health`."""
 
     #: No memory of what is hot, no files, no eviction, no backups.
-    capabilities: frozenset[str] = frozenset({DecidingCommand.capability})
+    capabilities: frozenset[str] = frozenset(
+        {DecidingCommand.capability, RANGES, Watch.capability, ScanStream.capability}
+    )
 
     def __init__(self, reactor: Any, remote: Remote, call_later: Callable[..., object], *, seed: int = 0) -> None:
         """`call_later(seconds, function)` is what time passes by."""
@@ -263,7 +301,11 @@ class LateBackend:
 
     def submit(self, commands: Sequence[Command]) -> None:
         """See `Backend.submit`."""
-        self._asked += commands
+        for command in commands:
+            if isinstance(command, StreamCommand):
+                command.flow = flow_of(command, self._remote, self._call_later, self._settled)
+            else:
+                self._asked.append(command)
         self._go_on()
 
     def health(self) -> str | None:

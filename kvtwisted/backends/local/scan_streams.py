@@ -105,6 +105,7 @@ class _Stream:
             self._is_wanted = False
             read = self._parts.popleft()
             self._read_on()
+            self._command.entries += read.keys
             self._command.answered += read.size
             self._command.part(read.part)
         elif self._is_wanted and self._is_read and not self._is_over:
@@ -157,6 +158,8 @@ class _Stream:
             self._timer.cancel()
         if not self._is_reading:
             self._let_go()
+        elif self._view is not None:
+            self._view.give_up()
 
     def _let_go(self) -> None:
         """Give the view back, in a thread: files may have to be removed."""
