@@ -139,10 +139,11 @@ CUT_OFF = _counter(
     "reason",
 )
 HTTP_REFUSED = _counter("kv_http_refused", "HTTP requests refused before they were complete.", "reason")
-STREAMS = _gauge("kv_streams", "Open gRPC streams.", "kind")
+STREAMS = _gauge("kv_streams", "Open streams, but for watchers of keys.", "kind")
 STREAMS_REFUSED = _counter(
-    "kv_streams_refused", "gRPC streams refused because there were too many, in all or of one client.", "kind"
+    "kv_streams_refused", "Streams refused because there were too many, in all or of one client.", "kind"
 )
+WATCHERS = _gauge("kv_watchers", "Open Watches of keys.")
 
 # Who asks.
 

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..backends.backend import Backend, CanMeasure
 from ..backends.server import ServerCommands
-from ..commands.command import GET, SET, Command
+from ..commands.command import GET, SET, Command, ServerCommand
 from ..commands.deciding import DecidingCommand
 from ..commands.get import Found
 from ..commands.set import Set
@@ -33,11 +33,15 @@ from ..core.errors import DeadlineExceeded, Unsupported
 from ..core.health import Health
 from ..core.limits import Limits
 from .admission import Admission
+from .streams import OpenStreams, StreamLimits
 
 HOT_SAMPLE = 64
 _NOT_SAMPLED = HOT_SAMPLE - 1
 #: Durations that gather before they are counted, all at once: a tenth of the cost of one by one.
 FOLD = 1024
+
+#: Bytes of key and value that are digested on the reactor thread at most: it takes a fiftieth of a millisecond.
+DIGESTED_NOW = 16_384
 
 #: Sets that gather before others become another command.
 GATHERED_SETS = 1024
@@ -79,6 +83,7 @@ class Door:
         recorder: Recorder,
         limits: Limits,
         health: Health,
+        streams: StreamLimits | None = None,
     ) -> None:
         """Keys and values go to `backend`, the rest to `server`; `health` has the server's own conditions."""
         self._reactor = reactor
@@ -90,6 +95,10 @@ class Door:
         self.limits = limits
         #: What tells how much is stored, if anything does.
         self.measures = backend if isinstance(backend, CanMeasure) else None
+        #: Those that are open.
+        self.streams = OpenStreams(streams)
+        #: Calls a function after so many seconds.
+        self.later = reactor.callLater
         #: The empty one is for the ten operations.
         self._capabilities = backend.capabilities | {""}
         self._hot = backend.hot
@@ -149,6 +158,10 @@ class Door:
                 self._recorder.fold()
         return known, found
 
+    def is_large(self, key: bytes) -> bool:
+        """Whether memory has a value at `key` that takes long to digest."""
+        return self.measures is not None and (self.measures.size_now(key) or 0) > DIGESTED_NOW
+
     def submit(self, command: Command, admission: Admission, done: Done) -> None:
         """Hand a command to the backend that has entered `admission`; it leaves that, and `done` is called, once done.
 
@@ -169,7 +182,7 @@ class Door:
             raise
         command.admission = admission
         command.done = done
-        if not metric:
+        if not metric and isinstance(command, ServerCommand):
             self._server.submit(command, self._settled)
             return
         if not self._is_called:

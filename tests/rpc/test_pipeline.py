@@ -171,7 +171,7 @@ def test_bad_operations(world: World, talk: Conversation) -> None:
     talk.send(kv.PipelineRequest(id=2))
     no_operation = talk.answer()
     assert (no_operation.id, no_operation.code) == (2, StatusCode.INVALID_ARGUMENT.value[0])
-    assert no_operation.message == "operation: must be one of set, get, delete"
+    assert no_operation.message == "operation: must be one of set, get, delete, increment, touch"
     talk.send_raw(b"\x08\x03\x1a\x03\x0a\x01\xff")
     not_text = talk.answer()
     assert (not_text.id, not_text.code) == (3, StatusCode.INVALID_ARGUMENT.value[0])

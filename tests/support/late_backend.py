@@ -21,11 +21,15 @@ from kvtwisted.commands.deciding import DecidingCommand, Outcome, Present
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.scan import Page, Scan
+from kvtwisted.commands.scan_stream import ScanStream
 from kvtwisted.commands.set import Set
+from kvtwisted.commands.streams import StreamCommand
+from kvtwisted.commands.watch import Watch
 from kvtwisted.core.errors import DeadlineExceeded, KvError, Unavailable
 from kvtwisted.reactor.pool import caught
 
 from .clocks import ManualClock
+from .late_streams import LateLog, event_of, flow_of
 from .pages import page_of
 
 #: Seconds until something moves on its way; 0 is the next turn of the reactor.
@@ -46,9 +50,9 @@ class Remote:
         self.time = ManualClock()
         self._order: list[bytes] = []
         self._entries: dict[bytes, tuple[bytes, int]] = {}
-        self._revision = 1
         self.engine = Faults()
         self.store = self
+        self.log = LateLog()
 
     # For tests: at once, without the backend.
 
@@ -59,6 +63,7 @@ class Remote:
     def delete(self, key: bytes) -> None:
         """Remove a key."""
         self._change(key, None, 0)
+        self.log.append([event_of(key, None, 0)])
 
     def value(self, key: bytes) -> bytes | None:
         """What a reader gets at `key`."""
@@ -68,6 +73,10 @@ class Remote:
     def data(self) -> dict[bytes, bytes]:
         """All that is stored, in order."""
         return {key: self._entries[key][0] for key in self._order}
+
+    def triples(self) -> list[tuple[bytes, bytes, int]]:
+        """All that has not expired, in order: key, value and expiry."""
+        return [(key, *self._entries[key]) for key in self._order if self._get(key) is not None]
 
     # The commands.
 
@@ -86,16 +95,20 @@ class Remote:
 
     def _write(self, command: WriteCommand) -> None:
         expires_at_ms = self.time.wall_ms + 1000 * command.ttl if command.ttl else 0
-        for change in command.changes(expires_at_ms):
+        changes = command.changes(expires_at_ms)
+        for change in changes:
             self._change(*change)
+        self.log.append([event_of(*change) for change in changes])
 
     def _decide(self, command: DecidingCommand) -> Outcome:
         changes, outcome = command.decide(self._look, self.time.wall_ms)
         for change in changes:
             self._change(*change)
-        self._revision += bool(changes)
         command.condition_failed = bool(outcome.failed_check)
-        return outcome._replace(revision=self._revision) if changes else outcome
+        if not changes:
+            return outcome
+        self.log.append([event_of(*change) for change in changes])
+        return outcome._replace(revision=self.log.revision)
 
     def _look(self, key: bytes) -> Present | None:
         found = self._get(key)
@@ -214,7 +227,7 @@ class LateBackend:
     """A `Backend` over `remote`. Reactor thread, but `health`."""
 
     #: No memory of what is hot, no files, no eviction, no backups.
-    capabilities: frozenset[str] = frozenset({DecidingCommand.capability})
+    capabilities: frozenset[str] = frozenset({DecidingCommand.capability, Watch.capability, ScanStream.capability})
 
     def __init__(self, reactor: Any, remote: Remote, call_later: Callable[..., object], *, seed: int = 0) -> None:
         """`call_later(seconds, function)` is what time passes by."""
@@ -263,7 +276,11 @@ class LateBackend:
 
     def submit(self, commands: Sequence[Command]) -> None:
         """See `Backend.submit`."""
-        self._asked += commands
+        for command in commands:
+            if isinstance(command, StreamCommand):
+                command.flow = flow_of(command, self._remote, self._call_later, self._settled)
+            else:
+                self._asked.append(command)
         self._go_on()
 
     def health(self) -> str | None:
