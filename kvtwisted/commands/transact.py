@@ -12,7 +12,10 @@ from .command import Change
 from .conditional import most_of
 from .conditions import Condition, Test, etag_of
 from .deciding import DecidingCommand, Decision, Kept, Look, Mutated, Outcome, Present
-from .mutations import AddNumber, DeleteKey, Mutation, SetValue
+from .mutations import AddNumber, DeleteKey, Mutation, SetValue, TouchKey
+
+#: What requests call each mutation.
+_KINDS = {SetValue: "set", DeleteKey: "delete", TouchKey: "touch", AddNumber: "increment"}
 
 _FOUND, _NOT_FOUND = Mutated(True), Mutated()
 
@@ -93,7 +96,7 @@ class Transact(DecidingCommand):
             check_key(key, f"checks[{number}].key")
             condition.check(f"checks[{number}].condition")
         for number, mutation in enumerate(self.mutations):
-            mutation.check(f"mutations[{number}].")
+            mutation.check(_field(number, mutation))
 
     def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
         """See `Command.permitted`: that is for what it stores; `needs` has the rest."""
@@ -119,7 +122,7 @@ class Transact(DecidingCommand):
             try:
                 change, done = mutation.apply(there, now_ms)
             except KvError as error:
-                raise type(error)(f"mutations[{number}].{error}") from None
+                raise type(error)(f"{_field(number, mutation)}{error}") from None
             mutated.append(done)
             if change is not None:
                 before = pending.get(key)
@@ -140,3 +143,8 @@ def _failed(check: int, there: Present | None) -> Outcome:
 def _present(change: Change) -> Present | None:
     _, value, expires_at_ms = change
     return None if value is None else Present(value, expires_at_ms)
+
+
+def _field(number: int, mutation: Mutation) -> str:
+    """What messages about a mutation begin with, as requests name it."""
+    return f"mutations[{number}].{_KINDS[type(mutation)]}."

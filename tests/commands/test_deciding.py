@@ -156,7 +156,7 @@ def test_what_cannot_be_added() -> None:
     with pytest.raises(NumberOverflow):
         Increment(AddNumber(b"k", -1)).decide(at(k=b"%d" % LOWEST), NOW)
     transact = Transact([], [SetValue(b"k", b"x"), AddNumber(b"k", 1)])
-    with pytest.raises(NotANumber, match=r"^mutations\[1\]\.key: the value is not"):
+    with pytest.raises(NotANumber, match=r"^mutations\[1\]\.increment\.key: the value is not"):
         transact.decide(at(), NOW)
 
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_added() -> None:
         (ConditionalSet(SetValue(b"k", bytes(1_048_577)), ABSENT), TooLarge, "^value: too large"),
         (ConditionalDelete(DeleteKey(b"k" * 1025), ABSENT), InvalidKey, "^key: too long"),
         (Transact([(b"", ABSENT)], []), InvalidKey, r"^checks\[0\]\.key"),
-        (Transact([], [DeleteKey(b"k"), SetValue(b"k", b"", -1)]), InvalidTtl, r"^mutations\[1\]\.ttl"),
+        (Transact([], [DeleteKey(b"k"), SetValue(b"k", b"", -1)]), InvalidTtl, r"^mutations\[1\]\.set\.ttl"),
         (Transact([(b"k", ABSENT)] * 2, [DeleteKey(b"k")]), TooLarge, "too many: 3 keys were sent"),
         (Transact([(b"k", Condition(Asks.VALUE, b"abcde"))], [SetValue(b"k", b"abcde")]), TooLarge, "12 bytes were"),
     ],

@@ -145,7 +145,7 @@ def test_what_cannot_be_done_disturbs_nobody(doorway: Doorway) -> None:
         Transact([(b"a", is_value(b"1")), (b"text", ABSENT)], [SetValue(b"b", b"2")]),
         Set(b"c", b"3"),
     )
-    for number, message in ((1, "key: the value is not"), (3, r"mutations\[1\].key: the value is not")):
+    for number, message in ((1, "key: the value is not"), (3, r"mutations\[1\].increment.key: the value is not")):
         with pytest.raises(NotANumber, match=message):
             outcomes[number].result()
     assert [outcomes[number].result().failed_check for number in (2, 4)] == [1, 2]
