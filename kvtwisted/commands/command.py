@@ -122,7 +122,7 @@ class WriteCommand(Command):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it stores values that never expire, and does nothing else."""
+        """Whether it stores values that never expire, one at least, and does nothing else."""
         return False
 
     @property

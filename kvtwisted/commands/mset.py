@@ -45,7 +45,7 @@ class MSet(WriteCommand):
     @property
     def is_plain(self) -> bool:
         """See `WriteCommand.is_plain`."""
-        return not self.ttl
+        return bool(self.pairs) and not self.ttl
 
     def changes(self, expires_at_ms: int) -> list[Change]:
         """See `WriteCommand.changes`."""
