@@ -125,7 +125,7 @@ class WriteCommand(Command):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it does nothing but store values, one at least, that never expire and do not begin with NEVER_TEXT."""
+        """Whether it only stores values, one at least, that never expire and do not begin with NEVER_TEXT."""
         return False
 
     @property
