@@ -29,6 +29,9 @@ ENTRY_BYTES, CHANGE_BYTES, KEY_BYTES = 400, 180, 50
 #: Entries that were dropped and still have their place in the list, at most as many as others.
 _DROPPED = 512
 
+#: Makes an Entry in half the time that the class itself takes.
+_entry = tuple.__new__
+
 #: Changes of a write, as many of them as belong to each of its commits (None: one to each), and how many commits.
 Written = tuple[Sequence[Change], Optional[Sequence[int]], int]
 
@@ -87,7 +90,7 @@ class History:
             changes = write.changes
             size += write.size + CHANGE_BYTES * len(changes)
             written.append((changes, write.parts, write.commits))
-        self._add(Entry(last, size, written))
+        self._add(_entry(Entry, (last, size, written)))
 
     def add_removed(self, type: EventType, keys: Sequence[bytes], last: int) -> None:
         """Keys were removed, in one commit."""
@@ -109,29 +112,29 @@ class History:
             self.wake()
 
     def _add(self, entry: Entry) -> None:
-        self.last = entry[0]
-        limit = self.max_bytes
-        if limit < LIVE_BYTES and self.wake is not None:
+        self.last, size, _ = entry
+        limit, wake = self.max_bytes, self.wake
+        if limit < LIVE_BYTES and wake is not None:
             limit = LIVE_BYTES
         self.window[1].append(entry)
-        self.bytes += entry[1]
+        self.bytes += size
         if self.bytes > limit:
             self._drop(limit)
-        if self.wake is not None:
-            self.wake()
+        if wake is not None:
+            wake()
 
     def _drop(self, limit: int) -> None:
         """Forget the first entries, but not the last one."""
         first, entries = self.window
-        place, end = self._dropped, len(entries) - 1
-        while self.bytes > limit and place < end:
+        place, end, left = self._dropped, len(entries) - 1, self.bytes
+        while left > limit and place < end:
             entry = entries[place]
             assert entry is not None  # noqa: S101 - those that were dropped lie before
-            self.begin = entry[0]
-            self.bytes -= entry[1]
+            self.begin, size, _ = entry
+            left -= size
             entries[place] = None
             place += 1
-        self._dropped = place
+        self._dropped, self.bytes = place, left
         if place > _DROPPED and 2 * place > len(entries):
             self.window = first + place, entries[place:]
             self._dropped = 0
