@@ -208,7 +208,7 @@ class LimitSettings:
     )  # fmt: skip
     max_watch_history_bytes: int = number(
         16 * MIB, 0, 64 * GIB,
-        "Bytes of the last commits that are kept in memory, for Watches that go on where they were; 0: only the last one.",
+        "Bytes of the last commits, kept in memory for Watches that go on where they were; 0: only the last one.",
         SERVICE, live=True,
     )  # fmt: skip
     max_scan_streams: int = number(
