@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Callable, NamedTuple
 
 from ...commands.command import Change
 from ...commands.ranges import KeyRange
+from ...commands.watch import EventType
 from ...core.errors import KvError, LostFolder, Unsupported, WriteStalled, without_frames
 from . import records
 from .cache import HotCache
@@ -32,6 +34,7 @@ from .engines.engine import (
 )
 from .file_index import FileIndex
 from .guards import Guards
+from .history import History
 from .index_entries import IndexEntries
 from .large_values import ValueFiles
 from .records import ENVELOPE, Pointer
@@ -65,8 +68,8 @@ class Write:
     """
 
     __slots__ = (
-        "changes", "commits", "deadline", "error", "kept", "large", "plain", "replaced", "revision", "settled", "size",
-        "stores",
+        "changes", "commits", "deadline", "error", "kept", "large", "parts", "plain", "replaced", "revision", "settled",
+        "size", "stores",
     )  # fmt: skip
 
     # What only those of `deciding_write` have.
@@ -84,11 +87,21 @@ class Write:
     before: Mapping[bytes, int] = NO_DEADLINES
 
     def __init__(
-        self, changes: Sequence[Change], deadline: float = math.inf, *, commits: int = 1, plain_bytes: int | None = None
+        self,
+        changes: Sequence[Change],
+        deadline: float = math.inf,
+        *,
+        commits: int = 1,
+        parts: Sequence[int] | None = None,
+        plain_bytes: int | None = None,
     ) -> None:
-        """`plain_bytes` are those of keys and values, where it is known that it stores nothing but plain values."""
+        """`plain_bytes` are those of keys and values, where it is known that it stores nothing but plain values.
+
+        Of several commits each has one change, or as many as `parts` says.
+        """
         self.changes = changes
         self.commits = commits
+        self.parts = parts
         self.deadline = deadline
         self.error: KvError | None = None
         self.settled = False
@@ -168,6 +181,8 @@ class CommitPoint:
         #: See Note [The version shows writes].
         self.version = 0
         self.revisions = Revisions(engine)
+        #: What the last commits did, for who watches.
+        self.history = History(self.revisions.last)
         self.guards = Guards(self.lock)
         #: Which files the records name.
         self.file_index = FileIndex(engine, files, self.lock)
@@ -214,7 +229,7 @@ class CommitPoint:
         blanked = cache.blank_all(batch) if cache.entries else {}
         revision = self.revisions.last
         try:
-            self._write(mutations, sum([write.commits for write in batch]))
+            self._write(mutations, sum([write.commits for write in batch]), partial(self.history.add_writes, batch))
         except KvError as failure:
             self._failed(batch, without_frames(failure), blanked, dated=dated)
             return
@@ -232,9 +247,17 @@ class CommitPoint:
             write.revision = revision
             write.settled = True
 
-    def _write(self, mutations: Sequence[Mutation], commits: int, *, apply: Callable[[], None] | None = None) -> None:
+    def _write(
+        self,
+        mutations: Sequence[Mutation],
+        commits: int,
+        tell: Callable[[int], None],
+        *,
+        apply: Callable[[], None] | None = None,
+    ) -> None:
         """The one way into the engine, with the lock. So many commits get a revision each, once all is in.
 
+        `tell` is for the history: it is called with the last revision, if there is one, before anybody knows that.
         `apply` writes what is no series of mutations.
 
         It seldom has to reserve some; who may not wait looks before. See Note [A revision is never given twice].
@@ -249,6 +272,8 @@ class CommitPoint:
                 apply()
             elif mutations:
                 self._engine.write(mutations)
+            if commits:
+                tell(last)
             revisions.last = last
         finally:
             self.version += 1
@@ -270,14 +295,20 @@ class CommitPoint:
         Raises WriteStalled rather than wait.
         """
         with self.lock:
-            self._write(mutations, 0)
+            self._write(mutations, 0, self.history.begin_anew)
 
     def delete_guarded(
-        self, guard: set[bytes], condemned: Mapping[bytes, Sequence[Mutation]], also: Sequence[Mutation] = ()
+        self,
+        guard: set[bytes],
+        condemned: Mapping[bytes, Sequence[Mutation]],
+        also: Sequence[Mutation] = (),
+        *,
+        why: EventType = EventType.EXPIRE,
     ) -> list[bytes]:
         """Delete those condemned keys that are still on `guard`, each with its own mutations, and `also`, in one batch.
 
-        Returns the keys deleted, which have one revision together. Raises WriteStalled rather than wait.
+        Returns the keys deleted, which have one revision together; watchers are told `why`. Raises WriteStalled rather
+        than wait.
         """
         with self.lock:
             if self.refusal is not None:
@@ -294,7 +325,7 @@ class CommitPoint:
             self.guards.strike(deleted, guard)
             for key in deleted:
                 self.cache.drop(key)
-            self._write(mutations, 1 if deleted else 0)
+            self._write(mutations, 1 if deleted else 0, partial(self.history.add_removed, why, deleted))
             had_files = self.file_index.forget(deleted)
             self.index_entries.forget(deleted)
         if had_files:
@@ -315,13 +346,15 @@ class CommitPoint:
                 return RangeGone(0, had_files=False, at_once=False)
             self.guards.strike_range(range)
             self.cache.drop_range(range)
+            tell = partial(self.history.add_range, range)
             try:
                 if keys is not None:
                     pointers = self.file_index.pointers
                     mutations: list[Mutation] = [(DATA, key, None) for key in keys]
-                    self._write([*mutations, *((FILES, key, None) for key in keys if key in pointers)], 1)
+                    mutations += [(FILES, key, None) for key in keys if key in pointers]
+                    self._write(mutations, 1, tell)
                 else:
-                    self._write((), 1, apply=partial(self._at_once().delete_range, *range))
+                    self._write((), 1, tell, apply=partial(self._at_once().delete_range, *range))
             except WriteStalled:
                 raise
             except KvError:
@@ -415,6 +448,12 @@ class CommitPoint:
             raise
         with self.lock:
             self.file_index.read_again()
+            # Nobody knows whether what failed is there now. A revision of its own tells who looked before from who did
+            # afterwards.
+            with suppress(KvError):
+                self._write([], 1, self.history.begin_anew)
+                return True
+            self.history.begin_anew(self.revisions.last)
         return True
 
     def resize_cache(self, max_bytes: int) -> None:

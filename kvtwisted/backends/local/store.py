@@ -267,7 +267,13 @@ class Store:
             changes += command.changes(0)
         self._touch(changes)
         size = sum([command.size for command in commands])
-        return Write(changes, commits=sum([command.commits for command in commands]), plain_bytes=size)
+        commits = sum([command.commits for command in commands])
+        parts: list[int] | None = None
+        if len(changes) != commits:  # there is an MSet among them
+            parts = []
+            for command in commands:
+                parts += [command.count] if command.commits == 1 else [1] * command.commits
+        return Write(changes, commits=commits, parts=parts, plain_bytes=size)
 
     def _touch(self, changes: Iterable[Change]) -> None:
         recency = self._recency
