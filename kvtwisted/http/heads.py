@@ -16,7 +16,8 @@ from .answers import Answer
 from .deadlines import UNAUTHENTICATED_BODY, Deadlines
 from .fields import Hosts
 from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED
-from .routes import KEYED, KEYLESS
+from .routes import KEYED, KEYLESS, STREAMED
+from .urls import origin_form
 
 if TYPE_CHECKING:
     from .authorization import Authorization
@@ -61,6 +62,8 @@ def refusal(rules: Rules, head: Head, visitor: Visitor) -> Refusal | None:
         return Refusal(errors.bad_host())
     if rules.hosts is not None and not all(map(rules.hosts.allow, names)):
         return Refusal(errors.unknown_host())
+    if origin_form(head.target).partition(b"?")[0] in STREAMED:
+        return None
     if head.length is not None and head.length > rules.max_body_bytes:
         return Refusal(errors.body_too_large(rules.max_body_bytes, head.length))
     length = math.inf if head.length is None else head.length

@@ -23,11 +23,14 @@ from ..commands.mdelete import MDelete
 from ..commands.mget import MGet
 from ..commands.mset import MSet
 from ..commands.scan import Scan
+from ..commands.scan_stream import ScanStream
 from ..commands.set import Set
+from ..commands.watch import Watch
 from ..observability.health_checks import HealthChecks
 from ..sessions import grants, policy
-from . import answers, bodies, fields, large_bodies, urls
+from . import answers, bodies, event_stream, export, fields, large_bodies, stream_urls, urls
 from .answers import Answer
+from .streaming import Style
 
 #: What GET on the metrics path answers: content type and body, in the format OpenMetrics or else in that of Prometheus.
 MetricsText = Callable[[bool], "tuple[str, bytes]"]
@@ -49,6 +52,8 @@ class Received(NamedTuple):
     #: The content codings of the body, and the lines of Accept.
     codings: tuple[bytes, ...] = ()
     accept: tuple[bytes, ...] = ()
+    #: The header Last-Event-ID, for routes whose answers come in parts.
+    last_event_id: bytes | None = None
 
 
 @dataclass
@@ -83,7 +88,7 @@ Handle = Callable[[Services, Received], "Deferred[Answer]"]
 
 
 class Route(NamedTuple):
-    """One path and method; HEAD is as GET. It has either `read` or `handle`."""
+    """One path and method; HEAD is as GET. It has either `read` or `handle`, or else `takes_lines`."""
 
     #: The operation's, as in logs and in the OpenAPI document.
     name: str
@@ -98,9 +103,13 @@ class Route(NamedTuple):
     #: What is answered when the command is carried out; None: the command's encoded result is the answer.
     done: Answer | None = None
     handle: Handle | None = None
+    #: How the answer is sent, if the command is a stream.
+    stream: Style | None = None
     #: Whether it has a body, and whether that may be large, since it has keys and values.
     has_body: bool = False
     may_be_large: bool = False
+    #: Whether its body is stored while it comes in: see `importing`.
+    takes_lines: bool = False
     #: Whether the fast lane answers it, too.
     is_fast: bool = False
 
@@ -158,6 +167,31 @@ def _mget(received: Received, bounds: Bounds) -> Command:
 
 def _mdelete(received: Received, bounds: Bounds) -> Command:
     return MDelete(_keys("mdelete", received, bounds))
+
+
+def _export(received: Received, bounds: Bounds) -> Command:
+    arguments = stream_urls.export_arguments(received.query)
+    return ScanStream(
+        arguments.prefix.encode(),
+        arguments.start.encode(),
+        arguments.end.encode(),
+        cursor=arguments.cursor.encode(),
+        limit=arguments.limit,
+        budget=export.PART_BYTES,
+        encode=export.ExportLines(base64=arguments.base64),
+    )
+
+
+def _watch(received: Received, bounds: Bounds) -> Command:
+    arguments = stream_urls.watch_arguments(received.query, received.last_event_id)
+    return Watch(
+        key=arguments.key.encode(),
+        prefix=arguments.prefix.encode(),
+        after_revision=arguments.after_revision,
+        with_values=arguments.with_values,
+        budget=event_stream.PART_BYTES,
+        encode=event_stream.ENCODERS[arguments.with_values, arguments.base64],
+    )
 
 
 def _update_config(received: Received, bounds: Bounds) -> Command:
@@ -225,6 +259,9 @@ ROUTES: Sequence[Route] = (
         "mdelete", "POST", "/api/v1/mdelete", grants.DELETE,
         read=_mdelete, done=answers.KEYS_DELETED, has_body=True, may_be_large=True,
     ),
+    Route("export", "GET", "/api/v1/export", grants.SCAN, read=_export, stream=export.STYLE),
+    Route("import", "POST", "/api/v1/import", grants.SET, takes_lines=True),
+    Route("watch", "GET", "/api/v1/watch", grants.SCAN, read=_watch, stream=event_stream.STYLE),
     Route(
         "get_config", "GET", "/api/v1/config", grants.CONFIG_READ,
         read=_bare(GetConfig), encode=answers.configuration,
@@ -257,6 +294,8 @@ ROUTES: Sequence[Route] = (
 #: Those whose bodies may be large, by path; and the paths of others that take a body.
 KEYED: Mapping[bytes, Route] = {route.path.encode(): route for route in ROUTES if route.may_be_large}
 KEYLESS = frozenset(route.path.encode() for route in ROUTES if route.has_body and not route.may_be_large)
+#: Those whose bodies are stored while they come in, by path.
+STREAMED: Mapping[bytes, Route] = {route.path.encode(): route for route in ROUTES if route.takes_lines}
 
 
 def make_routes(metrics_path: str | None, health_path: str) -> list[Route]:

@@ -38,7 +38,7 @@ def path_key(tail: bytes, query: bytes) -> str:
     """
     if query:
         raise InvalidKey("key: a '?' that belongs to the key must be written %3F; there are no parameters here")
-    return _decode(tail, "key", InvalidKey)
+    return decode(tail, "key", InvalidKey)
 
 
 def scan_arguments(query: bytes) -> ScanArguments:
@@ -46,20 +46,30 @@ def scan_arguments(query: bytes) -> ScanArguments:
     parameters: dict[str, str] = {}
     for part in filter(None, query.split(b"&")):
         name, _, value = part.partition(b"=")
-        field = _PLAIN.get(name) or _decode(name.replace(b"+", b" "), "query", InvalidRequest)
+        field = _PLAIN.get(name) or decode(name.replace(b"+", b" "), "query", InvalidRequest)
         if field not in _SCAN_PARAMETERS:
             known = ", ".join(_SCAN_PARAMETERS)
             raise InvalidRequest(f"query: {shown_text(field)} is not a parameter; scan takes {known}")
         if field in parameters:
             raise InvalidRequest(f"{field}: was sent more than once")
         error = InvalidKey if field in ("prefix", "cursor") else InvalidRequest
-        parameters[field] = _decode(value.replace(b"+", b" "), field, error)
+        parameters[field] = decode(value.replace(b"+", b" "), field, error)
     return ScanArguments(
         prefix=parameters.get("prefix", ""),
         limit=_limit(parameters["limit"]) if "limit" in parameters else DEFAULT_SCAN_LIMIT,
         cursor=parameters.get("cursor", ""),
         keys_only="keys_only" in parameters and _keys_only(parameters["keys_only"]),
     )
+
+
+def origin_form(target: bytes) -> bytes:
+    """The target of a request as most clients send it: path and query.
+
+    The absolute form has to be accepted, too (RFC 9112, section 3.2.2).
+    """
+    if not target.startswith((b"http://", b"https://")):
+        return target
+    return b"/" + target.split(b"/", 3)[3] if target.count(b"/") > 2 else b"/"
 
 
 def _limit(text: str) -> int:
@@ -77,7 +87,8 @@ def _keys_only(text: str) -> bool:
     return _SWITCH[text]
 
 
-def _decode(raw: bytes, field: str, error: type[InvalidRequest]) -> str:
+def decode(raw: bytes, field: str, error: type[InvalidRequest]) -> str:
+    """The text that `raw` means once its percent sequences are decoded. Raises `error`, naming the field."""
     data = raw
     if b"%" in raw:
         start, *sequences = raw.split(b"%")
