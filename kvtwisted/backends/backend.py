@@ -27,9 +27,12 @@ class Backend(Protocol):
     it settles once: with `Command.complete`, or with `Command.error`; then it tells. What comes later on a key sees
     what came before it and was settled. A read is not begun after its deadline (DeadlineExceeded), nor when nobody
     awaits it any more: that one is told of without a result. A write is carried out whether anybody awaits it or not.
+
+    A `commands.streams.StreamCommand` is given its `flow`, and its parts are told as they are asked for, also in a
+    later turn; it is settled once, when the last was told.
     """
 
-    #: What it can do beyond the ten operations.
+    #: What it can do beyond the ten operations: see `Command.capability`.
     capabilities: frozenset[str]
 
     #: What memory has for a key, if anything. Its `answer` may be used as it is: the quickest way, for backends that

@@ -89,6 +89,11 @@ class Command:
         """What it needs beside `right`: operations, each with the keys, or prefixes, that it must be granted for."""
         return ()
 
+    @property
+    def written(self) -> Sequence[tuple[str, Collection[bytes]]]:
+        """What it may change, for the audit log: operations, each with the keys."""
+        return ((self.right, self.keys),)
+
     def check(self, limits: Limits) -> None:
         """Raise InvalidRequest when it asks for what cannot be."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from ..core.limits import Limits, check_prefix
+from ..core.limits import Limits, check_prefix, check_scan_limit
 from .ranges import KeyRange, key_range
 from .streams import StreamCommand
 
@@ -53,6 +53,8 @@ class ScanStream(StreamCommand):
         """See `Command.check`."""
         for field in ("prefix", "start", "end", "cursor"):
             check_prefix(getattr(self, field), field)
+        if self.limit < 0:
+            check_scan_limit(self.limit)
 
     def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
         """See `Command.permitted`."""

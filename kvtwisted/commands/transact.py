@@ -11,7 +11,7 @@ from ..core.limits import Limits, check_count, check_key
 from .command import Change
 from .conditional import most_of
 from .conditions import Condition
-from .deciding import DecidingCommand, Decision, Look, Outcome, Present, failed
+from .deciding import DecidingCommand, Decision, Kept, Look, Outcome, Present, failed
 from .mutations import AddNumber, DeleteKey, Mutation, SetValue
 
 
@@ -58,6 +58,13 @@ class Transact(DecidingCommand):
         deleted = [mutation.key for mutation in self.mutations if isinstance(mutation, DeleteKey)]
         return [(right, keys) for right, keys in (("get", read), ("delete", deleted)) if keys]
 
+    @property
+    def written(self) -> Sequence[tuple[str, Collection[bytes]]]:
+        """See `Command.written`: not what is only checked."""
+        stored = [mutation.key for mutation in self.mutations if not isinstance(mutation, DeleteKey)]
+        deleted = [mutation.key for mutation in self.mutations if isinstance(mutation, DeleteKey)]
+        return [(right, keys) for right, keys in (("set", stored), ("delete", deleted)) if keys]
+
     def check(self, limits: Limits) -> None:
         """See `Command.check`."""
         check_count(self.count, "checks and mutations", limits.max_batch_keys)
@@ -93,6 +100,9 @@ class Transact(DecidingCommand):
                 raise type(error)(f"mutations[{number}].{error}") from None
             mutated.append(done)
             if change is not None:
+                before = pending.get(key)
+                if type(change[1]) is Kept and before is not None:
+                    change = key, before[1], change[2]  # what a mutation before it stored, or kept too
                 pending[key] = change
         return Decision(list(pending.values()), Outcome(mutated=mutated))
 

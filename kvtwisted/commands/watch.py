@@ -58,7 +58,7 @@ class Watch(StreamCommand):
     name = "watch"
     right = "scan"
     #: Counted by metrics of its own.
-    metric = "scan"
+    metric = ""
     capability = "watch"
 
     def __init__(

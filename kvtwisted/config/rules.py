@@ -26,6 +26,7 @@ def check_together(settings: Settings) -> None:
     _check_tls(settings)
     _check_reach(settings)
     _check_cors(settings)
+    protected_prefixes(settings)
     _check_bytes(settings)
     _check_share(settings)
 
@@ -91,6 +92,20 @@ def _check_cors(settings: Settings) -> None:
             "http.cors_origins is *, which needs security.tokens: without them any page could do all that the browser "
             "it is in may do; set security.tokens, or list the origins"
         )
+
+
+def protected_prefixes(settings: Settings) -> tuple[bytes, ...]:
+    """Those of `eviction.protected_prefixes`. An empty one is InvalidConfig: it would protect every key."""
+    text = settings.eviction.protected_prefixes
+    if not text:
+        return ()
+    prefixes = [prefix.strip(" ") for prefix in text.split(",")]
+    if not all(prefixes):
+        raise InvalidConfig(
+            "eviction.protected_prefixes: a prefix is empty, which would protect every key; to evict nothing but "
+            'expired keys set eviction.policy to "none"'
+        )
+    return tuple(prefix.encode() for prefix in prefixes)
 
 
 def _check_bytes(settings: Settings) -> None:

@@ -150,6 +150,9 @@ class EvictionSettings:
         choices=("lru", "oldest", "ttl", "none"),
         live=True,
     )
+    protected_prefixes: str = option(
+        "", "Prefixes, with commas between; keys that begin with one go only once they have expired.", DATA, live=True
+    )
     high_water_mark: int = number(
         95, 1, 100, "Percent of a file system in use from which writes are refused, also when eviction is off.",
         SERVICE, live=True,
@@ -199,6 +202,14 @@ class LimitSettings:
     max_watches: int = number(
         1000, 1, 100_000, "Open Watch streams of gRPC's health service; from one address three quarters.", SERVICE
     )
+    max_watchers: int = number(
+        2000, 1, 100_000, "Open Watches of keys, over both interfaces; of one token or certificate three quarters.",
+        SERVICE,
+    )  # fmt: skip
+    max_scan_streams: int = number(
+        64, 1, 100_000,
+        "Open ScanStreams and exports, over both interfaces; of one token or certificate three quarters.", SERVICE,
+    )  # fmt: skip
     max_connections: int = number(
         0, 0, 1_000_000, "Connections to HTTP and native gRPC together; 0: as many as there are file descriptors for.",
         SERVICE, live=True,

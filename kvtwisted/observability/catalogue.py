@@ -59,6 +59,9 @@ def _resource(name: str) -> tuple[Entry, Entry]:
 
 #: By the operation's name.
 OF_OPERATIONS = {name: _operation(name) for name in OPERATIONS}
+CONDITIONS_FAILED = _counter(
+    "kv_conditions_failed", "Operations that changed nothing because a condition did not hold; they are no errors."
+)
 CONFIG_UPDATES = _counter("kv_config_updates", "Accepted configuration changes.")
 HEALTH_CHECKS = _counter("kv_health_checks", "Health checks made; clients that ask at the same time share one.")
 HEALTH_CHECK_LATENCY = _histogram("kv_health_check_latency_seconds", "Seconds of one health check made.")
@@ -136,10 +139,11 @@ CUT_OFF = _counter(
     "reason",
 )
 HTTP_REFUSED = _counter("kv_http_refused", "HTTP requests refused before they were complete.", "reason")
-STREAMS = _gauge("kv_streams", "Open gRPC streams.", "kind")
+STREAMS = _gauge("kv_streams", "Open streams, but for watchers of keys.", "kind")
 STREAMS_REFUSED = _counter(
-    "kv_streams_refused", "gRPC streams refused because there were too many, in all or of one client.", "kind"
+    "kv_streams_refused", "Streams refused because there were too many, in all or of one client.", "kind"
 )
+WATCHERS = _gauge("kv_watchers", "Open Watches of keys.")
 
 # Who asks.
 

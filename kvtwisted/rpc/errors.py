@@ -77,6 +77,7 @@ TABLE: dict[type[BaseException], Row] = {
     errors.QuotaExceeded: _BUSY,
     errors.Overloaded: _BUSY,
     errors.WriteStalled: _BUSY,
+    errors.Unsupported: Row(Code.UNIMPLEMENTED),
     errors.DeadlineExceeded: Row(Code.DEADLINE_EXCEEDED),
     errors.Unavailable: Row(Code.UNAVAILABLE),
     errors.NearlyFull: _BUSY,

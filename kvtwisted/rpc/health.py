@@ -14,10 +14,10 @@ from twisted.logger import Logger
 from ..core.health import Health
 from ..observability.health_checks import Fault
 from ..sessions.buckets import network_of
+from ..sessions.slots import Slots
 from .errors import CallError, Code, stopping
 from .messages import parse
 from .methods import SERVICES
-from .stream_slots import Slots
 from .watchdog import Watchdog
 
 SERVICE = "grpc.health.v1.Health"

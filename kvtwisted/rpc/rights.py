@@ -11,6 +11,7 @@ from ..sessions.policy import AUTHENTICATED, NOBODY, PUBLIC
 from ..sessions.session import Session
 from . import health, pipeline, reflection
 from .methods import METHODS, SERVICES
+from .streams import STREAM_METHODS
 
 _PIPELINES = frozenset(f"/{service}/{pipeline.NAME}" for service in SERVICES)
 #: What the operations of a pipeline require.
@@ -19,6 +20,7 @@ _OPERATIONS = tuple(method.right for method in pipeline.METHODS_BY_KIND.values()
 #: By the path of the RPC.
 RPCS: Mapping[str, str] = {
     **{f"/{service}/{method.name}": method.right for service in SERVICES for method in METHODS.values()},
+    **{f"/{service}/{method.name}": method.right for service in SERVICES for method in STREAM_METHODS.values()},
     # Each of its operations is checked by itself.
     **dict.fromkeys(_PIPELINES, AUTHENTICATED),
     f"/{health.SERVICE}/Check": PUBLIC,

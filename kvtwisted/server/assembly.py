@@ -32,6 +32,8 @@ from ..background.memory import INTERVAL as MEMORY_INTERVAL
 from ..background.memory import MemoryTask, keep_little_memory
 from ..background.performance import NAMESPACE
 from ..background.ticker import Ticker
+from ..commands.scan_stream import ScanStream
+from ..commands.watch import Watch
 from ..config.manager import ConfigManager
 from ..config.settings import Settings
 from ..core.limits import Limits
@@ -48,6 +50,7 @@ from ..reactor.fair_pool import FairPool
 from ..reactor.lifecycle import Unwinding, make_folder, start_pool, warn_of_open_folders
 from ..reactor.pool import defer_to_pool
 from ..sessions.door import Door
+from ..sessions.streams import StreamLimits
 from ..tls.renewal import LOOK_SECONDS as CERTIFICATE_SECONDS
 from ..tls.renewal import ListenerCertificates
 from .authentication import Authentication
@@ -219,8 +222,9 @@ class Server(Service):
             audit=self._trails.operator,
         )
         self._door = Door(
-            self._reactor, backend, self._server_commands, self._metrics, _limits(settings), storage.health
-        )
+            self._reactor, backend, self._server_commands, self._metrics, _limits(settings), storage.health,
+            StreamLimits(settings.limits.max_watchers, settings.limits.max_scan_streams),
+        )  # fmt: skip
 
     def _start_checks(self) -> None:
         pool = start_pool(self._push, "health", HEALTH_THREADS)
@@ -258,6 +262,7 @@ class Server(Service):
         self._sockets.bind(self._settings())
         self.addresses = self._transports.start()
         self._push("transports", self._transports.drain)
+        self._push("streams", self._door.streams.stop)
 
     def _start_tickers(self) -> None:
         reactor, connections = self._reactor, self._connections
@@ -325,10 +330,16 @@ class Server(Service):
         metrics.show(catalogue.POOL_QUEUE_DEPTH, lambda: door.waiting)
         metrics.show(catalogue.IN_FLIGHT_BYTES, lambda: admission.bytes)
         metrics.show(catalogue.OVERLOADED, lambda: admission.refused)
+        metrics.show(catalogue.CONDITIONS_FAILED, lambda: door.failed_conditions.value)
         metrics.show(catalogue.OVERDUE, lambda: door.overdue.value + admission.overdue.value)
         metrics.count_hot_gets(lambda: door.hot_gets.value)
         metrics.show(catalogue.CACHE_HITS, lambda: storage.store.cache_hits + door.hot_gets.value)
         metrics.show(catalogue.CONNECTIONS_MADE_WAY, lambda: connections.made_way)
+        watchers, scans = door.streams.slots[Watch.capability], door.streams.slots[ScanStream.capability]
+        metrics.show(catalogue.WATCHERS, lambda: watchers.open)
+        metrics.show(catalogue.STREAMS, lambda: scans.open, kind="scan_stream")
+        for kind, slots in (("watcher", watchers), ("scan_stream", scans)):
+            metrics.show(catalogue.STREAMS_REFUSED, partial(getattr, slots, "refused"), kind=kind)
         authentication.show(metrics)
         self._transports.show(metrics)
         for certificates in self._certificates.all:

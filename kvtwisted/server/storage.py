@@ -34,6 +34,7 @@ from ..background.sampling import LONGEST_PAUSE, SamplingTask, take_sample
 from ..background.space import INTERVAL, SpaceTask
 from ..background.ticker import Ticker
 from ..commands.administration import CollectOrphans, Plan, Tasks
+from ..config.rules import protected_prefixes
 from ..config.settings import Settings
 from ..core.clock import Clock
 from ..core.disk import disk_usage, on_one_disk
@@ -346,4 +347,6 @@ def _sampling_interval(settings: Settings) -> float:
 
 def _eviction_rules(settings: Settings) -> EvictionRules:
     eviction = settings.eviction
-    return EvictionRules(eviction.disk_usage_threshold, eviction.batch_size, eviction.policy)
+    return EvictionRules(
+        eviction.disk_usage_threshold, eviction.batch_size, eviction.policy, protected_prefixes(settings)
+    )

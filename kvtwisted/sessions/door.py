@@ -23,7 +23,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..backends.backend import Backend, CanMeasure
 from ..backends.server import ServerCommands
-from ..commands.command import GET, SET, Command
+from ..commands.command import GET, SET, Command, ServerCommand
+from ..commands.deciding import DecidingCommand
 from ..commands.get import Found
 from ..commands.set import Set
 from ..commands.sets import Sets
@@ -32,6 +33,7 @@ from ..core.errors import DeadlineExceeded, Unsupported
 from ..core.health import Health
 from ..core.limits import Limits
 from .admission import Admission
+from .streams import OpenStreams, StreamLimits
 
 HOT_SAMPLE = 64
 _NOT_SAMPLED = HOT_SAMPLE - 1
@@ -78,6 +80,7 @@ class Door:
         recorder: Recorder,
         limits: Limits,
         health: Health,
+        streams: StreamLimits | None = None,
     ) -> None:
         """Keys and values go to `backend`, the rest to `server`; `health` has the server's own conditions."""
         self._reactor = reactor
@@ -89,6 +92,10 @@ class Door:
         self.limits = limits
         #: What tells how much is stored, if anything does.
         self.measures = backend if isinstance(backend, CanMeasure) else None
+        #: Those that are open.
+        self.streams = OpenStreams(streams)
+        #: Calls a function after so many seconds.
+        self.later = reactor.callLater
         #: The empty one is for the ten operations.
         self._capabilities = backend.capabilities | {""}
         self._hot = backend.hot
@@ -103,6 +110,9 @@ class Door:
         self._after: list[Callable[[], None]] = []
         #: Counts commands that were given up since their time had run out.
         self.overdue = Counter()
+        #: Counts commands that wrote nothing since a condition did not hold.
+        self.failed_conditions = Counter()
+        self._count_failed_condition = self.failed_conditions.advance
         #: Counts Gets answered by an entry in memory; they are not reported to the recorder one by one.
         self.hot_gets = Counter()
         self._count_hot = self.hot_gets.advance
@@ -165,7 +175,7 @@ class Door:
             raise
         command.admission = admission
         command.done = done
-        if not metric:
+        if not metric and isinstance(command, ServerCommand):
             self._server.submit(command, self._settled)
             return
         if not self._is_called:
@@ -248,6 +258,8 @@ class Door:
             elif type(command) is Set:
                 sets.append(now - command.started)
             elif command.metric:
+                if isinstance(command, DecidingCommand) and command.condition_failed:
+                    self._count_failed_condition()
                 self._recorder.operation(command.metric, command.count, now - command.started, False)
         if len(sets) >= FOLD:
             self._recorder.fold()

@@ -142,6 +142,7 @@ class Gate:
             found = self._sessions.pop(key, None)
             if found is not None:
                 found.is_replaced = key[0].is_replaced or now < key[0].valid_until
+                found.withdraw()
                 withdrawn.add(found)
         if withdrawn:
             for listener in self._listeners:

@@ -64,7 +64,7 @@ class _UnderWay:
 
     def __init__(self, part: Part) -> None:
         self.count = self.doubts = 0
-        #: Whether there were two at once.
+        #: Whether there were two at once, or one whose size was estimated.
         self.overlap = False
         #: The bytes that are there after the one that began last.
         self.after = 0
@@ -161,14 +161,16 @@ class Usage:
                 way.size += part.size
                 way.keys += part.keys
 
-    def settle(self, grown: Growth, *, failed: bool) -> list[Doubt]:
-        """It was written, or was not. Each of these doubts is for `resolve`."""
+    def settle(self, grown: Growth, *, failed: bool, is_certain: bool = True) -> list[Doubt]:
+        """It was written, or was not; what it added is `is_certain`, or was estimated. Each of these doubts is for
+        `resolve`."""
         doubts = []
         with self._lock:
             self._note(grown, failed=failed)
             for part in grown.parts:
                 way = self._under_way[part.key]
                 way.count -= 1
+                way.overlap |= not is_certain
                 if failed:
                     way.size -= part.size
                     way.keys -= part.keys

@@ -21,15 +21,17 @@ is stored. A batch with one key that is not allowed is refused whole, without na
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Callable
 
 from ..commands.command import Actor, Command, ServerCommand, WriteCommand
 from ..commands.get import Found, Get
 from ..commands.sets import Sets, Told, tell_single
-from ..core.errors import KvError, PermissionDenied, without_frames
+from ..commands.streams import StreamCommand
+from ..core.errors import KvError, PermissionDenied, Unauthenticated, Unavailable, without_frames
 from . import buckets, policy
-from .admission import UNLIMITED, Admission
+from .admission import UNLIMITED, Admission, Share
 from .buckets import Budget, Limiter
 from .door import GATHERED_SETS, Done, Door
 from .grants import ADMIN, DELETE, GET, METRICS, OPERATIONS, SCAN, SET, Principal
@@ -90,8 +92,12 @@ class Session:
         self._get_prefixes = self._prefixes[GET]
         #: Operations that it may do anywhere: nobody has to look at the keys.
         self._anywhere = frozenset(name for name, prefixes in self._prefixes.items() if prefixes == _EVERYTHING)
+        #: Whether nobody has to look at any keys.
+        self._has_all = self._anywhere.issuperset((GET, SET, DELETE, SCAN))
         usage, measures = principal.usage, door.measures
         self._weighing = None if usage is None or measures is None else Weighing(usage, measures)
+        #: What its streams enter, by their capability.
+        self._places: dict[str, Admission] = {}
         #: Of one that was withdrawn: whether the principal only has to come again.
         self.is_replaced = False
         if limiter is None and self._get_prefixes:
@@ -114,6 +120,11 @@ class Session:
     def administers(self) -> bool:
         """Whether it is an administrator's."""
         return self.is_known and self.principal.allows(ADMIN)
+
+    @property
+    def owner(self) -> str | None:
+        """The principal that its streams count for; None at an open gate, where all are one principal."""
+        return self.principal.name if isinstance(self.admission, Share) and self.is_known else None
 
     # Before there is a command.
 
@@ -222,7 +233,7 @@ class Session:
         prefixes = self._prefixes[right]
         if not prefixes:
             self.require(right, "")
-        admission = self.admission if command.is_limited else UNLIMITED
+        admission = self.admission if command.is_limited else self._aside(command)
         limiter = self._limiter
         if limiter is not None:
             # A request counts as one operation at least: an empty batch is work too.
@@ -235,8 +246,12 @@ class Session:
             self.give_back(command.size, command.count or 1)
             raise
         try:
-            if right not in self._anywhere and not command.permitted(prefixes):
-                raise self._refusal(right)
+            if not self._has_all:
+                if right not in self._anywhere and not command.permitted(prefixes):
+                    raise self._refusal(right)
+                for other, keys in command.needs:
+                    if not all(key.startswith(self._prefixes[other]) for key in keys):
+                        raise self._refusal(other)
             grown, weighing = None, self._weighing
             if weighing is not None and isinstance(command, WriteCommand):
                 grown = weighing.growth(command, sizes)
@@ -244,9 +259,12 @@ class Session:
                     self._weigh_first(command, weighing, done)
                     return
             if self._written is not None and command.writes:
-                self._written(self.principal, right, command.keys)
+                for operation, keys in command.written:
+                    self._written(self.principal, operation, keys)
             elif isinstance(command, ServerCommand):
                 command.actor = self._actor
+            elif isinstance(command, StreamCommand):
+                done = self._open(command, done)
             if limiter is not None:
                 done = self._paying(done)
             if weighing is None or grown is None:
@@ -255,8 +273,63 @@ class Session:
                 self._door.submit(command, admission, weighing.settling(grown, done))
                 weighing.usage.add(grown)
         except BaseException:
+            if isinstance(command, StreamCommand):
+                self._door.streams.closed(command, self)
             admission.leave(1, held)
             raise
+
+    # Streams.
+
+    def withdraw(self) -> None:
+        """It was withdrawn: its streams end."""
+        refusal: KvError = Unauthenticated("the token or certificate holds no longer")
+        if self.is_replaced:
+            # Clients open them again.
+            refusal = Unavailable("what the token may do has changed: call again")
+        self._door.streams.withdraw(self, refusal)
+
+    def _aside(self, command: Command) -> Admission:
+        """What a command enters that is not among the requests which are limited."""
+        if not isinstance(command, StreamCommand):
+            return UNLIMITED
+        places = self._places.get(command.capability)
+        if places is None:
+            places = self._places[command.capability] = self._door.streams.places(command, self.owner)
+        return places
+
+    def _open(self, command: StreamCommand, done: Done) -> Done:
+        """See to it that a stream ends with its session, and is paid for part by part; what is to be `done` at its
+        end."""
+        streams, limiter = self._door.streams, self._limiter
+        streams.opened(command, self)
+        if limiter is not None:
+            command.hold = self._hold
+            command.part = partial(self._paid, command, command.part)
+
+        def over(settled: Command) -> None:
+            command.is_over = True
+            streams.closed(command, self)
+            if command.refusal is not None:
+                command.error = command.refusal
+            command.answered = 0  # it is paid for
+            done(settled)
+
+        return over
+
+    def _hold(self, command: StreamCommand) -> bool:
+        """Charge an operation for the next part, or have it come once there is something left of the rate."""
+        assert self._limiter is not None  # noqa: S101 - only those that have one are held
+        wait = self._limiter.take(1, 0, self._seconds())
+        if wait:
+            self._door.later(wait, command.more)
+        return bool(wait)
+
+    def _paid(self, command: StreamCommand, part: Callable[[Any], object], encoded: Any) -> None:
+        """Tell a part, after it has been taken from the rate. The first of its entries was paid before."""
+        assert self._limiter is not None  # noqa: S101 - as above
+        self._limiter.spend(max(0, command.entries - 1), command.answered, self._seconds())
+        command.entries = command.answered = 0
+        part(encoded)
 
     def gather(self, waiter: Any, seconds: float, told: Told) -> Sets:
         """What Sets of `waiter` are to be appended to from now on, where it `gathers`: those that have so many seconds.

@@ -8,6 +8,7 @@ from typing import Callable
 
 from ..backends.backend import CanMeasure
 from ..commands.command import Change, Command, WriteCommand
+from ..commands.deciding import DecidingCommand
 from ..core.errors import KvError
 from .door import Done
 from .quotas import Doubt, Growth, Usage
@@ -76,7 +77,11 @@ class Weighing:
         """`done`, when the usage knows how it went."""
 
         def settled(command: Command) -> None:
-            for doubt in self.usage.settle(grown, failed=command.error is not None):
+            failed, is_certain = command.error is not None, True
+            if isinstance(command, DecidingCommand):
+                # What it changes was estimated.
+                failed, is_certain = failed or command.condition_failed, False
+            for doubt in self.usage.settle(grown, failed=failed, is_certain=is_certain):
                 self._resolve(doubt, command.admission)
             done(command)
 

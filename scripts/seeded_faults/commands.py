@@ -93,8 +93,8 @@ FAULTS = (
         "nearly-full-unhealthy",
         "A write that is refused since the disk is nearly full does not make the server look broken.",
         "kvtwisted/backends/local/backend.py",
-        " and not isinstance(error, NearlyFull):",
-        ":",
+        " and not isinstance(error, NearlyFull) and",
+        " and",
         "tests/sessions/test_door.py tests/backends/local/maintenance/test_space.py",
     ),
     Fault(

@@ -378,11 +378,11 @@ FAULTS = (
         "refused-stays-admitted",
         "A command that is refused for what it asks has not entered the admission.",
         _DOOR,
-        "            command.check(self.limits)\n        except",
+        "            command.check(self.limits)\n            if",
         """            admission.enter()
             command.check(self.limits)
             admission.leave()
-        except""",
+            if""",
         "tests/sessions/test_door.py",
     ),
     Fault(

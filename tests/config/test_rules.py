@@ -24,6 +24,7 @@ REFUSED = [
         {"eviction.disk_usage_threshold": 96},
         "eviction.high_water_mark must be at least eviction.disk_usage_threshold (96), not 95",
     ),
+    ({"eviction.protected_prefixes": "locks/, "}, "eviction.protected_prefixes: a prefix is empty"),
     ({"http.port": 50051}, "grpc.port and http.port must differ on the same host; both are 50051"),
     (
         {"http.port": 9, "grpc.port": 9, "http.host": "0.0.0.0", "grpc.host": "10.0.0.1"},

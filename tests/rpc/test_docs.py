@@ -12,12 +12,13 @@ import pytest
 
 from kvtwisted.config.schema import KEYS
 from kvtwisted.core import limits
-from kvtwisted.rpc import health, pipeline, reflection
+from kvtwisted.rpc import health, pipeline, reflection, streams
 from kvtwisted.rpc import stream_slots as slots
 from kvtwisted.rpc.errors import Code
 from kvtwisted.rpc.grpcio import handlers as threaded_handlers
 from kvtwisted.rpc.grpcio import server as threaded_server
 from kvtwisted.rpc.http2 import (
+    answering,
     flood_guard,
     header_blocks,
     header_turn,
@@ -70,7 +71,10 @@ def test_figures() -> None:
         f"0 to {limits.MAX_VALUE_BYTES:,} bytes",
         f"{limits.MAX_TTL_SECONDS:,}",
         f"| streams of one connection | {responder.MAX_STREAMS:,} |",
-        f"| open Watch streams | `limits.max_watches` ({KEYS['limits.max_watches'].default:,}) |",
+        f"| open Watch streams of the health service | `limits.max_watches` ({KEYS['limits.max_watches'].default:,}) |",
+        f"| open Watches of keys | `limits.max_watchers` ({KEYS['limits.max_watchers'].default:,}, ",
+        f"| open ScanStreams | `limits.max_scan_streams` ({KEYS['limits.max_scan_streams'].default:,}, ",
+        f"| {answering.HIGH_WATER // 1024} KiB, and one part ({streams.PART_BYTES // 1024} KiB, or one entry) |",
         f"| open reflection streams | {slots.MAX_REFLECTION_STREAMS}, of {reflection.STREAM_SECONDS:.0f} s at most |",
     ):
         assert said(sentence), sentence

@@ -13,14 +13,14 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from hyperframe.frame import DataFrame
 
-from kvtwisted.core.errors import StorageError, Unavailable
+from kvtwisted.core.errors import Overloaded, StorageError, Unavailable
 from kvtwisted.core.health import Health
 from kvtwisted.observability import health_checks
 from kvtwisted.rpc import health as rpc_health
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.health import KNOWN, Watches
-from kvtwisted.rpc.stream_slots import Slots
 from kvtwisted.rpc.watchdog import Watchdog
+from kvtwisted.sessions.slots import Slots
 
 from .http2.peer import Peer
 from .support import PATIENCE, Hold, World, wait_until
@@ -281,9 +281,8 @@ def test_a_bounded_number_of_watches(watches: Watches, slots: Slots, addresses: 
     for address, stream in zip(addresses, streams):
         watches.add(b"", address, stream, stream.send)
     other = FakeStream()
-    with pytest.raises(CallError) as refused:
+    with pytest.raises(Overloaded) as refused:
         watches.add(b"", addresses[0], other, other.send)
-    assert refused.value.code is Code.RESOURCE_EXHAUSTED
     assert str(refused.value) == f"too many Watch streams: {sentence}; try again"
     assert (slots.open, slots.refused) == (len(addresses), 1)
     streams[0].cancel()

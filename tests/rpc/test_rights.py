@@ -14,6 +14,7 @@ from kvtwisted.observability.health_checks import HealthChecks
 from kvtwisted.rpc.calls import Terms
 from kvtwisted.rpc.grpcio.calls import ThreadedCalls
 from kvtwisted.rpc.grpcio.handlers import Handlers
+from kvtwisted.rpc.grpcio.streams import ThreadedStreams
 from kvtwisted.rpc.http2.server import NativeGrpcServer
 from kvtwisted.rpc.rights import RPCS, rpc_requirement
 from kvtwisted.sessions import policy
@@ -47,7 +48,7 @@ def test_every_rpc_of_the_threaded_server(parts: Any) -> None:
     """The same."""
     _, gate, _, limits = parts
     calls = ThreadedCalls(limits["terms"], FromThreads(reactor))
-    others: Any = [None] * 4
+    others: Any = [*[None] * 4, ThreadedStreams(reactor, limits["terms"], 4)]
     assert Handlers(gate, calls, limits["checks"], *others)._handlers.keys() == RPCS.keys()
 
 

@@ -14,11 +14,10 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from kvtwisted.config.manager import ConfigManager
-from kvtwisted.core.errors import InvalidConfig
+from kvtwisted.core.errors import InvalidConfig, Overloaded
 from kvtwisted.http.deadlines import REASONS, ByteLimits
 from kvtwisted.http.refusing import REASONS as WHY_REFUSED
 from kvtwisted.observability.metrics import Metrics
-from kvtwisted.rpc.errors import CallError
 from kvtwisted.rpc.http2 import lifetime
 from kvtwisted.rpc.stream_slots import MAX_REFLECTION_STREAMS
 from kvtwisted.server import assembly
@@ -184,7 +183,7 @@ def test_streams(tmp_path: Path, transport: str, pipelines: int) -> Generator[An
             for _ in range(capacity):
                 slots.enter()
             for _ in range(number):
-                with pytest.raises(CallError, match=f" is {capacity}; try again"):
+                with pytest.raises(Overloaded, match=f" is {capacity}; try again"):
                     slots.enter()
             slots.leave()
             expected[(kind,)] = (capacity - 1, number)

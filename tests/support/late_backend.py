@@ -17,14 +17,19 @@ from typing import Any, Callable, NamedTuple
 from kvtwisted.backends.backend import Hot, Settled
 from kvtwisted.commands import mget, scan
 from kvtwisted.commands.command import ENTRY_OVERHEAD, Command, WriteCommand
+from kvtwisted.commands.deciding import DecidingCommand, Outcome, Present
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.scan import Page, Scan
+from kvtwisted.commands.scan_stream import ScanStream
 from kvtwisted.commands.set import Set
+from kvtwisted.commands.streams import StreamCommand
+from kvtwisted.commands.watch import Watch
 from kvtwisted.core.errors import DeadlineExceeded, KvError, Unavailable
 from kvtwisted.reactor.pool import caught
 
 from .clocks import ManualClock
+from .late_streams import LateLog, event_of, flow_of
 from .pages import page_of
 
 #: Seconds until something moves on its way; 0 is the next turn of the reactor.
@@ -47,6 +52,7 @@ class Remote:
         self._entries: dict[bytes, tuple[bytes, int]] = {}
         self.engine = Faults()
         self.store = self
+        self.log = LateLog()
 
     # For tests: at once, without the backend.
 
@@ -57,6 +63,7 @@ class Remote:
     def delete(self, key: bytes) -> None:
         """Remove a key."""
         self._change(key, None, 0)
+        self.log.append([event_of(key, None, 0)])
 
     def value(self, key: bytes) -> bytes | None:
         """What a reader gets at `key`."""
@@ -67,10 +74,16 @@ class Remote:
         """All that is stored, in order."""
         return {key: self._entries[key][0] for key in self._order}
 
+    def triples(self) -> list[tuple[bytes, bytes, int]]:
+        """All that has not expired, in order: key, value and expiry."""
+        return [(key, *self._entries[key]) for key in self._order if self._get(key) is not None]
+
     # The commands.
 
     def carry_out(self, command: Command) -> Any:
         """The result of a command. Raises what it fails with."""
+        if isinstance(command, DecidingCommand):
+            return self._decide(command)
         if isinstance(command, WriteCommand):
             return self._write(command)
         if isinstance(command, Get):
@@ -82,8 +95,24 @@ class Remote:
 
     def _write(self, command: WriteCommand) -> None:
         expires_at_ms = self.time.wall_ms + 1000 * command.ttl if command.ttl else 0
-        for change in command.changes(expires_at_ms):
+        changes = command.changes(expires_at_ms)
+        for change in changes:
             self._change(*change)
+        self.log.append([event_of(*change) for change in changes])
+
+    def _decide(self, command: DecidingCommand) -> Outcome:
+        changes, outcome = command.decide(self._look, self.time.wall_ms)
+        for change in changes:
+            self._change(*change)
+        command.condition_failed = bool(outcome.failed_check)
+        if not changes:
+            return outcome
+        self.log.append([event_of(*change) for change in changes])
+        return outcome._replace(revision=self.log.revision)
+
+    def _look(self, key: bytes) -> Present | None:
+        found = self._get(key)
+        return None if found is None else Present(found.value, self._entries[key][1])
 
     def _change(self, key: bytes, value: bytes | None, expires_at_ms: int) -> None:
         if value is not None:
@@ -197,8 +226,8 @@ def _method(command: Command) -> str:
 class LateBackend:
     """A `Backend` over `remote`. Reactor thread, but `health`."""
 
-    #: No memory of what is hot, no files, no eviction, no backups: the ten operations alone.
-    capabilities: frozenset[str] = frozenset()
+    #: No memory of what is hot, no files, no eviction, no backups.
+    capabilities: frozenset[str] = frozenset({DecidingCommand.capability, Watch.capability, ScanStream.capability})
 
     def __init__(self, reactor: Any, remote: Remote, call_later: Callable[..., object], *, seed: int = 0) -> None:
         """`call_later(seconds, function)` is what time passes by."""
@@ -247,7 +276,11 @@ class LateBackend:
 
     def submit(self, commands: Sequence[Command]) -> None:
         """See `Backend.submit`."""
-        self._asked += commands
+        for command in commands:
+            if isinstance(command, StreamCommand):
+                command.flow = flow_of(command, self._remote, self._call_later, self._settled)
+            else:
+                self._asked.append(command)
         self._go_on()
 
     def health(self) -> str | None:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvtwisted.backends.local import records
+from kvtwisted.backends.local.apart import Apart
 from kvtwisted.backends.local.cache import HotCache
+from kvtwisted.backends.local.deciding_write import DecidingWrite
 from kvtwisted.backends.local.engines.engine import DATA, EXPIRY
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.backends.local.maintenance import expiry
@@ -46,8 +48,12 @@ class BlockingStore(Store):
         if isinstance(command, WriteCommand):
             write = self.prepare(command)
             self.writer.write_all([write])
+            if isinstance(write, DecidingWrite) and not write.settled:
+                Apart(self.writer, write).settle()
             write.check()
-            return None
+            if isinstance(write, DecidingWrite):
+                write.complete()
+            return command.result
         return self.read(command)
 
     def set(self, key: bytes, value: bytes, ttl: int = 0, deadline: float = math.inf) -> None:

@@ -30,6 +30,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ...commands.command import Command, WriteCommand
+from ...commands.deciding import DecidingCommand
 from ...commands.get import Get
 from ...commands.scan import Scan
 from ...commands.scan_stream import ScanStream
@@ -38,7 +39,9 @@ from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError
 from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
 from ..backend import Hot, Settled, Sizes
+from .apart import Apart
 from .commit_point import Write
+from .deciding_write import DecidingWrite
 from .inline_reads import InlineReads
 from .recovery import Recovery
 from .scan_streams import ScanStreams
@@ -60,7 +63,7 @@ SNAPSHOT_SECONDS = 3600.0
 class LocalBackend:
     """A `Backend` over a store in this process. Reactor thread, but `health`."""
 
-    capabilities: frozenset[str] = frozenset({ScanStream.capability})
+    capabilities = frozenset({DecidingCommand.capability, ScanStream.capability})
 
     def __init__(
         self,
@@ -205,6 +208,9 @@ class GroupCommit:
         writer = self._writer
         may_need_files = command.size >= writer.spill_threshold or writer.commits.file_index.pointers
         if may_need_files and writer.needs_files(command.changes(0)):
+            if isinstance(command, DecidingCommand):
+                self._decide_apart(command, self._prepare(command))
+                return
             if isinstance(command, Sets):
                 for single in command.singles():
                     self.add(single)
@@ -254,21 +260,46 @@ class GroupCommit:
         self.settled(commands)
 
     def _settle_in_pool(self, owner: object, commands: Sequence[Command], writes: Sequence[Write]) -> Deferred[None]:
-        waiting = self._defer(owner, lambda: self._writer.write_all(writes))
+        waiting = self._defer(owner, partial(self._settle, writes))
         return waiting.addCallbacks(lambda _: self._tell(commands, writes), self._fail, errbackArgs=(commands,))
 
     def _go_on(self, _: object) -> None:
         self._busy = False
         self.commit()
 
+    def _settle(self, writes: Sequence[Write]) -> None:
+        """In a pool thread."""
+        self._writer.write_all(writes)
+
+    def _settle_apart(self, write: Write) -> None:
+        """In a pool thread."""
+        assert isinstance(write, DecidingWrite)  # noqa: S101 - the others go in as they are
+        Apart(self._writer, write).settle()
+
     def _tell(self, commands: Sequence[Command], writes: Sequence[Write]) -> None:
+        told: list[Command] = []
         for command, write in zip(commands, writes):
             error = write.error
             if error is not None:
                 command.error = error
-                if isinstance(error, StorageError) and not isinstance(error, NearlyFull):
+                if isinstance(error, StorageError) and not isinstance(error, NearlyFull) and not write.was_unread:
                     self._recovery.write_failed(error)
-        self.settled(commands)
+            elif isinstance(write, DecidingWrite):
+                if not write.settled:
+                    self._decide_apart(command, write)
+                    continue
+                try:
+                    write.complete()
+                except Exception:
+                    command.error = caught().value
+            told.append(command)
+        if told:
+            self.settled(told)
+
+    def _decide_apart(self, command: Command, write: Write) -> None:
+        """What has to read or digest first has turns of its own, beside those of the group."""
+        waiting = self._defer(command.admission, partial(self._settle_apart, write))
+        waiting.addCallbacks(lambda _: self._tell([command], [write]), self._fail, errbackArgs=([command],))
 
     def _fail(self, failure: Failure, commands: Sequence[Command]) -> None:
         """The writing itself broke: nobody knows what was done."""

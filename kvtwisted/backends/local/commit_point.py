@@ -26,8 +26,9 @@ from .records import ENVELOPE, Pointer
 from .revisions import Revisions
 from .write_sequence import WriteSequence
 
-#: Shared by all writes without large values, and never changed.
-_NO_FILES: dict[bytes, Pointer] = {}
+#: Shared by all writes without large values, and by those that know no deadlines; never changed.
+NO_FILES: dict[bytes, Pointer] = {}
+NO_DEADLINES: dict[bytes, int] = {}
 
 
 class Write:
@@ -39,9 +40,20 @@ class Write:
     """
 
     __slots__ = (
-        "changes", "commits", "deadline", "error", "large", "plain", "replaced", "revision", "settled", "size",
+        "changes", "commits", "deadline", "error", "kept", "large", "plain", "replaced", "revision", "settled", "size",
         "stores",
     )  # fmt: skip
+
+    # What only `deciding_write.DecidingWrite` has.
+
+    #: Whether it has to be decided apart, by who took it up.
+    is_apart = False
+    #: Whether its error came before the storage was asked to write.
+    was_unread = False
+    #: Keys whose value stays as it is.
+    keeps: Sequence[bytes] = ()
+    #: When what is stored at its keys expires, as far as that is known: in ms since 1970, and 0 for never.
+    before: Mapping[bytes, int] = NO_DEADLINES
 
     def __init__(
         self, changes: Sequence[Change], deadline: float = math.inf, *, commits: int = 1, plain_bytes: int | None = None
@@ -54,14 +66,20 @@ class Write:
         self.settled = False
         self.revision = 0
         #: The files of its large values, and those that it put out of use.
-        self.large = _NO_FILES
+        self.large = NO_FILES
+        #: The files of values that stay as they are.
+        self.kept = NO_FILES
         self.replaced: list[Pointer] = []
-        if plain_bytes is not None:
+        if plain_bytes is None:
+            self.measure()
+        else:
             self.size = self.stores = plain_bytes
             self.plain = True
-            return
+
+    def measure(self) -> None:
+        """Note what there is to know of its changes."""
         stores, deletes, plain = 0, 0, True
-        for key, value, expires_at_ms in changes:
+        for key, value, expires_at_ms in self.changes:
             if value is None:
                 deletes += len(key)
                 continue
@@ -98,6 +116,8 @@ class Write:
             if pointer is not None:
                 mutations.append((DATA, key, records.encode_pointer(pointer, expires_at_ms)))
                 mutations.append((FILES, key, pointer.pack()))
+            elif key in self.kept:
+                mutations.append((DATA, key, records.encode_pointer(self.kept[key], expires_at_ms)))
             elif expires_at_ms or (value and value[0] == ENVELOPE):
                 mutations.append((DATA, key, records.encode(value, expires_at_ms)))
             else:
@@ -143,9 +163,11 @@ class CommitPoint:
         pending: dict[bytes, Pointer | None] = {}
         dated = False
         for write in batch:
-            if not write.plain or write.size != write.stores:  # it has a ttl, or deletes
+            if not write.plain or write.size != write.stores or write.before:  # it has a ttl, deletes, or ends one
                 dated = True
-                mutations += self.index_entries.replace(write.changes)
+                mutations += self.index_entries.replace(write.changes, write.before)
+            if write.keeps:
+                write.kept = self.file_index.kept(write.keeps, pending)
             if write.plain and not write.large:
                 mutations += [(DATA, key, value) for key, value, _ in write.changes]
             else:
@@ -287,6 +309,8 @@ class CommitPoint:
                 self.cache.resize(0)
                 self.cache.resize(size)
                 self.file_index.set_aside()
+                # What was read before may not be what is there afterwards.
+                self.guards.strike_all()
 
         try:
             self._engine.reopen(forget)

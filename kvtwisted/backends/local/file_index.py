@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ...commands.administration import Collected
@@ -43,7 +43,7 @@ class FileIndex:
         write.replaced = []
         for key, _, _ in write.changes:
             before = pending[key] if key in pending else self.pointers.get(key)
-            after = write.large.get(key)
+            after = write.large.get(key) or write.kept.get(key)
             if before is not None or after is not None:
                 pending[key] = after
                 if before is not None and before is not after:
@@ -51,6 +51,11 @@ class FileIndex:
                 if after is None:
                     mutations.append((FILES, key, None))
         return mutations
+
+    def kept(self, keys: Iterable[bytes], pending: Mapping[bytes, Pointer | None]) -> dict[bytes, Pointer]:
+        """The files that these keys have now, after the writes that `pending` is of."""
+        found = {key: pending[key] if key in pending else self.pointers.get(key) for key in keys}
+        return {key: pointer for key, pointer in found.items() if pointer is not None}
 
     def keep(self, batch: Iterable[Write], pending: dict[bytes, Pointer | None]) -> None:
         """The batch is in the engine."""

@@ -51,3 +51,8 @@ class Guards:
         for guard in self.registered:
             if guard is not but:
                 guard.difference_update(keys)
+
+    def strike_all(self) -> None:
+        """Nobody knows what is written. For the commit point, under its lock."""
+        for guard in self.registered:
+            guard.clear()

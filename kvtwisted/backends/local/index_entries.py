@@ -4,7 +4,8 @@ deletes it too.
 RocksDB could tell, for the price of a read before every write. So each write with a ttl leaves its deadline in a table
 of fixed size, at the place that the key's hash gives, with some more bits of the hash as a tag. The next such write of
 the key, and its deletion, remove the entry in the same batch. A write without a ttl does not look, which costs it
-nothing: its key keeps one entry at most, which the next write with a ttl, or the deletion, takes along.
+nothing: its key keeps one entry at most, which the next write with a ttl, or the deletion, takes along. A command that
+decides (`commands.deciding`) is told what is stored, and so its write removes the entry of that whatever is remembered.
 
 Note [Index hints may be wrong]: keys that share a place forget one another, and a restart forgets all. What is left
 behind then is `scrub`'s work, and `doubts` counts how often that may have happened. Two keys may even share a place and
@@ -15,7 +16,7 @@ of its own, in the batch that replaces its record.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...commands.command import Change
 from .engines.engine import EXPIRY, Mutation
@@ -27,6 +28,8 @@ SLOTS = 1 << 20
 _DEADLINE_BITS = 44
 _DEADLINE = (1 << _DEADLINE_BITS) - 1
 _TAG = (1 << 64) - 1 - _DEADLINE
+
+_NO_DEADLINES: dict[bytes, int] = {}
 
 
 class IndexEntries:
@@ -44,32 +47,38 @@ class IndexEntries:
         #: How many entries were written, and how many were deleted by the write that replaced them.
         self.written = self.taken = 0
 
-    def replace(self, changes: Sequence[Change]) -> list[Mutation]:
-        """The entries to delete with these changes. Call `keep` or `undo` next."""
+    def replace(self, changes: Sequence[Change], before: Mapping[bytes, int] = _NO_DEADLINES) -> list[Mutation]:
+        """The entries to delete with these changes. Call `keep` or `undo` next.
+
+        `before` are deadlines that the keys have, of those where that is known for certain (0: none).
+        """
         known, mask = self._known, self._mask
         mutations: list[Mutation] = []
         for key, value, deadline in changes:
-            if not deadline and value is not None:
+            had = before.get(key, 0)
+            if had and had != deadline:
+                mutations.append((EXPIRY, index_key(had, key), None))
+            if not deadline and value is not None and not had:
                 continue
             if not known:
                 if not deadline:
-                    self.doubts += 1
+                    self.doubts += not had
                     continue
                 known = self._known = array("Q", bytes(8 * self._slots))
             hashed = hash(key)
             place = hashed & mask
-            before = known[place]
+            remembered = known[place]
             tag = (hashed << 22) & _TAG
-            if before and before & _TAG == tag:
-                if before & _DEADLINE != deadline:
-                    mutations.append((EXPIRY, index_key(before & _DEADLINE, key), None))
+            if remembered and remembered & _TAG == tag:
+                if remembered & _DEADLINE not in (deadline, had):
+                    mutations.append((EXPIRY, index_key(remembered & _DEADLINE, key), None))
             else:
-                self.doubts += 1
+                self.doubts += not had
                 if not deadline:
                     continue
             self.written += bool(deadline)
             known[place] = tag | deadline if deadline else 0
-            self._before.append((place, before))
+            self._before.append((place, remembered))
         self._taking += len(mutations)
         return mutations
 

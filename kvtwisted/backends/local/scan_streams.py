@@ -105,6 +105,7 @@ class _Stream:
             self._is_wanted = False
             read = self._parts.popleft()
             self._read_on()
+            self._command.entries += read.keys
             self._command.answered += read.size
             self._command.part(read.part)
         elif self._is_wanted and self._is_read and not self._is_over:

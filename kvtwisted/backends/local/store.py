@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import starmap
 
 from ...commands.command import Change, Command, WriteCommand
+from ...commands.deciding import DecidingCommand
 from ...commands.get import Found, Get
 from ...commands.mget import MGet
 from ...commands.ranges import prefix_end
@@ -24,7 +25,9 @@ from . import records
 from .batch_reads import KEYS_NOW, BatchReader
 from .cache import Entry
 from .commit_point import Write
+from .deciding_write import DecidingWrite
 from .engines.engine import CanPeek, Engine
+from .lookups import Lookups
 from .maintenance import expiry
 from .metadata import Metadata
 from .pages import PageReader
@@ -73,6 +76,7 @@ class Store:
         self._hits, self._misses = Counter(), Counter()
         self._count_hit, self._count_miss = self._hits.advance, self._misses.advance
         self._batches = BatchReader(engine, self._peek, writer, self._recency, clock)
+        self._lookups = Lookups(engine, self._peek, writer, self._recency, clock)
         self._pages = PageReader(engine, writer, clock)
         #: The server's own entries, and what looks after the storage.
         self.metadata = Metadata(engine, writer, clock)
@@ -233,6 +237,8 @@ class Store:
 
     def prepare(self, command: WriteCommand) -> Write:
         """What `writer` is to be given for a command. It does not block."""
+        if isinstance(command, DecidingCommand):
+            return DecidingWrite(command, self._lookups)
         ttl = command.ttl
         changes = command.changes(expiry.expires_at(self._clock.now_ms(), ttl) if ttl else 0)
         self._touch(changes)

@@ -40,6 +40,10 @@ class WrittenRange:
             if key >= self._start and (end is None or key < end):
                 self.lowest = key
 
+    def clear(self) -> None:
+        """All of it may be written."""
+        self.lowest = self._start
+
 
 def text_before(position: bytes) -> bytes:
     """UTF-8 text before `position`, and after nearly all that is: a cursor for who has seen all keys before that.

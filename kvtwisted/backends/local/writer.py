@@ -19,10 +19,13 @@ from ...core.clock import pause
 from ...core.errors import KvError, LostFolder, Overloaded, StorageError, WriteStalled
 from .cache import HotCache
 from .commit_point import CommitPoint, Write
+from .deciding_write import Batch, DecidingWrite
 from .engines.engine import Engine
 from .large_values import ValueFiles
+from .records import Pointer
 
-_STALL_PAUSE, _LONGEST_STALL_PAUSE = 0.001, 0.05
+STALL_PAUSE, LONGEST_STALL_PAUSE = 0.001, 0.05
+STALLED = "RocksDB has stalled writes until compaction catches up; try again"
 
 
 class Writer:
@@ -51,7 +54,7 @@ class Writer:
         self._lock, self._revisions = self.commits.lock, self.commits.revisions
         self._admit = admit
         self._admit_file = admit_file
-        self._sleep = sleep
+        self.sleep = sleep
         self._queue: deque[Write] = deque()
         self.durable = durable
         self.spill_threshold = spill_threshold
@@ -69,15 +72,22 @@ class Writer:
         write.check()
 
     def write_all(self, writes: Sequence[Write]) -> None:
-        """Apply writes, each atomic, as one batch where possible. Blocks; returns when each is settled."""
+        """Apply writes, each atomic, as one batch where possible. Blocks.
+
+        Returns when each is settled, or has to be decided apart (`is_apart`).
+        """
         waiting = [write for write in writes if self._prepared(write)]
-        pause = _STALL_PAUSE
+        pause = STALL_PAUSE
         while waiting and not self._went_in(waiting):
             waiting = self._still_in_time(waiting, pause)
             if waiting:
-                self._sleep(pause)
-            pause = min(2 * pause, _LONGEST_STALL_PAUSE)
-        done = [write for write in waiting if write.error is None]
+                self.sleep(pause)
+            pause = min(2 * pause, LONGEST_STALL_PAUSE)
+        self.make_last(waiting)
+
+    def make_last(self, writes: Sequence[Write]) -> None:
+        """Wait until those that went in would survive a power loss, if they have to. Blocks."""
+        done = [write for write in writes if write.revision and write.error is None]
         lasting = done if self.durable else [write for write in done if write.large or write.replaced]
         if lasting:
             try:
@@ -88,44 +98,57 @@ class Writer:
 
     def _prepared(self, write: Write) -> bool:
         """Ask whether it may go in, and store its large values; settles it when that fails."""
-        if write.settled:
+        if write.settled or write.is_apart:
             return False
         stores = write.stores
         try:
-            if self.commits.refusal is not None:
-                raise LostFolder(self.commits.refusal)
-            if stores:
-                if self._admit is not None:
-                    self._admit(stores)
-                if stores >= self.spill_threshold and not write.large:
-                    self._spill(write)
+            self.admit(stores)
+            if stores >= self.spill_threshold and not write.large:
+                self._spill(write)
         except KvError as error:
             self.files.retire(write.large.values())
             write.fail(error)
         return not write.settled
 
+    def admit(self, stores: int) -> None:
+        """Raise what refuses a write that stores so many bytes."""
+        if self.commits.refusal is not None:
+            raise LostFolder(self.commits.refusal)
+        if stores and self._admit is not None:
+            self._admit(stores)
+
     def _spill(self, write: Write) -> None:
-        if self.commits.failing:
-            # Of a write that fails the files may have to stay. So ask first, or each new try would leave some more.
-            with suppress(WriteStalled):
-                self._engine.write([])
+        self.before_files()
         write.large = {}
         for key, value, _ in write.changes:
             if value is not None and len(value) >= self.spill_threshold:
                 if write.large and time.monotonic() > write.deadline:
                     raise Overloaded("the request's time ran out while its large values were being written")
-                if self._admit_file is not None:
-                    self._admit_file()
-                write.large[key] = self.files.store(value)
+                write.large[key] = self.store_file(value)
+
+    def before_files(self) -> None:
+        """Raise what would keep the engine from writing the record of a large value. Blocks."""
+        if self.commits.failing:
+            # Of a write that fails the files may have to stay. So ask first, or each new try would leave some more.
+            with suppress(WriteStalled):
+                self._engine.write([])
+
+    def store_file(self, value: bytes) -> Pointer:
+        """Write a large value to its file. Blocks; raises StorageError, and what refuses it."""
+        if self._admit_file is not None:
+            self._admit_file()
+        return self.files.store(value)
 
     def _still_in_time(self, writes: Sequence[Write], pause: float) -> list[Write]:
         """Those that can wait so long; the others are settled."""
         patient = []
         now = time.monotonic()
         for write in writes:
+            if write.settled or write.is_apart:
+                continue
             if now + pause > write.deadline:
                 self.files.retire(write.large.values())
-                write.fail(Overloaded("RocksDB has stalled writes until compaction catches up; try again"))
+                write.fail(Overloaded(STALLED))
             else:
                 patient.append(write)
         return patient
@@ -141,17 +164,37 @@ class Writer:
             batch = [self._queue.popleft() for _ in range(len(self._queue))]
         try:
             if batch:
-                self.commits.commit(batch)
+                self._commit(batch)
         finally:
             self._lock.release()
-        return writes[0].settled
+        return not _stalled(writes)
+
+    def _commit(self, writes: Sequence[Write]) -> None:
+        """Commit a batch, with the lock, once the commands in it that decide have decided."""
+        for write in writes:
+            if isinstance(write, DecidingWrite):
+                break
+        else:
+            self.commits.commit(writes)
+            return
+        batch = Batch(writes, self.admit, self._may_go)
+        if batch.going:
+            self.commits.commit(batch.going)
+        batch.settle()
+
+    def _may_go(self, write: Write) -> bool:
+        """Whether a decision can be carried out as it is: no file has to be written, and none goes."""
+        keeps = write.keeps
+        changes = [change for change in write.changes if change[0] not in keeps] if keeps else write.changes
+        return not self.needs_files(changes)
 
     # Writes that may not.
 
     def try_now(self, writes: Sequence[Write]) -> bool:
         """Apply and settle writes if that needs no waiting, for a file, an fsync, a stall or a thread. Any thread.
 
-        False when it does: nothing was done, and `write_all` is what to call. For `Write`s just made.
+        False when it does: nothing was done, and `write_all` is what to call. For `Write`s just made. Those that are to
+        be decided apart (`is_apart`) are not settled.
         """
         if self.durable or self._engine.writes_wait:
             return False
@@ -166,8 +209,8 @@ class Writer:
                 return False
             admitted = list(filter(self._prepared, writes))
             if admitted:
-                self.commits.commit(admitted)
-                return admitted[0].settled
+                self._commit(admitted)
+                return not _stalled(admitted)
         finally:
             self._lock.release()
         return True
@@ -176,3 +219,8 @@ class Writer:
         """Whether these changes store or replace a large value. Small ones do not where there is no pointer."""
         pointers, threshold = self.commits.file_index.pointers, self.spill_threshold
         return any(key in pointers or (value is not None and len(value) >= threshold) for key, value, _ in changes)
+
+
+def _stalled(writes: Sequence[Write]) -> bool:
+    """Whether some of what was to go in did not."""
+    return any(not (write.settled or write.is_apart) for write in writes)

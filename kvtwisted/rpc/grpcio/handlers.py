@@ -3,8 +3,9 @@
 Note [Slow peers and threads]: grpcio's server gives a call one of its threads before the call's message has come in,
 and until the call ends. A peer that never sends its message, or that keeps a stream open, would hold a thread for ever.
 So a message must come within the request's time, or the watchdog cancels the call. Health and reflection have a few
-threads of their own, so that the calls cannot starve them, nor they the calls. Watch streams hold no thread while they
-are idle (see `health`), and reflection streams are bounded in number and in time.
+threads of their own, so that the calls cannot starve them, nor they the calls. Watch streams of the health service
+hold no thread while they are idle (see `health`), and reflection streams are bounded in number and in time. Streaming
+answers have threads too: Note [Threads of streams].
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 from ...observability.health_checks import HealthChecks
 from ...sessions.gate import Gate
 from ...sessions.policy import NOBODY
+from ...sessions.slots import Slots
 from .. import health, pipeline, reflection
 from ..errors import CallError, Code, call_error
 from ..health import Watches
@@ -33,10 +35,12 @@ from ..messages import expanded, is_compressed
 from ..methods import METHODS, SERVICES, Method
 from ..reflection import Reflection
 from ..rights import rpc_requirement
-from ..stream_slots import Slots, StreamSlots, share_of
+from ..stream_slots import StreamSlots, share_of
+from ..streams import STREAM_METHODS, StreamMethod
 from ..watchdog import Watchdog
 from .access import address_of, admit
 from .calls import ThreadedCalls
+from .streams import ThreadedStreams
 
 #: Threads for health and reflection: its streams, and as many for what comes and goes.
 SIDE_THREADS = 8
@@ -73,6 +77,7 @@ class Handlers(grpc.GenericRpcHandler):
         watchdog: Watchdog,
         side_threads: ThreadPoolExecutor,
         slots: StreamSlots,
+        streams: ThreadedStreams,
     ) -> None:
         self._gate = gate
         self._calls = calls
@@ -81,6 +86,7 @@ class Handlers(grpc.GenericRpcHandler):
         self._watches = watches
         self._watchdog = watchdog
         self._slots = slots
+        self._answers = streams
         self._reflection = Reflection()
         self._streams_lock = threading.Lock()
         self._streams: set[grpc.ServicerContext] = set()
@@ -99,6 +105,11 @@ class Handlers(grpc.GenericRpcHandler):
             handlers[f"/{service}/{pipeline.NAME}"] = _Handler(stream, self._answer_pipeline)
             for method in METHODS.values():
                 handlers[f"/{service}/{method.name}"] = _Handler(unary, partial(self._answer, method))
+            for streamed in STREAM_METHODS.values():
+                behavior = partial(self._answer_with_stream, streamed)
+                handlers[f"/{service}/{streamed.name}"] = _Handler(
+                    stream, behavior, {"experimental_thread_pool": streams.threads}
+                )
         for name in reflection.NAMES:
             handlers[f"/{name}/ServerReflectionInfo"] = _Handler(stream, self._answer_reflection, aside)
         # What the table of rights does not know is served to nobody.
@@ -166,6 +177,16 @@ class Handlers(grpc.GenericRpcHandler):
             with self._slot(self._slots.pipeline, owner, context):
                 for message in messages:
                     yield self._run_operation(message, context)
+
+    def _answer_with_stream(
+        self, method: StreamMethod, arrived: float, messages: Messages, context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        path = f"/{SERVICES[0]}/{method.name}"
+        with _ending(context, method.name):
+            admit(self._gate, context, path).check_rate()
+            message = self._receive(arrived + self._terms.request_timeout, messages, context)
+            session = admit(self._gate, context, path)
+            yield from self._answers.answer(session, method, message, context.add_callback)
 
     @contextmanager
     def _slot(self, slots: Slots, owner: str | None, context: grpc.ServicerContext) -> Iterator[None]:

@@ -25,6 +25,7 @@ from ..stream_slots import make_slots
 from ..watchdog import Watchdog
 from .calls import ThreadedCalls
 from .handlers import SIDE_THREADS, Handlers
+from .streams import ThreadedStreams
 
 #: Seconds that stopping may take beside the grace period: to tell the watchers, and for grpcio to notice.
 _STOP_SECONDS = 2.0
@@ -49,6 +50,7 @@ class ThreadedGrpcServer:
         checks: HealthChecks,
         terms: Terms,
     ) -> None:
+        self._reactor = reactor
         self._gate = gate
         self._checks = checks
         self._health = health
@@ -89,7 +91,10 @@ class ThreadedGrpcServer:
         watches = Watches(self._health, watchdog, self.slots.watch)
         threads = ThreadPoolExecutor(self._settings.grpc.threads, "grpc")
         side_threads = ThreadPoolExecutor(SIDE_THREADS, "grpc-side")
-        handlers = Handlers(self._gate, self._calls, self._checks, watches, watchdog, side_threads, self.slots)
+        streams = ThreadedStreams(self._reactor, self._calls.terms, self._settings.grpc.threads)
+        handlers = Handlers(
+            self._gate, self._calls, self._checks, watches, watchdog, side_threads, self.slots, streams
+        )  # fmt: skip
         server = grpc.server(
             threads,
             handlers=[handlers],
@@ -115,7 +120,7 @@ class ThreadedGrpcServer:
             handlers.end_streams()
             stopped.wait(grace + _STOP_SECONDS)
             watchdog.stop()
-            for pool in (threads, side_threads):
+            for pool in (threads, side_threads, streams.threads):
                 pool.shutdown(wait=True, cancel_futures=True)
 
         self._stop = stop

@@ -33,6 +33,7 @@ from ...commands.set import Set
 from ...core.errors import without_frames
 from ...sessions.door import Done
 from ...sessions.session import Session
+from ...sessions.slots import Slots
 from .. import pipeline
 from ..calls import Terms
 from ..errors import IN_MESSAGE, CallError, call_error, stopping
@@ -40,7 +41,6 @@ from ..messages import expanded
 from ..methods import SERVICES, encoded_get_response
 from ..pipeline import METHODS_BY_KIND
 from ..quick_messages import GET, SET, Operation, read_operation
-from ..stream_slots import Slots
 from .expanding import Expander
 from .inbound import Message
 from .requests import Route

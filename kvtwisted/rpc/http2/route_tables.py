@@ -20,6 +20,7 @@ from .. import rights
 from ..errors import CallError, Code, call_error
 from ..methods import SERVICES
 from ..stream_slots import share_of
+from .answering import StreamedAnswers
 from .pipelines import PipelineService
 from .requests import Route, Routes
 from .unary import UnaryCalls
@@ -37,6 +38,7 @@ class RouteTables:
         gate: Gate,
         make_calls: Callable[[Session], UnaryCalls],
         pipelines: PipelineService,
+        answers: StreamedAnswers,
         others: Iterable[Route],
         revoke: Callable[[Mapping[int, CallError]], None],
     ) -> None:
@@ -48,6 +50,7 @@ class RouteTables:
         self._gate = gate
         self._make_calls = make_calls
         self._pipelines = pipelines
+        self._answers = answers
         self._others = list(others)
         self._revoke = revoke
         self._tables: dict[Session, Routes] = {}
@@ -75,7 +78,7 @@ class RouteTables:
         calls = self._make_calls(admitted)
         methods = [Route(f"/{service}/{name}", *ways) for service in SERVICES for name, ways in calls.methods().items()]
         pipelines = self._pipelines.routes(admitted, share_of(admitted))
-        routes = [*methods, *pipelines, *[Route(*route) for route in self._others]]
+        routes = [*methods, *pipelines, *self._answers.routes(admitted), *[Route(*route) for route in self._others]]
         # Without those that the table of rights does not know.
         return {route.path.encode(): route for route in routes if rights.rpc_requirement(route.path) != NOBODY}
 

@@ -27,6 +27,7 @@ from ..calls import Terms
 from ..errors import CallError, Code
 from ..listening import BACKLOG, cannot_listen, check_address
 from ..stream_slots import make_slots
+from .answering import StreamedAnswers
 from .connection import Connection
 from .header_turn import HEADERS_WORK
 from .inbound import Budget
@@ -81,11 +82,17 @@ class NativeGrpcServer(Factory):
         self._health = HealthService(reactor, checks, health, self.flush, self.slots.watch)
         self._reflection = ReflectionService(self.seconds, self.slots.reflection)
         self._pipelines = PipelineService(reactor, self.slots.pipeline, terms, self.flush)
+        self._answers = StreamedAnswers(reactor, terms, self.flush)
         door.on_settled(self._pipelines.settled)
         door.on_settled(self.flush)
         others = [*self._health.routes(), *self._reflection.routes()]
         self._routes = RouteTables(
-            gate, lambda session: UnaryCalls(pool, session, terms, self.flush), self._pipelines, others, self._revoke
+            gate,
+            lambda session: UnaryCalls(pool, session, terms, self.flush),
+            self._pipelines,
+            self._answers,
+            others,
+            self._revoke,
         )
         #: What a visitor finds who asks for a path. Raises CallError.
         self.enter = self._routes.of
@@ -153,6 +160,7 @@ class NativeGrpcServer(Factory):
         self._health.stop()
         self._reflection.stop()
         self._pipelines.stop()
+        self._answers.stop()
         for connection in tuple(self._connections):
             connection.drain()
         cutting_off = self._reactor.callLater(grace, self._abort)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Callable, Protocol
 
 from ..errors import CallError
 from .inbound import Incoming, Message
@@ -39,7 +39,7 @@ class Stream(Outgoing):
 
     __slots__ = (
         "body", "deadline", "failed", "first_by", "handler", "head", "headers_sent", "incoming", "lingers", "message",
-        "open", "responder",
+        "on_end", "open", "responder",
     )  # fmt: skip
 
     def __init__(self, responder: Responder, stream_id: int, window: int) -> None:
@@ -50,6 +50,8 @@ class Stream(Outgoing):
         self.incoming: Incoming | None = None
         self.handler: Handler | None = None
         self.message: Message | None = None
+        #: Called when its end was decided, which may come later than that: nothing more is sent.
+        self.on_end: Callable[[], object] | None = None
         #: Whether the peer may still send.
         self.open = False
         self.headers_sent = False
@@ -81,7 +83,7 @@ class Stream(Outgoing):
 
     def gone(self) -> None:
         """It is over: its handler is told."""
-        handler, self.handler = self.handler, None
+        handler, self.handler, self.on_end = self.handler, None, None
         if handler is not None:
             handler.gone()
 
@@ -131,3 +133,5 @@ class Stream(Outgoing):
             last = responder.status(stream_id, 0, "")
         responder.sender.end(self, last)
         responder.touched()
+        if self.on_end is not None:
+            self.on_end()

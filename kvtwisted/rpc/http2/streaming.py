@@ -14,12 +14,12 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from ...core.health import Health
 from ...observability.health_checks import HEALTH_TIMEOUT, HealthChecks
 from ...sessions.buckets import network_of
+from ...sessions.slots import Slots
 from .. import health, reflection
 from ..errors import CallError, Code, call_error, stopping
 from ..health import KNOWN, NOT_SERVING, SERVICE_UNKNOWN, SERVING, encoded
 from ..messages import expanded, parse
 from ..reflection import Reflection
-from ..stream_slots import Slots
 from .inbound import Message
 from .requests import Route
 from .responder import Responder

@@ -34,7 +34,7 @@ from ..write_sequence import WriteSequence
 from . import expiry
 from .holdings import Holdings
 from .scrub import Scrub
-from .victims import EXPIRED, MOST_RANGES, ORPHAN, Nomination, Nominator, Share, Touched, Victims
+from .victims import EXPIRED, MOST_RANGES, ORPHAN, Nomination, Nominator, Share, Touched, Victims, outside
 
 #: After every key, since keys are UTF-8 text.
 _AFTER_ALL = b"\xff"
@@ -50,11 +50,13 @@ _LONG_WALK, _REST = 0.05, 20
 
 @dataclass(frozen=True)
 class EvictionRules:
-    """What the configuration says (`eviction.*`): percent of the disk, keys in a batch, and the policy's word."""
+    """What the configuration says (`eviction.*`): percent of the disk, keys in a batch, the policy, and what the
+    keys begin with that it may not take."""
 
     threshold: int
     batch_size: int
     policy: str
+    protected: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ class Evictor:
         # Unless writes are refused: then each look may be the one that helps.
         if began < until and needed >= futile.needed and not disk.wanted_free():
             return Eviction(needed + orphans, orphans, True, futile.passing)
-        held = disk.holdings()
+        held = self._holdings(disk, rules, needed)
         if needed <= held.apart or held.returnable + held.log < needed - held.apart:
             # What frees itself needs no warning.
             found = Eviction(needed + orphans, orphans, needed > held.passing, held.apart + held.held)
@@ -241,7 +243,7 @@ class Evictor:
             ((usage, disk, _bytes_needed(disk, usage, rules)) for disk in disks for usage in (disk.measure(),)),
             key=lambda candidate: (candidate[2], candidate[0].percent),
         )
-        held = disk.holdings()
+        held = self._holdings(disk, rules, needed)
         needed = max(0, needed - held.apart)
         futile = held.returnable < needed
         victims: dict[str, Foreseen] = {}
@@ -250,6 +252,19 @@ class Evictor:
                 keys, freed = victims.get(batch.reason, (0, 0))
                 victims[batch.reason] = Foreseen(keys + batch.keys, freed + batch.freed)
         return Plan(usage.percent, rules.threshold, rules.policy, needed, held.returnable, futile, victims)
+
+    def _holdings(self, disk: Disk, rules: EvictionRules, needed: int) -> Holdings:
+        """What is there now. Only what is not protected is returnable: its bytes are counted, up to those needed."""
+        held = disk.holdings()
+        if rules.protected:
+            unprotected = 0
+            for start, end in outside(rules.protected):
+                scan = self._engine.scan(start, end, DATA)
+                while unprotected < needed and (pairs := scan.take(_TAKEN)):
+                    for key, stored in pairs:
+                        unprotected += disk.bytes_of(key, stored, _record(stored), held.share)
+            held.returnable = min(held.returnable, unprotected)
+        return held
 
     def _still_returning(self, disk: Disk, usage: DiskUsage) -> int:
         used, outstanding = self._returning.get(disk.name, (0, 0))
@@ -272,7 +287,7 @@ class Evictor:
         """Evict what has to go beside what passes by itself. The disk is measured before and after that is looked at,
         so that neither what came meanwhile counts, nor what went."""
         if needed:
-            held = disk.holdings()
+            held = self._holdings(disk, rules, needed)
             apart = held.apart + held.log
             after = disk.measure()
             needed = min(needed, max(0, needed - (usage.used - after.used)))
@@ -290,7 +305,7 @@ class Evictor:
         touched = Touched()
         try:
             nominator, now = self._nominator(disk), self._clock.now_ms()
-            for nomination in nominator.nominations(rules.policy, now, rules.batch_size, dry=False):
+            for nomination in nominator.nominations(rules.policy, now, rules.batch_size, rules.protected, dry=False):
                 left = dict(nomination.keys)
                 while left and freed < needed:
                     batch, keys = self._delete(disk, nomination, left, needed - freed, share)
@@ -360,7 +375,7 @@ class Evictor:
             stored = self._engine.get(key) if chosen(key) else None
             if stored is None:
                 continue
-            record = records.readable(stored) or Record(stored, 0)  # what cannot be read may be evicted too
+            record = _record(stored)
             size = disk.bytes_of(key, stored, record, share)
             if expiry.is_expired(record.expires_at_ms, alive_at_ms):
                 continue
@@ -370,7 +385,8 @@ class Evictor:
 
     def _foreseen(self, disk: Disk, rules: EvictionRules, needed: int, share: float) -> Iterator[Batch]:
         now, until, judged = self._clock.now_ms(), self._seconds() + PLAN_SECONDS, 0
-        for nomination in self._nominator(disk).nominations(rules.policy, now, rules.batch_size, dry=True):
+        nominator = self._nominator(disk)
+        for nomination in nominator.nominations(rules.policy, now, rules.batch_size, rules.protected, dry=True):
             judged += len(nomination.keys)
             # The expired ones have been named already.
             alive_at_ms = 0 if nomination.reason == EXPIRED else now
@@ -380,6 +396,11 @@ class Evictor:
             needed -= sum(sizes)
             if needed <= 0 or judged >= PLAN_KEYS or self._seconds() > until:
                 return
+
+
+def _record(stored: bytes) -> Record:
+    """What cannot be read may be evicted too."""
+    return records.readable(stored) or Record(stored, 0)
 
 
 def _bytes_needed(disk: Disk, usage: DiskUsage, rules: EvictionRules) -> int:

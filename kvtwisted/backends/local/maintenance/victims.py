@@ -193,16 +193,23 @@ class Nominator:
         self._shares = shares
         self._in_shares = InShares(make, ())
 
-    def nominations(self, policy: str, now_ms: int, size: int, *, dry: bool) -> Iterator[Nomination]:
-        """Unless `dry` the caller deletes what is nominated before it asks for more, and tells `deleted`."""
+    def nominations(
+        self, policy: str, now_ms: int, size: int, protected: tuple[bytes, ...] = (), *, dry: bool
+    ) -> Iterator[Nomination]:
+        """Unless `dry` the caller deletes what is nominated before it asks for more, and tells `deleted`. By policy
+        no key goes that begins with one of the `protected` prefixes."""
         yield from self._all.expired(now_ms, size)
+        for nomination in self._by_policy(policy, now_ms, size, dry=dry):
+            keys = {key: deadline for key, deadline in nomination.keys.items() if not key.startswith(protected)}
+            yield nomination._replace(keys=keys)
+
+    def _by_policy(self, policy: str, now_ms: int, size: int, *, dry: bool) -> Iterator[Nomination]:
         shares = self._shares_now()
         if not shares:
-            yield from (copy(self._all) if dry else self._all).by_policy(policy, now_ms, size, dry=dry)
-            return
+            return (copy(self._all) if dry else self._all).by_policy(policy, now_ms, size, dry=dry)
         if shares != self._in_shares.shares:
             self._in_shares = InShares(self._make, shares)
-        yield from self._in_shares.by_policy(policy, now_ms, size, dry=dry)
+        return self._in_shares.by_policy(policy, now_ms, size, dry=dry)
 
     def deleted(self, sizes: Mapping[bytes, int]) -> None:
         """These keys were deleted, with so many bytes each."""
@@ -235,6 +242,20 @@ def _fullest_first(walks: dict[Share, Iterator[Nomination]], least: float) -> It
             del walks[share]
         else:
             yield nomination
+
+
+def outside(prefixes: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
+    """Where the keys lie that begin with none of these prefixes: from the one on and before the other, in order."""
+    start: bytes | None = b""
+    for prefix in sorted(prefixes):
+        if start is None:
+            return
+        if prefix >= start:
+            if prefix > start:
+                yield start, prefix
+            start = prefix_end(prefix)
+    if start is not None:
+        yield start, None
 
 
 class Touched:

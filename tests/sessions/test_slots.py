@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kvtwisted.rpc.errors import CallError
-from kvtwisted.rpc.stream_slots import Slots
+from kvtwisted.core.errors import Overloaded
+from kvtwisted.sessions.slots import Slots
 
 
 @pytest.mark.parametrize(("capacity", "share"), [(1, 1), (2, 1), (3, 2), (100, 75)])
@@ -16,12 +16,12 @@ def test_shares(capacity: int, share: int) -> None:
         slots.enter("a")
     # All is taken when a single one is: that is said first.
     more = f", of which each owner may have {share}" if share < capacity else ""
-    with pytest.raises(CallError, match=f"^too many streams: a limit is {capacity}{more}; try again$"):
+    with pytest.raises(Overloaded, match=f"^too many streams: a limit is {capacity}{more}; try again$"):
         slots.enter("a")
     for _ in range(capacity - share):
         slots.enter()
     for owner in ("a", "b", None):
-        with pytest.raises(CallError, match=f"^too many streams: a limit is {capacity}; try again$"):
+        with pytest.raises(Overloaded, match=f"^too many streams: a limit is {capacity}; try again$"):
             slots.enter(owner)
     assert (slots.open, slots.refused) == (capacity, 4)
     for _ in range(share):
