@@ -36,7 +36,7 @@ _PREFLIGHT = Answer(
     b"",
     headers=(
         ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
-        ("Access-Control-Allow-Headers", "authorization, content-type"),
+        ("Access-Control-Allow-Headers", "authorization, content-type, last-event-id"),
         ("Access-Control-Max-Age", str(MAX_AGE)),
     ),
 )
