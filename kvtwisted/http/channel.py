@@ -88,6 +88,8 @@ class KvChannel(http.HTTPChannel):
     _method = _target = _http_version = b""
     # Whether nothing is read because what has come of a body is not taken.
     _holds_body = False
+    # Bytes that its body may have.
+    _body_limit = 0
     # The idle timeout; it runs while `active`.
     _timer: IDelayedCall | None = None
     # When it began (the clock's time). Its timer may have begun earlier: it is not moved for each request.
@@ -228,7 +230,8 @@ class KvChannel(http.HTTPChannel):
         if self.on_trial is not None and self.is_on_trial and not self._passes_trial(visitor):
             self.fail_trial()
             return
-        head = Head(self._target, self._http_version, request.requestHeaders, self.length)
+        head = self._head()
+        self._body_limit = heads.body_limit(self._site.rules, head)
         refusal = heads.refusal(self._site.rules, head, visitor) or self._begin_import(request)
         if refusal is None:
             if request.requestHeaders.hasHeader(b"expect"):
@@ -236,6 +239,10 @@ class KvChannel(http.HTTPChannel):
             super().allHeadersReceived()
         else:
             self.refuse(*refusal)
+
+    def _head(self) -> Head:
+        headers = self.requests[-1].requestHeaders
+        return Head(self._method, self._target, self._http_version, headers, self.length)
 
     # Imports.
 
@@ -304,11 +311,10 @@ class KvChannel(http.HTTPChannel):
 
     def take_body(self, content: BytesIO, data: bytes) -> None:
         """A part of a body; the first one over the limit ends the connection."""
-        limit = self._site.rules.max_body_bytes
         if self.closing:
             return
-        if content.tell() + len(data) > limit:
-            self.refuse(errors.body_too_large(limit, None))
+        if content.tell() + len(data) > self._body_limit:
+            self.refuse(heads.too_large(self._site.rules, self._head()))
         else:
             content.write(data)
             # What is complete now is not held.

@@ -25,7 +25,7 @@ from ..core.limits import (
     encode_value,
 )
 from ..core.strict_json import InvalidJson
-from .bodies import shown_text, wrong_type
+from .wording import shown_text, wrong_type
 
 #: Keys, and bytes of keys and values, of one batch.
 BATCH_KEYS, BATCH_BYTES = 500, 1_048_576

@@ -50,7 +50,7 @@ from ..sessions.session import Session
 from . import errors, fields
 from .answers import Answer, to_json
 from .authorization import Authorization
-from .bodies import check_codings, shown_text
+from .bodies import check_codings
 from .deadlines import Deadlines
 from .errors import UnsupportedMediaType
 from .export import NDJSON
@@ -59,6 +59,7 @@ from .routes import STREAMED, Bounds
 from .stream_urls import ImportArguments, import_arguments
 from .streaming import problem_of
 from .urls import origin_form
+from .wording import shown_text
 
 if TYPE_CHECKING:
     from .application import KvRequest

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
 from ..core.errors import InvalidKey, InvalidRequest
-from .bodies import shown_text
 from .urls import decode
+from .wording import shown_text
 
 #: Digits of the largest number: of 64 bits.
 _DIGITS = 19
