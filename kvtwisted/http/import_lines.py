@@ -8,8 +8,6 @@ also says what is wrong with it.
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -25,6 +23,7 @@ from ..core.limits import (
     encode_value,
 )
 from ..core.strict_json import InvalidJson
+from .encodings import decoded
 from .wording import shown_text, wrong_type
 
 #: Keys, and bytes of keys and values, of one batch.
@@ -197,10 +196,7 @@ def _value(fields: dict[str, object]) -> bytes:
     data = fields["data"]
     if not isinstance(data, str):
         raise InvalidValue(wrong_type("data", "a string", data))
-    try:
-        return b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidValue("data: is not base64") from None
+    return decoded(encode_value(data, "data"), "data")
 
 
 def _deadline(value: object, now_ms: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
 from ..core.errors import InvalidKey, InvalidRequest
+from .encodings import BASE64
 from .urls import decode
 from .wording import shown_text
 
@@ -101,7 +102,7 @@ def _one_of(words: Mapping[str, bool]) -> _Reader:
 
 
 _SWITCH = _one_of({"true": True, "false": False})
-_ENCODING = _one_of({"text": False, "base64": True})
+_ENCODING = _one_of({BASE64: True})
 
 _EXPORT: Mapping[str, tuple[str, _Reader]] = {
     "prefix": ("prefix", _text),
