@@ -12,6 +12,9 @@ from ..core.limits import Limits
 SET, GET, DELETE, SCAN = "set", "get", "delete", "scan"
 OPERATIONS = (SET, GET, DELETE, SCAN)
 
+#: A byte that no text of UTF-8 has: records may begin with it.
+NEVER_TEXT = b"\xff"
+
 #: What one entry of an answer may cost beside its key and value, in any transport's encoding.
 ENTRY_OVERHEAD = 16
 
@@ -122,7 +125,7 @@ class WriteCommand(Command):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it stores values that never expire, and does nothing else."""
+        """Whether it stores values that never expire and do not begin with NEVER_TEXT, and does nothing else."""
         return False
 
     @property

@@ -20,17 +20,25 @@ class Found(NamedTuple):
 class Get(Command):
     """The value at `key`: a `Found`, or None when there is none or it has expired."""
 
-    __slots__ = ("key",)
+    __slots__ = ("digests", "key")
 
     name = right = metric = "get"
     # A key is small, and reads must go on when writes have taken all the room.
     takes_room = False
 
-    def __init__(self, key: bytes, deadline: float = math.inf, encode: Callable[[Any], Any] | None = None) -> None:
-        """UTF-8."""
+    def __init__(
+        self,
+        key: bytes,
+        deadline: float = math.inf,
+        encode: Callable[[Any], Any] | None = None,
+        *,
+        digests: bool = False,
+    ) -> None:
+        """UTF-8. `encode` may take long for a large value if it `digests` it."""
         Command.__init__(self, len(key), deadline)
         self.key = key
         self.encode = encode
+        self.digests = digests
 
     @property
     def keys(self) -> Collection[bytes]:

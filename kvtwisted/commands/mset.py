@@ -6,22 +6,25 @@ import math
 from collections.abc import Collection, Mapping
 
 from ..core.limits import Limits, check_pairs, check_ttl
-from .command import Change, WriteCommand
+from .command import NEVER_TEXT, Change, WriteCommand
 
 
 class MSet(WriteCommand):
     """Store all pairs, each for `ttl` seconds (0: for ever), or none of them."""
 
-    __slots__ = ("pairs",)
+    __slots__ = ("is_text", "pairs")
 
     name = "mset"
     right = metric = "set"
 
-    def __init__(self, pairs: Mapping[bytes, bytes], ttl: int = 0, deadline: float = math.inf) -> None:
-        """UTF-8."""
+    def __init__(
+        self, pairs: Mapping[bytes, bytes], ttl: int = 0, deadline: float = math.inf, *, is_text: bool = False
+    ) -> None:
+        """UTF-8 for keys, any bytes for values; `is_text` says that these are known to be UTF-8 too."""
         WriteCommand.__init__(self, sum(map(len, pairs)) + sum(map(len, pairs.values())), deadline)
         self.pairs = pairs
         self.ttl = ttl
+        self.is_text = is_text
 
     @property
     def count(self) -> int:
@@ -45,7 +48,8 @@ class MSet(WriteCommand):
     @property
     def is_plain(self) -> bool:
         """See `WriteCommand.is_plain`."""
-        return not self.ttl
+        # If any value begins with the highest byte, the highest value does.
+        return not self.ttl and (self.is_text or max(self.pairs.values(), default=b"")[:1] != NEVER_TEXT)
 
     def changes(self, expires_at_ms: int) -> list[Change]:
         """See `WriteCommand.changes`."""

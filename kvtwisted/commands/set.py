@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 
 from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, Limits, check_key, check_ttl, check_value
-from .command import Change, WriteCommand
+from .command import NEVER_TEXT, Change, WriteCommand
 
 
 class Set(WriteCommand):
@@ -17,7 +17,7 @@ class Set(WriteCommand):
     name = right = metric = "set"
 
     def __init__(self, key: bytes, value: bytes, ttl: int = 0, deadline: float = math.inf) -> None:
-        """UTF-8 both."""
+        """UTF-8 for the key, any bytes for the value."""
         self.key = key
         self.value = value
         self.ttl = ttl
@@ -48,7 +48,7 @@ class Set(WriteCommand):
     @property
     def is_plain(self) -> bool:
         """See `WriteCommand.is_plain`."""
-        return not self.ttl
+        return not self.ttl and self.value[:1] != NEVER_TEXT
 
     def changes(self, expires_at_ms: int) -> list[Change]:
         """See `WriteCommand.changes`."""

@@ -33,7 +33,8 @@ class Sets(WriteCommand):
         self.started = started
         self.done = _tell
         self.ttl = 0
-        #: In the order in which they came: to add one, append to these three.
+        #: In the order in which they came: to add one, append to these three. No value begins with NEVER_TEXT, which
+        #: nobody checks: they are all plain.
         self.keys: list[bytes] = []
         self.values: list[bytes] = []
         self.tokens: list[Any] = []

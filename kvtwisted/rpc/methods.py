@@ -1,42 +1,60 @@
-"""The ten methods as a codec: from the request's message to a command, and from its result to the answer's bytes.
+"""The unary methods as a codec: from the request's message to a command, and from its result to the answer's bytes.
 
 Functions of this module know nothing of any transport or store, and may run on any thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
 from google.protobuf.message import Message
 
 from ..commands.command import Command
+from ..commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch
 from ..commands.configuration import GetConfig, UpdateConfig
 from ..commands.delete import Delete
-from ..commands.get import Found, Get
+from ..commands.delete_range import DeleteRange
+from ..commands.get import Get
+from ..commands.invalid import Invalid
 from ..commands.mdelete import MDelete
 from ..commands.mget import MGet
 from ..commands.mset import MSet
+from ..commands.mutations import DeleteKey
 from ..commands.scan import Page, Scan
 from ..commands.set import Set
-from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, as_text
+from ..commands.transact import Transact
+from ..core.errors import InvalidRequest, TooLarge, without_frames
+from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
+from .answers import (
+    GET_ANSWERS,
+    RESULT_BYTES,
+    SUCCESS,
+    encoded_data,
+    encoded_increment,
+    encoded_keys,
+    encoded_page,
+    encoded_page_of_entries,
+    encoded_removed,
+    encoded_touch,
+    encoded_transact,
+    encoded_values,
+    encoded_write,
+)
+from .changes import add_number, condition_of, mutation_of, set_value, touch_key
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
 from .quick_batches import read_keys, read_pairs
-from .varints import varint
 
-#: Bytes that a Get may answer.
-_GET_ANSWER_BYTES = MAX_VALUE_BYTES + 64
+#: Bytes that a Get may answer; and a Transact, with as many mutations as there may be by default.
+_GET_ANSWER_BYTES, _TRANSACT_ANSWER_BYTES = MAX_VALUE_BYTES + 64, 10_000 * RESULT_BYTES
 
 #: The names that the service answers under: its own, and the one of clients whose proto text names no package.
 SERVICES = ("kv.v1.KeyValueService", "KeyValueService")
 
-#: Bytes kept free in an answer for what is not an entry: the tag, length and text of `next_cursor`.
-MESSAGE_OVERHEAD = 3 + MAX_KEY_BYTES
-
-#: The good answer of every method that has nothing else to say: `success`.
-SUCCESS = kv.SetResponse(success=True).SerializeToString()
+#: Bytes kept free in an answer for what is not an entry: the tag, length and text of `next_cursor`, a sentence, and
+#: numbers.
+MESSAGE_OVERHEAD = 3 + MAX_KEY_BYTES + 256
 
 
 class Call(NamedTuple):
@@ -58,7 +76,7 @@ class Method(NamedTuple):
     """One method of the service: name, message classes, and the function that makes a command of a request.
 
     `right` is what a grant must have. `response` has an `error` field for errors that are answered in the message.
-    `good` is the encoded answer to every command that was carried out; None: the command encodes its result itself.
+    A command encodes its result itself, or has none: then its answer is SUCCESS.
     `batch` is the field with many keys, if there is one; `answer_bytes` what an answer has at most, where that is less
     than any answer may have. `quick` makes the command of a plain message in less time than protobuf takes, or gives
     None.
@@ -69,7 +87,6 @@ class Method(NamedTuple):
     request: type[Message]
     response: Callable[..., Message]
     command: Callable[[Any, Call], Command]
-    good: bytes | None = None
     batch: str | None = None
     answer_bytes: int | None = None
     quick: Callable[[bytes, Call], Command | None] | None = None
@@ -77,7 +94,14 @@ class Method(NamedTuple):
     def read(self, message: bytes, call: Call) -> Command:
         """The command of a request's message. Raises CallError for what is no such message."""
         command = None if self.quick is None else self.quick(message, call)
-        return self.command(parse(self.request, message), call) if command is None else command
+        return self.make(parse(self.request, message), call) if command is None else command
+
+    def make(self, request: Any, call: Call) -> Command:
+        """The command of a request."""
+        try:
+            return self.command(request, call)
+        except InvalidRequest as reason:
+            return Invalid(self.right, request.ByteSize(), without_frames(reason), call.deadline)
 
     def refused(self, error: BaseException) -> bytes:
         """The encoded answer that has an error in its message."""
@@ -85,49 +109,103 @@ class Method(NamedTuple):
 
     def answer(self, result: Any) -> bytes:
         """The encoded answer to a command that was carried out."""
-        encoded: bytes = result if self.good is None else self.good
+        encoded: bytes = SUCCESS if result is None else result
         return encoded
 
 
-def _set(request: kv.SetRequest, call: Call) -> Set:
-    return Set(request.key.encode(), request.value.encode(), request.ttl, call.deadline)
+def _set(request: kv.SetRequest, call: Call) -> Command:
+    change = set_value(request)
+    if request.HasField("condition"):
+        return ConditionalSet(change, condition_of(request.condition), call.deadline, encoded_write)
+    return Set(*change, call.deadline)
 
 
 def _get(request: kv.GetRequest, call: Call) -> Get:
-    return Get(request.key.encode(), call.deadline, encoded_get_response)
+    encode = GET_ANSWERS[request.as_data, request.with_etag]
+    return Get(request.key.encode(), call.deadline, encode, digests=request.with_etag)
 
 
-def _delete(request: kv.DeleteRequest, call: Call) -> Delete:
-    return Delete(request.key.encode(), call.deadline)
+def _delete(request: kv.DeleteRequest, call: Call) -> Command:
+    key = request.key.encode()
+    if request.HasField("condition"):
+        return ConditionalDelete(DeleteKey(key), condition_of(request.condition), call.deadline, encoded_write)
+    return Delete(key, call.deadline)
 
 
-def _scan(encode: Callable[[Page], bytes], keys_only: bool, request: kv.ScanRequest, call: Call) -> Scan:
+def _increment(request: kv.IncrementRequest, call: Call) -> Increment:
+    return Increment(add_number(request), None, call.deadline, encoded_increment)
+
+
+def _touch(request: kv.TouchRequest, call: Call) -> Touch:
+    condition = condition_of(request.condition) if request.HasField("condition") else None
+    return Touch(touch_key(request), condition, call.deadline, encoded_touch)
+
+
+def _transact(request: kv.TransactRequest, call: Call) -> Transact:
+    if len(request.mutations) > call.budget // RESULT_BYTES:
+        # It would be refused when it is done.
+        raise TooLarge(
+            f"mutations: too many: the answer to {len(request.mutations)} would exceed {call.budget} bytes, the limit "
+            "of one answer"
+        )
+    checks = [
+        (check.key.encode(), condition_of(check.condition, f"checks[{number}].condition"))
+        for number, check in enumerate(request.checks)
+    ]
+    mutations = [mutation_of(mutation, f"mutations[{number}].") for number, mutation in enumerate(request.mutations)]
+    return Transact(checks, mutations, call.deadline, encoded_transact)
+
+
+def _delete_range(request: kv.DeleteRangeRequest, call: Call) -> DeleteRange:
+    return DeleteRange(
+        request.prefix.encode(), request.start.encode(), request.end.encode(), everything=request.all,
+        dry_run=request.dry_run, deadline=call.deadline, encode=encoded_removed,
+    )  # fmt: skip
+
+
+def _scan_keys(request: kv.ScanRequest, call: Call) -> Scan:
+    return _scan(request, call, encoded_keys, keys_only=True)
+
+
+def _scan_key_values(request: kv.ScanRequest, call: Call) -> Scan:
+    by_entries = request.as_data or request.reverse
+    return _scan(request, call, encoded_page_of_entries if by_entries else encoded_page, with_expiries=by_entries)
+
+
+def _scan(request: kv.ScanRequest, call: Call, encode: Callable[[Page], bytes], **options: bool) -> Scan:
     return Scan(
-        request.prefix.encode(), cursor=request.cursor.encode(), limit=request.limit, keys_only=keys_only,
-        budget=call.budget, deadline=call.deadline, encode=encode,
+        request.prefix.encode(), cursor=request.cursor.encode(), limit=request.limit, start=request.start.encode(),
+        end=request.end.encode(), reverse=request.reverse, count_only=request.count_only,
+        delimiter=request.delimiter.encode(), budget=call.budget, deadline=call.deadline, encode=encode, **options,
     )  # fmt: skip
 
 
 def _mset(request: kv.MSetRequest, call: Call) -> MSet:
     pairs = {key.encode(): value.encode() for key, value in request.key_values.items()}
-    return MSet(pairs, request.ttl, call.deadline)
+    for key, data in request.data.items():
+        if key in request.key_values:
+            raise InvalidRequest(f"data[{key[:64]}]: the key is in key_values, too")
+        pairs[key.encode()] = data
+    return MSet(pairs, request.ttl, call.deadline, is_text=not request.data)
 
 
 def _mget(request: kv.MGetRequest, call: Call) -> MGet:
-    keys = [key.encode() for key in request.keys]
-    return MGet(keys, budget=call.budget, deadline=call.deadline, encode=_encoded_values)
+    return _mget_of([key.encode() for key in request.keys], request.as_data, call)
+
+
+def _mget_of(keys: Sequence[bytes], as_data: bool, call: Call) -> MGet:
+    encode = encoded_data if as_data else encoded_values
+    return MGet(keys, budget=call.budget, deadline=call.deadline, encode=encode)
 
 
 def _quick_mset(message: bytes, call: Call) -> MSet | None:
     read = read_pairs(message)
-    return None if read is None else MSet(*read, call.deadline)
+    return None if read is None else MSet(*read, call.deadline, is_text=True)
 
 
 def _quick_mget(message: bytes, call: Call) -> MGet | None:
-    keys = read_keys(message)
-    if keys is None:
-        return None
-    return MGet(keys, budget=call.budget, deadline=call.deadline, encode=_encoded_values)
+    read = read_keys(message)
+    return None if read is None else _mget_of(*read, call)
 
 
 def _mdelete(request: kv.MDeleteRequest, call: Call) -> MDelete:
@@ -135,8 +213,8 @@ def _mdelete(request: kv.MDeleteRequest, call: Call) -> MDelete:
 
 
 def _quick_mdelete(message: bytes, call: Call) -> MDelete | None:
-    keys = read_keys(message)
-    return None if keys is None else MDelete(keys, call.deadline)
+    read = read_keys(message)
+    return None if read is None else MDelete(read[0], call.deadline)
 
 
 def _get_config(request: kv.GetConfigRequest, call: Call) -> GetConfig:
@@ -149,103 +227,42 @@ def _get_config(request: kv.GetConfigRequest, call: Call) -> GetConfig:
 def _update_config(request: kv.UpdateConfigRequest, call: Call) -> UpdateConfig:
     command = UpdateConfig(request.config)
     command.deadline = call.deadline
+    # The answer has no field for the keys that need a restart.
+    command.encode = lambda restart: SUCCESS
     return command
-
-
-def encoded_get_response(found: Found | None) -> bytes:
-    """What Get answers. Without protobuf, which takes five times as long: text would become a message, and text again.
-
-    Source: https://protobuf.dev/programming-guides/encoding/.
-    """
-    if found is None:
-        return b""
-    value, ttl = found
-    if ttl or not value:
-        return kv.GetResponse(value=as_text(value), found=True, ttl=ttl).SerializeToString()
-    if not value.isascii():
-        as_text(value)
-    return b"\x0a%b%b\x10\x01" % (varint(len(value)), value)
-
-
-def _encoded_values(found: dict[bytes, bytes]) -> bytes:
-    return encoded_pairs(found.items())
-
-
-def _encoded_keys(page: Page) -> bytes:
-    keys = list(map(as_text, page.keys))
-    return kv.ScanKeysResponse(keys=keys, next_cursor=as_text(page.next_cursor)).SerializeToString()
-
-
-def _encoded_pairs(page: Page) -> bytes:
-    cursor = kv.ScanKeyValuesResponse(next_cursor=as_text(page.next_cursor)).SerializeToString()
-    return encoded_pairs(zip(page.keys, page.values)) + cursor
-
-
-def encoded_pairs(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The field `key_values` of MGet's answer, and of ScanKeyValues'. Without protobuf, as in `encoded_get_response`.
-
-    Raises Corruption when a key or value is not UTF-8 text.
-    """
-    pieces: list[bytes] = []
-    known = _heads.get
-    for key, value in pairs:
-        before, between = known((len(key), len(value))) or _heads_of(len(key), len(value))
-        pieces += before, key, between, value
-    texts = pieces[1::2]
-    if not b"".join(texts).isascii():
-        for text in texts:
-            as_text(text)
-    return b"".join(pieces)
-
-
-def _heads_of(key: int, value: int) -> tuple[bytes, bytes]:
-    """Tags and lengths, for a key and a value of these lengths: the entry's and the key's, and the value's."""
-    between = b"\x12" + varint(value)
-    before = b"\x0a" + varint(key)
-    before = b"\x0a" + varint(len(before) + key + len(between) + value) + before
-    if len(_heads) >= _REMEMBERED_HEADS:
-        _heads.clear()
-    return _heads.setdefault((key, value), (before, between))
-
-
-#: By the lengths of key and value. So many of them are remembered.
-_heads: dict[tuple[int, int], tuple[bytes, bytes]] = {}
-_REMEMBERED_HEADS = 4096
 
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("Set", Set.right, kv.SetRequest, kv.SetResponse, _set, SUCCESS, None, 0),
+        Method("Set", Set.right, kv.SetRequest, kv.SetResponse, _set, answer_bytes=0),
         Method("Get", Get.right, kv.GetRequest, kv.GetResponse, _get, answer_bytes=_GET_ANSWER_BYTES),
-        Method("Delete", Delete.right, kv.DeleteRequest, kv.DeleteResponse, _delete, SUCCESS, None, 0),
-        Method("ScanKeys", Scan.right, kv.ScanRequest, kv.ScanKeysResponse, partial(_scan, _encoded_keys, True)),
+        Method("Delete", Delete.right, kv.DeleteRequest, kv.DeleteResponse, _delete, answer_bytes=0),
+        Method("ScanKeys", Scan.right, kv.ScanRequest, kv.ScanKeysResponse, _scan_keys),
+        Method("ScanKeyValues", Scan.right, kv.ScanRequest, kv.ScanKeyValuesResponse, _scan_key_values),
         Method(
-            "ScanKeyValues", Scan.right, kv.ScanRequest, kv.ScanKeyValuesResponse, partial(_scan, _encoded_pairs, False)
+            "MSet", MSet.right, kv.MSetRequest, kv.MSetResponse, _mset,
+            batch="key_values", answer_bytes=0, quick=_quick_mset,
         ),
-        Method("MSet", MSet.right, kv.MSetRequest, kv.MSetResponse, _mset, SUCCESS, "key_values", 0, _quick_mset),
         Method("MGet", MGet.right, kv.MGetRequest, kv.MGetResponse, _mget, batch="keys", quick=_quick_mget),
         Method(
-            "MDelete",
-            MDelete.right,
-            kv.MDeleteRequest,
-            kv.MDeleteResponse,
-            _mdelete,
-            SUCCESS,
-            "keys",
-            0,
-            _quick_mdelete,
+            "MDelete", MDelete.right, kv.MDeleteRequest, kv.MDeleteResponse, _mdelete,
+            batch="keys", answer_bytes=0, quick=_quick_mdelete,
         ),
         Method("GetConfig", GetConfig.right, kv.GetConfigRequest, kv.GetConfigResponse, _get_config),
         Method(
-            "UpdateConfig",
-            UpdateConfig.right,
-            kv.UpdateConfigRequest,
-            kv.UpdateConfigResponse,
-            _update_config,
-            SUCCESS,
-            None,
-            0,
+            "UpdateConfig", UpdateConfig.right, kv.UpdateConfigRequest, kv.UpdateConfigResponse, _update_config,
+            answer_bytes=0,
+        ),
+        Method("Increment", Increment.right, kv.IncrementRequest, kv.IncrementResponse, _increment, answer_bytes=0),
+        Method("Touch", Touch.right, kv.TouchRequest, kv.TouchResponse, _touch, answer_bytes=0),
+        Method(
+            "DeleteRange", DeleteRange.right, kv.DeleteRangeRequest, kv.DeleteRangeResponse, _delete_range,
+            answer_bytes=0,
+        ),
+        Method(
+            "Transact", Transact.right, kv.TransactRequest, kv.TransactResponse, _transact,
+            batch="checks and mutations", answer_bytes=_TRANSACT_ANSWER_BYTES,
         ),
     )
-}
+}  # fmt: skip

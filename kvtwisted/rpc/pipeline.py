@@ -1,4 +1,4 @@
-"""Pipelines: many Sets, Gets and Deletes over one stream, each tagged by the client. Needs no transport; any thread.
+"""Pipelines: many operations of one key over one stream, each tagged by the client. Needs no transport; any thread.
 
 An operation means what the request of its method means, and its answer has that of the method in it. Those that come
 most often are read and made without protobuf: see Note [Plain messages] in `kvtwisted.rpc.quick_messages`.
@@ -6,6 +6,7 @@ most often are read and made without protobuf: see Note [Plain messages] in `kvt
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -14,23 +15,37 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from ..commands.get import Found
+from ..commands.command import NEVER_TEXT, Command
+from ..commands.delete import Delete
+from ..commands.get import Found, Get
+from ..commands.set import Set
 from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
+from .answers import SUCCESS, encoded_get_response
 from .errors import CallError, Code
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
-from .methods import METHODS, SUCCESS, Method, encoded_get_response
-from .quick_messages import DELETE, GET, LONGEST_ID, SET, Operation, read_operation
+from .methods import METHODS, Call, Method
+from .quick_messages import BY_COMMAND, DELETE, GET, INCREMENT, LONGEST_ID, SET, TOUCH, Operation, read_operation
 from .varints import varint
 
 #: The method's name.
 NAME = "Pipeline"
-#: Bytes of one message, once decompressed: the largest Set, and its encoding.
-MESSAGE_BYTES = MAX_KEY_BYTES + MAX_VALUE_BYTES + 64
+#: Bytes of one message, once decompressed: the largest Set, whose condition has a value too, and its encoding.
+MESSAGE_BYTES = MAX_KEY_BYTES + 2 * MAX_VALUE_BYTES + 64
 
 #: The methods that may be operations, by the tag of the field that has their request and their answer.
-METHODS_BY_KIND: dict[int, Method] = {SET: METHODS["Set"], GET: METHODS["Get"], DELETE: METHODS["Delete"]}
-_KINDS = {"set": SET, "get": GET, "delete": DELETE}
+METHODS_BY_KIND: dict[int, Method] = {
+    SET: METHODS["Set"],
+    GET: METHODS["Get"],
+    DELETE: METHODS["Delete"],
+    INCREMENT: METHODS["Increment"],
+    TOUCH: METHODS["Touch"],
+}
+_KINDS = {"set": SET, "get": GET, "delete": DELETE, "increment": INCREMENT, "touch": TOUCH}
+#: The tags of the fields with their answers, where those are others.
+_ANSWERS = {INCREMENT: 0x3A, TOUCH: 0x42}
+#: For commands that are begun later.
+_LATER = Call(math.inf, MESSAGE_BYTES)
 
 
 def read(message: bytes) -> Operation | bytes:
@@ -49,10 +64,15 @@ def _read(message: bytes) -> Operation | bytes:
         return _refused(message)
     id_field, field = _id_field(request.id), request.WhichOneof("operation")
     if field is None:
-        return failed(id_field, CallError(Code.INVALID_ARGUMENT, "operation: must be one of set, get, delete"))
+        return failed(id_field, CallError(Code.INVALID_ARGUMENT, f"operation: must be one of {', '.join(_KINDS)}"))
+    kind = _KINDS[field]
     asked = getattr(request, field)
-    value, ttl = (asked.value.encode(), asked.ttl) if field == "set" else (b"", 0)
-    return id_field, _KINDS[field], asked.key.encode(), value, ttl
+    command = METHODS_BY_KIND[kind].make(asked, _LATER)
+    if isinstance(command, Set) and command.value[:1] != NEVER_TEXT:
+        return id_field, kind, command.key, command.value, command.ttl
+    if isinstance(command, Delete) or (isinstance(command, Get) and command.encode is encoded_get_response):
+        return id_field, kind, command.key, b"", 0
+    return id_field, kind | BY_COMMAND, asked.key.encode(), b"", command
 
 
 def _refused(message: bytes) -> bytes:
@@ -85,12 +105,29 @@ def _outer() -> Any:
 _Outer = _outer()
 
 
-def request(operation: Operation) -> bytes:
-    """The encoded request of the operation's method."""
-    _, kind, key, value, ttl = operation
+def command_of(operation: Operation, deadline: float) -> Command:
+    """The command of an operation. To be asked for once."""
+    _, kind, key, value, more = operation
     if kind == SET:
-        return kv.SetRequest(key=key.decode(), value=value.decode(), ttl=ttl).SerializeToString()
-    return kv.GetRequest(key=key.decode()).SerializeToString()  # as a DeleteRequest is
+        return Set(key, value, more, deadline)
+    if kind == GET:
+        return Get(key, deadline, encoded_get_response)
+    if kind == DELETE:
+        return Delete(key, deadline)
+    command: Command = more
+    command.deadline = deadline
+    return command
+
+
+def method_of(kind: int) -> Method:
+    """The method of operations of a kind, BY_COMMAND or not."""
+    return METHODS_BY_KIND[kind & ~BY_COMMAND]
+
+
+def size_of(operation: Operation) -> int:
+    """Bytes of its keys and values."""
+    _, kind, key, value, more = operation
+    return more.size if kind >= BY_COMMAND else len(key) + len(value)
 
 
 def _id_field(number: int) -> bytes:
@@ -99,6 +136,9 @@ def _id_field(number: int) -> bytes:
 
 def answered(id_field: bytes, kind: int, answer: bytes) -> bytes:
     """The PipelineResponse with an answer of the operation's method, which is encoded already."""
+    if kind >= INCREMENT:
+        kind &= ~BY_COMMAND
+        kind = _ANSWERS.get(kind, kind)
     return b"%b%c%b%b" % (id_field, kind, varint(len(answer)), answer)
 
 

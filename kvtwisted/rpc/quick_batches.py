@@ -30,7 +30,7 @@ def _with_bytes(message: type[Message]) -> Any:
             if field.type == FieldDescriptorProto.TYPE_STRING:
                 field.type = FieldDescriptorProto.TYPE_BYTES
             elif field.type == FieldDescriptorProto.TYPE_MESSAGE:
-                field.type_name = f".{package}.{twin.name}.{twin.nested_type[0].name}"
+                field.type_name = f".{package}.{twin.name}.{field.type_name.rpartition('.')[2]}"
     pool = DescriptorPool()
     pool.Add(FileDescriptorProto(name="twin.proto", package=package, syntax="proto3", message_type=[twin]))
     return GetMessageClass(pool.FindMessageTypeByName(f"{package}.{twin.name}"))
@@ -39,13 +39,14 @@ def _with_bytes(message: type[Message]) -> Any:
 _Keys, _Pairs = _with_bytes(kv.MGetRequest), _with_bytes(kv.MSetRequest)
 
 
-def read_keys(message: bytes) -> list[bytes] | None:
-    """The keys in an MGetRequest or an MDeleteRequest; or None."""
+def read_keys(message: bytes) -> tuple[list[bytes], bool] | None:
+    """The keys in an MGetRequest or an MDeleteRequest, and whether the former asks for data; or None."""
     try:
-        keys = list(_Keys.FromString(message).keys)
+        request = _Keys.FromString(message)
     except DecodeError:
         return None
-    return keys if b"".join(keys).isascii() else None
+    keys = list(request.keys)
+    return (keys, request.as_data) if b"".join(keys).isascii() else None
 
 
 def read_pairs(message: bytes) -> tuple[dict[bytes, bytes], int] | None:
@@ -53,6 +54,8 @@ def read_pairs(message: bytes) -> tuple[dict[bytes, bytes], int] | None:
     try:
         request = _Pairs.FromString(message)
     except DecodeError:
+        return None
+    if request.data:
         return None
     request.DiscardUnknownFields()
     values = request.key_values

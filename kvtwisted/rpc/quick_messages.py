@@ -11,17 +11,21 @@ Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any t
 
 from __future__ import annotations
 
+from typing import Any
+
 #: A Set's key, value and ttl.
 SetFields = tuple[bytes, bytes, int]
 #: An operation of a pipeline: its `id` as it is encoded, with the tag; which one it is, as the tag of its field; and
-#: what `read_set` gives of it, without a value and a ttl where it is no Set.
-Operation = tuple[bytes, int, bytes, bytes, int]
+#: what `read_set` gives of it, without a value and a ttl where it is no Set. One that has more to it, or is of another
+#: kind, is BY_COMMAND: that is added to the tag, there is no value, and the last of the five is its `Command`.
+Operation = tuple[bytes, int, bytes, bytes, Any]
 
 #: Tags: a field's number and the kind of what follows. Those of the keys are the same in all requests of one key.
 _KEY, _VALUE, _TTL = 0x0A, 0x12, 0x18
 _ID = 0x08
 #: The fields of a PipelineRequest that are operations.
-SET, GET, DELETE = 0x12, 0x1A, 0x22
+SET, GET, DELETE, INCREMENT, TOUCH = 0x12, 0x1A, 0x22, 0x2A, 0x32
+BY_COMMAND = 0x100
 _OF_A_KEY = (GET, DELETE)
 #: The `id` of a message that leaves it out, since it is 0.
 NO_ID = b"\x08\x00"

@@ -6,7 +6,6 @@ See Note [The order of admission] in `sessions.session`.
 from __future__ import annotations
 
 from ..commands.command import Command
-from ..commands.get import Get
 from .door import Done
 from .session import Session
 
@@ -43,12 +42,9 @@ class Charged:
         self._charged = size
 
     def submit(self, command: Command, done: Done) -> None:
-        """See `Session.submit`; a Get that memory can answer is done when this returns. Reactor thread."""
+        """See `Session.answer`. Reactor thread."""
         self.forget()
-        if isinstance(command, Get) and self._session.complete_now(command):
-            done(command)
-        else:
-            self._session.submit(command, done)
+        self._session.answer(command, done)
 
     def refuse(self) -> None:
         """The request was bad: the charge is kept."""

@@ -40,6 +40,9 @@ _NOT_SAMPLED = HOT_SAMPLE - 1
 #: Durations that gather before they are counted, all at once: a tenth of the cost of one by one.
 FOLD = 1024
 
+#: Bytes of key and value that are digested on the reactor thread at most: it takes a fiftieth of a millisecond.
+DIGESTED_NOW = 16_384
+
 #: Sets that gather before others become another command.
 GATHERED_SETS = 1024
 
@@ -154,6 +157,10 @@ class Door:
             if len(durations) >= FOLD:
                 self._recorder.fold()
         return known, found
+
+    def is_large(self, key: bytes) -> bool:
+        """Whether memory has a value at `key` that takes long to digest."""
+        return self.measures is not None and (self.measures.size_now(key) or 0) > DIGESTED_NOW
 
     def submit(self, command: Command, admission: Admission, done: Done) -> None:
         """Hand a command to the backend that has entered `admission`; it leaves that, and `done` is called, once done.

@@ -207,13 +207,22 @@ class Session:
     def complete_now(self, command: Get) -> bool:
         """Carry a Get out if memory has the answer, which takes no turn in the backend; whether it was.
 
-        Raises what `submit` and `get_now` would.
+        A large value is not digested here. Raises what `submit` and `get_now` would.
         """
+        if command.digests and self._door.is_large(command.key):
+            return False
         self.check_room()
         known, found = self.get_now(command.key)
         if known:
             command.complete(found)
         return known
+
+    def answer(self, command: Command, done: Done) -> None:
+        """`submit`; a Get that memory can answer is done when this returns."""
+        if isinstance(command, Get) and self.complete_now(command):
+            done(command)
+        else:
+            self.submit(command, done)
 
     def _get_permitted(self, key: bytes) -> tuple[bool, Found | None]:
         """`get_now` where there is no rate, after `check_room`; and the end of it where there is one."""

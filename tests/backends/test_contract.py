@@ -49,6 +49,19 @@ def client(doorway: Doorway) -> Blocking:
     return doorway.blocking()
 
 
+@pytest.mark.parametrize(
+    "value", [b"\xff", b"\xff\x01\x00", b"\x80", b"a\xff", b"\xff" * 300, b"\xff" * MAX_VALUE_BYTES]
+)
+@pytest.mark.parametrize("ttl", [0, 9])
+def test_values_are_any_bytes(client: Blocking, value: bytes, ttl: int) -> None:
+    """Also those that no text begins with; by themselves, in a batch, and among others of a turn."""
+    client.set(b"a", value, ttl)
+    client.mset({b"b": b"text", b"c": value}, ttl)
+    assert client.get(b"a") == client.get(b"c") == Found(value, ttl)
+    assert client.mget([b"a", b"b", b"c"], budget=4 * MAX_VALUE_BYTES) == {b"a": value, b"b": b"text", b"c": value}
+    assert client.scan(b"", limit=1, cursor=b"b", budget=4 * MAX_VALUE_BYTES) == page_of([(b"c", value)], b"")
+
+
 def every_command(deadline: float) -> list[Command]:
     """One of each kind."""
     return [

@@ -15,6 +15,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
 from kvtwisted.backends.server import ServerCommands
+from kvtwisted.commands.command import Command
 from kvtwisted.config.settings import GrpcSettings, LimitSettings, Settings
 from kvtwisted.core.health import Health
 from kvtwisted.core.limits import Limits
@@ -48,6 +49,8 @@ CLASSES: dict[str, tuple[type[Message], type[Message]]] = {
     method.name: (getattr(keyvalue_pb2, method.input_type.name), getattr(keyvalue_pb2, method.output_type.name))
     for method in _SERVICE.methods
 }
+#: Those that are not unary.
+STREAMS = {method.name for method in _SERVICE.methods if method.client_streaming or method.server_streaming}
 
 
 class Client:
@@ -243,6 +246,13 @@ class World:
     def stored(self) -> dict[str, str]:
         """All keys and values, straight from the engine."""
         return {key.decode(): value.decode() for key, value in self.storage.data().items()}
+
+
+def described(command: Command) -> tuple[object, ...]:
+    """What a command asks for; two of them are equal if they ask for the same."""
+    names = {name for cls in type(command).__mro__ for name in getattr(cls, "__slots__", ()) if name != "error"}
+    values = {name: getattr(command, name, None) for name in names}
+    return type(command), {name: str(value) if name == "_reason" else value for name, value in values.items()}
 
 
 @contextmanager

@@ -35,8 +35,14 @@ def test_no_message_looks_compressed(key: str, value: str, number: int) -> None:
         fields = {
             "key": key, "value": value, "prefix": key, "cursor": value, "config": key,
             "ttl": number, "limit": number, "keys": [key, value], "key_values": {key: value}, "id": abs(number) + 1,
-            "set": kv.SetRequest(key=key, value=value), "get": None, "delete": None,
+            "set": kv.SetRequest(key=key, value=value), "get": None, "delete": None, "increment": None, "touch": None,
+            "data": value.encode(), "condition": kv.Condition(etag=value), "as_data": True, "with_etag": True,
+            "start": key, "end": value, "reverse": True, "count_only": True, "delimiter": value, "delta": number,
+            "all": True, "dry_run": True, "with_values": True, "after_revision": number, "checks": [kv.Check(key=key)],
+            "mutations": [kv.Mutation(set=kv.SetRequest(key=key))],
         }  # fmt: skip
+        if request is kv.MSetRequest:
+            fields["data"] = {key: value.encode()}
         known = {name: fields[name] for name in request.DESCRIPTOR.fields_by_name}
         assert not is_compressed(request(**known).SerializeToString())
 

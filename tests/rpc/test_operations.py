@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from kvtwisted.rpc import pipeline
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.methods import METHODS, SERVICES
 from tests.support.recorders import Recorded
 
-from .support import CLASSES, MIB, Client, World
+from .support import CLASSES, MIB, STREAMS, Client, World
 
 #: Says that these tests run over every backend at every change.
 BACKENDS_DIFFER = True
@@ -46,9 +45,9 @@ def test_all_ten_under_both_names(world: World, service: str) -> None:
 
 
 def test_the_method_table_is_the_proto_file() -> None:
-    """Names, request and response classes of the table are those of the service's descriptor, without Pipeline."""
+    """Names, request and response classes of the table are those of the service's descriptor, without streams."""
     table = {method.name: (method.request, method.response) for method in METHODS.values()}
-    assert table == {name: classes for name, classes in CLASSES.items() if name != pipeline.NAME}
+    assert table == {name: classes for name, classes in CLASSES.items() if name not in STREAMS}
 
 
 def test_missing_keys(client: Client) -> None:

@@ -9,13 +9,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvtwisted.commands.get import Found
-from kvtwisted.core.errors import Corruption
+from kvtwisted.core.errors import ValueNotText
 from kvtwisted.rpc import pipeline
 from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.http2.responses import MESSAGE_PREFIX
-from kvtwisted.rpc.quick_messages import DELETE, GET, SET
+from kvtwisted.rpc.methods import METHODS, Call
+from kvtwisted.rpc.quick_messages import BY_COMMAND, DELETE, GET, INCREMENT, SET, TOUCH
 
+from .support import described
 from .test_quick_messages import harmed, hostile_operation, id_
 
 #: Says that these are about no backend.
@@ -67,16 +69,20 @@ def test_answers_with_a_status(number: int) -> None:
 def test_a_value_that_is_no_text() -> None:
     """Nothing of an answer that cannot be made is left."""
     answers = bytearray(b"before")
-    with pytest.raises(Corruption):
+    with pytest.raises(ValueNotText):
         pipeline.append_found(answers, _id_field(1), Found(b"\xff", 0))
     assert answers == b"before"
 
 
 def _outcome(read: Callable[[bytes], Any], message: bytes) -> Any:
     try:
-        return read(message)
+        outcome = read(message)
     except CallError as error:
         return error.code, str(error)
+    if isinstance(outcome, bytes) or outcome[1] < BY_COMMAND:
+        return outcome
+    *plain, command = outcome
+    return plain, described(command)
 
 
 @given(harmed(hostile_operation))
@@ -87,15 +93,43 @@ def test_both_ways_of_reading(message: bytes) -> None:
     assert _outcome(pipeline.read, message) == _outcome(pipeline._read, message)
 
 
-@given(id_, st.sampled_from([SET, GET, DELETE]), st.text(max_size=10), st.text(max_size=10))
-def test_requests_of_their_own(number: int, kind: int, key: str, value: str) -> None:
-    """An operation is what its method is asked, wherever that is done by a call."""
-    asked = {
-        SET: {"set": kv.SetRequest(key=key, value=value, ttl=number % 9)},
-        GET: {"get": kv.GetRequest(key=key)},
-        DELETE: {"delete": kv.DeleteRequest(key=key)},
-    }[kind]
+_condition = st.sampled_from([{}, {"condition": kv.Condition()}, {"condition": kv.Condition(value=b"x")}])
+_data = st.sampled_from(
+    [{}, {"data": b""}, {"data": b"\xff"}, {"data": b"d"}, {"value": "v"}, {"value": "", "data": b"d"}]
+)
+_asked = st.one_of(
+    st.builds(lambda data, condition: {"set": kv.SetRequest(key="k", ttl=3, **data, **condition)}, _data, _condition),
+    st.builds(lambda a, b: {"get": kv.GetRequest(key="k", as_data=a, with_etag=b)}, st.booleans(), st.booleans()),
+    st.builds(lambda condition: {"delete": kv.DeleteRequest(key="k", **condition)}, _condition),
+    st.builds(lambda delta: {"increment": kv.IncrementRequest(key="k", delta=delta, ttl=3)}, st.integers(-200, 200)),
+    st.builds(lambda condition: {"touch": kv.TouchRequest(key="k", ttl=3, **condition)}, _condition),
+)
+
+
+@given(id_, _asked)
+def test_requests_of_their_own(number: int, asked: dict[str, Any]) -> None:
+    """An operation is what its method is asked, whatever is in it; its key and its size are known before."""
     operation = pipeline.read(kv.PipelineRequest(id=number, **asked).SerializeToString())
     assert not isinstance(operation, bytes)
-    (expected,) = asked.values()
-    assert pipeline.METHODS_BY_KIND[kind].request.FromString(pipeline.request(operation)) == expected
+    ((name, request),) = asked.items()
+    method = METHODS[name.capitalize()]
+    command = method.read(request.SerializeToString(), Call(7.0, 100))
+    assert operation[2] == b"k"
+    assert pipeline.method_of(operation[1]) is method
+    assert described(pipeline.command_of(operation, 7.0)) == described(command)
+    assert pipeline.size_of(operation) == command.size
+
+
+@given(id_, st.sampled_from([0, BY_COMMAND]))
+def test_each_answer_is_in_its_field(number: int, how: int) -> None:
+    """However the operation was read."""
+    for kind, name, done in (
+        (SET, "set", kv.SetResponse(success=True, revision=5)),
+        (GET, "get", kv.GetResponse(found=True, data=b"\xff")),
+        (DELETE, "delete", kv.DeleteResponse(success=True)),
+        (INCREMENT, "increment", kv.IncrementResponse(success=True, value=3)),
+        (TOUCH, "touch", kv.TouchResponse(success=True, found=True)),
+    ):
+        fields: Any = {name: done}
+        answer = pipeline.answered(_id_field(number), kind | how, done.SerializeToString())
+        assert kv.PipelineResponse.FromString(answer) == kv.PipelineResponse(id=number, **fields)

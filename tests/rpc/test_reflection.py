@@ -15,12 +15,12 @@ from grpc import StatusCode
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from kvtwisted.rpc import pipeline, reflection
-from kvtwisted.rpc.methods import METHODS, SERVICES
+from kvtwisted.rpc import reflection
+from kvtwisted.rpc.methods import SERVICES
 from kvtwisted.rpc.reflection import NAMES
 from kvtwisted.rpc.stream_slots import MAX_REFLECTION_STREAMS
 
-from .support import PATIENCE, World, wait_until
+from .support import CLASSES, PATIENCE, World, wait_until
 
 ALL = {*SERVICES, "grpc.health.v1.Health", *NAMES}
 
@@ -81,7 +81,7 @@ def test_a_client_made_by_reflection(world: World, service: str) -> None:
     """A client that knows nothing but the address can call the methods, under both names."""
     database = ProtoReflectionDescriptorDatabase(world.channel)
     descriptor = DescriptorPool(database).FindServiceByName(service)
-    assert {method.name for method in descriptor.methods} == {*METHODS, pipeline.NAME}
+    assert {method.name for method in descriptor.methods} == CLASSES.keys()
     method = descriptor.FindMethodByName("Set")
     stub = world.channel.unary_unary(
         f"/{service}/Set",

@@ -74,12 +74,28 @@ def test_faults_are_incidents(world: World, method: str, error: Exception, sente
 
 
 def test_stored_bytes_that_are_not_text(world: World) -> None:
-    """A foreign record that is not UTF-8 is an error of that key alone, never a broken answer."""
-    world.store.set(b"bad", b"a\xfe")
+    """A foreign record whose key is not UTF-8 is damage, never a broken answer; values may be any bytes."""
+    world.store.set(b"a\xfe", b"1")
     world.client.call("Set", key="good", value="1")
-    assert world.client.error("Get", key="bad").code() is StatusCode.INTERNAL
+    assert world.client.error("ScanKeys").code() is StatusCode.INTERNAL
     assert world.client.error("ScanKeyValues").code() is StatusCode.INTERNAL
     assert world.client.call("Get", key="good").found
+
+
+@pytest.mark.parametrize("method", ["Increment", "Touch", "DeleteRange", "Transact", "Set", "Delete", "ScanKeys"])
+def test_what_the_backend_cannot_do(world: World, method: str) -> None:
+    """UNIMPLEMENTED, with a sentence that names what is missing; also in a pipeline. Nothing is done."""
+    world.door._capabilities = frozenset({""})
+    fields: dict[str, dict[str, object]] = {
+        "Transact": {"mutations": [kv.Mutation(set=kv.SetRequest(key="a"))]},
+        "DeleteRange": {"prefix": "a"},
+        "ScanKeys": {"reverse": True},
+    }
+    condition = {"condition": kv.Condition(absent=True)} if method in ("Set", "Delete") else {}
+    failure = world.client.error(method, **fields.get(method, {"key": "a", **condition}))
+    assert failure.code() is StatusCode.UNIMPLEMENTED
+    assert "the storage backend cannot do this: it has no '" in failure.details()
+    assert world.stored() == {}
 
 
 @pytest.mark.parametrize("method", METHODS)

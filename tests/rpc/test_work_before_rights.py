@@ -179,6 +179,6 @@ def test_large_operations_of_pipelines(make_world: Callable[..., World]) -> None
     world = make_world(max_request_bytes=8 * MIB)
     for compression in (None, grpc.Compression.Gzip):
         stub = world.channel.stream_stream(PIPELINE, lambda request: request.SerializeToString())
-        operation = kv.PipelineRequest(id=1, set=kv.SetRequest(key="k", value="v" * 2 * MIB))
+        operation = kv.PipelineRequest(id=1, set=kv.SetRequest(key="k", value="v" * 3 * MIB))
         stream = stub(iter([operation]), timeout=PATIENCE, compression=compression)
         assert stream.code() is StatusCode.RESOURCE_EXHAUSTED

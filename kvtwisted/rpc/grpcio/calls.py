@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from ...commands.command import Command
 from ...sessions.charged import Charged
 from ...sessions.session import Session
 from ...sessions.threads import FromThreads
@@ -33,10 +34,7 @@ class ThreadedCalls:
 
         `time_left` is what the client's own deadline still allows, in seconds. Raises KvErrors and CallErrors.
         """
-        now = time.monotonic()
-        deadline = min(now + time_left, arrived + self.terms.request_timeout)
-        if deadline <= now:
-            raise overdue(session)
+        deadline = self.deadline(session, arrived, time_left)
         try:
             charged = Charged(session, len(message))
             try:
@@ -49,3 +47,18 @@ class ThreadedCalls:
             return method.answer(self._from_threads.run(charged.submit, command))
         except IN_MESSAGE as error:
             return method.refused(error)
+
+    def carry_out(self, session: Session, method: Method, command: Command) -> bytes:
+        """The same for an operation of a pipeline, which was read before anything was known of it."""
+        try:
+            return method.answer(self._from_threads.run(session.answer, command))
+        except IN_MESSAGE as error:
+            return method.refused(error)
+
+    def deadline(self, session: Session, arrived: float, time_left: float) -> float:
+        """When to stop trying. Raises DeadlineExceeded if that is over."""
+        now = time.monotonic()
+        deadline = min(now + time_left, arrived + self.terms.request_timeout)
+        if deadline <= now:
+            raise overdue(session)
+        return deadline

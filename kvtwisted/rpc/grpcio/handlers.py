@@ -207,10 +207,10 @@ class Handlers(grpc.GenericRpcHandler):
             return operation
         session = admit(self._gate, context, _PIPELINE)
         id_field, kind = operation[:2]
-        method, encoded = pipeline.METHODS_BY_KIND[kind], pipeline.request(operation)
+        method = pipeline.method_of(kind)
         try:
-            now, left = time.monotonic(), _time_left(context)
-            answer = self._calls.answer(session, method, encoded, arrived=now, time_left=left)
+            deadline = self._calls.deadline(session, time.monotonic(), _time_left(context))
+            answer = self._calls.carry_out(session, method, pipeline.command_of(operation, deadline))
             return pipeline.answered(id_field, kind, answer)
         except Exception as error:
             return pipeline.failed(id_field, call_error(error, method.name))

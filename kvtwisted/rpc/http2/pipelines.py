@@ -27,7 +27,6 @@ from typing import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from ...commands.command import Command
-from ...commands.delete import Delete
 from ...commands.get import Get
 from ...commands.set import Set
 from ...core.errors import without_frames
@@ -38,9 +37,9 @@ from .. import pipeline
 from ..calls import Terms
 from ..errors import IN_MESSAGE, CallError, call_error, stopping
 from ..messages import expanded
-from ..methods import SERVICES, encoded_get_response
-from ..pipeline import METHODS_BY_KIND
-from ..quick_messages import GET, SET, Operation, read_operation
+from ..methods import SERVICES
+from ..pipeline import METHODS_BY_KIND, command_of, method_of, size_of
+from ..quick_messages import BY_COMMAND, GET, SET, Operation, read_operation
 from .expanding import Expander
 from .inbound import Message
 from .requests import Route
@@ -262,7 +261,7 @@ class Pipeline:
                     self._fail(id_field, GET, error)
                     continue
             has_looked = False
-            self._bytes += len(key) + len(value)
+            self._bytes += len(key) + len(value) if kind < BY_COMMAND else size_of(operation)
             if key in busy:
                 self._later.setdefault(key, deque()).append(operation)
                 self._held += 1
@@ -302,10 +301,10 @@ class Pipeline:
 
     def _begin(self, operation: Operation, now: float, done: Done) -> None:
         """Begin an operation that is counted; nothing else is under way on its key. It may be refused at once."""
-        id_field, kind, key, value, ttl = operation
+        id_field, kind, key, value, more = operation
         self._busy[key] = operation
         session, seconds = self._session, self._terms.request_timeout
-        if kind == SET and not ttl and session.gathers:
+        if kind == SET and not more and session.gathers:
             # See Note [Sets go together].
             sets = session.gathering
             if sets is None or sets.waiter is not self:
@@ -314,25 +313,30 @@ class Pipeline:
             sets.values.append(value)
             sets.tokens.append(key)
             return
-        deadline = now + seconds
         try:
             if kind == SET:
-                session.submit(Set(key, value, ttl, deadline), done)
-            elif kind == GET:
-                command = Get(key, deadline, encoded_get_response)
+                session.submit(Set(key, value, more, now + seconds), done)
+                return
+            command = command_of(operation, now + seconds)
+            if isinstance(command, Get) and kind >= BY_COMMAND and session.complete_now(command):
+                del self._busy[key]
+                self._bytes -= command.size
+                self._good += 1
+                pipeline.append(self._answers, pipeline.answered(id_field, kind, command.result))
+                return
+            if not command.writes:
                 command.awaited = partial(self._busy.__contains__, key)
-                session.submit(command, done)
+            session.submit(command, done)
+            if isinstance(command, Get):
                 self._expect(_GET_ANSWER_BYTES)
-            else:
-                session.submit(Delete(key, deadline), done)
         except Exception as error:
             del self._busy[key]
-            self._bytes -= len(key) + len(value)
+            self._bytes -= size_of(operation)
             self._fail(id_field, kind, error)
 
     def _done(self, command: Command) -> None:
         """An operation is done. Nothing happens if nobody waits for it."""
-        key: bytes = command.key  # type: ignore[attr-defined]  # all operations have one
+        (key,) = command.keys
         operation = self._busy.pop(key, None)
         if operation is None:
             return
@@ -341,16 +345,16 @@ class Pipeline:
             self._answered(self)
         self._bytes -= command.size
         id_field, kind = operation[0], operation[1]
-        if kind == GET:
+        if isinstance(command, Get):
             self._expect(-_GET_ANSWER_BYTES)
         if command.error is not None:
             self._fail(id_field, kind, command.error)
         else:
             self._good += 1
-            if kind == GET:
-                pipeline.append(answers, pipeline.answered(id_field, GET, command.result))
+            if command.result is not None:
+                pipeline.append(answers, pipeline.answered(id_field, kind, command.result))
             else:
-                pipeline.append_done(answers, id_field, kind)
+                pipeline.append_done(answers, id_field, kind & ~BY_COMMAND)
         if len(answers) >= _PIECE:
             self._send()
         if self._held and key in self._later:
@@ -395,7 +399,7 @@ class Pipeline:
 
     def _fail(self, id_field: bytes, kind: int, error: BaseException) -> None:
         """An operation ends with an error; the pipeline goes on."""
-        method = METHODS_BY_KIND[kind]
+        method = method_of(kind)
         if isinstance(error, IN_MESSAGE):
             answer = pipeline.answered(id_field, kind, method.refused(without_frames(error)))
             self._good += 1

@@ -22,10 +22,11 @@ from ...observability import incidents
 from ...reactor.fair_pool import FairPool
 from ...sessions.charged import Charged
 from ...sessions.session import Session
+from ..answers import SUCCESS, encoded_get_response
 from ..calls import Terms, overdue
 from ..errors import IN_MESSAGE, call_error
 from ..messages import parse
-from ..methods import METHODS, SUCCESS, Call, Method, encoded_get_response
+from ..methods import METHODS, Call, Method
 from ..quick_messages import read_get, read_set
 from .requests import Unary
 from .responses import ConstantAnswer
@@ -41,8 +42,9 @@ Caller: TypeAlias = "Responder"
 #: Bytes of a message with many fields that is decoded on the reactor thread; larger ones take some milliseconds.
 INLINE_MESSAGE = 65_536
 
-#: Those whose messages are quick to decode, whatever their size.
-_SET, _GET, _DELETE = METHODS["Set"], METHODS["Get"], METHODS["Delete"]
+_SET, _GET = METHODS["Set"], METHODS["Get"]
+#: The others whose messages are quick to decode, whatever their size.
+_OF_ONE_KEY = [METHODS[name] for name in ("Delete", "Increment", "Touch")]
 _SUCCESS = ConstantAnswer(SUCCESS)
 #: Makes a Call in half the time that the class itself takes.
 _call = tuple.__new__
@@ -71,7 +73,7 @@ class UnaryCalls:
         quick: dict[Method, Unary] = {
             _SET: self._set,
             _GET: self._get,
-            _DELETE: partial(self._call_on_one_key, _DELETE),
+            **{method: partial(self._call_on_one_key, method) for method in _OF_ONE_KEY},
         }
         return {
             name: (
@@ -187,7 +189,7 @@ class UnaryCalls:
                 charged.forget()
                 caller.expect(-size)
                 return
-            if method.good is None:
+            if not command.writes:
                 command.awaited = partial(caller.awaited, number)
             try:
                 charged.submit(command, partial(_done, method, caller, number, size))
@@ -216,16 +218,12 @@ class UnaryCalls:
         """Answer a request for one key, now if memory can."""
         answer = None
         try:
-            if method is _GET:
-                if timeout is not None and timeout <= 0:
-                    raise overdue(self._session)
-                self._check_room()
-                known, found = self._get_now(request.key.encode())
-                if known:
-                    answer = encoded_get_response(found)
-            if answer is None:
-                call = self._started(timeout)
-                self._run(method, caller, number, method.command(request, call), call)
+            call = self._started(timeout)
+            command = method.make(request, call)
+            if isinstance(command, Get) and self._session.complete_now(command):
+                answer = command.result
+            else:
+                self._run(method, caller, number, command, call)
         except Exception as error:
             _fail(method, caller, number, error)
         else:
@@ -235,7 +233,7 @@ class UnaryCalls:
     def _run(self, method: Method, caller: Caller, number: int, command: Command, call: Call) -> None:
         """Submit a command. Raises what refuses it."""
         size = call.max_response_bytes if method.answer_bytes is None else method.answer_bytes
-        if method.good is None:
+        if not command.writes:
             command.awaited = partial(caller.awaited, number)
         self._submit(command, partial(_done, method, caller, number, size))
         caller.promise(number)
@@ -260,7 +258,7 @@ def _done(method: Method, caller: Caller, number: int, size: int, command: Comma
         return
     if command.error is not None:
         _fail(method, caller, number, command.error)
-    elif method.good is None:
+    elif command.result is not None:
         caller.answer(number, command.result)
     else:
         caller.answer_constant((number,), _SUCCESS)
