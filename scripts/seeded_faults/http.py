@@ -269,7 +269,7 @@ FAULTS = (
         "An import goes by the rights of now.",
         "kvtwisted/http/importing.py",
         "            session = self._find()\n",
-        "            session = self.__dict__.setdefault('kept', self._find())\n",
+        "            session = self.__dict__.get('kept') or self.__dict__.setdefault('kept', self._find())\n",
         "tests/http/test_import.py",
     ),
     Fault(
