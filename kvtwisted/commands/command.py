@@ -125,7 +125,7 @@ class WriteCommand(Command):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it stores values that never expire and do not begin with NEVER_TEXT, and does nothing else."""
+        """Whether it only stores values, one at least, that never expire and do not begin with NEVER_TEXT."""
         return False
 
     @property

@@ -206,6 +206,11 @@ class LimitSettings:
         2000, 1, 100_000, "Open Watches of keys, over both interfaces; of one token or certificate three quarters.",
         SERVICE,
     )  # fmt: skip
+    max_watch_history_bytes: int = number(
+        16 * MIB, 0, 64 * GIB,
+        "Bytes of the last commits, kept in memory for Watches that go on where they were; 0: only the last one.",
+        SERVICE, live=True,
+    )  # fmt: skip
     max_scan_streams: int = number(
         64, 1, 100_000,
         "Open ScanStreams and exports, over both interfaces; of one token or certificate three quarters.", SERVICE,

@@ -105,6 +105,7 @@ class Storage:
             admit_file=self._guard.admit_file if self._disks else None,
         )
         self._commits = self._writer.commits
+        self._commits.history.max_bytes = now.limits.max_watch_history_bytes
         self._record_write_sequence(now)
         self.store = Store(engine, self._writer, clock, recency=recency)
         backups = Backups(
@@ -248,6 +249,7 @@ class Storage:
     def apply(self, new: Settings) -> None:
         """Take up changed settings. Any thread; requests that run see either the old ones or the new."""
         self._commits.resize_cache(new.cache.max_bytes)
+        self._commits.history.max_bytes = new.limits.max_watch_history_bytes
         self._writer.durable, was_durable = new.rocksdb.options.sync, self._writer.durable
         if self._writer.durable and not was_durable:
             self.store.metadata.mark_anew()

@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Callable
 
 from ...commands.command import Change
+from ...commands.watch import EventType
 from ...core.errors import KvError, LostFolder, WriteStalled, without_frames
 from . import records
 from .cache import HotCache
 from .engines.engine import DATA, EXPIRY, FILES, CanReopen, Engine, Mutation
 from .file_index import FileIndex
 from .guards import Guards
+from .history import History
 from .index_entries import IndexEntries
 from .large_values import ValueFiles
 from .records import ENVELOPE, Pointer
@@ -40,11 +45,14 @@ class Write:
     """
 
     __slots__ = (
-        "changes", "commits", "deadline", "error", "kept", "large", "plain", "replaced", "revision", "settled", "size",
-        "stores",
+        "changes", "commits", "deadline", "error", "kept", "large", "parts", "plain", "replaced", "revision", "settled",
+        "size", "stores",
     )  # fmt: skip
 
-    # What only `deciding_write.DecidingWrite` has.
+    # What only those of `deciding_write` have.
+
+    #: Whether its changes are decided under the lock, and whether several of them may be of one key.
+    decides = is_gathered = False
 
     #: Whether it has to be decided apart, by who took it up.
     is_apart = False
@@ -56,11 +64,21 @@ class Write:
     before: Mapping[bytes, int] = NO_DEADLINES
 
     def __init__(
-        self, changes: Sequence[Change], deadline: float = math.inf, *, commits: int = 1, plain_bytes: int | None = None
+        self,
+        changes: Sequence[Change],
+        deadline: float = math.inf,
+        *,
+        commits: int = 1,
+        parts: Sequence[int] | None = None,
+        plain_bytes: int | None = None,
     ) -> None:
-        """`plain_bytes` are those of keys and values, where it is known that it stores nothing but plain values."""
+        """`plain_bytes` are those of keys and values, where it is known that it stores nothing but plain values.
+
+        Of several commits each has one change, or as many as `parts` says.
+        """
         self.changes = changes
         self.commits = commits
+        self.parts = parts
         self.deadline = deadline
         self.error: KvError | None = None
         self.settled = False
@@ -105,10 +123,10 @@ class Write:
         finally:
             del error
 
-    def mutations(self) -> list[Mutation]:
-        """What the engine is told of it, once its large values have their files."""
+    def mutations(self, changes: Iterable[Change]) -> list[Mutation]:
+        """What the engine is told of some of its changes, once its large values have their files."""
         mutations: list[Mutation] = []
-        for key, value, expires_at_ms in self.changes:
+        for key, value, expires_at_ms in changes:
             if value is None:
                 mutations.append((DATA, key, None))
                 continue
@@ -140,6 +158,8 @@ class CommitPoint:
         #: See Note [The version shows writes].
         self.version = 0
         self.revisions = Revisions(engine)
+        #: What the last commits did, for who watches.
+        self.history = History(self.revisions.last)
         self.guards = Guards(self.lock)
         #: Which files the records name.
         self.file_index = FileIndex(engine, files, self.lock)
@@ -165,13 +185,18 @@ class CommitPoint:
         for write in batch:
             if not write.plain or write.size != write.stores or write.before:  # it has a ttl, deletes, or ends one
                 dated = True
+                if write.is_gathered:
+                    for change in write.changes:
+                        mutations += self.index_entries.replace((change,), write.before)
+                        mutations += write.mutations((change,))
+                    continue
                 mutations += self.index_entries.replace(write.changes, write.before)
             if write.keeps:
                 write.kept = self.file_index.kept(write.keeps, pending)
             if write.plain and not write.large:
                 mutations += [(DATA, key, value) for key, value, _ in write.changes]
             else:
-                mutations += write.mutations()
+                mutations += write.mutations(write.changes)
             if write.large or pending or self.file_index.pointers:
                 mutations += self.file_index.prepare(write, pending)
         if self.guards.registered:
@@ -181,7 +206,7 @@ class CommitPoint:
         blanked = cache.blank_all(batch) if cache.entries else {}
         revision = self.revisions.last
         try:
-            self._write(mutations, sum([write.commits for write in batch]))
+            self._write(mutations, sum([write.commits for write in batch]), partial(self.history.add_writes, batch))
         except KvError as failure:
             self._failed(batch, without_frames(failure), blanked, dated=dated)
             return
@@ -199,8 +224,10 @@ class CommitPoint:
             write.revision = revision
             write.settled = True
 
-    def _write(self, mutations: Sequence[Mutation], commits: int) -> None:
+    def _write(self, mutations: Sequence[Mutation], commits: int, tell: Callable[[int], None]) -> None:
         """The one way into the engine, with the lock. So many commits get a revision each, once all is in.
+
+        `tell` is for the history: it is called with the last revision, if there is one, before anybody knows that.
 
         It seldom has to reserve some; who may not wait looks before. See Note [A revision is never given twice].
         """
@@ -212,6 +239,8 @@ class CommitPoint:
                 revisions.reserve(commits)
             if mutations:
                 self._engine.write(mutations)
+            if commits:
+                tell(last)
             revisions.last = last
         finally:
             self.version += 1
@@ -233,14 +262,20 @@ class CommitPoint:
         Raises WriteStalled rather than wait.
         """
         with self.lock:
-            self._write(mutations, 0)
+            self._write(mutations, 0, self.history.begin_anew)
 
     def delete_guarded(
-        self, guard: set[bytes], condemned: Mapping[bytes, Sequence[Mutation]], also: Sequence[Mutation] = ()
+        self,
+        guard: set[bytes],
+        condemned: Mapping[bytes, Sequence[Mutation]],
+        also: Sequence[Mutation] = (),
+        *,
+        why: EventType = EventType.EXPIRE,
     ) -> list[bytes]:
         """Delete those condemned keys that are still on `guard`, each with its own mutations, and `also`, in one batch.
 
-        Returns the keys deleted, which have one revision together. Raises WriteStalled rather than wait.
+        Returns the keys deleted, which have one revision together; watchers are told `why`. Raises WriteStalled rather
+        than wait.
         """
         with self.lock:
             if self.refusal is not None:
@@ -257,7 +292,7 @@ class CommitPoint:
             self.guards.strike(deleted, guard)
             for key in deleted:
                 self.cache.drop(key)
-            self._write(mutations, 1 if deleted else 0)
+            self._write(mutations, 1 if deleted else 0, partial(self.history.add_removed, why, deleted))
             had_files = self.file_index.forget(deleted)
             self.index_entries.forget(deleted)
         if had_files:
@@ -320,6 +355,12 @@ class CommitPoint:
             raise
         with self.lock:
             self.file_index.read_again()
+            # Nobody knows whether what failed is there now. A revision of its own tells who looked before from who did
+            # afterwards.
+            with suppress(KvError):
+                self._write([], 1, self.history.begin_anew)
+                return True
+            self.history.begin_anew(self.revisions.last)
         return True
 
     def resize_cache(self, max_bytes: int) -> None:

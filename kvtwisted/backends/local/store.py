@@ -12,6 +12,7 @@ from itertools import starmap
 
 from ...commands.command import Change, Command, WriteCommand
 from ...commands.deciding import DecidingCommand
+from ...commands.decisions import Decisions
 from ...commands.get import Found, Get
 from ...commands.mget import MGet
 from ...commands.ranges import prefix_end
@@ -25,7 +26,7 @@ from . import records
 from .batch_reads import KEYS_NOW, BatchReader
 from .cache import Entry
 from .commit_point import Write
-from .deciding_write import DecidingWrite
+from .deciding_write import DecidingWrite, GatheredWrite
 from .engines.engine import CanPeek, Engine
 from .lookups import Lookups
 from .maintenance import expiry
@@ -244,6 +245,10 @@ class Store:
         self._touch(changes)
         return Write(changes, command.deadline)
 
+    def prepare_decisions(self, decisions: Decisions) -> GatheredWrite:
+        """The same for commands that decide and came together; for `Writer.try_now` alone."""
+        return GatheredWrite(decisions, self._lookups)
+
     def prepare_together(self, commands: Sequence[WriteCommand]) -> Write:
         """One write for plain commands that share their fate, in their order. It does not block."""
         changes = commands[0].changes(0)
@@ -251,7 +256,13 @@ class Store:
             changes += command.changes(0)
         self._touch(changes)
         size = sum([command.size for command in commands])
-        return Write(changes, commits=sum([command.commits for command in commands]), plain_bytes=size)
+        commits = sum([command.commits for command in commands])
+        parts: list[int] | None = None
+        if len(changes) != commits:  # there is an MSet among them
+            parts = []
+            for command in commands:
+                parts += [command.count] if command.commits == 1 else [1] * command.commits
+        return Write(changes, commits=commits, parts=parts, plain_bytes=size)
 
     def _touch(self, changes: Iterable[Change]) -> None:
         recency = self._recency
