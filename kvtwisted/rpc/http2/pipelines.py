@@ -354,7 +354,7 @@ class Pipeline:
             if command.result is not None:
                 pipeline.append(answers, pipeline.answered(id_field, kind, command.result))
             else:
-                pipeline.append_done(answers, id_field, kind)
+                pipeline.append_done(answers, id_field, kind & ~BY_COMMAND)
         if len(answers) >= _PIECE:
             self._send()
         if self._held and key in self._later:
