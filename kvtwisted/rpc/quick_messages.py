@@ -21,7 +21,7 @@ SetFields = tuple[bytes, bytes, int]
 Operation = tuple[bytes, int, bytes, bytes, Any]
 
 #: Tags: a field's number and the kind of what follows. Those of the keys are the same in all requests of one key.
-_KEY, _VALUE, _TTL = 0x0A, 0x12, 0x18
+_KEY, _VALUE, _TTL, _CONDITION = 0x0A, 0x12, 0x18, 0x2A
 _ID = 0x08
 #: The fields of a PipelineRequest that are operations.
 SET, GET, DELETE, INCREMENT, TOUCH = 0x12, 0x1A, 0x22, 0x2A, 0x32
@@ -31,7 +31,7 @@ _OF_A_KEY = (GET, DELETE)
 NO_ID = b"\x08\x00"
 
 #: From here on a number has more than one byte.
-_LONG = 0x80
+LONG = 0x80
 #: Bytes of the longest `id`, with its tag; and what the last of them must be, so that it has 64 bits.
 LONGEST_ID, _LAST_BIT = 11, 1
 
@@ -43,9 +43,9 @@ def read_get(message: bytes, start: int = 0) -> bytes | None:
     """
     begin = start + 2
     length = len(message) - begin
-    if 0 <= length < _LONG and message[start] == _KEY and message[start + 1] == length:
+    if 0 <= length < LONG and message[start] == _KEY and message[start + 1] == length:
         key = message[begin:]
-        if key.isascii() or _is_text(key):
+        if key.isascii() or is_text(key):
             return key
     return None
 
@@ -60,9 +60,13 @@ def read_set(message: bytes, start: int = 0) -> SetFields | None:
         if message.isascii() and not start:
             # Most are. Then lengths have one byte each, and key and value are text.
             after = message[1] + 2
-            if message[0] == _KEY and message[after] == _VALUE and message[after + 1] + after + 2 == end:
-                return message[2:after], message[after + 2 :], 0
-        if message[start] != _KEY or message[start + 1] >= _LONG:
+            if message[0] == _KEY and message[after] == _VALUE:
+                last = message[after + 1] + after + 2
+                if last == end:
+                    return message[2:after], message[after + 2 :], 0
+                if message[last] == _CONDITION:
+                    return None
+        if message[start] != _KEY or message[start + 1] >= LONG:
             return None
         begin = start + 2
         after = begin + message[start + 1]
@@ -71,20 +75,20 @@ def read_set(message: bytes, start: int = 0) -> SetFields | None:
         key = message[begin:after]
         begin = after + 2
         length = message[after + 1]
-        if length >= _LONG:
-            length, begin = _long(message, after + 1)
+        if length >= LONG:
+            length, begin = as_long(message, after + 1)
         after = begin + length
         ttl = 0
         if after != end:
             if message[after] != _TTL:
                 return None
-            ttl, last = _long(message, after + 1)
+            ttl, last = as_long(message, after + 1)
             if last != end:
                 return None
         value = message[begin:after]
     except IndexError:
         return None
-    if (key.isascii() or _is_text(key)) and (value.isascii() or _is_text(value)):
+    if (key.isascii() or is_text(key)) and (value.isascii() or is_text(value)):
         return key, value, ttl
     return None
 
@@ -95,7 +99,7 @@ def read_operation(message: bytes) -> Operation | None:
         at = 0
         if message[0] == _ID:
             at = 1
-            while message[at] >= _LONG:
+            while message[at] >= LONG:
                 at += 1
                 if at >= LONGEST_ID:
                     return None
@@ -103,8 +107,8 @@ def read_operation(message: bytes) -> Operation | None:
                 return None
             at += 1
         kind, length, begin = message[at], message[at + 1], at + 2
-        if length >= _LONG:
-            length, begin = _long(message, at + 1)
+        if length >= LONG:
+            length, begin = as_long(message, at + 1)
     except IndexError:
         return None
     if begin + length != len(message):
@@ -119,21 +123,22 @@ def read_operation(message: bytes) -> Operation | None:
     return None if asked is None else (message[:at] or NO_ID, kind, asked, b"", 0)
 
 
-def _long(message: bytes, at: int) -> tuple[int, int]:
+def as_long(message: bytes, at: int) -> tuple[int, int]:
     """A number of up to 35 bits that begins at `at`, and where it ends. Raises IndexError if it is none."""
     number = shift = 0
     while True:
         byte = message[at]
         at += 1
         number |= (byte & 0x7F) << shift
-        if byte < _LONG:
+        if byte < LONG:
             return number, at
         shift += 7
         if shift > 28:
             raise IndexError("a longer number than any that is plain")
 
 
-def _is_text(data: bytes) -> bool:
+def is_text(data: bytes) -> bool:
+    """Whether it is UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from google.protobuf.message import DecodeError
 from twisted.python.failure import Failure
 
 from ...commands.command import Command
+from ...commands.conditional import ConditionalSet, Increment, MutateKey, Touch
+from ...commands.deciding import Outcome
 from ...commands.get import Get
 from ...commands.set import Set
 from ...core.errors import without_frames
@@ -22,11 +24,12 @@ from ...observability import incidents
 from ...reactor.fair_pool import FairPool
 from ...sessions.charged import Charged
 from ...sessions.session import Session
-from ..answers import SUCCESS, encoded_get_response
+from ..answers import SUCCESS, encoded_get_response, encoded_increment, encoded_touch, encoded_write
 from ..calls import Terms, overdue
 from ..errors import IN_MESSAGE, call_error
 from ..messages import parse
 from ..methods import METHODS, Call, Method
+from ..quick_changes import Change, read_increment, read_set_if, read_touch
 from ..quick_messages import read_get, read_set
 from .requests import Unary
 from .responses import ConstantAnswer
@@ -42,10 +45,24 @@ Caller: TypeAlias = "Responder"
 #: Bytes of a message with many fields that is decoded on the reactor thread; larger ones take some milliseconds.
 INLINE_MESSAGE = 65_536
 
-_SET, _GET = METHODS["Set"], METHODS["Get"]
-#: The others whose messages are quick to decode, whatever their size.
-_OF_ONE_KEY = [METHODS[name] for name in ("Delete", "Increment", "Touch")]
+_SET, _GET, _DELETE = METHODS["Set"], METHODS["Get"], METHODS["Delete"]
 _SUCCESS = ConstantAnswer(SUCCESS)
+
+
+class _Deciding(NamedTuple):
+    """Calls that become commands which decide: how their messages are read, and their answers made."""
+
+    method: Method
+    read: Callable[[bytes], Change | None]
+    command: type[MutateKey]
+    encode: Callable[[Outcome], bytes]
+
+
+_SET_IF = _Deciding(_SET, read_set_if, ConditionalSet, encoded_write)
+_OTHERS = (
+    _Deciding(METHODS["Increment"], read_increment, Increment, encoded_increment),
+    _Deciding(METHODS["Touch"], read_touch, Touch, encoded_touch),
+)
 #: Makes a Call in half the time that the class itself takes.
 _call = tuple.__new__
 
@@ -73,7 +90,8 @@ class UnaryCalls:
         quick: dict[Method, Unary] = {
             _SET: self._set,
             _GET: self._get,
-            **{method: partial(self._call_on_one_key, method) for method in _OF_ONE_KEY},
+            _DELETE: partial(self._call_on_one_key, _DELETE),
+            **{kind.method: partial(self._decide, kind) for kind in _OTHERS},
         }
         return {
             name: (
@@ -108,7 +126,7 @@ class UnaryCalls:
     def _set(self, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
         asked = read_set(message)
         if asked is None:
-            self._call_on_one_key(_SET, caller, number, message, timeout)
+            self._decide(_SET_IF, caller, number, message, timeout)
             return
         key, value, ttl = asked
         if self._gathers and timeout is None and not ttl:
@@ -127,6 +145,31 @@ class UnaryCalls:
             self._run(_SET, caller, number, Set(key, value, ttl, call.deadline), call)
         except Exception as error:
             _fail(_SET, caller, number, error)
+
+    def _decide(self, kind: _Deciding, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
+        method, read, made, encode = kind
+        change = read(message)
+        if change is None:
+            self._call_on_one_key(method, caller, number, message, timeout)
+            return
+        mutation, condition = change
+        if self._gathers and timeout is None:
+            # As Sets do.
+            session = self._session
+            deciding = session.deciding
+            if deciding is None or deciding.waiter is not caller:
+                deciding = session.gather_decisions(caller, self._terms.request_timeout, _decided)
+            if deciding is not None:
+                deciding.mutations.append(mutation)
+                deciding.conditions.append(condition)
+                deciding.tokens.append((number, kind))
+                caller.promise(number)
+                return
+        try:
+            call = self._started(timeout)
+            self._run(method, caller, number, made(mutation, condition, call.deadline, encode), call)
+        except Exception as error:
+            _fail(method, caller, number, error)
 
     # From a message to a request.
 
@@ -270,8 +313,23 @@ def _sets_done(caller: Caller, numbers: Sequence[int], error: BaseException | No
         caller.answer_constant(numbers, _SUCCESS)
         return
     for number in numbers:
-        if caller.awaited(number):
-            _fail(_SET, caller, number, error)
+        _fail_awaited(_SET, caller, number, error)
+
+
+def _decided(caller: Caller, tokens: Sequence[tuple[int, _Deciding]], results: Sequence[Any]) -> None:
+    """`_done` for commands that decided together."""
+    answers = []
+    for (number, kind), result in zip(tokens, results):
+        if type(result) is Outcome:
+            answers.append((number, kind.encode(result)))
+        else:
+            _fail_awaited(kind.method, caller, number, result)
+    caller.answer_each(answers)
+
+
+def _fail_awaited(method: Method, caller: Caller, number: int, error: BaseException) -> None:
+    if caller.awaited(number):
+        _fail(method, caller, number, error)
 
 
 def _fail(method: Method, caller: Caller, number: int, error: BaseException) -> None:
