@@ -21,9 +21,10 @@ Change = tuple[Mutation, Optional[Condition]]
 _KEY, _VALUE, _SET_TTL, _DATA, _SET_CONDITION = 0x0A, 0x12, 0x18, 0x22, 0x2A
 _DELTA, _ADD_TTL = 0x10, 0x18
 _TOUCH_TTL, _TOUCH_CONDITION = 0x10, 0x1A
-_ABSENT, _PRESENT, _EQUAL, _ETAG = 0x08, 0x10, 0x1A, 0x22
+_EQUAL, _ETAG = 0x1A, 0x22
 
-_IF_ABSENT, _IF_PRESENT = Condition(Test.ABSENT), Condition(Test.PRESENT)
+#: By what is encoded of them.
+_IF = {b"\x08\x01": Condition(Test.ABSENT), b"\x10\x01": Condition(Test.PRESENT)}
 #: What a condition has in common with all of its kind; and makers of tuples in half the time that the classes take.
 _VALUE_TEST, _ETAG_TEST = Test.VALUE, Test.ETAG
 _make = tuple.__new__
@@ -36,6 +37,17 @@ _SIGN, _MODULUS = 1 << 63, 1 << 64
 def read_set_if(message: bytes, start: int = 0) -> Change | None:
     """What a SetRequest with a condition that begins at `start` and ends with `message` asks for; or None."""
     try:
+        if message.isascii() and not start:
+            # Many are. Then lengths have one byte each, and key and value are text.
+            after = message[1] + 2
+            if message[0] == _KEY and message[after] == _VALUE:
+                last = after + message[after + 1] + 2
+                if message[last] == _SET_CONDITION and message[last + 1] + last + 2 == len(message):
+                    condition = _IF.get(message[last + 2 :])
+                    if condition is None and message[last + 2] == _EQUAL and message[last + 3] + 2 == message[last + 1]:
+                        condition = _make(Condition, (_VALUE_TEST, message[last + 4 :]))
+                    if condition is not None:
+                        return _make(SetValue, (message[2:after], message[after + 2 : last], 0)), condition
         if message[start] != _KEY or message[start + 1] >= LONG:
             return None
         begin = start + 2
@@ -75,6 +87,11 @@ def read_increment(message: bytes, start: int = 0) -> Change | None:
     end = len(message)
     delta = ttl = 0
     try:
+        if message.isascii() and not start:
+            # Then the number has one byte.
+            after = message[1] + 2
+            if message[0] == _KEY and after + 2 == end and message[after] == _DELTA:
+                return _make(AddNumber, (message[2:after], message[after + 1], 0)), None
         if message[start] != _KEY or message[start + 1] >= LONG:
             return None
         begin = start + 2
@@ -130,12 +147,8 @@ def _condition(message: bytes, at: int) -> Condition | None:
     if begin + length != end:
         return None
     kind = message[begin]
-    if kind in (_ABSENT, _PRESENT):
-        if length != 2 or message[begin + 1] != 1:
-            return None
-        return _IF_ABSENT if kind == _ABSENT else _IF_PRESENT
-    if kind not in (_EQUAL, _ETAG):
-        return None
+    if kind != _EQUAL and kind != _ETAG:
+        return _IF.get(message[begin:])
     length, begin = message[begin + 1], begin + 2
     if length >= LONG:
         length, begin = as_long(message, begin - 1)

@@ -1,4 +1,4 @@
-"""The messages that come most often, read by hand: SetRequest, GetRequest, and both as operations of a pipeline.
+"""The messages that come most often, read by hand: SetRequest and GetRequest.
 
 Note [Plain messages]: protobuf takes about a microsecond to make an object of a small message, and text of its strings,
 which the server would encode again. What is read here is the form that every encoder makes: each field once, in the
@@ -11,29 +11,12 @@ Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any t
 
 from __future__ import annotations
 
-from typing import Any
-
 #: A Set's key, value and ttl.
 SetFields = tuple[bytes, bytes, int]
-#: An operation of a pipeline: its `id` as it is encoded, with the tag; which one it is, as the tag of its field; and
-#: what `read_set` gives of it, without a value and a ttl where it is no Set. One that has more to it, or is of another
-#: kind, is BY_COMMAND: that is added to the tag, there is no value, and the last of the five is its `Command`.
-Operation = tuple[bytes, int, bytes, bytes, Any]
-
 #: Tags: a field's number and the kind of what follows. Those of the keys are the same in all requests of one key.
 _KEY, _VALUE, _TTL, _CONDITION = 0x0A, 0x12, 0x18, 0x2A
-_ID = 0x08
-#: The fields of a PipelineRequest that are operations.
-SET, GET, DELETE, INCREMENT, TOUCH = 0x12, 0x1A, 0x22, 0x2A, 0x32
-BY_COMMAND = 0x100
-_OF_A_KEY = (GET, DELETE)
-#: The `id` of a message that leaves it out, since it is 0.
-NO_ID = b"\x08\x00"
-
 #: From here on a number has more than one byte.
 LONG = 0x80
-#: Bytes of the longest `id`, with its tag; and what the last of them must be, so that it has 64 bits.
-LONGEST_ID, _LAST_BIT = 11, 1
 
 
 def read_get(message: bytes, start: int = 0) -> bytes | None:
@@ -91,36 +74,6 @@ def read_set(message: bytes, start: int = 0) -> SetFields | None:
     if (key.isascii() or is_text(key)) and (value.isascii() or is_text(value)):
         return key, value, ttl
     return None
-
-
-def read_operation(message: bytes) -> Operation | None:
-    """The operation in a PipelineRequest; or None. See Note [Plain messages]."""
-    try:
-        at = 0
-        if message[0] == _ID:
-            at = 1
-            while message[at] >= LONG:
-                at += 1
-                if at >= LONGEST_ID:
-                    return None
-            if at > 1 and (not message[at] or (at == LONGEST_ID - 1 and message[at] != _LAST_BIT)):
-                return None
-            at += 1
-        kind, length, begin = message[at], message[at + 1], at + 2
-        if length >= LONG:
-            length, begin = as_long(message, at + 1)
-    except IndexError:
-        return None
-    if begin + length != len(message):
-        return None
-    if kind == SET:
-        fields = read_set(message, begin)
-        if fields is None:
-            return None
-        key, value, ttl = fields
-        return message[:at] or NO_ID, kind, key, value, ttl
-    asked = read_get(message, begin) if kind in _OF_A_KEY else None
-    return None if asked is None else (message[:at] or NO_ID, kind, asked, b"", 0)
 
 
 def as_long(message: bytes, at: int) -> tuple[int, int]:

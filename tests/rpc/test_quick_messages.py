@@ -9,14 +9,16 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kvtwisted.rpc import pipeline
 from kvtwisted.rpc import quick_messages as quick
+from kvtwisted.rpc import quick_operations as operations
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.varints import varint
 
 #: Says that these are about no backend.
 WITHOUT_BACKEND = True
 
-_FIELDS = {quick.SET: "set", quick.GET: "get", quick.DELETE: "delete"}
+_FIELDS = {operations.SET: "set", operations.GET: "get", operations.DELETE: "delete"}
 
 _text = st.text(max_size=20) | st.sampled_from(["", "k", "ü", "\x00", "v" * 127, "v" * 128, "v" * 300, "ж" * 100])
 _key = st.text(min_size=1, max_size=30)
@@ -71,11 +73,23 @@ def _fields(*usual: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 _KEY, _VALUE = _field(1, 2, _string), _field(2, 2, _string)
 _HOSTILE_GET = _fields(_KEY)
 _HOSTILE_SET = _fields(_KEY, _VALUE) | _fields(_KEY, _VALUE, _field(3, 0, _number(id_)))
+#: Such as conditions have, and Increments and Touches.
+_HOSTILE_CHANGE = _fields(_KEY, _field(2, 0, _number(id_))) | _fields(
+    _KEY, _field(2, 0, _number(id_)), _field(3, 2, st.just(b"\x02\x08\x01"))
+)
+_HOSTILE_SET_IF = _fields(_KEY, _VALUE, _field(5, 2, st.just(b"\x02\x08\x01")))
 #: Operations of a pipeline, well-formed or not.
 hostile_operation = st.one_of(
     *[
         _fields(_field(1, 0, _number(id_)), _field(field >> 3, 2, _with_length(asked)))
-        for field, asked in ((quick.SET, _HOSTILE_SET), (quick.GET, _HOSTILE_GET), (quick.DELETE, _HOSTILE_GET))
+        for field, asked in (
+            (operations.SET, _HOSTILE_SET),
+            (operations.SET, _HOSTILE_SET_IF),
+            (operations.GET, _HOSTILE_GET),
+            (operations.DELETE, _HOSTILE_GET),
+            (operations.INCREMENT, _HOSTILE_CHANGE),
+            (operations.TOUCH, _HOSTILE_CHANGE),
+        )
     ]
 )
 
@@ -139,12 +153,16 @@ def _as_operation(message: bytes) -> tuple[Any, ...]:
     if field is None:
         raise DecodeError("is for protobuf's way to refuse")
     asked = getattr(request, field)
+    if field in ("increment", "touch") or (field == "set" and asked.HasField("condition")):
+        by_protobuf = pipeline._read(message)
+        assert isinstance(by_protobuf, tuple)
+        return request.id, *by_protobuf[1:]
     (tag,) = [tag for tag, name in _FIELDS.items() if name == field]
     return request.id, tag, *(_as_set(asked) if field == "set" else (_as_get(asked), b"", 0))
 
 
 def _read(message: bytes) -> tuple[Any, ...] | None:
-    read = quick.read_operation(message)
+    read = operations.read_operation(message)
     if read is None:
         return None
     id_field, *others = read
@@ -176,8 +194,8 @@ def test_an_endless_id() -> None:
             Watched.furthest = max(Watched.furthest, index)
             return bytes.__getitem__(self, index)
 
-    assert quick.read_operation(Watched(b"\x08" + b"\xff" * 1000)) is None
-    assert quick.read_operation(Watched(b"\x1a" + b"\xff" * 1000)) is None
+    assert operations.read_operation(Watched(b"\x08" + b"\xff" * 1000)) is None
+    assert operations.read_operation(Watched(b"\x1a" + b"\xff" * 1000)) is None
     assert Watched.furthest < 20
 
 
@@ -198,9 +216,9 @@ def test_plain_operations_are_read(number: int, tag: int, key: str, value: str) 
     request = kv.PipelineRequest(id=number)
     asked = getattr(request, _FIELDS[tag])
     asked.key = key
-    if tag == quick.SET:
+    if tag == operations.SET:
         asked.value = value
-    expected = (number, tag, key.encode(), value.encode() if tag == quick.SET else b"", 0)
+    expected = (number, tag, key.encode(), value.encode() if tag == operations.SET else b"", 0)
     assert _read(request.SerializeToString()) == expected
 
 

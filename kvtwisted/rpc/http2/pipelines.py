@@ -22,11 +22,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 from time import monotonic
-from typing import Callable
+from typing import Any, Callable
 
 from twisted.internet.interfaces import IReactorTime
 
 from ...commands.command import Command
+from ...commands.deciding import Outcome
 from ...commands.get import Get
 from ...commands.set import Set
 from ...core.errors import without_frames
@@ -38,8 +39,8 @@ from ..calls import Terms
 from ..errors import IN_MESSAGE, CallError, call_error, stopping
 from ..messages import expanded
 from ..methods import SERVICES
-from ..pipeline import METHODS_BY_KIND, command_of, method_of, size_of
-from ..quick_messages import BY_COMMAND, GET, SET, Operation, read_operation
+from ..pipeline import METHODS_BY_KIND, command_of, encoded_outcome, method_of, size_of
+from ..quick_operations import BY_CHANGE, BY_COMMAND, GET, SET, TAG, Operation, read_operation
 from .expanding import Expander
 from .inbound import Message
 from .requests import Route
@@ -313,6 +314,16 @@ class Pipeline:
             sets.values.append(value)
             sets.tokens.append(key)
             return
+        if kind & BY_CHANGE and session.gathers:
+            deciding = session.deciding
+            if deciding is None or deciding.waiter is not self:
+                deciding = session.gather_decisions(self, seconds, Pipeline._decided)
+            if deciding is not None:
+                mutation, condition = more
+                deciding.mutations.append(mutation)
+                deciding.conditions.append(condition)
+                deciding.tokens.append(key)
+                return
         try:
             if kind == SET:
                 session.submit(Set(key, value, more, now + seconds), done)
@@ -354,7 +365,7 @@ class Pipeline:
             if command.result is not None:
                 pipeline.append(answers, pipeline.answered(id_field, kind, command.result))
             else:
-                pipeline.append_done(answers, id_field, kind & ~BY_COMMAND)
+                pipeline.append_done(answers, id_field, kind & TAG)
         if len(answers) >= _PIECE:
             self._send()
         if self._held and key in self._later:
@@ -376,6 +387,25 @@ class Pipeline:
             else:
                 self._good += 1
                 pipeline.append_done(answers, id_field, kind)
+            if self._held and key in self._later:
+                self._release(key)
+
+    def _decided(self, keys: Sequence[bytes], results: Sequence[Any]) -> None:
+        """`_done` for commands that decided together."""
+        busy, answers = self._busy, self._answers
+        if not answers:
+            self._answered(self)
+        for key, result in zip(keys, results):
+            operation = busy.pop(key, None)
+            if operation is None:
+                continue
+            id_field, kind = operation[0], operation[1]
+            self._bytes -= size_of(operation)
+            if type(result) is Outcome:
+                self._good += 1
+                pipeline.append(answers, pipeline.answered(id_field, kind, encoded_outcome(kind, result)))
+            else:
+                self._fail(id_field, kind, result)
             if self._held and key in self._later:
                 self._release(key)
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable
 
 from google.protobuf.message import DecodeError
 from twisted.python.failure import Failure
 
 from ...commands.command import Command
-from ...commands.conditional import ConditionalSet, Increment, MutateKey, Touch
 from ...commands.deciding import Outcome
 from ...commands.get import Get
 from ...commands.set import Set
@@ -24,12 +23,12 @@ from ...observability import incidents
 from ...reactor.fair_pool import FairPool
 from ...sessions.charged import Charged
 from ...sessions.session import Session
-from ..answers import SUCCESS, encoded_get_response, encoded_increment, encoded_touch, encoded_write
+from ..answers import SUCCESS, encoded_get_response
 from ..calls import Terms, overdue
+from ..deciding import INCREMENT, SET_IF, TOUCH, Deciding
 from ..errors import IN_MESSAGE, call_error
 from ..messages import parse
 from ..methods import METHODS, Call, Method
-from ..quick_changes import Change, read_increment, read_set_if, read_touch
 from ..quick_messages import read_get, read_set
 from .requests import Unary
 from .responses import ConstantAnswer
@@ -47,22 +46,6 @@ INLINE_MESSAGE = 65_536
 
 _SET, _GET, _DELETE = METHODS["Set"], METHODS["Get"], METHODS["Delete"]
 _SUCCESS = ConstantAnswer(SUCCESS)
-
-
-class _Deciding(NamedTuple):
-    """Calls that become commands which decide: how their messages are read, and their answers made."""
-
-    method: Method
-    read: Callable[[bytes], Change | None]
-    command: type[MutateKey]
-    encode: Callable[[Outcome], bytes]
-
-
-_SET_IF = _Deciding(_SET, read_set_if, ConditionalSet, encoded_write)
-_OTHERS = (
-    _Deciding(METHODS["Increment"], read_increment, Increment, encoded_increment),
-    _Deciding(METHODS["Touch"], read_touch, Touch, encoded_touch),
-)
 #: Makes a Call in half the time that the class itself takes.
 _call = tuple.__new__
 
@@ -91,7 +74,7 @@ class UnaryCalls:
             _SET: self._set,
             _GET: self._get,
             _DELETE: partial(self._call_on_one_key, _DELETE),
-            **{kind.method: partial(self._decide, kind) for kind in _OTHERS},
+            **{kind.method: partial(self._decide, kind) for kind in (INCREMENT, TOUCH)},
         }
         return {
             name: (
@@ -126,7 +109,7 @@ class UnaryCalls:
     def _set(self, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
         asked = read_set(message)
         if asked is None:
-            self._decide(_SET_IF, caller, number, message, timeout)
+            self._decide(SET_IF, caller, number, message, timeout)
             return
         key, value, ttl = asked
         if self._gathers and timeout is None and not ttl:
@@ -146,13 +129,11 @@ class UnaryCalls:
         except Exception as error:
             _fail(_SET, caller, number, error)
 
-    def _decide(self, kind: _Deciding, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
-        method, read, made, encode = kind
-        change = read(message)
+    def _decide(self, kind: Deciding, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
+        change = kind.read(message, 0)
         if change is None:
-            self._call_on_one_key(method, caller, number, message, timeout)
+            self._call_on_one_key(kind.method, caller, number, message, timeout)
             return
-        mutation, condition = change
         if self._gathers and timeout is None:
             # As Sets do.
             session = self._session
@@ -160,6 +141,7 @@ class UnaryCalls:
             if deciding is None or deciding.waiter is not caller:
                 deciding = session.gather_decisions(caller, self._terms.request_timeout, _decided)
             if deciding is not None:
+                mutation, condition = change
                 deciding.mutations.append(mutation)
                 deciding.conditions.append(condition)
                 deciding.tokens.append((number, kind))
@@ -167,9 +149,9 @@ class UnaryCalls:
                 return
         try:
             call = self._started(timeout)
-            self._run(method, caller, number, made(mutation, condition, call.deadline, encode), call)
+            self._run(kind.method, caller, number, kind.single(change, call.deadline), call)
         except Exception as error:
-            _fail(method, caller, number, error)
+            _fail(kind.method, caller, number, error)
 
     # From a message to a request.
 
@@ -316,7 +298,7 @@ def _sets_done(caller: Caller, numbers: Sequence[int], error: BaseException | No
         _fail_awaited(_SET, caller, number, error)
 
 
-def _decided(caller: Caller, tokens: Sequence[tuple[int, _Deciding]], results: Sequence[Any]) -> None:
+def _decided(caller: Caller, tokens: Sequence[tuple[int, Deciding]], results: Sequence[Any]) -> None:
     """`_done` for commands that decided together."""
     answers = []
     for (number, kind), result in zip(tokens, results):
