@@ -78,7 +78,7 @@ dist: $(VENV)/.run-installed ## Build a wheel in dist/.
 	@rm -rf build
 
 clean: ## Remove environments, builds and caches, but no data.
-	rm -rf .venv .venv39 .venv-proto .venv-scan build dist *.egg-info .coverage .coverage.* .hypothesis \
+	rm -rf .venv .venv39 .venv-proto .venv-scan .foreign build dist *.egg-info .coverage .coverage.* .hypothesis \
 	    .import_linter_cache .mypy_cache .pytest_cache .ruff_cache _trial_temp*
 	find kvtwisted tests twisted -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache

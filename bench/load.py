@@ -28,6 +28,10 @@ class Outcome(NamedTuple):
     client: float
     #: Microseconds of the server's processor time for each request.
     server: float | None = None
+    #: The longest of the latencies; messages, and bytes of them, that came within a second.
+    longest: float = 0
+    parts: float = 0
+    received: float = 0
 
     def sample(self) -> Sample:
         """The rate is the figure."""

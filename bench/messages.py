@@ -35,6 +35,10 @@ class Messages(NamedTuple):
     #: What metrics call it, and how many they count for a message.
     operation: str
     counted: int = 1
+    #: Fields of an answer that nobody knows before.
+    varying: Sequence[str] = ()
+    #: Whether a call has any number of answers; `answer` is the first, but for what varies.
+    streaming: bool = False
 
     @property
     def path(self) -> str:
@@ -122,3 +126,73 @@ def scan(keys: int, value: str, number: int) -> Messages:
     page = [name(starts[0] + 1 + step) for step in range(number)]
     answer = kv.ScanKeyValuesResponse(key_values=dict.fromkeys(page, value), next_cursor=page[-1])
     return _messages("ScanKeyValues", sent, answer, "scan")
+
+
+#: As long as any revision is for some decades, as the number 100 million is for as many Increments.
+_REVISION, _NUMBER = 1 << 50, 100_000_000
+COUNTED, START = "number", str(_NUMBER)
+
+
+def put_if(keys: int, value: str, condition: kv.Condition) -> Messages:
+    """Set of one key, which has this value already, under a condition that holds."""
+    sent = [kv.SetRequest(key=key, value=value, condition=condition) for key in _random_keys(keys, _SINGLE)]
+    return _changed("Set", sent, kv.SetResponse(success=True, revision=_REVISION))
+
+
+def increment(keys: int) -> Messages:
+    """Increment of one of the keys that begin with COUNTED, filled with START."""
+    sent = [kv.IncrementRequest(key=key, delta=1) for key in _random_keys(keys, _SINGLE, COUNTED)]
+    answer = kv.IncrementResponse(success=True, value=_NUMBER, revision=_REVISION)
+    return _changed("Increment", sent, answer, varying=("value", "revision"))
+
+
+def touch(keys: int) -> Messages:
+    """Touch of one key, which expires in an hour from then on."""
+    sent = [kv.TouchRequest(key=key, ttl=3600) for key in _random_keys(keys, _SINGLE)]
+    return _changed("Touch", sent, kv.TouchResponse(success=True, found=True, revision=_REVISION))
+
+
+def transact(keys: int, value: str, number: int) -> Messages:
+    """Transact of so many checks, which hold, and as many Sets of the same keys."""
+    condition = kv.Condition(value=value.encode())
+    sent = [
+        kv.TransactRequest(
+            checks=[kv.Check(key=key, condition=condition) for key in batch],
+            mutations=[kv.Mutation(set=kv.SetRequest(key=key, value=value)) for key in batch],
+        )
+        for batch in _batches(keys, number)
+    ]
+    results = [kv.MutationResult(found=True)] * number
+    answer = kv.TransactResponse(success=True, results=results, revision=_REVISION)
+    return _changed("Transact", sent, answer, counted=number)
+
+
+def _changed(
+    method: str, sent: Sequence[Message], answer: Message, counted: int = 1, varying: Sequence[str] = ("revision",)
+) -> Messages:
+    return _messages(method, sent, answer, "set", counted)._replace(varying=varying)
+
+
+def scan_stream() -> Messages:
+    """ScanStream of all that `Server.fill` has stored."""
+    answer = kv.ScanKeyValuesResponse()
+    streamed = _messages("ScanStream", [kv.ScanRequest(prefix=KEY)], answer, "scan")
+    return streamed._replace(least=0, most=_BYTES, varying=("entries", "revision"), streaming=True)
+
+
+def pages(keys: int, value: str, number: int) -> Messages:
+    """ScanKeyValues of all, in pages of so many; there are some times as many keys."""
+    ends = [name(first + number - 1) for first in range(0, keys, number)]
+    sent = [kv.ScanRequest(prefix=KEY, limit=number, cursor=cursor) for cursor in ["", *ends[:-1]]]
+    answer = kv.ScanKeyValuesResponse(
+        key_values=dict.fromkeys([name(key) for key in range(number)], value), next_cursor=ends[0]
+    )
+    messages = _messages("ScanKeyValues", sent, answer, "scan")
+    return messages._replace(least=messages.least - len(ends[0]) - 2)
+
+
+def watch(prefix: str) -> Messages:
+    """Watch of what is under a prefix, without values. The first answer says where it begins."""
+    answer = kv.WatchResponse(end=True)
+    watched = _messages("Watch", [kv.WatchRequest(prefix=prefix)], answer, "scan")
+    return watched._replace(least=0, most=_BYTES, varying=("revision",), streaming=True)

@@ -26,7 +26,8 @@ BATCH, LARGE_BYTES, LARGE_KEYS = 100, 64 << 10, 256
 #: The forms of all cases: the calls themselves, and the small Get meanwhile; and the Get when there is nothing else.
 CALLS, BESIDE, ALONE = "16 calls at once", "a small Get beside them", "a small Get alone"
 _SHAPE = Shape(1, 16)
-_SMALL = Shape(1, 64, every=1000)
+#: One Get each millisecond.
+SMALL = Shape(1, 64, every=1000)
 #: Seconds in which a load begins and ends, before and after the small Gets.
 _MARGIN = 0.2
 
@@ -85,7 +86,7 @@ def open_cases(group: str, makers: Cases, stack: ExitStack, plan: Plan, cases: S
     for (_, tree), server in start_servers(stack, plan, group, {"native": TRANSPORTS["native"]}).items():
         if makers is LARGE:
             server.fill(LARGE_KEYS, lambda _: LARGE_VALUE, LARGE_PREFIX)
-        small = Load(server, messages.get(plan.keys, plan.value), _SMALL, plan)
+        small = Load(server, messages.get(plan.keys, plan.value), SMALL, plan)
         for case in cases:
             load = Load(server, makers[case](plan), _SHAPE, plan)
             add(case, CALLS, tree, load, load.run)

@@ -19,7 +19,7 @@ from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from ..load import LoadError
 from ..plan import Group, Plan, each_tree, start_server
 from ..rounds import Probe, Sample
-from ..server import PATIENCE, SERVICE, Server, name
+from ..server import KEY, PATIENCE, SERVICE, Server, name
 from ..trees import Tree
 
 CASE = "GET of a hot key"
@@ -31,7 +31,7 @@ _HOT = "hot"
 _SCAN = "/api/v1/scan?prefix=key&limit=1"
 
 
-def delete(server: Server, keys: int) -> None:
+def delete(server: Server, keys: int, prefix: str = KEY) -> None:
     """Delete what `Server.fill` has stored. Raises LoadError when the server refuses."""
     with grpc.insecure_channel(server.grpc) as channel:
         mdelete = channel.unary_unary(
@@ -39,7 +39,7 @@ def delete(server: Server, keys: int) -> None:
         )
         for first in range(0, keys, _BATCH):
             batch = range(first, min(first + _BATCH, keys))
-            answer = mdelete(kv.MDeleteRequest(keys=map(name, batch)), timeout=PATIENCE)
+            answer = mdelete(kv.MDeleteRequest(keys=[name(key, prefix) for key in batch]), timeout=PATIENCE)
             if not answer.success:
                 raise LoadError(f"the keys could not be deleted: {answer.error}")
 

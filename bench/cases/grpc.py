@@ -8,6 +8,7 @@ from itertools import count
 from typing import Callable, NamedTuple
 
 import grpc
+from google.protobuf.message import Message
 
 from .. import client, messages
 from ..client import Shape
@@ -47,13 +48,23 @@ CASES = {
 def check(address: str, sent: Messages, headers: Mapping[str, str]) -> None:
     """Send the first message with another client. Raises LoadError, or grpc.RpcError, unless its own answer comes."""
     with grpc.insecure_channel(address) as channel:
-        kind = channel.stream_stream if sent.pipeline else channel.unary_unary
+        kinds = {(False, False): "unary_unary", (False, True): "unary_stream", (True, False): "stream_stream"}
+        kind = getattr(channel, kinds[sent.pipeline, sent.streaming])
         method = kind(sent.path, bytes, type(sent.answer).FromString)
         message = iter(sent.encoded[:1]) if sent.pipeline else sent.encoded[0]
-        answer = method(message, timeout=PATIENCE, metadata=tuple(headers.items()))
-        answers = list(answer) if sent.pipeline else [answer]
-    if answers != [sent.answer]:
+        answered = method(message, timeout=PATIENCE, metadata=tuple(headers.items()))
+        # Of many answers to one call the first.
+        answers = [next(answered)] if sent.streaming else list(answered) if sent.pipeline else [answered]
+    if [_without(answer, sent.varying) for answer in answers] != [_without(sent.answer, sent.varying)]:
         raise LoadError(f"{sent.path} answers {answers} and not {sent.answer}")
+
+
+def _without(answer: Message, fields: Sequence[str]) -> Message:
+    known = type(answer)()
+    known.CopyFrom(answer)
+    for field in fields:
+        known.ClearField(field)
+    return known
 
 
 class Load:
@@ -63,29 +74,32 @@ class Load:
         self._server = server
         self._sent = sent
         self._shape = shape
-        self._seconds = plan.seconds
+        #: Of a turn.
+        self.seconds = plan.seconds
         self._program = client.build(plan.folder)
         file = client.write(server.folder / f"{next(_numbers)}.messages", sent.encoded)
-        self._call = client.Call(sent.path, file, sent.least, sent.most, sent.pipeline)
+        self._call = client.Call(sent.path, file, sent.least, sent.most, sent.pipeline, sent.streaming)
 
     def warm_up(self) -> None:
         """Check the answer; then load the server for half a turn."""
         check(self._server.grpc, self._sent, self._server.headers)
-        self.load(self._seconds / 2)
+        self.load(self.seconds / 2)
 
     def run(self) -> Sample:
         """One turn."""
-        return self.load(self._seconds).sample()
+        return self.load(self.seconds).sample()
 
     def load(self, seconds: float) -> Outcome:
         """Raises LoadError unless both ends agree that all went well."""
         with self._server.served(self._sent.operation) as served:
-            outcome = client.run(
-                self._program, self._server.grpc, self._call, self._shape, seconds, self._server.headers
-            )
+            outcome = self.play(seconds)
         if served.keys < outcome.requests * self._sent.counted:
             raise LoadError(f"the client saw {outcome.requests} answers, but the server counted {served.keys} keys")
-        return outcome._replace(server=served.seconds / outcome.requests * 1e6)
+        return outcome._replace(server=served.seconds / outcome.requests * 1e6 if outcome.requests else None)
+
+    def play(self, seconds: float) -> Outcome:
+        """The same by what the client sees alone."""
+        return client.run(self._program, self._server.grpc, self._call, self._shape, seconds, self._server.headers)
 
 
 def probe(group: str, case: str, key: tuple[str, str], load: Load) -> Probe:

@@ -43,6 +43,8 @@ class Call(NamedTuple):
     most: int
     #: One stream a connection carries all messages; else each is a call.
     pipeline: bool = False
+    #: A call has any number of answers.
+    streaming: bool = False
 
 
 @cache
@@ -81,7 +83,7 @@ def run(
     `headers` are those besides gRPC's own.
     """
     command = [str(program), f"-c{shape.connections}", f"-m{shape.in_flight}", f"-e{shape.every}", f"-s{seconds}"]
-    command += ["-p"] * call.pipeline
+    command += ["-p"] * call.pipeline + ["-r"] * call.streaming
     for name, text in (headers or {}).items():
         command += ["-H", f"{name}: {text}"]
     command += [address, call.path, str(call.file), str(call.least), str(call.most)]
@@ -96,7 +98,7 @@ def run(
 def parse(output: str) -> Outcome:
     """What the client has printed. Raises LoadError when it had no answer at all."""
     word, *numbers = output.split()
-    answers, rate, p50, p99, share = map(float, numbers)
-    if word != "counted" or not answers or not rate:
+    answers, rate, p50, p99, share, longest, parts, size = map(float, numbers)
+    if word != "counted" or not parts:
         raise LoadError(f"the client had no answer at all: {output}")
-    return Outcome(int(answers), rate, p50, p99, share)
+    return Outcome(int(answers), rate, p50, p99, share, None, longest, parts, size)

@@ -1,17 +1,19 @@
 /* gRPC load over clear HTTP/2 (https://nghttp2.org): plays messages from a file, and checks what is answered.
  *
- * usage: client [-p] [-c CONNECTIONS] [-m IN_FLIGHT] [-e MICROSECONDS] [-s SECONDS] [-H 'NAME: VALUE']...
+ * usage: client [-p | -r] [-c CONNECTIONS] [-m IN_FLIGHT] [-e MICROSECONDS] [-s SECONDS] [-H 'NAME: VALUE']...
  *               HOST:PORT PATH FILE LEAST MOST
  *
  * FILE holds gRPC messages, each with its prefix of five bytes; they are sent in turn, again and again, and each
  * connection begins at another one. An answer's message has LEAST to MOST bytes. Without -p a message is a call of its
  * own. With -p a connection has one stream, which carries all messages: as many as are allowed unanswered, and as many
  * in a DATA frame as there is room for; field 1 of message and answer is the number of the message in FILE, from 1. With
- * -e there are no more calls than one each so many microseconds.
+ * -e there are no more calls than one each so many microseconds. With -r a call has any number of answers, and what is
+ * counted with its time is calls that have ended.
  *
- * After SECONDS nothing more is begun, and what is under way is waited for. Then one line: `counted` and the number of
- * answers, how many came within a second, p50 and p99 in microseconds from the sending to the answer's end, and what
- * share of a core this program has used. Anything that is not as it should be ends it with status 1 and a sentence.
+ * After SECONDS nothing more is begun, and what is under way is waited for, but with -r dropped. Then one line: `counted`
+ * and the number of answers, how many came within a second, p50 and p99 in microseconds from the sending to the answer's
+ * end, what share of a core this program has used, the longest of those times, and how many messages, and bytes of them,
+ * came within a second. Anything that is not as it should be ends it with status 1 and a sentence.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -57,14 +59,15 @@ struct connection {
     int64_t *sent_at;           /* by the number of the message; 0 when it is not under way */
 };
 
-static int pipeline, in_flight = 1, over;
+static int pipeline, streaming, in_flight = 1, over;
 static const char *authority;
 static nghttp2_nv headers[16];
 static size_t header_count, message_count, least, most, live;
 static uint8_t *messages;
 static size_t *offsets;         /* of each message in `messages`, and the end */
 static int64_t now;
-static uint64_t answered, answered_in_time;
+static uint64_t answered, answered_in_time, parts_in_time, bytes_in_time;
+static int64_t longest;
 static uint32_t waits[LONGEST + 1];  /* how many answers took so many microseconds */
 static char said[256];          /* the server's last grpc-message */
 
@@ -99,6 +102,7 @@ static double cpu_seconds(void) {
 static void count(int64_t sent) {
     int64_t wait = now - sent;
     waits[wait < 0 ? 0 : wait > LONGEST ? LONGEST : wait]++;
+    if (wait > longest) longest = wait;
     answered++;
     answered_in_time += !over;
 }
@@ -190,6 +194,8 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, cons
         if (call->got >= PREFIX && call->got == call->size) {
             if (pipeline) answer_to(call->connection, call->head + PREFIX, call->size - PREFIX);
             call->answers++;
+            parts_in_time += !over;
+            bytes_in_time += over ? 0 : call->size - PREFIX;
             call->got = 0;
         }
     }
@@ -211,7 +217,7 @@ static int on_close(nghttp2_session *session, int32_t stream, uint32_t error, vo
     struct connection *connection = of;
     if (error) fail("a stream was reset: %s", nghttp2_http2_strerror(error));
     if (call->status) fail("grpc-status %d: %s", call->status, said);
-    if (call->got || (pipeline ? connection->unanswered != 0 : call->answers != 1))
+    if (call->got || (pipeline ? connection->unanswered != 0 : !streaming && call->answers != 1))
         fail("%zu answers are missing, or part of one", pipeline ? connection->unanswered : (size_t)1);
     if (pipeline && !over) fail("the server ended the stream");
     if (!pipeline) count(call->sent);
@@ -317,7 +323,7 @@ static void run(struct connection *connections, int number, int64_t every, doubl
     int64_t start = now = clock_us(), end = start + (int64_t)(seconds * 1e6), tick = start, turn = 0;
     double used = cpu_seconds(), share = 0;
     for (int index = 0; index < number; index++) go_on(&connections[index], epoll, all);
-    while (!over || live) {
+    while (!over || (live && !streaming)) {
         int64_t until = (every && tick < end ? tick : end) - now;
         int ready = epoll_wait(epoll, events, 256, over ? PATIENCE : until < 0 ? 0 : (int)(until + 999) / 1000);
         if (over && !ready) fail("no answer within %d s", PATIENCE / 1000);
@@ -344,7 +350,8 @@ static void run(struct connection *connections, int number, int64_t every, doubl
         if (percentiles[0] < 0 && so_far * 2 > answered) percentiles[0] = wait;
         if (percentiles[1] < 0 && so_far * 100 > answered * 99) percentiles[1] = wait;
     }
-    printf("counted %lu %.2f %d %d %.3f\n", answered, rate, percentiles[0], percentiles[1], share);
+    printf("counted %lu %.2f %d %d %.3f %ld %.2f %.0f\n", answered, rate, percentiles[0], percentiles[1], share,
+           (long)longest, parts_in_time / seconds, bytes_in_time / seconds);
 }
 
 /* ---- what is asked ---- */
@@ -378,8 +385,9 @@ int main(int count, char **words) {
     double seconds = 1;
     char *own[8], *colon;
     size_t owns = 0;
-    while ((option = getopt(count, words, "pc:m:e:s:H:")) != -1) switch (option) {
+    while ((option = getopt(count, words, "prc:m:e:s:H:")) != -1) switch (option) {
         case 'p': pipeline = 1; break;
+        case 'r': streaming = 1; break;
         case 'c': number = atoi(optarg); break;
         case 'm': in_flight = atoi(optarg); break;
         case 'e': every = atoll(optarg); break;

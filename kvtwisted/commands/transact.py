@@ -12,7 +12,10 @@ from .command import Change
 from .conditional import most_of
 from .conditions import Condition
 from .deciding import DecidingCommand, Decision, Kept, Look, Outcome, Present, failed
-from .mutations import AddNumber, DeleteKey, Mutation, SetValue
+from .mutations import AddNumber, DeleteKey, Mutation, SetValue, TouchKey
+
+#: What requests call each mutation.
+_KINDS = {SetValue: "set", DeleteKey: "delete", TouchKey: "touch", AddNumber: "increment"}
 
 
 class Transact(DecidingCommand):
@@ -72,7 +75,7 @@ class Transact(DecidingCommand):
             check_key(key, f"checks[{number}].key")
             condition.check(f"checks[{number}].condition")
         for number, mutation in enumerate(self.mutations):
-            mutation.check(f"mutations[{number}].")
+            mutation.check(_field(number, mutation))
         if self.size > limits.max_request_bytes:
             raise TooLarge(
                 f"checks and mutations: too large: {self.size} bytes were sent in all, "
@@ -97,7 +100,7 @@ class Transact(DecidingCommand):
             try:
                 change, done = mutation.apply(there, now_ms)
             except KvError as error:
-                raise type(error)(f"mutations[{number}].{error}") from None
+                raise type(error)(f"{_field(number, mutation)}{error}") from None
             mutated.append(done)
             if change is not None:
                 before = pending.get(key)
@@ -114,3 +117,8 @@ class Transact(DecidingCommand):
 def _present(change: Change) -> Present | None:
     _, value, expires_at_ms = change
     return None if value is None else Present(value, expires_at_ms)
+
+
+def _field(number: int, mutation: Mutation) -> str:
+    """What messages about a mutation begin with, as requests name it."""
+    return f"mutations[{number}].{_KINDS[type(mutation)]}."

@@ -206,8 +206,8 @@ def test_headers(program: Path, answering: Answering, tmp_path: Path) -> None:
 
 def test_parse() -> None:
     """What it prints; no answer within the time is no result."""
-    assert client.parse("counted 20 10.5 1 2 0.25\n") == Outcome(20, 10.5, 1, 2, 0.25)
-    for text in ("counted 0 0.0 -1 -1 0.1\n", "counted 4 0.0 1 1 0.1\n"):
+    assert client.parse("counted 20 10.5 1 2 0.25 9 10.5 42\n") == Outcome(20, 10.5, 1, 2, 0.25, None, 9, 10.5, 42)
+    for text in ("counted 0 0.0 -1 -1 0.1 0 0.0 0\n", "counted 4 0.0 1 1 0.1 0 0.0 0\n"):
         with pytest.raises(LoadError, match="no answer"):
             client.parse(text)
 

@@ -104,7 +104,11 @@ class Grpc:
 
     def call(self, method: str, **fields: Any) -> Any:
         """The answer to a method by its name, such as `call("Set", key="a", value="b")`."""
-        return self._methods[method](self._requests[method](**fields), timeout=TIMEOUT, metadata=self._metadata)
+        return self.send(method, self._requests[method](**fields))
+
+    def send(self, method: str, request: Any) -> Any:
+        """The answer to a message."""
+        return self._methods[method](request, timeout=TIMEOUT, metadata=self._metadata)
 
     def start(self, method: str, **fields: Any) -> Any:
         """The same as a future."""

@@ -177,7 +177,7 @@ def test_transact(world: World) -> None:
         error="the condition of check 2 does not hold", failed_check=2, etag=etag_of(b"7")
     )
     bad = client.call("Transact", mutations=[move[0], kv.Mutation(increment=kv.IncrementRequest(key="log", delta=1))])
-    assert bad.error.startswith("mutations[1].key: the value is not a decimal number")
+    assert bad.error.startswith("mutations[1].increment.key: the value is not a decimal number")
     assert bad == kv.TransactResponse(error=bad.error)
     assert client.call("Get", key="from").value == "7"
     assert client.call("Transact", checks=[kv.Check(key="new", condition=PRESENT)]) == kv.TransactResponse(success=True)
@@ -199,7 +199,7 @@ def test_transact(world: World) -> None:
         (
             "Transact",
             {"mutations": [kv.Mutation(delete=kv.DeleteRequest(key="good")), kv.Mutation(set=kv.SetRequest())]},
-            "mutations[1].key: must not be empty",
+            "mutations[1].set.key: must not be empty",
         ),
         (
             "Transact",

@@ -127,6 +127,21 @@ def test_order_on_one_key(world: World, size: int) -> None:
         assert not answers[number + 3].get.found
 
 
+@pytest.mark.parametrize("first", [b"\xff", b"\x00", b"a"])
+def test_bytes(world: World, first: bytes) -> None:
+    """Any bytes are stored and come back, also those that begin as no text does."""
+    data = first + b"\xfe\x80"
+    operations = [
+        kv.PipelineRequest(id=1, set=kv.SetRequest(key="bytes", data=data)),
+        kv.PipelineRequest(id=2, set=kv.SetRequest(key="bytes", data=data, ttl=100)),
+        kv.PipelineRequest(id=3, get=kv.GetRequest(key="bytes", as_data=True)),
+    ]
+    answers = run(world.channel, operations)
+    assert answers[1].set.success
+    assert answers[2].set.success
+    assert answers[3].get.data == data
+
+
 def test_many_operations(world: World) -> None:
     """Thousands at once, far more than may be in flight, on few keys, give what a dictionary gives."""
     chance = random.Random(5)

@@ -97,6 +97,11 @@ class Operation:
     ended: float = math.inf
     answer: Answer | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has certainly changed nothing."""
+        return self.answer is not None and bool(self.request.reads or self.answer.failed or self.answer.error)
+
 
 class Cell(NamedTuple):
     """What is at a key: the value, and between when and when it expires."""
@@ -328,6 +333,13 @@ def _check_joined(operations: Sequence[Operation], model: Model, most: int) -> i
         while stack:
             explanation = stack.pop()
             looked += 1
+            # What changes nothing is done as soon as it can be: that leaves open whatever doing it later would.
+            idle = {
+                other
+                for other in under_way - explanation.done
+                if asked[other].is_idle and explanation.state in model.steps(explanation.state, asked[other])
+            }
+            explanation = explanation._replace(done=explanation.done | idle)
             if at in explanation.done:
                 explanations.add(explanation._replace(done=explanation.done - {at}))
                 continue
