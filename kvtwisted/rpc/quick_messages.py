@@ -11,10 +11,12 @@ Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any t
 
 from __future__ import annotations
 
+from ..commands.command import NEVER_TEXT
+
 #: A Set's key, value and ttl.
 SetFields = tuple[bytes, bytes, int]
 #: Tags: a field's number and the kind of what follows. Those of the keys are the same in all requests of one key.
-_KEY, _VALUE, _TTL, _CONDITION = 0x0A, 0x12, 0x18, 0x2A
+_KEY, _VALUE, _TTL, _DATA, _CONDITION = 0x0A, 0x12, 0x18, 0x22, 0x2A
 #: From here on a number has more than one byte.
 LONG = 0x80
 
@@ -54,7 +56,7 @@ def read_set(message: bytes, start: int = 0) -> SetFields | None:
         begin = start + 2
         after = begin + message[start + 1]
         if message[after] != _VALUE:
-            return None
+            return _read_data(message, begin, after)
         key = message[begin:after]
         begin = after + 2
         length = message[after + 1]
@@ -74,6 +76,21 @@ def read_set(message: bytes, start: int = 0) -> SetFields | None:
     if (key.isascii() or is_text(key)) and (value.isascii() or is_text(value)):
         return key, value, ttl
     return None
+
+
+def _read_data(message: bytes, begin: int, after: int) -> SetFields | None:
+    """`read_set` for one with a key from `begin` to `after`, and nothing but data behind it. Raises IndexError.
+
+    Not for data that begins with NEVER_TEXT, which may not go together with others.
+    """
+    if message[after] != _DATA:
+        return None
+    key = message[begin:after]
+    length, begin = as_long(message, after + 1)
+    if begin + length != len(message) or not (key.isascii() or is_text(key)):
+        return None
+    data = message[begin:]
+    return None if data[:1] == NEVER_TEXT else (key, data, 0)
 
 
 def as_long(message: bytes, at: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kvtwisted.commands.command import NEVER_TEXT
 from kvtwisted.rpc import pipeline
 from kvtwisted.rpc import quick_messages as quick
 from kvtwisted.rpc import quick_operations as operations
@@ -72,7 +73,8 @@ def _fields(*usual: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 
 _KEY, _VALUE = _field(1, 2, _string), _field(2, 2, _string)
 _HOSTILE_GET = _fields(_KEY)
-_HOSTILE_SET = _fields(_KEY, _VALUE) | _fields(_KEY, _VALUE, _field(3, 0, _number(id_)))
+_DATA = _field(4, 2, _string)
+_HOSTILE_SET = _fields(_KEY, _VALUE) | _fields(_KEY, _VALUE, _field(3, 0, _number(id_))) | _fields(_KEY, _DATA)
 #: Such as conditions have, and Increments and Touches.
 _HOSTILE_CHANGE = _fields(_KEY, _field(2, 0, _number(id_))) | _fields(
     _KEY, _field(2, 0, _number(id_)), _field(3, 2, st.just(b"\x02\x08\x01"))
@@ -111,8 +113,11 @@ def _as_get(request: Any) -> bytes:
     return request.key.encode()
 
 
-def _as_set(request: Any) -> tuple[bytes, bytes, int]:
-    return request.key.encode(), request.value.encode(), request.ttl
+def _as_set(request: Any) -> Any:
+    value = request.value.encode()
+    if request.HasField("data"):
+        value = None if value or request.data[:1] == NEVER_TEXT else request.data
+    return request.key.encode(), value, request.ttl
 
 
 def _agree(read: Callable[[bytes], Any], parse: Callable[[bytes], Any], message: bytes) -> None:
@@ -208,6 +213,13 @@ def test_plain_requests_are_read(key: str, value: str, ttl: int) -> None:
         set_ = kv.SetRequest(key=key, value=value, ttl=ttl).SerializeToString()
         expected = (key.encode(), value.encode(), ttl)
         assert quick.read_set(set_) == (expected if 0 <= ttl < 2**35 else None)
+
+
+@given(_key, st.binary(max_size=30) | st.integers(0, 70_000).map(b"v".__mul__))
+def test_plain_data_is_read(key: str, data: bytes) -> None:
+    """As text is, but for what begins as no text does: that goes by itself."""
+    read = quick.read_set(kv.SetRequest(key=key, data=data).SerializeToString())
+    assert read == (None if data[:1] == NEVER_TEXT else (key.encode(), data, 0))
 
 
 @given(id_, st.sampled_from(sorted(_FIELDS)), _key, _value.filter(bool))

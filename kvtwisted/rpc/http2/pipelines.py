@@ -28,6 +28,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ...commands.command import Command
 from ...commands.deciding import Outcome
+from ...commands.delete import Delete
 from ...commands.get import Get
 from ...commands.set import Set
 from ...core.errors import without_frames
@@ -40,7 +41,7 @@ from ..errors import IN_MESSAGE, CallError, call_error, stopping
 from ..messages import expanded
 from ..methods import SERVICES
 from ..pipeline import METHODS_BY_KIND, command_of, encoded_outcome, method_of, size_of
-from ..quick_operations import BY_CHANGE, BY_COMMAND, GET, SET, TAG, Operation, read_operation
+from ..quick_operations import BY_CHANGE, BY_COMMAND, DELETE, GET, SET, TAG, Operation, read_operation
 from .expanding import Expander
 from .inbound import Message
 from .requests import Route
@@ -327,27 +328,34 @@ class Pipeline:
         try:
             if kind == SET:
                 session.submit(Set(key, value, more, now + seconds), done)
-                return
-            command = command_of(operation, now + seconds)
-            if isinstance(command, Get) and kind >= BY_COMMAND and session.complete_now(command):
-                del self._busy[key]
-                self._bytes -= command.size
-                self._good += 1
-                pipeline.append(self._answers, pipeline.answered(id_field, kind, command.result))
-                return
-            if not command.writes:
-                command.awaited = partial(self._busy.__contains__, key)
-            session.submit(command, done)
-            if isinstance(command, Get):
-                self._expect(_GET_ANSWER_BYTES)
+            elif kind == DELETE:
+                session.submit(Delete(key, now + seconds), done)
+            else:
+                self._submit(command_of(operation, now + seconds), operation, done)
         except Exception as error:
             del self._busy[key]
             self._bytes -= size_of(operation)
             self._fail(id_field, kind, error)
 
+    def _submit(self, command: Command, operation: Operation, done: Done) -> None:
+        """Begin what is not begun more quickly. Raises what refuses it."""
+        id_field, kind, key = operation[:3]
+        if isinstance(command, Get):
+            if kind != GET and self._session.complete_now(command):
+                # Of others it is known that memory cannot tell.
+                del self._busy[key]
+                self._bytes -= command.size
+                self._good += 1
+                pipeline.append(self._answers, pipeline.answered(id_field, kind, command.result))
+                return
+            command.awaited = partial(self._busy.__contains__, key)
+        self._session.submit(command, done)
+        if isinstance(command, Get):
+            self._expect(_GET_ANSWER_BYTES)
+
     def _done(self, command: Command) -> None:
         """An operation is done. Nothing happens if nobody waits for it."""
-        (key,) = command.keys
+        key: bytes = command.key  # type: ignore[attr-defined]  # all operations have one
         operation = self._busy.pop(key, None)
         if operation is None:
             return
@@ -356,7 +364,7 @@ class Pipeline:
             self._answered(self)
         self._bytes -= command.size
         id_field, kind = operation[0], operation[1]
-        if isinstance(command, Get):
+        if type(command) is Get:
             self._expect(-_GET_ANSWER_BYTES)
         if command.error is not None:
             self._fail(id_field, kind, command.error)
