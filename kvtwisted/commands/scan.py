@@ -11,6 +11,9 @@ from ..core.limits import MAX_KEY_BYTES, Limits, check_prefix, check_scan_limit
 from .command import Command
 from .ranges import KeyRange, key_range
 
+#: The capability to scan more than what is under a prefix, forwards.
+RANGES = "ranges"
+
 
 class Page(NamedTuple):
     """One page of a scan, in byte order. An empty `next_cursor` says that the scan has reached the end.
@@ -22,7 +25,7 @@ class Page(NamedTuple):
     #: Those of the keys; empty ones where only keys were asked for.
     values: list[bytes]
     next_cursor: bytes
-    #: When each expires, in ms since 1970 (0: never), where that was asked for.
+    #: When each expires, in ms since 1970 (0: never), where that was asked for; empty if none does.
     expiries: Sequence[int] = ()
     #: Keys that were counted, where only that was asked for.
     counted: int = 0
@@ -94,7 +97,7 @@ class Scan(Command):
     def capability(self) -> str:  # type: ignore[override]  # only some of them ask for more
         """See `Command.capability`."""
         more = self.start or self.end or self.reverse or self.count_only or self.delimiter or self.with_expiries
-        return "ranges" if more else ""
+        return RANGES if more else ""
 
     @property
     def range(self) -> KeyRange:

@@ -10,6 +10,7 @@ from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.engines.engine import (
     DATA,
     CanReopen,
+    Crossed,
     Engine,
     Mutation,
     Pairs,
@@ -65,7 +66,7 @@ class FaultyEngine:
         """The arguments of each call of `method`, failed ones included."""
         return [call.arguments for call in self.calls if call.method == method]
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         self.calls.append(Call(method, arguments))
         self._before.pop(method, _nothing)()
         error, left = self._faults.get(method, (None, 0))
@@ -75,7 +76,7 @@ class FaultyEngine:
                 raise error if isinstance(error, BaseException) else error()
             finally:
                 del error  # like an engine's, it is not held by its own frames
-        answer = getattr(self._engine, method, _nothing)(*arguments)
+        answer = getattr(self._engine, method, _nothing)(*arguments, **options)
         self._after.pop(method, _nothing)()
         return answer
 
@@ -126,15 +127,11 @@ class FaultyEngine:
         return self._call("multi_get", keys, budget, keep)
 
     def scan(
-        self,
-        start: bytes,
-        end: bytes | None,
-        family: str = DATA,
-        until: float = math.inf,
-        renewed: Callable[[bytes], object] = ignored,
-    ) -> Pairs:
-        """See `Engine.scan`."""
-        return self._call("scan", start, end, family, until, renewed)
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, crossed: Crossed = ignored,
+        *, reverse: bool = False,
+    ) -> Pairs:  # fmt: skip
+        """See `Engine.scan`. A scan in reverse is recorded as `scan` too."""
+        return self._call("scan", start, end, family, until, crossed, **({"reverse": True} if reverse else {}))
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """See `Engine.write`."""
@@ -171,7 +168,7 @@ class FaultyEngine:
         self._call("close")
 
 
-def _nothing(*_: object) -> None:
+def _nothing(*_: object, **__: object) -> None:
     pass
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
@@ -20,7 +20,7 @@ from kvtwisted.commands.command import ENTRY_OVERHEAD, Command, WriteCommand
 from kvtwisted.commands.deciding import DecidingCommand, Outcome, Present
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mget import MGet
-from kvtwisted.commands.scan import Page, Scan
+from kvtwisted.commands.scan import RANGES, Page, Scan
 from kvtwisted.commands.scan_stream import ScanStream
 from kvtwisted.commands.set import Set
 from kvtwisted.commands.streams import StreamCommand
@@ -30,7 +30,6 @@ from kvtwisted.reactor.pool import caught
 
 from .clocks import ManualClock
 from .late_streams import LateLog, event_of, flow_of
-from .pages import page_of
 
 #: Seconds until something moves on its way; 0 is the next turn of the reactor.
 DELAYS = (*[0.0] * 6, 0.001, 0.003)
@@ -140,26 +139,50 @@ class Remote:
         return found
 
     def _scan(self, command: Scan) -> Page:
-        items: list[tuple[bytes, bytes]] = []
-        size = 0
-        for key, value in self._range(command.prefix, command.cursor):
-            size += len(key) + (0 if command.keys_only else len(value)) + ENTRY_OVERHEAD
+        page = Page([], [], b"", [], 0, [], self.log.revision)
+        assert isinstance(page.expiries, list)
+        assert isinstance(page.prefixes, list)
+        size = entries = 0
+        last = b""
+        for key, folder in self._range(command):
+            entry = folder or key
+            if folder and folder == last:
+                continue
+            value, expires_at_ms = self._entries[key]
+            if not command.count_only:
+                size += len(entry) + (0 if command.keys_only or folder else len(value)) + ENTRY_OVERHEAD
             if size > command.budget and not (command.limit or command.cursor):
                 raise scan.too_large(command.budget)
-            if items and (size > command.budget or len(items) == command.limit):
-                return page_of(items, items[-1][0])
-            items.append((key, b"" if command.keys_only else value))
-        return page_of(items, b"")
+            if entries and (size > command.budget or entries == command.limit):
+                page = page._replace(next_cursor=last)
+                break
+            entries += 1
+            last = entry
+            if folder:
+                page.prefixes.append(folder)
+            else:
+                page.keys.append(key)
+                page.values.append(b"" if command.keys_only else value)
+                page.expiries.append(expires_at_ms)
+        if command.count_only:
+            return Page([], [], page.next_cursor, counted=entries, revision=page.revision)
+        return page._replace(
+            expiries=page.expiries if command.with_expiries else (),
+            prefixes=page.prefixes if command.delimiter else (),
+        )
 
-    def _range(self, prefix: bytes, cursor: bytes) -> Iterator[tuple[bytes, bytes]]:
-        first = bisect_left(self._order, prefix)
-        if cursor:
-            first = max(first, bisect_right(self._order, cursor))
-        for key in self._order[first:]:
-            if not key.startswith(prefix):
-                return
-            if (found := self._get(key)) is not None:
-                yield key, found.value
+    def _range(self, command: Scan) -> Iterator[tuple[bytes, bytes]]:
+        """The living keys that it asks for, in its order, each with its folder, if any."""
+        low, high = command.range
+        cursor, delimiter = command.cursor, command.delimiter
+        for key in reversed(self._order) if command.reverse else self._order:
+            if key < low or (high is not None and key >= high) or self._get(key) is None:
+                continue
+            place = key.find(delimiter, len(command.prefix)) if delimiter else -1
+            folder = key[: place + len(delimiter)] if place >= 0 else b""
+            if cursor and (key >= cursor if command.reverse else key <= cursor or folder == cursor):
+                continue
+            yield key, folder
 
 
 class Faults:
@@ -227,7 +250,9 @@ class LateBackend:
     """A `Backend` over `remote`. Reactor thread, but `health`."""
 
     #: No memory of what is hot, no files, no eviction, no backups.
-    capabilities: frozenset[str] = frozenset({DecidingCommand.capability, Watch.capability, ScanStream.capability})
+    capabilities: frozenset[str] = frozenset(
+        {DecidingCommand.capability, RANGES, Watch.capability, ScanStream.capability}
+    )
 
     def __init__(self, reactor: Any, remote: Remote, call_later: Callable[..., object], *, seed: int = 0) -> None:
         """`call_later(seconds, function)` is what time passes by."""

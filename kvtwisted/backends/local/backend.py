@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 from ...commands.command import Command, WriteCommand
 from ...commands.deciding import DecidingCommand
 from ...commands.get import Get
-from ...commands.scan import Scan
+from ...commands.scan import RANGES, Scan
 from ...commands.scan_stream import ScanStream
 from ...commands.sets import Sets
 from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError
@@ -63,7 +63,7 @@ SNAPSHOT_SECONDS = 3600.0
 class LocalBackend:
     """A `Backend` over a store in this process. Reactor thread, but `health`."""
 
-    capabilities = frozenset({DecidingCommand.capability, ScanStream.capability})
+    capabilities = frozenset({DecidingCommand.capability, RANGES, ScanStream.capability})
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class Guards:
 
     @contextmanager
     def range(self, start: bytes, end: bytes | None) -> Iterator[WrittenRange]:
-        """Within the block, know of writes to a range; see Note [A page from several views]."""
+        """Within the block, know of writes to a range; see Note [One view over deleted keys]."""
         with self._until_left(guard := WrittenRange(start, end)):
             yield guard
 
@@ -51,6 +51,14 @@ class Guards:
         for guard in self.registered:
             if guard is not but:
                 guard.difference_update(keys)
+
+    def strike_range(self, low: bytes, high: bytes | None) -> None:
+        """All keys from `low` on and before `high` are about to be deleted. For the commit point, under its lock."""
+        for guard in self.registered:
+            if isinstance(guard, WrittenRange):
+                guard.range_update(low, high)
+            else:
+                guard.difference_update([key for key in guard if low <= key and (high is None or key < high)])
 
     def strike_all(self) -> None:
         """Nobody knows what is written. For the commit point, under its lock."""

@@ -158,6 +158,8 @@ class _Stream:
             self._timer.cancel()
         if not self._is_reading:
             self._let_go()
+        elif self._view is not None:
+            self._view.give_up()
 
     def _let_go(self) -> None:
         """Give the view back, in a thread: files may have to be removed."""

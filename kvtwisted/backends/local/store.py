@@ -285,7 +285,7 @@ class Store:
 
     def view(self, command: ScanStream) -> StreamView:
         """What a stream is read from. Blocks."""
-        return StreamView(self._engine, self._files, self._clock, command, self.revision)
+        return StreamView(self._engine, self.writer, self._clock, command)
 
 
 def _cannot_tell(_: bytes) -> tuple[bool, bytes | None]:

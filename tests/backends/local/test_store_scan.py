@@ -116,13 +116,13 @@ def test_large_scan_is_taken_all_at_once(each_storage: Storage, monkeypatch: pyt
     pairs = {b"%05d" % number: b"v" for number in range(1000)}
     each_storage.store.mset(pairs)
     alone: list[bytes] = []
-    plain = pages_module._Gathered._add_one
+    plain = pages_module.Gathered._add_one
 
-    def noting(self: pages_module._Gathered, key: bytes, stored: bytes) -> None:
+    def noting(self: pages_module.Gathered, key: bytes, stored: bytes) -> None:
         alone.append(key)
         plain(self, key, stored)
 
-    monkeypatch.setattr(pages_module._Gathered, "_add_one", noting)
+    monkeypatch.setattr(pages_module.Gathered, "_add_one", noting)
     assert dict(each_storage.store.scan(b"", budget=PLENTY).items) == pairs
     assert alone == []
     page = each_storage.store.scan(b"", limit=900, budget=PLENTY)

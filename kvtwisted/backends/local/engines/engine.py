@@ -41,15 +41,16 @@ Mutation = tuple[str, bytes, Optional[bytes]]
 
 #: Says whether a value counts, for `Engine.multi_get`.
 Keep = Callable[[bytes], bool]
-#: Told from which key on a scan's view is newer, for `Engine.scan`.
-Renewed = Callable[[bytes], object]
+#: Told of a part of a scan's range, from the first key on and before the second, for `Engine.scan`.
+Crossed = Callable[[bytes, Optional[bytes]], object]
 
 #: What DeadlineExceeded says of a scan.
 TOO_LONG = "the scan took longer than the request's time; ask for less with limit and cursor"
 
 
 class ScanUnfinished(DeadlineExceeded):
-    """A scan's time ran out among deleted keys. Every key of its range before `reached` has been read."""
+    """A scan's time ran out among deleted keys. Every key of its range before `reached` has been read; of one in
+    reverse, every key from there on."""
 
     def __init__(self, reached: bytes) -> None:
         super().__init__(TOO_LONG)
@@ -65,12 +66,12 @@ def nothing() -> None:
     """Does nothing, for `CanReopen.reopen`."""
 
 
-def ignored(key: bytes) -> None:
+def ignored(low: bytes, high: bytes | None) -> None:
     """Does nothing, for `Engine.scan`."""
 
 
 class Pairs(Protocol):
-    """What a scan gives: pairs in key order, one by one or some at a time. Use it from one thread at a time.
+    """What a scan gives: pairs in its order, one by one or some at a time. Use it from one thread at a time.
 
     Exhaust it or let go of it to release its view.
     """
@@ -83,6 +84,13 @@ class Pairs(Protocol):
 
     def take(self, most: int) -> list[tuple[bytes, bytes]]:
         """The next pairs, from one to `most`; none once it is over. Fewer where the values are large."""
+
+    def seek(self, place: bytes) -> None:
+        """Leave out all before `place`, in the same view: it goes on with the first key from there on.
+
+        One in reverse goes on with the last key before it. It is never behind what was taken, and does nothing once the
+        scan is over.
+        """
 
 
 def first_pairs(scan: Pairs, most: int) -> list[tuple[bytes, bytes]]:
@@ -128,16 +136,20 @@ class Engine(Protocol):
         """
 
     def scan(
-        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
-    ) -> Pairs:
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, crossed: Crossed = ignored,
+        *, reverse: bool = False,
+    ) -> Pairs:  # fmt: skip
         """Pairs with start <= key < end in byte order (end None: to the last), from one view taken by this call.
 
-        RocksDB is given the start to seek and the end as its bound, so that a scan never reads past its range.
+        With `reverse` from the last to the first. RocksDB is given the end as its bound, and the start to seek, so that
+        a scan never reads past its range; one in reverse may look at some more.
 
         However many deleted keys lie in between, no other Python code waits for RocksDB to read over all of them. For
-        that an engine may take its view anew among them: `renewed` is told, each time, the key from which on the view
-        is newer than that of what was read before. Once it is `until` (a time of `time.monotonic`) among them,
-        ScanUnfinished is raised instead.
+        that an engine may look for the next living key among them by later views: `crossed` is told of each part of the
+        range in which nothing lives in such a view, as soon as that is known. So all pairs are those of the first view
+        unless keys of such a part have been written between that and now. It may be told of keys, too, that only live
+        in the later view, if that makes its way long. It may raise a KvError, which ends the scan.
+        Once it is `until` (a time of `time.monotonic`) among them, ScanUnfinished is raised instead.
         """
 
     def write(self, mutations: Sequence[Mutation]) -> None:

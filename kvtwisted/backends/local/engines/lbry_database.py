@@ -39,12 +39,12 @@ class OpenDatabase:
         setattr(self, name, call)
         return call
 
-    def snapshot(self) -> _Held:
+    def snapshot(self) -> Held:
         """A snapshot, for `multi_get`."""
         with self._calls:
             return self._hold(self._native.snapshot())
 
-    def multi_get(self, keys: Any, *, snapshot: _Held | None = None, **options: Any) -> Any:
+    def multi_get(self, keys: Any, *, snapshot: Held | None = None, **options: Any) -> Any:
         """The values at `keys`."""
         with self._calls:
             if snapshot is None:
@@ -53,10 +53,11 @@ class OpenDatabase:
                 raise EngineReopening  # it is of a database that is closed by now
             return self._native.multi_get(keys, snapshot=self._natives[snapshot.token], **options)
 
-    def iteritems(self, *args: Any, **options: Any) -> _Held:
-        """An iterator over pairs, with a `seek`."""
+    def iteritems(self, *args: Any, reverse: bool = False, **options: Any) -> Held:
+        """An iterator over pairs, in reverse if that is asked for."""
         with self._calls:
-            return self._hold(self._native.iteritems(*args, **options))
+            native = self._native.iteritems(*args, **options)
+            return self._hold(reversed(native) if reverse else native)
 
     def lend(self, use: Callable[[Any], T]) -> T:
         """Call `use` with the binding's own object, as one counted call, and return its result."""
@@ -77,10 +78,10 @@ class OpenDatabase:
             return True
         return False
 
-    def _hold(self, native: Any) -> _Held:
+    def _hold(self, native: Any) -> Held:
         token = object()
         self._natives[token] = native
-        return _Held(self, token)
+        return Held(self, token)
 
     def use(self, token: object, call: Callable[[Any], T]) -> T:
         """Call `call` with the iterator of that token, as one counted call, and return its result."""
@@ -93,7 +94,7 @@ class OpenDatabase:
             self._natives.pop(token, None)
 
 
-class _Held:
+class Held:
     """An iterator or a snapshot, which goes when this goes."""
 
     def __init__(self, owner: OpenDatabase, token: object) -> None:
@@ -103,6 +104,11 @@ class _Held:
     def seek(self, key: bytes) -> None:
         """See the binding's iterator."""
         self._owner.use(self.token, methodcaller("seek", key))
+
+    def seek_back(self, key: bytes | None) -> None:
+        """Go to the last pair up to that key, or to the last of all."""
+        go = methodcaller("seek_to_last") if key is None else methodcaller("seek_for_prev", key)
+        self._owner.use(self.token, go)
 
     def take(self, most: int, plain: bool) -> list[Pair]:
         """See `Pairs.take`; not `plain`: the binding's iterator has key and handle where others have the key."""
@@ -115,3 +121,40 @@ class _Held:
     def __del__(self) -> None:
         """Free it within a counted call."""
         self._owner.release(self.token)
+
+
+class RangeIterator:
+    """The pairs of one range. One thread at a time."""
+
+    def __init__(self, iterator: Held, start: bytes, end: bytes | None, *, plain: bool, reverse: bool) -> None:
+        self._iterator = iterator
+        self._start = start
+        self._plain = plain
+        self._reverse = reverse
+        # Where it is to be sought, before it is read on.
+        self._unsought = True
+        self._place = end if reverse else start
+
+    def take(self, most: int) -> list[Pair]:
+        """See `Pairs.take`."""
+        place = self._place
+        if not self._unsought:
+            pairs = self._iterator.take(most, self._plain)
+        elif self._reverse:
+            self._iterator.seek_back(place)
+            pairs = self._iterator.take(most, self._plain)
+            if pairs and pairs[0][0] == place:
+                pairs = pairs[1:] or self._iterator.take(most, self._plain)
+        else:
+            # The seek is the lower bound of a forward scan; the binding leaks the memory of one that is set.
+            self._iterator.seek(place or b"")
+            pairs = self._iterator.take(most, self._plain)
+        self._unsought = False
+        while self._reverse and pairs and pairs[-1][0] < self._start:
+            pairs.pop()
+        return pairs
+
+    def seek(self, place: bytes) -> None:
+        """See `Pairs.seek`."""
+        self._place = place
+        self._unsought = True

@@ -19,11 +19,11 @@ import rocksdb
 from ....core.disk import folder_bytes
 from ....core.errors import StorageFull
 from ....core.options import EngineOptions
-from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Keep, Mutation, Renewed, everything, ignored
-from .lbry_database import OpenDatabase
+from .engine import DATA, OTHER_FAMILIES, READ_AHEAD, Crossed, Keep, Mutation, everything, ignored
+from .lbry_database import OpenDatabase, RangeIterator
 from .reopening import rehearsed, telling_unsynced
 from .rocksdb_engine import RocksdbEngine
-from .scans import Chunks, Scan, sending
+from .scans import Scan
 from .shared import OF_DATABASE, OF_FAMILIES, new_folder, within, within_memory
 from .translate import CLOSED, check_open, translated
 
@@ -63,17 +63,21 @@ class LbryEngine(RocksdbEngine[OpenDatabase]):
             return within(budget, values, keep)
 
     def scan(
-        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
-    ) -> Scan:
-        """Pairs with start <= key < end in byte order, from the view of this call.
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, crossed: Crossed = ignored,
+        *, reverse: bool = False,
+    ) -> Scan:  # fmt: skip
+        """See `Engine.scan`.
 
-        `until` is not looked at: the binding cannot bound how many deleted keys a seek reads over. But nobody else
-        waits for it.
+        `until` is not looked at: the binding cannot bound how many deleted keys a seek reads over, in reverse not even
+        by the start of the range. But nobody else waits for it.
         """
         with self._failures:
             handle = self._handles[family]
-            iterator = self._db.iteritems(handle, iterate_upper_bound=end, verify_checksums=True)
-        return self._scans.start(sending(_chunks(iterator, start, handle is None)), end)
+            options = {"iterate_upper_bound": end, "verify_checksums": True}
+            iterator = self._db.iteritems(handle, reverse=reverse, **options)
+        pairs = RangeIterator(iterator, start, end, plain=handle is None, reverse=reverse)
+        del iterator
+        return self._scans.start(pairs.take, end, pairs.seek)
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order.
@@ -179,20 +183,6 @@ class LbryEngine(RocksdbEngine[OpenDatabase]):
     def _property(self, family: str, name: str) -> str | None:
         value: bytes | None = self._db.get_property(name.encode(), self._handles[family])
         return None if value is None else value.decode()
-
-
-def _chunks(iterator: Any, start: bytes, plain: bool) -> Chunks:
-    """The iterator's pairs from `start`. Those of a family other than "default" (not `plain`) have key and handle."""
-    try:
-        most = yield []
-        # The seek is the lower bound of a forward scan; the binding leaks the memory of one that is set.
-        iterator.seek(start)
-        while True:
-            most = yield iterator.take(most, plain)
-    finally:
-        # A stored traceback keeps this frame. Were the iterator still there at close, using or freeing it would end
-        # the process.
-        del iterator
 
 
 def _family_options(wanted: EngineOptions, cache: Any) -> Any:

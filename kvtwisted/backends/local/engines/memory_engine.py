@@ -6,11 +6,10 @@ import math
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 
 from ....core.errors import Unavailable
 from ....core.options import EngineOptions
-from .engine import DATA, FAMILIES, Keep, Mutation, Renewed, everything, ignored
+from .engine import DATA, FAMILIES, Crossed, Keep, Mutation, everything, ignored
 from .scans import Pair, Scan, Scans, next_pairs
 from .shared import within
 
@@ -31,12 +30,33 @@ class _Table:
             del self.values[key]
             del self.keys[bisect_left(self.keys, key)]
 
-    def pairs(self, start: bytes, end: bytes | None) -> Iterator[Pair]:
-        first = bisect_left(self.keys, start)
-        last = len(self.keys) if end is None else bisect_left(self.keys, end)
-        for position in range(first, last):
-            key = self.keys[position]
-            yield key, self.values[key]
+
+class _View:
+    """The pairs of one range of a table, which does not change."""
+
+    def __init__(self, table: _Table, start: bytes, end: bytes | None, *, reverse: bool) -> None:
+        self._table = table
+        self._first = bisect_left(table.keys, start)
+        self._last = len(table.keys) if end is None else bisect_left(table.keys, end)
+        self._reverse = reverse
+        self._pairs = self._iterate()
+
+    def take(self, most: int) -> list[Pair]:
+        return next_pairs(self._pairs, most)
+
+    def seek(self, place: bytes) -> None:
+        position = bisect_left(self._table.keys, place)
+        if self._reverse:
+            self._last = min(position, self._last)
+        else:
+            self._first = max(position, self._first)
+        self._pairs = self._iterate()
+
+    def _iterate(self) -> Iterator[Pair]:
+        keys, values = self._table.keys, self._table.values
+        positions = range(self._first, self._last)
+        for position in reversed(positions) if self._reverse else positions:
+            yield keys[position], values[keys[position]]
 
 
 class MemoryEngine:
@@ -71,13 +91,14 @@ class MemoryEngine:
             return within(budget, map(self._table(DATA).values.get, keys), keep)
 
     def scan(
-        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
-    ) -> Scan:
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, crossed: Crossed = ignored,
+        *, reverse: bool = False,
+    ) -> Scan:  # fmt: skip
         """Pairs with start <= key < end, from the view of this call."""
         with self._lock:
-            pairs = self._table(family).pairs(start, end)
+            view = _View(self._table(family), start, end, reverse=reverse)
             self._scanned = True
-            return self._scans.start(partial(next_pairs, pairs), end)
+            return self._scans.start(view.take, None, view.seek)
 
     def write(self, mutations: Sequence[Mutation]) -> None:
         """Apply all mutations atomically, in order."""

@@ -18,13 +18,13 @@ from rocksdict import Checkpoint, CompactOptions, WriteBatch
 from ....core.clock import pause
 from ....core.errors import WriteStalled
 from ....core.options import EngineOptions
-from .engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Keep, Mutation, Renewed, everything, ignored
-from .pieces import SKIPS, Pieces
+from .engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Crossed, Keep, Mutation, everything, ignored
+from .pieces import SKIPS
 from .reopening import telling_unsynced
 from .rocksdb_engine import RocksdbEngine
 from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
-from .rocksdict_scans import Among, chunks
+from .rocksdict_scans import Among, Backwards, Forwards
 from .scans import Chunks, Scan, sending
 from .shared import new_folder, within, within_memory
 from .translate import CLOSED, check_open, translated
@@ -78,13 +78,14 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
         return within(budget, found, keep)
 
     def scan(
-        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, renewed: Renewed = ignored
-    ) -> Scan:
-        """Pairs with start <= key < end in byte order, from the view of this call while deleted keys are few."""
-        pieces = Pieces(start, end)
-        among = Among(self._scans, partial(self._flush_deleted, family), until, renewed)
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, crossed: Crossed = ignored,
+        *, reverse: bool = False,
+    ) -> Scan:  # fmt: skip
+        """See `Engine.scan`."""
+        among = Among(self._scans, partial(self._flush_deleted, family), until, crossed)
         with self._failures:
-            return self._scans.start(sending(chunks(self._families[family], pieces, among)))
+            pairs = (Backwards if reverse else Forwards)(self._families[family], start, end, among)
+        return self._scans.start(pairs.take, None, pairs.seek)
 
     def _flush_deleted(self, family: str) -> None:
         """Have deleted keys written to a file, if memory has many: from there compaction takes them away."""

@@ -32,17 +32,20 @@ Chunks = Generator["list[Any]", int, None]
 
 
 class Scan(Iterator[Pair]):
-    """Pairs of one range in key order. Use it from one thread at a time; `close` it, exhaust it, or drop it."""
+    """Pairs of one range in order. Use it from one thread at a time; `close` it, exhaust it, or drop it."""
 
-    __slots__ = ("__weakref__", "_path", "_take", "_upper_bound")
+    __slots__ = ("__weakref__", "_path", "_seek", "_take", "_upper_bound")
 
-    def __init__(self, take: Take, upper_bound: bytes | None, path: str) -> None:
-        """Own the iterator behind `take`.
+    def __init__(
+        self, take: Take, upper_bound: bytes | None, path: str, seek: Callable[[bytes], object] | None = None
+    ) -> None:
+        """Own the iterator behind `take` and `seek`.
 
         `upper_bound` lives as long as the iterator: the bindings give RocksDB its address, not a copy.
         `take` must not leave frames that hold the iterator in the traceback of what it raises.
         """
         self._take = take
+        self._seek = seek
         self._upper_bound = upper_bound
         self._path = path
 
@@ -60,6 +63,17 @@ class Scan(Iterator[Pair]):
             self.close()
         return taken
 
+    def seek(self, place: bytes) -> None:
+        """See `Pairs.seek`. Raises as `take` does."""
+        seek = self._seek
+        if seek is not None:
+            try:
+                seek(place)
+            except Exception as error:
+                raise translated(error, self._path) from None
+            finally:
+                del seek
+
     def __next__(self) -> Pair:
         """The next pair. Raises as `take` does."""
         for pair in self.take(1):
@@ -72,11 +86,11 @@ class Scan(Iterator[Pair]):
         Another thread may be in the midst of pairs. So the bound stays, which its iterator may still look at.
         """
         if self._take is not _over:
-            self._take = partial(_raise, error)
+            self._take, self._seek = partial(_raise, error), None
 
     def close(self) -> None:
         """Release the view; the scan is over. Harmless when it already is."""
-        self._take = _over
+        self._take, self._seek = _over, None
         self._upper_bound = None
 
 
@@ -93,9 +107,11 @@ class Scans:
         self.ended = 0
         self.why: type[Exception] = EngineClosed
 
-    def start(self, take: Take, upper_bound: bytes | None = None) -> Scan:
-        """A scan over `take` (see `Scan`), which `end` ends if nobody has dropped it."""
-        scan = Scan(take, upper_bound, self._path)
+    def start(
+        self, take: Take, upper_bound: bytes | None = None, seek: Callable[[bytes], object] | None = None
+    ) -> Scan:
+        """A scan over `take` and `seek` (see `Scan`), which `end` ends if nobody has dropped it."""
+        scan = Scan(take, upper_bound, self._path, seek)
         self._live.add(weakref.ref(scan, self._live.discard))
         return scan
 

@@ -22,8 +22,9 @@ operations = st.one_of(
     st.tuples(st.just("write"), mutations),
     st.tuples(st.just("get"), keys, families),
     st.tuples(st.just("multi_get"), st.lists(keys, max_size=100)),
-    st.tuples(st.just("scan"), keys, st.none() | keys, families),
-    st.tuples(st.just("scan later"), keys, st.none() | keys, families),
+    st.tuples(st.just("scan"), keys, st.none() | keys, families, st.booleans()),
+    st.tuples(st.just("scan later"), keys, st.none() | keys, families, st.booleans()),
+    st.tuples(st.just("seek"), keys, st.none() | keys, families, st.booleans(), keys),
     st.tuples(st.just("compact"), keys, keys),
     st.tuples(st.just("reopen")),
 )
@@ -49,8 +50,9 @@ def run(name: str, folder: Path, series: list[tuple[Any, ...]]) -> None:
     model: dict[str, dict[bytes, bytes]] = {family: {} for family in FAMILIES}
     begun = []
 
-    def expected(start: bytes, end: bytes | None, family: str) -> list[tuple[bytes, bytes]]:
-        return [pair for pair in sorted(model[family].items()) if pair[0] >= start and (end is None or pair[0] < end)]
+    def expected(start: bytes, end: bytes | None, family: str, reverse: bool = False) -> list[tuple[bytes, bytes]]:
+        pairs = sorted(model[family].items(), reverse=reverse)
+        return [pair for pair in pairs if pair[0] >= start and (end is None or pair[0] < end)]
 
     for operation, *arguments in series:
         if operation == "write":
@@ -65,9 +67,19 @@ def run(name: str, folder: Path, series: list[tuple[Any, ...]]) -> None:
         elif operation == "multi_get":
             assert engine.multi_get(*arguments, PLENTY) == [model[DATA].get(key) for key in arguments[0]]
         elif operation == "scan":
-            assert list(engine.scan(*arguments)) == expected(*arguments)
+            *bounds, reverse = arguments
+            assert list(engine.scan(*bounds, reverse=reverse)) == expected(*arguments)
         elif operation == "scan later":
-            begun.append((engine.scan(*arguments), expected(*arguments)))
+            *bounds, reverse = arguments
+            begun.append((engine.scan(*bounds, reverse=reverse), expected(*arguments)))
+        elif operation == "seek":
+            *bounds, reverse, place = arguments
+            scan, pairs = engine.scan(*bounds, reverse=reverse), expected(*bounds, reverse)
+            taken = scan.take(1)
+            ahead = [pair for pair in pairs[1:] if (pair[0] < place if reverse else pair[0] >= place)]
+            if pairs and (place <= pairs[0][0] if reverse else place > pairs[0][0]):
+                scan.seek(place)
+                assert taken + list(scan) == pairs[:1] + ahead
         elif operation == "compact":
             if isinstance(engine, CanCompact):
                 engine.compact(*sorted(arguments))
