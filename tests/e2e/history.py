@@ -56,6 +56,11 @@ class Entry:
         """Whether any of its values is large."""
         return self.state is not None and self.size >= LARGE
 
+    @property
+    def changes_files(self) -> bool:
+        """Whether it makes or removes files, where large values have files."""
+        return self.how != "touch" and (self.large or self.replaces_large)
+
     def content(self) -> dict[str, str]:
         """The values by key."""
         if self.state is None:
