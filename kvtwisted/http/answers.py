@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..commands.administration import Backup, Collected, Plan
+from ..commands.conditions import etag_of
+from ..commands.deciding import Mutated, Outcome
+from ..commands.delete_range import Removed
 from ..commands.get import Found
+from ..commands.mutations import AddNumber, Mutation
 from ..commands.scan import Page
 from ..core.limits import as_text
+from .encodings import BASE64, SOME_NOT_TEXT, encoded, text_of
+from .preconditions import quoted
+
+if TYPE_CHECKING:
+    from .urls import ScanArguments
 
 JSON = "application/json"
 #: The value of the header Server.
 SERVER = b"kvtwisted"
 #: Keeps browsers from guessing a type other than the Content-Type.
 NOSNIFF = (b"X-Content-Type-Options", b"nosniff")
+
+_decode = bytes.decode
 
 
 class Answer(NamedTuple):
@@ -59,30 +70,123 @@ HEALTHY = Answer(200, to_json({"status": "ok"}))
 KEY_NOT_FOUND = problem(404, "key_not_found", "the key does not exist or has expired")
 
 
-def found(result: Found | None, key: str) -> Answer:
-    """The answer of get: `ttl` is there only when the key expires."""
+def found(result: Found | None, key: str, in_base64: bool = False, with_etag: bool = False) -> Answer:
+    """The answer of get: `ttl` is there only when the key expires. Raises ValueNotText."""
     if result is None:
         return KEY_NOT_FOUND
-    document: dict[str, object] = {"key": key, "value": as_text(result.value)}
-    if result.ttl:
-        document["ttl"] = result.ttl
+    value, ttl = result
+    document: dict[str, object] = {"key": key, "value": encoded(value) if in_base64 else text_of(value)}
+    if in_base64:
+        document["encoding"] = BASE64
+    if ttl:
+        document["ttl"] = ttl
+    if with_etag:
+        document["etag"] = etag_of(value)
     return Answer(200, to_json(document))
 
 
-def page(result: Page, prefix: str, limit: int, keys_only: bool) -> Answer:
+def page(result: Page, asked: ScanArguments) -> Answer:
     """The answer of scan, in the order of the page."""
-    document: dict[str, object] = {"prefix": prefix, "limit": limit, "count": len(result.keys)}
-    if keys_only:
-        document["keys"] = list(map(as_text, result.keys))
+    document: dict[str, object] = {"prefix": asked.prefix, "limit": asked.limit}
+    if asked.count_only:
+        document["count"] = result.counted
+    elif asked.keys_only:
+        document.update(count=len(result.keys), keys=list(map(as_text, result.keys)))
     else:
-        document["results"] = dict(zip(map(as_text, result.keys), map(as_text, result.values)))
+        document.update(_shown(result.keys, result.values, asked.encoding, counted=True))
+    if asked.delimiter:
+        document["prefixes"] = list(map(as_text, result.prefixes))
     document["next_cursor"] = as_text(result.next_cursor)
+    if asked.tells_revision:
+        document["revision"] = result.revision
     return Answer(200, to_json(document))
 
 
-def values(result: Mapping[bytes, bytes]) -> Answer:
+def values(result: Mapping[bytes, bytes], in_base64: bool = False) -> Answer:
     """The answer of mget, in the order that was asked."""
-    return Answer(200, to_json({"results": {as_text(key): as_text(value) for key, value in result.items()}}))
+    return Answer(200, to_json(_shown(result.keys(), result.values(), in_base64)))
+
+
+def _shown(
+    keys: Collection[bytes], values: Collection[bytes], in_base64: bool, *, counted: bool = False
+) -> dict[str, object]:
+    """Keys with their values, in order, and what is said of those that are no text and were asked for as that."""
+    not_text: list[str] = []
+    try:
+        results = dict(zip(map(_decode, keys), map(encoded if in_base64 else _decode, values)))
+    except UnicodeDecodeError:
+        results = {}
+        for key, value in zip(map(as_text, keys), values):
+            try:
+                results[key] = _decode(value)
+            except UnicodeDecodeError:
+                not_text.append(key)
+    document: dict[str, object] = {"count": len(results)} if counted else {}
+    document["results"] = results
+    if in_base64:
+        document["encoding"] = BASE64
+    if not_text:
+        document.update(not_text=not_text, error=SOME_NOT_TEXT)
+    return document
+
+
+# Writes that tell of what was there, and their revision.
+
+
+def key_set(outcome: Outcome) -> Answer:
+    """The answer of a set with a condition."""
+    return _written(outcome, "key set successfully")
+
+
+def key_deleted(outcome: Outcome) -> Answer:
+    """The answer of a delete with a condition."""
+    return _written(outcome, "key deleted successfully")
+
+
+def touched(outcome: Outcome) -> Answer:
+    """The answer of touch."""
+    if outcome.failed_check:
+        return condition_failed(outcome)
+    document = {"success": True, "found": outcome.only.found, "revision": outcome.revision}
+    return Answer(200, to_json(document))
+
+
+def incremented(outcome: Outcome) -> Answer:
+    """The answer of increment."""
+    return Answer(200, to_json({"success": True, **_number(outcome.only), "revision": outcome.revision}))
+
+
+def transacted(outcome: Outcome, mutations: Sequence[Mutation]) -> Answer:
+    """The answer of transact, which has these mutations."""
+    if outcome.failed_check:
+        return condition_failed(outcome, f"checks[{outcome.failed_check - 1}].", failed_check=outcome.failed_check)
+    results = [
+        {"found": done.found, **(_number(done) if isinstance(mutation, AddNumber) else {})}
+        for mutation, done in zip(mutations, outcome.mutated)
+    ]
+    return Answer(200, to_json({"success": True, "results": results, "revision": outcome.revision}))
+
+
+def range_deleted(removed: Removed) -> Answer:
+    """The answer of delete_range."""
+    return Answer(200, to_json({"success": True, **removed._asdict()}))
+
+
+def condition_failed(outcome: Outcome, where: str = "", **more: object) -> Answer:
+    """Nothing was written: the etag is that of what is there, or null."""
+    sentence = f"{where}condition: does not hold; nothing was written"
+    result = problem(412, "condition_failed", sentence, etag=outcome.etag or None, **more)
+    return result._replace(headers=(("ETag", quoted(outcome.etag)),)) if outcome.etag else result
+
+
+def _written(outcome: Outcome, message: str) -> Answer:
+    if outcome.failed_check:
+        return condition_failed(outcome)
+    return Answer(200, to_json({"success": True, "message": message, "revision": outcome.revision}))
+
+
+def _number(done: Mutated) -> dict[str, object]:
+    return {"value": done.value, "created": done.created}
 
 
 def configuration(text: str) -> Answer:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from twisted.web.http import datetimeToString
+from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
@@ -21,6 +21,7 @@ from ..sessions.session import Session
 from . import errors, fields
 from .answers import NOSNIFF, SERVER, Answer, phrase
 from .dispatch import Done, Running
+from .preconditions import Preconditions
 from .routes import Received, Route
 
 if TYPE_CHECKING:
@@ -71,7 +72,13 @@ def _serving(route: Route, find: Find, serve: Serve) -> Callable[..., Deferred[b
         coded = headers.getRawHeaders(b"content-encoding")
         codings = () if coded is None else tuple(fields.members(coded))
         accept = tuple(headers.getRawHeaders(b"accept", ()))
-        received = Received(tail.encode(), query, named, request.content.getvalue(), codings, accept)
+        preconditions = Preconditions(
+            tuple(headers.getRawHeaders(b"if-match", ())), tuple(headers.getRawHeaders(b"if-none-match", ()))
+        )
+        received = Received(
+            tail.encode(), query, named, request.content.getvalue(), codings, accept, preconditions,
+            headers.hasHeader(b"content-range"),
+        )  # fmt: skip
         running: Running | None = None
 
         def cancel(_: object) -> None:
@@ -159,8 +166,8 @@ class KvRequest(Request):
             self.channel.persistent = False
             self.setHeader(b"Connection", b"close")
         self.setResponseCode(answer.status, phrase(answer.status))
-        # RFC 9110, section 8.6: 204 has neither.
-        if answer.status != 204:
+        # RFC 9110, sections 8.6 and 15.4.5: 204 has neither, and 304 need not say what 200 would have.
+        if answer.status not in NO_BODY_CODES:
             self.setHeader("Content-Type", answer.content_type)
             self.setHeader("Content-Length", str(len(answer.body)))
         for name, value in answer.headers:

@@ -7,17 +7,30 @@ functions are for bodies of at most LARGE bytes; `large_bodies` reads larger one
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
+from ..commands.conditions import Condition
+from ..commands.mutations import AddNumber, SetValue, TouchKey
 from ..core import strict_json
-from ..core.errors import InvalidConfig, InvalidKey, InvalidRequest, InvalidTtl, InvalidValue, TooLarge
-from ..core.limits import check_count, encode_key, encode_value
+from ..core.errors import InvalidConfig, InvalidKey, InvalidRequest, TooLarge
+from ..core.limits import check_count, encode_key
+from . import writes
+from .encodings import is_base64, value_of
 from .errors import UnsupportedCoding, UnsupportedMediaType
+from .wording import missing_field, shown_text, unknown_field, wrong_type
+from .writes import Range, Transaction, ttl_of
 
 #: Depth of objects and arrays in a body: the deepest sensible one, a configuration, has three levels.
 MAX_DEPTH = 32
+
+#: The fields that a body of each route needs, and others that it may have.
+SET_FIELDS = ("key", "value"), ("ttl", "condition", "encoding")
+MSET_FIELDS = ("key_values",), ("ttl", "encoding")
+MGET_FIELDS = ("keys",), ("encoding",)
+MDELETE_FIELDS: tuple[tuple[str, ...], tuple[str, ...]] = ("keys",), ()
+TOUCH_FIELDS = ("key",), ("ttl", "condition", "encoding")
+TRANSACT_FIELDS: tuple[tuple[str, ...], tuple[str, ...]] = (), ("checks", "mutations", "encoding")
 
 #: Bodies of more bytes are not read on the reactor thread. Also the limit for bodies without keys and values.
 LARGE = 65_536
@@ -26,17 +39,7 @@ MAX_PARTS = 64
 
 # Bytes from which they are counted.
 _COUNTED = 4096
-_SHOWN_CHARACTERS = 60
 _UTF8 = frozenset({"utf-8", "utf8"})
-#: In the order of `isinstance` tests: a bool is an int in Python, but not in JSON.
-_JSON_TYPES = (
-    (bool, "a boolean"),
-    (str, "a string"),
-    (int, "a number"),
-    (float, "a number"),
-    (dict, "an object"),
-    (list, "an array"),
-)
 
 
 def body_limit(max_request_bytes: int) -> int:
@@ -81,36 +84,43 @@ def size_sentence(size: int) -> str:
     return f"body: too large: {size} bytes were sent, the limit here is {LARGE} bytes"
 
 
-def set_arguments(body: bytes) -> tuple[bytes, bytes, int]:
-    """Key, value and ttl of `/api/v1/set`."""
-    fields = fields_of(body, "set", required=("key", "value"), optional=("ttl",))
-    key, value = key_of(fields), fields["value"]
-    if not isinstance(value, str):
-        raise InvalidValue(wrong_type("value", "a string", value))
-    return key, encode_value(value), ttl_of(fields)
+def set_arguments(body: bytes) -> tuple[SetValue, Condition | None]:
+    """Key, value and ttl of `/api/v1/set`, and its condition."""
+    return writes.set_of(fields_of(body, "set", *SET_FIELDS))
 
 
 def mset_arguments(body: bytes, max_keys: int) -> tuple[dict[bytes, bytes], int]:
     """The pairs, at most `max_keys`, and their common ttl of `/api/v1/mset`."""
-    fields = fields_of(body, "mset", required=("key_values",), optional=("ttl",))
+    fields = fields_of(body, "mset", *MSET_FIELDS)
     pairs = fields["key_values"]
     if not isinstance(pairs, dict):
         raise InvalidRequest(wrong_type("key_values", "an object", pairs))
     check_count(len(pairs), "key_values", max_keys)
-    # The quick way for good input; the slow way below finds the words for what is wrong.
-    with suppress(AttributeError, UnicodeEncodeError):
-        return {key.encode(): value.encode() for key, value in pairs.items()}, ttl_of(fields)
+    in_base64 = is_base64(fields)
+    if not in_base64:
+        # The quick way for good input; the slow way below finds the words for what is wrong.
+        with suppress(AttributeError, UnicodeEncodeError):
+            return {key.encode(): value.encode() for key, value in pairs.items()}, ttl_of(fields)
     encoded: dict[bytes, bytes] = {}
     for key, value in pairs.items():
-        if not isinstance(value, str):
-            raise InvalidValue(wrong_type(f"key_values[{shown_text(key)}]", "a string", value))
-        encoded[encode_key(key, "key_values: key")] = encode_value(value, "key_values: value")
+        field = f"key_values[{shown_text(key)}]"
+        encoded[encode_key(key, "key_values: key")] = value_of(value, field, in_base64)
     return encoded, ttl_of(fields)
 
 
-def keys_argument(body: bytes, route: str, max_keys: int) -> list[bytes]:
-    """The keys, at most `max_keys`, of `/api/v1/mget` and `/api/v1/mdelete`."""
-    keys = fields_of(body, route, required=("keys",))["keys"]
+def mget_arguments(body: bytes, max_keys: int) -> tuple[list[bytes], bool]:
+    """The keys, at most `max_keys`, of `/api/v1/mget`, and whether the values are to come in base64."""
+    fields = fields_of(body, "mget", *MGET_FIELDS)
+    return _keys_of(fields, max_keys), is_base64(fields)
+
+
+def mdelete_arguments(body: bytes, max_keys: int) -> list[bytes]:
+    """The keys, at most `max_keys`, of `/api/v1/mdelete`."""
+    return _keys_of(fields_of(body, "mdelete", *MDELETE_FIELDS), max_keys)
+
+
+def _keys_of(fields: Mapping[str, object], max_keys: int) -> list[bytes]:
+    keys = fields["keys"]
     if not isinstance(keys, list):
         raise InvalidRequest(wrong_type("keys", "an array", keys))
     check_count(len(keys), "keys", max_keys)
@@ -122,6 +132,28 @@ def keys_argument(body: bytes, route: str, max_keys: int) -> list[bytes]:
             raise InvalidKey(wrong_type(f"keys[{len(encoded)}]", "a string", key))
         encoded.append(encode_key(key, "keys"))
     return encoded
+
+
+def touch_arguments(body: bytes) -> tuple[TouchKey, Condition | None]:
+    """Key and ttl of `/api/v1/touch`, and its condition."""
+    return writes.touch_of(fields_of(body, "touch", *TOUCH_FIELDS))
+
+
+def increment_argument(body: bytes) -> AddNumber:
+    """Key, delta and ttl of `/api/v1/increment`."""
+    check_size(body)
+    return writes.increment_of(fields_of(body, "increment", *writes.MUTATIONS["increment"]))
+
+
+def transaction(body: bytes, max_keys: int) -> Transaction:
+    """Checks and mutations, at most `max_keys` together, of `/api/v1/transact`."""
+    return writes.transaction_of(fields_of(body, "transact", *TRANSACT_FIELDS, is_flat=False), max_keys)
+
+
+def range_argument(body: bytes) -> Range:
+    """The range of `/api/v1/delete_range`."""
+    check_size(body)
+    return writes.range_of(fields_of(body, "delete_range", (), ("prefix", "start", "end", "all", "dry_run")))
 
 
 def config_argument(body: bytes) -> dict[str, object]:
@@ -149,15 +181,11 @@ def no_arguments(body: bytes, route: str) -> None:
     fields_of(body, route, required=())
 
 
-def shown_text(text: str) -> str:
-    """Text that a client sent, as messages show it: quoted, and cut when it is long."""
-    cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
-    return json.dumps(cut, ensure_ascii=False)
-
-
-def fields_of(body: bytes, route: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, object]:
-    """The fields of a body; raises InvalidRequest where one is missing or unknown."""
-    document = strict_json.loads(body, MAX_DEPTH, MAX_PARTS if len(body) > _COUNTED else None)
+def fields_of(
+    body: bytes, route: str, required: tuple[str, ...], optional: tuple[str, ...] = (), *, is_flat: bool = True
+) -> dict[str, object]:
+    """The fields of a body; raises InvalidRequest where one is missing or unknown. Of a flat one it has few parts."""
+    document = strict_json.loads(body, MAX_DEPTH, MAX_PARTS if is_flat and len(body) > _COUNTED else None)
     if not isinstance(document, dict):
         raise InvalidRequest(wrong_type("body", "an object", document))
     for name in required:
@@ -167,43 +195,3 @@ def fields_of(body: bytes, route: str, required: tuple[str, ...], optional: tupl
         if name not in required and name not in optional:
             raise unknown_field(name, route, required + optional)
     return document
-
-
-def missing_field(name: str, route: str, required: tuple[str, ...]) -> InvalidRequest:
-    """The error for a body without that field."""
-    return InvalidRequest(f"{name}: is missing; {route} needs {_listed(required)}")
-
-
-def unknown_field(name: str, route: str, known: tuple[str, ...]) -> InvalidRequest:
-    """The error for a body with a field that is not `known`."""
-    return InvalidRequest(f"{shown_text(name)}: is not a field; {route} takes {_listed(known)}")
-
-
-def key_of(fields: Mapping[str, object]) -> bytes:
-    """The field key; raises InvalidKey."""
-    key = fields["key"]
-    if not isinstance(key, str):
-        raise InvalidKey(wrong_type("key", "a string", key))
-    return encode_key(key)
-
-
-def ttl_of(fields: Mapping[str, object]) -> int:
-    """The field ttl, by default 0; raises InvalidTtl."""
-    ttl = fields.get("ttl", 0)
-    if not isinstance(ttl, int) or isinstance(ttl, bool):
-        sent = "a number with a fraction or exponent" if isinstance(ttl, float) else _type_of(ttl)
-        raise InvalidTtl(f"ttl: must be a whole number of seconds, but {sent} was sent")
-    return ttl
-
-
-def wrong_type(field: str, wanted: str, sent: object) -> str:
-    """The sentence for a value of another type."""
-    return f"{field}: must be {wanted}, but {_type_of(sent)} was sent"
-
-
-def _type_of(value: object) -> str:
-    return next((words for json_type, words in _JSON_TYPES if isinstance(value, json_type)), "null")
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:]))) or "none"

@@ -77,7 +77,9 @@ class KvChannel(http.HTTPChannel):
     # Bytes of a chunked body as they came, framing included.
     _chunked = 0
     # Of the request whose head comes in.
-    _target = _http_version = b""
+    _method = _target = _http_version = b""
+    # Bytes that its body may have.
+    _body_limit = 0
     # The idle timeout; it runs while `active`.
     _timer: IDelayedCall | None = None
     # When it began (the clock's time). Its timer may have begun earlier: it is not moved for each request.
@@ -186,7 +188,7 @@ class KvChannel(http.HTTPChannel):
         if len(self.requests) > before:
             # That was the request line, and a good one, unless the connection is closing now.
             head, _, self._http_version = line.rpartition(b" ")
-            self._target = head.partition(b" ")[2]
+            self._method, _, self._target = head.partition(b" ")
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A request line or header of more than 16 KiB."""
@@ -219,7 +221,8 @@ class KvChannel(http.HTTPChannel):
         if self.on_trial is not None and self.is_on_trial and not self._passes_trial(visitor):
             self.fail_trial()
             return
-        head = Head(self._target, self._http_version, request.requestHeaders, self.length)
+        head = self._head()
+        self._body_limit = heads.body_limit(self._site.rules, head)
         refusal = heads.refusal(self._site.rules, head, visitor)
         if refusal is None:
             if request.requestHeaders.hasHeader(b"expect"):
@@ -227,6 +230,10 @@ class KvChannel(http.HTTPChannel):
             super().allHeadersReceived()
         else:
             self.refuse(*refusal)
+
+    def _head(self) -> Head:
+        headers = self.requests[-1].requestHeaders
+        return Head(self._method, self._target, self._http_version, headers, self.length)
 
     # When there are too many connections.
 
@@ -269,11 +276,10 @@ class KvChannel(http.HTTPChannel):
 
     def take_body(self, content: BytesIO, data: bytes) -> None:
         """A part of a body; the first one over the limit ends the connection."""
-        limit = self._site.rules.max_body_bytes
         if self.closing:
             return
-        if content.tell() + len(data) > limit:
-            self.refuse(errors.body_too_large(limit, None))
+        if content.tell() + len(data) > self._body_limit:
+            self.refuse(heads.too_large(self._site.rules, self._head()))
         else:
             content.write(data)
             # What is complete now is not held.

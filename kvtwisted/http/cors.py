@@ -1,11 +1,12 @@
 """CORS, as in the Fetch standard: which origins' pages browsers may let use the server.
 
 Note [What a listed origin may do]: a browser sends a page's request in any case if it is a simple one; CORS decides
-whether the page may see the answer, and whether a request is sent that is not simple: any with a body of JSON, DELETE,
-or Authorization. For that the browser asks first, by a preflight. Both are answered for the origins that the operator
-has listed, spelled as they are listed, and for none that looks like one of them. Access-Control-Allow-Credentials is
-never sent, so that no page can use what a browser would add by itself, a certificate above all: a page can only use the
-token that it was given. Without tokens no token is needed, which is why `*` is refused there.
+whether the page may see the answer, and whether a request is sent that is not simple: any with a body of JSON, PUT,
+DELETE, or Authorization. For that the browser asks first, by a preflight. Both are answered for the origins that the
+operator has listed, spelled as they are listed, and for none that looks like one of them.
+Access-Control-Allow-Credentials is never sent, so that no page can use what a browser would add by itself, a
+certificate above all: a page can only use the token that it was given. Without tokens no token is needed, which is why
+`*` is refused there.
 
 Every answer says that it varies with Origin, also answers to requests without one: a cache must not give a page an
 answer that was made for another (Fetch, "CORS protocol and HTTP caches").
@@ -30,13 +31,13 @@ VARY = ("Vary", "Origin")
 MAX_AGE = 600
 
 #: What a page may read beside what it always may (the body, Content-Length, Content-Type).
-_EXPOSED = ("Access-Control-Expose-Headers", "Allow, Retry-After, WWW-Authenticate")
+_EXPOSED = ("Access-Control-Expose-Headers", "Allow, ETag, Retry-After, WWW-Authenticate")
 _PREFLIGHT = Answer(
     204,
     b"",
     headers=(
-        ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
-        ("Access-Control-Allow-Headers", "authorization, content-type"),
+        ("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE"),
+        ("Access-Control-Allow-Headers", "authorization, content-type, if-match, if-none-match"),
         ("Access-Control-Max-Age", str(MAX_AGE)),
     ),
 )

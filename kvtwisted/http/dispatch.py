@@ -64,8 +64,8 @@ class _Request:
         if error is not None:
             self._tell(errors.answer(Failure(error), self._route.name))
         else:
-            done = self._route.done
-            self._tell(command.result if done is None else done)
+            answer: Any = command.result or self._route.done
+            self._tell(answer)
 
     def fail(self, failure: Failure) -> None:
         """The request failed before there was a command, or was given up."""
@@ -143,13 +143,13 @@ class Dispatch:
                 size = len(received.body)
                 session.require(route.requirement, "")
                 # Receiving it was work, whatever it is.
-                if size > bodies.LARGE and route.may_be_large:
+                if size > route.large and route.may_be_large:
                     return self._read_in_pool(session, route, route.read, received, done)
                 if route.requirement == ADMIN:
                     session.charge(size)  # there is always room for the operator's tasks
                 else:
                     session.before_reading(size)
-                _check_form(received)
+                _check_form(route, received)
                 command = route.read(received, self.bounds)
                 session.give_back(size)
             else:
@@ -193,7 +193,7 @@ class Dispatch:
     ) -> Running | None:
         charged = Charged(session, len(received.body))
         try:
-            _check_form(received)
+            _check_form(route, received)
         except InvalidRequest:
             charged.refuse()
             raise
@@ -229,7 +229,12 @@ class Dispatch:
         return running
 
 
-def _check_form(received: Received) -> None:
-    """Raise InvalidRequest unless the body says that it is JSON, as it is."""
-    bodies.check_content_type(received.content_type)
+def _check_form(route: Route, received: Received) -> None:
+    """Raise InvalidRequest unless the body says that it is JSON, as it is, or may be anything."""
+    if not route.is_value:
+        bodies.check_content_type(received.content_type)
+    if not route.is_conditional and any(received.preconditions):
+        raise InvalidRequest(
+            "If-Match and If-None-Match: are taken by /api/v1/raw/{key}; here a condition is in the body"
+        )
     bodies.check_codings(received.codings)

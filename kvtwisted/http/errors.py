@@ -52,6 +52,10 @@ TABLE: dict[type[BaseException], Row] = {
     errors.InvalidValue: Row(400),
     errors.InvalidTtl: Row(400),
     errors.InvalidConfig: Row(400),
+    errors.ValueNotText: Row(409),
+    errors.NotANumber: Row(409),
+    errors.NumberOverflow: Row(409),
+    errors.Unsupported: Row(501),
     # 413 is for what the client sends; an answer that would be too large is a request for too much.
     errors.ResponseTooLarge: Row(400),
     errors.TooLarge: Row(413),
@@ -139,6 +143,12 @@ def body_too_large(limit: int, announced: int | None) -> Answer:
     sent = f"more than {limit}" if announced is None else str(announced)
     sentence = f"body: too large: {sent} bytes were sent, limits.max_request_bytes is {limit} bytes"
     return problem(413, errors.TooLarge.code, sentence)
+
+
+def value_too_large(limit: int, announced: int | None) -> Answer:
+    """The body is a value of over `limit` bytes; see `body_too_large`."""
+    sent = f"more than {limit}" if announced is None else str(announced)
+    return too_large(f"value: too large: {sent} bytes were sent, the limit is {limit} bytes")
 
 
 def too_large(sentence: str) -> Answer:

@@ -67,10 +67,11 @@ _HOST = re.compile(rb"(?:[0-9A-Za-z.\-_]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,8}")
 #: Headers that may be there once.
 _ONCE = frozenset((b"host", b"content-length", b"content-type", b"connection", b"authorization"))
-#: Headers that change how a request, its body or its connection is read.
-_NOT_PLAIN = frozenset(
-    (b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings")
-)
+#: Headers that change how a request, its body or its connection is read, or whether a request is carried out.
+_NOT_PLAIN = frozenset((
+    b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings",
+    b"if-match", b"if-none-match",
+))  # fmt: skip
 
 # Of bodies.
 _SPACE = b" \t\r\n"

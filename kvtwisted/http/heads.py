@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from ..core.limits import MAX_VALUE_BYTES
 from ..sessions.gate import Visitor
 from . import bodies, errors, fields
 from .answers import Answer
 from .deadlines import UNAUTHENTICATED_BODY, Deadlines
 from .fields import Hosts
 from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED
-from .routes import KEYED, KEYLESS
+from .routes import KEYLESS, keyed
 
 if TYPE_CHECKING:
     from .authorization import Authorization
@@ -47,6 +48,7 @@ class Rules:
 class Head(NamedTuple):
     """The head of a request. `length` is the body's; None: it is chunked."""
 
+    method: bytes
     target: bytes
     version: bytes
     headers: Headers
@@ -61,12 +63,28 @@ def refusal(rules: Rules, head: Head, visitor: Visitor) -> Refusal | None:
         return Refusal(errors.bad_host())
     if rules.hosts is not None and not all(map(rules.hosts.allow, names)):
         return Refusal(errors.unknown_host())
-    if head.length is not None and head.length > rules.max_body_bytes:
-        return Refusal(errors.body_too_large(rules.max_body_bytes, head.length))
+    if head.length is not None and head.length > body_limit(rules, head):
+        return Refusal(too_large(rules, head))
     length = math.inf if head.length is None else head.length
     if length <= bodies.LARGE and length <= rules.deadlines.limits.unauthenticated_body:
         return None
-    return _refusal_of_large_body(rules, head.target, length, visitor)
+    return _refusal_of_large_body(rules, head, length, visitor)
+
+
+def body_limit(rules: Rules, head: Head) -> int:
+    """Bytes that the body may have."""
+    return min(MAX_VALUE_BYTES, rules.max_body_bytes) if _is_value(head) else rules.max_body_bytes
+
+
+def too_large(rules: Rules, head: Head) -> Answer:
+    """The answer to a body of more than `body_limit`: that was announced, or of a chunked one has come."""
+    refuse = errors.value_too_large if _is_value(head) else errors.body_too_large
+    return refuse(body_limit(rules, head), head.length)
+
+
+def _is_value(head: Head) -> bool:
+    route = keyed(head.method, _path_of(head.target))
+    return route is not None and route.is_value
 
 
 def put_expectation_plainly(headers: Headers) -> None:
@@ -93,15 +111,20 @@ def check_persistence(request: Request, version: bytes) -> bool:
     return keeps
 
 
-def _refusal_of_large_body(rules: Rules, target: bytes, length: float, visitor: Visitor) -> Refusal | None:
+def _refusal_of_large_body(rules: Rules, head: Head, length: float, visitor: Visitor) -> Refusal | None:
     """See Note [The order of admission] in `sessions.session`."""
-    authorization, path = rules.authorization, target.partition(b"?")[0]
+    authorization, path = rules.authorization, _path_of(head.target)
     if length > rules.deadlines.limits.unauthenticated_body and (answer := authorization.refusal(visitor)) is not None:
         rules.deadlines.cut_off[UNAUTHENTICATED_BODY] += 1
         return Refusal(answer, UNAUTHENTICATED)
-    if length > bodies.LARGE and path in KEYED:
-        answer = authorization.refusal_of_known(KEYED[path], visitor)
+    route = keyed(head.method, path)
+    if length > bodies.LARGE and route is not None:
+        answer = authorization.refusal_of_known(route, visitor)
         return None if answer is None else Refusal(answer, NOT_ALLOWED)
     if bodies.LARGE < length < math.inf and path in KEYLESS:
         return Refusal(errors.too_large(bodies.size_sentence(int(length))), BODY_TOO_LARGE)
     return None
+
+
+def _path_of(target: bytes) -> bytes:
+    return target.partition(b"?")[0]

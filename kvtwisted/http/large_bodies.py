@@ -1,11 +1,11 @@
 """Reads large bodies piece by piece, from the front, up to the first mistake.
 
 Note [Large bodies]: a JSON parser makes objects of everything, whatever the route needs. For 20 MB of `[{"":0},...]`
-that takes seconds, in which nothing else runs. What may be large here has one of three shapes: a few fields, one of
-which is a list of strings, or an object of strings, or a string. So a large body is read by these shapes: the first
-element that is no string, the first field that is unknown, the key that is one too many ends it. No more is read of a
-string than it may have. Whatever is sent, no more objects are made of it than of a good request, and no piece of the
-work keeps the interpreter for long. A pool thread does it: see `dispatch`.
+that takes seconds, in which nothing else runs. What may be large here has one of four shapes: a few fields, one of
+which is a list of strings, an object of strings, a string, or a list of small objects of known fields. So a large body
+is read by these shapes: the first element of another type, the first field that is unknown, the key that is one too
+many ends it. No more is read of a string than it may have. Whatever is sent, no more objects are made of it than of a
+good request, and no piece of the work keeps the interpreter for long. A pool thread does it: see `dispatch`.
 
 Each function gives what its namesake in `bodies` does, or raises an InvalidRequest with the same words as far as it has
 looked.
@@ -16,15 +16,24 @@ from __future__ import annotations
 import re
 from codecs import utf_8_decode
 from collections.abc import Iterator, Mapping
+from functools import partial
 from json import JSONDecodeError
 from json.decoder import scanstring  # type: ignore[attr-defined]  # the stubs leave it out
 from typing import Any, Callable
 
+from ..commands.conditions import Condition
+from ..commands.mutations import SetValue, TouchKey
 from ..core import strict_json
 from ..core.errors import InvalidKey, InvalidRequest, InvalidTtl, InvalidValue, TooLarge
 from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from ..core.strict_json import InvalidJson
-from .bodies import missing_field, shown_text, ttl_of, unknown_field, wrong_type
+from . import bodies, writes
+from .encodings import MAX_CHARACTERS, decoded, is_base64
+from .wording import missing_field, shown_text, unknown_field, wrong_type
+from .writes import Transaction, ttl_of
+
+#: What reads each field's value.
+_Readers = Mapping[str, Callable[[], Any]]
 
 #: Bytes that JSON may take for a byte of text: `\u0041`.
 _ESCAPE = 6
@@ -44,35 +53,58 @@ _WHOLE = re.compile(
 )
 
 
-def set_arguments(body: bytes) -> tuple[bytes, bytes, int]:
+def set_arguments(body: bytes) -> tuple[SetValue, Condition | None]:
     """See `bodies.set_arguments`."""
     reader = _Reader(body)
-    fields = reader.fields(
-        "set",
-        ("key", "value"),
-        {
-            "key": lambda: reader.text_of("key", InvalidKey, MAX_KEY_BYTES),
-            "value": lambda: reader.text_of("value", InvalidValue, MAX_VALUE_BYTES),
-            "ttl": reader.ttl,
-        },
-    )
-    return fields["key"], fields["value"], ttl_of(fields)
+    readers = {**reader.of_mutation("set", ""), **reader.of_condition("condition"), **reader.of_encoding()}
+    return writes.set_of(reader.fields("set", *bodies.SET_FIELDS, readers))
+
+
+def touch_arguments(body: bytes) -> tuple[TouchKey, Condition | None]:
+    """See `bodies.touch_arguments`."""
+    reader = _Reader(body)
+    readers = {**reader.of_mutation("touch", ""), **reader.of_condition("condition"), **reader.of_encoding()}
+    return writes.touch_of(reader.fields("touch", *bodies.TOUCH_FIELDS, readers))
 
 
 def mset_arguments(body: bytes, max_keys: int) -> tuple[dict[bytes, bytes], int]:
     """See `bodies.mset_arguments`; there may be `max_keys` pairs."""
     reader = _Reader(body)
-    fields = reader.fields(
-        "mset", ("key_values",), {"key_values": lambda: reader.pairs("key_values", max_keys), "ttl": reader.ttl}
-    )
-    return fields["key_values"], ttl_of(fields)
+    readers: _Readers = {
+        "key_values": lambda: reader.pairs("key_values", max_keys),
+        "ttl": reader.ttl,
+        **reader.of_encoding(),
+    }
+    fields = reader.fields("mset", *bodies.MSET_FIELDS, readers)
+    pairs = fields["key_values"]
+    if is_base64(fields):
+        pairs = {key: decoded(value, f"key_values[{shown_text(key.decode())}]") for key, value in pairs.items()}
+    return pairs, ttl_of(fields)
 
 
-def keys_argument(body: bytes, route: str, max_keys: int) -> list[bytes]:
-    """See `bodies.keys_argument`; there may be `max_keys`."""
+def mget_arguments(body: bytes, max_keys: int) -> tuple[list[bytes], bool]:
+    """See `bodies.mget_arguments`; there may be `max_keys`."""
     reader = _Reader(body)
-    keys: list[bytes] = reader.fields(route, ("keys",), {"keys": lambda: reader.strings("keys", max_keys)})["keys"]
+    fields = reader.fields("mget", *bodies.MGET_FIELDS, {**reader.of_keys(max_keys), **reader.of_encoding()})
+    return fields["keys"], is_base64(fields)
+
+
+def mdelete_arguments(body: bytes, max_keys: int) -> list[bytes]:
+    """See `bodies.mdelete_arguments`; there may be `max_keys`."""
+    reader = _Reader(body)
+    keys: list[bytes] = reader.fields("mdelete", *bodies.MDELETE_FIELDS, reader.of_keys(max_keys))["keys"]
     return keys
+
+
+def transaction(body: bytes, max_keys: int) -> Transaction:
+    """See `bodies.transaction`."""
+    reader = _Reader(body)
+    readers = {
+        "checks": lambda: reader.objects("checks", max_keys, reader.of_check),
+        "mutations": lambda: reader.objects("mutations", max_keys, reader.of_mutations),
+        **reader.of_encoding(),
+    }
+    return writes.transaction_of(reader.fields("transact", *bodies.TRANSACT_FIELDS, readers), max_keys)
 
 
 class _Reader:
@@ -82,18 +114,13 @@ class _Reader:
         self._data = data
         self._at = 0
 
-    def fields(self, route: str, required: tuple[str, ...], read: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        """The one object that the body is; `read` has what reads each field's value."""
+    def fields(
+        self, route: str, required: tuple[str, ...], optional: tuple[str, ...], readers: _Readers
+    ) -> dict[str, Any]:
+        """The one object that the body is; `readers` has what reads each field's value."""
         if self._data.startswith(b"\xef\xbb\xbf"):
             strict_json.decode_utf8(self._data[:3])
-        self._must_be("{", "body", InvalidRequest)
-        result: dict[str, Any] = {}
-        for name in self._names():
-            if name in result:
-                raise _duplicate(name)
-            if name not in read:
-                raise unknown_field(name, route, tuple(read))
-            result[name] = read[name]()
+        result = self.members("body", route, required + optional, readers)
         self._skip_space()
         if self._at != len(self._data):
             raise self._wrong("Extra data")
@@ -102,19 +129,91 @@ class _Reader:
                 raise missing_field(name, route, required)
         return result
 
+    def members(self, field: str, whole: str, known: tuple[str, ...], readers: _Readers) -> dict[str, Any]:
+        """An object with `known` fields; messages call it `whole`."""
+        self._must_be("{", field, InvalidRequest)
+        result: dict[str, Any] = {}
+        for name in self._names():
+            if name in result:
+                raise _duplicate(name)
+            if name not in readers:
+                raise unknown_field(name, whole, known)
+            result[name] = readers[name]()
+        return result
+
     def strings(self, field: str, limit: int) -> list[bytes]:
         """An array of keys."""
+        return self._array(field, limit, lambda member: self.text_of(member, InvalidKey, MAX_KEY_BYTES))
+
+    def objects(self, field: str, limit: int, of_member: Callable[[str], _Readers]) -> list[dict[str, Any]]:
+        """An array of objects; `of_member` is given a name for each."""
+
+        def read(member: str) -> dict[str, Any]:
+            readers = of_member(member)
+            return self.members(member, member, tuple(readers), readers)
+
+        return self._array(field, limit, read)
+
+    def _array(self, field: str, limit: int, read: Callable[[str], Any]) -> list[Any]:
         self._must_be("[", field, InvalidRequest)
-        result: list[bytes] = []
+        result: list[Any] = []
         if self._is_next(b"]"):
             return result
         while True:
             if len(result) == limit:
                 raise _too_many(field, limit)
-            result.append(self.text_of(f"{field}[{len(result)}]", InvalidKey, MAX_KEY_BYTES))
+            result.append(read(f"{field}[{len(result)}]"))
             if self._is_next(b"]"):
                 return result
             self._separate()
+
+    # What reads the fields of each kind of object.
+
+    def of_keys(self, limit: int) -> _Readers:
+        """The keys of a batch."""
+        return {"keys": lambda: self.strings("keys", limit)}
+
+    def of_encoding(self) -> _Readers:
+        """How values are encoded."""
+        return {"encoding": lambda: self.text_of("encoding", InvalidRequest, _NAME).decode()}
+
+    def of_mutation(self, kind: str, prefix: str) -> _Readers:
+        """One of `writes.MUTATIONS`."""
+        readers: dict[str, Callable[[], Any]] = {
+            "key": lambda: self.text_of(f"{prefix}key", InvalidKey, MAX_KEY_BYTES),
+            "value": lambda: self.value(f"{prefix}value"),
+            "ttl": lambda: self.ttl(prefix),
+            "delta": lambda: self._scalar(f"{prefix}delta", "a whole number", InvalidRequest),
+        }
+        required, optional = writes.MUTATIONS[kind]
+        return {name: readers[name] for name in required + optional}
+
+    def of_mutations(self, member: str) -> _Readers:
+        """A member of `mutations`."""
+        return {kind: partial(self._mutation, kind, f"{member}.{kind}") for kind in writes.MUTATIONS}
+
+    def _mutation(self, kind: str, field: str) -> dict[str, Any]:
+        readers = self.of_mutation(kind, f"{field}.")
+        return self.members(field, field, tuple(readers), readers)
+
+    def of_check(self, member: str) -> _Readers:
+        """A member of `checks`."""
+        key = {"key": lambda: self.text_of(f"{member}.key", InvalidKey, MAX_KEY_BYTES)}
+        return {**key, **self.of_condition(f"{member}.condition")}
+
+    def of_condition(self, field: str) -> _Readers:
+        """The field `condition`, which is called `field`."""
+
+        def word(name: str) -> object:
+            return self._scalar(f"{field}.{name}", "true", InvalidRequest)
+
+        readers: dict[str, Callable[[], Any]] = {
+            "absent": lambda: word("absent"),
+            "present": lambda: word("present"),
+            "value": lambda: self.value(f"{field}.value"),
+            "etag": lambda: self.text_of(f"{field}.etag", InvalidRequest, _NAME),
+        }
+        return {"condition": lambda: self.members(field, field, writes.CONDITIONS, readers)}
 
     def pairs(self, field: str, limit: int) -> dict[bytes, bytes]:
         """An object of keys and values."""
@@ -126,7 +225,7 @@ class _Reader:
                 raise _duplicate(key)
             if len(result) == limit:
                 raise _too_many(field, limit)
-            result[encoded] = self.text_of(f"{field}[{shown_text(key)}]", InvalidValue, MAX_VALUE_BYTES)
+            result[encoded] = self.value(f"{field}[{shown_text(key)}]")
         return result
 
     def text_of(self, field: str, error: type[InvalidRequest], limit: int) -> bytes:
@@ -134,12 +233,20 @@ class _Reader:
         self._must_be('"', field, error)
         return self._string(field, error, limit)
 
-    def ttl(self) -> object:
+    def value(self, field: str) -> bytes:
+        """The text of a value, or its base64."""
+        return self.text_of(field, InvalidValue, MAX_CHARACTERS)
+
+    def ttl(self, prefix: str = "") -> object:
         """A number, or what was sent in its place."""
+        return self._scalar(f"{prefix}ttl", "a whole number of seconds", InvalidTtl)
+
+    def _scalar(self, field: str, wanted: str, error: type[InvalidRequest]) -> object:
+        """A number or a word."""
         self._skip_space()
         found = _SCALAR_TEXT.match(self._data, self._at)
         if found is None:
-            raise InvalidTtl(wrong_type("ttl", "a whole number of seconds", self._kind()))
+            raise error(wrong_type(field, wanted, self._kind()))
         self._at = found.end()
         return strict_json.loads(found[0])
 
@@ -291,5 +398,7 @@ def _too_many(field: str, limit: int) -> TooLarge:
 
 
 def _too_long(field: str, error: type[InvalidRequest], limit: int, sent: str) -> InvalidRequest:
-    kind = TooLarge if error is InvalidValue else error
-    return kind(f"{field}: too long: {sent} were sent, the limit is {limit} bytes")
+    if error is InvalidValue:
+        text = f"{field}: too large: {sent} were sent, the limit is {MAX_VALUE_BYTES} bytes ({limit} in base64)"
+        return TooLarge(text)
+    return error(f"{field}: too long: {sent} were sent, the limit is {limit} bytes")

@@ -16,18 +16,23 @@ from twisted.internet.defer import Deferred, succeed
 
 from ..commands.administration import CollectOrphans, CreateBackup, ListBackups, PlanEviction
 from ..commands.command import Command
+from ..commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch
 from ..commands.configuration import GetConfig, UpdateConfig
 from ..commands.delete import Delete
+from ..commands.delete_range import DeleteRange
 from ..commands.get import Get
 from ..commands.mdelete import MDelete
 from ..commands.mget import MGet
 from ..commands.mset import MSet
+from ..commands.mutations import DeleteKey
 from ..commands.scan import Scan
 from ..commands.set import Set
+from ..commands.transact import Transact
 from ..observability.health_checks import HealthChecks
 from ..sessions import grants, policy
-from . import answers, bodies, fields, large_bodies, urls
+from . import answers, bodies, fields, large_bodies, raw, urls
 from .answers import Answer
+from .preconditions import Preconditions
 
 #: What GET on the metrics path answers: content type and body, in the format OpenMetrics or else in that of Prometheus.
 MetricsText = Callable[[bool], "tuple[str, bytes]"]
@@ -35,6 +40,9 @@ MetricsText = Callable[[bool], "tuple[str, bytes]"]
 #: The OpenAPI 3.1 description, as it ships with the package. UTF-8 JSON. It names the default paths of metrics and
 #: health, which the configuration may change.
 OPENAPI: bytes = files(__package__).joinpath("openapi.json").read_bytes()
+
+
+_UNCONDITIONAL = Preconditions()
 
 
 class Received(NamedTuple):
@@ -49,6 +57,9 @@ class Received(NamedTuple):
     #: The content codings of the body, and the lines of Accept.
     codings: tuple[bytes, ...] = ()
     accept: tuple[bytes, ...] = ()
+    preconditions: Preconditions = _UNCONDITIONAL
+    #: Whether the body is a part of something: it has a Content-Range.
+    is_part: bool = False
 
 
 @dataclass
@@ -98,9 +109,14 @@ class Route(NamedTuple):
     #: What is answered when the command is carried out; None: the command's encoded result is the answer.
     done: Answer | None = None
     handle: Handle | None = None
-    #: Whether it has a body, and whether that may be large, since it has keys and values.
+    #: Whether it has a body, and whether that may be large, since it has keys and values; from how many bytes on it is
+    #: read in a pool thread; and whether it is a value as it is, not JSON.
     has_body: bool = False
     may_be_large: bool = False
+    large: int = bodies.LARGE
+    is_value: bool = False
+    #: Whether it heeds If-Match and If-None-Match. Others than GET refuse them.
+    is_conditional: bool = False
     #: Whether the fast lane answers it, too.
     is_fast: bool = False
 
@@ -113,29 +129,45 @@ class Route(NamedTuple):
 def _set(received: Received, bounds: Bounds) -> Command:
     body = received.body
     read = bodies.set_arguments if len(body) <= bodies.LARGE else large_bodies.set_arguments
-    return Set(*read(body))
+    written, condition = read(body)
+    if condition is None:
+        return Set(*written)
+    return ConditionalSet(written, condition, encode=answers.key_set)
 
 
 def read_get(received: Received, bounds: Bounds) -> Get:
     """The command of a get."""
-    key = urls.path_key(received.tail, received.query)
-    return Get(key.encode(), encode=partial(answers.found, key=key))
+    query = received.query
+    if not query:
+        key = urls.path_key(received.tail, query)
+        return Get(key.encode(), encode=partial(answers.found, key=key))
+    key, in_base64, with_etag = urls.get_arguments(received.tail, query)
+    return Get(key.encode(), encode=partial(answers.found, key=key, in_base64=in_base64, with_etag=with_etag))
 
 
-def read_delete(received: Received, bounds: Bounds) -> Delete:
+def read_delete(received: Received, bounds: Bounds) -> Command:
     """The command of a delete."""
-    return Delete(urls.path_key(received.tail, received.query).encode())
+    key = urls.path_key(received.tail, received.query).encode()
+    condition = received.preconditions.for_writing()
+    if condition is None:
+        return Delete(key)
+    return ConditionalDelete(DeleteKey(key), condition, encode=answers.key_deleted)
 
 
 def _scan(received: Received, bounds: Bounds) -> Command:
-    prefix, limit, cursor, keys_only = urls.scan_arguments(received.query)
+    asked = urls.scan_arguments(received.query)
     return Scan(
-        prefix.encode(),
-        cursor=cursor.encode(),
-        limit=limit,
-        keys_only=keys_only,
+        asked.prefix.encode(),
+        cursor=asked.cursor.encode(),
+        limit=asked.limit,
+        keys_only=asked.keys_only,
+        start=asked.start.encode(),
+        end=asked.end.encode(),
+        reverse=asked.reverse,
+        count_only=asked.count_only,
+        delimiter=asked.delimiter.encode(),
         budget=bounds.max_response_bytes,
-        encode=partial(answers.page, prefix=prefix, limit=limit, keys_only=keys_only),
+        encode=partial(answers.page, asked=asked),
     )
 
 
@@ -145,19 +177,40 @@ def _mset(received: Received, bounds: Bounds) -> Command:
     return MSet(*read(body, bounds.max_batch_keys))
 
 
-def _keys(route: str, received: Received, bounds: Bounds) -> list[bytes]:
-    body = received.body
-    read = bodies.keys_argument if len(body) <= bodies.LARGE else large_bodies.keys_argument
-    return read(body, route, bounds.max_batch_keys)
-
-
 def _mget(received: Received, bounds: Bounds) -> Command:
-    keys = _keys("mget", received, bounds)
-    return MGet(keys, budget=bounds.max_response_bytes)
+    body = received.body
+    read = bodies.mget_arguments if len(body) <= bodies.LARGE else large_bodies.mget_arguments
+    keys, in_base64 = read(body, bounds.max_batch_keys)
+    encode = partial(answers.values, in_base64=True) if in_base64 else answers.values
+    return MGet(keys, budget=bounds.max_response_bytes, encode=encode)
 
 
 def _mdelete(received: Received, bounds: Bounds) -> Command:
-    return MDelete(_keys("mdelete", received, bounds))
+    body = received.body
+    read = bodies.mdelete_arguments if len(body) <= bodies.LARGE else large_bodies.mdelete_arguments
+    return MDelete(read(body, bounds.max_batch_keys))
+
+
+def _increment(received: Received, bounds: Bounds) -> Command:
+    return Increment(bodies.increment_argument(received.body))
+
+
+def _touch(received: Received, bounds: Bounds) -> Command:
+    body = received.body
+    read = bodies.touch_arguments if len(body) <= bodies.LARGE else large_bodies.touch_arguments
+    return Touch(*read(body))
+
+
+def _transact(received: Received, bounds: Bounds) -> Command:
+    body = received.body
+    read = bodies.transaction if len(body) <= TRANSACT_LARGE else large_bodies.transaction
+    checks, mutations = read(body, bounds.max_batch_keys)
+    return Transact(checks, mutations, encode=partial(answers.transacted, mutations=mutations))
+
+
+def _delete_range(received: Received, bounds: Bounds) -> Command:
+    prefix, start, end, everything, dry_run = bodies.range_argument(received.body)
+    return DeleteRange(prefix, start, end, everything=everything, dry_run=dry_run)
 
 
 def _update_config(received: Received, bounds: Bounds) -> Command:
@@ -194,6 +247,13 @@ def _metrics(services: Services, received: Received) -> Deferred[Answer]:
     return succeed(Answer(200, body, content_type))
 
 
+#: The path of values as they are.
+RAW = "/api/v1/raw/<tail:tail>"
+_RAW_PREFIX = b"/api/v1/raw/"
+#: Bytes of a transact's body from which a pool thread reads it: a small mutation takes the parser as long as a long
+#: string.
+TRANSACT_LARGE = 16_384
+
 SET = Route(
     "set", "POST", "/api/v1/set", grants.SET,
     read=_set, done=answers.KEY_SET, has_body=True, may_be_large=True, is_fast=True,
@@ -201,9 +261,17 @@ SET = Route(
 GET = Route("get", "GET", "/api/v1/get/<tail:tail>", grants.GET, read=read_get, is_fast=True)
 DELETE = Route(
     "delete", "DELETE", "/api/v1/delete/<tail:tail>", grants.DELETE,
-    read=read_delete, done=answers.KEY_DELETED, is_fast=True,
+    read=read_delete, done=answers.KEY_DELETED, is_fast=True, is_conditional=True,
 )  # fmt: skip
 SCAN = Route("scan", "GET", "/api/v1/scan", grants.SCAN, read=_scan, is_fast=True)
+RAW_GET = Route("get_raw", "GET", RAW, grants.GET, read=raw.read_get, is_conditional=True)
+RAW_PUT = Route(
+    "put_raw", "PUT", RAW, grants.SET,
+    read=raw.read_put, has_body=True, may_be_large=True, is_value=True, is_conditional=True,
+)  # fmt: skip
+RAW_DELETE = Route(
+    "delete_raw", "DELETE", RAW, grants.DELETE, read=read_delete, done=answers.KEY_DELETED, is_conditional=True
+)
 _HEALTH = Route("health", "GET", "/api/v1/health", policy.PUBLIC, handle=_health)
 _METRICS = Route("metrics", "GET", "/metrics", grants.METRICS, handle=_metrics)
 
@@ -219,12 +287,31 @@ ROUTES: Sequence[Route] = (
     ),
     Route(
         "mget", "POST", "/api/v1/mget", grants.GET,
-        read=_mget, encode=answers.values, has_body=True, may_be_large=True, is_fast=True,
+        read=_mget, has_body=True, may_be_large=True, is_fast=True,
     ),
     Route(
         "mdelete", "POST", "/api/v1/mdelete", grants.DELETE,
         read=_mdelete, done=answers.KEYS_DELETED, has_body=True, may_be_large=True,
     ),
+    Route(
+        "increment", "POST", "/api/v1/increment", grants.SET,
+        read=_increment, encode=answers.incremented, has_body=True, is_fast=True,
+    ),
+    Route(
+        "touch", "POST", "/api/v1/touch", grants.SET,
+        read=_touch, encode=answers.touched, has_body=True, may_be_large=True, is_fast=True,
+    ),
+    Route(
+        "transact", "POST", "/api/v1/transact", grants.SET,
+        read=_transact, has_body=True, may_be_large=True, large=TRANSACT_LARGE, is_fast=True,
+    ),
+    Route(
+        "delete_range", "POST", "/api/v1/delete_range", grants.DELETE,
+        read=_delete_range, encode=answers.range_deleted, has_body=True,
+    ),
+    RAW_GET,
+    RAW_PUT,
+    RAW_DELETE,
     Route(
         "get_config", "GET", "/api/v1/config", grants.CONFIG_READ,
         read=_bare(GetConfig), encode=answers.configuration,
@@ -255,8 +342,17 @@ ROUTES: Sequence[Route] = (
 )  # fmt: skip
 
 #: Those whose bodies may be large, by path; and the paths of others that take a body.
-KEYED: Mapping[bytes, Route] = {route.path.encode(): route for route in ROUTES if route.may_be_large}
+KEYED: Mapping[bytes, Route] = {
+    route.path.encode(): route for route in ROUTES if route.may_be_large and not route.is_value
+}
 KEYLESS = frozenset(route.path.encode() for route in ROUTES if route.has_body and not route.may_be_large)
+
+
+def keyed(method: bytes, path: bytes) -> Route | None:
+    """The route of a request whose body may be large, by its method and path."""
+    if method == b"PUT" and path.startswith(_RAW_PREFIX):
+        return RAW_PUT
+    return KEYED.get(path)
 
 
 def make_routes(metrics_path: str | None, health_path: str) -> list[Route]:

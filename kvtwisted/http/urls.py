@@ -6,10 +6,12 @@ because they let malformed sequences through as they are.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple
 
-from ..core.errors import InvalidKey, InvalidRequest
-from .bodies import shown_text
+from ..core.errors import InvalidKey, InvalidRequest, InvalidTtl
+from .encodings import BASE64
+from .wording import shown_text
 
 DEFAULT_SCAN_LIMIT = 100
 MAX_SCAN_LIMIT = 10_000
@@ -17,17 +19,72 @@ MAX_SCAN_LIMIT = 10_000
 _DIGITS = "0123456789abcdefABCDEF"
 _BYTES = {(high + low).encode(): bytes((int(high + low, 16),)) for high in _DIGITS for low in _DIGITS}
 _SWITCH = {"true": True, "false": False}
-_SCAN_PARAMETERS = ("prefix", "limit", "cursor", "keys_only")
-_PLAIN = {name.encode(): name for name in _SCAN_PARAMETERS}
+#: Digits of the largest ttl, and one more.
+_TTL_DIGITS = 11
 
 
 class ScanArguments(NamedTuple):
-    """The parameters of `/api/v1/scan`."""
+    """The parameters of `/api/v1/scan`. `limit` is 0 where keys are only counted, and none was sent."""
 
-    prefix: str
-    limit: int
-    cursor: str
-    keys_only: bool
+    prefix: str = ""
+    limit: int = DEFAULT_SCAN_LIMIT
+    cursor: str = ""
+    keys_only: bool = False
+    start: str = ""
+    end: str = ""
+    reverse: bool = False
+    count_only: bool = False
+    delimiter: str = ""
+    #: Whether values come in base64.
+    encoding: bool = False
+    #: Whether the answer has the snapshot's revision, without any other of the parameters that make it have that.
+    revision: bool = False
+
+    @property
+    def tells_revision(self) -> bool:
+        """Whether the answer has the snapshot's revision. Where only the oldest parameters are used it stays as it
+        ever was.
+        """
+        return any(self[_FIRST_NEW:])
+
+
+class GetArguments(NamedTuple):
+    """The key of `/api/v1/get/{key}`, whether the value comes in base64, and whether with its etag."""
+
+    key: str
+    in_base64: bool
+    with_etag: bool
+
+
+_SCAN_PARAMETERS = ScanArguments._fields
+_FIRST_NEW = _SCAN_PARAMETERS.index("start")
+_PLAIN = {name.encode(): name for name in _SCAN_PARAMETERS}
+#: Parts of keys.
+_KEYS = frozenset(("prefix", "cursor", "start", "end", "delimiter"))
+
+
+def get_arguments(tail: bytes, query: bytes) -> GetArguments:
+    """The key, and what is asked for beside the text at it: `encoding=base64` and `etag=true`. Raises InvalidKey.
+
+    See `path_key` for what becomes of any other query.
+    """
+    asked = query.split(b"&") if query else []
+    if len(set(asked)) != len(asked) or not {b"encoding=base64", b"etag=true"}.issuperset(asked):
+        raise _no_parameters("the parameters here are encoding=base64 and etag=true")
+    return GetArguments(path_key(tail, b""), b"encoding=base64" in asked, b"etag=true" in asked)
+
+
+def put_arguments(tail: bytes, query: bytes) -> tuple[str, int]:
+    """The key, and the ttl that stands in the query; 0 without one. Raises InvalidKey and InvalidTtl."""
+    name, separator, ttl = query.partition(b"=")
+    if not query:
+        return path_key(tail, b""), 0
+    if name != b"ttl" or not separator or b"&" in ttl:
+        raise _no_parameters("the parameter here is ttl")
+    digits = ttl.removeprefix(b"-")
+    if not digits.isdigit() or len(digits) > _TTL_DIGITS:
+        raise InvalidTtl(f"ttl: must be a whole number of seconds, but {shown_text(ttl.decode('latin-1'))} was sent")
+    return path_key(tail, b""), int(ttl)
 
 
 def path_key(tail: bytes, query: bytes) -> str:
@@ -37,7 +94,7 @@ def path_key(tail: bytes, query: bytes) -> str:
     then another key would be read or deleted.
     """
     if query:
-        raise InvalidKey("key: a '?' that belongs to the key must be written %3F; there are no parameters here")
+        raise _no_parameters("there are no parameters here")
     return _decode(tail, "key", InvalidKey)
 
 
@@ -52,17 +109,25 @@ def scan_arguments(query: bytes) -> ScanArguments:
             raise InvalidRequest(f"query: {shown_text(field)} is not a parameter; scan takes {known}")
         if field in parameters:
             raise InvalidRequest(f"{field}: was sent more than once")
-        error = InvalidKey if field in ("prefix", "cursor") else InvalidRequest
+        error = InvalidKey if field in _KEYS else InvalidRequest
         parameters[field] = _decode(value.replace(b"+", b" "), field, error)
-    return ScanArguments(
-        prefix=parameters.get("prefix", ""),
-        limit=_limit(parameters["limit"]) if "limit" in parameters else DEFAULT_SCAN_LIMIT,
-        cursor=parameters.get("cursor", ""),
-        keys_only="keys_only" in parameters and _keys_only(parameters["keys_only"]),
-    )
+    if not parameters:
+        return ScanArguments()
+    arguments: dict[str, Any] = {name: _READERS[name](name, text) for name, text in parameters.items()}
+    if arguments.get("count_only"):
+        arguments.setdefault("limit", 0)
+    return ScanArguments(**arguments)
 
 
-def _limit(text: str) -> int:
+def _no_parameters(what_there_is: str) -> InvalidKey:
+    return InvalidKey(f"key: a '?' that belongs to the key must be written %3F; {what_there_is}")
+
+
+def _text(field: str, text: str) -> str:
+    return text
+
+
+def _limit(field: str, text: str) -> int:
     # `int` takes more than digits, and `isdigit` more than ASCII.
     if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_SCAN_LIMIT)):
         limit = int(text)
@@ -71,10 +136,24 @@ def _limit(text: str) -> int:
     raise InvalidRequest(f"limit: must be a whole number from 1 to {MAX_SCAN_LIMIT}, but {shown_text(text)} was sent")
 
 
-def _keys_only(text: str) -> bool:
+def _switch(field: str, text: str) -> bool:
     if text not in _SWITCH:
-        raise InvalidRequest(f"keys_only: must be true or false, but {shown_text(text)} was sent")
+        raise InvalidRequest(f"{field}: must be true or false, but {shown_text(text)} was sent")
     return _SWITCH[text]
+
+
+def _base64(field: str, text: str) -> bool:
+    if text != BASE64:
+        raise InvalidRequest(f"{field}: must be {BASE64} or absent, but {shown_text(text)} was sent")
+    return True
+
+
+_READERS: Mapping[str, Callable[[str, str], Any]] = {
+    **dict.fromkeys(_KEYS, _text),
+    "limit": _limit,
+    **dict.fromkeys(("keys_only", "reverse", "count_only", "revision"), _switch),
+    "encoding": _base64,
+}
 
 
 def _decode(raw: bytes, field: str, error: type[InvalidRequest]) -> str:

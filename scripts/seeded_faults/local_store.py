@@ -492,8 +492,8 @@ FAULTS = (
         "refused-together",
         "Plain commands that are refused as one write are each asked about by themselves.",
         _GROUP,
-        "                if quick and not isinstance(together.error, NearlyFull):\n",
-        "                if quick:\n",
+        "            elif isinstance(write.error, NearlyFull):\n",
+        "            elif False:\n",
         "tests/backends/local/test_group_commit.py",
     ),
     Fault(
@@ -516,8 +516,8 @@ FAULTS = (
         "replaces-a-file-together",
         "A Set that replaces a large value does not go in with small ones.",
         _GROUP,
-        "            if isinstance(command, Sets):\n",
-        "            if False:\n",
+        "            elif isinstance(command, (Sets, Decisions)):\n",
+        "            elif False:\n",
         "tests/sessions/test_sets_together.py",
     ),
     Fault(

@@ -170,6 +170,7 @@ class World:
         on_disk: bool = True,
         metrics_text: MetricsText | None = lambda is_open: METRICS,
         make_gate: Callable[[Door, Admission], Gate] = Gate,
+        capabilities: frozenset[str] | None = None,
         connections: Connections | None = None,
         **options: Any,
     ) -> None:
@@ -189,6 +190,8 @@ class World:
         manual: Any = self.pool
         pool = FairPool(reactor, manual)
         self.storage, self.backend = make_backend(reactor, manual, self.health)
+        if capabilities is not None:
+            self.backend.capabilities = capabilities
         self.engine = self.storage.engine
         # What memory answers at once needs no thread, and could not be held.
         self.engine.slow = True

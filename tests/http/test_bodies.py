@@ -20,7 +20,7 @@ MANY = 100
 READERS: dict[str, Callable[[bytes], Any]] = {
     "set": bodies.set_arguments,
     "mset": lambda body: bodies.mset_arguments(body, MANY),
-    "mget": lambda body: bodies.keys_argument(body, "mget", MANY),
+    "mget": lambda body: bodies.mget_arguments(body, MANY),
     "config": bodies.config_argument,
 }
 
@@ -35,12 +35,12 @@ def refusal(route: str, body: bytes) -> tuple[str, str]:
 def test_set_takes_key_value_and_ttl() -> None:
     """Texts come out as UTF-8, the ttl as it is."""
     body = '{"ttl": 5, "value": "é", "key": "a/b"}'.encode()
-    assert bodies.set_arguments(body) == (b"a/b", "é".encode(), 5)
+    assert bodies.set_arguments(body) == ((b"a/b", "é".encode(), 5), None)
 
 
 def test_ttl_defaults_to_never() -> None:
     """Without a ttl, set and mset mean 0."""
-    assert bodies.set_arguments(b'{"key":"k","value":""}') == (b"k", b"", 0)
+    assert bodies.set_arguments(b'{"key":"k","value":""}') == ((b"k", b"", 0), None)
     assert bodies.mset_arguments(b'{"key_values":{}}', MANY) == ({}, 0)
 
 
@@ -53,7 +53,7 @@ def test_mset_takes_pairs() -> None:
 
 def test_keys_keep_order_and_repetitions() -> None:
     """The list of keys is taken as it stands."""
-    assert bodies.keys_argument(b'{"keys":["b","a","b"]}', "mget", MANY) == [b"b", b"a", b"b"]
+    assert bodies.mget_arguments(b'{"keys":["b","a","b"]}', MANY) == ([b"b", b"a", b"b"], False)
 
 
 def test_config_takes_any_object() -> None:
@@ -63,7 +63,7 @@ def test_config_takes_any_object() -> None:
 
 def test_escaped_text_means_what_it_encodes() -> None:
     """A surrogate pair in escapes is one character."""
-    assert bodies.set_arguments(rb'{"key":"\ud83d\ude00","value":"\u0000"}')[:2] == ("😀".encode(), b"\0")
+    assert bodies.set_arguments(rb'{"key":"\ud83d\ude00","value":"\u0000"}')[0][:2] == ("😀".encode(), b"\0")
 
 
 @pytest.mark.parametrize("route", READERS)
@@ -103,10 +103,13 @@ def test_json_that_is_not_strict_is_refused(route: str, body: bytes, complaint: 
         ("mget", '{"key":"k"}', "invalid_request", "keys: is missing; mget needs keys"),
         (
             "set", '{"key":"k","value":"v","TTL":1}', "invalid_request",
-            '"TTL": is not a field; set takes key, value and ttl',
+            '"TTL": is not a field; set takes key, value, ttl, condition and encoding',
         ),
-        ("mset", '{"key_values":{},"x":1}', "invalid_request", '"x": is not a field; mset takes key_values and ttl'),
-        ("mget", '{"keys":[],"ttl":1}', "invalid_request", '"ttl": is not a field; mget takes keys'),
+        (
+            "mset", '{"key_values":{},"x":1}', "invalid_request",
+            '"x": is not a field; mset takes key_values, ttl and encoding',
+        ),
+        ("mget", '{"keys":[],"ttl":1}', "invalid_request", '"ttl": is not a field; mget takes keys and encoding'),
         ("set", '{"key":1,"value":"v"}', "invalid_key", "key: must be a string, but a number was sent"),
         ("set", '{"key":null,"value":"v"}', "invalid_key", "key: must be a string, but null was sent"),
         ("set", '{"key":"k","value":true}', "invalid_value", "value: must be a string, but a boolean was sent"),
@@ -143,7 +146,7 @@ def test_ttl_must_be_an_integer(ttl: str, sent: str) -> None:
 def test_sentences_cut_long_names() -> None:
     """A name of a megabyte is not sent back."""
     _, sentence = refusal("set", json.dumps({"key": "k", "value": "v", "x" * 1_000_000: 1}).encode())
-    assert sentence == '"' + "x" * 60 + '...": is not a field; set takes key, value and ttl'
+    assert sentence == '"' + "x" * 60 + '...": is not a field; set takes key, value, ttl, condition and encoding'
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def cors_of(reply: Reply) -> dict[str, str]:
 
 def granted(origin: str = ORIGIN) -> dict[str, str]:
     """Those of an answer that a page of `origin` may read."""
-    return {"vary": "Origin", **dict(zip(GRANTED, (origin, "Allow, Retry-After, WWW-Authenticate")))}
+    return {"vary": "Origin", **dict(zip(GRANTED, (origin, "Allow, ETag, Retry-After, WWW-Authenticate")))}
 
 
 # Answers.
@@ -234,8 +234,8 @@ def test_a_preflight_of_a_listed_origin(world: World) -> None:
     assert (reply.status, reply.body) == (204, b"")
     assert cors_of(reply) == {
         **granted(),
-        "access-control-allow-methods": "GET, HEAD, POST, DELETE",
-        "access-control-allow-headers": "authorization, content-type",
+        "access-control-allow-methods": "GET, HEAD, POST, PUT, DELETE",
+        "access-control-allow-headers": "authorization, content-type, if-match, if-none-match",
         "access-control-max-age": str(MAX_AGE),
     }
     assert not {"content-length", "content-type", "transfer-encoding", "allow"} & reply.headers.keys()

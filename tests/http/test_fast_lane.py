@@ -96,10 +96,12 @@ def test_bodies_of_set_are_read_as_ever(body: bytes, at: int, noise: bytes) -> N
         except KvError as error:
             return type(error), str(error)
 
+    def quickly(text: bytes) -> object:
+        plain = fast_requests.set_arguments(text)
+        return bodies.set_arguments(text) if plain is None else (plain, None)
+
     for text in (body, body[:at] + noise + body[at:], body[:at] + body[at + 1 :]):
-        assert outcome(lambda body: fast_requests.set_arguments(body) or bodies.set_arguments(body), text) == outcome(
-            bodies.set_arguments, text
-        )
+        assert outcome(quickly, text) == outcome(bodies.set_arguments, text)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from ..support.properties import repeatable
 #: Says that these are about no backend.
 WITHOUT_BACKEND = True
 
+_SCAN = "scan takes prefix, limit, cursor, keys_only, start, end, reverse, count_only, delimiter, encoding, revision"
+
 #: Any text that UTF-8 can hold.
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 
@@ -113,8 +115,8 @@ def test_any_parameters_survive_their_encoding(prefix: str, cursor: str) -> None
         (b"keys_only", 'keys_only: must be true or false, but "" was sent'),
         (b"prefix=a&prefix=a", "prefix: was sent more than once"),
         (b"limit=5&%6cimit=5", "limit: was sent more than once"),
-        (b"Prefix=a", 'query: "Prefix" is not a parameter; scan takes prefix, limit, cursor, keys_only'),
-        (b"=a", 'query: "" is not a parameter; scan takes prefix, limit, cursor, keys_only'),
+        (b"Prefix=a", 'query: "Prefix" is not a parameter; ' + _SCAN),
+        (b"=a", 'query: "" is not a parameter; ' + _SCAN),
         (b"prefix=%", "prefix: has a % that two hexadecimal digits do not follow; write %25 for %"),
         (b"cursor=%ff", "cursor: is not UTF-8 once decoded: invalid start byte at byte 0"),
         (b"%ff=1", "query: is not UTF-8 once decoded: invalid start byte at byte 0"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...commands.command import Change
 from ...core.errors import KvError, LostFolder, WriteStalled, without_frames
@@ -44,7 +44,10 @@ class Write:
         "stores",
     )  # fmt: skip
 
-    # What only `deciding_write.DecidingWrite` has.
+    # What only those of `deciding_write` have.
+
+    #: Whether its changes are decided under the lock, and whether several of them may be of one key.
+    decides = is_gathered = False
 
     #: Whether it has to be decided apart, by who took it up.
     is_apart = False
@@ -105,10 +108,10 @@ class Write:
         finally:
             del error
 
-    def mutations(self) -> list[Mutation]:
-        """What the engine is told of it, once its large values have their files."""
+    def mutations(self, changes: Iterable[Change]) -> list[Mutation]:
+        """What the engine is told of some of its changes, once its large values have their files."""
         mutations: list[Mutation] = []
-        for key, value, expires_at_ms in self.changes:
+        for key, value, expires_at_ms in changes:
             if value is None:
                 mutations.append((DATA, key, None))
                 continue
@@ -165,13 +168,18 @@ class CommitPoint:
         for write in batch:
             if not write.plain or write.size != write.stores or write.before:  # it has a ttl, deletes, or ends one
                 dated = True
+                if write.is_gathered:
+                    for change in write.changes:
+                        mutations += self.index_entries.replace((change,), write.before)
+                        mutations += write.mutations((change,))
+                    continue
                 mutations += self.index_entries.replace(write.changes, write.before)
             if write.keeps:
                 write.kept = self.file_index.kept(write.keeps, pending)
             if write.plain and not write.large:
                 mutations += [(DATA, key, value) for key, value, _ in write.changes]
             else:
-                mutations += write.mutations()
+                mutations += write.mutations(write.changes)
             if write.large or pending or self.file_index.pointers:
                 mutations += self.file_index.prepare(write, pending)
         if self.guards.registered:

@@ -12,6 +12,7 @@ from itertools import starmap
 
 from ...commands.command import Change, Command, WriteCommand
 from ...commands.deciding import DecidingCommand
+from ...commands.decisions import Decisions
 from ...commands.get import Found, Get
 from ...commands.mget import MGet
 from ...commands.ranges import prefix_end
@@ -25,7 +26,7 @@ from . import records
 from .batch_reads import KEYS_NOW, BatchReader
 from .cache import Entry
 from .commit_point import Write
-from .deciding_write import DecidingWrite
+from .deciding_write import DecidingWrite, GatheredWrite
 from .engines.engine import CanPeek, Engine
 from .lookups import Lookups
 from .maintenance import expiry
@@ -243,6 +244,10 @@ class Store:
         changes = command.changes(expiry.expires_at(self._clock.now_ms(), ttl) if ttl else 0)
         self._touch(changes)
         return Write(changes, command.deadline)
+
+    def prepare_decisions(self, decisions: Decisions) -> GatheredWrite:
+        """The same for commands that decide and came together; for `Writer.try_now` alone."""
+        return GatheredWrite(decisions, self._lookups)
 
     def prepare_together(self, commands: Sequence[WriteCommand]) -> Write:
         """One write for plain commands that share their fate, in their order. It does not block."""
