@@ -7,15 +7,17 @@ from collections.abc import Collection, Sequence
 from typing import Any, Callable
 
 from ..core.errors import KvError, TooLarge
-from ..core.limits import Limits, check_count, check_key
+from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, Limits, check_count, check_key
 from .command import Change
 from .conditional import most_of
-from .conditions import Condition
-from .deciding import DecidingCommand, Decision, Kept, Look, Outcome, Present, failed
+from .conditions import Condition, Test, etag_of
+from .deciding import DecidingCommand, Decision, Kept, Look, Mutated, Outcome, Present
 from .mutations import AddNumber, DeleteKey, Mutation, SetValue, TouchKey
 
 #: What requests call each mutation.
 _KINDS = {SetValue: "set", DeleteKey: "delete", TouchKey: "touch", AddNumber: "increment"}
+
+_FOUND, _NOT_FOUND = Mutated(True), Mutated()
 
 
 class Transact(DecidingCommand):
@@ -71,16 +73,30 @@ class Transact(DecidingCommand):
     def check(self, limits: Limits) -> None:
         """See `Command.check`."""
         check_count(self.count, "checks and mutations", limits.max_batch_keys)
-        for number, (key, condition) in enumerate(self.checks):
-            check_key(key, f"checks[{number}].key")
-            condition.check(f"checks[{number}].condition")
-        for number, mutation in enumerate(self.mutations):
-            mutation.check(_field(number, mutation))
+        if not self._is_plain():
+            self._check_each()
         if self.size > limits.max_request_bytes:
             raise TooLarge(
                 f"checks and mutations: too large: {self.size} bytes were sent in all, "
                 f"limits.max_request_bytes is {limits.max_request_bytes} bytes"
             )
+
+    def _is_plain(self) -> bool:
+        """Whether there is nothing wrong with any of them for certain: that is known in fewer steps."""
+        sizes = list(map(len, self._keys))
+        odd: list[Any] = [mutation for mutation in self.mutations if type(mutation) is not SetValue or mutation[2]]
+        odd += [0 for _, (test, operand) in self.checks if test is Test.ETAG or len(operand) > MAX_VALUE_BYTES]
+        if odd or not sizes:
+            return False
+        largest = max([len(mutation[1]) for mutation in self.mutations], default=0)  # type: ignore[misc, arg-type]
+        return largest <= MAX_VALUE_BYTES and 0 < min(sizes) <= max(sizes) <= MAX_KEY_BYTES
+
+    def _check_each(self) -> None:
+        for number, (key, condition) in enumerate(self.checks):
+            check_key(key, f"checks[{number}].key")
+            condition.check(f"checks[{number}].condition")
+        for number, mutation in enumerate(self.mutations):
+            mutation.check(_field(number, mutation))
 
     def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
         """See `Command.permitted`: that is for what it stores; `needs` has the rest."""
@@ -90,13 +106,19 @@ class Transact(DecidingCommand):
     def decide(self, look: Look, now_ms: int) -> Decision:
         """See `DecidingCommand.decide`."""
         for number, (key, condition) in enumerate(self.checks, 1):
-            if outcome := failed(number, condition, look(key)):
-                return Decision((), outcome)
+            there = look(key)
+            if not condition.holds(None if there is None else there[0]):
+                return Decision((), _failed(number, there))
         pending: dict[bytes, Change] = {}
         mutated = []
         for number, mutation in enumerate(self.mutations):
-            key = mutation.key
+            key = mutation[0]
             there = look(key) if key not in pending else _present(pending[key])
+            if type(mutation) is SetValue and not mutation[2]:
+                # What its `apply` says, without the call.
+                pending[key] = key, mutation[1], 0
+                mutated.append(_NOT_FOUND if there is None else _FOUND)
+                continue
             try:
                 change, done = mutation.apply(there, now_ms)
             except KvError as error:
@@ -112,6 +134,10 @@ class Transact(DecidingCommand):
     def changes(self, expires_at_ms: int) -> list[Change]:
         """See `DecidingCommand.changes`."""
         return [change for mutation in self.mutations for change in most_of(mutation)]
+
+
+def _failed(check: int, there: Present | None) -> Outcome:
+    return Outcome(failed_check=check, etag="" if there is None else etag_of(there.value))
 
 
 def _present(change: Change) -> Present | None:

@@ -17,14 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import Callable, Protocol
+from typing import Any, Callable, Protocol, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
 from ..backends.backend import Backend, CanMeasure
 from ..backends.server import ServerCommands
 from ..commands.command import GET, SET, Command, ServerCommand
-from ..commands.deciding import DecidingCommand
+from ..commands.deciding import DecidingCommand, Outcome
+from ..commands.decisions import Decisions
 from ..commands.get import Found
 from ..commands.set import Set
 from ..commands.sets import Sets
@@ -45,6 +46,9 @@ DIGESTED_NOW = 16_384
 
 #: Sets that gather before others become another command.
 GATHERED_SETS = 1024
+
+#: What gathers.
+Gathered = TypeVar("Gathered", Sets, Decisions)
 
 #: Called with a command when it is done; must not raise.
 Done = Callable[[Command], object]
@@ -105,8 +109,8 @@ class Door:
         self._get_now = backend.get_now
         self._gathered: list[Command] = []
         #: Sets that came after those, and have not entered their admission: before anything else comes in, `enter` it.
-        self.gathering: Sets | None = None
-        self._enter: Callable[[Sets], None]
+        self.gathering: Sets | Decisions | None = None
+        self._enter: Callable[[Any], None]
         self._has_told = False
         # Whether the reactor will hand them over.
         self._is_called = False
@@ -126,7 +130,7 @@ class Door:
     def waiting(self) -> int:
         """Commands that nothing has taken up yet."""
         gathering = self.gathering
-        return len(self._gathered) + (0 if gathering is None else gathering.count) + self._backend.waiting
+        return len(self._gathered) + (0 if gathering is None else len(gathering.keys)) + self._backend.waiting
 
     def on_settled(self, told: Callable[[], None]) -> None:
         """Call `told` whenever commands have been settled and those who waited for them were told."""
@@ -194,13 +198,26 @@ class Door:
 
         Never raises: see Note [Sets go together].
         """
+        return self._begin(Sets, admission, seconds, enter)
+
+    def begin_decisions(
+        self, admission: Admission, seconds: float, enter: Callable[[Decisions], None]
+    ) -> Decisions | None:
+        """The same for commands that decide; None where the backend does not know those."""
+        if Decisions.capability not in self._capabilities:
+            return None
+        return self._begin(Decisions, admission, seconds, enter)
+
+    def _begin(
+        self, kind: type[Gathered], admission: Admission, seconds: float, enter: Callable[[Gathered], None]
+    ) -> Gathered:
         self.enter()
         started = monotonic()
-        sets = self.gathering = Sets(admission, started, started + seconds)
+        gathering = self.gathering = kind(admission, started, started + seconds)
         self._enter = enter
         if not self._is_called:
             self._call()
-        return sets
+        return gathering
 
     def enter(self) -> None:
         """No more Sets come to those that gather: they are let in, or not."""
@@ -209,8 +226,8 @@ class Door:
             self.gathering = None
             self._enter(sets)
 
-    def submit_sets(self, sets: Sets) -> None:
-        """`submit` for Sets that are good, and have entered their admission."""
+    def submit_sets(self, sets: Sets | Decisions) -> None:
+        """`submit` for what has gathered, if all is good, and has entered its admission."""
         self._gathered.append(sets)
 
     def refused(self) -> None:
@@ -256,6 +273,11 @@ class Door:
                 size += command.size
                 self._count_sets(command, now)
                 continue
+            if type(command) is Decisions:
+                requests += command.count
+                size += command.size
+                self._count_decisions(command, now)
+                continue
             requests += 1
             if command.takes_room:
                 size += command.size
@@ -282,6 +304,25 @@ class Door:
         else:
             for _ in range(sets.count):
                 self._failed(SET, 1, sets.started, sets.error)
+
+    def _count_decisions(self, decisions: Decisions, now: float) -> None:
+        seconds = now - decisions.started
+        if decisions.error is not None:
+            for _ in range(decisions.count):
+                self._failed(SET, 1, decisions.started, decisions.error)
+            return
+        if decisions.is_done:
+            self._set_durations.extend([seconds] * decisions.count)
+            return
+        done = 0
+        for result in decisions.results:
+            if type(result) is not Outcome:
+                self._failed(SET, 1, decisions.started, result)
+                continue
+            done += 1
+            if result[1]:
+                self._count_failed_condition()
+        self._set_durations.extend([seconds] * done)
 
     def tell_settled(self) -> None:
         """A command came to its end elsewhere, and who waited for it was told: see `on_settled`."""

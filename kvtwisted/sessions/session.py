@@ -25,7 +25,9 @@ from functools import partial
 from time import monotonic
 from typing import Any, Callable
 
+from ..commands import decisions
 from ..commands.command import Actor, Command, ServerCommand, WriteCommand
+from ..commands.decisions import Decisions
 from ..commands.get import Found, Get
 from ..commands.sets import Sets, Told, tell_single
 from ..commands.streams import StreamCommand
@@ -108,8 +110,12 @@ class Session:
         #: Whether its Sets may go together, with `gather`: see Note [Sets go together].
         self.gathers = limiter is None and written is None and self._weighing is None
         self._set_prefixes = None if SET in self._anywhere else self._prefixes[SET]
-        #: Its Sets that gather now.
+        self._stores_and_reads = (
+            None if self._anywhere.issuperset((SET, GET)) else (self._prefixes[SET], self._prefixes[GET])
+        )
+        #: Its Sets that gather now, and its commands that decide: one of both.
         self.gathering: Sets | None = None
+        self.deciding: Decisions | None = None
 
     @property
     def name(self) -> str:
@@ -351,6 +357,19 @@ class Session:
         sets.join(waiter, told)
         return sets
 
+    def gather_decisions(self, waiter: Any, seconds: float, told: decisions.Told) -> Decisions | None:
+        """The same for conditional Sets, Touches and Increments, until `deciding` is another one, or another one's.
+
+        None where the backend does not know those: submit them, to be told so.
+        """
+        deciding = self.deciding
+        if deciding is None or len(deciding.mutations) >= GATHERED_SETS:
+            deciding = self.deciding = self._door.begin_decisions(self.admission, seconds, self._enter_decisions)
+            if deciding is None:
+                return None
+        deciding.join(waiter, told)
+        return deciding
+
     def _enter(self, sets: Sets) -> None:
         """Submit Sets that have gathered: together, or else one by one."""
         self.gathering = None
@@ -359,13 +378,28 @@ class Session:
         is_good = sets.is_good and (prefixes is None or sets.permitted(prefixes))
         if is_good and self.admission.enter_all(sets.count, sets.size):
             self._door.submit_sets(sets)
-            return
-        for single in sets.singles():
+        else:
+            self._submit_each(sets.singles(), tell_single)
+
+    def _enter_decisions(self, deciding: Decisions) -> None:
+        """The same for commands that decide."""
+        self.deciding = None
+        deciding.seal()
+        is_good = deciding.is_good and (
+            self._stores_and_reads is None or all(map(deciding.permitted, self._stores_and_reads))
+        )
+        if is_good and self.admission.enter_all(deciding.count, deciding.size):
+            self._door.submit_sets(deciding)
+        else:
+            self._submit_each(deciding.singles(), decisions.tell_single)
+
+    def _submit_each(self, singles: Sequence[WriteCommand], tell: Done) -> None:
+        for single in singles:
             try:
-                self.submit(single, tell_single)
+                self.submit(single, tell)
             except Exception as refused:
                 single.error = without_frames(refused)
-                tell_single(single)
+                tell(single)
         self._door.refused()
 
     def _weigh_first(self, command: WriteCommand, weighing: Weighing, done: Done) -> None:
@@ -391,8 +425,8 @@ class Session:
         limiter, seconds = self._limiter, self._seconds
 
         def paid(command: Command) -> None:
-            if command.answered and limiter is not None:
-                limiter.spend(0, command.answered, seconds())
+            if limiter is not None and (command.answered or command.charged):
+                limiter.spend(max(0, command.charged - 1), command.answered, seconds())
             done(command)
 
         return paid

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from . import commands, http, http2, local_store, server, sessions
+from . import commands, deciding, http, http2, local_store, server, sessions
 from .fault import Fault
 
 FAULTS: tuple[Fault, ...] = (
     *commands.FAULTS,
     *sessions.FAULTS,
     *local_store.FAULTS,
+    *deciding.FAULTS,
     *http2.FAULTS,
     *http.FAULTS,
     *server.FAULTS,

@@ -9,18 +9,28 @@ from typing import Any
 
 import pytest
 
+from kvtwisted.commands import conditions
 from kvtwisted.commands.command import ENTRY_OVERHEAD, Command
+from kvtwisted.commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch
+from kvtwisted.commands.conditions import Condition, etag_of
+from kvtwisted.commands.deciding import Mutated
+from kvtwisted.commands.deciding import Outcome as Decided
 from kvtwisted.commands.delete import Delete
+from kvtwisted.commands.delete_range import DeleteRange
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.mset import MSet
+from kvtwisted.commands.mutations import HIGHEST, AddNumber, DeleteKey, SetValue, TouchKey
 from kvtwisted.commands.scan import Scan
 from kvtwisted.commands.set import Set
+from kvtwisted.commands.transact import Transact
 from kvtwisted.core.errors import (
     DeadlineExceeded,
     InvalidKey,
     KvError,
+    NotANumber,
+    NumberOverflow,
     ResponseTooLarge,
     StorageError,
     TooLarge,
@@ -35,6 +45,7 @@ from tests.support.storage import PLENTY
 BACKENDS_DIFFER = True
 
 KEY, VALUE = b"k", b"v"
+ABSENT = conditions.Test.ABSENT
 
 
 @pytest.fixture(params=[False, True], ids=["", "slow"])
@@ -72,6 +83,11 @@ def every_command(deadline: float) -> list[Command]:
         MGet([KEY], budget=PLENTY, deadline=deadline),
         MDelete([KEY], deadline),
         Scan(b"", budget=PLENTY, deadline=deadline),
+        ConditionalSet(SetValue(KEY, VALUE), Condition(ABSENT), deadline),
+        ConditionalDelete(DeleteKey(KEY), Condition(ABSENT), deadline),
+        Touch(TouchKey(KEY, 5), None, deadline),
+        Increment(AddNumber(b"number", 1), None, deadline),
+        Transact([(KEY, Condition(ABSENT))], [AddNumber(b"number", 1)], deadline),
     ]
 
 
@@ -117,6 +133,75 @@ def test_ttl(doorway: Doorway, client: Blocking) -> None:
     assert client.get(b"m") == Found(b"for ever", 0)
 
 
+def test_conditions(doorway: Doorway, client: Blocking) -> None:
+    """Of what is there: nothing is written when one does not hold, and what is there is told of by its etag."""
+    free, taken = Condition(ABSENT), Condition(conditions.Test.PRESENT)
+    first = client.run(ConditionalSet(SetValue(KEY, VALUE, 10), free))
+    assert (first.failed_check, first.only.found, first.revision > 0) == (0, False, True)
+    assert client.get(KEY) == Found(VALUE, 10)
+    refused = ConditionalSet(SetValue(KEY, b"other"), free)
+    assert client.run(refused) == Decided(failed_check=1, etag=etag_of(VALUE))
+    assert refused.condition_failed
+    mine = Condition(conditions.Test.ETAG, etag_of(VALUE).encode())
+    touched = client.run(Touch(TouchKey(KEY, 60), mine))
+    assert touched.revision > first.revision
+    assert client.get(KEY) == Found(VALUE, 60)
+    assert client.run(ConditionalSet(SetValue(KEY, b"2"), Condition(conditions.Test.VALUE, VALUE))).only.found
+    assert client.run(ConditionalDelete(DeleteKey(KEY), mine)).etag == etag_of(b"2")
+    assert client.run(ConditionalDelete(DeleteKey(KEY), taken)).only.found
+    assert client.run(ConditionalDelete(DeleteKey(KEY), taken)) == Decided(failed_check=1)
+    assert client.run(Touch(TouchKey(KEY, 60))) == Decided(mutated=(Mutated(),))
+    assert client.get(KEY) is None
+    client.set(KEY, VALUE, 1)
+    doorway.storage.time.advance(1000)
+    assert client.run(ConditionalSet(SetValue(KEY, b"new"), free)).failed_check == 0
+    assert client.get(KEY) == Found(b"new", 0)
+    assert doorway.door.failed_conditions.value == 3
+
+
+def test_numbers(doorway: Doorway, client: Blocking) -> None:
+    """The sum is stored and told; a key keeps its ttl, and a new one gets one."""
+    assert client.run(Increment(AddNumber(KEY, 5, 10))).only == Mutated(False, 5, True)
+    doorway.storage.time.advance(1000)
+    assert client.run(Increment(AddNumber(KEY, -7, 10))).only == Mutated(True, -2, False)
+    assert client.get(KEY) == Found(b"-2", 9)
+    client.set(KEY, b"text")
+    with pytest.raises(NotANumber):
+        client.run(Increment(AddNumber(KEY, 1)))
+    client.set(KEY, b"%d" % HIGHEST)
+    with pytest.raises(NumberOverflow):
+        client.run(Increment(AddNumber(KEY, 1)))
+    assert client.get(KEY) == Found(b"%d" % HIGHEST, 0)
+
+
+def test_transactions(client: Blocking) -> None:
+    """All or nothing, in order, of what was there before and of what it does itself."""
+    client.mset({b"a": b"1", b"b": b"text"})
+    checks = [(b"a", Condition(conditions.Test.VALUE, b"1")), (b"c", Condition(ABSENT))]
+    mutations = [AddNumber(b"a", 1), SetValue(b"c", b"8"), AddNumber(b"c", 1), DeleteKey(b"b"), TouchKey(b"c", 60)]
+    outcome = client.run(Transact(checks, mutations))
+    assert [done.value for done in outcome.mutated] == [2, 0, 9, 0, 0]
+    assert client.scan(b"", budget=PLENTY).items == [(b"a", b"2"), (b"c", b"9")]
+    assert client.get(b"c") == Found(b"9", 60)
+    assert client.run(Transact(checks, mutations)) == Decided(failed_check=1, etag=etag_of(b"2"))
+    with pytest.raises(NotANumber, match=r"mutations\[1\]"):
+        client.run(Transact([], [SetValue(b"d", b"text"), AddNumber(b"d", 1)]))
+    assert client.scan(b"", budget=PLENTY).items == [(b"a", b"2"), (b"c", b"9")]
+
+
+def test_nobody_gets_in_between(doorway: Doorway) -> None:
+    """Many at once: one of them gets each free key, and no increment is lost."""
+    outcomes = [doorway.submit(Increment(AddNumber(b"n", 1))) for _ in range(50)]
+    races = [doorway.submit(ConditionalSet(SetValue(KEY, b"%d" % number), Condition(ABSENT))) for number in range(20)]
+    doorway.run()
+    assert sorted(outcome.result().only.value for outcome in outcomes) == list(range(1, 51))
+    (winner,) = [number for number, outcome in enumerate(races) if not outcome.result().failed_check]
+    assert doorway.storage.value(KEY) == b"%d" % winner
+    revisions = [outcome.result().revision for outcome in [*outcomes, races[winner]]]
+    assert len(set(revisions)) == 51
+    assert min(revisions) > 0
+
+
 def test_scan_pages(client: Blocking) -> None:
     """In byte order, within the prefix and after the cursor; the cursor of the last page is empty."""
     keys = [b"a", b"a\x00", b"aa", b"ab", b"b", "é".encode(), "\U0010ffff".encode()]
@@ -134,6 +219,41 @@ def test_scan_pages(client: Blocking) -> None:
     assert client.scan(b"a", cursor=b"a\x00", limit=2, budget=PLENTY) == page_of([(b"aa", VALUE), (b"ab", VALUE)], b"")
     assert client.scan(b"b", cursor=b"a", limit=9, budget=PLENTY).items == [(b"b", VALUE)]
     assert client.scan(b"a", cursor=b"b", limit=9, budget=PLENTY) == page_of([], b"")
+
+
+def test_ranges(client: Blocking) -> None:
+    """From start to end, either way, counted, and in folders; a page has the revision of its view."""
+    client.mset(dict.fromkeys((b"a", b"b/1", b"b/2", b"c", b"d/1"), b"v"))
+    every = client.scan(b"", budget=PLENTY)
+    client.set(b"z", b"v", 9)
+
+    def keys(**options: Any) -> list[bytes]:
+        return client.scan(b"", budget=PLENTY, **options).keys
+
+    assert keys(start=b"b/2", end=b"d") == [b"b/2", b"c"]
+    assert keys(reverse=True, limit=2) == [b"z", b"d/1"]
+    assert keys(reverse=True, cursor=b"c") == [b"b/2", b"b/1", b"a"]
+    assert client.scan(b"b", count_only=True, budget=PLENTY).counted == 2
+    page = client.scan(b"", delimiter=b"/", limit=2, budget=PLENTY)
+    assert (page.keys, list(page.prefixes), page.next_cursor) == ([b"a"], [b"b/"], b"b/")
+    page = client.scan(b"", delimiter=b"/", cursor=page.next_cursor, with_expiries=True, budget=PLENTY)
+    assert (page.keys, list(page.prefixes)) == ([b"c", b"z"], [b"d/"])
+    assert page.expiries[0] == 0 < page.expiries[1]
+    assert page.revision > every.revision > 0
+
+
+def test_delete_range(client: Blocking) -> None:
+    """All of a range goes, and nothing else; how many there were is told, by a dry run too."""
+    client.mset(dict.fromkeys((b"a", b"b/1", b"b/2", b"b/3", b"c"), b"v"))
+    before = client.scan(b"", budget=PLENTY).revision
+    assert client.run(DeleteRange(b"b/", dry_run=True)) == (3, 0)
+    assert client.run(DeleteRange(b"b/", b"b/2", b"b/3")) == (1, before + 1)
+    assert client.scan(b"", budget=PLENTY).keys == [b"a", b"b/1", b"b/3", b"c"]
+    assert client.run(DeleteRange(b"b/", b"b/2", b"b/3")) == (0, 0)
+    assert client.run(DeleteRange(start=b"b")) == (3, before + 2)
+    assert client.run(DeleteRange(everything=True)) == (1, before + 3)
+    assert client.scan(b"", budget=PLENTY).keys == []
+    assert client.get(b"a") is None
 
 
 def test_budgets(client: Blocking) -> None:
@@ -325,7 +445,7 @@ def test_waiting(doorway: Doorway) -> None:
     assert doorway.door.waiting == 0
     for command in every_command(time.monotonic() + 60):
         doorway.submit(command)
-    assert doorway.door.waiting == 7
+    assert doorway.door.waiting == len(every_command(0))
     doorway.run()
     assert doorway.door.waiting == 0
 

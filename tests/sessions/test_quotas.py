@@ -12,11 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvtwisted.backends.local.large_values import ValueFiles
+from kvtwisted.commands import conditions
 from kvtwisted.commands.command import Command
+from kvtwisted.commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch
+from kvtwisted.commands.conditions import Condition
 from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mset import MSet
+from kvtwisted.commands.mutations import AddNumber, DeleteKey, SetValue, TouchKey
 from kvtwisted.commands.set import Set
+from kvtwisted.commands.transact import Transact
 from kvtwisted.core.errors import InvalidKey, Overloaded, QuotaExceeded, RateLimited, StorageError
 from kvtwisted.sessions import quotas
 from kvtwisted.sessions.admission import Admission
@@ -151,6 +156,28 @@ def test_what_fails_is_not_counted(make: Callable[..., Scene]) -> None:
         scene.calls.set(b"a/1", b"v")
     assert scene.used == (0, 0)
     assert scene.usage._under_way == {}
+
+
+_FREE = Condition(conditions.Test.ABSENT)
+
+
+def test_what_decides_is_counted_as_it_came_out(make: Callable[..., Scene]) -> None:
+    """What it might store is weighed before; what it has stored is looked at."""
+    scene = make(100, 5)
+    run = scene.calls.run
+    for number in range(1, 12):
+        assert run(Increment(AddNumber(b"a/n", 1))).only.value == number
+        assert scene.used == scene.stored == (3 + len(str(number)), 1)
+    assert run(ConditionalSet(SetValue(b"a/n", b"x" * 50), _FREE)).failed_check == 1
+    assert run(ConditionalSet(SetValue(b"a/k", b"12345"), _FREE)).revision
+    assert run(Touch(TouchKey(b"a/k", 10))).only.found
+    assert scene.used == scene.stored == (13, 2)
+    with pytest.raises(QuotaExceeded, match=r"quota\.bytes is 100, 13 bytes are in use, this write adds 103"):
+        run(ConditionalSet(SetValue(b"a/new", b"x" * 98), _FREE))
+    run(Transact([], [DeleteKey(b"a/n"), SetValue(b"a/k", b"1"), DeleteKey(b"a/none"), SetValue(b"a/l", b"")]))
+    assert scene.used == scene.stored == (7, 2)
+    assert run(ConditionalDelete(DeleteKey(b"a/k"), Condition(conditions.Test.PRESENT))).revision
+    assert scene.used == scene.stored == (3, 1)
 
 
 def test_a_failing_look_is_the_write_s_failure() -> None:

@@ -7,13 +7,18 @@ from typing import Any, Callable
 
 import pytest
 
+from kvtwisted.commands import conditions
 from kvtwisted.commands.administration import CollectOrphans, CreateBackup, ListBackups, PlanEviction
-from kvtwisted.commands.command import Actor, Command
+from kvtwisted.commands.command import Actor, Command, WriteCommand
+from kvtwisted.commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch
+from kvtwisted.commands.conditions import Condition
 from kvtwisted.commands.configuration import UpdateConfig
 from kvtwisted.commands.get import Get
 from kvtwisted.commands.mset import MSet
+from kvtwisted.commands.mutations import AddNumber, DeleteKey, SetValue, TouchKey
 from kvtwisted.commands.set import Set
-from kvtwisted.core.errors import InvalidKey, KvError, Overloaded, PermissionDenied, RateLimited
+from kvtwisted.commands.transact import Transact
+from kvtwisted.core.errors import InvalidKey, KvError, NotANumber, Overloaded, PermissionDenied, RateLimited
 from kvtwisted.sessions.admission import Admission
 from kvtwisted.sessions.buckets import Limiter, Rate
 from kvtwisted.sessions.grants import ADMIN, METRICS, OPERATIONS, Grant, Principal
@@ -32,6 +37,7 @@ CALLS: dict[str, Callable[[Any, bytes], Any]] = {
     "delete": lambda access, key: access.delete(key),
     "mdelete": lambda access, key: access.mdelete([key]),
     "scan": lambda access, key: access.scan(key, budget=PLENTY),
+    "touch": lambda access, key: access.run(Touch(TouchKey(key, 60))),
 }
 #: The same for those that are about no key, with what they require.
 KEYLESS_CALLS: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -46,7 +52,7 @@ KEYLESS_CALLS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 #: Which right each takes.
 METHODS = {
     "get": "get", "get_now": "get", "mget": "get", "set": "set", "mset": "set", "delete": "delete", "mdelete": "delete",
-    "scan": "scan",
+    "scan": "scan", "touch": "set",
 }  # fmt: skip
 
 
@@ -217,6 +223,71 @@ def test_writes_of_all_are_told(scene: Scene, name: str) -> None:
     CALLS["get"](access, b"a/1")
     CALLS[name](access, b"a/1")
     assert told == [("p", METHODS[name], [b"a/1"])]
+
+
+_FREE = Condition(conditions.Test.ABSENT)
+
+
+@pytest.mark.parametrize(
+    ("command", "operations"),
+    [
+        (lambda key: ConditionalSet(SetValue(key, b"1"), _FREE), {"set", "get"}),
+        (lambda key: ConditionalDelete(DeleteKey(key), _FREE), {"delete", "get"}),
+        (lambda key: Touch(TouchKey(key, 5)), {"set"}),
+        (lambda key: Touch(TouchKey(key, 5), _FREE), {"set", "get"}),
+        (lambda key: Increment(AddNumber(key, 1)), {"set", "get"}),
+        (lambda key: Transact([(key, _FREE)], []), {"get"}),
+        (lambda key: Transact([], [SetValue(b"a/2", b""), AddNumber(key, 1)]), {"set", "get"}),
+        (lambda key: Transact([], [SetValue(b"a/2", b""), DeleteKey(key)]), {"delete"}),
+        (lambda key: Transact([], [SetValue(b"a/2", b""), TouchKey(key, 5)]), {"set"}),
+    ],
+)
+def test_what_decides_needs_the_right_to_what_it_tells(
+    scene: Scene, command: Callable[[bytes], WriteCommand], operations: set[str]
+) -> None:
+    """Conditions and numbers tell of values, so that they need `get` too: for each key, and each right alone is needed.
+
+    The refusal says what is missing, and nothing of what is stored.
+    """
+    sentences = {"get": "reading", "set": "writing", "delete": "deleting"}
+    told: list[str] = []
+
+    def refused(who: str, address: str, what: str, error: KvError) -> None:
+        told.append(what)
+
+    base = grant("set", b"a/2")
+    scene.access(base, *[grant(operation, b"a/") for operation in operations]).run(command(b"a/new"))
+    for missing in operations:
+        others = [grant(operation, b"a/") for operation in operations - {missing}]
+        access = scene.access(base, *others, grant(missing, b"a/2"), refused=refused)
+        for key in (b"a/1", b"a/none"):
+            with pytest.raises(PermissionDenied, match=f"^the token does not allow {sentences[missing]} every key of"):
+                access.run(command(key))
+            assert told.pop() == missing
+    assert scene.admission.in_flight == 0
+
+
+def test_what_a_transaction_changes_is_told(scene: Scene) -> None:
+    """By the right that it takes; not what it only checks."""
+    told: list[tuple[str, list[bytes]]] = []
+    access = scene.access(EVERYTHING, written=lambda who, what, keys: told.append((what, list(keys))))
+    access.run(Transact([(b"a/1", _FREE)], [SetValue(b"s", b""), DeleteKey(b"d")]))
+    assert told == [("set", [b"s"]), ("delete", [b"d"])]
+
+
+def test_what_decides_is_counted(scene: Scene) -> None:
+    """As what it is; a condition that does not hold is no failure, and counted besides."""
+    access = scene.access(EVERYTHING)
+    access.run(ConditionalSet(SetValue(b"a/1", b""), _FREE))
+    access.run(ConditionalDelete(DeleteKey(b"a/1"), _FREE))
+    access.run(Transact([(b"a/1", _FREE)], [SetValue(b"b", b""), SetValue(b"c", b"")]))
+    access.run(Touch(TouchKey(b"a/1", 5)))
+    with pytest.raises(NotANumber):
+        access.run(Increment(AddNumber(b"a/1", 1)))
+    assert [tuple(recorded) for recorded in scene.recorder.operations] == [
+        ("set", 1, False), ("delete", 1, False), ("set", 3, False), ("set", 1, False), ("set", 1, True),
+    ]  # fmt: skip
+    assert scene.door.failed_conditions.value == 3
 
 
 class Limited:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
+from kvtwisted.commands import conditions
 from kvtwisted.commands.command import WriteCommand
 from kvtwisted.commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch
-from kvtwisted.commands.conditions import Condition, Test
+from kvtwisted.commands.conditions import Condition
 from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mset import MSet
@@ -37,8 +38,8 @@ def condition(asked: Asked) -> Condition:
     """The same as commands have it."""
     name, operand = asked
     if name == "etag":
-        return Condition(Test.ETAG, operand.encode())
-    return Condition(Test(name), operand or b"")
+        return Condition(conditions.Test.ETAG, operand.encode())
+    return Condition(conditions.Test(name), operand or b"")
 
 
 def mutation(done: Done) -> Mutation:

@@ -21,7 +21,7 @@ that are threads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Callable
@@ -31,27 +31,33 @@ from twisted.python.failure import Failure
 
 from ...commands.command import Command, WriteCommand
 from ...commands.deciding import DecidingCommand
+from ...commands.decisions import Decisions
+from ...commands.delete_range import DeleteRange
 from ...commands.get import Get
 from ...commands.scan import RANGES, Scan
 from ...commands.scan_stream import ScanStream
 from ...commands.sets import Sets
+from ...commands.watch import Watch
 from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError
 from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
 from ..backend import Hot, Settled, Sizes
 from .apart import Apart
 from .commit_point import Write
-from .deciding_write import DecidingWrite
+from .deciding_write import DecidingWrite, GatheredWrite
 from .inline_reads import InlineReads
 from .recovery import Recovery
 from .scan_streams import ScanStreams
 from .store import Store
+from .watches import Watches
 
 #: A larger group is not written on the reactor thread: this is some milliseconds' work.
 INLINE_KEYS, INLINE_BYTES = 1024, 1_048_576
 
 #: Runs a function in a pool thread, when it is its owner's turn.
 Defer = Callable[[object, Callable[[], object]], "Deferred[object]"]
+#: Commands that are one write.
+Part = tuple[Sequence[WriteCommand], Write]
 #: Gets that share a job of the pool.
 GETS_IN_A_JOB = 16
 #: Large results that may wait for the reactor.
@@ -63,7 +69,9 @@ SNAPSHOT_SECONDS = 3600.0
 class LocalBackend:
     """A `Backend` over a store in this process. Reactor thread, but `health`."""
 
-    capabilities = frozenset({DecidingCommand.capability, RANGES, ScanStream.capability})
+    capabilities = frozenset(
+        {DecidingCommand.capability, DeleteRange.capability, RANGES, ScanStream.capability, Watch.capability}
+    )
 
     def __init__(
         self,
@@ -81,6 +89,7 @@ class LocalBackend:
         self._reactor = reactor
         self._pool = pool
         self._store = store
+        self._recovery = recovery
         self.hot: Callable[[bytes], Hot | None] = store.hot
         self.get_now = store.get_now
         self.size_now = store.size_now
@@ -89,20 +98,28 @@ class LocalBackend:
         self._group = GroupCommit(store, recovery, self._pool.run)
         self._inline = InlineReads(reactor, store, lambda command: self._run([command], large=True))
         self._streams = ScanStreams(reactor, pool, store.view, snapshot_seconds)
+        self._watches = Watches(reactor, store.writer.commits.history)
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
         self._stopped = False
 
     def start(self, settled: Settled) -> None:
         """See `Backend.start`."""
         self._settled = self._group.settled = self._inline.settled = self._streams.settled = settled
+        self._watches.settled = settled
 
     def stop(self) -> None:
         """See `Backend.stop`. The reactor may be about to wait for the threads."""
         self._stopped = True
         self._inline.stop()
         self._streams.stop()
+        self._watches.stop()
         # For one of them, which does the same for the next: releasing for many at once takes time for each.
         self._untaken.release()
+
+    @property
+    def events_told(self) -> int:
+        """Events that watchers were told of."""
+        return self._watches.told
 
     @property
     def waiting(self) -> int:
@@ -117,8 +134,12 @@ class LocalBackend:
                 self._group.add(command)
             elif type(command) is Get:
                 gets.setdefault(command.admission, []).append(command)
+            elif type(command) is DeleteRange:
+                self._delete_range(command)
             elif type(command) is ScanStream:
                 self._streams.begin(command)
+            elif type(command) is Watch:
+                self._watches.begin(command)
             elif keys := self._store.keys_now(command):
                 self._inline.add(command, keys)
             else:
@@ -152,7 +173,22 @@ class LocalBackend:
         )
         done.addErrback(_broke, commands).addCallback(self._settled)
 
+    def _delete_range(self, command: DeleteRange) -> None:
+        """What came before it goes in first, if it can."""
+        self._group.commit()
+        done = self._pool.run(command.admission, partial(self._remove, command), is_long=True)
+        done.addErrback(_broke, [command]).addCallback(self._settled)
+
     # In a pool thread.
+
+    def _remove(self, command: DeleteRange) -> Sequence[Command]:
+        try:
+            if monotonic() > command.deadline:
+                raise DeadlineExceeded("the request's time ran out before it was started")
+            command.complete(self._store.delete_range(command, self._recovery.write_failed))
+        except Exception:
+            command.error = caught().value
+        return [command]
 
     def _make(self, job: Callable[[], Sequence[Command]]) -> Sequence[Command]:
         commands = job()
@@ -180,13 +216,15 @@ class LocalBackend:
 class GroupCommit:
     """Gathers writes, and has the writer settle them. Reactor thread. It holds no more than the door lets in.
 
-    Note [Plain commands become one write]: most commands only store values that never expire. A group of nothing else
-    is made ready as if it were one command, and settled as one, which halves what it costs. When it cannot be settled
-    like that here and now, or was refused and might not have been with less in it, each becomes a write of its own.
+    Note [Plain commands become one write]: most commands only store values that never expire. Those of a group that
+    come in a row are made ready as if they were one command, and settled as one, which halves what they cost; so are
+    those that decide and came together (`commands.decisions`). When that cannot be settled here and now, or was refused
+    and might not have been with less in it, each command becomes a write of its own.
     """
 
     def __init__(self, store: Store, recovery: Recovery, defer: Defer) -> None:
         self._prepare, self._prepare_together, self._writer = store.prepare, store.prepare_together, store.writer
+        self._prepare_decisions = store.prepare_decisions
         self._recovery = recovery
         self._defer = defer
         self._commands: list[WriteCommand] = []
@@ -210,15 +248,17 @@ class GroupCommit:
         if may_need_files and writer.needs_files(command.changes(0)):
             if isinstance(command, DecidingCommand):
                 self._decide_apart(command, self._prepare(command))
-                return
-            if isinstance(command, Sets):
+            elif isinstance(command, (Sets, Decisions)):
                 for single in command.singles():
                     self.add(single)
             else:
                 self._settle_in_pool(command.admission, [command], [self._prepare(command)])
             return
         if not command.is_plain:
-            self._writes[command] = self._prepare(command)
+            if isinstance(command, Decisions):
+                self._writes[command] = self._prepare_decisions(command)
+            else:
+                self._writes[command] = self._prepare(command)
         self._commands.append(command)
         self._keys += command.count
         self._bytes += command.size
@@ -231,11 +271,11 @@ class GroupCommit:
         quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES and not self._writer.durable
         self._commands, self._writes, self._keys, self._bytes = [], {}, 0, 0
         try:
-            if quick and not made:
-                together = self._prepare_together(commands)
-                quick = self._writer.try_now([together])
-                if quick and not isinstance(together.error, NearlyFull):
-                    self._tell_together(commands, together.error)
+            if quick:
+                parts = self._parts(commands, made)
+                quick = self._writer.try_now([write for _, write in parts])
+                commands = self._tell_parts(parts)
+                if not commands:
                     return
             commands = [single for command in commands for single in command.singles()]
             writes = [made.get(command) or self._prepare(command) for command in commands]
@@ -250,14 +290,59 @@ class GroupCommit:
             # The group has turns of its own: it is everybody's.
             self._settle_in_pool(self, commands, writes).addBoth(self._go_on)
 
-    def _tell_together(self, commands: Sequence[Command], error: KvError | None) -> None:
-        """Tell of commands that were one write. See Note [Plain commands become one write]."""
+    def _parts(self, commands: Sequence[WriteCommand], made: Mapping[WriteCommand, Write]) -> list[Part]:
+        """The group as writes, in order. See Note [Plain commands become one write]."""
+        if not made:
+            return [(commands, self._prepare_together(commands))]
+        parts: list[Part] = []
+        plain: list[WriteCommand] = []
+        for command in commands:
+            write = made.get(command)
+            if write is None:
+                plain.append(command)
+                continue
+            if plain:
+                parts.append((plain, self._prepare_together(plain)))
+                plain = []
+            parts.append(([command], write))
+        if plain:
+            parts.append((plain, self._prepare_together(plain)))
+        return parts
+
+    def _tell_parts(self, parts: Sequence[Part]) -> list[WriteCommand]:
+        """Tell of those that are settled; returns the others, and those that are to be tried one by one."""
+        told: list[Command] = []
+        left: list[WriteCommand] = []
+        for commands, write in parts:
+            if not (write.settled or write.is_apart):
+                left += commands
+            elif isinstance(write, GatheredWrite):
+                if write.is_split:
+                    left += commands
+                    continue
+                if write.error is None:
+                    for single in write.complete():
+                        self._decide_apart(single, self._prepare(single))
+                told += self._failed(commands, write)
+            elif write.decides or len(commands) == 1:
+                told += self._completed(commands, [write])
+            elif isinstance(write.error, NearlyFull):
+                left += commands  # not all of them may be refused
+            else:
+                told += self._failed(commands, write)
+        if told:
+            self.settled(told)
+        return left
+
+    def _failed(self, commands: Sequence[WriteCommand], write: Write) -> Sequence[Command]:
+        """Give commands that were one write its error, if it has one."""
+        error = write.error
         if error is not None:
             for command in commands:
                 command.error = error
             if isinstance(error, StorageError):
                 self._recovery.write_failed(error)
-        self.settled(commands)
+        return commands
 
     def _settle_in_pool(self, owner: object, commands: Sequence[Command], writes: Sequence[Write]) -> Deferred[None]:
         waiting = self._defer(owner, partial(self._settle, writes))
@@ -277,7 +362,12 @@ class GroupCommit:
         Apart(self._writer, write).settle()
 
     def _tell(self, commands: Sequence[Command], writes: Sequence[Write]) -> None:
-        told: list[Command] = []
+        if told := self._completed(commands, writes):
+            self.settled(told)
+
+    def _completed(self, commands: Sequence[Command], writes: Sequence[Write]) -> list[Command]:
+        """Give each command what became of its write; those that have to be decided apart are not among them."""
+        completed: list[Command] = []
         for command, write in zip(commands, writes):
             error = write.error
             if error is not None:
@@ -292,9 +382,8 @@ class GroupCommit:
                     write.complete()
                 except Exception:
                     command.error = caught().value
-            told.append(command)
-        if told:
-            self.settled(told)
+            completed.append(command)
+        return completed
 
     def _decide_apart(self, command: Command, write: Write) -> None:
         """What has to read or digest first has turns of its own, beside those of the group."""

@@ -13,14 +13,18 @@ stays expired] in `kvtwisted.core.clock`: where the mark has not reached the dea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Callable
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
 
 from ...commands.command import Change
-from ...commands.deciding import DecidingCommand, Kept, Outcome, Present
-from ...core.errors import KvError, without_frames
+from ...commands.conditional import MutateKey
+from ...commands.conditions import Test, etag_of
+from ...commands.deciding import DecidingCommand, Kept, Mutated, Outcome, Present
+from ...commands.decisions import Decisions
+from ...commands.mutations import SetValue
+from ...core.errors import KvError, Unsupported, without_frames
 from .commit_point import NO_DEADLINES, NO_FILES, Write
-from .lookups import Lookups, Stored
+from .lookups import NOTHING, Lookups, Stored
 from .records import Pointer
 
 #: Values up to so many bytes are told of under the lock, and so many bytes of them for one batch: a digest takes 1.2 ns
@@ -28,6 +32,11 @@ from .records import Pointer
 NOW_BYTES, NOW_BYTES_OF_A_BATCH = 16_384, 262_144
 #: Bytes of all values that one command can be told of, since some are kept in memory until it is done.
 READ_BYTES = 32 * 1_048_576
+
+VALUE = Test.VALUE
+_FOUND, _NOT_FOUND = (Mutated(True),), (Mutated(),)
+#: Makes an Outcome in half the time that the class itself takes.
+_new = tuple.__new__
 
 
 class NotNow(Exception):
@@ -44,6 +53,8 @@ class NotMarked(Exception):
 
 class DecidingWrite(Write):
     """The write of a command that decides. Its `changes` are those of the last decision."""
+
+    decides = True
 
     __slots__ = (
         "before", "command", "files", "is_apart", "keeps", "looked", "lookups", "outcome", "told_until", "until",
@@ -77,31 +88,36 @@ class DecidingWrite(Write):
         self.looked, self.before, self.until = looked, NO_DEADLINES, math.inf
         self.changes, self.keeps = (), ()
         self.large = self.kept = NO_FILES
-        clock = self.lookups.clock
 
         def look(key: bytes) -> Present | None:
-            value, deadline = stored(key)
+            value, deadline = found = stored(key)
             looked[key] = deadline
-            if value is None:
+            if value is None or (deadline and self._is_over(deadline, now_ms)):
                 return None
-            if deadline:
-                self.before = looked
-                if deadline <= now_ms:
-                    if deadline > self.told_until and not clock.is_marked(deadline):
-                        raise NotMarked(deadline)
-                    return None
-                self.until = min(self.until, deadline)
             values[key] = value
-            return Present(value, deadline)
+            return _new(Present, found)
 
         changes, self.outcome = self.command.decide(look, now_ms)
-        self.keeps = [key for key, value, _ in changes if type(value) is Kept]
-        if self.keeps:
-            changes = [(key, values[key] if type(value) is Kept else value, ends) for key, value, ends in changes]
         self.changes = changes
+        for change in changes:
+            if type(change[1]) is Kept:
+                self.keeps = [key for key, value, _ in changes if type(value) is Kept]
+                self.changes = [
+                    (key, values[key] if type(value) is Kept else value, ends) for key, value, ends in changes
+                ]
+                break
         self.measure()
         if self.keeps:
             self.plain = False  # a file that is kept needs an envelope
+
+    def _is_over(self, deadline: int, now_ms: int) -> bool:
+        self.before = self.looked
+        if deadline > now_ms:
+            self.until = min(self.until, deadline)
+            return False
+        if deadline > self.told_until and not self.lookups.clock.is_marked(deadline):
+            raise NotMarked(deadline)
+        return True
 
     def settle(self, refused: KvError | None) -> None:
         """It changes nothing: that was decided, or this is why."""
@@ -116,6 +132,129 @@ class DecidingWrite(Write):
         outcome = self.outcome
         self.command.condition_failed = bool(outcome.failed_check)
         self.command.complete(outcome._replace(revision=self.revision) if self.revision else outcome)
+
+
+class GatheredWrite(Write):
+    """The write of commands that decide and came together: one commit for each of those that change something.
+
+    It is told of what is small and in memory, and stores no files; what else there is, is decided apart.
+    """
+
+    __slots__ = ("aside", "before", "decisions", "is_split", "lookups", "results")
+
+    decides = is_gathered = True
+
+    def __init__(self, decisions: Decisions, lookups: Lookups) -> None:
+        """Not decided yet."""
+        Write.__init__(self, (), decisions.deadline, commits=0, plain_bytes=0)
+        self.decisions = decisions
+        self.lookups = lookups
+        #: Whether they cannot go together: each has to be a write of its own.
+        self.is_split = False
+
+    def decide(self, pending: Mapping[bytes, Change], now_ms: int, left: int) -> tuple[int, bool]:
+        """Have each decide, and note the results, and who has to be decided apart (`aside`).
+
+        `pending` are changes before it in the batch; of values `left` bytes may be told of. Gives what is left then,
+        and whether any was told of pending changes. This unrolls what `DecidingWrite` has a `MutateKey` do.
+        """
+        lookups = self.lookups
+        hot, is_marked = lookups.hot, lookups.clock.is_marked
+        changes: list[Change] = []
+        # Of those that change something what was done, which lacks the revision.
+        results: list[Any] = []
+        aside: list[int] = []
+        before: dict[bytes, int] = {}
+        ahead: dict[bytes, Change] = {}
+        saw_pending = False
+        for mutation, condition in zip(self.decisions.mutations, self.decisions.conditions):
+            key = mutation[0]
+            change = ahead.get(key)
+            if change is None and pending:
+                change = pending.get(key)
+                saw_pending = saw_pending or change is not None
+            found: Stored | None
+            if change is not None:
+                found = change[1:]
+            else:
+                entry = hot(key)
+                if entry is not None and (answer := entry.answer) is not None:
+                    entry.used = True
+                    found = answer
+                else:
+                    try:
+                        found = lookups.now(key)
+                    except KvError as error:
+                        results.append(without_frames(error))
+                        continue
+            value, ends = found or NOTHING
+            if value is not None:
+                size = len(value)
+                left -= size
+                if size > NOW_BYTES or left < 0:
+                    found = None
+                elif ends:
+                    before.setdefault(key, ends)
+                    if ends <= now_ms:
+                        value = None
+                        if not is_marked(ends):
+                            found = None
+            if found is None:
+                aside.append(len(results))
+                results.append(None)
+                continue
+            if condition is not None:
+                test, operand = condition
+                if not (value == operand if test is VALUE else condition.holds(value)):
+                    results.append(Outcome(failed_check=1, etag="" if value is None else etag_of(value)))
+                    continue
+            if type(mutation) is SetValue:
+                _, stored, ttl = mutation
+                change = key, stored, now_ms + 1000 * ttl if ttl else 0
+                done = _NOT_FOUND if value is None else _FOUND
+            else:
+                try:
+                    change, mutated = mutation.apply(None if value is None else Present(value, ends), now_ms)
+                except KvError as error:
+                    results.append(without_frames(error))
+                    continue
+                done = (mutated,)
+                if change is None:
+                    results.append(_new(Outcome, (0, 0, "", done)))
+                    continue
+                if type(change[1]) is Kept:
+                    change = key, value, change[2]
+            ahead[key] = change
+            changes.append(change)
+            results.append(done)
+        self.changes, self.results, self.aside, self.before = changes, results, aside, before
+        self.commits = len(changes)
+        self.measure()
+        return left, saw_pending
+
+    def settle(self, refused: KvError | None) -> None:
+        """It changes nothing, or does so by `is_split`."""
+        self.settled = True
+        if refused is not None:
+            self.is_split = True
+
+    def complete(self) -> list[MutateKey]:
+        """Give the command its results; returns those that have to be decided apart, which it has no longer."""
+        decisions, revision = self.decisions, self.revision - self.commits
+        if self.commits == decisions.count:
+            decisions.is_done = True
+            decisions.results = [
+                _new(Outcome, (number, 0, "", done)) for number, done in enumerate(self.results, revision + 1)
+            ]
+            return []
+        results: list[Any] = []
+        for result in self.results:
+            if type(result) is tuple:
+                revision += 1
+                result = _new(Outcome, (revision, 0, "", result))
+            results.append(result)
+        decisions.results = results
+        return self.decisions.take_out(self.aside) if self.aside else []
 
 
 class Batch:
@@ -136,9 +275,9 @@ class Batch:
         #: Those that change something, in order.
         self.going: list[Write] = []
         # Those that were told what these are about to change, and change nothing; with the error of the decision.
-        self._idle: list[tuple[DecidingWrite, KvError | None]] = []
+        self._idle: list[tuple[DecidingWrite | GatheredWrite, KvError | None]] = []
         for write in writes:
-            if isinstance(write, DecidingWrite) and (write.is_apart or not self._decide(write)):
+            if write.decides and not self._goes(write):
                 continue
             self.going.append(write)
             for change in write.changes:
@@ -153,14 +292,43 @@ class Batch:
             elif first.settled:
                 write.settle(refused)
 
+    def _goes(self, write: Write) -> bool:
+        """Have it decide; whether it changes something then."""
+        if isinstance(write, GatheredWrite):
+            return self._decide_together(write)
+        assert isinstance(write, DecidingWrite)  # noqa: S101 - no other decides
+        return not write.is_apart and self._decide(write)
+
+    def _decide_together(self, write: GatheredWrite) -> bool:
+        self._left, self._saw_pending = write.decide(self._pending, self._now(write.lookups), self._left)
+        refused: KvError | None = None
+        if write.changes:
+            try:
+                if not self._may_go(write):
+                    raise Unsupported("a file is to be written, or goes: not together with others")
+                self._admit(write.stores)
+            except KvError as error:
+                refused = without_frames(error)
+            else:
+                return True
+        if self._saw_pending:
+            self._idle.append((write, refused))
+        else:
+            write.settle(refused)
+        return False
+
+    def _now(self, lookups: Lookups) -> int:
+        if self._now_ms is None:
+            self._now_ms = lookups.clock.now_ms()
+        return self._now_ms
+
     def _decide(self, write: DecidingWrite) -> bool:
         """Whether it changes something."""
-        if self._now_ms is None:
-            self._now_ms = write.lookups.clock.now_ms()
+        now_ms = self._now(write.lookups)
         self._lookups, self._saw_pending = write.lookups, False
         refused: KvError | None = None
         try:
-            write.decide(self._stored, self._now_ms)
+            write.decide(self._stored, now_ms)
             if write.changes:
                 if not self._may_go(write):
                     raise NotNow
@@ -178,18 +346,18 @@ class Batch:
         return False
 
     def _stored(self, key: bytes) -> Stored:
+        stored: Stored | None
         change = self._pending.get(key)
         if change is not None:
             self._saw_pending = True
-            _, value, deadline = change
+            stored = change[1:]
         else:
             stored = self._lookups.now(key)
             if stored is None:
                 raise NotNow
-            value, deadline = stored
-        if value is not None:
-            size = len(value)
+        if stored[0] is not None:
+            size = len(stored[0])
             self._left -= size
             if size > NOW_BYTES or self._left < 0:
                 raise NotNow
-        return value, deadline
+        return stored

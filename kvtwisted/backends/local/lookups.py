@@ -28,7 +28,8 @@ class Lookups:
         self._engine = engine
         self._peek = peek
         self._cache = writer.commits.cache
-        self._hot = writer.commits.cache.entries.get
+        #: Looks a key up in the hot cache.
+        self.hot = writer.commits.cache.entries.get
         self._files = writer.files
         self._recency = recency
         #: The time that ttls go by.
@@ -36,7 +37,7 @@ class Lookups:
 
     def now(self, key: bytes) -> Stored | None:
         """What is stored, if that can be told without blocking; else None. Under the commit point's lock."""
-        entry = self._hot(key)
+        entry = self.hot(key)
         if entry is not None:
             remembered = entry.answer or entry.expiring
             if remembered is not None:

@@ -19,7 +19,7 @@ from ...core.clock import pause
 from ...core.errors import KvError, LostFolder, Overloaded, StorageError, WriteStalled
 from .cache import HotCache
 from .commit_point import CommitPoint, Write
-from .deciding_write import Batch, DecidingWrite
+from .deciding_write import Batch
 from .engines.engine import Engine
 from .large_values import ValueFiles
 from .records import Pointer
@@ -172,7 +172,7 @@ class Writer:
     def _commit(self, writes: Sequence[Write]) -> None:
         """Commit a batch, with the lock, once the commands in it that decide have decided."""
         for write in writes:
-            if isinstance(write, DecidingWrite):
+            if write.decides:
                 break
         else:
             self.commits.commit(writes)
@@ -184,6 +184,8 @@ class Writer:
 
     def _may_go(self, write: Write) -> bool:
         """Whether a decision can be carried out as it is: no file has to be written, and none goes."""
+        if write.size < self.spill_threshold and not self.commits.file_index.pointers:
+            return True
         keeps = write.keeps
         changes = [change for change in write.changes if change[0] not in keeps] if keeps else write.changes
         return not self.needs_files(changes)

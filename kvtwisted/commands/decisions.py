@@ -1,0 +1,157 @@
+"""Decisions: conditional Sets, Touches and Increments that came one after the other, as one command."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Callable
+
+from ..core.errors import KvError
+from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, Limits
+from .command import Change, Command, WriteCommand
+from .conditional import ConditionalSet, Increment, MutateKey, Touch, most_of
+from .conditions import Condition, Test
+from .mutations import AddNumber, Mutation, SetValue, TouchKey
+
+#: Told, on the reactor thread, what became of commands of a waiter: the waiter, its tokens for them, and for each the
+#: `Outcome`, or the error. Must not raise.
+Told = Callable[[Any, Sequence[Any], Sequence[Any]], object]
+
+_COMMANDS: dict[type, type[MutateKey]] = {SetValue: ConditionalSet, TouchKey: Touch, AddNumber: Increment}
+
+
+class Decisions(WriteCommand):
+    """Commands that came in one turn of the reactor, each of which may be a `ConditionalSet`, `Touch` or `Increment`.
+
+    It is to those what `commands.sets.Sets` is to Sets: what is the same for all of them is done once.
+    """
+
+    __slots__ = ("conditions", "count", "is_done", "mutations", "results", "tokens", "waiter", "waiters")
+
+    name = right = metric = "set"
+    capability = MutateKey.capability
+
+    count: int  # set by `seal`
+
+    def __init__(self, admission: Any, started: float, deadline: float) -> None:
+        """None yet. All have `admission`, came about when it was `started`, and have time until the deadline."""
+        WriteCommand.__init__(self, 0, deadline)
+        self.admission = admission
+        self.started = started
+        self.done = _tell
+        self.ttl = 0
+        #: In the order in which they came: to add one, append to these three.
+        self.mutations: list[Mutation] = []
+        self.conditions: list[Condition | None] = []
+        self.tokens: list[Any] = []
+        #: Who waits for those that are appended now.
+        self.waiter: Any = None
+        #: All who wait, with their tokens, in the same order.
+        self.waiters: list[tuple[Any, list[Any], Told]] = []
+        #: Once they are done: for each the `Outcome`, or its error.
+        self.results: Sequence[Any] = ()
+        #: Whether all of them were done, and every condition held.
+        self.is_done = False
+
+    def join(self, waiter: Any, told: Told) -> None:
+        """Those that are appended from now on are this waiter's, each with a token that tells it which one it is."""
+        self.waiter = waiter
+        self.tokens = []
+        self.waiters.append((waiter, self.tokens, told))
+
+    def seal(self) -> None:
+        """No more come."""
+        self.count = len(self.mutations)
+        size = sum([len(mutation[0]) for mutation in self.mutations])
+        size += sum([len(mutation[1]) for mutation in self.mutations if type(mutation) is SetValue])
+        self.size = size + sum([len(condition[1]) for condition in self.conditions if condition is not None])
+
+    @property
+    def keys(self) -> Collection[bytes]:
+        """One of each."""
+        return [mutation[0] for mutation in self.mutations]
+
+    def check(self, limits: Limits | None) -> None:
+        """See `Command.check`."""
+        for mutation, condition in zip(self.mutations, self.conditions):
+            mutation.check()
+            if condition is not None:
+                condition.check()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether `check` would pass all of them, which is known in fewer steps of what is plain."""
+        mutations = self.mutations
+        sizes = [len(mutation[0]) for mutation in mutations]
+        # The last field of each is its ttl.
+        odd = [0 for mutation in mutations if mutation[-1]]
+        odd += [0 for mutation in mutations if type(mutation) is SetValue and len(mutation[1]) > MAX_VALUE_BYTES]
+        odd += [0 for test in self.conditions if test is not None and test[1] and not _is_plain(*test)]
+        return (not odd and min(sizes) > 0 and max(sizes) <= MAX_KEY_BYTES) or self._passes()
+
+    def _passes(self) -> bool:
+        try:
+            self.check(None)
+        except KvError:
+            return False
+        return True
+
+    def permitted(self, prefixes: tuple[bytes, ...]) -> bool:
+        """See `Command.permitted`."""
+        return all(mutation[0].startswith(prefixes) for mutation in self.mutations)
+
+    def changes(self, expires_at_ms: int) -> list[Change]:
+        """See `DecidingCommand.changes`."""
+        return [change for mutation in self.mutations for change in most_of(mutation)]
+
+    def singles(self) -> list[MutateKey]:
+        """Each as a command of its own, in their place: this one is not to be settled then."""
+        numbers = iter(range(len(self.mutations)))
+        return [
+            self._single(number, waiter, token, told)
+            for waiter, tokens, told in self.waiters
+            for token, number in zip(tokens, numbers)
+        ]
+
+    def take_out(self, numbers: Collection[int]) -> list[MutateKey]:
+        """Those with these numbers as commands of their own, and no longer in this one. It is sealed already."""
+        singles = self.singles()
+        kept = [number for number in range(self.count) if number not in numbers]
+        self.results = [self.results[number] for number in kept]
+        at = 0
+        for place, (waiter, tokens, told) in enumerate(self.waiters):
+            left = [token for number, token in enumerate(tokens, at) if number not in numbers]
+            at += len(tokens)
+            self.waiters[place] = waiter, left, told
+        self.mutations = [self.mutations[number] for number in kept]
+        self.conditions = [self.conditions[number] for number in kept]
+        self.seal()
+        return [singles[number] for number in numbers]
+
+    def _single(self, number: int, waiter: Any, token: Any, told: Told) -> MutateKey:
+        mutation = self.mutations[number]
+        single = _COMMANDS[type(mutation)](mutation, self.conditions[number], self.deadline)
+        single.admission, single.started = self.admission, self.started
+        single.context, single.done = (waiter, token, told), tell_single
+        return single
+
+
+def _is_plain(test: Test, operand: bytes) -> bool:
+    return test is Test.VALUE and len(operand) <= MAX_VALUE_BYTES
+
+
+def _tell(decisions: Decisions) -> None:
+    results = decisions.results if decisions.error is None else [decisions.error] * decisions.count
+    if len(decisions.waiters) == 1:
+        waiter, tokens, told = decisions.waiters[0]
+        told(waiter, tokens, results)
+        return
+    at = 0
+    for waiter, tokens, told in decisions.waiters:
+        told(waiter, tokens, results[at : at + len(tokens)])
+        at += len(tokens)
+
+
+def tell_single(single: Command) -> None:
+    """The `done` of one of `Decisions.singles`."""
+    waiter, token, told = single.context
+    told(waiter, (token,), (single.result if single.error is None else single.error,))
