@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from ..commands.command import Command
 from ..commands.get import Get
+from ..commands.streams import StreamCommand
 from ..core.errors import InvalidRequest
 from ..reactor.fair_pool import FairPool
 from ..sessions.charged import Charged
@@ -25,6 +26,7 @@ from ..sessions.threads import LAST_RESORT, overdue
 from . import bodies, errors
 from .answers import Answer
 from .routes import Bounds, Handle, Read, Received, Route, Services
+from .streaming import StreamingAnswer
 
 #: Called with the answer. Must not raise.
 Done = Callable[[Answer], object]
@@ -187,6 +189,24 @@ class Dispatch:
             request.fail(Failure())
             return None
         return request
+
+    def stream(self, session: Session, route: Route, received: Received, answer: StreamingAnswer) -> None:
+        """Have `answer` given, in parts, to a request for a route that `session` may use."""
+        assert route.read is not None  # noqa: S101 - its answers are a command's
+        try:
+            try:
+                command = route.read(received, self.bounds)
+            except InvalidRequest:
+                session.require(route.requirement, "")
+                session.before_reading(0)
+                raise
+            assert isinstance(command, StreamCommand)  # noqa: S101 - as all of such a route
+            command.part = answer.part
+            session.submit(command, answer.settled)
+        except Exception:
+            answer.refused(errors.answer(Failure(), route.name))
+            return
+        answer.submitted(command)
 
     def _read_in_pool(
         self, session: Session, route: Route, read: Read, received: Received, done: Done
