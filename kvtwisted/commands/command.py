@@ -46,6 +46,8 @@ class Command:
     writes: ClassVar[bool] = False
     #: Whether its bytes take room while it is under way.
     takes_room: ClassVar[bool] = True
+    #: Keys that it turned out to be about, which a rate is charged with afterwards, one less.
+    charged: int = 0
     #: Whether the limits of requests hold for it: how many may be under way, and for how long.
     is_limited: ClassVar[bool] = True
 
@@ -125,7 +127,7 @@ class WriteCommand(Command):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it stores values that never expire and do not begin with NEVER_TEXT, and does nothing else."""
+        """Whether it only stores values, one at least, that never expire and do not begin with NEVER_TEXT."""
         return False
 
     @property

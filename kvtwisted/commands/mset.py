@@ -48,8 +48,10 @@ class MSet(WriteCommand):
     @property
     def is_plain(self) -> bool:
         """See `WriteCommand.is_plain`."""
+        if self.ttl or not self.pairs:
+            return False
         # If any value begins with the highest byte, the highest value does.
-        return not self.ttl and (self.is_text or max(self.pairs.values(), default=b"")[:1] != NEVER_TEXT)
+        return self.is_text or max(self.pairs.values())[:1] != NEVER_TEXT
 
     def changes(self, expires_at_ms: int) -> list[Change]:
         """See `WriteCommand.changes`."""

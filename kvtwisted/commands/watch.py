@@ -23,7 +23,10 @@ class EventType(IntEnum):
 
 
 class Event(NamedTuple):
-    """One change. Of a DELETE_RANGE `key` is where it begins and `end` where it ends (empty: at the last key)."""
+    """One change. Of a DELETE_RANGE `key` is where it begins, and `end` where it ends; both are UTF-8.
+
+    An empty `end` says that it ends where what is watched does.
+    """
 
     type: EventType
     key: bytes

@@ -174,6 +174,14 @@ class LimitSettings:
     """Section `limits`."""
 
     max_batch_keys: int = number(10_000, 1, 1_000_000, "Keys in one MSet, MGet or MDelete.", SERVICE, live=True)
+    max_range_delete_keys: int = number(
+        10_000,
+        1,
+        1_000_000,
+        "Keys that one DeleteRange removes at most where the storage engine deletes them one by one (`lbry`).",
+        SERVICE,
+        live=True,
+    )
     max_request_bytes: int = number(
         16 * MIB,
         8 * MIB,
@@ -205,6 +213,11 @@ class LimitSettings:
     max_watchers: int = number(
         2000, 1, 100_000, "Open Watches of keys, over both interfaces; of one token or certificate three quarters.",
         SERVICE,
+    )  # fmt: skip
+    max_watch_history_bytes: int = number(
+        16 * MIB, 0, 64 * GIB,
+        "Bytes of the last commits, kept in memory for Watches that go on where they were; 0: only the last one.",
+        SERVICE, live=True,
     )  # fmt: skip
     max_scan_streams: int = number(
         64, 1, 100_000,

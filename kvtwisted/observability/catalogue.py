@@ -144,6 +144,8 @@ STREAMS_REFUSED = _counter(
     "kv_streams_refused", "Streams refused because there were too many, in all or of one client.", "kind"
 )
 WATCHERS = _gauge("kv_watchers", "Open Watches of keys.")
+WATCH_EVENTS = _counter("kv_watch_events", "Events that watchers were told of; one for several counts once for each.")
+WATCH_HISTORY_BYTES = _gauge("kv_watch_history_bytes", "Bytes of the last commits that are kept for who watches.")
 
 # Who asks.
 

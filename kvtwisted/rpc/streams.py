@@ -98,7 +98,7 @@ def _changes(part: Sequence[Changes]) -> list[bytes]:
                 kv.Event(
                     type=event.type.value,  # type: ignore[arg-type]  # the numbers are the same
                     key=event.key.decode(),
-                    end=event.end.decode("utf-8", "replace"),
+                    end=event.end.decode(),
                     data=event.value,
                     expires_at_ms=event.expires_at_ms,
                 )

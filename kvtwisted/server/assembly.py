@@ -207,7 +207,7 @@ class Server(Service):
         settings, storage = self._settings(), self._storage
         self._admission = make_admission(settings.limits)
         self._push("admission", self._admission.close)
-        backend = LocalBackend(
+        backend = self._backend = LocalBackend(
             self._reactor, self._requests, storage.store, storage.recovery,
             snapshot_seconds=lambda: self._settings().limits.max_snapshot_seconds,
         )  # fmt: skip
@@ -337,6 +337,8 @@ class Server(Service):
         metrics.show(catalogue.CONNECTIONS_MADE_WAY, lambda: connections.made_way)
         watchers, scans = door.streams.slots[Watch.capability], door.streams.slots[ScanStream.capability]
         metrics.show(catalogue.WATCHERS, lambda: watchers.open)
+        metrics.show(catalogue.WATCH_EVENTS, lambda: self._backend.events_told)
+        metrics.show(catalogue.WATCH_HISTORY_BYTES, lambda: storage.store.writer.commits.history.bytes)
         metrics.show(catalogue.STREAMS, lambda: scans.open, kind="scan_stream")
         for kind, slots in (("watcher", watchers), ("scan_stream", scans)):
             metrics.show(catalogue.STREAMS_REFUSED, partial(getattr, slots, "refused"), kind=kind)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 from kvtwisted.commands.command import Command
+from kvtwisted.commands.scan import Page
 from kvtwisted.commands.scan_stream import ScanStream
 from kvtwisted.commands.streams import StreamCommand
 from kvtwisted.commands.watch import Changes, Event, EventType, Watch
-
-from .pages import page_of
 
 #: What one part has.
 PART_PAIRS = 10
@@ -71,8 +70,9 @@ class LateFlow:
 class LateScan(LateFlow):
     """Of a ScanStream."""
 
-    def __init__(self, command: ScanStream, triples: Triples, *rest: Any) -> None:
+    def __init__(self, command: ScanStream, triples: Triples, revision: int, *rest: Any) -> None:
         super().__init__(command, *rest)
+        self._revision = revision
         within = [
             triple
             for triple in triples
@@ -89,9 +89,9 @@ class LateScan(LateFlow):
         if not part:
             self.end()
             return
-        page = page_of([(key, value) for key, value, _ in part], b"")
-        expiries = [expires_at_ms for _, _, expires_at_ms in part]
-        self.tell(page._replace(expiries=expiries), len(part), sum(len(key) + len(value) for key, value, _ in part))
+        keys, values, expiries = [list(column) for column in zip(*part)]
+        page = Page(keys, values, b"", expiries, revision=self._revision)
+        self.tell(page, len(part), sum(map(len, keys)) + sum(map(len, values)))
 
 
 class LateLog:
@@ -181,4 +181,4 @@ def flow_of(command: Command, remote: Any, later: Callable[..., object], settled
         flow: LateFlow = remote.log.watch(command, later, settled)
         return flow
     assert isinstance(command, ScanStream)
-    return LateScan(command, remote.triples(), later, settled)
+    return LateScan(command, remote.triples(), remote.log.revision, later, settled)

@@ -32,10 +32,12 @@ from twisted.python.failure import Failure
 from ...commands.command import Command, WriteCommand
 from ...commands.deciding import DecidingCommand
 from ...commands.decisions import Decisions
+from ...commands.delete_range import DeleteRange
 from ...commands.get import Get
 from ...commands.scan import RANGES, Scan
 from ...commands.scan_stream import ScanStream
 from ...commands.sets import Sets
+from ...commands.watch import Watch
 from ...core.errors import DeadlineExceeded, KvError, NearlyFull, StorageError
 from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
@@ -47,6 +49,7 @@ from .inline_reads import InlineReads
 from .recovery import Recovery
 from .scan_streams import ScanStreams
 from .store import Store
+from .watches import Watches
 
 #: A larger group is not written on the reactor thread: this is some milliseconds' work.
 INLINE_KEYS, INLINE_BYTES = 1024, 1_048_576
@@ -66,7 +69,9 @@ SNAPSHOT_SECONDS = 3600.0
 class LocalBackend:
     """A `Backend` over a store in this process. Reactor thread, but `health`."""
 
-    capabilities = frozenset({DecidingCommand.capability, RANGES, ScanStream.capability})
+    capabilities = frozenset(
+        {DecidingCommand.capability, DeleteRange.capability, RANGES, ScanStream.capability, Watch.capability}
+    )
 
     def __init__(
         self,
@@ -84,6 +89,7 @@ class LocalBackend:
         self._reactor = reactor
         self._pool = pool
         self._store = store
+        self._recovery = recovery
         self.hot: Callable[[bytes], Hot | None] = store.hot
         self.get_now = store.get_now
         self.size_now = store.size_now
@@ -92,20 +98,28 @@ class LocalBackend:
         self._group = GroupCommit(store, recovery, self._pool.run)
         self._inline = InlineReads(reactor, store, lambda command: self._run([command], large=True))
         self._streams = ScanStreams(reactor, pool, store.view, snapshot_seconds)
+        self._watches = Watches(reactor, store.writer.commits.history)
         self._untaken = threading.Semaphore(UNTAKEN_RESULTS)
         self._stopped = False
 
     def start(self, settled: Settled) -> None:
         """See `Backend.start`."""
         self._settled = self._group.settled = self._inline.settled = self._streams.settled = settled
+        self._watches.settled = settled
 
     def stop(self) -> None:
         """See `Backend.stop`. The reactor may be about to wait for the threads."""
         self._stopped = True
         self._inline.stop()
         self._streams.stop()
+        self._watches.stop()
         # For one of them, which does the same for the next: releasing for many at once takes time for each.
         self._untaken.release()
+
+    @property
+    def events_told(self) -> int:
+        """Events that watchers were told of."""
+        return self._watches.told
 
     @property
     def waiting(self) -> int:
@@ -120,8 +134,12 @@ class LocalBackend:
                 self._group.add(command)
             elif type(command) is Get:
                 gets.setdefault(command.admission, []).append(command)
+            elif type(command) is DeleteRange:
+                self._delete_range(command)
             elif type(command) is ScanStream:
                 self._streams.begin(command)
+            elif type(command) is Watch:
+                self._watches.begin(command)
             elif keys := self._store.keys_now(command):
                 self._inline.add(command, keys)
             else:
@@ -155,7 +173,22 @@ class LocalBackend:
         )
         done.addErrback(_broke, commands).addCallback(self._settled)
 
+    def _delete_range(self, command: DeleteRange) -> None:
+        """What came before it goes in first, if it can."""
+        self._group.commit()
+        done = self._pool.run(command.admission, partial(self._remove, command), is_long=True)
+        done.addErrback(_broke, [command]).addCallback(self._settled)
+
     # In a pool thread.
+
+    def _remove(self, command: DeleteRange) -> Sequence[Command]:
+        try:
+            if monotonic() > command.deadline:
+                raise DeadlineExceeded("the request's time ran out before it was started")
+            command.complete(self._store.delete_range(command, self._recovery.write_failed))
+        except Exception:
+            command.error = caught().value
+        return [command]
 
     def _make(self, job: Callable[[], Sequence[Command]]) -> Sequence[Command]:
         commands = job()

@@ -12,14 +12,29 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Callable, NamedTuple
 
 from ...commands.command import Change
-from ...core.errors import KvError, LostFolder, WriteStalled, without_frames
+from ...commands.ranges import KeyRange
+from ...commands.watch import EventType
+from ...core.errors import KvError, LostFolder, Unsupported, WriteStalled, without_frames
 from . import records
 from .cache import HotCache
-from .engines.engine import DATA, EXPIRY, FILES, CanReopen, Engine, Mutation
+from .engines.engine import (
+    DATA,
+    EXPIRY,
+    FILES,
+    CanDeleteRange,
+    CanReopen,
+    Engine,
+    Mutation,
+    ScanUnfinished,
+)
 from .file_index import FileIndex
 from .guards import Guards
+from .history import History
 from .index_entries import IndexEntries
 from .large_values import ValueFiles
 from .records import ENVELOPE, Pointer
@@ -31,6 +46,19 @@ NO_FILES: dict[bytes, Pointer] = {}
 NO_DEADLINES: dict[bytes, int] = {}
 
 
+#: Keys of a range that are listed in one go; and bytes of values that are read for that, where it can go otherwise.
+_AT_ONCE, _READ_BYTES = 256, 1_048_576
+
+
+class RangeGone(NamedTuple):
+    """A range was deleted: its revision (0: there was nothing), whether keys had files, and whether it went at once,
+    without its keys being told to the engine."""
+
+    revision: int
+    had_files: bool
+    at_once: bool
+
+
 class Write:
     """A user's changes, atomic together, on their way in. `deadline` (of `time.monotonic`) ends waiting.
 
@@ -40,8 +68,8 @@ class Write:
     """
 
     __slots__ = (
-        "changes", "commits", "deadline", "error", "kept", "large", "plain", "replaced", "revision", "settled", "size",
-        "stores",
+        "changes", "commits", "deadline", "error", "kept", "large", "parts", "plain", "replaced", "revision", "settled",
+        "size", "stores",
     )  # fmt: skip
 
     # What only those of `deciding_write` have.
@@ -59,11 +87,21 @@ class Write:
     before: Mapping[bytes, int] = NO_DEADLINES
 
     def __init__(
-        self, changes: Sequence[Change], deadline: float = math.inf, *, commits: int = 1, plain_bytes: int | None = None
+        self,
+        changes: Sequence[Change],
+        deadline: float = math.inf,
+        *,
+        commits: int = 1,
+        parts: Sequence[int] | None = None,
+        plain_bytes: int | None = None,
     ) -> None:
-        """`plain_bytes` are those of keys and values, where it is known that it stores nothing but plain values."""
+        """`plain_bytes` are those of keys and values, where it is known that it stores nothing but plain values.
+
+        Of several commits each has one change, or as many as `parts` says.
+        """
         self.changes = changes
         self.commits = commits
+        self.parts = parts
         self.deadline = deadline
         self.error: KvError | None = None
         self.settled = False
@@ -143,6 +181,8 @@ class CommitPoint:
         #: See Note [The version shows writes].
         self.version = 0
         self.revisions = Revisions(engine)
+        #: What the last commits did, for who watches.
+        self.history = History(self.revisions.last)
         self.guards = Guards(self.lock)
         #: Which files the records name.
         self.file_index = FileIndex(engine, files, self.lock)
@@ -189,7 +229,7 @@ class CommitPoint:
         blanked = cache.blank_all(batch) if cache.entries else {}
         revision = self.revisions.last
         try:
-            self._write(mutations, sum([write.commits for write in batch]))
+            self._write(mutations, sum([write.commits for write in batch]), partial(self.history.add_writes, batch))
         except KvError as failure:
             self._failed(batch, without_frames(failure), blanked, dated=dated)
             return
@@ -207,8 +247,18 @@ class CommitPoint:
             write.revision = revision
             write.settled = True
 
-    def _write(self, mutations: Sequence[Mutation], commits: int) -> None:
+    def _write(
+        self,
+        mutations: Sequence[Mutation],
+        commits: int,
+        tell: Callable[[int], None],
+        *,
+        apply: Callable[[], None] | None = None,
+    ) -> None:
         """The one way into the engine, with the lock. So many commits get a revision each, once all is in.
+
+        `tell` is for the history: it is called with the last revision, if there is one, before anybody knows that.
+        `apply` writes what is no series of mutations.
 
         It seldom has to reserve some; who may not wait looks before. See Note [A revision is never given twice].
         """
@@ -218,8 +268,12 @@ class CommitPoint:
         try:
             if last > revisions.reserved:
                 revisions.reserve(commits)
-            if mutations:
+            if apply is not None:
+                apply()
+            elif mutations:
                 self._engine.write(mutations)
+            if commits:
+                tell(last)
             revisions.last = last
         finally:
             self.version += 1
@@ -241,14 +295,20 @@ class CommitPoint:
         Raises WriteStalled rather than wait.
         """
         with self.lock:
-            self._write(mutations, 0)
+            self._write(mutations, 0, self.history.begin_anew)
 
     def delete_guarded(
-        self, guard: set[bytes], condemned: Mapping[bytes, Sequence[Mutation]], also: Sequence[Mutation] = ()
+        self,
+        guard: set[bytes],
+        condemned: Mapping[bytes, Sequence[Mutation]],
+        also: Sequence[Mutation] = (),
+        *,
+        why: EventType = EventType.EXPIRE,
     ) -> list[bytes]:
         """Delete those condemned keys that are still on `guard`, each with its own mutations, and `also`, in one batch.
 
-        Returns the keys deleted, which have one revision together. Raises WriteStalled rather than wait.
+        Returns the keys deleted, which have one revision together; watchers are told `why`. Raises WriteStalled rather
+        than wait.
         """
         with self.lock:
             if self.refusal is not None:
@@ -265,12 +325,72 @@ class CommitPoint:
             self.guards.strike(deleted, guard)
             for key in deleted:
                 self.cache.drop(key)
-            self._write(mutations, 1 if deleted else 0)
+            self._write(mutations, 1 if deleted else 0, partial(self.history.add_removed, why, deleted))
             had_files = self.file_index.forget(deleted)
             self.index_entries.forget(deleted)
         if had_files:
             self.sync()
         return deleted
+
+    def delete_range(self, range: KeyRange, single: int, expected: int) -> RangeGone:
+        """Delete all keys of a range, as one commit: one by one if they are `single` or fewer, else at once.
+
+        Some `expected` of them have not expired. Raises WriteStalled rather than wait, and Unsupported if the engine
+        cannot do it at once; else StorageError, and then nobody knows what was done.
+        """
+        with self.lock:
+            if self.refusal is not None:
+                raise LostFolder(self.refusal)
+            keys = self._listed(range, single)
+            if keys is not None and not keys:
+                return RangeGone(0, had_files=False, at_once=False)
+            self.guards.strike_range(range)
+            self.cache.drop_range(range)
+            tell = partial(self.history.add_range, range)
+            try:
+                if keys is not None:
+                    pointers = self.file_index.pointers
+                    mutations: list[Mutation] = [(DATA, key, None) for key in keys]
+                    mutations += [(FILES, key, None) for key in keys if key in pointers]
+                    self._write(mutations, 1, tell)
+                else:
+                    self._write((), 1, tell, apply=partial(self._at_once().delete_range, *range))
+            except WriteStalled:
+                raise
+            except KvError:
+                self.failing = True
+                raise
+            # Nobody knows which of them left an entry behind.
+            self.index_entries.doubts += expected
+            had_files = self.file_index.forget_range(range)
+            return RangeGone(self.revisions.last, had_files=had_files, at_once=keys is None)
+
+    def _listed(self, range: KeyRange, most: int) -> list[bytes] | None:
+        """The keys of a range; None if there are more than `most`, or they cannot be read at once."""
+        keys: list[bytes] = []
+        can_at_once = isinstance(self._engine, CanDeleteRange)
+        try:
+            pairs = self._engine.scan(*range, until=-math.inf if can_at_once else math.inf) if most else None
+            size = 0
+            while pairs is not None:
+                taken = pairs.take(_AT_ONCE)
+                if not taken:
+                    return keys
+                keys += [key for key, _ in taken]
+                size += sum([len(value) for _, value in taken])
+                if len(keys) > most or (can_at_once and size > _READ_BYTES):
+                    break
+        except ScanUnfinished:
+            """There are many deleted keys, too."""
+        return None
+
+    def _at_once(self) -> CanDeleteRange:
+        if isinstance(self._engine, CanDeleteRange):
+            return self._engine
+        raise Unsupported(
+            "keys were written to the range meanwhile, and it has more now than the storage engine deletes at once "
+            "(limits.max_range_delete_keys): delete it in parts"
+        )
 
     def unindex_guarded(self, guard: set[bytes], stale: Mapping[bytes, bytes]) -> int:
         """Remove entries of the expiry index whose key is still on `guard`: they are given with their keys.
@@ -328,6 +448,12 @@ class CommitPoint:
             raise
         with self.lock:
             self.file_index.read_again()
+            # Nobody knows whether what failed is there now. A revision of its own tells who looked before from who did
+            # afterwards.
+            with suppress(KvError):
+                self._write([], 1, self.history.begin_anew)
+                return True
+            self.history.begin_anew(self.revisions.last)
         return True
 
     def resize_cache(self, max_bytes: int) -> None:

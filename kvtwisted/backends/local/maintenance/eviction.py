@@ -23,6 +23,7 @@ from itertools import chain
 from typing import Callable, NamedTuple
 
 from ....commands.administration import Collected, Foreseen, Plan
+from ....commands.watch import EventType
 from ....core.clock import Clock
 from ....core.disk import DiskUsage, blocks_of
 from ....core.options import MIB
@@ -352,7 +353,8 @@ class Evictor:
                 unindex[key] = [(EXPIRY, records.index_key(expires_at_ms, key), None)] if expires_at_ms else []
                 if nomination.reason == EXPIRED:
                     self._clock.mark(expires_at_ms)
-            deleted = self._commits.delete_guarded(guard, unindex)
+            why = EventType.EXPIRE if nomination.reason == EXPIRED else EventType.EVICT
+            deleted = self._commits.delete_guarded(guard, unindex, why=why)
         gone = {key: sizes[key] for key in deleted}
         self._nominator(disk).deleted(gone)
         return Batch(nomination.reason, len(gone), sum(gone.values())), deleted
