@@ -173,7 +173,7 @@ def _stored(keys: Keys, number: int, before: Entry | None) -> Entry:
     ttl = _SHORT_TTL if number % 11 == 0 else _LONG_TTL if number % 3 == 0 else 0
     how = "plain" if before is None or number % 4 == 0 else "conditional"
     if number % 7 == 0:
-        return Entry(keys, None, how=how, before=before)
+        return Entry(keys, None, how="range" if number % 2 else how, before=before)
     size = 0 if number % 5 else LARGE if number % 9 else HUGE
     if len(keys) == 1 and not size and number % 2:
         return Entry(keys, str(number), ttl=ttl, how=how, before=before)
