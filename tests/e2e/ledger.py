@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable
 
@@ -43,6 +44,8 @@ class Ledger:
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
         self._acknowledged = 0
+        #: How often each kind of write was acknowledged.
+        self.kinds: Counter[str] = Counter()
         #: Numbers that no two values share.
         self.numbers = itertools.count(1)
 
@@ -67,6 +70,7 @@ class Ledger:
         with self._lock:
             entry.ended, entry.acknowledged = time.monotonic(), True
             self._acknowledged += 1
+            self.kinds[entry.how] += 1
             self._more.notify_all()
 
     def wait_for_more(self, writes: int, patience: float) -> None:
