@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import grpc
 import pytest
@@ -205,6 +204,15 @@ def test_every_watcher_sees_every_commit(launch: Launcher, crowds: list[Crowd], 
     with server.http() as http:
         assert http.metric("kv_watchers") == watchers
         assert http.metric("kv_watch_events_total") >= sum(len(events) for _, events in first) * watchers
+    # The history is in memory: who goes on after a restart is told that it may have missed something.
+    server.stop()
+    eventually(lambda: all(one.ended for one in watching))
+    assert {one.ended for one in watching} == {("14", "the server is stopping")}
+    crowds.clear()
+    for one in watching:
+        one.begin_again()
+    _opened(launch("--grpc-transport", "native"), crowds, watching)
+    eventually(lambda: all(one.is_compacted and one.ended == ("0", "") for one in watching))
 
 
 def _opened(server: Server, crowds: list[Crowd], watching: list[Watching]) -> Crowd:
@@ -224,25 +232,3 @@ def _failed(scribblers: list[Scribbler], crowd: Crowd) -> bool:
     for thread in [*scribblers, crowd]:
         assert thread.failure is None, thread.failure
     return False
-
-
-def test_a_restart_is_told(launch: Launcher) -> None:
-    """The history is in memory: who goes on after a restart is told that it may have missed something."""
-    server = launch()
-    with server.grpc() as client:
-        revision = client.call("Increment", key="n", delta=1).revision
-        client.call("Set", key="k", value="v")
-    server.stop()
-    server = launch()
-    with server.grpc() as client:
-        stub = client.channel.unary_stream(
-            "/kv.v1.KeyValueService/Watch", kv.WatchRequest.SerializeToString, kv.WatchResponse.FromString
-        )
-        answers: Any = list(stub(kv.WatchRequest(prefix="", after_revision=revision), timeout=30))
-        assert answers == [kv.WatchResponse(revision=revision, end=True, compacted=True)]
-        present = client.call("ScanKeys").revision
-        stream = stub(kv.WatchRequest(after_revision=present), timeout=30)
-        assert next(stream) == kv.WatchResponse(revision=present, end=True)
-        stream.cancel()
-        with pytest.raises(grpc.RpcError):
-            next(stream)
