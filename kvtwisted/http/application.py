@@ -23,10 +23,13 @@ from .answers import NOSNIFF, SERVER, Answer, phrase
 from .dispatch import Done, Running
 from .preconditions import Preconditions
 from .routes import Received, Route
+from .streaming import StreamingAnswer
+from .urls import origin_form
 
 if TYPE_CHECKING:
     from .channel import KvChannel
     from .cors import Cors
+    from .importing import Import
 
 #: Gives the session of a visitor who may use a route; raises KvErrors.
 Find = Callable[[Route, Visitor], Session]
@@ -34,6 +37,8 @@ Find = Callable[[Route, Visitor], Session]
 #: answer, now or later. Returns what can be cancelled if nobody waits for the answer any more; then the function is not
 #: called.
 Serve = Callable[[Session, Route, Received, Done], "Running | None"]
+#: Answers a request for a route whose answers come in parts.
+Stream = Callable[[Session, Route, Received, StreamingAnswer], object]
 
 
 class _Tail(BaseConverter):
@@ -44,21 +49,21 @@ class _Tail(BaseConverter):
     weight = 200
 
 
-def make_app(routes: Sequence[Route], find: Find, serve: Serve) -> Klein:
-    """The routes as a Klein application that `serve` answers for, for whom `find` finds. HEAD is answered wherever GET
-    is.
+def make_app(routes: Sequence[Route], find: Find, serve: Serve, stream: Stream) -> Klein:
+    """The routes as a Klein application that `serve` and `stream` answer for, for whom `find` finds. HEAD is answered
+    wherever GET is.
     """
     app = Klein()
     app.url_map.converters["tail"] = _Tail
     # A key may hold any slashes, and no path is ever answered with a redirect.
     app.url_map.merge_slashes = False
     for route in routes:
-        app.route(route.path, methods=[route.method], endpoint=route.name)(_serving(route, find, serve))
+        app.route(route.path, methods=[route.method], endpoint=route.name)(_serving(route, find, serve, stream))
     app.handle_errors(HTTPException)(_unrouted)  # type: ignore[arg-type]  # the requests are the site's own
     return app
 
 
-def _serving(route: Route, find: Find, serve: Serve) -> Callable[..., Deferred[bytes] | bytes]:
+def _serving(route: Route, find: Find, serve: Serve, stream: Stream) -> Callable[..., Deferred[bytes] | bytes]:
     def handle(request: KvRequest, tail: str = "") -> Deferred[bytes] | bytes:
         try:
             session = find(route, request.visitor)
@@ -79,6 +84,10 @@ def _serving(route: Route, find: Find, serve: Serve) -> Callable[..., Deferred[b
             tail.encode(), query, named, request.content.getvalue(), codings, accept, preconditions,
             headers.hasHeader(b"content-range"),
         )  # fmt: skip
+        if route.stream is not None:
+            answer = StreamingAnswer(request, route.name, route.stream)
+            stream(session, route, received._replace(last_event_id=request.getHeader(b"Last-Event-ID")), answer)
+            return answer.last
         running: Running | None = None
 
         def cancel(_: object) -> None:
@@ -106,6 +115,8 @@ class KvRequest(Request):
     content: BytesIO
     #: When it was complete (`time.monotonic`).
     received_at: float
+    #: What takes its body while that comes in.
+    intake: Import | None = None
 
     def __init__(self, cors: Cors, site: Site, *args: Any, **kwargs: Any) -> None:
         """The resource of `site` answers it; the other arguments are Twisted's.
@@ -130,24 +141,20 @@ class KvRequest(Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         """A part of the body."""
-        self.channel.take_body(self.content, data)
+        if self.intake is None:
+            self.channel.take_body(self.content, data)
+        else:
+            self.intake.received(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The request is complete: hand it to the application, its path undecoded. Twisted would read forms out of its
         body and query.
         """
-        self.received_at = monotonic()
-        self.method, self.uri, self.clientproto = command, path, version
-        self.path = path.partition(b"?")[0]
-        self.args = {}
-        self.setHeader(b"Server", SERVER)
-        self.setHeader(*NOSNIFF)
-        preflight = None
-        if self._cors.always:
-            preflight = self._cors.preflight(self.method, self.requestHeaders)
-            for name, value in self._cors.headers(self.requestHeaders):
-                self.setHeader(name, value)
-        self.setHeader(b"Date", datetimeToString())
+        if self.intake is not None:
+            self.intake.ended()
+            return
+        self._begin_answer(command, path, version)
+        preflight = self._cors.preflight(self.method, self.requestHeaders) if self._cors.always else None
         if preflight is not None:
             self.begin(preflight)
             self.finish()
@@ -158,6 +165,24 @@ class KvRequest(Request):
             self.render(self._site.resource)
         except Exception:
             self.processingFailed(Failure())
+
+    def take_lines(self, intake: Import, method: bytes, target: bytes, version: bytes) -> None:
+        """The head is complete; `intake` takes the body, and answers by and by."""
+        self.intake = intake
+        self._begin_answer(method, target, version)
+
+    def _begin_answer(self, method: bytes, target: bytes, version: bytes) -> None:
+        """Set what any answer has."""
+        self.received_at = monotonic()
+        self.method, self.uri, self.clientproto = method, target, version
+        self.path = target.partition(b"?")[0]
+        self.args = {}
+        self.setHeader(b"Server", SERVER)
+        self.setHeader(*NOSNIFF)
+        if self._cors.always:
+            for name, value in self._cors.headers(self.requestHeaders):
+                self.setHeader(name, value)
+        self.setHeader(b"Date", datetimeToString())
 
     def begin(self, answer: Answer) -> bytes:
         """Set the status and headers of `answer`; returns the body, for the caller to write."""
@@ -174,6 +199,48 @@ class KvRequest(Request):
             self.setHeader(name, value)
         return answer.body
 
+    def begin_stream(self, producer: StreamingAnswer | Import, answer: Answer) -> None:
+        """Send the head of an answer whose body comes in parts from `producer`, until `end_stream`."""
+        channel = self.channel
+        if self.clientproto != b"HTTP/1.1" or channel.is_last_answer():
+            # Without chunks nothing but its end tells where the body ends.
+            channel.persistent = False
+            self.setHeader(b"Connection", b"close")
+        self.setResponseCode(answer.status, phrase(answer.status))
+        self.setHeader("Content-Type", answer.content_type)
+        for name, value in answer.headers:
+            self.setHeader(name, value)
+        if isinstance(producer, StreamingAnswer):
+            channel.stream = producer
+        self.registerProducer(producer, True)
+        self.write(b"")
+
+    def end_stream(self) -> None:
+        """All of the body has come, but for the last that is written."""
+        channel = self.channel
+        channel.stream = None
+        self.unregisterProducer()
+        if channel.is_last_answer():
+            channel.persistent = False
+
+    def end_import(self) -> None:
+        """All is answered, whether the body has come or not."""
+        self.end_stream()
+        if self.channel.is_answering:
+            self.finish()
+            return
+        # What comes behind is no request: the connection ends here.
+        if self.chunked:
+            self.channel.write(b"0\r\n\r\n")
+        self._site.log(self)
+        self.channel.linger()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client is gone."""
+        if self.intake is not None:
+            self.intake.cancel()
+        super().connectionLost(reason)
+
     def processingFailed(self, reason: Failure) -> Failure:
         """A defect outside of every handler. Twisted would answer with HTML."""
         self.write(self.begin(errors.answer(reason, "http")))
@@ -187,9 +254,7 @@ class KvRequest(Request):
 
 def _segments(path: bytes) -> list[bytes]:
     """The path as Klein takes it: its segments, still percent-encoded."""
-    if path.startswith((b"http://", b"https://")):
-        # The absolute form, which every server has to accept (RFC 9112, section 3.2.2).
-        path = b"/" + path.split(b"/", 3)[3] if path.count(b"/") > 2 else b"/"
+    path = origin_form(path)
     # Klein would complete a missing first slash and drop a second one, and it fails on what is not ASCII.
     if not path.startswith(b"/") or path.startswith(b"//") or not path.isascii():
         return [b"*"]

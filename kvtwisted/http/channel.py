@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from functools import cached_property, partial
 from io import BytesIO
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
@@ -34,8 +34,14 @@ from .access_log import peer_text
 from .answers import Answer
 from .collaborators import Collaborators
 from .deadlines import unread_bytes
-from .heads import Head
+from .heads import Head, Refusal
 from .progress import Progress
+from .refusing import NOT_ALLOWED
+from .streaming import StreamingAnswer
+
+if TYPE_CHECKING:
+    from .application import KvRequest
+    from .importing import Import
 
 #: Seconds that a refused client gets to read the refusal and close.
 LINGER_TIMEOUT = 5.0
@@ -70,6 +76,8 @@ class KvChannel(http.HTTPChannel):
     is_blocked = False
     #: Twisted.web works on a request.
     is_answering = False
+    #: What comes in parts in answer to the request that is being answered.
+    stream: StreamingAnswer | None = None
     #: When it was noticed that the client's certificate has ended.
     expired_at: float | None = None
     # Twisted.web reads what has come.
@@ -78,6 +86,8 @@ class KvChannel(http.HTTPChannel):
     _chunked = 0
     # Of the request whose head comes in.
     _method = _target = _http_version = b""
+    # Whether nothing is read because what has come of a body is not taken.
+    _holds_body = False
     # Bytes that its body may have.
     _body_limit = 0
     # The idle timeout; it runs while `active`.
@@ -174,8 +184,7 @@ class KvChannel(http.HTTPChannel):
         # While a chunked body comes in there is no length.
         if self.length is None and not self.closing and not self.is_answering:
             self._chunked += len(data)
-            content = self.requests[-1].content.tell()
-            if self._chunked > MAX_FRAMING + 2 * content:
+            if self._chunked > MAX_FRAMING + 2 * self._content_bytes():
                 self.refuse(errors.malformed())
 
     def lineReceived(self, line: bytes) -> None:
@@ -223,7 +232,7 @@ class KvChannel(http.HTTPChannel):
             return
         head = self._head()
         self._body_limit = heads.body_limit(self._site.rules, head)
-        refusal = heads.refusal(self._site.rules, head, visitor)
+        refusal = heads.refusal(self._site.rules, head, visitor) or self._begin_import(request)
         if refusal is None:
             if request.requestHeaders.hasHeader(b"expect"):
                 heads.put_expectation_plainly(request.requestHeaders)
@@ -234,6 +243,32 @@ class KvChannel(http.HTTPChannel):
     def _head(self) -> Head:
         headers = self.requests[-1].requestHeaders
         return Head(self._method, self._target, self._http_version, headers, self.length)
+
+    # Imports.
+
+    def _begin_import(self, request: KvRequest) -> Refusal | None:
+        """Have the body of an import taken while it comes in; why not."""
+        try:
+            intake = self._site.begin_import(request, self._method, self._target)
+        except Exception:
+            return Refusal(errors.answer(Failure(), "import"), NOT_ALLOWED)
+        if intake is not None:
+            request.take_lines(intake, self._method, self._target, self._http_version)
+        return None
+
+    @property
+    def intake(self) -> Import | None:
+        """What takes the body that comes in."""
+        return self.requests[-1].intake if self.requests and not self.is_answering else None
+
+    def hold_body(self, hold: bool) -> None:
+        """Read nothing while it is held."""
+        if hold != self._holds_body:
+            self._holds_body = hold
+            if hold:
+                self.transport.pauseProducing()
+            elif not (self.is_blocked or self.closing):
+                self.transport.resumeProducing()
 
     # When there are too many connections.
 
@@ -329,6 +364,8 @@ class KvChannel(http.HTTPChannel):
     def readConnectionLost(self) -> None:
         """The client sends no more, or is gone. It may be told more than once."""
         self.input_ended = True
+        if self.stream is not None:
+            self.stream.input_ended()
         self.close_if_heard_out()
 
     def writeConnectionLost(self) -> None:
@@ -396,8 +433,16 @@ class KvChannel(http.HTTPChannel):
         """
         if self.closing:
             return
+        intake = self.intake
+        if intake is not None and intake.has_begun:
+            intake.fail(answer)
+            return
         headers = self.requests[-1].requestHeaders if self.requests else Headers()
         self._site.refuser.refuse(self.transport, self.peer, headers, answer, reason)
+        self.linger()
+
+    def linger(self) -> None:
+        """Close when the client has; what it sends until then is nothing. See Note [Refusing ...] above."""
         self.closing = self.refused = True
         self._give_up_body()
         self.paused = True
@@ -410,6 +455,8 @@ class KvChannel(http.HTTPChannel):
         self._deadlines.release(self)
         if self.requests and not self.is_answering:
             self.requests[-1].content = BytesIO()
+            if self.requests[-1].intake is not None:
+                self.requests[-1].intake.cancel()
 
     def malformed(self) -> None:
         """There is no well-formed request."""
@@ -434,6 +481,9 @@ class KvChannel(http.HTTPChannel):
             self.timeOut = timeout
         elif self._lanes is not None and self._lanes.is_promised and not self.closing:
             # It rests while the server works on a request.
+            self.setTimeout(self._site.idle_timeout)
+        elif self.intake is not None and not self.closing:
+            # Whether something comes is seen to by `look`.
             self.setTimeout(self._site.idle_timeout)
         elif not self.refused and (self.is_blocked or self.closing) and unsent_bytes(self.transport):
             # It reads what it was sent, slowly; how slowly it may is seen to by `look`.
@@ -461,6 +511,8 @@ class KvChannel(http.HTTPChannel):
         if not self.closing:
             self.paused = self.is_blocked = False
             super().resumeProducing()
+            if self._holds_body:
+                self.transport.pauseProducing()
             # What has come in meanwhile.
             self.dataReceived(b"")
         if self._lanes is not None:
@@ -481,7 +533,12 @@ class KvChannel(http.HTTPChannel):
         """Bytes that have come of the body that is waited for; None when it is complete."""
         if self._lanes is not None and not self._lanes.is_twisted:
             return self._lanes.body_under_way
-        return self.requests[-1].content.tell() if self.requests and not self.is_answering else None
+        return self._content_bytes() if self.requests and not self.is_answering else None
+
+    def _content_bytes(self) -> int:
+        """Bytes of content that have come of the last request."""
+        request = self.requests[-1]
+        return int(request.content.tell() if request.intake is None else request.intake.received_bytes)
 
     def is_known(self) -> bool:
         """Whether the request whose body is incomplete is from a known client."""

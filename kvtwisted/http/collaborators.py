@@ -12,8 +12,10 @@ from .heads import Rules
 from .refusing import Refuser
 
 if TYPE_CHECKING:
+    from .application import KvRequest
     from .authorization import Authorization
     from .channel import KvChannel
+    from .importing import Import
     from .lanes import Lanes
     from .site import KvSite
 
@@ -43,6 +45,9 @@ class Collaborators:
     refuser: Refuser
     #: Makes twisted.web's requests, from a channel and one argument more.
     make_request: Callable[..., Any]
+    #: Begins what takes a request's body while that comes in, if it is of such a kind; from the request, its method and
+    #: its target. Raises KvErrors.
+    begin_import: Callable[[KvRequest, bytes, bytes], Import | None]
     #: Makes the lanes of a connection; None: there is no fast lane.
     make_lanes: Callable[[KvChannel], Lanes] | None
     #: Seconds.

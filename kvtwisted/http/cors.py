@@ -37,7 +37,7 @@ _PREFLIGHT = Answer(
     b"",
     headers=(
         ("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE"),
-        ("Access-Control-Allow-Headers", "authorization, content-type, if-match, if-none-match"),
+        ("Access-Control-Allow-Headers", "authorization, content-type, if-match, if-none-match, last-event-id"),
         ("Access-Control-Max-Age", str(MAX_AGE)),
     ),
 )

@@ -15,7 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..commands.command import Command
-from ..commands.get import Get
+from ..commands.get import Found, Get
+from ..commands.streams import StreamCommand
 from ..core.errors import InvalidRequest
 from ..reactor.fair_pool import FairPool
 from ..sessions.charged import Charged
@@ -25,6 +26,7 @@ from ..sessions.threads import LAST_RESORT, overdue
 from . import bodies, errors
 from .answers import Answer
 from .routes import Bounds, Handle, Read, Received, Route, Services
+from .streaming import StreamingAnswer
 
 #: Called with the answer. Must not raise.
 Done = Callable[[Answer], object]
@@ -159,9 +161,15 @@ class Dispatch:
                     session.require(route.requirement, "")
                     session.before_reading(0)
                     raise
-            if isinstance(command, Get) and session.complete_now(command):
-                done(command.result)
-                return None
+            if isinstance(command, Get):
+                session.check_room()
+                known, found = session.get_now(command.key)
+                if known and found is not None and len(found.value) > bodies.LARGE:
+                    return self._encode_in_pool(session, route, command, found, done)
+                if known:
+                    command.complete(found)
+                    done(command.result)
+                    return None
         except Exception:
             done(errors.answer(Failure(), route.name))
             return None
@@ -188,6 +196,39 @@ class Dispatch:
             return None
         return request
 
+    def _encode_in_pool(self, session: Session, route: Route, command: Get, found: Found, done: Done) -> Running:
+        """Answer with a large value that memory has: to digest it, or to make JSON of it, takes milliseconds."""
+        request = self._begin(route, done)
+        made: Deferred[None] = self._pool.run(session.admission, partial(command.complete, found))
+        made.addCallbacks(lambda _: request.settled(command), request.fail)
+        return request
+
+    def _begin(self, route: Route, done: Done) -> _Request:
+        """A request that has not been submitted yet."""
+        request = _Request(self._requests, route, done)
+        until = self._requests.until[request] = self._reactor.seconds() + self.bounds.request_timeout + LAST_RESORT
+        if until < self._requests.at:
+            self._requests.look_at(until)
+        return request
+
+    def stream(self, session: Session, route: Route, received: Received, answer: StreamingAnswer) -> None:
+        """Have `answer` given, in parts, to a request for a route that `session` may use."""
+        assert route.read is not None  # noqa: S101 - its answers are a command's
+        try:
+            try:
+                command = route.read(received, self.bounds)
+            except InvalidRequest:
+                session.require(route.requirement, "")
+                session.before_reading(0)
+                raise
+            assert isinstance(command, StreamCommand)  # noqa: S101 - as all of such a route
+            command.part = answer.part
+            session.submit(command, answer.settled)
+        except Exception:
+            answer.refused(errors.answer(Failure(), route.name))
+            return
+        answer.submitted(command)
+
     def _read_in_pool(
         self, session: Session, route: Route, read: Read, received: Received, done: Done
     ) -> Running | None:
@@ -197,10 +238,7 @@ class Dispatch:
         except InvalidRequest:
             charged.refuse()
             raise
-        request = _Request(self._requests, route, done)
-        until = self._requests.until[request] = self._reactor.seconds() + self.bounds.request_timeout + LAST_RESORT
-        if until < self._requests.at:
-            self._requests.look_at(until)
+        request = self._begin(route, done)
         reading: Deferred[Command] = self._pool.run(session.admission, partial(read, received, self.bounds))
 
         def submit(command: Command) -> None:

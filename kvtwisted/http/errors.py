@@ -71,6 +71,7 @@ TABLE: dict[type[BaseException], Row] = {
     errors.Overloaded: Row(429, retry_after=RETRY_AFTER),
     errors.WriteStalled: Row(429, "RocksDB accepts no writes just now; nothing was written, try again", RETRY_AFTER),
     # 504 is for gateways; here the server itself was too slow.
+    errors.Unsupported: Row(501),
     errors.DeadlineExceeded: Row(503, retry_after=RETRY_AFTER),
     errors.Unavailable: Row(503, retry_after=RETRY_AFTER),
     errors.NearlyFull: Row(507),

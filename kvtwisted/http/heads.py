@@ -17,7 +17,8 @@ from .answers import Answer
 from .deadlines import UNAUTHENTICATED_BODY, Deadlines
 from .fields import Hosts
 from .refusing import BODY_TOO_LARGE, NOT_ALLOWED, UNAUTHENTICATED
-from .routes import KEYLESS, keyed
+from .routes import KEYLESS, STREAMED, keyed
+from .urls import origin_form
 
 if TYPE_CHECKING:
     from .authorization import Authorization
@@ -63,6 +64,8 @@ def refusal(rules: Rules, head: Head, visitor: Visitor) -> Refusal | None:
         return Refusal(errors.bad_host())
     if rules.hosts is not None and not all(map(rules.hosts.allow, names)):
         return Refusal(errors.unknown_host())
+    if head.method == b"POST" and origin_form(head.target).partition(b"?")[0] in STREAMED:
+        return None
     if head.length is not None and head.length > body_limit(rules, head):
         return Refusal(too_large(rules, head))
     length = math.inf if head.length is None else head.length

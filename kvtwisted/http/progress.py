@@ -101,10 +101,16 @@ class Progress:
             received = channel.body_under_way()
             if received is None:
                 self._missing = _NOTHING
-            elif waited > patience.body + received / MIN_BODY_RATE:
+            elif self._is_late(channel, now, received):
                 deadlines.cut_off[SLOW_BODY] += 1
                 channel.refuse(errors.too_slow("body", patience.body))
         return self._missing != _NOTHING and not channel.closing
+
+    def _is_late(self, channel: KvChannel, now: float, received: int) -> bool:
+        """Whether the body takes too long, of which so much has come."""
+        if channel.intake is not None:
+            return channel.intake.is_late(now)
+        return now - self._missing_since > self._deadlines.patience.body + received / MIN_BODY_RATE
 
     def _look_at_sending(self, channel: KvChannel, now: float) -> int:
         """Cut off a client that does not read. Bytes that wait to be sent."""

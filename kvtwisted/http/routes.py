@@ -26,13 +26,16 @@ from ..commands.mget import MGet
 from ..commands.mset import MSet
 from ..commands.mutations import DeleteKey
 from ..commands.scan import Scan
+from ..commands.scan_stream import ScanStream
 from ..commands.set import Set
 from ..commands.transact import Transact
+from ..commands.watch import Watch
 from ..observability.health_checks import HealthChecks
 from ..sessions import grants, policy
-from . import answers, bodies, fields, large_bodies, raw, urls
+from . import answers, bodies, event_stream, export, fields, large_bodies, raw, stream_urls, urls
 from .answers import Answer
 from .preconditions import Preconditions
+from .streaming import Style
 
 #: What GET on the metrics path answers: content type and body, in the format OpenMetrics or else in that of Prometheus.
 MetricsText = Callable[[bool], "tuple[str, bytes]"]
@@ -60,6 +63,8 @@ class Received(NamedTuple):
     preconditions: Preconditions = _UNCONDITIONAL
     #: Whether the body is a part of something: it has a Content-Range.
     is_part: bool = False
+    #: The header Last-Event-ID, for routes whose answers come in parts.
+    last_event_id: bytes | None = None
 
 
 @dataclass
@@ -94,7 +99,7 @@ Handle = Callable[[Services, Received], "Deferred[Answer]"]
 
 
 class Route(NamedTuple):
-    """One path and method; HEAD is as GET. It has either `read` or `handle`."""
+    """One path and method; HEAD is as GET. It has either `read` or `handle`, or else `takes_lines`."""
 
     #: The operation's, as in logs and in the OpenAPI document.
     name: str
@@ -117,6 +122,10 @@ class Route(NamedTuple):
     is_value: bool = False
     #: Whether it heeds If-Match and If-None-Match. Others than GET refuse them.
     is_conditional: bool = False
+    #: How the answer is sent, if the command is a stream; and whether the body is stored while it comes in: see
+    #: `importing`.
+    stream: Style | None = None
+    takes_lines: bool = False
     #: Whether the fast lane answers it, too.
     is_fast: bool = False
 
@@ -213,6 +222,31 @@ def _delete_range(received: Received, bounds: Bounds) -> Command:
     return DeleteRange(prefix, start, end, everything=everything, dry_run=dry_run)
 
 
+def _export(received: Received, bounds: Bounds) -> Command:
+    arguments = stream_urls.export_arguments(received.query)
+    return ScanStream(
+        arguments.prefix.encode(),
+        arguments.start.encode(),
+        arguments.end.encode(),
+        cursor=arguments.cursor.encode(),
+        limit=arguments.limit,
+        budget=export.PART_BYTES,
+        encode=export.ExportLines(base64=arguments.base64),
+    )
+
+
+def _watch(received: Received, bounds: Bounds) -> Command:
+    arguments = stream_urls.watch_arguments(received.query, received.last_event_id)
+    return Watch(
+        key=arguments.key.encode(),
+        prefix=arguments.prefix.encode(),
+        after_revision=arguments.after_revision,
+        with_values=arguments.with_values,
+        budget=event_stream.PART_BYTES,
+        encode=event_stream.ENCODERS[arguments.with_values, arguments.base64],
+    )
+
+
 def _update_config(received: Received, bounds: Bounds) -> Command:
     return UpdateConfig(bodies.config_argument(received.body))
 
@@ -264,14 +298,15 @@ DELETE = Route(
     read=read_delete, done=answers.KEY_DELETED, is_fast=True, is_conditional=True,
 )  # fmt: skip
 SCAN = Route("scan", "GET", "/api/v1/scan", grants.SCAN, read=_scan, is_fast=True)
-RAW_GET = Route("get_raw", "GET", RAW, grants.GET, read=raw.read_get, is_conditional=True)
+RAW_GET = Route("get_raw", "GET", RAW, grants.GET, read=raw.read_get, is_conditional=True, is_fast=True)
 RAW_PUT = Route(
     "put_raw", "PUT", RAW, grants.SET,
-    read=raw.read_put, has_body=True, may_be_large=True, is_value=True, is_conditional=True,
+    read=raw.read_put, has_body=True, may_be_large=True, is_value=True, is_conditional=True, is_fast=True,
 )  # fmt: skip
 RAW_DELETE = Route(
-    "delete_raw", "DELETE", RAW, grants.DELETE, read=read_delete, done=answers.KEY_DELETED, is_conditional=True
-)
+    "delete_raw", "DELETE", RAW, grants.DELETE,
+    read=read_delete, done=answers.KEY_DELETED, is_conditional=True, is_fast=True,
+)  # fmt: skip
 _HEALTH = Route("health", "GET", "/api/v1/health", policy.PUBLIC, handle=_health)
 _METRICS = Route("metrics", "GET", "/metrics", grants.METRICS, handle=_metrics)
 
@@ -293,6 +328,9 @@ ROUTES: Sequence[Route] = (
         "mdelete", "POST", "/api/v1/mdelete", grants.DELETE,
         read=_mdelete, done=answers.KEYS_DELETED, has_body=True, may_be_large=True,
     ),
+    Route("export", "GET", "/api/v1/export", grants.SCAN, read=_export, stream=export.STYLE),
+    Route("import", "POST", "/api/v1/import", grants.SET, takes_lines=True),
+    Route("watch", "GET", "/api/v1/watch", grants.SCAN, read=_watch, stream=event_stream.STYLE),
     Route(
         "increment", "POST", "/api/v1/increment", grants.SET,
         read=_increment, encode=answers.incremented, has_body=True, is_fast=True,
@@ -346,6 +384,8 @@ KEYED: Mapping[bytes, Route] = {
     route.path.encode(): route for route in ROUTES if route.may_be_large and not route.is_value
 }
 KEYLESS = frozenset(route.path.encode() for route in ROUTES if route.has_body and not route.may_be_large)
+#: Those whose bodies are stored while they come in, by path.
+STREAMED: Mapping[bytes, Route] = {route.path.encode(): route for route in ROUTES if route.takes_lines}
 
 
 def keyed(method: bytes, path: bytes) -> Route | None:

@@ -38,9 +38,13 @@ from .fast_lane import MAX_BODY, FastLane
 from .fast_requests import RequestReader
 from .fields import Hosts
 from .heads import Rules
+from .importing import Imports
 from .lanes import Lanes
 from .refusing import Refusals, Refuser
 from .routes import Bounds, MetricsText, Services, make_routes
+
+#: Makes what begins imports, from the deadlines of the connections.
+MakeImports = Callable[[Deadlines], Imports]
 
 #: Seconds that an idle connection has for one request more when the server stops.
 PARTING_SECONDS = 2.0
@@ -81,12 +85,14 @@ class KvSite(Site):
         reactor: Any,
         options: HttpOptions,
         authorization: Authorization,
+        imports: MakeImports,
         *,
         rest: Callable[[], object] = lambda: None,
         connections: Connections | None = None,
         seconds: Callable[[], float] = monotonic,
     ) -> None:
-        """`resource` is what answers all but plain requests; without `connections` there is no limit to them.
+        """`resource` is what answers all but plain requests and imports; without `connections` there is no limit to
+        them.
 
         `rest` is called when no connection is left.
         """
@@ -122,6 +128,7 @@ class KvSite(Site):
             ending=self._ending,
             rules=Rules(options.hosts, options.max_body_bytes, self.deadlines, authorization),
             refuser=refuser,
+            begin_import=imports(self.deadlines).begin,
             make_request=partial(KvRequest, options.cors, self),
             make_lanes=make_lanes,
             idle_timeout=options.idle_timeout,
@@ -258,10 +265,11 @@ def make_site(
 
     routes = make_routes(options.metrics_path if metrics_text else None, options.health_path)
     return KvSite(
-        make_app(routes, authorization.session, dispatch.answer).resource(),
+        make_app(routes, authorization.session, dispatch.answer, dispatch.stream).resource(),
         reactor,
         options,
         authorization,
+        lambda deadlines: Imports(reactor, pool, bounds, authorization, deadlines),
         rest=dispatch.rest,
         connections=connections,
         seconds=seconds,

@@ -95,7 +95,7 @@ def path_key(tail: bytes, query: bytes) -> str:
     """
     if query:
         raise _no_parameters("there are no parameters here")
-    return _decode(tail, "key", InvalidKey)
+    return decode(tail, "key", InvalidKey)
 
 
 def scan_arguments(query: bytes) -> ScanArguments:
@@ -103,20 +103,30 @@ def scan_arguments(query: bytes) -> ScanArguments:
     parameters: dict[str, str] = {}
     for part in filter(None, query.split(b"&")):
         name, _, value = part.partition(b"=")
-        field = _PLAIN.get(name) or _decode(name.replace(b"+", b" "), "query", InvalidRequest)
+        field = _PLAIN.get(name) or decode(name.replace(b"+", b" "), "query", InvalidRequest)
         if field not in _SCAN_PARAMETERS:
             known = ", ".join(_SCAN_PARAMETERS)
             raise InvalidRequest(f"query: {shown_text(field)} is not a parameter; scan takes {known}")
         if field in parameters:
             raise InvalidRequest(f"{field}: was sent more than once")
         error = InvalidKey if field in _KEYS else InvalidRequest
-        parameters[field] = _decode(value.replace(b"+", b" "), field, error)
+        parameters[field] = decode(value.replace(b"+", b" "), field, error)
     if not parameters:
         return ScanArguments()
     arguments: dict[str, Any] = {name: _READERS[name](name, text) for name, text in parameters.items()}
     if arguments.get("count_only"):
         arguments.setdefault("limit", 0)
     return ScanArguments(**arguments)
+
+
+def origin_form(target: bytes) -> bytes:
+    """The target of a request as most clients send it: path and query.
+
+    The absolute form has to be accepted, too (RFC 9112, section 3.2.2).
+    """
+    if not target.startswith((b"http://", b"https://")):
+        return target
+    return b"/" + target.split(b"/", 3)[3] if target.count(b"/") > 2 else b"/"
 
 
 def _no_parameters(what_there_is: str) -> InvalidKey:
@@ -156,7 +166,8 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
 }
 
 
-def _decode(raw: bytes, field: str, error: type[InvalidRequest]) -> str:
+def decode(raw: bytes, field: str, error: type[InvalidRequest]) -> str:
+    """The text that `raw` means once its percent sequences are decoded. Raises `error`, naming the field."""
     data = raw
     if b"%" in raw:
         start, *sequences = raw.split(b"%")

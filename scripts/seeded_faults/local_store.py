@@ -508,8 +508,8 @@ FAULTS = (
         "one-revision-together",
         "Plain commands that are one write have a revision each.",
         "kvtwisted/backends/local/store.py",
-        "commits=sum([command.commits for command in commands])",
-        "commits=len(commands)",
+        "commits = sum([command.commits for command in commands])",
+        "commits = len(commands)",
         "tests/sessions/test_sets_together.py",
     ),
     Fault(
@@ -641,5 +641,21 @@ FAULTS = (
         "            if last > revisions.reserved:\n",
         "            if last > revisions.reserved + 1:\n",
         "tests/backends/local/test_revisions.py",
+    ),
+    Fault(
+        "stream-runs-ahead",
+        "No more parts of a stream are read than may wait.",
+        "kvtwisted/backends/local/scan_streams.py",
+        "enough = len(self._parts) >= AHEAD and",
+        "enough = len(self._parts) >= 100 * AHEAD and",
+        "tests/backends/local/test_scan_streams.py",
+    ),
+    Fault(
+        "stream-view-for-ever",
+        "The view of a stream is given up after its time.",
+        "kvtwisted/backends/local/scan_streams.py",
+        "        self._is_late = True\n",
+        "        self._is_late = False\n",
+        "tests/backends/local/test_scan_streams.py",
     ),
 )

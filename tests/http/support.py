@@ -31,6 +31,7 @@ from ..support.backends import make_backend
 from ..support.configuration import FakeConfiguration
 from ..support.pools import ImmediateReactor, ManualPool
 from ..support.recorders import CountingRecorder
+from .streams import streamed
 
 METRICS = ("text/plain; version=0.0.4; charset=utf-8", b"kv_gets_total 1.0\n")
 
@@ -73,6 +74,11 @@ def parse_replies(raw: bytes, *, head: bool = False) -> list[Reply]:
             raise AssertionError(f"a cut answer: {start!r}")
         status_line, *lines = start.decode("ascii").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        if "transfer-encoding" in headers:
+            found = streamed(start + separator + raw)
+            replies.append(Reply(found.status, found.headers, found.body))
+            raw = found.rest if found.is_whole else b""
+            continue
         length = 0 if head else int(headers.get("content-length", 0))
         if len(raw) < length:
             raise AssertionError(f"a cut body: {len(raw)} of {length} bytes")

@@ -235,7 +235,7 @@ def test_a_preflight_of_a_listed_origin(world: World) -> None:
     assert cors_of(reply) == {
         **granted(),
         "access-control-allow-methods": "GET, HEAD, POST, PUT, DELETE",
-        "access-control-allow-headers": "authorization, content-type, if-match, if-none-match",
+        "access-control-allow-headers": "authorization, content-type, if-match, if-none-match, last-event-id",
         "access-control-max-age": str(MAX_AGE),
     }
     assert not {"content-length", "content-type", "transfer-encoding", "allow"} & reply.headers.keys()

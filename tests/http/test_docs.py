@@ -23,7 +23,8 @@ DOCUMENT = json.loads(OPENAPI)
 def examples() -> tuple[str, str]:
     """The commands of all examples as one shell script, and all that they should print.
 
-    Each answer is on a line of its own, as a person sees them who runs one command after the other.
+    Each answer is on a line of its own, as a person sees them who runs one command after the other; those that are
+    asked for with -N are so by themselves.
     """
     script: list[str] = []
     output = []
@@ -37,7 +38,7 @@ def examples() -> tuple[str, str]:
             else:
                 output.append(line)
             in_command = line.startswith(("$ ", "  "))
-    script = [f"{command}; echo" if command.startswith("curl ") else command for command in script]
+    script = [f"{one}; echo" if one.startswith("curl ") and "-sSN" not in one else one for one in script]
     return "\n".join(script), "\n".join(output)
 
 
