@@ -21,7 +21,7 @@ from ...commands.conditional import MutateKey
 from ...commands.conditions import Test, etag_of
 from ...commands.deciding import DecidingCommand, Kept, Mutated, Outcome, Present
 from ...commands.decisions import Decisions
-from ...commands.mutations import SetValue
+from ...commands.mutations import HIGHEST, LOWEST, AddNumber, SetValue
 from ...core.errors import KvError, Unsupported, without_frames
 from .commit_point import NO_DEADLINES, NO_FILES, Write
 from .lookups import NOTHING, Lookups, Stored
@@ -33,7 +33,9 @@ NOW_BYTES, NOW_BYTES_OF_A_BATCH = 16_384, 262_144
 #: Bytes of all values that one command can be told of, since some are kept in memory until it is done.
 READ_BYTES = 32 * 1_048_576
 
-VALUE = Test.VALUE
+VALUE, ETAG, ABSENT = Test.VALUE, Test.ETAG, Test.ABSENT
+#: So many digits may not be a number of 64 bits; and the digit that none but 0 begins with.
+_SURE_DIGITS, _ZERO = 19, 0x30
 _FOUND, _NOT_FOUND = (Mutated(True),), (Mutated(),)
 #: Makes an Outcome in half the time that the class itself takes.
 _new = tuple.__new__
@@ -63,7 +65,7 @@ class DecidingWrite(Write):
 
     def __init__(self, command: DecidingCommand, lookups: Lookups) -> None:
         """Not decided yet."""
-        Write.__init__(self, (), command.deadline)
+        Write.__init__(self, (), command.deadline, plain_bytes=0)
         self.command = command
         self.lookups = lookups
         self.is_apart = self.was_unread = False
@@ -84,28 +86,31 @@ class DecidingWrite(Write):
         Raises KvErrors of the command, what `stored` raises, and NotMarked.
         """
         looked: dict[bytes, int] = {}
-        values: dict[bytes, bytes] = {}
+        told: dict[bytes, Present | None] = {}
         self.looked, self.before, self.until = looked, NO_DEADLINES, math.inf
         self.changes, self.keeps = (), ()
         self.large = self.kept = NO_FILES
 
         def look(key: bytes) -> Present | None:
+            if key in told:
+                return told[key]
             value, deadline = found = stored(key)
             looked[key] = deadline
             if value is None or (deadline and self._is_over(deadline, now_ms)):
+                told[key] = None
                 return None
-            values[key] = value
-            return _new(Present, found)
+            there = told[key] = _new(Present, found)
+            return there
 
         changes, self.outcome = self.command.decide(look, now_ms)
+        self.keeps = [change[0] for change in changes if type(change[1]) is Kept]
+        if self.keeps:
+            # Nothing expires that stays: it has just been told of.
+            changes = [
+                (key, told[key][0] if type(value) is Kept else value, ends)  # type: ignore[index]
+                for key, value, ends in changes
+            ]
         self.changes = changes
-        for change in changes:
-            if type(change[1]) is Kept:
-                self.keeps = [key for key, value, _ in changes if type(value) is Kept]
-                self.changes = [
-                    (key, values[key] if type(value) is Kept else value, ends) for key, value, ends in changes
-                ]
-                break
         self.measure()
         if self.keeps:
             self.plain = False  # a file that is kept needs an envelope
@@ -205,13 +210,29 @@ class GatheredWrite(Write):
                 continue
             if condition is not None:
                 test, operand = condition
-                if not (value == operand if test is VALUE else condition.holds(value)):
+                if test is VALUE:
+                    holds = value == operand
+                elif test is ETAG:
+                    holds = condition.holds(value)
+                else:
+                    holds = (value is None) is (test is ABSENT)
+                if not holds:
                     results.append(Outcome(failed_check=1, etag="" if value is None else etag_of(value)))
                     continue
             if type(mutation) is SetValue:
                 _, stored, ttl = mutation
                 change = key, stored, now_ms + 1000 * ttl if ttl else 0
                 done = _NOT_FOUND if value is None else _FOUND
+            elif (
+                value
+                and type(mutation) is AddNumber
+                and value.isdigit()
+                and len(value) < _SURE_DIGITS
+                and (value[0] != _ZERO or value == b"0")
+                and LOWEST <= (number := int(value) + mutation[1]) <= HIGHEST
+            ):
+                change = key, b"%d" % number, ends
+                done = (_new(Mutated, (True, number, False)),)
             else:
                 try:
                     change, mutated = mutation.apply(None if value is None else Present(value, ends), now_ms)
@@ -346,15 +367,18 @@ class Batch:
         return False
 
     def _stored(self, key: bytes) -> Stored:
-        stored: Stored | None
-        change = self._pending.get(key)
-        if change is not None:
+        stored: Stored
+        if self._pending and (change := self._pending.get(key)) is not None:
             self._saw_pending = True
             stored = change[1:]
+        elif (entry := self._lookups.hot(key)) is not None and (answer := entry.answer) is not None:
+            entry.used = True
+            stored = answer
         else:
-            stored = self._lookups.now(key)
-            if stored is None:
+            found = self._lookups.now(key)
+            if found is None:
                 raise NotNow
+            stored = found
         if stored[0] is not None:
             size = len(stored[0])
             self._left -= size
