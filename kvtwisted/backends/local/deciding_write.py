@@ -3,8 +3,8 @@
 Note [Decisions and their writes are one step]: a command decides under the lock of the commit point, just before what
 it changes goes into the engine, and is told what the engine has then, with what writes before it in the same batch are
 about to change. So nothing comes in between, and each sees those before it. That takes no longer than a write does: it
-is told of what memory has, and of little. What would take longer is decided apart (`Writer.decide`): the keys are
-guarded, read, and digested without the lock, and the write goes in, under the lock, if none of them was written since.
+is told of what memory has, and of little. What would take longer is decided apart (`Apart`): the keys are guarded, read,
+and digested without the lock, and the write goes in, under the lock, if none of them was written since.
 
 A key whose ttl ran out is absent, and a client that learns of that must never see it again, see Note [An expired key
 stays expired] in `kvtwisted.core.clock`: where the mark has not reached the deadline, it is decided apart.
