@@ -46,6 +46,8 @@ class Command:
     writes: ClassVar[bool] = False
     #: Whether its bytes take room while it is under way.
     takes_room: ClassVar[bool] = True
+    #: Keys that it turned out to be about, which a rate is charged with afterwards, one less.
+    charged: int = 0
     #: Whether the limits of requests hold for it: how many may be under way, and for how long.
     is_limited: ClassVar[bool] = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from typing import Any, Callable, NamedTuple
 
 from ..core.errors import InvalidRequest
@@ -25,7 +26,7 @@ class DeleteRange(Command):
     keys are not known: a backend orders it with the writes by itself.
     """
 
-    __slots__ = ("dry_run", "end", "everything", "prefix", "start")
+    __slots__ = ("charged", "dry_run", "end", "everything", "prefix", "start")
 
     name = "delete_range"
     right = metric = "delete"
@@ -51,11 +52,27 @@ class DeleteRange(Command):
         self.everything = everything
         self.dry_run = dry_run
         self.encode = encode
+        self.charged = 1
+
+    @property
+    def count(self) -> int:
+        """The keys that it has deleted; one until then."""
+        return self.charged
 
     @property
     def range(self) -> KeyRange:
         """The keys that go."""
         return key_range(self.prefix, self.start, self.end)
+
+    def complete(self, result: Any) -> None:
+        """See `Command.complete`: with a `Removed`."""
+        self.charged = 0 if self.dry_run else result.deleted
+        Command.complete(self, result)
+
+    @property
+    def written(self) -> Sequence[tuple[str, Collection[bytes]]]:
+        """See `Command.written`: where the range begins and ends."""
+        return ((self.name, (self.range.start, self.range.end or b"")),)
 
     def check(self, limits: Limits) -> None:
         """See `Command.check`."""

@@ -16,6 +16,10 @@ class KeyRange(NamedTuple):
         """Whether no key can lie in it."""
         return self.end is not None and self.start >= self.end
 
+    def has(self, key: bytes) -> bool:
+        """Whether a key lies in it."""
+        return self.start <= key and (self.end is None or key < self.end)
+
     def is_within(self, prefixes: tuple[bytes, ...]) -> bool:
         """Whether all keys that can lie in it begin with one of the prefixes."""
         if self.is_empty:

@@ -174,6 +174,14 @@ class LimitSettings:
     """Section `limits`."""
 
     max_batch_keys: int = number(10_000, 1, 1_000_000, "Keys in one MSet, MGet or MDelete.", SERVICE, live=True)
+    max_range_delete_keys: int = number(
+        10_000,
+        1,
+        1_000_000,
+        "Keys that one DeleteRange removes at most where the storage engine deletes them one by one (`lbry`).",
+        SERVICE,
+        live=True,
+    )
     max_request_bytes: int = number(
         16 * MIB,
         8 * MIB,

@@ -52,6 +52,9 @@ _DATA, _VALUES = "rocksdb.path", "value.disk_path"
 Defer = Callable[[Callable[[], Any]], "Deferred[Any]"]
 
 
+#: Seconds between looks whether deleted ranges are to be compacted.
+COMPACTION_SECONDS = 1.0
+
 _log = Logger(namespace="kvtwisted")
 
 
@@ -107,7 +110,13 @@ class Storage:
         self._commits = self._writer.commits
         self._commits.history.max_bytes = now.limits.max_watch_history_bytes
         self._record_write_sequence(now)
-        self.store = Store(engine, self._writer, clock, recency=recency)
+        self.store = Store(
+            engine,
+            self._writer,
+            clock,
+            recency=recency,
+            range_delete_keys=lambda: settings().limits.max_range_delete_keys,
+        )
         backups = Backups(
             engine,
             files,
@@ -312,6 +321,7 @@ class Storage:
         sample = partial(defer, sampling.run)
         return [
             *tickers,
+            Ticker("compactions", reactor, COMPACTION_SECONDS, partial(defer, self.store.compactions.turn)),
             Ticker("space", reactor, INTERVAL, space.run, at_once=True),
             Ticker("folders", reactor, INTERVAL, partial(defer, self._folders.look)),
             Ticker("eviction", reactor, lambda: settings().eviction.check_interval, evict),

@@ -425,8 +425,8 @@ class Session:
         limiter, seconds = self._limiter, self._seconds
 
         def paid(command: Command) -> None:
-            if command.answered and limiter is not None:
-                limiter.spend(0, command.answered, seconds())
+            if limiter is not None and (command.answered or command.charged):
+                limiter.spend(max(0, command.charged - 1), command.answered, seconds())
             done(command)
 
         return paid

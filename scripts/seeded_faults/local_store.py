@@ -508,8 +508,8 @@ FAULTS = (
         "one-revision-together",
         "Plain commands that are one write have a revision each.",
         "kvtwisted/backends/local/store.py",
-        "commits=sum([command.commits for command in commands])",
-        "commits=len(commands)",
+        "commits = sum([command.commits for command in commands])",
+        "commits = len(commands)",
         "tests/sessions/test_sets_together.py",
     ),
     Fault(

@@ -16,6 +16,7 @@ from kvtwisted.commands.conditions import Condition, etag_of
 from kvtwisted.commands.deciding import Mutated
 from kvtwisted.commands.deciding import Outcome as Decided
 from kvtwisted.commands.delete import Delete
+from kvtwisted.commands.delete_range import DeleteRange
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mget import MGet
@@ -218,6 +219,41 @@ def test_scan_pages(client: Blocking) -> None:
     assert client.scan(b"a", cursor=b"a\x00", limit=2, budget=PLENTY) == page_of([(b"aa", VALUE), (b"ab", VALUE)], b"")
     assert client.scan(b"b", cursor=b"a", limit=9, budget=PLENTY).items == [(b"b", VALUE)]
     assert client.scan(b"a", cursor=b"b", limit=9, budget=PLENTY) == page_of([], b"")
+
+
+def test_ranges(client: Blocking) -> None:
+    """From start to end, either way, counted, and in folders; a page has the revision of its view."""
+    client.mset(dict.fromkeys((b"a", b"b/1", b"b/2", b"c", b"d/1"), b"v"))
+    every = client.scan(b"", budget=PLENTY)
+    client.set(b"z", b"v", 9)
+
+    def keys(**options: Any) -> list[bytes]:
+        return client.scan(b"", budget=PLENTY, **options).keys
+
+    assert keys(start=b"b/2", end=b"d") == [b"b/2", b"c"]
+    assert keys(reverse=True, limit=2) == [b"z", b"d/1"]
+    assert keys(reverse=True, cursor=b"c") == [b"b/2", b"b/1", b"a"]
+    assert client.scan(b"b", count_only=True, budget=PLENTY).counted == 2
+    page = client.scan(b"", delimiter=b"/", limit=2, budget=PLENTY)
+    assert (page.keys, list(page.prefixes), page.next_cursor) == ([b"a"], [b"b/"], b"b/")
+    page = client.scan(b"", delimiter=b"/", cursor=page.next_cursor, with_expiries=True, budget=PLENTY)
+    assert (page.keys, list(page.prefixes)) == ([b"c", b"z"], [b"d/"])
+    assert page.expiries[0] == 0 < page.expiries[1]
+    assert page.revision > every.revision > 0
+
+
+def test_delete_range(client: Blocking) -> None:
+    """All of a range goes, and nothing else; how many there were is told, by a dry run too."""
+    client.mset(dict.fromkeys((b"a", b"b/1", b"b/2", b"b/3", b"c"), b"v"))
+    before = client.scan(b"", budget=PLENTY).revision
+    assert client.run(DeleteRange(b"b/", dry_run=True)) == (3, 0)
+    assert client.run(DeleteRange(b"b/", b"b/2", b"b/3")) == (1, before + 1)
+    assert client.scan(b"", budget=PLENTY).keys == [b"a", b"b/1", b"b/3", b"c"]
+    assert client.run(DeleteRange(b"b/", b"b/2", b"b/3")) == (0, 0)
+    assert client.run(DeleteRange(start=b"b")) == (3, before + 2)
+    assert client.run(DeleteRange(everything=True)) == (1, before + 3)
+    assert client.scan(b"", budget=PLENTY).keys == []
+    assert client.get(b"a") is None
 
 
 def test_budgets(client: Blocking) -> None:

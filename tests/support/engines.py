@@ -9,6 +9,7 @@ from typing import Any, Callable, NamedTuple
 from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.engines.engine import (
     DATA,
+    CanDeleteRange,
     CanReopen,
     Crossed,
     Engine,
@@ -34,7 +35,7 @@ class FaultyEngine:
     """Any engine, with every call recorded in `calls`, and faults and interruptions on request.
 
     A call that is to fail raises before it reaches the engine, so that nothing of it is done. It has all that
-    any engine has: what the one behind it lacks does nothing.
+    any engine has: what the one behind it lacks does nothing. But only over one that can, it can delete ranges.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -45,6 +46,9 @@ class FaultyEngine:
         self.calls: list[Call] = []
         #: Makes the engine one that cannot tell from memory and whose writes may wait, so that threads are needed.
         self.slow = False
+        if isinstance(engine, CanDeleteRange):
+            #: See `CanDeleteRange.delete_range`.
+            self.delete_range = self._delete_range
 
     def fail(self, method: str, error: KvError | Callable[[], KvError], times: float = float("inf")) -> None:
         """Let the next `times` calls of `method` raise `error`, or what it makes each time."""
@@ -136,6 +140,9 @@ class FaultyEngine:
     def write(self, mutations: Sequence[Mutation]) -> None:
         """See `Engine.write`."""
         self._call("write", list(mutations))
+
+    def _delete_range(self, start: bytes, end: bytes | None) -> None:
+        self._call("delete_range", start, end)
 
     def sync(self) -> None:
         """See `Engine.sync`."""

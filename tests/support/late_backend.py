@@ -18,13 +18,14 @@ from kvtwisted.backends.backend import Hot, Settled
 from kvtwisted.commands import mget, scan
 from kvtwisted.commands.command import ENTRY_OVERHEAD, Command, WriteCommand
 from kvtwisted.commands.deciding import DecidingCommand, Outcome, Present
+from kvtwisted.commands.delete_range import DeleteRange, Removed
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mget import MGet
 from kvtwisted.commands.scan import RANGES, Page, Scan
 from kvtwisted.commands.scan_stream import ScanStream
 from kvtwisted.commands.set import Set
 from kvtwisted.commands.streams import StreamCommand
-from kvtwisted.commands.watch import Watch
+from kvtwisted.commands.watch import Event, EventType, Watch
 from kvtwisted.core.errors import DeadlineExceeded, KvError, Unavailable
 from kvtwisted.reactor.pool import caught
 
@@ -85,6 +86,8 @@ class Remote:
             return self._decide(command)
         if isinstance(command, WriteCommand):
             return self._write(command)
+        if isinstance(command, DeleteRange):
+            return self._delete_range(command)
         if isinstance(command, Get):
             return self._get(command.key)
         if isinstance(command, MGet):
@@ -108,6 +111,17 @@ class Remote:
             return outcome
         self.log.append([event_of(*change) for change in changes])
         return outcome._replace(revision=self.log.revision)
+
+    def _delete_range(self, command: DeleteRange) -> Removed:
+        range = command.range
+        keys = list(filter(range.has, self._order))
+        count = sum(self._get(key) is not None for key in keys)
+        if command.dry_run or not count:
+            return Removed(count, 0)
+        for key in keys:
+            self._change(key, None, 0)
+        self.log.append([Event(EventType.DELETE_RANGE, range.start, range.end or b"")])
+        return Removed(count, self.log.revision)
 
     def _look(self, key: bytes) -> Present | None:
         found = self._get(key)
@@ -251,7 +265,7 @@ class LateBackend:
 
     #: No memory of what is hot, no files, no eviction, no backups.
     capabilities: frozenset[str] = frozenset(
-        {DecidingCommand.capability, RANGES, Watch.capability, ScanStream.capability}
+        {DecidingCommand.capability, DeleteRange.capability, RANGES, Watch.capability, ScanStream.capability}
     )
 
     def __init__(self, reactor: Any, remote: Remote, call_later: Callable[..., object], *, seed: int = 0) -> None:

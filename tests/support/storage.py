@@ -20,6 +20,7 @@ from kvtwisted.backends.local.store import Store
 from kvtwisted.backends.local.writer import Writer
 from kvtwisted.commands.command import Command, WriteCommand
 from kvtwisted.commands.delete import Delete
+from kvtwisted.commands.delete_range import DeleteRange
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mget import MGet
@@ -45,6 +46,8 @@ class BlockingStore(Store):
     def run(self, command: Command) -> Any:
         """The result."""
         command.check(self.limits)
+        if isinstance(command, DeleteRange):
+            return self.delete_range(command, lambda error: None)
         if isinstance(command, WriteCommand):
             write = self.prepare(command)
             self.writer.write_all([write])

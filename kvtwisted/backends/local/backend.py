@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from ...commands.command import Command, WriteCommand
 from ...commands.deciding import DecidingCommand
 from ...commands.decisions import Decisions
+from ...commands.delete_range import DeleteRange
 from ...commands.get import Get
 from ...commands.scan import RANGES, Scan
 from ...commands.scan_stream import ScanStream
@@ -68,7 +69,9 @@ SNAPSHOT_SECONDS = 3600.0
 class LocalBackend:
     """A `Backend` over a store in this process. Reactor thread, but `health`."""
 
-    capabilities = frozenset({DecidingCommand.capability, RANGES, ScanStream.capability, Watch.capability})
+    capabilities = frozenset(
+        {DecidingCommand.capability, DeleteRange.capability, RANGES, ScanStream.capability, Watch.capability}
+    )
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class LocalBackend:
         self._reactor = reactor
         self._pool = pool
         self._store = store
+        self._recovery = recovery
         self.hot: Callable[[bytes], Hot | None] = store.hot
         self.get_now = store.get_now
         self.size_now = store.size_now
@@ -130,6 +134,8 @@ class LocalBackend:
                 self._group.add(command)
             elif type(command) is Get:
                 gets.setdefault(command.admission, []).append(command)
+            elif type(command) is DeleteRange:
+                self._delete_range(command)
             elif type(command) is ScanStream:
                 self._streams.begin(command)
             elif type(command) is Watch:
@@ -167,7 +173,22 @@ class LocalBackend:
         )
         done.addErrback(_broke, commands).addCallback(self._settled)
 
+    def _delete_range(self, command: DeleteRange) -> None:
+        """What came before it goes in first, if it can."""
+        self._group.commit()
+        done = self._pool.run(command.admission, partial(self._remove, command), is_long=True)
+        done.addErrback(_broke, [command]).addCallback(self._settled)
+
     # In a pool thread.
+
+    def _remove(self, command: DeleteRange) -> Sequence[Command]:
+        try:
+            if monotonic() > command.deadline:
+                raise DeadlineExceeded("the request's time ran out before it was started")
+            command.complete(self._store.delete_range(command, self._recovery.write_failed))
+        except Exception:
+            command.error = caught().value
+        return [command]
 
     def _make(self, job: Callable[[], Sequence[Command]]) -> Sequence[Command]:
         commands = job()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ...commands.command import Change
 from ...commands.get import Found
+from ...commands.ranges import KeyRange
 
 if TYPE_CHECKING:
     from .commit_point import Write
@@ -112,6 +113,11 @@ class HotCache:
             entry.answer = entry.expiring = None
             self.size -= entry.cost
             entry.cost = 0
+
+    def drop_range(self, range: KeyRange) -> None:
+        """Forget the keys of a range."""
+        for key in [key for key in self.entries if range.has(key)]:
+            self.drop(key)
 
     def _make_room(self, entry: Entry, key: bytes, cost: int) -> bool:
         # One value must not push out all that is hot.

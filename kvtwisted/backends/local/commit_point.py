@@ -14,14 +14,24 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from ...commands.command import Change
+from ...commands.ranges import KeyRange
 from ...commands.watch import EventType
-from ...core.errors import KvError, LostFolder, WriteStalled, without_frames
+from ...core.errors import KvError, LostFolder, Unsupported, WriteStalled, without_frames
 from . import records
 from .cache import HotCache
-from .engines.engine import DATA, EXPIRY, FILES, CanReopen, Engine, Mutation
+from .engines.engine import (
+    DATA,
+    EXPIRY,
+    FILES,
+    CanDeleteRange,
+    CanReopen,
+    Engine,
+    Mutation,
+    ScanUnfinished,
+)
 from .file_index import FileIndex
 from .guards import Guards
 from .history import History
@@ -34,6 +44,19 @@ from .write_sequence import WriteSequence
 #: Shared by all writes without large values, and by those that know no deadlines; never changed.
 NO_FILES: dict[bytes, Pointer] = {}
 NO_DEADLINES: dict[bytes, int] = {}
+
+
+#: Keys of a range that are listed in one go; and bytes of values that are read for that, where it can go otherwise.
+_AT_ONCE, _READ_BYTES = 256, 1_048_576
+
+
+class RangeGone(NamedTuple):
+    """A range was deleted: its revision (0: there was nothing), whether keys had files, and whether it went at once,
+    without its keys being told to the engine."""
+
+    revision: int
+    had_files: bool
+    at_once: bool
 
 
 class Write:
@@ -224,10 +247,18 @@ class CommitPoint:
             write.revision = revision
             write.settled = True
 
-    def _write(self, mutations: Sequence[Mutation], commits: int, tell: Callable[[int], None]) -> None:
+    def _write(
+        self,
+        mutations: Sequence[Mutation],
+        commits: int,
+        tell: Callable[[int], None],
+        *,
+        apply: Callable[[], None] | None = None,
+    ) -> None:
         """The one way into the engine, with the lock. So many commits get a revision each, once all is in.
 
         `tell` is for the history: it is called with the last revision, if there is one, before anybody knows that.
+        `apply` writes what is no series of mutations.
 
         It seldom has to reserve some; who may not wait looks before. See Note [A revision is never given twice].
         """
@@ -237,7 +268,9 @@ class CommitPoint:
         try:
             if last > revisions.reserved:
                 revisions.reserve(commits)
-            if mutations:
+            if apply is not None:
+                apply()
+            elif mutations:
                 self._engine.write(mutations)
             if commits:
                 tell(last)
@@ -298,6 +331,66 @@ class CommitPoint:
         if had_files:
             self.sync()
         return deleted
+
+    def delete_range(self, range: KeyRange, single: int, expected: int) -> RangeGone:
+        """Delete all keys of a range, as one commit: one by one if they are `single` or fewer, else at once.
+
+        Some `expected` of them have not expired. Raises WriteStalled rather than wait, and Unsupported if the engine
+        cannot do it at once; else StorageError, and then nobody knows what was done.
+        """
+        with self.lock:
+            if self.refusal is not None:
+                raise LostFolder(self.refusal)
+            keys = self._listed(range, single)
+            if keys is not None and not keys:
+                return RangeGone(0, had_files=False, at_once=False)
+            self.guards.strike_range(range)
+            self.cache.drop_range(range)
+            tell = partial(self.history.add_range, range)
+            try:
+                if keys is not None:
+                    pointers = self.file_index.pointers
+                    mutations: list[Mutation] = [(DATA, key, None) for key in keys]
+                    mutations += [(FILES, key, None) for key in keys if key in pointers]
+                    self._write(mutations, 1, tell)
+                else:
+                    self._write((), 1, tell, apply=partial(self._at_once().delete_range, *range))
+            except WriteStalled:
+                raise
+            except KvError:
+                self.failing = True
+                raise
+            # Nobody knows which of them left an entry behind.
+            self.index_entries.doubts += expected
+            had_files = self.file_index.forget_range(range)
+            return RangeGone(self.revisions.last, had_files=had_files, at_once=keys is None)
+
+    def _listed(self, range: KeyRange, most: int) -> list[bytes] | None:
+        """The keys of a range; None if there are more than `most`, or they cannot be read at once."""
+        keys: list[bytes] = []
+        can_at_once = isinstance(self._engine, CanDeleteRange)
+        try:
+            pairs = self._engine.scan(*range, until=-math.inf if can_at_once else math.inf) if most else None
+            size = 0
+            while pairs is not None:
+                taken = pairs.take(_AT_ONCE)
+                if not taken:
+                    return keys
+                keys += [key for key, _ in taken]
+                size += sum([len(value) for _, value in taken])
+                if len(keys) > most or (can_at_once and size > _READ_BYTES):
+                    break
+        except ScanUnfinished:
+            """There are many deleted keys, too."""
+        return None
+
+    def _at_once(self) -> CanDeleteRange:
+        if isinstance(self._engine, CanDeleteRange):
+            return self._engine
+        raise Unsupported(
+            "keys were written to the range meanwhile, and it has more now than the storage engine deletes at once "
+            "(limits.max_range_delete_keys): delete it in parts"
+        )
 
     def unindex_guarded(self, guard: set[bytes], stale: Mapping[bytes, bytes]) -> int:
         """Remove entries of the expiry index whose key is still on `guard`: they are given with their keys.

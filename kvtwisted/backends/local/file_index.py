@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ...commands.administration import Collected
+from ...commands.ranges import KeyRange
 from ...core.errors import KvError, Unavailable
 from . import records
 from .engines.engine import FILES, Engine, Mutation
@@ -80,6 +81,10 @@ class FileIndex:
         gone = [self.pointers.pop(key) for key in keys if key in self.pointers]
         self._replaced += gone
         return bool(gone)
+
+    def forget_range(self, range: KeyRange) -> bool:
+        """The keys of a range have been deleted; whether any had a file."""
+        return self.forget([key for key in self.pointers if range.has(key)])
 
     def replaced(self) -> list[Pointer]:
         """The files that go with the next fsync: ask before it begins. Without the lock."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ...commands.ranges import KeyRange
 from .views import WrittenRange
 
 
@@ -52,13 +53,13 @@ class Guards:
             if guard is not but:
                 guard.difference_update(keys)
 
-    def strike_range(self, low: bytes, high: bytes | None) -> None:
-        """All keys from `low` on and before `high` are about to be deleted. For the commit point, under its lock."""
+    def strike_range(self, range: KeyRange) -> None:
+        """All keys of a range are about to be deleted. For the commit point, under its lock."""
         for guard in self.registered:
             if isinstance(guard, WrittenRange):
-                guard.range_update(low, high)
+                guard.range_update(*range)
             else:
-                guard.difference_update([key for key in guard if low <= key and (high is None or key < high)])
+                guard.difference_update([key for key in guard if range.has(key)])
 
     def strike_all(self) -> None:
         """Nobody knows what is written. For the commit point, under its lock."""

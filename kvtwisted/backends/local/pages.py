@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...commands.command import ENTRY_OVERHEAD
-from ...commands.ranges import prefix_end
+from ...commands.ranges import KeyRange, prefix_end
 from ...commands.scan import Page, Scan, too_large
 from ...core.clock import Clock
 from ...core.errors import DeadlineExceeded
@@ -188,6 +188,11 @@ class PageReader:
                 )
             page = self._read_guarded(wanted)
         return page
+
+    def count(self, range: KeyRange, deadline: float) -> int:
+        """The keys of a range that have not expired. Raises DeadlineExceeded."""
+        command = Scan(b"", start=range.start, end=range.end or b"", count_only=True, budget=0, deadline=deadline)
+        return self.scan(command).counted
 
     def _read_guarded(self, wanted: Wanted) -> Page | None:
         """The page, or what could be read of it; None for nothing. See Note [One view over deleted keys]."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import starmap
+from typing import Callable
 
 from ...commands.command import Change, Command, WriteCommand
 from ...commands.deciding import DecidingCommand
 from ...commands.decisions import Decisions
+from ...commands.delete_range import DeleteRange, Removed
 from ...commands.get import Found, Get
 from ...commands.mget import MGet
 from ...commands.ranges import prefix_end
@@ -20,6 +22,7 @@ from ...commands.scan import Scan
 from ...commands.scan_stream import ScanStream
 from ...core.clock import Clock
 from ...core.counting import Counter
+from ...core.errors import StorageError
 from ...core.limits import MAX_KEY_BYTES, check_key
 from ..backend import Measured
 from . import records
@@ -32,6 +35,7 @@ from .lookups import Lookups
 from .maintenance import expiry
 from .metadata import Metadata
 from .pages import PageReader
+from .range_deletes import RangeDeletes
 from .recency import Recency
 from .records import ENVELOPE, Record
 from .stream_views import StreamView
@@ -39,6 +43,9 @@ from .writer import Writer
 
 #: Where a piece of a count ends.
 MEASURED_KEYS, MEASURED_BYTES = 500, 4_194_304
+
+#: Keys that an engine which cannot be told of ranges deletes at once, unless told otherwise.
+RANGE_DELETE_KEYS = 10_000
 
 _LONG_AGO_MS = 1
 #: Makes a Found in half the time that the class itself takes.
@@ -57,10 +64,11 @@ class Store:
         clock: Clock,
         *,
         recency: Recency | None = None,
+        range_delete_keys: Callable[[], int] = lambda: RANGE_DELETE_KEYS,
     ) -> None:
         """Raises Corruption when the folder was written by a newer format (see `Metadata`).
 
-        `recency` is told of every key that is read or written.
+        `recency` is told of every key that is read or written. `range_delete_keys`: see `RangeDeletes`.
         """
         self._engine = engine
         self._peek = engine.peek if isinstance(engine, CanPeek) else _cannot_tell
@@ -79,6 +87,9 @@ class Store:
         self._batches = BatchReader(engine, self._peek, writer, self._recency, clock)
         self._lookups = Lookups(engine, self._peek, writer, self._recency, clock)
         self._pages = PageReader(engine, writer, clock)
+        self._range_deletes = RangeDeletes(engine, writer, self._pages.count, range_delete_keys)
+        #: What gives the space of deleted ranges back.
+        self.compactions = self._range_deletes.compactions
         #: The server's own entries, and what looks after the storage.
         self.metadata = Metadata(engine, writer, clock)
 
@@ -293,6 +304,10 @@ class Store:
         if isinstance(command, Scan):
             return self._pages.scan(command)
         raise AssertionError(f"nobody knows how to read {command.name}")
+
+    def delete_range(self, command: DeleteRange, failed: Callable[[StorageError], object]) -> Removed:
+        """See `RangeDeletes.carry_out`."""
+        return self._range_deletes.carry_out(command, failed)
 
     def view(self, command: ScanStream) -> StreamView:
         """What a stream is read from. Blocks."""

@@ -10,7 +10,7 @@ from typing import Callable
 import pytest
 
 from kvtwisted.backends.local.engines import open_engine
-from kvtwisted.backends.local.engines.engine import DATA, CanPeek, Engine, Mutation, Pairs, everything, ignored
+from kvtwisted.backends.local.engines.engine import DATA, CanPeek, Crossed, Engine, Mutation, Pairs, everything, ignored
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.backends.local.maintenance.backup import Backups
 from kvtwisted.backends.local.maintenance.eviction import Disk, EvictionRules, Evictor
@@ -51,15 +51,11 @@ class LeastEngine:
         return self._engine.multi_get(keys, budget, keep)
 
     def scan(
-        self,
-        start: bytes,
-        end: bytes | None,
-        family: str = DATA,
-        until: float = math.inf,
-        renewed: Callable[[bytes], object] = ignored,
-    ) -> Pairs:
+        self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, crossed: Crossed = ignored,
+        *, reverse: bool = False,
+    ) -> Pairs:  # fmt: skip
         """See `Engine.scan`."""
-        return self._engine.scan(start, end, family, until, renewed)
+        return self._engine.scan(start, end, family, until, crossed, reverse=reverse)
 
     def put(self, key: bytes, value: bytes) -> None:
         """See `Engine.put`."""

@@ -181,6 +181,17 @@ class CanPeek(Protocol):
 
 
 @runtime_checkable
+class CanDeleteRange(Protocol):
+    """Deletes a range of keys without being told each."""
+
+    def delete_range(self, start: bytes, end: bytes | None) -> None:
+        """Delete all start <= key < end (end None: to the last) from DATA and FILES, atomically. As `write` otherwise.
+
+        However many they are, it takes no time. Their space comes back by `CanCompact.compact`.
+        """
+
+
+@runtime_checkable
 class CanCompact(Protocol):
     """Keeps what was deleted or overwritten until it is compacted away."""
 

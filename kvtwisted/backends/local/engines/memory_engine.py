@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ....core.errors import Unavailable
 from ....core.options import EngineOptions
-from .engine import DATA, FAMILIES, Crossed, Keep, Mutation, everything, ignored
+from .engine import DATA, FAMILIES, FILES, Crossed, Keep, Mutation, everything, ignored
 from .scans import Pair, Scan, Scans, next_pairs
 from .shared import within
 
@@ -29,6 +29,13 @@ class _Table:
         elif key in self.values:
             del self.values[key]
             del self.keys[bisect_left(self.keys, key)]
+
+    def cut(self, start: bytes, end: bytes | None) -> None:
+        first = bisect_left(self.keys, start)
+        last = len(self.keys) if end is None else bisect_left(self.keys, end)
+        for key in self.keys[first:last]:
+            del self.values[key]
+        del self.keys[first:last]
 
 
 class _View:
@@ -104,11 +111,17 @@ class MemoryEngine:
         """Apply all mutations atomically, in order."""
         with self._lock:
             self._check()
-            if self._scanned:
-                self._tables = {family: _Table(table.keys, table.values) for family, table in self._tables.items()}
-                self._scanned = False
+            self._unshare()
             for family, key, value in mutations:
                 self._tables[family].apply(key, value)
+
+    def delete_range(self, start: bytes, end: bytes | None) -> None:
+        """Delete all start <= key < end from DATA and FILES."""
+        with self._lock:
+            self._check()
+            self._unshare()
+            for family in (DATA, FILES):
+                self._tables[family].cut(start, end)
 
     def sync(self) -> None:
         """Nothing to wait for: nothing survives."""
@@ -120,6 +133,11 @@ class MemoryEngine:
         self._closed = True
         self._scans.end()
         self._tables = {}
+
+    def _unshare(self) -> None:
+        if self._scanned:
+            self._tables = {family: _Table(table.keys, table.values) for family, table in self._tables.items()}
+            self._scanned = False
 
     def _table(self, family: str) -> _Table:
         self._check()

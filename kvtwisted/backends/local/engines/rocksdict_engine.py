@@ -18,13 +18,13 @@ from rocksdict import Checkpoint, CompactOptions, WriteBatch
 from ....core.clock import pause
 from ....core.errors import WriteStalled
 from ....core.options import EngineOptions
-from .engine import DATA, FAMILIES, OTHER_FAMILIES, READ_AHEAD, Crossed, Keep, Mutation, everything, ignored
+from .engine import DATA, FAMILIES, FILES, OTHER_FAMILIES, READ_AHEAD, Crossed, Keep, Mutation, everything, ignored
 from .pieces import SKIPS
 from .reopening import telling_unsynced
 from .rocksdb_engine import RocksdbEngine
 from .rocksdict_database import OpenDatabase
 from .rocksdict_files import DatabaseFiles
-from .rocksdict_scans import Among, Backwards, Forwards
+from .rocksdict_scans import AFTER_ALL, Among, Backwards, Forwards
 from .scans import Chunks, Scan, sending
 from .shared import new_folder, within, within_memory
 from .translate import CLOSED, check_open, translated
@@ -118,6 +118,17 @@ class RocksdictEngine(RocksdbEngine[OpenDatabase]):
                     batch.delete(key, handles[family])
                 else:
                     batch.put(key, value, handles[family])
+            self._db.write(batch)
+        except Exception as error:
+            raise translated(error, self._path) from None
+
+    def delete_range(self, start: bytes, end: bytes | None) -> None:
+        """Delete all start <= key < end from DATA and FILES, atomically. Raises WriteStalled rather than wait."""
+        try:
+            handles = self._handles
+            batch = WriteBatch(raw_mode=True)
+            for family in (DATA, FILES):
+                batch.delete_range(start, AFTER_ALL if end is None else end, handles[family])
             self._db.write(batch)
         except Exception as error:
             raise translated(error, self._path) from None

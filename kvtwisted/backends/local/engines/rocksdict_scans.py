@@ -25,7 +25,7 @@ _MANY = 32
 #: reads over SKIPS of those.
 PATIENCE = 64
 #: After every key: the longest, and the deadline before it in the expiry index, have fewer bytes.
-_AFTER_ALL = b"\xff" * 1040
+AFTER_ALL = b"\xff" * 1040
 
 
 class Among(NamedTuple):
@@ -150,7 +150,7 @@ class Forwards:
             if among.scans.ended != self._ended:
                 raise among.scans.why()
             if time.monotonic() > among.until:
-                raise ScanUnfinished(pieces.reached or _AFTER_ALL)
+                raise ScanUnfinished(pieces.reached or AFTER_ALL)
             known, key = self._living(pieces)
             if not known:
                 pieces.given_up()

@@ -10,6 +10,7 @@ from kvtwisted.backends.local.engines import is_persistent, open_engine
 from kvtwisted.backends.local.engines.engine import (
     CanCheckpoint,
     CanCompact,
+    CanDeleteRange,
     CanPeek,
     CanReopen,
     Engine,
@@ -37,6 +38,11 @@ def test_each_can_peek(engine: Engine) -> None:
     """Memory has a way to tell in each of them."""
     assert isinstance(engine, CanPeek)
     assert engine.peek(b"none") == (True, None)
+
+
+def test_who_deletes_ranges(engine: Engine) -> None:
+    """All but lbry-rocksdb, which has no method for it."""
+    assert isinstance(engine, CanDeleteRange) == (engine.name != "lbry") == hasattr(engine, "delete_range")
 
 
 def test_persistence_is_known_before_an_engine_is_opened(engine: Engine) -> None:

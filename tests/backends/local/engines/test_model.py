@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvtwisted.backends.local.engines.engine import DATA, FAMILIES, CanCompact
+from kvtwisted.backends.local.engines.engine import DATA, FAMILIES, FILES, CanCompact, CanDeleteRange
 
 from .support import INSTALLED, PERSISTENT, PLENTY, opened
 
@@ -26,6 +26,7 @@ operations = st.one_of(
     st.tuples(st.just("scan later"), keys, st.none() | keys, families, st.booleans()),
     st.tuples(st.just("seek"), keys, st.none() | keys, families, st.booleans(), keys),
     st.tuples(st.just("compact"), keys, keys),
+    st.tuples(st.just("delete range"), keys, st.none() | keys),
     st.tuples(st.just("reopen")),
 )
 
@@ -80,6 +81,13 @@ def run(name: str, folder: Path, series: list[tuple[Any, ...]]) -> None:
             if pairs and (place <= pairs[0][0] if reverse else place > pairs[0][0]):
                 scan.seek(place)
                 assert taken + list(scan) == pairs[:1] + ahead
+        elif operation == "delete range":
+            start, end = arguments
+            if isinstance(engine, CanDeleteRange) and (end is None or start < end):
+                engine.delete_range(start, end)
+                for family in (DATA, FILES):
+                    for key, _ in expected(start, end, family):
+                        del model[family][key]
         elif operation == "compact":
             if isinstance(engine, CanCompact):
                 engine.compact(*sorted(arguments))
