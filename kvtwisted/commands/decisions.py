@@ -17,6 +17,7 @@ from .mutations import AddNumber, Mutation, SetValue, TouchKey
 Told = Callable[[Any, Sequence[Any], Sequence[Any]], object]
 
 _COMMANDS: dict[type, type[MutateKey]] = {SetValue: ConditionalSet, TouchKey: Touch, AddNumber: Increment}
+_SETS = {SetValue}
 
 
 class Decisions(WriteCommand):
@@ -25,7 +26,7 @@ class Decisions(WriteCommand):
     It is to those what `commands.sets.Sets` is to Sets: what is the same for all of them is done once.
     """
 
-    __slots__ = ("conditions", "count", "is_done", "mutations", "results", "tokens", "waiter", "waiters")
+    __slots__ = ("_is_plain", "conditions", "count", "is_done", "mutations", "results", "tokens", "waiter", "waiters")
 
     name = right = metric = "set"
     capability = MutateKey.capability
@@ -60,10 +61,28 @@ class Decisions(WriteCommand):
 
     def seal(self) -> None:
         """No more come."""
-        self.count = len(self.mutations)
-        size = sum([len(mutation[0]) for mutation in self.mutations])
-        size += sum([len(mutation[1]) for mutation in self.mutations if type(mutation) is SetValue])
-        self.size = size + sum([len(condition[1]) for condition in self.conditions if condition is not None])
+        mutations = self.mutations
+        keys: Collection[bytes]
+        values: Collection[bytes]
+        ttls: Collection[Any]
+        if set(map(type, mutations)) == _SETS:
+            keys, values, ttls = zip(*mutations)
+        else:
+            keys = [mutation[0] for mutation in mutations]
+            values = [mutation[1] for mutation in mutations if type(mutation) is SetValue]
+            ttls = [mutation[-1] for mutation in mutations]  # the last field of all
+        tests = [condition[0] for condition in self.conditions if condition is not None]
+        operands = [condition[1] for condition in self.conditions if condition is not None]
+        self.count = len(mutations)
+        self.size = sum(map(len, keys)) + sum(map(len, values)) + sum(map(len, operands))
+        self._is_plain = (
+            not any(ttls)
+            and Test.ETAG not in tests
+            and min(map(len, keys), default=0) > 0
+            and max(map(len, keys)) <= MAX_KEY_BYTES
+            and max(map(len, values), default=0) <= MAX_VALUE_BYTES
+            and max(map(len, operands), default=0) <= MAX_VALUE_BYTES
+        )
 
     @property
     def keys(self) -> Collection[bytes]:
@@ -79,16 +98,9 @@ class Decisions(WriteCommand):
 
     @property
     def is_good(self) -> bool:
-        """Whether `check` would pass all of them, which is known in fewer steps of what is plain."""
-        mutations = self.mutations
-        sizes = [len(mutation[0]) for mutation in mutations]
-        # The last field of each is its ttl.
-        odd = [0 for mutation in mutations if mutation[-1]]
-        odd += [0 for mutation in mutations if type(mutation) is SetValue and len(mutation[1]) > MAX_VALUE_BYTES]
-        odd += [0 for test in self.conditions if test is not None and test[1] and not _is_plain(*test)]
-        return (not odd and min(sizes) > 0 and max(sizes) <= MAX_KEY_BYTES) or self._passes()
-
-    def _passes(self) -> bool:
+        """Whether `check` would pass all of them: of what is plain that is known already."""
+        if self._is_plain:
+            return True
         try:
             self.check(None)
         except KvError:
@@ -133,10 +145,6 @@ class Decisions(WriteCommand):
         single.admission, single.started = self.admission, self.started
         single.context, single.done = (waiter, token, told), tell_single
         return single
-
-
-def _is_plain(test: Test, operand: bytes) -> bool:
-    return test is Test.VALUE and len(operand) <= MAX_VALUE_BYTES
 
 
 def _tell(decisions: Decisions) -> None:

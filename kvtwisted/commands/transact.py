@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..core.errors import KvError, TooLarge
 from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, Limits, check_count, check_key
@@ -14,16 +14,21 @@ from .conditions import Condition, Test, etag_of
 from .deciding import DecidingCommand, Decision, Kept, Look, Mutated, Outcome, Present
 from .mutations import AddNumber, DeleteKey, Mutation, SetValue, TouchKey
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeGuard
+
 #: What requests call each mutation.
 _KINDS = {SetValue: "set", DeleteKey: "delete", TouchKey: "touch", AddNumber: "increment"}
 
 _FOUND, _NOT_FOUND = Mutated(True), Mutated()
+_SETS = {SetValue}
+_VALUE, _ETAG = Test.VALUE, Test.ETAG
 
 
 class Transact(DecidingCommand):
     """If all `checks` hold, of what is there before, do all `mutations`, in order, or none of them."""
 
-    __slots__ = ("_keys", "checks", "mutations")
+    __slots__ = ("checks", "mutations")
 
     name = "transact"
     right = metric = "set"
@@ -36,14 +41,17 @@ class Transact(DecidingCommand):
         encode: Callable[[Any], Any] | None = None,
     ) -> None:
         """UTF-8 for keys, any bytes for values."""
-        size = sum([len(key) + len(condition.operand) for key, condition in checks])
-        for mutation in mutations:
-            size += len(mutation.key) + (len(mutation.value) if isinstance(mutation, SetValue) else 0)
+        size = sum([len(key) + len(condition[1]) for key, condition in checks])
+        if _all_sets(mutations):
+            keys, values, _ = zip(*mutations)
+            size += sum(map(len, keys)) + sum(map(len, values))
+        else:
+            for mutation in mutations:
+                size += len(mutation[0]) + (len(mutation[1]) if type(mutation) is SetValue else 0)
         DecidingCommand.__init__(self, size, deadline)
         self.checks = checks
         self.mutations = mutations
         self.encode = encode
-        self._keys = [*dict.fromkeys([*[key for key, _ in checks], *[mutation.key for mutation in mutations]])]
 
     @property
     def count(self) -> int:
@@ -53,7 +61,7 @@ class Transact(DecidingCommand):
     @property
     def keys(self) -> Collection[bytes]:
         """Those of checks and mutations, each once."""
-        return self._keys
+        return [*dict.fromkeys([key for key, _ in self.checks] + [mutation[0] for mutation in self.mutations])]
 
     @property
     def needs(self) -> Sequence[tuple[str, Collection[bytes]]]:
@@ -83,13 +91,20 @@ class Transact(DecidingCommand):
 
     def _is_plain(self) -> bool:
         """Whether there is nothing wrong with any of them for certain: that is known in fewer steps."""
-        sizes = list(map(len, self._keys))
-        odd: list[Any] = [mutation for mutation in self.mutations if type(mutation) is not SetValue or mutation[2]]
-        odd += [0 for _, (test, operand) in self.checks if test is Test.ETAG or len(operand) > MAX_VALUE_BYTES]
-        if odd or not sizes:
+        if not (self.checks and _all_sets(self.mutations)):
             return False
-        largest = max([len(mutation[1]) for mutation in self.mutations], default=0)  # type: ignore[misc, arg-type]
-        return largest <= MAX_VALUE_BYTES and 0 < min(sizes) <= max(sizes) <= MAX_KEY_BYTES
+        # Column by column.
+        keys, values, ttls = zip(*self.mutations)
+        checked, conditions = zip(*self.checks)
+        tests, operands = zip(*conditions)
+        sizes = [*map(len, keys), *map(len, checked)]
+        return (
+            not any(ttls)
+            and _ETAG not in tests
+            and 0 < min(sizes) <= max(sizes) <= MAX_KEY_BYTES
+            and max(map(len, values)) <= MAX_VALUE_BYTES
+            and max(map(len, operands)) <= MAX_VALUE_BYTES
+        )
 
     def _check_each(self) -> None:
         for number, (key, condition) in enumerate(self.checks):
@@ -107,7 +122,9 @@ class Transact(DecidingCommand):
         """See `DecidingCommand.decide`."""
         for number, (key, condition) in enumerate(self.checks, 1):
             there = look(key)
-            if not condition.holds(None if there is None else there[0]):
+            value = None if there is None else there[0]
+            # What `holds` says first, without the call.
+            if not (value == condition[1] if condition[0] is _VALUE else condition.holds(value)):
                 return Decision((), _failed(number, there))
         pending: dict[bytes, Change] = {}
         mutated = []
@@ -134,6 +151,10 @@ class Transact(DecidingCommand):
     def changes(self, expires_at_ms: int) -> list[Change]:
         """See `DecidingCommand.changes`."""
         return [change for mutation in self.mutations for change in most_of(mutation)]
+
+
+def _all_sets(mutations: Sequence[Mutation]) -> TypeGuard[Sequence[SetValue]]:
+    return set(map(type, mutations)) == _SETS
 
 
 def _failed(check: int, there: Present | None) -> Outcome:

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..commands.command import Command
-from ..commands.get import Get
+from ..commands.get import Found, Get
 from ..commands.streams import StreamCommand
 from ..core.errors import InvalidRequest
 from ..reactor.fair_pool import FairPool
@@ -161,9 +161,15 @@ class Dispatch:
                     session.require(route.requirement, "")
                     session.before_reading(0)
                     raise
-            if isinstance(command, Get) and session.complete_now(command):
-                done(command.result)
-                return None
+            if isinstance(command, Get):
+                session.check_room()
+                known, found = session.get_now(command.key)
+                if known and found is not None and len(found.value) > bodies.LARGE:
+                    return self._encode_in_pool(session, route, command, found, done)
+                if known:
+                    command.complete(found)
+                    done(command.result)
+                    return None
         except Exception:
             done(errors.answer(Failure(), route.name))
             return None
@@ -188,6 +194,21 @@ class Dispatch:
         except Exception:
             request.fail(Failure())
             return None
+        return request
+
+    def _encode_in_pool(self, session: Session, route: Route, command: Get, found: Found, done: Done) -> Running:
+        """Answer with a large value that memory has: to digest it, or to make JSON of it, takes milliseconds."""
+        request = self._begin(route, done)
+        made: Deferred[None] = self._pool.run(session.admission, partial(command.complete, found))
+        made.addCallbacks(lambda _: request.settled(command), request.fail)
+        return request
+
+    def _begin(self, route: Route, done: Done) -> _Request:
+        """A request that has not been submitted yet."""
+        request = _Request(self._requests, route, done)
+        until = self._requests.until[request] = self._reactor.seconds() + self.bounds.request_timeout + LAST_RESORT
+        if until < self._requests.at:
+            self._requests.look_at(until)
         return request
 
     def stream(self, session: Session, route: Route, received: Received, answer: StreamingAnswer) -> None:
@@ -217,10 +238,7 @@ class Dispatch:
         except InvalidRequest:
             charged.refuse()
             raise
-        request = _Request(self._requests, route, done)
-        until = self._requests.until[request] = self._reactor.seconds() + self.bounds.request_timeout + LAST_RESORT
-        if until < self._requests.at:
-            self._requests.look_at(until)
+        request = self._begin(route, done)
         reading: Deferred[Command] = self._pool.run(session.admission, partial(read, received, self.bounds))
 
         def submit(command: Command) -> None:

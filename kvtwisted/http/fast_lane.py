@@ -23,7 +23,7 @@ from ..sessions.session import Session
 from . import errors, routes, urls
 from .answers import JSON, KEY_DELETED, KEY_NOT_FOUND, KEY_SET, KEYS_SET, NOSNIFF, SERVER, Answer, found, phrase
 from .dispatch import Dispatch
-from .fast_requests import DELETE, GET, POSTED, SCAN, Request, set_arguments
+from .fast_requests import DELETE, GET, POST, POSTED, RAW_DELETE, RAW_GET, RAW_PUT, SCAN, Request, set_arguments
 from .routes import Received
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ MAX_BODY = 65_536
 _SERVER = b"%b\r\n%b: %b" % (SERVER, *NOSNIFF)
 #: Bytes that JSON text has to escape.
 _ESCAPED = bytes(range(0x20)) + b'"\\'
+#: The routes of those that are neither GET nor POST.
+_OTHERS = {
+    DELETE: routes.DELETE, SCAN: routes.SCAN,
+    RAW_GET: routes.RAW_GET, RAW_PUT: routes.RAW_PUT, RAW_DELETE: routes.RAW_DELETE,
+}  # fmt: skip
 _CONSTANT = (KEY_SET, KEY_DELETED, KEYS_SET, KEY_NOT_FOUND)
 
 
@@ -57,11 +62,10 @@ class FastLane:
         if kind == GET:
             return self._get(lanes, promise, target)
         done = partial(lanes.answered, promise, self)
-        if kind == DELETE:
-            lanes.running = self._dispatch.answer(self._session, routes.DELETE, Received(target), done)
-            return None
-        if kind == SCAN:
-            lanes.running = self._dispatch.answer(self._session, routes.SCAN, Received(query=target), done)
+        if kind != POST:
+            key, _, query = target.partition(b"?")
+            received = Received(query=target) if kind == SCAN else Received(key, query, body=body)
+            lanes.running = self._dispatch.answer(self._session, _OTHERS[kind], received, done)
             return None
         route = POSTED[target]
         if route is routes.SET and content_type == JSON:

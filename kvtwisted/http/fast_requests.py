@@ -1,7 +1,7 @@
 """Reads plain requests: with a complete head, strictly well formed, and for one of the hot routes.
 
 Note [Plain requests only]: request smuggling needs two readers of one stream that disagree on where a request ends. So
-this reader takes only what it cannot misread. The request line is one of six, spelled exactly; each header is one line
+this reader takes only what it cannot misread. The request line is one of few, spelled exactly; each header is one line
 of printable ASCII that ends in CR LF; what frames a body is one plain Content-Length or nothing. Anything else gives
 None, and twisted.web reads the same bytes from the request's first one on.
 
@@ -36,13 +36,16 @@ MAX_FIELDS = 100
 _REMEMBERED, _REMEMBERED_BYTES = 1024, 1024
 
 #: What `Request` calls its method and route.
-GET, POST, DELETE, SCAN = 1, 2, 3, 4
+GET, POST, DELETE, SCAN, RAW_GET, RAW_PUT, RAW_DELETE = 1, 2, 3, 4, 5, 6, 7
 #: The method of each, and what its paths begin with.
 BEGINNINGS = {
     GET: (b"GET", routes.GET.prefix.encode()),
     POST: (b"POST", routes.SET.path.rpartition("set")[0].encode()),
     DELETE: (b"DELETE", routes.DELETE.prefix.encode()),
     SCAN: (b"GET", routes.SCAN.path.encode() + b"?"),
+    RAW_GET: (b"GET", routes.RAW_GET.prefix.encode()),
+    RAW_PUT: (b"PUT", routes.RAW_PUT.prefix.encode()),
+    RAW_DELETE: (b"DELETE", routes.RAW_DELETE.prefix.encode()),
 }
 
 # The characters of a key's URL, and of a query: what RFC 3986 allows in a path, so without `?`, `#` and any that JSON
@@ -50,13 +53,15 @@ BEGINNINGS = {
 _TARGET = rb"[!$&'()*+,\-./0-9:;=@A-Z_a-z~%]+"
 #: The routes of POST, by the last word of their paths.
 POSTED: Mapping[bytes, Route] = {
-    route.path.rpartition("/")[2].encode(): route for route in routes.ROUTES if route.is_fast and route.has_body
+    route.path.rpartition("/")[2].encode(): route for route in routes.ROUTES if route.is_fast and route.method == "POST"
 }
-# One group for each of GET, POST, DELETE, SCAN.
+#: What stands behind the beginning, where that is not a key or a query.
+_REST = {POST: b"|".join(POSTED), RAW_PUT: _TARGET + rb"(?:\?ttl=[0-9]+)?"}
+# One group for each kind, in their order.
 _LINE = re.compile(
     rb"(?:%b) HTTP/1\.1\r\n"
     % b"|".join(
-        rb"%b %b(%b)" % (method, re.escape(path), b"|".join(POSTED) if kind == POST else _TARGET)
+        rb"%b %b(%b)" % (method, re.escape(path), _REST.get(kind, _TARGET))
         for kind, (method, path) in BEGINNINGS.items()
     )
 )
@@ -70,7 +75,7 @@ _ONCE = frozenset((b"host", b"content-length", b"content-type", b"connection", b
 #: Headers that change how a request, its body or its connection is read, or whether a request is carried out.
 _NOT_PLAIN = frozenset((
     b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings",
-    b"if-match", b"if-none-match",
+    b"if-match", b"if-none-match", b"content-range",
 ))  # fmt: skip
 
 # Of bodies.
@@ -90,9 +95,9 @@ class _Block(NamedTuple):
 class Request(NamedTuple):
     """A plain request, as it stands in the data that was read."""
 
-    #: Method and route: GET, POST, DELETE or SCAN.
+    #: Method and route: GET, POST, DELETE, SCAN, RAW_GET, RAW_PUT or RAW_DELETE.
     kind: int
-    #: The key's URL, the route's last word, or the query.
+    #: The key's URL (of RAW_PUT with its query), the route's last word, or the query.
     target: bytes
     content_type: str | None
     #: Where the body begins, and where the request ends, which may be behind the end of the data.
@@ -133,10 +138,10 @@ class RequestReader:
         if kind == POST:
             if length is None or length > self._max_body_bytes:
                 return None
-        elif length:
-            return None
-        else:
+        elif not length:
             length = 0
+        elif kind != RAW_PUT or length > self._max_body_bytes:
+            return None
         return _request(Request, (kind, line[kind], content_type, body, body + length, authorization))
 
     def _meaning(self, block: bytes) -> _Block | None:

@@ -298,14 +298,15 @@ DELETE = Route(
     read=read_delete, done=answers.KEY_DELETED, is_fast=True, is_conditional=True,
 )  # fmt: skip
 SCAN = Route("scan", "GET", "/api/v1/scan", grants.SCAN, read=_scan, is_fast=True)
-RAW_GET = Route("get_raw", "GET", RAW, grants.GET, read=raw.read_get, is_conditional=True)
+RAW_GET = Route("get_raw", "GET", RAW, grants.GET, read=raw.read_get, is_conditional=True, is_fast=True)
 RAW_PUT = Route(
     "put_raw", "PUT", RAW, grants.SET,
-    read=raw.read_put, has_body=True, may_be_large=True, is_value=True, is_conditional=True,
+    read=raw.read_put, has_body=True, may_be_large=True, is_value=True, is_conditional=True, is_fast=True,
 )  # fmt: skip
 RAW_DELETE = Route(
-    "delete_raw", "DELETE", RAW, grants.DELETE, read=read_delete, done=answers.KEY_DELETED, is_conditional=True
-)
+    "delete_raw", "DELETE", RAW, grants.DELETE,
+    read=read_delete, done=answers.KEY_DELETED, is_conditional=True, is_fast=True,
+)  # fmt: skip
 _HEALTH = Route("health", "GET", "/api/v1/health", policy.PUBLIC, handle=_health)
 _METRICS = Route("metrics", "GET", "/metrics", grants.METRICS, handle=_metrics)
 

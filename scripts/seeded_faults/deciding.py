@@ -15,8 +15,8 @@ FAULTS = (
         "decision-misses-batch",
         "A command that decides sees what those before it in its batch are about to change.",
         _WRITE,
-        "        change = self._pending.get(key)\n",
-        "        change = None\n",
+        "        if self._pending and (change",
+        "        if False and (change",
         _DECIDING,
     ),
     Fault(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
-from .harness import PATIENCE, Server
+from .harness import PATIENCE, Server, environment
 
 
 def _curl(server: Server, *arguments: str) -> tuple[int, Any]:
@@ -73,5 +74,63 @@ def test_openapi(server: Server) -> None:
     """The description of the interface is served, and names every path that the other tests use."""
     status, document = _curl(server, "/api/v1/openapi.json")
     assert (status, document["openapi"][:3]) == (200, "3.1")
-    paths = {"set", "get/{key}", "delete/{key}", "scan", "mset", "mget", "mdelete", "config", "health"}
+    paths = {"set", "get/{key}", "delete/{key}", "scan", "mset", "mget", "mdelete", "config", "health", "raw/{key}"}
     assert {f"/api/v1/{path}" for path in paths} <= set(document["paths"])
+
+
+#: Adds 1 to a counter ROUNDS times: reads it with its ETag, and puts the sum if the ETag is still the same.
+_ADDING = """
+add() {
+  done=0
+  while [ "$done" -lt "$ROUNDS" ]; do
+    curl -sS -D "head.$1" -o "value.$1" "$URL" || exit 1
+    etag=$(tr -d '\\r' <"head.$1" | sed -n 's/^ETag: //p')
+    status=$(curl -sS -o "answer.$1" -w '%{http_code}' -X PUT -H "If-Match: $etag" \\
+      --data-binary "$(($(cat "value.$1") + 1))" "$URL") || exit 1
+    case $status in
+      200) done=$((done + 1)) ;;
+      412) echo "$1 was late" ;;
+      *) cat "answer.$1"; exit 1 ;;
+    esac
+  done
+}
+add one & first=$!
+add two & second=$!
+wait "$first" && wait "$second"
+"""
+
+
+def test_compare_and_set_by_curl_alone(server: Server, tmp_path: Path) -> None:
+    """Two race for a counter with nothing but ETags: no update is lost, and whoever is late is told."""
+    rounds, url = 12, f"http://{server.http_address}/api/v1/raw/curl/counter"
+    assert (
+        _curl(server, "-X", "PUT", "-H", "If-None-Match: *", "--data-binary", "0", "/api/v1/raw/curl/counter")[0] == 201
+    )
+    done = subprocess.run(
+        ["/bin/sh", "-c", _ADDING], cwd=tmp_path, env={**environment(), "ROUNDS": str(rounds), "URL": url},
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert _curl(server, "/api/v1/get/curl/counter") == (200, {"key": "curl/counter", "value": str(2 * rounds)})
+    status, refusal = _curl(
+        server, "-X", "PUT", "-H", 'If-Match: "0"', "--data-binary", "0", "/api/v1/raw/curl/counter"
+    )
+    assert (status, refusal["code"]) == (412, "condition_failed")
+    assert _curl(server, "-X", "DELETE", "-H", f'If-Match: "{refusal["etag"]}"', "/api/v1/raw/curl/counter")[0] == 200
+
+
+def test_a_file_goes_up_and_down(server: Server, tmp_path: Path) -> None:
+    """Bytes of every kind, as curl uploads a file, with 100 Continue, and from a pipe, in chunks."""
+    file, back = tmp_path / "file", tmp_path / "back"
+    file.write_bytes(bytes(range(256)) * 4096)
+    for upload in ((str(file),), ("-",)):
+        with file.open("rb") as content:
+            subprocess.run(
+                ["curl", "-sS", "-f", "-T", *upload, "-H", "Expect: 100-continue",
+                 f"http://{server.http_address}/api/v1/raw/curl/file"],
+                stdin=content, check=True, timeout=PATIENCE, capture_output=True,
+            )  # fmt: skip
+        url = f"http://{server.http_address}/api/v1/raw/curl/file"
+        subprocess.run(["curl", "-sS", "-f", "-o", str(back), url], check=True, timeout=PATIENCE)
+        assert back.read_bytes() == file.read_bytes()
+        assert _curl(server, "-X", "DELETE", "/api/v1/raw/curl/file")[0] == 200

@@ -32,6 +32,11 @@ def scan(query: str) -> bytes:
     return request_bytes("GET", f"/api/v1/scan?{query}")
 
 
+def raw(method: str, key: str = "k", value: bytes | None = None, **headers: str) -> bytes:
+    """A request for a value as it is."""
+    return request_bytes(method, f"/api/v1/raw/{key}", value, **headers)
+
+
 def head(line: bytes, *fields: bytes) -> bytes:
     """A request without a body."""
     return line + b"\r\n" + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
@@ -91,6 +96,21 @@ PLAIN = {
     "long key": get("k" * 1024) + get("k" * 1025) + get("%41" * 1025) + get("k" * 1025, "DELETE"),
     "bad percent": get("%") + get("%4") + get("%zz") + get("a%C3") + get("%ff", "DELETE") + get("%ed%a0%80"),
     "large": post(b'{"key":"k","value":"%b"}' % (b"x" * 50_000)) + GET,
+    "raw": raw("PUT", "k?ttl=9", b"\xff\0") + raw("GET") + raw("GET", "x") + GET + raw("DELETE") + raw("GET"),
+    "raw without a body": head(b"PUT /api/v1/raw/k HTTP/1.1", b"Host: a") + raw("GET"),
+    "raw of any type": raw("PUT", "k", b"v", content_type="text/html") + raw("GET"),
+    "raw with bad queries": raw("PUT", "k?ttl=" + "9" * 11, b"v") + raw("PUT", "%zz?ttl=1", b"v"),
+    "raw keys": raw("PUT", "%zz", b"v") + raw("PUT", "a//%C3%A4", b"v") + raw("GET", "a//%c3%a4"),
+    "bytes as text": raw("PUT", "k", b"\xff") + GET + post(b'{"keys":["k"]}', "mget") + scan("prefix="),
+    "numbers": post(b'{"key":"n","delta":5,"ttl":9}', "increment")
+    + get("n")
+    + post(b'{"key":"n","delta":1.5}', "increment")
+    + post(b'{"key":"n","ttl":0}', "touch")
+    + get("n"),
+    "transactions": post(b'{"mutations":[{"set":{"key":"k","value":"v"}}]}', "transact")
+    + post(b'{"checks":[{"key":"k","condition":{"absent":true}}]}', "transact")
+    + post(b'{"mutations":[{"increment":{"key":"k","delta":1}}]}', "transact"),
+    "conditions": post(b'{"key":"k","value":"v","condition":{"absent":true}}') * 2,
     "charset": post(BODY, content_type='application/json; charset="UTF-8"'),
     "no type": posted(b"Host: a", b"Content-Length: %d" % len(BODY)),
     "other type": post(BODY, content_type="text/plain"),
@@ -210,6 +230,13 @@ ODD = {
     "scan below": head(b"GET /api/v1/scan/?limit=1 HTTP/1.1", b"Host: a"),
     "scan by HEAD": head(b"HEAD /api/v1/scan?limit=1 HTTP/1.1", b"Host: a"),
     "scan by POST": post(b"{}", "scan?limit=1"),
+    "raw with a query": raw("GET", "k?ttl=5") + raw("PUT", "k?x=1", b"v") + raw("PUT", "k?ttl=-5", b"v"),
+    "raw without a key": raw("PUT", "", b"v"),
+    "raw with a body": raw("GET", "k", b"body") + raw("DELETE", "k", b"body"),
+    "raw and preconditions": raw("PUT", "k", b"v", if_none_match="*") * 2
+    + raw("GET", "k", if_none_match="*")
+    + raw("PUT", "k", b"v", content_range="bytes 0-0/1")
+    + raw("DELETE", "k", if_match='"x"'),
     "config": post(b'{"eviction":{"enabled":false}}', "config"),
     "nowhere": head(b"GET /nowhere HTTP/1.1", b"Host: a"),
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
@@ -217,10 +244,11 @@ ODD = {
 
 
 class Outcome:
-    """What came of it: all that was sent (but dates and incidents), the connection, the data, the counts."""
+    """What came of it: all that was sent (but dates, revisions and incidents), the connection, the data, the counts."""
 
     def __init__(self, world: World, wire: Wire) -> None:
         sent = re.sub(rb"\r\nDate: [^\r]*GMT\r\n", b"\r\nDate: -\r\n", wire.transport.value())
+        sent = re.sub(rb'"revision":[1-9][0-9]{15}', b'"revision":-', sent)
         self.sent = re.sub(rb'"incident":"[0-9a-f]{16}"', b'"incident":"-"', sent)
         self.rest = (
             wire.open, wire.transport.half_closed, wire.transport.aborted, world.stored(),

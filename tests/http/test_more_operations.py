@@ -353,3 +353,82 @@ def test_deletes_heed_preconditions() -> None:
         reply = world.request("DELETE", target, if_match=f'"{etag_of(b"v")}"')
         assert written(reply) == {"message": "key deleted successfully"}
         assert world.stored() == {}
+
+
+# Ranges.
+
+
+@pytest.fixture
+def folders() -> World:
+    """Keys that look like paths."""
+    world = World()
+    keys = ["a", "d/1", "d/e/2", "d/e/3", "d/f/4", "d/é", "z"]
+    world.post("/api/v1/mset", {"key_values": {key: key.upper() for key in keys}})
+    return world
+
+
+@pytest.mark.local_backend
+@pytest.mark.parametrize(
+    ("query", "keys", "rest"),
+    [
+        ("start=d/e/3&end=z", ["d/e/3", "d/f/4", "d/é"], {}),
+        ("prefix=d/&start=a&end=d/f", ["d/1", "d/e/2", "d/e/3"], {}),
+        ("prefix=d/&reverse=true&limit=2", ["d/é", "d/f/4"], {"limit": 2, "next_cursor": "d/f/4"}),
+        ("prefix=d/&reverse=true&limit=2&cursor=d/f/4", ["d/e/3", "d/e/2"], {"limit": 2, "next_cursor": "d/e/2"}),
+        ("prefix=d/&delimiter=/", ["d/1", "d/é"], {"prefixes": ["d/e/", "d/f/"]}),
+        ("delimiter=/", ["a", "z"], {"prefixes": ["d/"]}),
+        ("prefix=d/&delimiter=/&reverse=true", ["d/é", "d/1"], {"prefixes": ["d/f/", "d/e/"]}),
+        ("start=%C3%BF", [], {}),
+        ("revision=true&limit=1", ["a"], {"limit": 1, "next_cursor": "a"}),
+    ],
+)
+def test_scans_of_ranges(folders: World, query: str, keys: list[str], rest: dict[str, Any]) -> None:
+    """In their order, with and without values; the answer has the snapshot's revision."""
+    expected = {"limit": 100, "count": len(keys), "next_cursor": "", **rest}
+    for more in ("", "&keys_only=true", "&encoding=base64"):
+        page = folders.request("GET", f"/api/v1/scan?{query}{more}").json()
+        assert page.pop("revision") > 0
+        found = page.pop("keys") if more == "&keys_only=true" else list(page.pop("results").items())
+        values = [(key, key.upper()) for key in keys]
+        if more == "&encoding=base64":
+            assert page.pop("encoding") == "base64"
+            values = [(key, base64.b64encode(value.encode()).decode()) for key, value in values]
+        assert found == (keys if more == "&keys_only=true" else values)
+        page.pop("prefix")
+        assert page == expected
+
+
+@pytest.mark.local_backend
+def test_counting(folders: World) -> None:
+    """All keys, unless a limit is sent; nothing else is in the answer."""
+    page = folders.request("GET", "/api/v1/scan?prefix=d/&count_only=true").json()
+    assert page.pop("revision") > 0
+    assert page == {"prefix": "d/", "limit": 0, "count": 5, "next_cursor": ""}
+    page = folders.request("GET", "/api/v1/scan?prefix=d/&count_only=true&limit=2").json()
+    assert (page["count"], page["limit"]) == (2, 2)
+
+
+def test_old_scans_are_answered_as_ever() -> None:
+    """Byte by byte, whatever scans can do besides."""
+    world = World()
+    world.post("/api/v1/set", {"key": "k", "value": "v"})
+    for query in ("", "?limit=100", "?prefix=&cursor=", "?keys_only=false"):
+        answer = world.request("GET", f"/api/v1/scan{query}")
+        assert answer.body == b'{"prefix":"","limit":100,"count":1,"results":{"k":"v"},"next_cursor":""}'
+
+
+@pytest.mark.local_backend
+def test_deleting_a_range(folders: World) -> None:
+    """Counted first, then done; what lies beside stays. Everything goes only when that is said."""
+    answer = folders.post("/api/v1/delete_range", {"prefix": "d/", "dry_run": True})
+    assert (answer.status, answer.body) == (200, b'{"success":true,"deleted":5,"revision":0}')
+    assert written(folders.post("/api/v1/delete_range", {"prefix": "d/", "start": "d/e", "end": "d/g"})) == {
+        "deleted": 3
+    }
+    assert list(folders.stored()) == [key.encode() for key in ("a", "d/1", "d/é", "z")]
+    for document in ({}, {"all": False}, {"all": True, "prefix": "d"}):
+        assert problem(folders.post("/api/v1/delete_range", document))[:2] == (400, "invalid_request")
+    for document in ({"all": 1}, {"prefix": None}, {"end": ["z"]}, {"dry_run": "true", "all": True}, {"keys": []}):
+        assert folders.post("/api/v1/delete_range", document).status == 400
+    assert written(folders.post("/api/v1/delete_range", {"all": True})) == {"deleted": 4}
+    assert folders.stored() == {}

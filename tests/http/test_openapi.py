@@ -379,9 +379,7 @@ def test_answers_are_as_documented(path: str, method: str, operation: dict[str, 
     for reply in replies_to(method, SAMPLES[operation["operationId"]]):
         check_answer(operation, reply)
         seen.add(str(reply.status))
-    # Until the local backend can do it.
-    pending = {"200", "507"} if operation["operationId"] == "delete_range" else set()
-    assert seen | pending == operation["responses"].keys()
+    assert seen == operation["responses"].keys()
 
 
 def test_check_answer_notices_deviations() -> None:

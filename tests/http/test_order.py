@@ -26,8 +26,21 @@ BODIES = {
     "mset": lambda value: {"key_values": {"k": value}},
     "mget": lambda value: {"keys": ["k"] * (len(value) // 10)},
     "mdelete": lambda value: {"keys": ["k"] * (len(value) // 10)},
+    "increment": lambda value: {"key": "k", "delta": 1},
+    "touch": lambda value: {"key": "k", "condition": {"value": value}},
+    "transact": lambda value: {"mutations": [{"set": {"key": "k", "value": value}}]},
+    "delete_range": lambda value: {"prefix": "k"},
 }
-PATHS = {"get": ("GET", "/api/v1/get/"), "delete": ("DELETE", "/api/v1/delete/"), "scan": ("GET", "/api/v1/scan")}
+PATHS = {
+    "get": ("GET", "/api/v1/get/"), "delete": ("DELETE", "/api/v1/delete/"), "scan": ("GET", "/api/v1/scan"),
+    "get_raw": ("GET", "/api/v1/raw/"), "put_raw": ("PUT", "/api/v1/raw/"), "delete_raw": ("DELETE", "/api/v1/raw/"),
+}  # fmt: skip
+#: Those that only HTTP has, or names so, with whether they write something; and those of them that may be large.
+MORE = {
+    "increment": True, "touch": False, "transact": True, "delete_range": False, "get_raw": False, "put_raw": True,
+    "delete_raw": False,
+}  # fmt: skip
+LARGE_TOO = ("touch", "transact", "put_raw")
 
 
 def request_of(case: Case) -> tuple[str, str, bytes | None]:
@@ -37,12 +50,13 @@ def request_of(case: Case) -> tuple[str, str, bytes | None]:
         method, path = PATHS[case.request]
         if case.request == "scan":
             return method, path + ("?limit=x" if bad else ""), None
-        return method, path + ("%ff" if bad else "k"), None
+        body = b"v" * (SIZE if case.large else 10) if method == "PUT" else None
+        return method, path + ("%ff" if bad else "k"), body
     body = json.dumps(BODIES[case.request]("v" * (SIZE if case.large else 10))).encode()
     return "POST", f"/api/v1/{case.request}", body[:-1] + b"," if bad else body
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", cases(more=MORE, large_too=LARGE_TOO))
 def test_the_first_refusal(case: Case) -> None:
     """A request that is wrong in several ways is told the first."""
     guards = Guards()

@@ -231,3 +231,25 @@ def test_requests_in_a_row() -> None:
     wire.send(request_bytes("PUT", TARGET, b"v") + plain + get + known + plain + request_bytes("DELETE", TARGET) + get)
     world.work()
     assert [reply.status for reply in wire.replies()] == [200, 200, 200, 304, 200, 200, 404]
+
+
+@pytest.mark.local_backend
+@pytest.mark.parametrize("target", [TARGET, "/api/v1/get/k?etag=true&encoding=base64"])
+def test_large_values_that_memory_has(target: str) -> None:
+    """They are digested in a thread, and answered as ever; whoever has gone is told nothing."""
+    world = World()
+    world.engine.slow = False
+    for size, at_once in ((LARGE, True), (LARGE + 1, False)):
+        put(world, b"x" * size)
+        expected = world.request("GET", target)
+        world.held = True
+        wire, gone = world.wire(), world.wire()
+        for one in (wire, gone):
+            one.send(request_bytes("GET", target))
+        assert bool(wire.transport.value()) == at_once
+        gone.transport.disconnect()
+        world.held = False
+        world.work()
+        assert [reply.body for reply in wire.replies()] == [expected.body]
+        wire.transport.disconnect()
+        assert world.admission.in_flight == 0

@@ -7,6 +7,7 @@ this.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -26,6 +27,8 @@ RIGHTS, RATE, ROOM, CONTENT, QUOTA = ORDER = "rights", "rate", "room", "content"
 #: Requests by name, with whether they write something.
 REQUESTS = {"set": True, "get": False, "delete": False, "mset": True, "mget": False, "mdelete": False, "scan": False}
 
+NOTHING: Mapping[str, bool] = {}
+
 
 class Case(NamedTuple):
     """A request, and all that is wrong with it."""
@@ -39,14 +42,17 @@ class Case(NamedTuple):
         return f"{'large ' if self.large else ''}{self.request}-{'+'.join(self.wrong)}"
 
 
-def cases(*, without: tuple[str, ...] = ()) -> list[Any]:
-    """Each request, wrong in everything from one place of the order on.
+def cases(
+    *, without: tuple[str, ...] = (), more: Mapping[str, bool] = NOTHING, large_too: Collection[str] = ()
+) -> list[Any]:
+    """Each request, and each of `more`, wrong in everything from one place of the order on.
 
-    What cannot be read says not what it would write, so that bad content is over no quota.
+    What cannot be read says not what it would write, so that bad content is over no quota. `large_too` are those of
+    `more` that are large as well.
     """
     found = []
-    for request, writes in REQUESTS.items():
-        for large in (False, True) if request in ("set", "mset", "mget", "mdelete") else (False,):
+    for request, writes in {**REQUESTS, **more}.items():
+        for large in (False, True) if request in ("set", "mset", "mget", "mdelete", *large_too) else (False,):
             for first in ORDER:
                 if first not in without and (first != QUOTA or writes):
                     wrong = tuple(one for one in ORDER[ORDER.index(first) :] if one not in without)

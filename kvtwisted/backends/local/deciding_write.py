@@ -63,7 +63,7 @@ class DecidingWrite(Write):
 
     def __init__(self, command: DecidingCommand, lookups: Lookups) -> None:
         """Not decided yet."""
-        Write.__init__(self, (), command.deadline)
+        Write.__init__(self, (), command.deadline, plain_bytes=0)
         self.command = command
         self.lookups = lookups
         self.is_apart = self.was_unread = False
@@ -84,28 +84,31 @@ class DecidingWrite(Write):
         Raises KvErrors of the command, what `stored` raises, and NotMarked.
         """
         looked: dict[bytes, int] = {}
-        values: dict[bytes, bytes] = {}
+        told: dict[bytes, Present | None] = {}
         self.looked, self.before, self.until = looked, NO_DEADLINES, math.inf
         self.changes, self.keeps = (), ()
         self.large = self.kept = NO_FILES
 
         def look(key: bytes) -> Present | None:
+            if key in told:
+                return told[key]
             value, deadline = found = stored(key)
             looked[key] = deadline
             if value is None or (deadline and self._is_over(deadline, now_ms)):
+                told[key] = None
                 return None
-            values[key] = value
-            return _new(Present, found)
+            there = told[key] = _new(Present, found)
+            return there
 
         changes, self.outcome = self.command.decide(look, now_ms)
+        self.keeps = [change[0] for change in changes if type(change[1]) is Kept]
+        if self.keeps:
+            # Nothing expires that stays: it has just been told of.
+            changes = [
+                (key, told[key][0] if type(value) is Kept else value, ends)  # type: ignore[index]
+                for key, value, ends in changes
+            ]
         self.changes = changes
-        for change in changes:
-            if type(change[1]) is Kept:
-                self.keeps = [key for key, value, _ in changes if type(value) is Kept]
-                self.changes = [
-                    (key, values[key] if type(value) is Kept else value, ends) for key, value, ends in changes
-                ]
-                break
         self.measure()
         if self.keeps:
             self.plain = False  # a file that is kept needs an envelope
@@ -346,15 +349,18 @@ class Batch:
         return False
 
     def _stored(self, key: bytes) -> Stored:
-        stored: Stored | None
-        change = self._pending.get(key)
-        if change is not None:
+        stored: Stored
+        if self._pending and (change := self._pending.get(key)) is not None:
             self._saw_pending = True
             stored = change[1:]
+        elif (entry := self._lookups.hot(key)) is not None and (answer := entry.answer) is not None:
+            entry.used = True
+            stored = answer
         else:
-            stored = self._lookups.now(key)
-            if stored is None:
+            found = self._lookups.now(key)
+            if found is None:
                 raise NotNow
+            stored = found
         if stored[0] is not None:
             size = len(stored[0])
             self._left -= size
