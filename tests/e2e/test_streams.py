@@ -12,10 +12,10 @@ import pytest
 from tests.support.certificates import Pair
 
 from .harness import PATIENCE, Launcher, Server, connect
-from .moving import export_of, import_into, last_line, move
+from .moving import SMALL_CACHE, export_of, import_into, last_line, move
 
 #: Bytes that a server may take for a move, whatever is moved: far less than the moved keys.
-MOST = 400 << 20
+MOST = 300 << 20
 
 
 def run(command: str) -> str:
@@ -110,21 +110,21 @@ def test_over_tls_as_without(launch: Launcher, tmp_path: Path) -> None:
     """An export that is read slowly does not pile up in the server, and comes whole; an import is held up likewise."""
     pair = Pair(tmp_path)
     options = ("--http-tls-certificate", str(pair.certificate), "--http-tls-private-key", str(pair.private_key))
-    server = launch(*options)
+    server = launch(*options, env=SMALL_CACHE)
     url = f"https://{server.http_address}/api/v1"
     sending = f"curl -ksSN -X POST -T - -H 'Content-Type: application/x-ndjson' {url}/import"
     file = tmp_path / "lines"
     file.write_text(
-        "".join(json.dumps({"key": f"k{number:02}", "value": "v" * 1_000_000}) + "\n" for number in range(60))
+        "".join(json.dumps({"key": f"k{number:02}", "value": "v" * 1_000_000}) + "\n" for number in range(120))
     )
-    assert last_line(run(f"{sending} < {file}"))["imported"] == 60
+    assert last_line(run(f"{sending} < {file}"))["imported"] == 120
     before = server.resident
-    reading = subprocess.Popen(["curl", "-ksSN", "--limit-rate", "30M", f"{url}/export"], stdout=subprocess.PIPE)
+    reading = subprocess.Popen(["curl", "-ksSN", "--limit-rate", "60M", f"{url}/export"], stdout=subprocess.PIPE)
     assert reading.stdout is not None
     count, most = 0, before
     for line in reading.stdout:
         count += b'"key"' in line
         most = max(most, server.resident)
     assert b'"end":true' in line
-    assert count == 60
-    assert most - before < 30 << 20
+    assert count == 120
+    assert most - before < 60 << 20
