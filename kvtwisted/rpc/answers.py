@@ -191,9 +191,10 @@ _REMEMBERED_HEADS = 4096
 
 def encoded_write(outcome: Outcome) -> bytes:
     """What Set and Delete answer where they had a condition."""
-    if outcome.failed_check:
-        return _NOT_DONE + _etag(b"\x22", outcome.etag)
-    return _DONE + _revision(outcome.revision)
+    revision, failed_check, etag, _ = outcome
+    if failed_check:
+        return _NOT_DONE + _etag(b"\x22", etag)
+    return _DONE + _revision(revision)
 
 
 def encoded_touch(outcome: Outcome) -> bytes:
