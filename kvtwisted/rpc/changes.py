@@ -57,6 +57,7 @@ def mutation_of(message: kv.Mutation, where: str) -> Mutation:
         raise InvalidRequest(f"{where}change: must be one of set, delete, touch and increment")
     if kind == "increment":
         return add_number(message.increment)
+    where += f"{kind}."
     if getattr(message, kind).HasField("condition"):
         raise InvalidRequest(f"{where}condition: must be absent; conditions of a Transact stand in its checks")
     if kind == "set":

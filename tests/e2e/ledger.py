@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable
 
@@ -43,6 +44,8 @@ class Ledger:
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
         self._acknowledged = 0
+        #: How often each kind of write was acknowledged.
+        self.kinds: Counter[str] = Counter()
         #: Numbers that no two values share.
         self.numbers = itertools.count(1)
 
@@ -67,6 +70,7 @@ class Ledger:
         with self._lock:
             entry.ended, entry.acknowledged = time.monotonic(), True
             self._acknowledged += 1
+            self.kinds[entry.how] += 1
             self._more.notify_all()
 
     def wait_for_more(self, writes: int, patience: float) -> None:
@@ -173,7 +177,7 @@ def _stored(keys: Keys, number: int, before: Entry | None) -> Entry:
     ttl = _SHORT_TTL if number % 11 == 0 else _LONG_TTL if number % 3 == 0 else 0
     how = "plain" if before is None or number % 4 == 0 else "conditional"
     if number % 7 == 0:
-        return Entry(keys, None, how=how, before=before)
+        return Entry(keys, None, how="range" if number % 2 else how, before=before)
     size = 0 if number % 5 else LARGE if number % 9 else HUGE
     if len(keys) == 1 and not size and number % 2:
         return Entry(keys, str(number), ttl=ttl, how=how, before=before)
