@@ -199,7 +199,7 @@ def test_deleted(tmp_path: Path) -> None:
     """GETs alone and beside scanners, which find nothing; the ratio is to those alone."""
     _, found = run("--only", "deleted", folder=tmp_path)
     lines = {line["form"]: line for line in found["results"]}
-    assert lines.keys() == {deleted.ALONE, deleted.BESIDE}
+    assert lines.keys() == {deleted.ALONE, *deleted.SCANS}
     assert lines[deleted.BESIDE]["ratio"]["to"] == deleted.ALONE
     assert all(line["median"] > 0 for line in lines.values())
 
