@@ -39,7 +39,7 @@ test: lint tools ## Lint, types, and the tests of every change: make test PYTEST
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 # Measuring takes about as long as testing, so that it has its place here.
-test-all: lint tools ## All tests, the long ones too, with branch coverage: before an issue is closed.
+test-all: lint tools .foreign/.installed ## All tests, the long ones too, with branch coverage: before an issue is closed.
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run $(PYTEST) -m '' $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
@@ -59,6 +59,11 @@ tools: .venv-scan/.installed ## Install or name the programs that the tests run.
 
 .venv-scan/.installed: scripts/tls-scanner
 	scripts/tls-scanner $(PYTHON) .venv-scan
+	@touch $@
+
+# For the long tests alone.
+.foreign/.installed: scripts/foreign-clients proto/keyvalue.proto $(wildcard tests/e2e/foreign/*/*) $(VENV)/.test-installed
+	scripts/foreign-clients $(BIN)/python .foreign
 	@touch $@
 
 # What needs wrk, a C compiler or libnghttp2 is left out with a line where they are not installed.

@@ -20,6 +20,9 @@ from .server import KEY, SERVICE, name
 _SINGLE, _PIPELINED, _BYTES = 20_000, 16_383, 32 << 20
 #: Messages of many keys.
 _BATCHES = 300
+#: As long as any revision is for some decades, as the number 100 million is for as many Increments.
+_REVISION, _NUMBER = 1 << 50, 100_000_000
+COUNTED, START = "number", str(_NUMBER)
 
 
 class Messages(NamedTuple):
@@ -124,13 +127,7 @@ def scan(keys: int, value: str, number: int) -> Messages:
     starts = [source.randrange(keys - number - 1) for _ in range(_BATCHES)]
     sent = [kv.ScanRequest(prefix=KEY, limit=number, cursor=name(start)) for start in starts]
     page = [name(starts[0] + 1 + step) for step in range(number)]
-    answer = kv.ScanKeyValuesResponse(key_values=dict.fromkeys(page, value), next_cursor=page[-1])
-    return _messages("ScanKeyValues", sent, answer, "scan")
-
-
-#: As long as any revision is for some decades, as the number 100 million is for as many Increments.
-_REVISION, _NUMBER = 1 << 50, 100_000_000
-COUNTED, START = "number", str(_NUMBER)
+    return _scanned(sent, page, value)
 
 
 def put_if(keys: int, value: str, condition: kv.Condition) -> Messages:
@@ -184,11 +181,16 @@ def pages(keys: int, value: str, number: int) -> Messages:
     """ScanKeyValues of all, in pages of so many; there are some times as many keys."""
     ends = [name(first + number - 1) for first in range(0, keys, number)]
     sent = [kv.ScanRequest(prefix=KEY, limit=number, cursor=cursor) for cursor in ["", *ends[:-1]]]
-    answer = kv.ScanKeyValuesResponse(
-        key_values=dict.fromkeys([name(key) for key in range(number)], value), next_cursor=ends[0]
-    )
-    messages = _messages("ScanKeyValues", sent, answer, "scan")
-    return messages._replace(least=messages.least - len(ends[0]) - 2)
+    scanned = _scanned(sent, [name(key) for key in range(number)], value)
+    return scanned._replace(least=scanned.least - len(ends[0]) - 2)  # the last page has no cursor
+
+
+def _scanned(sent: Sequence[kv.ScanRequest], page: Sequence[str], value: str) -> Messages:
+    """Older trees answer without a revision."""
+    answer = kv.ScanKeyValuesResponse(key_values=dict.fromkeys(page, value), next_cursor=page[-1])
+    least = answer.ByteSize()
+    answer.revision = _REVISION
+    return _messages("ScanKeyValues", sent, answer, "scan")._replace(least=least, varying=("revision",))
 
 
 def watch(prefix: str) -> Messages:

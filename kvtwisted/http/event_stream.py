@@ -3,8 +3,8 @@
 Note [Where an event stream can be resumed]: a client that has lost its connection comes again with the last `id` that
 it has seen, as Last-Event-ID, and is told what came after that revision. So an id may only stand where all up to its
 revision was told: on the last event of a commit, and on messages without events. A client that was cut amid a commit
-gets all of that commit again. `compacted` has an id, too: who is told of it has to read anew what it watches, and may
-then go on from there.
+gets all of that commit again. `compacted` has an id, too: how far it came. Who is told of it has to read anew what it
+watches, and to go on after the revision of that.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """

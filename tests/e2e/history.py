@@ -12,6 +12,8 @@ LARGE = 2000
 HUGE = 100_000
 #: Seconds by which this process and the server may differ about whether a key has expired.
 _TOLERANCE = 0.1
+#: Seconds by which what is left of a ttl may be less than the ttl; ttls that are to be told apart differ by more.
+_ELAPSED = 1800
 
 #: What is said of a group of keys: the one text that is the beginning of all their values, or None: all are missing.
 State = Optional[str]
@@ -24,13 +26,26 @@ class Entry:
     Times are of `time.monotonic`; `ended` is when the writer heard of it, and infinite before that.
     """
 
-    def __init__(self, keys: Keys, state: State, *, size: int = 0, ttl: int = 0, begun: float = -math.inf) -> None:
-        """Every second value, the first among them, is filled up to `size` characters."""
+    def __init__(
+        self,
+        keys: Keys,
+        state: State,
+        *,
+        size: int = 0,
+        ttl: int = 0,
+        begun: float = -math.inf,
+        how: str = "plain",
+        before: Entry | None = None,
+    ) -> None:
+        """Every second value, the first among them, is filled up to `size` characters. `how` is for who carries it
+        out, and so is what there was `before`, where that is certain."""
         self.keys = keys
         self.state = state
         self.size = size
         self.ttl = ttl
         self.begun = begun
+        self.how = how
+        self.before = before
         self.ended = math.inf
         self.acknowledged = False
         #: Whether it took the place of a large value that cannot have expired before.
@@ -41,22 +56,31 @@ class Entry:
         """Whether any of its values is large."""
         return self.state is not None and self.size >= LARGE
 
+    @property
+    def changes_files(self) -> bool:
+        """Whether it makes or removes files, where large values have files."""
+        return self.how != "touch" and (self.large or self.replaces_large)
+
     def content(self) -> dict[str, str]:
         """The values by key."""
         if self.state is None:
             return {}
         return {key: self.state.ljust(0 if at % 2 else self.size, ".") for at, key in enumerate(self.keys)}
 
-    def explains(self, found: Mapping[str, str], asked: float, answered: float) -> bool:
-        """Whether `found`, read between those two times, is what it left behind."""
+    def explains(self, found: Mapping[str, str], asked: float, answered: float, ttl: int | None = None) -> bool:
+        """Whether `found`, read between those two times, is what it left behind; and `ttl`, if that was read."""
         if found:
+            if ttl is not None and not (self.ttl - _ELAPSED < ttl <= self.ttl and bool(ttl) == bool(self.ttl)):
+                return False
             return found == self.content() and not (self.ttl and self.ended + self.ttl < asked - _TOLERANCE)
         return self.state is None or bool(self.ttl and self.begun + self.ttl <= answered + _TOLERANCE)
 
     def __repr__(self) -> str:
         """For messages."""
         told = "acknowledged" if self.acknowledged else "not acknowledged"
-        return f"<{self.keys[0]} x{len(self.keys)} = {self.state!r}, size {self.size}, ttl {self.ttl}, {told}>"
+        return (
+            f"<{self.how} {self.keys[0]} x{len(self.keys)} = {self.state!r}, size {self.size}, ttl {self.ttl}, {told}>"
+        )
 
 
 class Survivors(NamedTuple):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable
 
 import grpc
 
-from .clients import Grpc
+from kvtwisted.rpc.generated import keyvalue_pb2 as kv
+
+from ..support.linearizability import etag_of
+from .clients import Answer, Grpc, Http
 from .harness import PATIENCE, Server, eventually
 from .history import HUGE, LARGE, Entry, Keys, State, survivors
 
@@ -21,7 +26,9 @@ Work = Callable[[str, Iterator[int]], Iterator[Entry]]
 
 _GROUPS = 8
 _BATCH = 5
-_LONG_TTL, _SHORT_TTL = 3600, 1
+_LONG_TTL, _TOUCHED_TTL, _SHORT_TTL = 3600, 100_000, 1
+#: More than any number, so that sums of them are no number's own.
+_MANY = 1_000_000
 
 
 class Refused(Exception):
@@ -37,6 +44,8 @@ class Ledger:
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
         self._acknowledged = 0
+        #: How often each kind of write was acknowledged.
+        self.kinds: Counter[str] = Counter()
         #: Numbers that no two values share.
         self.numbers = itertools.count(1)
 
@@ -61,6 +70,7 @@ class Ledger:
         with self._lock:
             entry.ended, entry.acknowledged = time.monotonic(), True
             self._acknowledged += 1
+            self.kinds[entry.how] += 1
             self._more.notify_all()
 
     def wait_for_more(self, writes: int, patience: float) -> None:
@@ -86,25 +96,24 @@ class Ledger:
         the writers. Returns those that were acknowledged and are certainly lost. What was found is where the book goes
         on. To be called while nobody writes. With `evicting` anything may be missing, but nothing may be older.
         """
-        found: dict[Keys, tuple[dict[str, str], float, float]] = {}
+        found: dict[Keys, tuple[dict[str, str], float, float, int | None]] = {}
         with server.grpc() as client:
             for keys in self._before:
                 asked = time.monotonic()
                 values = dict(client.call("MGet", keys=keys).key_values)
-                found[keys] = values, asked, time.monotonic()
+                answered = time.monotonic()
                 assert len(values) in (0, len(keys)), f"half-done: of {keys} there are {sorted(values)}"
+                first = client.call("Get", key=keys[0])
+                found[keys] = values, asked, answered, first.ttl if first.found else None
 
-            def explained(entry: Entry) -> bool:
-                values, asked, answered = found[entry.keys]
-                return entry.explains(values, asked, answered) or (evicting and not values)
+        def explained(entry: Entry) -> bool:
+            return entry.explains(*found[entry.keys]) or (evicting and not found[entry.keys][0])
 
-            left = survivors(self._histories, self._before, explained, kept)
-            entries = [entry for history in self._histories.values() for entry in history]
-            by_state = {(entry.keys, entry.state): entry for entry in (*self._before.values(), *entries)}
-            for keys, (values, _, _) in found.items():
-                state = values[keys[-1]].rstrip(".") if values else None
-                self._before[keys] = by_state[keys, state] if values else Entry(keys, None)
-                _check_ttl(client, self._before[keys])
+        left = survivors(self._histories, self._before, explained, kept)
+        entries = [*self._before.values(), *(entry for history in self._histories.values() for entry in history)]
+        for keys, (values, *_) in found.items():
+            held = [entry for entry in entries if entry.keys == keys and entry.state is not None and explained(entry)]
+            self._before[keys] = held[-1] if values else Entry(keys, None)
         lost = [
             entry
             for name, history in self._histories.items()
@@ -117,13 +126,6 @@ class Ledger:
     def __len__(self) -> int:
         """Writes acknowledged so far."""
         return self._acknowledged
-
-
-def _check_ttl(client: Grpc, entry: Entry) -> None:
-    """The deadline is there too, where it is far away."""
-    if entry.state is not None and entry.ttl != _SHORT_TTL:
-        ttl = client.call("Get", key=entry.keys[0]).ttl
-        assert 0 < ttl <= entry.ttl if entry.ttl else ttl == 0, f"{entry} has {ttl} seconds left"
 
 
 class Writer(threading.Thread):
@@ -150,13 +152,38 @@ class Writer(threading.Thread):
 
 
 def mixed(writer: str, numbers: Iterator[int]) -> Iterator[Entry]:
-    """Everything that a client may do: one key and batches, small and large, with a ttl or none, over and over."""
+    """Everything that a client may do: one key and batches, small and large, with a ttl or none, over and over.
+
+    By plain writes and conditional ones, increments, touches, transactions, removal of ranges, and imports.
+    """
+    held: dict[int, Entry] = {}
     for group in itertools.cycle(range(_GROUPS)):
-        number = next(numbers)
-        state: State = f"value {number}" if number % 7 else None
-        size = 0 if number % 5 else LARGE if number % 9 else HUGE
-        ttl = 0 if state is None else _SHORT_TTL if number % 11 == 0 else _LONG_TTL if number % 3 == 0 else 0
-        yield Entry(group_keys(writer, group), state, size=size, ttl=ttl)
+        number, keys, before = next(numbers), group_keys(writer, group), held.get(group)
+        if before is not None and before.ttl == _SHORT_TTL:
+            before = None  # who knows
+        if before is not None and before.state is not None and number % 10 == 3:
+            entry = Entry(keys, before.state, size=before.size, ttl=_TOUCHED_TTL, how="touch", before=before)
+        elif before is not None and (before.state or "").isdigit() and number % 3:
+            state: State = str(int(before.state or "") + _MANY * number)
+            entry = Entry(keys, state, ttl=before.ttl, how="increment", before=before)
+        else:
+            entry = _stored(keys, number, before)
+        held[group] = entry
+        yield entry
+
+
+def _stored(keys: Keys, number: int, before: Entry | None) -> Entry:
+    """A write of a whole value, or a removal."""
+    ttl = _SHORT_TTL if number % 11 == 0 else _LONG_TTL if number % 3 == 0 else 0
+    how = "plain" if before is None or number % 4 == 0 else "conditional"
+    if number % 7 == 0:
+        return Entry(keys, None, how="range" if number % 2 else how, before=before)
+    size = 0 if number % 5 else LARGE if number % 9 else HUGE
+    if len(keys) == 1 and not size and number % 2:
+        return Entry(keys, str(number), ttl=ttl, how=how, before=before)
+    if len(keys) == 1 and number % 8 == 4:
+        how = "import"
+    return Entry(keys, f"value {number}", size=size, ttl=ttl, how=how, before=before)
 
 
 def group_keys(writer: str, group: int) -> Keys:
@@ -191,22 +218,88 @@ def _over_http(server: Server) -> tuple[Apply, Callable[[], None]]:
     client = server.http()
 
     def apply(entry: Entry) -> None:
-        keys, content = entry.keys, entry.content()
-        if len(keys) > 1 and not content:
-            answer = client.post("/api/v1/mdelete", {"keys": keys})
-        elif len(keys) > 1:
-            answer = client.post("/api/v1/mset", {"key_values": content, "ttl": entry.ttl})
-        elif not content:
-            answer = client.call("DELETE", f"/api/v1/delete/{keys[0]}")
-        else:
-            answer = client.post("/api/v1/set", {"key": keys[0], "value": content[keys[0]], "ttl": entry.ttl})
+        answer = call(entry)
         if answer.status == 503 and answer.body["code"] == "unavailable":
             raise Refused(answer.body)
         if answer.status in (500, 503):
             raise OSError(answer.body)  # nobody knows whether it happened
-        assert answer.status == 200, answer
+        assert answer.status == 200, (entry, answer)
+
+    def call(entry: Entry) -> Answer:
+        keys, content = entry.keys, entry.content()
+        if entry.how == "import":
+            return _imported(client, entry)
+        if entry.how == "increment":
+            return client.post("/api/v1/increment", {"key": keys[0], "delta": _delta(entry)})
+        if entry.how == "range":
+            return client.post("/api/v1/delete_range", {"prefix": keys[0].rpartition("/")[0] + "/"})
+        if entry.how == "touch" and len(keys) == 1:
+            return client.post("/api/v1/touch", {"key": keys[0], "ttl": entry.ttl})
+        if entry.how in ("touch", "conditional"):
+            return client.post("/api/v1/transact", _transaction(entry))
+        if len(keys) > 1 and not content:
+            return client.post("/api/v1/mdelete", {"keys": keys})
+        if len(keys) > 1:
+            return client.post("/api/v1/mset", {"key_values": content, "ttl": entry.ttl})
+        if not content:
+            return client.call("DELETE", f"/api/v1/delete/{keys[0]}")
+        return client.post("/api/v1/set", {"key": keys[0], "value": content[keys[0]], "ttl": entry.ttl})
 
     return apply, client.close
+
+
+def _imported(client: Http, entry: Entry) -> Answer:
+    """One line; what came of it stands in the last line of the answer."""
+    line: dict[str, object] = {"key": entry.keys[0], "value": entry.content()[entry.keys[0]]}
+    if entry.ttl:
+        line["expires_at_ms"] = int((time.time() + entry.ttl) * 1000)
+    answer = client.call("POST", "/api/v1/import", json.dumps(line).encode(), "application/x-ndjson")
+    if answer.status == 200:
+        told = [json.loads(line) for line in answer.body.splitlines()]
+        if told[-1].get("imported") != 1:
+            # Nobody knows whether it happened.
+            assert {line.get("code") for line in told} <= {None, "storage_error", "unavailable"}, told
+            raise OSError(told)
+    return answer
+
+
+def _delta(entry: Entry) -> int:
+    assert entry.before is not None
+    return int(entry.state or "") - int(entry.before.state or "")
+
+
+def _conditions(entry: Entry) -> dict[str, dict[str, object]]:
+    """What there was, of each key: for conditions."""
+    assert entry.before is not None
+    content = entry.before.content()
+    if not content:
+        return {key: {"absent": True} for key in entry.keys}
+    return {
+        key: {"etag": etag_of(value.encode())} if len(value) >= LARGE else {"value": value}
+        for key, value in content.items()
+    }
+
+
+def _mutations(entry: Entry) -> Iterator[dict[str, dict[str, object]]]:
+    """Those of a transaction that has the same effect."""
+    content = entry.content()
+    for key in entry.keys:
+        if entry.how == "touch":
+            yield {"touch": {"key": key, "ttl": entry.ttl}}
+        elif key in content:
+            yield {"set": {"key": key, "value": content[key], "ttl": entry.ttl}}
+        else:
+            yield {"delete": {"key": key}}
+
+
+def _transaction(entry: Entry) -> dict[str, object]:
+    checks = [{"key": key, "condition": condition} for key, condition in _conditions(entry).items()]
+    return {"checks": checks, "mutations": list(_mutations(entry))}
+
+
+def _condition(condition: Mapping[str, Any]) -> kv.Condition:
+    fields = {name: what.encode() if name == "value" else what for name, what in condition.items()}
+    return kv.Condition(**fields)
 
 
 def _over_grpc(server: Server) -> tuple[Apply, Callable[[], None]]:
@@ -221,10 +314,24 @@ def _over_grpc(server: Server) -> tuple[Apply, Callable[[], None]]:
             if error.code() is grpc.StatusCode.CANCELLED:
                 raise Refused(error) from error
             raise
-        assert answer.success, answer.error
+        assert answer.success, (entry, answer)
 
     def call(entry: Entry) -> Any:
         keys, content = entry.keys, entry.content()
+        if entry.how == "increment":
+            return client.call("Increment", key=keys[0], delta=_delta(entry))
+        if entry.how == "range":
+            return client.call("DeleteRange", prefix=keys[0].rpartition("/")[0] + "/")
+        if entry.how == "touch" and len(keys) == 1:
+            return client.call("Touch", key=keys[0], ttl=entry.ttl)
+        if entry.how == "conditional" and len(keys) == 1:
+            condition = _condition(_conditions(entry)[keys[0]])
+            if not content:
+                return client.call("Delete", key=keys[0], condition=condition)
+            return client.call("Set", key=keys[0], value=content[keys[0]], ttl=entry.ttl, condition=condition)
+        if entry.how in ("touch", "conditional"):
+            checks = [kv.Check(key=key, condition=_condition(what)) for key, what in _conditions(entry).items()]
+            return client.call("Transact", checks=checks, mutations=list(_mutations(entry)))
         if len(keys) > 1 and not content:
             return client.call("MDelete", keys=keys)
         if len(keys) > 1:

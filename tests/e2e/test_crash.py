@@ -74,6 +74,7 @@ def test_nothing_acknowledged_is_lost(launch: Launcher, options: tuple[str, ...]
     ledger.compare(server)
     large += check_files(server, spilled=_FILES[0] in options)
     print(f"{ROUNDS} kills, {len(ledger)} writes acknowledged, none lost; {looked} looks at batches")
+    print(dict(ledger.kinds))
     assert len(ledger) >= ROUNDS
     assert looked
     assert large

@@ -104,6 +104,15 @@ def test_ttl() -> None:
     assert entry.explains({}, 12, 13)
 
 
+def test_which_ttl() -> None:
+    """A key that was touched tells by its ttl whether that is left."""
+    entry, touched = done(ONE, "a", 0, ttl=3600), done(ONE, "a", 1, ttl=100_000)
+    for_ever = done(ONE, "a", 2)
+    value = entry.content()
+    for ttl, explains in ((3599, [True, False, False]), (99_990, [False, True, False]), (0, [False, False, True])):
+        assert [one.explains(value, 5, 6, ttl) for one in (entry, touched, for_ever)] == explains
+
+
 def test_values_of_a_batch() -> None:
     """A large batch has large values and small ones."""
     entry = Entry(TWO, "b", size=LARGE)

@@ -237,7 +237,7 @@ def test_large_values_are_durable_at_once(machine: Machine, options: tuple[str, 
     for _ in range(ROUNDS):
         _load_and_cut(machine, ledger, (*_interval(0), *_FILES, *options), work=work)
         server = machine.start(*_FILES)
-        lost += len(ledger.compare(server, kept=lambda entry: entry.large or entry.replaces_large))
+        lost += len(ledger.compare(server, kept=lambda entry: entry.changes_files))
         check_files(server, spilled=True)
         server.stop()
     _report("large values without sync", ledger, lost)
@@ -267,7 +267,7 @@ def test_eviction(machine: Machine) -> None:
         end(writers)
         ledger.doubt(since=cut)
         server = machine.start(*_FILES, "--eviction-enabled", "false")
-        lost += len(ledger.compare(server, kept=lambda entry: entry.large or entry.replaces_large, evicting=True))
+        lost += len(ledger.compare(server, kept=lambda entry: entry.changes_files, evicting=True))
         check_files(server, spilled=True)
         server.stop()
     _report("eviction", ledger, lost)

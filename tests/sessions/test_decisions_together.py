@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvtwisted.backends.local.history import events_of
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.commands import conditions
 from kvtwisted.commands.command import Command
@@ -185,6 +186,13 @@ def test_one_batch_of_the_engine() -> None:
     assert asked[4].result() == Decided(failed_check=1, etag=etag_of(b"11"))
     assert scene.storage.index() == [(scene.storage.time.wall_ms + 9000, b"n")]
     assert scene.door.failed_conditions.value == 1
+    # Who watches is told of each commit by itself.
+    entry = scene.storage.writer.commits.history.entry(scene.storage.writer.commits.history.end - 1)
+    assert entry is not None
+    told_of = [(event.revision - first, event.value, event.is_last) for event in events_of(entry)]
+    assert told_of == [
+        (1, b"1", True), (2, b"2", True), (3, b"10", True), (4, b"11", True), (5, b"11", True), (6, b"12", True),
+    ]  # fmt: skip
 
 
 def test_touching_again_and_again_in_one_turn() -> None:

@@ -271,7 +271,13 @@ class GroupCommit:
         quick = self._keys <= INLINE_KEYS and self._bytes <= INLINE_BYTES and not self._writer.durable
         self._commands, self._writes, self._keys, self._bytes = [], {}, 0, 0
         try:
-            if quick:
+            if quick and not made:
+                together = self._prepare_together(commands)
+                quick = self._writer.try_now([together])
+                if quick and not isinstance(together.error, NearlyFull):
+                    self.settled(self._failed(commands, together))
+                    return
+            elif quick:
                 parts = self._parts(commands, made)
                 quick = self._writer.try_now([write for _, write in parts])
                 commands = self._tell_parts(parts)
@@ -292,8 +298,6 @@ class GroupCommit:
 
     def _parts(self, commands: Sequence[WriteCommand], made: Mapping[WriteCommand, Write]) -> list[Part]:
         """The group as writes, in order. See Note [Plain commands become one write]."""
-        if not made:
-            return [(commands, self._prepare_together(commands))]
         parts: list[Part] = []
         plain: list[WriteCommand] = []
         for command in commands:

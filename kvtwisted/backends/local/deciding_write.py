@@ -21,7 +21,7 @@ from ...commands.conditional import MutateKey
 from ...commands.conditions import Test, etag_of
 from ...commands.deciding import DecidingCommand, Kept, Mutated, Outcome, Present
 from ...commands.decisions import Decisions
-from ...commands.mutations import SetValue
+from ...commands.mutations import HIGHEST, LOWEST, AddNumber, SetValue
 from ...core.errors import KvError, Unsupported, without_frames
 from .commit_point import NO_DEADLINES, NO_FILES, Write
 from .lookups import NOTHING, Lookups, Stored
@@ -33,7 +33,9 @@ NOW_BYTES, NOW_BYTES_OF_A_BATCH = 16_384, 262_144
 #: Bytes of all values that one command can be told of, since some are kept in memory until it is done.
 READ_BYTES = 32 * 1_048_576
 
-VALUE = Test.VALUE
+VALUE, ETAG, ABSENT = Test.VALUE, Test.ETAG, Test.ABSENT
+#: So many digits may not be a number of 64 bits; and the digit that none but 0 begins with.
+_SURE_DIGITS, _ZERO = 19, 0x30
 _FOUND, _NOT_FOUND = (Mutated(True),), (Mutated(),)
 #: Makes an Outcome in half the time that the class itself takes.
 _new = tuple.__new__
@@ -208,13 +210,29 @@ class GatheredWrite(Write):
                 continue
             if condition is not None:
                 test, operand = condition
-                if not (value == operand if test is VALUE else condition.holds(value)):
+                if test is VALUE:
+                    holds = value == operand
+                elif test is ETAG:
+                    holds = condition.holds(value)
+                else:
+                    holds = (value is None) is (test is ABSENT)
+                if not holds:
                     results.append(Outcome(failed_check=1, etag="" if value is None else etag_of(value)))
                     continue
             if type(mutation) is SetValue:
                 _, stored, ttl = mutation
                 change = key, stored, now_ms + 1000 * ttl if ttl else 0
                 done = _NOT_FOUND if value is None else _FOUND
+            elif (
+                value
+                and type(mutation) is AddNumber
+                and value.isdigit()
+                and len(value) < _SURE_DIGITS
+                and (value[0] != _ZERO or value == b"0")
+                and LOWEST <= (number := int(value) + mutation[1]) <= HIGHEST
+            ):
+                change = key, b"%d" % number, ends
+                done = (_new(Mutated, (True, number, False)),)
             else:
                 try:
                     change, mutated = mutation.apply(None if value is None else Present(value, ends), now_ms)

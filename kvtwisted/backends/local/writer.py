@@ -169,18 +169,19 @@ class Writer:
             self._lock.release()
         return not _stalled(writes)
 
-    def _commit(self, writes: Sequence[Write]) -> None:
-        """Commit a batch, with the lock, once the commands in it that decide have decided."""
+    def _commit(self, writes: Sequence[Write]) -> bool:
+        """Commit a batch, with the lock, once those that decide have decided. False when RocksDB stalls."""
         for write in writes:
             if write.decides:
                 break
         else:
             self.commits.commit(writes)
-            return
+            return writes[0].settled
         batch = Batch(writes, self.admit, self._may_go)
         if batch.going:
             self.commits.commit(batch.going)
         batch.settle()
+        return not _stalled(writes)
 
     def _may_go(self, write: Write) -> bool:
         """Whether a decision can be carried out as it is: no file has to be written, and none goes."""
@@ -211,8 +212,7 @@ class Writer:
                 return False
             admitted = list(filter(self._prepared, writes))
             if admitted:
-                self._commit(admitted)
-                return not _stalled(admitted)
+                return self._commit(admitted)
         finally:
             self._lock.release()
         return True

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -38,9 +39,11 @@ from ...support.deciding import (
     plain,
 )
 from ...support.doors import Doorway
+from ...support.doors import Outcome as Finished
 from ...support.engines import FaultyEngine, memory_engine
 from ...support.properties import repeatable_machine
 from ...support.storage import PLENTY, Storage
+from .engines.support import PERSISTENT
 
 #: Bytes from which a value has a file, where there are files.
 THRESHOLD = 50
@@ -174,6 +177,28 @@ def assert_told(command: WriteCommand, outcome: Outcome | None, told: Told) -> N
     assert command.condition_failed == bool(told.failed_check)
 
 
+def gathered(doorway: Doorway, command: Any) -> Finished:
+    """The outcome of a command that goes with others of its session and turn."""
+    finished = Finished()
+    session = doorway.session
+    deciding = session.deciding or session.gather_decisions(doorway, 60.0, told_of)
+    assert deciding is not None
+    deciding.mutations.append(command.mutation)
+    deciding.conditions.append(command.condition)
+    deciding.tokens.append((finished, command))
+    return finished
+
+
+def told_of(_: object, tokens: Sequence[Any], results: Sequence[Any]) -> None:
+    """They are done."""
+    for (finished, command), result in zip(tokens, results):
+        if isinstance(result, Outcome):
+            command.result, command.condition_failed = result, bool(result.failed_check)
+        else:
+            command.error = result
+        finished(command)
+
+
 class CachedMachine(DecidingMachine):
     """With a hot cache that has room for a few of the keys."""
 
@@ -202,6 +227,12 @@ class DiskMachine(FilesMachine):
         return self.new_engine()
 
 
+class LbryMachine(DiskMachine):
+    """The same on the other binding, where there is that."""
+
+    engine = "lbry"
+
+
 class TurnMachine(RuleBasedStateMachine):
     """Many commands in one turn of the reactor, which are one batch of the engine."""
 
@@ -219,6 +250,7 @@ class TurnMachine(RuleBasedStateMachine):
             st.one_of(
                 st.tuples(st.just("one"), st.one_of(st.none(), ASKED), MUTATIONS),
                 st.tuples(st.just("many"), CHECKS, st.lists(MUTATIONS, max_size=4)),
+                st.tuples(st.just("gathered"), st.none() | ASKED, MUTATIONS.filter(lambda done: done[0] != "delete")),
                 st.tuples(st.just("plain"), st.none(), st.one_of(SETS, DELETES)),
                 st.tuples(
                     st.just("batch"),
@@ -235,7 +267,7 @@ class TurnMachine(RuleBasedStateMachine):
         self.storage.store.metadata.mark_clock()  # what has expired may be told of at once
         asked = []
         for kind, checks, mutations in turn:
-            if kind == "one":
+            if kind in ("one", "gathered"):
                 asked_of = None if mutations[0] == "add" else checks  # type: ignore[index]
                 command = one(mutations, asked_of)  # type: ignore[arg-type]
                 told = self.model.transact([(mutations[1], asked_of)] if asked_of else [], [mutations])  # type: ignore
@@ -248,7 +280,10 @@ class TurnMachine(RuleBasedStateMachine):
             else:
                 command = batch(mutations)  # type: ignore[arg-type]
                 told = self.model.transact([], mutations)  # type: ignore[arg-type]
-            asked.append((command, self.doorway.submit(command), told))
+            if kind == "gathered":
+                asked.append((command, gathered(self.doorway, command), told))
+            else:
+                asked.append((command, self.doorway.submit(command), told))
         self.storage.engine.calls.clear()
         self.doorway.reactor.turn()
         assert self.doorway.pool.waiting == 0
@@ -279,16 +314,20 @@ class TurnMachine(RuleBasedStateMachine):
 
 
 TestDeciding = DecidingMachine.TestCase
-TestDeciding.settings = repeatable_machine
+TestDeciding.settings = settings(repeatable_machine, max_examples=40)
 
 TestDecidingCached = CachedMachine.TestCase
 TestDecidingCached.settings = settings(repeatable_machine, max_examples=30)
 
 TestDecidingFiles = FilesMachine.TestCase
-TestDecidingFiles.settings = settings(repeatable_machine, max_examples=5)
+TestDecidingFiles.settings = settings(repeatable_machine, max_examples=4)
 
 TestDecidingTurns = TurnMachine.TestCase
 TestDecidingTurns.settings = settings(repeatable_machine, max_examples=40)
 
+if "lbry" in PERSISTENT:
+    TestDecidingOnLbry = LbryMachine.TestCase
+    TestDecidingOnLbry.settings = settings(repeatable_machine, max_examples=2)
+
 TestDecidingOnDisk = DiskMachine.TestCase
-TestDecidingOnDisk.settings = settings(repeatable_machine, max_examples=3)
+TestDecidingOnDisk.settings = settings(repeatable_machine, max_examples=2)
