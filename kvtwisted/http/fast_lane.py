@@ -63,10 +63,11 @@ class FastLane:
             return self._get(lanes, promise, target)
         done = partial(lanes.answered, promise, self)
         if kind != POST:
-            key, _, query = target.partition(b"?")
-            received = Received(key, query, body=body, preconditions=request.preconditions)
             if kind == SCAN:
                 received = Received(query=target)
+            else:
+                key, _, query = target.partition(b"?")
+                received = Received(key, query, body=body, preconditions=request.preconditions)
             lanes.running = self._dispatch.answer(self._session, _OTHERS[kind], received, done)
             return None
         route = POSTED[target]
