@@ -51,7 +51,8 @@ class Backend(Protocol):
     def submit(self, commands: Sequence[Command]) -> None:
         """Carry these out: all that passed the door in one turn of the reactor, in their order.
 
-        A `commands.sets.Sets` stands for many commands: it is carried out as one, or each of its `singles` is instead.
+        A `commands.sets.Sets` stands for many commands, and so does a `commands.decisions.Decisions`: it is carried out
+        as one, or each of its `singles` is instead.
         """
 
     @property

@@ -36,6 +36,11 @@ class MutateKey(DecidingCommand):
         self.encode = encode
 
     @property
+    def key(self) -> bytes:
+        """That of the mutation."""
+        return self.mutation.key
+
+    @property
     def keys(self) -> Collection[bytes]:
         """The one."""
         return (self.mutation.key,)

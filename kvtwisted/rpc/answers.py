@@ -8,10 +8,11 @@ Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Callable, Optional
 
 from ..commands.conditions import etag_of
-from ..commands.deciding import Mutated, Outcome
+from ..commands.deciding import Outcome
 from ..commands.delete_range import Removed
 from ..commands.get import Found
 from ..commands.scan import Page
@@ -19,6 +20,7 @@ from ..core.errors import ValueNotText
 from ..core.limits import as_text
 from .generated import keyvalue_pb2 as kv
 from .quick_entries import encoded_entries
+from .quick_messages import is_text
 from .varints import varint
 
 #: The good answer of every method that has nothing else to say: `success`.
@@ -26,6 +28,12 @@ SUCCESS = kv.SetResponse(success=True).SerializeToString()
 
 #: What is said of a condition that did not hold; nothing was written.
 CONDITION_FAILED = "the condition does not hold"
+#: How such an answer begins, but for the etag: that of a Set or Delete, and that of a Touch.
+_NOT_DONE = kv.SetResponse(error=CONDITION_FAILED, condition_failed=True).SerializeToString()
+_NOT_TOUCHED = kv.TouchResponse(error=CONDITION_FAILED, condition_failed=True).SerializeToString()
+#: How other answers end before the revision.
+_DONE, _TOUCHED = SUCCESS + b"\x28", SUCCESS + b"\x18\x01\x30"
+_CREATED, _INCREASED = b"\x20\x01\x28", b"\x28"
 
 #: The most bytes of one of Transact's results.
 RESULT_BYTES = 17
@@ -144,18 +152,10 @@ def encoded_pairs(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, list[str
         # The last ones first, so that those before them stay where they are.
         for place in range(len(pieces) - 4, -1, -4):
             key = as_text(pieces[place + 1])
-            if not _is_text(pieces[place + 3]):
+            if not is_text(pieces[place + 3]):
                 not_text.append(key)
                 del pieces[place : place + 4]
     return b"".join(pieces), not_text[::-1]
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _pieces(tag: bytes, pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
@@ -192,23 +192,24 @@ _REMEMBERED_HEADS = 4096
 def encoded_write(outcome: Outcome) -> bytes:
     """What Set and Delete answer where they had a condition."""
     if outcome.failed_check:
-        return kv.SetResponse(error=CONDITION_FAILED, condition_failed=True, etag=outcome.etag).SerializeToString()
-    return SUCCESS + _number(b"\x28", outcome.revision)
+        return _NOT_DONE + _etag(b"\x22", outcome.etag)
+    return _DONE + _revision(outcome.revision)
 
 
 def encoded_touch(outcome: Outcome) -> bytes:
     """What Touch answers."""
     if outcome.failed_check:
-        return kv.TouchResponse(error=CONDITION_FAILED, condition_failed=True, etag=outcome.etag).SerializeToString()
-    return SUCCESS + (b"\x18\x01" if outcome.only.found else b"") + _number(b"\x30", outcome.revision)
+        return _NOT_TOUCHED + _etag(b"\x2a", outcome.etag)
+    if not outcome.revision:
+        return SUCCESS
+    return _TOUCHED + _revision(outcome.revision)
 
 
 def encoded_increment(outcome: Outcome) -> bytes:
     """What Increment answers."""
     _, value, created = outcome.only
-    return b"%b%b%b%b" % (
-        SUCCESS, _number(b"\x18", value), b"\x20\x01" if created else b"", _number(b"\x28", outcome.revision),
-    )  # fmt: skip
+    added = SUCCESS if not value else b"\x08\x01\x18" + varint(value & _64_BITS)
+    return added + (_CREATED if created else _INCREASED) + _revision(outcome.revision)
 
 
 def encoded_transact(outcome: Outcome) -> bytes:
@@ -218,12 +219,12 @@ def encoded_transact(outcome: Outcome) -> bytes:
         return kv.TransactResponse(
             error=error, failed_check=outcome.failed_check, etag=outcome.etag
         ).SerializeToString()
-    results = b"".join(map(_result, outcome.mutated))
+    results = b"".join([_NO_NUMBER[found] if not (value or created) else _result(found, value, created)
+                        for found, value, created in outcome.mutated])  # fmt: skip
     return b"%b%b%b" % (SUCCESS, results, _number(b"\x28", outcome.revision))
 
 
-def _result(mutated: Mutated) -> bytes:
-    found, value, created = mutated
+def _result(found: bool, value: int, created: bool) -> bytes:
     fields = b"%b%b%b" % (
         b"\x08\x01" if found else b"", _number(b"\x10", value), b"\x18\x01" if created else b"",
     )  # fmt: skip
@@ -235,9 +236,25 @@ def encoded_removed(removed: Removed) -> bytes:
     return b"%b%b%b" % (SUCCESS, _number(b"\x18", removed.deleted), _number(b"\x20", removed.revision))
 
 
+def _etag(tag: bytes, etag: str) -> bytes:
+    """A field with an etag; nothing for none."""
+    return b"%b\x20%b" % (tag, etag.encode()) if etag else b""
+
+
+def _revision(number: int) -> bytes:
+    """`varint` for numbers that come one after the other: all but the first byte is remembered."""
+    return _LOW[number & 127] + _high(number >> 7) if number > 127 else varint(number)
+
+
+_LOW = [bytes((number | 128,)) for number in range(128)]
+_high = lru_cache(64)(varint)
+
+
 def _number(tag: bytes, number: int) -> bytes:
     """A field with a number of 64 bits; nothing for 0."""
     return tag + varint(number & _64_BITS) if number else b""
 
 
 _64_BITS = (1 << 64) - 1
+#: Results of mutations that have no number, by whether the key was there.
+_NO_NUMBER = {found: _result(found, 0, created=False) for found in (False, True)}

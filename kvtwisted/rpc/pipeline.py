@@ -16,16 +16,33 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from ..commands.command import NEVER_TEXT, Command
+from ..commands.conditional import MutateKey
+from ..commands.deciding import Outcome
 from ..commands.delete import Delete
 from ..commands.get import Found, Get
+from ..commands.mutations import SetValue
 from ..commands.set import Set
 from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
+from . import deciding
 from .answers import SUCCESS, encoded_get_response
+from .deciding import SET_IF
 from .errors import CallError, Code
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
 from .methods import METHODS, Call, Method
-from .quick_messages import BY_COMMAND, DELETE, GET, INCREMENT, LONGEST_ID, SET, TOUCH, Operation, read_operation
+from .quick_operations import (
+    BY_CHANGE,
+    BY_COMMAND,
+    DELETE,
+    GET,
+    INCREMENT,
+    LONGEST_ID,
+    SET,
+    TAG,
+    TOUCH,
+    Operation,
+    read_operation,
+)  # fmt: skip
 from .varints import varint
 
 #: The method's name.
@@ -41,6 +58,8 @@ METHODS_BY_KIND: dict[int, Method] = {
     INCREMENT: METHODS["Increment"],
     TOUCH: METHODS["Touch"],
 }
+#: Those whose operations may be BY_CHANGE.
+_DECIDING = {SET: SET_IF, INCREMENT: deciding.INCREMENT, TOUCH: deciding.TOUCH}
 _KINDS = {"set": SET, "get": GET, "delete": DELETE, "increment": INCREMENT, "touch": TOUCH}
 #: The tags of the fields with their answers, where those are others.
 _ANSWERS = {INCREMENT: 0x3A, TOUCH: 0x42}
@@ -72,6 +91,8 @@ def _read(message: bytes) -> Operation | bytes:
         return id_field, kind, command.key, command.value, command.ttl
     if isinstance(command, Delete) or (isinstance(command, Get) and command.encode is encoded_get_response):
         return id_field, kind, command.key, b"", 0
+    if isinstance(command, MutateKey) and kind in _DECIDING:
+        return id_field, kind | BY_CHANGE, command.mutation.key, b"", (command.mutation, command.condition)
     return id_field, kind | BY_COMMAND, asked.key.encode(), b"", command
 
 
@@ -114,20 +135,34 @@ def command_of(operation: Operation, deadline: float) -> Command:
         return Get(key, deadline, encoded_get_response)
     if kind == DELETE:
         return Delete(key, deadline)
+    if kind & BY_CHANGE:
+        return _DECIDING[kind & TAG].single(more, deadline)
     command: Command = more
     command.deadline = deadline
     return command
 
 
 def method_of(kind: int) -> Method:
-    """The method of operations of a kind, BY_COMMAND or not."""
-    return METHODS_BY_KIND[kind & ~BY_COMMAND]
+    """The method of operations of a kind."""
+    return METHODS_BY_KIND[kind & TAG]
+
+
+def encoded_outcome(kind: int, outcome: Outcome) -> bytes:
+    """The method's answer to an operation that is BY_CHANGE."""
+    return _DECIDING[kind & TAG].encode(outcome)
 
 
 def size_of(operation: Operation) -> int:
     """Bytes of its keys and values."""
     _, kind, key, value, more = operation
-    return more.size if kind >= BY_COMMAND else len(key) + len(value)
+    if kind < BY_COMMAND:
+        return len(key) + len(value)
+    if kind & BY_COMMAND:
+        size: int = more.size
+        return size
+    mutation, condition = more
+    size = len(key) + (len(condition.operand) if condition else 0)
+    return size + len(mutation.value) if isinstance(mutation, SetValue) else size
 
 
 def _id_field(number: int) -> bytes:
@@ -137,7 +172,7 @@ def _id_field(number: int) -> bytes:
 def answered(id_field: bytes, kind: int, answer: bytes) -> bytes:
     """The PipelineResponse with an answer of the operation's method, which is encoded already."""
     if kind >= INCREMENT:
-        kind &= ~BY_COMMAND
+        kind &= TAG
         kind = _ANSWERS.get(kind, kind)
     return b"%b%c%b%b" % (id_field, kind, varint(len(answer)), answer)
 

@@ -1,4 +1,4 @@
-"""The messages that come most often, read by hand: SetRequest, GetRequest, and both as operations of a pipeline.
+"""The messages that come most often, read by hand: SetRequest and GetRequest.
 
 Note [Plain messages]: protobuf takes about a microsecond to make an object of a small message, and text of its strings,
 which the server would encode again. What is read here is the form that every encoder makes: each field once, in the
@@ -11,29 +11,14 @@ Source: https://protobuf.dev/programming-guides/encoding/. Pure functions; any t
 
 from __future__ import annotations
 
-from typing import Any
+from ..commands.command import NEVER_TEXT
 
 #: A Set's key, value and ttl.
 SetFields = tuple[bytes, bytes, int]
-#: An operation of a pipeline: its `id` as it is encoded, with the tag; which one it is, as the tag of its field; and
-#: what `read_set` gives of it, without a value and a ttl where it is no Set. One that has more to it, or is of another
-#: kind, is BY_COMMAND: that is added to the tag, there is no value, and the last of the five is its `Command`.
-Operation = tuple[bytes, int, bytes, bytes, Any]
-
 #: Tags: a field's number and the kind of what follows. Those of the keys are the same in all requests of one key.
-_KEY, _VALUE, _TTL = 0x0A, 0x12, 0x18
-_ID = 0x08
-#: The fields of a PipelineRequest that are operations.
-SET, GET, DELETE, INCREMENT, TOUCH = 0x12, 0x1A, 0x22, 0x2A, 0x32
-BY_COMMAND = 0x100
-_OF_A_KEY = (GET, DELETE)
-#: The `id` of a message that leaves it out, since it is 0.
-NO_ID = b"\x08\x00"
-
+_KEY, _VALUE, _TTL, _DATA, _CONDITION = 0x0A, 0x12, 0x18, 0x22, 0x2A
 #: From here on a number has more than one byte.
-_LONG = 0x80
-#: Bytes of the longest `id`, with its tag; and what the last of them must be, so that it has 64 bits.
-LONGEST_ID, _LAST_BIT = 11, 1
+LONG = 0x80
 
 
 def read_get(message: bytes, start: int = 0) -> bytes | None:
@@ -43,9 +28,9 @@ def read_get(message: bytes, start: int = 0) -> bytes | None:
     """
     begin = start + 2
     length = len(message) - begin
-    if 0 <= length < _LONG and message[start] == _KEY and message[start + 1] == length:
+    if 0 <= length < LONG and message[start] == _KEY and message[start + 1] == length:
         key = message[begin:]
-        if key.isascii() or _is_text(key):
+        if key.isascii() or is_text(key):
             return key
     return None
 
@@ -60,80 +45,70 @@ def read_set(message: bytes, start: int = 0) -> SetFields | None:
         if message.isascii() and not start:
             # Most are. Then lengths have one byte each, and key and value are text.
             after = message[1] + 2
-            if message[0] == _KEY and message[after] == _VALUE and message[after + 1] + after + 2 == end:
-                return message[2:after], message[after + 2 :], 0
-        if message[start] != _KEY or message[start + 1] >= _LONG:
+            if message[0] == _KEY and message[after] == _VALUE:
+                last = message[after + 1] + after + 2
+                if last == end:
+                    return message[2:after], message[after + 2 :], 0
+                if message[last] == _CONDITION:
+                    return None
+        if message[start] != _KEY or message[start + 1] >= LONG:
             return None
         begin = start + 2
         after = begin + message[start + 1]
         if message[after] != _VALUE:
-            return None
+            return _read_data(message, begin, after)
         key = message[begin:after]
         begin = after + 2
         length = message[after + 1]
-        if length >= _LONG:
-            length, begin = _long(message, after + 1)
+        if length >= LONG:
+            length, begin = as_long(message, after + 1)
         after = begin + length
         ttl = 0
         if after != end:
             if message[after] != _TTL:
                 return None
-            ttl, last = _long(message, after + 1)
+            ttl, last = as_long(message, after + 1)
             if last != end:
                 return None
         value = message[begin:after]
     except IndexError:
         return None
-    if (key.isascii() or _is_text(key)) and (value.isascii() or _is_text(value)):
+    if (key.isascii() or is_text(key)) and (value.isascii() or is_text(value)):
         return key, value, ttl
     return None
 
 
-def read_operation(message: bytes) -> Operation | None:
-    """The operation in a PipelineRequest; or None. See Note [Plain messages]."""
-    try:
-        at = 0
-        if message[0] == _ID:
-            at = 1
-            while message[at] >= _LONG:
-                at += 1
-                if at >= LONGEST_ID:
-                    return None
-            if at > 1 and (not message[at] or (at == LONGEST_ID - 1 and message[at] != _LAST_BIT)):
-                return None
-            at += 1
-        kind, length, begin = message[at], message[at + 1], at + 2
-        if length >= _LONG:
-            length, begin = _long(message, at + 1)
-    except IndexError:
+def _read_data(message: bytes, begin: int, after: int) -> SetFields | None:
+    """`read_set` for one with a key from `begin` to `after`, and nothing but data behind it. Raises IndexError.
+
+    Not for data that begins with NEVER_TEXT, which may not go together with others.
+    """
+    if message[after] != _DATA:
         return None
-    if begin + length != len(message):
+    key = message[begin:after]
+    length, begin = as_long(message, after + 1)
+    if begin + length != len(message) or not (key.isascii() or is_text(key)):
         return None
-    if kind == SET:
-        fields = read_set(message, begin)
-        if fields is None:
-            return None
-        key, value, ttl = fields
-        return message[:at] or NO_ID, kind, key, value, ttl
-    asked = read_get(message, begin) if kind in _OF_A_KEY else None
-    return None if asked is None else (message[:at] or NO_ID, kind, asked, b"", 0)
+    data = message[begin:]
+    return None if data[:1] == NEVER_TEXT else (key, data, 0)
 
 
-def _long(message: bytes, at: int) -> tuple[int, int]:
+def as_long(message: bytes, at: int) -> tuple[int, int]:
     """A number of up to 35 bits that begins at `at`, and where it ends. Raises IndexError if it is none."""
     number = shift = 0
     while True:
         byte = message[at]
         at += 1
         number |= (byte & 0x7F) << shift
-        if byte < _LONG:
+        if byte < LONG:
             return number, at
         shift += 7
         if shift > 28:
             raise IndexError("a longer number than any that is plain")
 
 
-def _is_text(data: bytes) -> bool:
+def is_text(data: bytes) -> bool:
+    """Whether it is UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -138,8 +138,10 @@ def test_writes_that_were_done(revision: int, found: bool, created: bool, number
     outcome = Outcome(revision, mutated=[Mutated(found, number, created)])
     done: Any = {"success": True, "revision": revision}
     assert kv.SetResponse.FromString(answers.encoded_write(outcome)) == kv.SetResponse(**done)
-    touched = kv.TouchResponse(found=found, **done)
-    assert kv.TouchResponse.FromString(answers.encoded_touch(outcome)) == touched
+    # Of what is there, its deadline is written; of what is not, nothing.
+    touched = kv.TouchResponse(found=bool(revision), **done)
+    of_touch = Outcome(revision, mutated=[Mutated(bool(revision))])
+    assert kv.TouchResponse.FromString(answers.encoded_touch(of_touch)) == touched
     increased = kv.IncrementResponse(value=number, created=created, **done)
     assert kv.IncrementResponse.FromString(answers.encoded_increment(outcome)) == increased
     result = kv.MutationResult(found=found, value=number, created=created)

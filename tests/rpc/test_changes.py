@@ -143,12 +143,12 @@ def test_ranges() -> None:
         (
             "Transact",
             {"mutations": [kv.Mutation(delete=kv.DeleteRequest(condition=ABSENT))]},
-            "mutations[0].condition: must be absent; conditions of a Transact stand in its checks",
+            "mutations[0].delete.condition: must be absent; conditions of a Transact stand in its checks",
         ),
         (
             "Transact",
             {"mutations": [kv.Mutation(set=kv.SetRequest(value="v", data=b"w"))]},
-            "mutations[0].value and data: both were sent; a value is one or the other",
+            "mutations[0].set.value and data: both were sent; a value is one or the other",
         ),
         ("MSet", {"key_values": {"k": "1"}, "data": {"k": b"1"}}, "data[k]: the key is in key_values, too"),
     ],

@@ -32,8 +32,8 @@ def test_all_ten_under_both_names(world: World, service: str) -> None:
     assert client.call("MSet", key_values={"b": "2", "c": "3"}) == kv.MSetResponse(success=True)
     assert client.call("Get", key="a") == kv.GetResponse(value="1", found=True)
     assert client.call("MGet", keys=["a", "c", "x"]) == kv.MGetResponse(key_values={"a": "1", "c": "3"})
-    assert client.call("ScanKeys") == kv.ScanKeysResponse(keys=["a", "b", "c"])
-    pairs = client.call("ScanKeyValues", prefix="b")
+    assert client.scan("ScanKeys") == kv.ScanKeysResponse(keys=["a", "b", "c"])
+    pairs = client.scan("ScanKeyValues", prefix="b")
     assert pairs == kv.ScanKeyValuesResponse(key_values={"b": "2"})
     assert client.call("Delete", key="a") == kv.DeleteResponse(success=True)
     assert client.call("MDelete", keys=["b", "x"]) == kv.MDeleteResponse(success=True)
@@ -56,7 +56,7 @@ def test_missing_keys(client: Client) -> None:
     assert client.call("Delete", key="missing") == kv.DeleteResponse(success=True)
     assert client.call("MDelete", keys=["missing"]) == kv.MDeleteResponse(success=True)
     assert client.call("MGet", keys=["missing"]) == kv.MGetResponse()
-    assert client.call("ScanKeys", prefix="missing") == kv.ScanKeysResponse()
+    assert client.scan("ScanKeys", prefix="missing") == kv.ScanKeysResponse()
 
 
 def test_empty_batches(world: World) -> None:
@@ -79,8 +79,8 @@ def test_ttl_is_rounded_up_and_ends(world: World) -> None:
     world.time.advance(999)
     assert client.call("Get", key="a") == kv.GetResponse()
     assert client.call("MGet", keys=["a", "b"]) == kv.MGetResponse(key_values={"b": "2"})
-    assert client.call("ScanKeys") == kv.ScanKeysResponse(keys=["b"])
-    assert client.call("ScanKeyValues") == kv.ScanKeyValuesResponse(key_values={"b": "2"})
+    assert client.scan("ScanKeys") == kv.ScanKeysResponse(keys=["b"])
+    assert client.scan("ScanKeyValues") == kv.ScanKeyValuesResponse(key_values={"b": "2"})
 
 
 def test_set_without_ttl_clears_it(world: World) -> None:
@@ -96,7 +96,7 @@ def test_any_text_is_a_key(client: Client, key: str) -> None:
     """Keys of every kind come back as they went in, up to 1,024 bytes of UTF-8."""
     assert client.call("Set", key=key, value=key).success
     assert client.call("Get", key=key).value == key
-    assert client.call("ScanKeyValues", prefix=key).key_values == {key: key}
+    assert client.scan("ScanKeyValues", prefix=key).key_values == {key: key}
 
 
 @pytest.mark.parametrize("value", ["", "v" * MIB, "\N{PARTY POPPER}" * (MIB // 4)])
@@ -174,8 +174,8 @@ def test_scan_pages_in_byte_order(client: Client) -> None:
     client.call("MSet", key_values={key: key.upper() for key in [*reversed(keys), "o", "q"]})
     seen, cursor = [], ""
     while True:
-        page = client.call("ScanKeys", prefix="p/", limit=2, cursor=cursor)
-        pairs = client.call("ScanKeyValues", prefix="p/", limit=2, cursor=cursor)
+        page = client.scan("ScanKeys", prefix="p/", limit=2, cursor=cursor)
+        pairs = client.scan("ScanKeyValues", prefix="p/", limit=2, cursor=cursor)
         assert pairs.key_values == {key: key.upper() for key in page.keys}
         assert pairs.next_cursor == page.next_cursor
         seen.append(list(page.keys))
@@ -188,11 +188,11 @@ def test_scan_pages_in_byte_order(client: Client) -> None:
 def test_scan_limits(client: Client) -> None:
     """A limit that fits exactly has no next page; 0 means no limit; a huge one is fine."""
     client.call("MSet", key_values={"a": "", "b": "", "c": ""})
-    assert client.call("ScanKeys", limit=3) == kv.ScanKeysResponse(keys=["a", "b", "c"])
-    assert client.call("ScanKeys", limit=2**63 - 1) == kv.ScanKeysResponse(keys=["a", "b", "c"])
-    assert client.call("ScanKeys", limit=1) == kv.ScanKeysResponse(keys=["a"], next_cursor="a")
-    assert client.call("ScanKeys", cursor="a") == kv.ScanKeysResponse(keys=["b", "c"])
-    assert client.call("ScanKeys", cursor="c") == kv.ScanKeysResponse()
+    assert client.scan("ScanKeys", limit=3) == kv.ScanKeysResponse(keys=["a", "b", "c"])
+    assert client.scan("ScanKeys", limit=2**63 - 1) == kv.ScanKeysResponse(keys=["a", "b", "c"])
+    assert client.scan("ScanKeys", limit=1) == kv.ScanKeysResponse(keys=["a"], next_cursor="a")
+    assert client.scan("ScanKeys", cursor="a") == kv.ScanKeysResponse(keys=["b", "c"])
+    assert client.scan("ScanKeys", cursor="c") == kv.ScanKeysResponse()
 
 
 def test_a_change_that_needs_a_restart_succeeds(world: World) -> None:
@@ -210,8 +210,8 @@ def test_every_call_is_counted_once(world: World) -> None:
     client.call("Get", key="missing")
     client.call("Get", key="")
     client.call("MGet", keys=["a", "b", "x"])
-    client.call("ScanKeys")
-    client.call("ScanKeyValues")
+    client.scan("ScanKeys")
+    client.scan("ScanKeyValues")
     client.call("Delete", key="a")
     client.call("MDelete", keys=["b", "c"])
     client.call("UpdateConfig", config="{}")

@@ -15,7 +15,7 @@ from kvtwisted.rpc.errors import CallError, Code
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.http2.responses import MESSAGE_PREFIX
 from kvtwisted.rpc.methods import METHODS, Call
-from kvtwisted.rpc.quick_messages import BY_COMMAND, DELETE, GET, INCREMENT, SET, TOUCH
+from kvtwisted.rpc.quick_operations import BY_CHANGE, BY_COMMAND, DELETE, GET, INCREMENT, SET, TOUCH
 
 from .support import described
 from .test_quick_messages import harmed, hostile_operation, id_
@@ -79,7 +79,7 @@ def _outcome(read: Callable[[bytes], Any], message: bytes) -> Any:
         outcome = read(message)
     except CallError as error:
         return error.code, str(error)
-    if isinstance(outcome, bytes) or outcome[1] < BY_COMMAND:
+    if isinstance(outcome, bytes) or not outcome[1] & BY_COMMAND:
         return outcome
     *plain, command = outcome
     return plain, described(command)
@@ -120,7 +120,7 @@ def test_requests_of_their_own(number: int, asked: dict[str, Any]) -> None:
     assert pipeline.size_of(operation) == command.size
 
 
-@given(id_, st.sampled_from([0, BY_COMMAND]))
+@given(id_, st.sampled_from([0, BY_COMMAND, BY_CHANGE]))
 def test_each_answer_is_in_its_field(number: int, how: int) -> None:
     """However the operation was read."""
     for kind, name, done in (

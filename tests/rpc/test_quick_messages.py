@@ -9,14 +9,17 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kvtwisted.commands.command import NEVER_TEXT
+from kvtwisted.rpc import pipeline
 from kvtwisted.rpc import quick_messages as quick
+from kvtwisted.rpc import quick_operations as operations
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.varints import varint
 
 #: Says that these are about no backend.
 WITHOUT_BACKEND = True
 
-_FIELDS = {quick.SET: "set", quick.GET: "get", quick.DELETE: "delete"}
+_FIELDS = {operations.SET: "set", operations.GET: "get", operations.DELETE: "delete"}
 
 _text = st.text(max_size=20) | st.sampled_from(["", "k", "ü", "\x00", "v" * 127, "v" * 128, "v" * 300, "ж" * 100])
 _key = st.text(min_size=1, max_size=30)
@@ -70,12 +73,25 @@ def _fields(*usual: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 
 _KEY, _VALUE = _field(1, 2, _string), _field(2, 2, _string)
 _HOSTILE_GET = _fields(_KEY)
-_HOSTILE_SET = _fields(_KEY, _VALUE) | _fields(_KEY, _VALUE, _field(3, 0, _number(id_)))
+_DATA = _field(4, 2, _string)
+_HOSTILE_SET = _fields(_KEY, _VALUE) | _fields(_KEY, _VALUE, _field(3, 0, _number(id_))) | _fields(_KEY, _DATA)
+#: Such as conditions have, and Increments and Touches.
+_HOSTILE_CHANGE = _fields(_KEY, _field(2, 0, _number(id_))) | _fields(
+    _KEY, _field(2, 0, _number(id_)), _field(3, 2, st.just(b"\x02\x08\x01"))
+)
+_HOSTILE_SET_IF = _fields(_KEY, _VALUE, _field(5, 2, st.just(b"\x02\x08\x01")))
 #: Operations of a pipeline, well-formed or not.
 hostile_operation = st.one_of(
     *[
         _fields(_field(1, 0, _number(id_)), _field(field >> 3, 2, _with_length(asked)))
-        for field, asked in ((quick.SET, _HOSTILE_SET), (quick.GET, _HOSTILE_GET), (quick.DELETE, _HOSTILE_GET))
+        for field, asked in (
+            (operations.SET, _HOSTILE_SET),
+            (operations.SET, _HOSTILE_SET_IF),
+            (operations.GET, _HOSTILE_GET),
+            (operations.DELETE, _HOSTILE_GET),
+            (operations.INCREMENT, _HOSTILE_CHANGE),
+            (operations.TOUCH, _HOSTILE_CHANGE),
+        )
     ]
 )
 
@@ -97,8 +113,11 @@ def _as_get(request: Any) -> bytes:
     return request.key.encode()
 
 
-def _as_set(request: Any) -> tuple[bytes, bytes, int]:
-    return request.key.encode(), request.value.encode(), request.ttl
+def _as_set(request: Any) -> Any:
+    value = request.value.encode()
+    if request.HasField("data"):
+        value = None if value or request.data[:1] == NEVER_TEXT else request.data
+    return request.key.encode(), value, request.ttl
 
 
 def _agree(read: Callable[[bytes], Any], parse: Callable[[bytes], Any], message: bytes) -> None:
@@ -139,12 +158,16 @@ def _as_operation(message: bytes) -> tuple[Any, ...]:
     if field is None:
         raise DecodeError("is for protobuf's way to refuse")
     asked = getattr(request, field)
+    if field in ("increment", "touch") or (field == "set" and asked.HasField("condition")):
+        by_protobuf = pipeline._read(message)
+        assert isinstance(by_protobuf, tuple)
+        return request.id, *by_protobuf[1:]
     (tag,) = [tag for tag, name in _FIELDS.items() if name == field]
     return request.id, tag, *(_as_set(asked) if field == "set" else (_as_get(asked), b"", 0))
 
 
 def _read(message: bytes) -> tuple[Any, ...] | None:
-    read = quick.read_operation(message)
+    read = operations.read_operation(message)
     if read is None:
         return None
     id_field, *others = read
@@ -176,8 +199,8 @@ def test_an_endless_id() -> None:
             Watched.furthest = max(Watched.furthest, index)
             return bytes.__getitem__(self, index)
 
-    assert quick.read_operation(Watched(b"\x08" + b"\xff" * 1000)) is None
-    assert quick.read_operation(Watched(b"\x1a" + b"\xff" * 1000)) is None
+    assert operations.read_operation(Watched(b"\x08" + b"\xff" * 1000)) is None
+    assert operations.read_operation(Watched(b"\x1a" + b"\xff" * 1000)) is None
     assert Watched.furthest < 20
 
 
@@ -192,15 +215,22 @@ def test_plain_requests_are_read(key: str, value: str, ttl: int) -> None:
         assert quick.read_set(set_) == (expected if 0 <= ttl < 2**35 else None)
 
 
+@given(_key, st.binary(max_size=30) | st.integers(0, 70_000).map(b"v".__mul__))
+def test_plain_data_is_read(key: str, data: bytes) -> None:
+    """As text is, but for what begins as no text does: that goes by itself."""
+    read = quick.read_set(kv.SetRequest(key=key, data=data).SerializeToString())
+    assert read == (None if data[:1] == NEVER_TEXT else (key.encode(), data, 0))
+
+
 @given(id_, st.sampled_from(sorted(_FIELDS)), _key, _value.filter(bool))
 def test_plain_operations_are_read(number: int, tag: int, key: str, value: str) -> None:
     """So are operations of any id."""
     request = kv.PipelineRequest(id=number)
     asked = getattr(request, _FIELDS[tag])
     asked.key = key
-    if tag == quick.SET:
+    if tag == operations.SET:
         asked.value = value
-    expected = (number, tag, key.encode(), value.encode() if tag == quick.SET else b"", 0)
+    expected = (number, tag, key.encode(), value.encode() if tag == operations.SET else b"", 0)
     assert _read(request.SerializeToString()) == expected
 
 

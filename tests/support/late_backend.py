@@ -18,6 +18,7 @@ from kvtwisted.backends.backend import Hot, Settled
 from kvtwisted.commands import mget, scan
 from kvtwisted.commands.command import ENTRY_OVERHEAD, Command, WriteCommand
 from kvtwisted.commands.deciding import DecidingCommand, Outcome, Present
+from kvtwisted.commands.decisions import Decisions
 from kvtwisted.commands.delete_range import DeleteRange, Removed
 from kvtwisted.commands.get import Found, Get
 from kvtwisted.commands.mget import MGet
@@ -318,6 +319,8 @@ class LateBackend:
         for command in commands:
             if isinstance(command, StreamCommand):
                 command.flow = flow_of(command, self._remote, self._call_later, self._settled)
+            elif isinstance(command, Decisions):
+                self._asked += command.singles()
             else:
                 self._asked.append(command)
         self._go_on()

@@ -22,11 +22,13 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 from time import monotonic
-from typing import Callable
+from typing import Any, Callable
 
 from twisted.internet.interfaces import IReactorTime
 
 from ...commands.command import Command
+from ...commands.deciding import Outcome
+from ...commands.delete import Delete
 from ...commands.get import Get
 from ...commands.set import Set
 from ...core.errors import without_frames
@@ -38,8 +40,8 @@ from ..calls import Terms
 from ..errors import IN_MESSAGE, CallError, call_error, stopping
 from ..messages import expanded
 from ..methods import SERVICES
-from ..pipeline import METHODS_BY_KIND, command_of, method_of, size_of
-from ..quick_messages import BY_COMMAND, GET, SET, Operation, read_operation
+from ..pipeline import METHODS_BY_KIND, command_of, encoded_outcome, method_of, size_of
+from ..quick_operations import BY_CHANGE, BY_COMMAND, DELETE, GET, SET, TAG, Operation, read_operation
 from .expanding import Expander
 from .inbound import Message
 from .requests import Route
@@ -313,30 +315,47 @@ class Pipeline:
             sets.values.append(value)
             sets.tokens.append(key)
             return
+        if kind & BY_CHANGE and session.gathers:
+            deciding = session.deciding
+            if deciding is None or deciding.waiter is not self:
+                deciding = session.gather_decisions(self, seconds, Pipeline._decided)
+            if deciding is not None:
+                mutation, condition = more
+                deciding.mutations.append(mutation)
+                deciding.conditions.append(condition)
+                deciding.tokens.append(key)
+                return
         try:
             if kind == SET:
                 session.submit(Set(key, value, more, now + seconds), done)
-                return
-            command = command_of(operation, now + seconds)
-            if isinstance(command, Get) and kind >= BY_COMMAND and session.complete_now(command):
-                del self._busy[key]
-                self._bytes -= command.size
-                self._good += 1
-                pipeline.append(self._answers, pipeline.answered(id_field, kind, command.result))
-                return
-            if not command.writes:
-                command.awaited = partial(self._busy.__contains__, key)
-            session.submit(command, done)
-            if isinstance(command, Get):
-                self._expect(_GET_ANSWER_BYTES)
+            elif kind == DELETE:
+                session.submit(Delete(key, now + seconds), done)
+            else:
+                self._submit(command_of(operation, now + seconds), operation, done)
         except Exception as error:
             del self._busy[key]
             self._bytes -= size_of(operation)
             self._fail(id_field, kind, error)
 
+    def _submit(self, command: Command, operation: Operation, done: Done) -> None:
+        """Begin what is not begun more quickly. Raises what refuses it."""
+        id_field, kind, key = operation[:3]
+        if isinstance(command, Get):
+            if kind != GET and self._session.complete_now(command):
+                # Of others it is known that memory cannot tell.
+                del self._busy[key]
+                self._bytes -= command.size
+                self._good += 1
+                pipeline.append(self._answers, pipeline.answered(id_field, kind, command.result))
+                return
+            command.awaited = partial(self._busy.__contains__, key)
+        self._session.submit(command, done)
+        if isinstance(command, Get):
+            self._expect(_GET_ANSWER_BYTES)
+
     def _done(self, command: Command) -> None:
         """An operation is done. Nothing happens if nobody waits for it."""
-        (key,) = command.keys
+        key: bytes = command.key  # type: ignore[attr-defined]  # all operations have one
         operation = self._busy.pop(key, None)
         if operation is None:
             return
@@ -345,7 +364,7 @@ class Pipeline:
             self._answered(self)
         self._bytes -= command.size
         id_field, kind = operation[0], operation[1]
-        if isinstance(command, Get):
+        if type(command) is Get:
             self._expect(-_GET_ANSWER_BYTES)
         if command.error is not None:
             self._fail(id_field, kind, command.error)
@@ -354,7 +373,7 @@ class Pipeline:
             if command.result is not None:
                 pipeline.append(answers, pipeline.answered(id_field, kind, command.result))
             else:
-                pipeline.append_done(answers, id_field, kind & ~BY_COMMAND)
+                pipeline.append_done(answers, id_field, kind & TAG)
         if len(answers) >= _PIECE:
             self._send()
         if self._held and key in self._later:
@@ -376,6 +395,25 @@ class Pipeline:
             else:
                 self._good += 1
                 pipeline.append_done(answers, id_field, kind)
+            if self._held and key in self._later:
+                self._release(key)
+
+    def _decided(self, keys: Sequence[bytes], results: Sequence[Any]) -> None:
+        """`_done` for commands that decided together."""
+        busy, answers = self._busy, self._answers
+        if not answers:
+            self._answered(self)
+        for key, result in zip(keys, results):
+            operation = busy.pop(key, None)
+            if operation is None:
+                continue
+            id_field, kind = operation[0], operation[1]
+            self._bytes -= size_of(operation)
+            if type(result) is Outcome:
+                self._good += 1
+                pipeline.append(answers, pipeline.answered(id_field, kind, encoded_outcome(kind, result)))
+            else:
+                self._fail(id_field, kind, result)
             if self._held and key in self._later:
                 self._release(key)
 

@@ -141,6 +141,19 @@ class Responder:
                 out.append(stream_id.to_bytes(4, "big").join(pieces))
         self.touched()
 
+    def answer_each(self, answers: Iterable[tuple[int, bytes]]) -> None:
+        """`answer` calls that it was promised to, and that still wait."""
+        sender, out, promised = self.sender, self.out, self.promised
+        for stream_id, message in answers:
+            size = len(message) + MESSAGE_PREFIX.size
+            if not self.quick or size > sender.window or size > SMALLEST_FRAME:
+                if stream_id in promised:
+                    self.answer(stream_id, message)
+            elif promised.pop(stream_id, None) is not None:
+                sender.window -= size
+                out.append(whole_answer(stream_id, message))
+        self.touched()
+
     def fail(self, stream_id: int, error: CallError) -> None:
         """End a call with a status. It earns the peer nothing: no work was done for it."""
         self.begun -= 1

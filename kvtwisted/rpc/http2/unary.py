@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from twisted.python.failure import Failure
 
 from ...commands.command import Command
+from ...commands.deciding import Outcome
 from ...commands.get import Get
 from ...commands.set import Set
 from ...core.errors import without_frames
@@ -24,6 +25,7 @@ from ...sessions.charged import Charged
 from ...sessions.session import Session
 from ..answers import SUCCESS, encoded_get_response
 from ..calls import Terms, overdue
+from ..deciding import INCREMENT, SET_IF, TOUCH, Deciding
 from ..errors import IN_MESSAGE, call_error
 from ..messages import parse
 from ..methods import METHODS, Call, Method
@@ -42,9 +44,7 @@ Caller: TypeAlias = "Responder"
 #: Bytes of a message with many fields that is decoded on the reactor thread; larger ones take some milliseconds.
 INLINE_MESSAGE = 65_536
 
-_SET, _GET = METHODS["Set"], METHODS["Get"]
-#: The others whose messages are quick to decode, whatever their size.
-_OF_ONE_KEY = [METHODS[name] for name in ("Delete", "Increment", "Touch")]
+_SET, _GET, _DELETE = METHODS["Set"], METHODS["Get"], METHODS["Delete"]
 _SUCCESS = ConstantAnswer(SUCCESS)
 #: Makes a Call in half the time that the class itself takes.
 _call = tuple.__new__
@@ -73,7 +73,8 @@ class UnaryCalls:
         quick: dict[Method, Unary] = {
             _SET: self._set,
             _GET: self._get,
-            **{method: partial(self._call_on_one_key, method) for method in _OF_ONE_KEY},
+            _DELETE: partial(self._call_on_one_key, _DELETE),
+            **{kind.method: partial(self._decide, kind) for kind in (INCREMENT, TOUCH)},
         }
         return {
             name: (
@@ -108,7 +109,7 @@ class UnaryCalls:
     def _set(self, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
         asked = read_set(message)
         if asked is None:
-            self._call_on_one_key(_SET, caller, number, message, timeout)
+            self._decide(SET_IF, caller, number, message, timeout)
             return
         key, value, ttl = asked
         if self._gathers and timeout is None and not ttl:
@@ -127,6 +128,30 @@ class UnaryCalls:
             self._run(_SET, caller, number, Set(key, value, ttl, call.deadline), call)
         except Exception as error:
             _fail(_SET, caller, number, error)
+
+    def _decide(self, kind: Deciding, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
+        change = kind.read(message, 0)
+        if change is None:
+            self._call_on_one_key(kind.method, caller, number, message, timeout)
+            return
+        if self._gathers and timeout is None:
+            # As Sets do.
+            session = self._session
+            deciding = session.deciding
+            if deciding is None or deciding.waiter is not caller:
+                deciding = session.gather_decisions(caller, self._terms.request_timeout, _decided)
+            if deciding is not None:
+                mutation, condition = change
+                deciding.mutations.append(mutation)
+                deciding.conditions.append(condition)
+                deciding.tokens.append((number, kind))
+                caller.promise(number)
+                return
+        try:
+            call = self._started(timeout)
+            self._run(kind.method, caller, number, kind.single(change, call.deadline), call)
+        except Exception as error:
+            _fail(kind.method, caller, number, error)
 
     # From a message to a request.
 
@@ -270,8 +295,23 @@ def _sets_done(caller: Caller, numbers: Sequence[int], error: BaseException | No
         caller.answer_constant(numbers, _SUCCESS)
         return
     for number in numbers:
-        if caller.awaited(number):
-            _fail(_SET, caller, number, error)
+        _fail_awaited(_SET, caller, number, error)
+
+
+def _decided(caller: Caller, tokens: Sequence[tuple[int, Deciding]], results: Sequence[Any]) -> None:
+    """`_done` for commands that decided together."""
+    answers = []
+    for (number, kind), result in zip(tokens, results):
+        if type(result) is Outcome:
+            answers.append((number, kind.encode(result)))
+        else:
+            _fail_awaited(kind.method, caller, number, result)
+    caller.answer_each(answers)
+
+
+def _fail_awaited(method: Method, caller: Caller, number: int, error: BaseException) -> None:
+    if caller.awaited(number):
+        _fail(method, caller, number, error)
 
 
 def _fail(method: Method, caller: Caller, number: int, error: BaseException) -> None:
