@@ -41,7 +41,7 @@ from .answers import (
     encoded_values,
     encoded_write,
 )
-from .changes import add_number, condition_of, mutation_of, set_value, touch_key
+from .changes import add_number, check_of, condition_of, numbered_mutation_of, set_value, touch_key
 from .generated import keyvalue_pb2 as kv
 from .messages import parse
 from .quick_batches import read_keys, read_pairs
@@ -148,11 +148,8 @@ def _transact(request: kv.TransactRequest, call: Call) -> Transact:
             f"mutations: too many: the answer to {len(request.mutations)} would exceed {call.budget} bytes, the limit "
             "of one answer"
         )
-    checks = [
-        (check.key.encode(), condition_of(check.condition, f"checks[{number}].condition"))
-        for number, check in enumerate(request.checks)
-    ]
-    mutations = [mutation_of(mutation, f"mutations[{number}].") for number, mutation in enumerate(request.mutations)]
+    checks = [check_of(check, number) for number, check in enumerate(request.checks)]
+    mutations = [numbered_mutation_of(mutation, number) for number, mutation in enumerate(request.mutations)]
     return Transact(checks, mutations, call.deadline, encoded_transact)
 
 
