@@ -1,4 +1,4 @@
-"""What scans over deleted keys cost others: GETs of one hot key, alone and beside scanners, over HTTP.
+"""What scans over deleted keys cost others: GETs of one hot key, alone and beside scanners of every kind, over HTTP.
 
 A deleted key stays in RocksDB until it is compacted. Before each round beside scanners all keys are stored and deleted
 again, so that they are there to be read over.
@@ -29,6 +29,13 @@ _BATCH = 10_000
 _HOT = "hot"
 #: Over all keys but the hot one, of which none lives.
 _SCAN = "/api/v1/scan?prefix=key&limit=1"
+#: What the scanners ask for, by form.
+SCANS = {
+    BESIDE: _SCAN,
+    "beside 8 in reverse": _SCAN + "&reverse=true",
+    "beside 8 that count": _SCAN + "&count_only=true",
+    "beside 8 of folders": _SCAN + "&delimiter=/",
+}
 
 
 def delete(server: Server, keys: int, prefix: str = KEY) -> None:
@@ -69,6 +76,16 @@ def gets(address: str, seconds: float) -> Sample:
     return Sample(len(waits) / sum(waits), waits[len(waits) // 2] * 1e6, waits[len(waits) * 99 // 100] * 1e6)
 
 
+def forms(address: str) -> list[str]:
+    """What this server can do."""
+    try:
+        for path in SCANS.values():
+            ask(address, path, 0.001)
+    except LoadError:
+        return [BESIDE, ALONE]
+    return [*SCANS, ALONE]
+
+
 class Load:
     """The GETs at a server, alone or beside the scanners."""
 
@@ -77,7 +94,7 @@ class Load:
         self._keys = plan.keys
         self._value = plan.value
         self._seconds = plan.seconds
-        self._beside = form == BESIDE
+        self._form = form
 
     def warm_up(self) -> None:
         """Have the hot key in the cache."""
@@ -88,7 +105,7 @@ class Load:
 
     def run(self) -> Sample:
         """One turn."""
-        if not self._beside:
+        if self._form == ALONE:
             return gets(self._server.http, self._seconds)
         self._server.fill(self._keys, lambda _: self._value)
         delete(self._server, self._keys)
@@ -96,7 +113,7 @@ class Load:
 
         def scan() -> None:
             try:
-                ask(self._server.http, _SCAN, self._seconds)
+                ask(self._server.http, SCANS[self._form], self._seconds)
             except LoadError as error:
                 failures.append(error)
 
@@ -120,9 +137,9 @@ def open_deleted(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Pro
     def add(tree: Tree) -> None:
         server = start_server(stack, plan, tree, "deleted", ())
         for case in cases:
-            for form in (BESIDE, ALONE):
+            for form in forms(server.http):
                 load = Load(server, plan, form)
-                against = ALONE if form == BESIDE else None
+                against = None if form == ALONE else ALONE
                 probes.append(
                     Probe("deleted", case, form, tree.name, load.warm_up, load.run, "requests/s", against=against)
                 )

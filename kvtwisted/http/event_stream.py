@@ -2,9 +2,9 @@
 
 Note [Where an event stream can be resumed]: a client that has lost its connection comes again with the last `id` that
 it has seen, as Last-Event-ID, and is told what came after that revision. So an id may only stand where all up to its
-revision was told: on the last event of a commit, and on messages without events. A client that was cut amid a commit
-gets all of that commit again. `compacted` has an id, too: how far it came. Who is told of it has to read anew what it
-watches, and to go on after the revision of that.
+revision was told: on the last event of a commit, and on word that nothing happened. A client that was cut amid a commit
+gets all of that commit again. `compacted` has none: who is told of it has to read anew what it watches, and goes on
+after the revision of that.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -38,9 +38,11 @@ def encode_changes(told: Iterable[Changes], *, with_values: bool, base64: bool) 
     messages: list[bytes] = []
     for changes in told:
         revision = changes.revision
-        if changes.compacted or not changes.events:
-            name = b"compacted" if changes.compacted else b"revision"
-            messages.append(b'event: %b\nid: %d\ndata: {"revision":%d}\n\n' % (name, revision, revision))
+        if changes.compacted:
+            messages.append(b'event: compacted\ndata: {"revision":%d}\n\n' % revision)
+            continue
+        if not changes.events:
+            messages.append(b'event: revision\nid: %d\ndata: {"revision":%d}\n\n' % (revision, revision))
             continue
         last = len(changes.events) if changes.end else 0
         for number, event in enumerate(changes.events, 1):

@@ -18,6 +18,8 @@ from .harness import Launcher, Server
 #: Seconds for a hundred thousand keys.
 SECONDS = 60.0
 VALUE = "x" * 100
+#: What would hide how much else is taken: RocksDB's cache has 256 MiB by itself.
+SMALL_CACHE = {"KV_ROCKSDB_OPTIONS_BLOCK_CACHE_SIZE": str(8 << 20)}
 _IMPORT = "curl -sSN -X POST -T - -H 'Content-Type: application/x-ndjson' http://{}/api/v1/import"
 
 
@@ -49,7 +51,7 @@ def last_line(output: str) -> Any:
 
 def move(launch: Launcher, count: int) -> Moved:
     """Fill one server with so many keys, and move them to another."""
-    source, target = launch(name="source"), launch(name="target")
+    source, target = launch(name="source", env=SMALL_CACHE), launch(name="target", env=SMALL_CACHE)
     lines = (
         f"import sys; out = sys.stdout.write\n"
         f'for n in range({count}): out(\'{{"key":"key/%09d","value":"{VALUE}"}}\\n\' % n)'

@@ -44,7 +44,7 @@ def examples() -> tuple[str, str]:
 
 def comparable(output: str) -> list[str]:
     """Lines, with the same revision for all commits."""
-    return re.sub(r'"revision":[1-9]\d*', '"revision":1', output).splitlines()
+    return re.sub(r'("revision":|id: )[1-9]\d*', r"\g<1>1", output).splitlines()
 
 
 @pytest_twisted.ensureDeferred

@@ -13,6 +13,7 @@ from kvtwisted.commands.command import Actor, Command, WriteCommand
 from kvtwisted.commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch
 from kvtwisted.commands.conditions import Condition
 from kvtwisted.commands.configuration import UpdateConfig
+from kvtwisted.commands.delete_range import DeleteRange
 from kvtwisted.commands.get import Get
 from kvtwisted.commands.mset import MSet
 from kvtwisted.commands.mutations import AddNumber, DeleteKey, SetValue, TouchKey
@@ -463,3 +464,45 @@ def test_the_configuration_is_told_who_changes_it(scene: Scene, granted: str, ad
         scene.submit(command, scene.make_session(grant(granted)))
     scene.run()
     assert actors == [Actor("p", administers)] * 2
+
+
+@pytest.mark.parametrize(
+    ("command", "deleted"),
+    [
+        (DeleteRange(b"a/"), 1),
+        (DeleteRange(b"a/1", b"a/1x"), 0),
+        (DeleteRange(start=b"a/", end=b"a0"), 1),
+        (DeleteRange(start=b"a/", end=b"a0\0"), None),
+        (DeleteRange(b"a"), None),
+        (DeleteRange(start=b"a/"), None),
+        (DeleteRange(b"a/", dry_run=True), 1),
+        (DeleteRange(everything=True), None),
+        (DeleteRange(everything=True, dry_run=True), None),
+    ],
+)
+def test_a_range_needs_the_right_over_all_of_it(scene: Scene, command: DeleteRange, deleted: int | None) -> None:
+    """Not only over the keys that are there; also to count them."""
+    access = scene.access(grant("delete", prefix=b"a/"))
+    if deleted is None:
+        with pytest.raises(PermissionDenied):
+            access.run(command)
+    else:
+        assert access.run(command).deleted == deleted
+    assert len(scene.storage.data()) == 3 - (0 if command.dry_run else deleted or 0)
+
+
+def test_a_deleted_range_is_charged_by_key_and_noted(scene: Scene) -> None:
+    """Afterwards, when that is known; the log of writes has where it begins and ends."""
+    written: list[tuple[str, str, list[bytes]]] = []
+    principal = Principal("p", (EVERYTHING,), limiter=Limiter(Rate(2)))
+    access = scene.access(
+        principal=principal,
+        limiter=principal.limiter,
+        seconds=ManualTime(),
+        written=lambda who, operation, keys: written.append((who.name, operation, list(keys))),
+    )
+    assert access.run(DeleteRange(everything=True)).deleted == 3
+    assert written == [("p", "delete_range", [b"", b""])]
+    assert tuple(scene.recorded[-1]) == ("delete", 3, False)
+    with pytest.raises(RateLimited):
+        access.run(Get(b"a"))

@@ -14,12 +14,14 @@ import pytest
 from kvtwisted.backends.local import commit_point
 from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.engines.engine import DATA, FILES, CanDeleteRange, Engine
+from kvtwisted.backends.local.history import events_of
 from kvtwisted.backends.local.large_values import ValueFiles
 from kvtwisted.backends.local.maintenance.compactions import MOST, RangeCompactions
 from kvtwisted.backends.local.range_deletes import FEW
 from kvtwisted.backends.local.views import WrittenRange
 from kvtwisted.commands.delete_range import DeleteRange, Removed
 from kvtwisted.commands.ranges import KeyRange
+from kvtwisted.commands.watch import EventType
 from kvtwisted.core.errors import DeadlineExceeded, LostFolder, Overloaded, StorageError, Unsupported, WriteStalled
 from kvtwisted.core.options import EngineOptions
 
@@ -315,3 +317,19 @@ def test_large_values_are_not_read_under_the_lock(one: Storage, monkeypatch: pyt
     assert one.store.run(DeleteRange(b"k")).deleted == 20
     assert len(one.engine.called("delete_range")) == 1
     assert one.store.compactions.waiting == 1
+
+
+@pytest.mark.parametrize("count", [3, MANY])
+def test_who_watches_is_told_the_range(one: Storage, count: int) -> None:
+    """As one event, however it was deleted; nothing of a range that was empty."""
+    fill(one, count)
+    history = one.writer.commits.history
+    one.store.run(DeleteRange(b"nothing"))
+    before = history.end
+    revision = one.store.run(DeleteRange(b"k")).revision
+    assert history.end == before + 1
+    entry = history.entry(before)
+    assert entry is not None
+    assert [(told.revision, told.type, told.key, told.value) for told in events_of(entry)] == [
+        (revision, EventType.DELETE_RANGE, b"k", b"l")
+    ]

@@ -81,8 +81,7 @@ class Scene:
     def fill(self, count: int, value: bytes = b"value") -> list[bytes]:
         """Set so many keys."""
         keys = [b"k%05d" % number for number in range(count)]
-        for key in keys:
-            self.storage.store.set(key, value)
+        self.storage.store.mset(dict.fromkeys(keys, value))
         return keys
 
 

@@ -40,31 +40,34 @@ def _take_on(scan: Pairs, seen: list[Pair]) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("most", [1, 2, AT_ONCE, AT_ONCE + 1, MANY, 10_000])
-def test_any_number_at_a_time(engine: Engine, family: str, most: int) -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+def test_any_number_at_a_time(engine: Engine, family: str, most: int, reverse: bool) -> None:
     """All pairs of the range and no others, in order, whatever is asked for; from memory and, if it can, from files."""
     expected = [(b"k%04d" % number, b"v" * (number % 70) * (number % 71)) for number in range(1000)]
     engine.write([(family, key, value) for key, value in expected])
     for start, end, low, high in ((b"", None, 0, 1000), (b"k0010", b"k0990", 10, 990), (b"k0998", b"l", 998, 1000)):
-        assert taken(engine.scan(start, end, family), most=most) == expected[low:high]
-        assert taken(engine.scan(start, end, family), FEW, most=most) == expected[low:high]
-    scan = engine.scan(b"", None, family)
+        wanted = expected[low:high][:: -1 if reverse else 1]
+        assert taken(engine.scan(start, end, family, reverse=reverse), most=most) == wanted
+        assert taken(engine.scan(start, end, family, reverse=reverse), FEW, most=most) == wanted
+    scan = engine.scan(b"", None, family, reverse=reverse)
     mixed = scan.take(FEW) + [next(scan) for _ in range(3)] + scan.take(MANY) + [next(scan)]
-    assert mixed + list(scan) == expected
+    assert mixed + list(scan) == expected[:: -1 if reverse else 1]
 
 
 @pytest.mark.parametrize("when", ["before the second", "before the third", "after the scan"])
-def test_one_view(engine: Engine, when: str) -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+def test_one_view(engine: Engine, when: str, reverse: bool) -> None:
     """Writes do not show, whether they come before many are taken, or in between."""
     old = [(b"%04d" % number, b"old") for number in range(1000)]
     engine.write([(DATA, key, value) for key, value in old])
-    scan = engine.scan(b"", None)
+    scan = engine.scan(b"", None, reverse=reverse)
     seen = scan.take(FEW)
     if when == "before the third":
         seen += scan.take(MANY)
     if when != "after the scan":
         engine.write([(DATA, key, None) for key, _ in old[::2]] + [(DATA, key, b"new") for key, _ in old[1::2]])
         put(engine, b"0500+", b"9999")
-    assert seen + taken(scan) == old
+    assert seen + taken(scan) == old[:: -1 if reverse else 1]
 
 
 @pytest.mark.parametrize("many", [100, 20 * SKIPS])
@@ -75,6 +78,8 @@ def test_deleted_keys_in_the_midst(engine: Engine, many: int) -> None:
         engine.write([(DATA, key, value) for key in (keys if value else keys[500:-500])])
     assert [key for key, _ in taken(engine.scan(b"", None), FEW)] == keys[:500] + keys[-500:]
     assert [key for key, _ in taken(engine.scan(b"", b"k0005"), FEW)] == keys[:500]
+    backwards = taken(engine.scan(b"", None, reverse=True), FEW)
+    assert [key for key, _ in backwards] == (keys[:500] + keys[-500:])[::-1]
 
 
 def test_time_among_deleted_keys(tmp_path: Path) -> None:
@@ -95,16 +100,17 @@ def test_time_among_deleted_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PERSISTENT)
-def test_damage(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+def test_damage(name: str, reverse: bool, tmp_path: Path) -> None:
     """A damaged block is not the end of all, and what is held of its error does not hold the folder."""
     table = filled(name, tmp_path)
     overwrite(table, table.stat().st_size // 2)
     engine = opened(name, tmp_path)
-    scan = engine.scan(b"", None)
+    scan = engine.scan(b"", None, reverse=reverse)
     seen: list[Pair] = scan.take(FEW)
     with pytest.raises(Corruption) as kept:
         _take_on(scan, seen)
-    assert seen == [(key, key * 20) for key in KEYS[: len(seen)]]
+    assert seen == [(key, key * 20) for key in KEYS[:: -1 if reverse else 1][: len(seen)]]
     assert 1000 < len(seen) < 3000
     engine.close()
     opened(name, tmp_path).close()
@@ -113,11 +119,12 @@ def test_damage(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PERSISTENT)
 @pytest.mark.parametrize("ending", ["close", "reopen"])
-def test_end_of_the_database(name: str, ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+def test_end_of_the_database(name: str, ending: str, reverse: bool, tmp_path: Path) -> None:
     """It ends scans that are in the midst of many pairs; they hold nothing of it."""
     engine = opened(name, tmp_path)
     put(engine, *KEYS)
-    scan = engine.scan(b"", None)
+    scan = engine.scan(b"", None, reverse=reverse)
     assert len(scan.take(FEW) + scan.take(MANY)) == FEW + MANY
     getattr(engine, ending)()
     for _ in range(2):
