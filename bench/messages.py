@@ -144,8 +144,8 @@ def increment(keys: int) -> Messages:
 
 
 def touch(keys: int) -> Messages:
-    """Touch of one key, which expires in an hour from then on."""
-    sent = [kv.TouchRequest(key=key, ttl=3600) for key in _random_keys(keys, _SINGLE)]
+    """Touch of one of the keys that begin with COUNTED, which expires in an hour from then on."""
+    sent = [kv.TouchRequest(key=key, ttl=3600) for key in _random_keys(keys, _SINGLE, COUNTED)]
     return _changed("Touch", sent, kv.TouchResponse(success=True, found=True, revision=_REVISION))
 
 
@@ -161,7 +161,7 @@ def transact(keys: int, value: str, number: int) -> Messages:
     ]
     results = [kv.MutationResult(found=True)] * number
     answer = kv.TransactResponse(success=True, results=results, revision=_REVISION)
-    return _changed("Transact", sent, answer, counted=number)
+    return _changed("Transact", sent, answer, counted=2 * number)
 
 
 def _changed(

@@ -42,13 +42,13 @@ CASES: dict[str, tuple[Maker, Maker]] = {
         _same,
     ),
     "Increment": (lambda plan: messages.increment(plan.keys), _numbers),
-    "Touch": (lambda plan: messages.touch(plan.keys), _same),
+    "Touch": (lambda plan: messages.touch(plan.keys), _numbers),
 }
 TRANSACTION = f"Transact of {CHANGES} checks and {CHANGES} Sets"
 
 
 def open_conditions(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Probe]:
-    """A server for each tree, which all share; what touches keys comes last, since they have a ttl then."""
+    """A server for each tree, which all share."""
     probes: list[Probe] = []
     for (_, tree), server in start_servers(stack, plan, "conditions", {"native": TRANSPORTS["native"]}).items():
         server.fill(plan.keys, lambda _: START, COUNTED)

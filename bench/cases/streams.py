@@ -43,7 +43,7 @@ def paged(load: Load) -> Sample:
 def open_streams(stack: ExitStack, plan: Plan, cases: Sequence[str]) -> list[Probe]:
     """A server for each tree, and a process with the bare binding."""
     probes: list[Probe] = []
-    keys = -(-plan.keys // PAGE) * PAGE
+    keys = max(2, -(-plan.keys // PAGE)) * PAGE
     one = kv.ScanKeyValuesResponse(entries=[kv.Entry(key=name(0), data=plan.value.encode())])
 
     def add(tree: Tree) -> None:

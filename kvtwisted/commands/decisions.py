@@ -85,6 +85,11 @@ class Decisions(WriteCommand):
         )
 
     @property
+    def commits(self) -> int:
+        """See `WriteCommand.commits`: as many as there may be."""
+        return len(self.mutations)
+
+    @property
     def keys(self) -> Collection[bytes]:
         """One of each."""
         return [mutation[0] for mutation in self.mutations]

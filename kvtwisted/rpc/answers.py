@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Callable, Optional
 
 from ..commands.conditions import etag_of
-from ..commands.deciding import Mutated, Outcome
+from ..commands.deciding import Outcome
 from ..commands.delete_range import Removed
 from ..commands.get import Found
 from ..commands.scan import Page
@@ -191,9 +191,11 @@ _REMEMBERED_HEADS = 4096
 
 def encoded_write(outcome: Outcome) -> bytes:
     """What Set and Delete answer where they had a condition."""
-    if outcome.failed_check:
-        return _NOT_DONE + _etag(b"\x22", outcome.etag)
-    return _DONE + _revision(outcome.revision)
+    revision, failed_check, etag, _ = outcome
+    if failed_check:
+        return _NOT_DONE + _etag(b"\x22", etag)
+    # What `_revision` does, without the call.
+    return _DONE_LOW[revision & 127] + _high(revision >> 7) if revision > 127 else _DONE + varint(revision)
 
 
 def encoded_touch(outcome: Outcome) -> bytes:
@@ -219,12 +221,12 @@ def encoded_transact(outcome: Outcome) -> bytes:
         return kv.TransactResponse(
             error=error, failed_check=outcome.failed_check, etag=outcome.etag
         ).SerializeToString()
-    results = b"".join(map(_result, outcome.mutated))
+    results = b"".join([_NO_NUMBER[found] if not (value or created) else _result(found, value, created)
+                        for found, value, created in outcome.mutated])  # fmt: skip
     return b"%b%b%b" % (SUCCESS, results, _number(b"\x28", outcome.revision))
 
 
-def _result(mutated: Mutated) -> bytes:
-    found, value, created = mutated
+def _result(found: bool, value: int, created: bool) -> bytes:
     fields = b"%b%b%b" % (
         b"\x08\x01" if found else b"", _number(b"\x10", value), b"\x18\x01" if created else b"",
     )  # fmt: skip
@@ -247,6 +249,7 @@ def _revision(number: int) -> bytes:
 
 
 _LOW = [bytes((number | 128,)) for number in range(128)]
+_DONE_LOW = [_DONE + low for low in _LOW]
 _high = lru_cache(64)(varint)
 
 
@@ -256,3 +259,5 @@ def _number(tag: bytes, number: int) -> bytes:
 
 
 _64_BITS = (1 << 64) - 1
+#: Results of mutations that have no number, by whether the key was there.
+_NO_NUMBER = {found: _result(found, 0, created=False) for found in (False, True)}

@@ -18,6 +18,7 @@ from bench.load import LoadError, Outcome
 from bench.messages import Messages
 from bench.server import Server
 from bench.trees import NOW
+from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 
 needs_client = pytest.mark.skipif(bool(client.missing()), reason="libnghttp2 or the compiler is not installed")
 PATH = "/any.Service/Any"
@@ -66,7 +67,7 @@ def answering() -> Iterator[Answering]:
 def play(program: Path, server: Server, sent: Messages, shape: Shape, seconds: float = 0.2) -> Outcome:
     """Load the real server."""
     file = client.write(server.folder / "test.messages", sent.encoded)
-    call = Call(sent.path, file, sent.least, sent.most, sent.pipeline)
+    call = Call(sent.path, file, sent.least, sent.most, sent.pipeline, sent.streaming)
     return client.run(program, server.grpc, call, shape, seconds)
 
 
@@ -92,6 +93,36 @@ def test_what_is_answered_was_done(program: Path, server: Server, sent: Messages
     assert outcome.requests > 0
     assert 0 < outcome.p50 <= outcome.p99
     assert 0 < outcome.client < 1.5
+
+
+@needs_client
+@pytest.mark.parametrize(
+    "sent",
+    [
+        messages.put_if(KEYS, VALUE, kv.Condition(present=True)),
+        messages.increment(KEYS),
+        messages.transact(KEYS, VALUE, 10),
+        messages.touch(KEYS),
+    ],
+    ids=lambda sent: sent.method,
+)
+def test_writes_that_decide(program: Path, server: Server, sent: Messages) -> None:
+    """Their conditions hold, and all answers are as long as was said."""
+    server.fill(KEYS, lambda _: messages.START, messages.COUNTED)
+    with server.served(sent.operation) as served:
+        outcome = play(program, server, sent, Shape(2, 8))
+    assert served.keys == outcome.requests * sent.counted
+
+
+@needs_client
+def test_streams_of_answers(program: Path, server: Server) -> None:
+    """Their messages and bytes are counted, those of streams that have not ended too, and nothing is waited for."""
+    whole = play(program, server, messages.scan_stream(), Shape(1, 2), 0.5)
+    assert whole.parts >= whole.rate > 0
+    assert whole.received > whole.rate * KEYS * len(VALUE)
+    watching = play(program, server, messages.watch("key"), Shape(2, 3))
+    assert watching.requests == 0
+    assert round(watching.parts * 0.2) >= 6
 
 
 @needs_client

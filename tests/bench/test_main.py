@@ -14,7 +14,21 @@ import pytest
 
 from bench import __main__ as bench
 from bench import client, messages
-from bench.cases import BESIDE, GROUPS, batches, beside, deleted, grpc, http, pipeline, security
+from bench.cases import (
+    BESIDE,
+    GROUPS,
+    batches,
+    beside,
+    conditions,
+    deleted,
+    grpc,
+    http,
+    pipeline,
+    ranges,
+    security,
+    streams,
+    watch,
+)  # fmt: skip
 from bench.cases.connections import greet, kib_each
 from bench.load import LoadError
 from bench.others import Other, free_port
@@ -102,6 +116,34 @@ def test_other_batches_and_large_values(tmp_path: Path) -> None:
     counted = [(line["group"], line["form"]) for line in found["results"]]
     assert counted.count(("batches", batches.BESIDE)) == counted.count(("large", batches.BESIDE)) == 2
     assert counted.count(("batches", batches.ALONE)) == counted.count(("large", batches.ALONE)) == 1
+
+
+@pytest.mark.long
+@needs_client
+def test_conditions_and_ranges(tmp_path: Path) -> None:
+    """Writes that decide beside plain ones; Gets beside the removal of a range, and beside scans over deleted keys."""
+    printed, found = run("--only", "conditions", "--only", "ranges", folder=tmp_path)
+    lines = {(line["group"], line["case"], line["form"]): line for line in found["results"]}
+    for case in conditions.CASES:
+        assert lines["conditions", case, conditions.DECIDING]["ratio"]["to"] == conditions.PLAIN
+    assert lines["conditions", conditions.TRANSACTION, conditions.DECIDING]["median"] > 0
+    assert not lines["ranges", ranges.DELETE_RANGE, ranges.BESIDE]["more_is_better"]
+    assert {lines["ranges", ranges.SCANS, form]["ratio"]["to"] for form in (ranges.FORWARD, ranges.REVERSE)} == {
+        ranges.QUIET
+    }
+    assert "ms of the DeleteRange" in printed
+
+
+@pytest.mark.long
+@needs_client
+def test_streams_and_watchers(tmp_path: Path) -> None:
+    """All pairs in one stream beside pages and the binding; Sets beside watchers, and what those are told."""
+    _, found = run("--only", "streams", "--only", "watch", folder=tmp_path)
+    lines = {(line["group"], line["case"], line["form"]): line for line in found["results"]}
+    for case, other in streams.CASES.items():
+        assert lines["streams", case, streams.STREAM]["ratio"]["to"] == other
+    assert all(("watch", watch.SETS, form) in lines for form in watch.FORMS)
+    assert lines["watch", watch.EVENTS, f"{watch.FAN_OUT} watchers"]["median"] > 0
 
 
 def test_a_load_that_fails_beside() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from .harness import PATIENCE, Server, environment
+from .harness import PATIENCE, Server, environment, eventually
 
 
 def _curl(server: Server, *arguments: str) -> tuple[int, Any]:
@@ -134,3 +135,33 @@ def test_a_file_goes_up_and_down(server: Server, tmp_path: Path) -> None:
         subprocess.run(["curl", "-sS", "-f", "-o", str(back), url], check=True, timeout=PATIENCE)
         assert back.read_bytes() == file.read_bytes()
         assert _curl(server, "-X", "DELETE", "/api/v1/raw/curl/file")[0] == 200
+
+
+def test_following(server: Server, tmp_path: Path) -> None:
+    """Server-sent events, followed by one curl after the other with the last id that was seen: each change once."""
+    seen = tmp_path / "seen"
+    url = f"http://{server.http_address}/api/v1/watch?prefix=curl/follow/&with_values=true"
+    _post(server, "/api/v1/set", '{"key": "curl/follow/before", "value": "x"}')
+    last: list[str] = []
+    told: list[object] = []
+    number = 0
+    for turn in range(3):
+        with open(seen, "wb") as output:
+            following = subprocess.Popen(["curl", "-sSN", url, *last], stdout=output)
+        try:
+            if not turn:
+                eventually(lambda: b"id:" in seen.read_bytes())
+            for _ in range(10):
+                _post(server, "/api/v1/set", f'{{"key": "curl/follow/{number % 7}", "value": "{number}"}}')
+                number += 1
+            eventually(lambda number=number: f'"{number - 1}"'.encode() in seen.read_bytes())  # type: ignore[misc]
+        finally:
+            following.kill()
+            following.wait()
+        messages = [message for message in seen.read_text("utf-8").split("\n\n")[:-1] if message]
+        told += [json.loads(line[6:])["value"] for one in messages for line in one.split("\n") if '"value"' in line]
+        last = ["-H", "Last-Event-ID: " + re.findall(r"^id: ?(\d+)$", "\n".join(messages), re.MULTILINE)[-1]]
+        # What comes between two of them is told to the second.
+        _post(server, "/api/v1/set", f'{{"key": "curl/follow/between", "value": "{number}"}}')
+        number += 1
+    assert told == [str(one) for one in range(number - 1)]

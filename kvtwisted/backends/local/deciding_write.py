@@ -3,7 +3,7 @@
 Note [Decisions and their writes are one step]: a command decides under the lock of the commit point, just before what
 it changes goes into the engine, and is told what the engine has then, with what writes before it in the same batch are
 about to change. So nothing comes in between, and each sees those before it. That takes no longer than a write does: it
-is told of what memory has, and of little. What would take longer is decided apart (`Writer.decide`): the keys are
+is told of what memory has, and of little. What would take longer is decided apart (`apart.Apart`): the keys are
 guarded, read, and digested without the lock, and the write goes in, under the lock, if none of them was written since.
 
 A key whose ttl ran out is absent, and a client that learns of that must never see it again, see Note [An expired key
@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
-from ...commands.command import Change
+from ...commands.command import NEVER_TEXT, Change
 from ...commands.conditional import MutateKey
 from ...commands.conditions import Test, etag_of
 from ...commands.deciding import DecidingCommand, Kept, Mutated, Outcome, Present
@@ -88,7 +88,7 @@ class DecidingWrite(Write):
         looked: dict[bytes, int] = {}
         told: dict[bytes, Present | None] = {}
         self.looked, self.before, self.until = looked, NO_DEADLINES, math.inf
-        self.changes, self.keeps = (), ()
+        self.changes, self.keeps = (), frozenset()
         self.large = self.kept = NO_FILES
 
         def look(key: bytes) -> Present | None:
@@ -103,7 +103,7 @@ class DecidingWrite(Write):
             return there
 
         changes, self.outcome = self.command.decide(look, now_ms)
-        self.keeps = [change[0] for change in changes if type(change[1]) is Kept]
+        self.keeps = {change[0] for change in changes if type(change[1]) is Kept}
         if self.keeps:
             # Nothing expires that stays: it has just been told of.
             changes = [
@@ -250,7 +250,12 @@ class GatheredWrite(Write):
             results.append(done)
         self.changes, self.results, self.aside, self.before = changes, results, aside, before
         self.commits = len(changes)
-        self.measure()
+        if changes:
+            # What `measure` does, column by column: none of these deletes.
+            keys, values, deadlines = zip(*changes)
+            self.size = self.stores = sum(map(len, keys)) + sum(map(len, values))
+            # If any value begins with the highest byte, the highest value does.
+            self.plain = not any(deadlines) and max(values)[:1] != NEVER_TEXT
         return left, saw_pending
 
     def settle(self, refused: KvError | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from kvtwisted.backends.local import apart
 from kvtwisted.backends.local.commit_point import Write
-from kvtwisted.backends.local.deciding_write import NOW_BYTES, NOW_BYTES_OF_A_BATCH
+from kvtwisted.backends.local.deciding_write import NOW_BYTES, NOW_BYTES_OF_A_BATCH, DecidingWrite
 from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.engines.engine import DATA
 from kvtwisted.backends.local.index_entries import IndexEntries
@@ -523,6 +524,53 @@ def test_others_take_it_along() -> None:
         storage.writer._commit(batch)
     assert [write.settled for write in (waiting, behind, last)] == [True] * 3
     assert storage.data() == {KEY: b"11"}
+
+
+@pytest.mark.parametrize("name", [*PERSISTENT, "memory"])
+def test_many_threads(name: str, tmp_path: Path) -> None:
+    """Some decide in batches that they share, some apart, while keys are swept: each number is given once."""
+    storage = Storage(FaultyEngine(open_engine(name, str(tmp_path / "data"), EngineOptions())), cache_bytes=1 << 20)
+    start = storage.store.revision
+    given: list[tuple[int, int]] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def count(is_apart: bool) -> None:
+        try:
+            for number in range(150):
+                write = storage.store.prepare(Transact([], [AddNumber(KEY, 1), AddNumber(b"other", 1)]))
+                assert isinstance(write, DecidingWrite)
+                if not is_apart or number % 10 == 0:
+                    storage.writer.write_all([write])
+                if not write.settled:
+                    apart.Apart(storage.writer, write).settle()
+                write.check()
+                given.append((write.outcome.mutated[0].value, write.revision))
+        except BaseException as error:
+            failures.append(error)
+
+    def sweep() -> None:
+        while not done.is_set():
+            storage.store.set(b"short", b"v", 1)
+            storage.time.advance(1000)
+            storage.sweeper.sweep(10)
+
+    threads = [threading.Thread(target=count, args=(number % 2 == 0,)) for number in range(6)]
+    sweeper = threading.Thread(target=sweep)
+    for thread in (*threads, sweeper):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    sweeper.join()
+    assert failures == []
+    assert sorted(number for number, _ in given) == list(range(1, 901))
+    # The order of the numbers is that of the revisions.
+    revisions = [revision for _, revision in sorted(given)]
+    assert start < revisions[0]
+    assert revisions == sorted(set(revisions))
+    assert [storage.value(key) for key in (KEY, b"other")] == [b"900"] * 2
+    storage.engine.close()
 
 
 # The expiry index.
