@@ -107,6 +107,18 @@ def transaction(body: bytes, max_keys: int) -> Transaction:
     return writes.transaction_of(reader.fields("transact", *bodies.TRANSACT_FIELDS, readers), max_keys)
 
 
+def line_fields(line: bytes) -> dict[str, Any]:
+    """The fields of a line of an import that has a key, text as UTF-8."""
+    reader = _Reader(line)
+    readers: _Readers = {
+        "key": lambda: reader.text_of("key", InvalidKey, MAX_KEY_BYTES),
+        "value": lambda: reader.text_of("value", InvalidValue, MAX_VALUE_BYTES),
+        "data": lambda: reader.text_of("data", InvalidValue, MAX_CHARACTERS),
+        "expires_at_ms": lambda: reader.whole_number("expires_at_ms", InvalidTtl),
+    }
+    return reader.fields("import", ("key",), ("value", "data", "expires_at_ms"), readers)
+
+
 class _Reader:
     """What is left of one body."""
 
@@ -253,6 +265,10 @@ class _Reader:
     def ttl(self) -> object:
         """A number, or what was sent in its place."""
         return self._scalar(f"{self._prefix}ttl", "a whole number of seconds", InvalidTtl)
+
+    def whole_number(self, field: str, error: type[InvalidRequest]) -> object:
+        """A number, or what was sent in its place."""
+        return self._scalar(field, "a whole number", error)
 
     def _scalar(self, field: str, wanted: str, error: type[InvalidRequest]) -> object:
         """A number or a word."""
