@@ -99,8 +99,16 @@ FAULTS = (
         "one-long-turn",
         "Much that is to be told takes many turns.",
         _WATCHES,
-        "            if monotonic() >= until:\n                self._schedule()\n                break\n",
-        "            if monotonic() >= until + 60:\n                self._schedule()\n                break\n",
+        "            if now >= until:\n                self._schedule()\n",
+        "            if now >= until + 60:\n                self._schedule()\n",
+        _OF_WATCHES,
+    ),
+    Fault(
+        "no-rest-after-telling",
+        "Telling many is followed by a rest.",
+        _WATCHES,
+        "self._rest_until = now + REST * took",
+        "self._rest_until = 0.0",
         _OF_WATCHES,
     ),
     Fault(

@@ -9,6 +9,12 @@ is new is gone through once, and for each event the groups are looked up that wa
 each length that a watched prefix has. So what watchers cost that nothing happens to is next to nothing, however many
 they are. A watcher that is not ready when its group has something falls behind, and is brought up to date from its own
 place when it asks.
+
+Note [Telling many rests]: each commit can mean a message for each of a thousand watchers, which takes a hundred times
+as long as the commit did, and as long again to send. So a turn of telling that was not short is followed by a rest of
+twice its length, in which commits gather; they are then told together, in one message for each watcher. So telling and
+sending take some half of the reactor's time at most, whatever is watched, and the more there is to tell, the cheaper it
+becomes.
 """
 
 from __future__ import annotations
@@ -24,8 +30,10 @@ from ...core.errors import Unavailable
 from .history import Happening, History, events_of
 from .watch_groups import Gathering, Group, Groups, Part, Place, is_watched
 
-#: Seconds of work in one turn of the reactor.
-TURN_SECONDS = 0.003
+#: Seconds of work in one turn of the reactor; and those of a turn that is followed by no rest.
+TURN_SECONDS, SHORT_SECONDS = 0.003, 0.000_3
+#: After others the next one comes after so many times as long: half of it is for what is then sent.
+REST = 2
 #: Events that are gone through, or given to a group, before somebody is told: as many to the end of a commit, and as
 #: many anyway.
 RUN_EVENTS, LONGEST_RUN = 512, 4096
@@ -96,6 +104,7 @@ class Watches:
         self._parts: dict[tuple[Group, Place], Part] = {}
         # Whether a turn is coming; whether the next one begins with those that are behind.
         self._is_due = False
+        self._rest_until = 0.0
         self._behind_first = False
         self._looking: Any = None
 
@@ -173,13 +182,23 @@ class Watches:
             self._reactor.callLater(0, self._run)
 
     def _run(self) -> None:
-        """One turn."""
+        """One turn, unless the last one is followed by a rest still. See Note [Telling many rests]."""
+        began = monotonic()
+        if began < self._rest_until:
+            self._reactor.callLater(self._rest_until - began, self._run)
+            return
         self._is_due = False
-        until = monotonic() + TURN_SECONDS
+        until = began + TURN_SECONDS
         while self._open and self._work(until):
-            if monotonic() >= until:
+            now = monotonic()
+            if now >= until:
                 self._schedule()
                 break
+        else:
+            now = monotonic()
+        took = now - began
+        if took > SHORT_SECONDS:
+            self._rest_until = now + REST * took
 
     def _work(self, until: float) -> bool:
         """Do a piece of it; whether there may be more."""

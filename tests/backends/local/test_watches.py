@@ -22,6 +22,12 @@ FIRST = 100
 _PLENTY = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a turn takes here, the next one follows."""
+    monkeypatch.setattr(watches, "REST", 0)
+
+
 class Turns:
     """A reactor whose turns come when a test says; what is to come later comes when that is asked for."""
 
@@ -523,6 +529,25 @@ def test_much_to_do_is_done_in_many_turns(scene: Scene, monkeypatch: pytest.Monk
     assert scene.turns.settle() > 20 * 40
     for client in clients:
         check(scene, client, FIRST)
+
+
+def test_telling_many_rests(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a turn that was not short commits gather until its rest is over; then they are told together."""
+    client = Client(scene, prefix=b"a").follow()
+    scene.turns.settle()
+    monkeypatch.setattr(watches, "SHORT_SECONDS", -1.0)
+    monkeypatch.setattr(watches, "REST", 1e9)
+    scene.set(b"a1")
+    scene.turns.settle()
+    told = len(client.parts)
+    scene.set(b"a2")
+    scene.set(b"a3")
+    assert scene.turns.settle() == 1
+    assert len(client.parts) == told
+    monkeypatch.setattr(scene.watches, "_rest_until", 0.0)
+    scene.turns.pass_time()
+    assert len(client.parts) == told + 1
+    check(scene, client, FIRST)
 
 
 KEYS = [b"a", b"a1", b"ab", b"b", b"b1", b"c"]
