@@ -25,6 +25,7 @@ from ..sessions.session import Session
 from ..sessions.threads import LAST_RESORT, overdue
 from . import bodies, errors
 from .answers import Answer
+from .preconditions import UNCONDITIONAL
 from .routes import Bounds, Handle, Read, Received, Route, Services
 from .streaming import StreamingAnswer
 
@@ -271,7 +272,7 @@ def _check_form(route: Route, received: Received) -> None:
     """Raise InvalidRequest unless the body says that it is JSON, as it is, or may be anything."""
     if not route.is_value:
         bodies.check_content_type(received.content_type)
-    if not route.is_conditional and any(received.preconditions):
+    if received.preconditions != UNCONDITIONAL and not route.is_conditional:
         raise InvalidRequest(
             "If-Match and If-None-Match: are taken by /api/v1/raw/{key}; here a condition is in the body"
         )

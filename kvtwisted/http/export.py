@@ -19,7 +19,7 @@ from .answers import to_json
 from .streaming import Style
 
 #: Bytes of keys and values that are read at a time.
-PART_BYTES = 262_144
+PART_BYTES = 131_072
 
 NDJSON = "application/x-ndjson"
 

@@ -14,7 +14,7 @@ from time import time
 from typing import TYPE_CHECKING, Callable
 
 from twisted.python.failure import Failure
-from twisted.web.http import datetimeToString
+from twisted.web.http import NO_BODY_CODES, datetimeToString
 
 from ..commands.get import Found
 from ..commands.set import Set
@@ -63,8 +63,11 @@ class FastLane:
             return self._get(lanes, promise, target)
         done = partial(lanes.answered, promise, self)
         if kind != POST:
-            key, _, query = target.partition(b"?")
-            received = Received(query=target) if kind == SCAN else Received(key, query, body=body)
+            if kind == SCAN:
+                received = Received(query=target)
+            else:
+                key, _, query = target.partition(b"?")
+                received = Received(key, query, body=body, preconditions=request.preconditions)
             lanes.running = self._dispatch.answer(self._session, _OTHERS[kind], received, done)
             return None
         route = POSTED[target]
@@ -144,6 +147,10 @@ class Encoder:
 
     def _whole(self, answer: Answer) -> bytes:
         more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers]).encode("ascii")
+        if answer.status in NO_BODY_CODES:
+            return b"HTTP/1.1 %d %b\r\nServer: %b\r\nDate: %b\r\n%b\r\n" % (
+                answer.status, phrase(answer.status), self._server, self._date, more,
+            )  # fmt: skip
         return b"HTTP/1.1 %d %b\r\nServer: %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (
             answer.status, phrase(answer.status), self._server, self._date,
             answer.content_type.encode("ascii"), len(answer.body), more, answer.body,

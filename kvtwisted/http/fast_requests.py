@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from . import routes
 from .fields import Hosts
+from .preconditions import UNCONDITIONAL, Preconditions
 from .routes import Route
 
 #: Bytes of a head at most.
@@ -71,12 +72,17 @@ _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([ -~\t]*)")
 _HOST = re.compile(rb"(?:[0-9A-Za-z.\-_]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,8}")
 #: Headers that may be there once.
-_ONCE = frozenset((b"host", b"content-length", b"content-type", b"connection", b"authorization"))
-#: Headers that change how a request, its body or its connection is read, or whether a request is carried out.
+_ONCE = frozenset((
+    b"host", b"content-length", b"content-type", b"connection", b"authorization", b"if-match", b"if-none-match",
+))  # fmt: skip
+#: Headers that change how a request, its body or its connection is read.
 _NOT_PLAIN = frozenset((
     b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings",
-    b"if-match", b"if-none-match", b"content-range",
+    b"content-range",
 ))  # fmt: skip
+#: Those that change whether it is carried out; and the kinds that heed them. Others are not plain with them.
+_PRECONDITIONS = frozenset((b"if-match", b"if-none-match"))
+_CONDITIONAL = frozenset((DELETE, RAW_GET, RAW_PUT, RAW_DELETE))
 
 # Of bodies.
 _SPACE = b" \t\r\n"
@@ -106,6 +112,17 @@ class Request(NamedTuple):
     #: The same object as long as the header block is the same.
     authorization: bytes | None
 
+    @property
+    def preconditions(self) -> Preconditions:
+        """None, but for a `ConditionalRequest`."""
+        return UNCONDITIONAL
+
+
+class ConditionalRequest(Request):
+    """A plain request with preconditions."""
+
+    preconditions: Preconditions = UNCONDITIONAL
+
 
 #: Makes one in half the time that the class itself takes.
 _request = tuple.__new__
@@ -131,9 +148,9 @@ class RequestReader:
         if body < 4:
             return None
         block = self._remembered.get(data[fields : body - 2]) or self._meaning(data[fields : body - 2])
-        if block is None:
-            return None
         kind: int = line.lastindex  # type: ignore[assignment]  # each way to match has its group
+        if block is None:
+            return self._conditional(kind, line[kind], data[fields : body - 2], body)
         length, content_type, authorization = block
         if kind == POST:
             if length is None or length > self._max_body_bytes:
@@ -144,8 +161,25 @@ class RequestReader:
             return None
         return _request(Request, (kind, line[kind], content_type, body, body + length, authorization))
 
+    def _conditional(self, kind: int, target: bytes, block: bytes, body: int) -> ConditionalRequest | None:
+        """One with preconditions, which are too many to be remembered."""
+        if kind not in _CONDITIONAL or b"if-" not in block.lower():
+            return None
+        once = _fields_of(block, self._hosts, self._not_plain)
+        if once is None:
+            return None
+        length, content_type, authorization = _block_of(once)
+        length = length or 0
+        if length > (self._max_body_bytes if kind == RAW_PUT else 0):
+            return None
+        request = _request(ConditionalRequest, (kind, target, content_type, body, body + length, authorization))
+        lines = [(once[name],) if name in once else () for name in (b"if-match", b"if-none-match")]
+        request.preconditions = Preconditions(*lines)
+        return request
+
     def _meaning(self, block: bytes) -> _Block | None:
-        meaning = _read_block(block, self._hosts, self._not_plain)
+        once = _fields_of(block, self._hosts, self._not_plain | _PRECONDITIONS)
+        meaning = None if once is None else _block_of(once)
         if meaning is not None and len(block) <= _REMEMBERED_BYTES:
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
@@ -153,7 +187,8 @@ class RequestReader:
         return meaning
 
 
-def _read_block(block: bytes, hosts: Hosts | None, not_plain: frozenset[bytes]) -> _Block | None:
+def _fields_of(block: bytes, hosts: Hosts | None, not_plain: frozenset[bytes]) -> Mapping[bytes, bytes] | None:
+    """Those of the fields in a plain block that matter."""
     if block.count(b"\r\n") > MAX_FIELDS:
         return None
     once: dict[bytes, bytes] = {}
@@ -172,9 +207,12 @@ def _read_block(block: bytes, hosts: Hosts | None, not_plain: frozenset[bytes]) 
         return None
     if once.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
+    length = once.get(b"content-length")
+    return once if length is None or _LENGTH.fullmatch(length) else None
+
+
+def _block_of(once: Mapping[bytes, bytes]) -> _Block:
     length, content_type = once.get(b"content-length"), once.get(b"content-type")
-    if length is not None and not _LENGTH.fullmatch(length):
-        return None
     return _Block(
         None if length is None else int(length),
         None if content_type is None else content_type.decode("ascii"),

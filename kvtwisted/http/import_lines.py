@@ -20,10 +20,11 @@ from ..core.limits import (
     check_key,
     check_value,
     encode_key,
-    encode_value,
 )
 from ..core.strict_json import InvalidJson
-from .encodings import decoded
+from .bodies import LARGE
+from .encodings import value_of
+from .large_bodies import line_fields
 from .wording import shown_text, wrong_type
 
 #: Keys, and bytes of keys and values, of one batch.
@@ -149,10 +150,14 @@ def _pair(line: bytes, now_ms: int) -> tuple[bytes, bytes, int] | None:
         raise too_long()
     if not line.strip(b" \t\r"):
         return None
-    try:
-        fields = strict_json.loads(line, max_depth=4)
-    except InvalidJson as error:
-        raise InvalidJson(str(error).replace("at line 1 column", "at column")) from None
+    if len(line) > LARGE:
+        # A parser would keep the interpreter for long: see Note [Large bodies] in `large_bodies`.
+        fields: object = line_fields(line)
+    else:
+        try:
+            fields = strict_json.loads(line, max_depth=4)
+        except InvalidJson as error:
+            raise InvalidJson(str(error).replace("at line 1 column", "at column")) from None
     if not isinstance(fields, dict):
         raise InvalidRequest(wrong_type("the line", "an object", fields))
     if "key" not in fields:
@@ -162,13 +167,17 @@ def _pair(line: bytes, now_ms: int) -> tuple[bytes, bytes, int] | None:
         if name not in _FIELDS:
             raise InvalidRequest(f"{shown_text(name)}: is not a field of a line, which has {', '.join(_FIELDS)}")
     key = fields["key"]
-    if not isinstance(key, str):
+    if isinstance(key, str):
+        key = encode_key(key)
+    elif not isinstance(key, bytes):
         raise InvalidKey(wrong_type("key", "a string", key))
-    encoded = encode_key(key)
-    check_key(encoded)
-    value = _value(fields)
+    check_key(key)
+    if ("value" in fields) == ("data" in fields):
+        raise InvalidValue("value: a line needs either value (text) or data (base64)")
+    name = "value" if "value" in fields else "data"
+    value = value_of(fields[name], name, name == "data")
     check_value(value)
-    return encoded, value, _deadline(fields.get("expires_at_ms", 0), now_ms)
+    return key, value, _deadline(fields.get("expires_at_ms", 0), now_ms)
 
 
 def too_long() -> TooLarge:
@@ -183,20 +192,6 @@ def _check_without_key(fields: dict[str, object]) -> None:
     if "next_cursor" in fields or "error" in fields:
         raise IncompleteExport("the export ended here, before its end; export what is missing from its next_cursor on")
     raise InvalidRequest("key: is missing; a line needs key, and value or data")
-
-
-def _value(fields: dict[str, object]) -> bytes:
-    if ("value" in fields) == ("data" in fields):
-        raise InvalidValue("value: a line needs either value (text) or data (base64)")
-    if "value" in fields:
-        value = fields["value"]
-        if not isinstance(value, str):
-            raise InvalidValue(wrong_type("value", "a string", value))
-        return encode_value(value)
-    data = fields["data"]
-    if not isinstance(data, str):
-        raise InvalidValue(wrong_type("data", "a string", data))
-    return decoded(encode_value(data, "data"), "data")
 
 
 def _deadline(value: object, now_ms: int) -> int:

@@ -56,14 +56,14 @@ _WHOLE = re.compile(
 def set_arguments(body: bytes) -> tuple[SetValue, Condition | None]:
     """See `bodies.set_arguments`."""
     reader = _Reader(body)
-    readers = {**reader.of_mutation("set", ""), **reader.of_condition("condition"), **reader.of_encoding()}
+    readers = {**reader.of_mutation("set"), **reader.of_condition(), **reader.of_encoding()}
     return writes.set_of(reader.fields("set", *bodies.SET_FIELDS, readers))
 
 
 def touch_arguments(body: bytes) -> tuple[TouchKey, Condition | None]:
     """See `bodies.touch_arguments`."""
     reader = _Reader(body)
-    readers = {**reader.of_mutation("touch", ""), **reader.of_condition("condition"), **reader.of_encoding()}
+    readers = {**reader.of_mutation("touch"), **reader.of_condition(), **reader.of_encoding()}
     return writes.touch_of(reader.fields("touch", *bodies.TOUCH_FIELDS, readers))
 
 
@@ -100,11 +100,23 @@ def transaction(body: bytes, max_keys: int) -> Transaction:
     """See `bodies.transaction`."""
     reader = _Reader(body)
     readers = {
-        "checks": lambda: reader.objects("checks", max_keys, reader.of_check),
-        "mutations": lambda: reader.objects("mutations", max_keys, reader.of_mutations),
+        "checks": lambda: reader.objects("checks", max_keys, reader.of_check()),
+        "mutations": lambda: reader.objects("mutations", max_keys, reader.of_mutations()),
         **reader.of_encoding(),
     }
     return writes.transaction_of(reader.fields("transact", *bodies.TRANSACT_FIELDS, readers), max_keys)
+
+
+def line_fields(line: bytes) -> dict[str, Any]:
+    """The fields of a line of an import that has a key, text as UTF-8."""
+    reader = _Reader(line)
+    readers: _Readers = {
+        "key": lambda: reader.text_of("key", InvalidKey, MAX_KEY_BYTES),
+        "value": lambda: reader.text_of("value", InvalidValue, MAX_VALUE_BYTES),
+        "data": lambda: reader.text_of("data", InvalidValue, MAX_CHARACTERS),
+        "expires_at_ms": lambda: reader.whole_number("expires_at_ms", InvalidTtl),
+    }
+    return reader.fields("import", ("key",), ("value", "data", "expires_at_ms"), readers)
 
 
 class _Reader:
@@ -113,6 +125,8 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
+        # What the names of fields begin with, in messages: where the object is that is being read.
+        self._prefix = ""
 
     def fields(
         self, route: str, required: tuple[str, ...], optional: tuple[str, ...], readers: _Readers
@@ -145,12 +159,13 @@ class _Reader:
         """An array of keys."""
         return self._array(field, limit, lambda member: self.text_of(member, InvalidKey, MAX_KEY_BYTES))
 
-    def objects(self, field: str, limit: int, of_member: Callable[[str], _Readers]) -> list[dict[str, Any]]:
-        """An array of objects; `of_member` is given a name for each."""
+    def objects(self, field: str, limit: int, readers: _Readers) -> list[dict[str, Any]]:
+        """An array of objects; `readers` has what reads each field's value in any of them."""
+        known = tuple(readers)
 
         def read(member: str) -> dict[str, Any]:
-            readers = of_member(member)
-            return self.members(member, member, tuple(readers), readers)
+            self._prefix = f"{member}."
+            return self.members(member, member, known, readers)
 
         return self._array(field, limit, read)
 
@@ -177,43 +192,53 @@ class _Reader:
         """How values are encoded."""
         return {"encoding": lambda: self.text_of("encoding", InvalidRequest, _NAME).decode()}
 
-    def of_mutation(self, kind: str, prefix: str) -> _Readers:
+    def of_mutation(self, kind: str) -> _Readers:
         """One of `writes.MUTATIONS`."""
         readers: dict[str, Callable[[], Any]] = {
-            "key": lambda: self.text_of(f"{prefix}key", InvalidKey, MAX_KEY_BYTES),
-            "value": lambda: self.value(f"{prefix}value"),
-            "ttl": lambda: self.ttl(prefix),
-            "delta": lambda: self._scalar(f"{prefix}delta", "a whole number", InvalidRequest),
+            "key": self._key,
+            "value": lambda: self.value(f"{self._prefix}value"),
+            "ttl": self.ttl,
+            "delta": lambda: self._scalar(f"{self._prefix}delta", "a whole number", InvalidRequest),
         }
         required, optional = writes.MUTATIONS[kind]
         return {name: readers[name] for name in required + optional}
 
-    def of_mutations(self, member: str) -> _Readers:
+    def of_mutations(self) -> _Readers:
         """A member of `mutations`."""
-        return {kind: partial(self._mutation, kind, f"{member}.{kind}") for kind in writes.MUTATIONS}
+        return {kind: partial(self._mutation, kind, self.of_mutation(kind)) for kind in writes.MUTATIONS}
 
-    def _mutation(self, kind: str, field: str) -> dict[str, Any]:
-        readers = self.of_mutation(kind, f"{field}.")
-        return self.members(field, field, tuple(readers), readers)
+    def _mutation(self, kind: str, readers: _Readers) -> dict[str, Any]:
+        prefix, field = self._prefix, f"{self._prefix}{kind}"
+        self._prefix = f"{field}."
+        result = self.members(field, field, tuple(readers), readers)
+        self._prefix = prefix
+        return result
 
-    def of_check(self, member: str) -> _Readers:
+    def of_check(self) -> _Readers:
         """A member of `checks`."""
-        key = {"key": lambda: self.text_of(f"{member}.key", InvalidKey, MAX_KEY_BYTES)}
-        return {**key, **self.of_condition(f"{member}.condition")}
+        return {"key": self._key, **self.of_condition()}
 
-    def of_condition(self, field: str) -> _Readers:
-        """The field `condition`, which is called `field`."""
+    def of_condition(self) -> _Readers:
+        """The field `condition`."""
 
         def word(name: str) -> object:
-            return self._scalar(f"{field}.{name}", "true", InvalidRequest)
+            return self._scalar(f"{self._prefix}condition.{name}", "true", InvalidRequest)
 
         readers: dict[str, Callable[[], Any]] = {
-            "absent": lambda: word("absent"),
-            "present": lambda: word("present"),
-            "value": lambda: self.value(f"{field}.value"),
-            "etag": lambda: self.text_of(f"{field}.etag", InvalidRequest, _NAME),
+            "absent": partial(word, "absent"),
+            "present": partial(word, "present"),
+            "value": lambda: self.value(f"{self._prefix}condition.value"),
+            "etag": lambda: self.text_of(f"{self._prefix}condition.etag", InvalidRequest, _NAME),
         }
-        return {"condition": lambda: self.members(field, field, writes.CONDITIONS, readers)}
+
+        def read() -> dict[str, Any]:
+            field = f"{self._prefix}condition"
+            return self.members(field, field, writes.CONDITIONS, readers)
+
+        return {"condition": read}
+
+    def _key(self) -> bytes:
+        return self.text_of(f"{self._prefix}key", InvalidKey, MAX_KEY_BYTES)
 
     def pairs(self, field: str, limit: int) -> dict[bytes, bytes]:
         """An object of keys and values."""
@@ -237,9 +262,13 @@ class _Reader:
         """The text of a value, or its base64."""
         return self.text_of(field, InvalidValue, MAX_CHARACTERS)
 
-    def ttl(self, prefix: str = "") -> object:
+    def ttl(self) -> object:
         """A number, or what was sent in its place."""
-        return self._scalar(f"{prefix}ttl", "a whole number of seconds", InvalidTtl)
+        return self._scalar(f"{self._prefix}ttl", "a whole number of seconds", InvalidTtl)
+
+    def whole_number(self, field: str, error: type[InvalidRequest]) -> object:
+        """A number, or what was sent in its place."""
+        return self._scalar(field, "a whole number", error)
 
     def _scalar(self, field: str, wanted: str, error: type[InvalidRequest]) -> object:
         """A number or a word."""

@@ -60,6 +60,10 @@ class Preconditions(NamedTuple):
             raise InvalidRequest("If-Match and If-None-Match: only one of them is taken at once")
 
 
+#: Without either.
+UNCONDITIONAL = Preconditions()
+
+
 class ForReading(NamedTuple):
     """What a read is answered with in place of a value that is there: `status` 412 unless it has the tag (None: any),
     or 304 if it has.

@@ -34,7 +34,7 @@ from ..observability.health_checks import HealthChecks
 from ..sessions import grants, policy
 from . import answers, bodies, event_stream, export, fields, large_bodies, raw, stream_urls, urls
 from .answers import Answer
-from .preconditions import Preconditions
+from .preconditions import UNCONDITIONAL, Preconditions
 from .streaming import Style
 
 #: What GET on the metrics path answers: content type and body, in the format OpenMetrics or else in that of Prometheus.
@@ -43,9 +43,6 @@ MetricsText = Callable[[bool], "tuple[str, bytes]"]
 #: The OpenAPI 3.1 description, as it ships with the package. UTF-8 JSON. It names the default paths of metrics and
 #: health, which the configuration may change.
 OPENAPI: bytes = files(__package__).joinpath("openapi.json").read_bytes()
-
-
-_UNCONDITIONAL = Preconditions()
 
 
 class Received(NamedTuple):
@@ -60,7 +57,7 @@ class Received(NamedTuple):
     #: The content codings of the body, and the lines of Accept.
     codings: tuple[bytes, ...] = ()
     accept: tuple[bytes, ...] = ()
-    preconditions: Preconditions = _UNCONDITIONAL
+    preconditions: Preconditions = UNCONDITIONAL
     #: Whether the body is a part of something: it has a Content-Range.
     is_part: bool = False
     #: The header Last-Event-ID, for routes whose answers come in parts.

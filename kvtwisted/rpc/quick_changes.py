@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Optional
 
-from ..commands.conditions import ETAG_DIGITS, Condition, Test
+from ..commands.conditions import Condition
 from ..commands.mutations import AddNumber, Mutation, SetValue, TouchKey
-from .quick_messages import LONG, as_long, is_text
+from .quick_messages import LONG, as_long, is_text, read_condition
 
 #: A change and the condition that it is done under, if there is one.
 Change = tuple[Mutation, Optional[Condition]]
@@ -21,12 +21,7 @@ Change = tuple[Mutation, Optional[Condition]]
 _KEY, _VALUE, _SET_TTL, _DATA, _SET_CONDITION = 0x0A, 0x12, 0x18, 0x22, 0x2A
 _DELTA, _ADD_TTL = 0x10, 0x18
 _TOUCH_TTL, _TOUCH_CONDITION = 0x10, 0x1A
-_EQUAL, _ETAG = 0x1A, 0x22
-
-#: By what is encoded of them.
-_IF = {b"\x08\x01": Condition(Test.ABSENT), b"\x10\x01": Condition(Test.PRESENT)}
-#: What a condition has in common with all of its kind; and makers of tuples in half the time that the classes take.
-_VALUE_TEST, _ETAG_TEST = Test.VALUE, Test.ETAG
+#: Makes tuples in half the time that their classes take.
 _make = tuple.__new__
 
 #: Bits of the longest number, and what its last byte may be.
@@ -37,17 +32,6 @@ _SIGN, _MODULUS = 1 << 63, 1 << 64
 def read_set_if(message: bytes, start: int = 0) -> Change | None:
     """What a SetRequest with a condition that begins at `start` and ends with `message` asks for; or None."""
     try:
-        if message.isascii() and not start:
-            # Many are. Then lengths have one byte each, and key and value are text.
-            after = message[1] + 2
-            if message[0] == _KEY and message[after] == _VALUE:
-                last = after + message[after + 1] + 2
-                if message[last] == _SET_CONDITION and message[last + 1] + last + 2 == len(message):
-                    condition = _IF.get(message[last + 2 :])
-                    if condition is None and message[last + 2] == _EQUAL and message[last + 3] + 2 == message[last + 1]:
-                        condition = _make(Condition, (_VALUE_TEST, message[last + 4 :]))
-                    if condition is not None:
-                        return _make(SetValue, (message[2:after], message[after + 2 : last], 0)), condition
         if message[start] != _KEY or message[start + 1] >= LONG:
             return None
         begin = start + 2
@@ -140,24 +124,10 @@ def read_touch(message: bytes, start: int = 0) -> Change | None:
 
 def _condition(message: bytes, at: int) -> Condition | None:
     """The one whose length is at `at`, and which ends with `message`; or None. Raises IndexError if it is cut short."""
-    end = len(message)
     length, begin = message[at], at + 1
     if length >= LONG:
         length, begin = as_long(message, at)
-    if begin + length != end:
-        return None
-    kind = message[begin]
-    if kind != _EQUAL and kind != _ETAG:
-        return _IF.get(message[begin:])
-    length, begin = message[begin + 1], begin + 2
-    if length >= LONG:
-        length, begin = as_long(message, begin - 1)
-    if begin + length != end:
-        return None
-    operand = message[begin:]
-    if kind == _EQUAL:
-        return _make(Condition, (_VALUE_TEST, operand))
-    return _make(Condition, (_ETAG_TEST, operand)) if length == ETAG_DIGITS and operand.isascii() else None
+    return read_condition(message, begin) if begin + length == len(message) else None
 
 
 def _int64(message: bytes, at: int) -> tuple[int, int]:

@@ -5,10 +5,13 @@ Pure functions; any thread.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from ..commands.get import Get
+from .answers import GET_ANSWERS
 from .quick_changes import read_increment, read_set_if, read_touch
-from .quick_messages import LONG, as_long, read_get, read_set
+from .quick_messages import LONG, as_long, read_get, read_get_as, read_set
 
 #: An operation of a pipeline: its `id` as it is encoded, with the tag; which one it is, as the tag of its field; and
 #: what `read_set` gives of it, without a value and a ttl where it is no Set. One that has more to it, or is of another
@@ -58,7 +61,14 @@ def read_operation(message: bytes) -> Operation | None:
             return message[:at] or NO_ID, kind, key, value, ttl
     elif kind in _OF_A_KEY:
         asked = read_get(message, begin)
-        return None if asked is None else (message[:at] or NO_ID, kind, asked, b"", 0)
+        if asked is not None:
+            return message[:at] or NO_ID, kind, asked, b"", 0
+        more = read_get_as(message, begin) if kind == GET else None
+        if more is None:
+            return None
+        key, how = more
+        get = Get(key, math.inf, GET_ANSWERS[how], digests=how[1])
+        return message[:at] or NO_ID, kind | BY_COMMAND, key, b"", get
     read = _CHANGES.get(kind)
     change = None if read is None else read(message, begin)
     return None if change is None else (message[:at] or NO_ID, kind | BY_CHANGE, change[0][0], b"", change)

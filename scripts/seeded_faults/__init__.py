@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import commands, deciding, http, http2, local_store, server, sessions
+from . import commands, deciding, http, http2, local_store, server, sessions, watching
 from .fault import Fault
 
 FAULTS: tuple[Fault, ...] = (
@@ -10,6 +10,7 @@ FAULTS: tuple[Fault, ...] = (
     *sessions.FAULTS,
     *local_store.FAULTS,
     *deciding.FAULTS,
+    *watching.FAULTS,
     *http2.FAULTS,
     *http.FAULTS,
     *server.FAULTS,

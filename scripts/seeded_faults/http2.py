@@ -10,7 +10,67 @@ _STREAMS = f"{_NATIVE}/streams.py"
 _CONTROL = f"{_NATIVE}/control.py"
 _CONFORMANCE = "tests/rpc/http2/conformance"
 
+_ANSWERS = "kvtwisted/rpc/answers.py"
+_QUICK = "kvtwisted/rpc/quick_messages.py"
+
 FAULTS = (
+    Fault(
+        "mangled-text",
+        "A value that is not text is left out where text is asked for.",
+        _ANSWERS,
+        "            if not is_text(pieces[place + 3]):\n",
+        "            if False:\n",
+        "tests/rpc/test_answers.py tests/rpc/test_bytes.py",
+    ),
+    Fault(
+        "data-lost-in-a-batch",
+        "A batch that has data is not read as one of text alone.",
+        "kvtwisted/rpc/quick_batches.py",
+        "    if request.data:\n        return None\n",
+        "",
+        "tests/rpc/test_quick_batches.py tests/rpc/test_bytes.py",
+    ),
+    Fault(
+        "condition-not-true",
+        "A condition that says absent: false is refused.",
+        "kvtwisted/rpc/changes.py",
+        "    if not getattr(message, name):\n",
+        "    if False:\n",
+        "tests/rpc/test_changes.py",
+    ),
+    Fault(
+        "data-as-plain",
+        "Data that begins as no text does goes by itself.",
+        _QUICK,
+        "    return None if data[:1] == NEVER_TEXT else (key, data, 0)\n",
+        "    return key, data, 0\n",
+        "tests/rpc/test_quick_messages.py",
+    ),
+    Fault(
+        "condition-with-more",
+        "A condition that goes on behind its value is not plain.",
+        _QUICK,
+        "    if begin + length != len(message):\n        return None\n    if kind == _EQUAL:\n",
+        "    if kind == _EQUAL:\n",
+        "tests/rpc/test_quick_changes.py tests/rpc/test_quick_messages.py",
+    ),
+    Fault(
+        "entries-too-large",
+        "A page of entries has room for their deadlines.",
+        "kvtwisted/rpc/methods.py",
+        "call.budget - call.budget // 64",
+        "call.budget",
+        "tests/rpc/test_response_budget.py",
+    ),
+    Fault(
+        "answers-over-the-window",
+        "Answers that come together wait for the window, too.",
+        f"{_NATIVE}/responder.py",
+        "            if not self.quick or size > sender.window or size > SMALLEST_FRAME:\n"
+        "                if stream_id in promised:\n",
+        "            if size > SMALLEST_FRAME:\n                if stream_id in promised:\n",
+        "tests/rpc/http2/test_short_way.py",
+    ),
     Fault(
         "streams-uncounted",
         "Calls of one chunk count against the streams that may be open.",

@@ -1,7 +1,8 @@
 """A client that knows the requirements' own proto text and nothing of this package.
 
 Run as a program with the folder of the modules generated from `requirements.proto` and the server's address. It does
-all ten operations under /KeyValueService/ and prints what it was answered, as one JSON object.
+all ten operations under /KeyValueService/ and prints what it was answered, as one JSON object. With a prefix as third
+argument it reads what is there, which need not be text.
 """
 
 from __future__ import annotations
@@ -38,6 +39,27 @@ def main(folder: str, address: str) -> None:
     print(json.dumps(answers))
 
 
+def read(folder: str, address: str, prefix: str) -> None:
+    """Read what is under a prefix, where "a" is text and "b" is not; then overwrite that."""
+    sys.path.insert(0, folder)
+    pb = importlib.import_module("requirements_pb2")
+    service = importlib.import_module("requirements_pb2_grpc")
+    with grpc.insecure_channel(address) as channel:
+        kv = service.KeyValueServiceStub(channel)
+        odd = kv.Get.future(pb.GetRequest(key=prefix + "b"))
+        many = kv.MGet(pb.MGetRequest(keys=[prefix + "a", prefix + "b"]))
+        page = kv.ScanKeyValues(pb.ScanRequest(prefix=prefix))
+        answers = {
+            "get": _found(kv.Get(pb.GetRequest(key=prefix + "a"))),
+            "get odd": odd.code().name,
+            "mget": [dict(many.key_values), many.error],
+            "scan keys": list(kv.ScanKeys(pb.ScanRequest(prefix=prefix)).keys),
+            "scan": [dict(page.key_values), page.error],
+            "overwritten": _done(kv.Set(pb.SetRequest(key=prefix + "b", value="text"))),
+        }
+    print(json.dumps(answers))
+
+
 def _done(answer: object) -> list[object]:
     return [answer.success, answer.error]
 
@@ -47,4 +69,4 @@ def _found(answer: object) -> list[object]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    (main if len(sys.argv) == 3 else read)(*sys.argv[1:])

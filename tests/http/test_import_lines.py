@@ -183,6 +183,31 @@ def test_plain_lines_are_read_at_once() -> None:
     assert import_lines._plain_pair(b'{"key":"a","value":"b"}') == (b"a", b"b", 0)
 
 
+_LARGE_VALUES = ["x" * 70_000, '"' * 70_000, "\u00fc" * 40_000, "\x01" * 20_000, "\U0001f600" * 20_000]
+
+
+@pytest.mark.parametrize("value", _LARGE_VALUES, ids=range(len(_LARGE_VALUES)))
+def test_large_lines_mean_the_same(value: str) -> None:
+    """Whatever has to be escaped, and in base64."""
+    for escaped in (True, False):
+        line = json.dumps({"key": "\u00fc", "value": value, "expires_at_ms": NOW + 5}, ensure_ascii=escaped).encode()
+        assert entries(line) == [Entry(1, "\u00fc".encode(), value.encode(), NOW + 5)]
+    in_base64 = base64.b64encode(value.encode()).decode()
+    assert entries(line_of({"data": in_base64, "key": "k"})) == [Entry(1, b"k", value.encode(), 0)]
+
+
+@pytest.mark.parametrize(
+    "end", [b'"', b'"}}', b'","value":"x"}', b'","ttl":1}', b'","expires_at_ms":-1}', b'\xff"}', b'\\ud800"}', b'\\x"}']
+)
+def test_what_is_wrong_with_large_lines(end: bytes) -> None:
+    """Is said of that line alone."""
+    good = line_of({"key": "a", "value": "1"})
+    for line in (b'{"key":"k","value":"' + b"x" * 70_000 + end, b'{"value":"' + b"x" * 70_000 + b'"}'):
+        _, bad, _ = read(good + line + b"\n" + good)
+        assert isinstance(bad, Bad)
+        assert bad.line == 2
+
+
 @given(st.dictionaries(st.text(min_size=1, max_size=5), st.binary(max_size=5), max_size=5))
 def test_base64_comes_back(values: dict[str, bytes]) -> None:
     """Any bytes."""

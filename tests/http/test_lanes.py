@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.web.resource import Resource
 
+from kvtwisted.commands.conditions import etag_of
+
 from ..support.properties import repeatable
 from .support import Wire, World, request_bytes
 
@@ -101,6 +103,13 @@ PLAIN = {
     "raw of any type": raw("PUT", "k", b"v", content_type="text/html") + raw("GET"),
     "raw with bad queries": raw("PUT", "k?ttl=" + "9" * 11, b"v") + raw("PUT", "%zz?ttl=1", b"v"),
     "raw keys": raw("PUT", "%zz", b"v") + raw("PUT", "a//%C3%A4", b"v") + raw("GET", "a//%c3%a4"),
+    "raw and preconditions": raw("PUT", "k", b"v", if_none_match="*") * 2
+    + raw("GET", "k", if_none_match="*")
+    + raw("GET", "k", if_match='"x"', if_none_match='"x"')
+    + raw("GET", "k", if_match="W/x")
+    + raw("DELETE", "k", if_match='"x"')
+    + raw("PUT", "k?ttl=9", b"w", If_Match=f'"{etag_of(b"v")}"', authorization="x")
+    + request_bytes("DELETE", "/api/v1/delete/k", if_match="*"),
     "bytes as text": raw("PUT", "k", b"\xff") + GET + post(b'{"keys":["k"]}', "mget") + scan("prefix="),
     "numbers": post(b'{"key":"n","delta":5,"ttl":9}', "increment")
     + get("n")
@@ -233,10 +242,11 @@ ODD = {
     "raw with a query": raw("GET", "k?ttl=5") + raw("PUT", "k?x=1", b"v") + raw("PUT", "k?ttl=-5", b"v"),
     "raw without a key": raw("PUT", "", b"v"),
     "raw with a body": raw("GET", "k", b"body") + raw("DELETE", "k", b"body"),
-    "raw and preconditions": raw("PUT", "k", b"v", if_none_match="*") * 2
-    + raw("GET", "k", if_none_match="*")
-    + raw("PUT", "k", b"v", content_range="bytes 0-0/1")
-    + raw("DELETE", "k", if_match='"x"'),
+    "raw part": raw("PUT", "k", b"v", content_range="bytes 0-0/1"),
+    "two tags": raw("PUT", "k", b"v", if_match='"x"', If_Match="*") + raw("GET", "k", if_match='"x"', If_Match="*"),
+    "preconditions elsewhere": request_bytes("POST", "/api/v1/set", BODY, if_match="*")
+    + request_bytes("GET", "/api/v1/get/k", if_match="*")
+    + request_bytes("GET", "/api/v1/scan?limit=1", if_none_match="*"),
     "config": post(b'{"eviction":{"enabled":false}}', "config"),
     "nowhere": head(b"GET /nowhere HTTP/1.1", b"Host: a"),
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",

@@ -75,6 +75,8 @@ def test_figures() -> None:
         f"| open Watches of keys | `limits.max_watchers` ({KEYS['limits.max_watchers'].default:,}, ",
         f"| open ScanStreams | `limits.max_scan_streams` ({KEYS['limits.max_scan_streams'].default:,}, ",
         f"| {answering.HIGH_WATER // 1024} KiB, and one part ({streams.PART_BYTES // 1024} KiB, or one entry) |",
+        f"large ones are cut into messages of some {streams.PART_BYTES // 1024} KiB |",
+        f"`limits.max_watch_history_bytes` ({KEYS['limits.max_watch_history_bytes'].default // MIB} MiB,",
         f"| open reflection streams | {slots.MAX_REFLECTION_STREAMS}, of {reflection.STREAM_SECONDS:.0f} s at most |",
     ):
         assert said(sentence), sentence
@@ -146,6 +148,6 @@ def test_the_examples(world: World, tmp_path: Path) -> None:
     (tmp_path / "proto").symlink_to(ROOT / "proto")
     subprocess.run([sys.executable, *shlex.split(command)], cwd=tmp_path, check=True, timeout=PATIENCE)
     examples = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 6
+    assert len(examples) == 12
     script = "\n".join(examples).replace("127.0.0.1:50051", world.address)
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=PATIENCE)

@@ -10,9 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvtwisted.commands.command import NEVER_TEXT
+from kvtwisted.commands.conditions import Condition
+from kvtwisted.core.errors import InvalidRequest
 from kvtwisted.rpc import pipeline
 from kvtwisted.rpc import quick_messages as quick
 from kvtwisted.rpc import quick_operations as operations
+from kvtwisted.rpc.changes import condition_of
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 from kvtwisted.rpc.varints import varint
 
@@ -74,6 +77,7 @@ def _fields(*usual: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 _KEY, _VALUE = _field(1, 2, _string), _field(2, 2, _string)
 _HOSTILE_GET = _fields(_KEY)
 _DATA = _field(4, 2, _string)
+_FLAG = _field(2, 0, _number(st.just(1)))
 _HOSTILE_SET = _fields(_KEY, _VALUE) | _fields(_KEY, _VALUE, _field(3, 0, _number(id_))) | _fields(_KEY, _DATA)
 #: Such as conditions have, and Increments and Touches.
 _HOSTILE_CHANGE = _fields(_KEY, _field(2, 0, _number(id_))) | _fields(
@@ -117,7 +121,20 @@ def _as_set(request: Any) -> Any:
     value = request.value.encode()
     if request.HasField("data"):
         value = None if value or request.data[:1] == NEVER_TEXT else request.data
+    if request.HasField("condition"):
+        return request.key.encode(), value, None if request.ttl else _condition_of(request)
     return request.key.encode(), value, request.ttl
+
+
+def _condition_of(request: Any) -> Condition | None:
+    try:
+        return condition_of(request.condition)
+    except InvalidRequest:
+        return None
+
+
+def _as_get_as(request: Any) -> Any:
+    return request.key.encode(), (request.as_data, request.with_etag)
 
 
 def _agree(read: Callable[[bytes], Any], parse: Callable[[bytes], Any], message: bytes) -> None:
@@ -142,7 +159,28 @@ def test_hostile_gets(message: bytes) -> None:
     _agree(quick.read_get, lambda data: _as_get(kv.GetRequest.FromString(data)), message)
 
 
-@given(harmed(_HOSTILE_SET))
+@given(harmed(_fields(_KEY, _FLAG) | _fields(_KEY, _FLAG, _field(3, 0, _number(st.just(1))))))
+@example(b"\x0a\x01k\x10\x00")
+@example(b"\x0a\x01\xff\x10\x01")
+@example(b"\x0a\x05k\x10\x01")
+def test_hostile_gets_of_data(message: bytes) -> None:
+    """GetRequests that ask for data, or the etag."""
+    _agree(quick.read_get_as, lambda data: _as_get_as(kv.GetRequest.FromString(data)), message)
+
+
+@pytest.mark.parametrize("how", [(True, False), (False, True), (True, True)])
+def test_gets_of_data_are_read(how: tuple[bool, bool]) -> None:
+    """As protobuf's own encoder makes them."""
+    message = kv.GetRequest(key="ü", as_data=how[0], with_etag=how[1]).SerializeToString()
+    assert quick.read_get_as(message) == ("ü".encode(), how)
+    assert quick.read_get_as(kv.GetRequest(key="k").SerializeToString()) is None
+
+
+@given(harmed(_HOSTILE_SET | _HOSTILE_SET_IF))
+@example(b"\x0a\x01k\x12\x01v\x2a\x02\x08\x01")
+@example(b"\x0a\x01k\x12\x01v\x2a\x03\x1a\x01x")
+@example(b"\x0a\x01k\x12\x01v\x2a\x04\x08\x01\x10\x01")
+@example(b"\x0a\x01k\x12\x01v\x2a\x00")
 @example(b"")
 @example(b"\x0a\x01k\x12\x00\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")
 @example(b"\x0a\x01k\x12\x00\x18\x01\x18\x02")

@@ -65,6 +65,32 @@ def test_pages_fill_the_limit_and_never_exceed_it(world: World, value_bytes: int
         assert counted + largest_entry > SMALLEST
 
 
+@pytest.mark.parametrize(("key", "value", "reverse"), [(1024, 130, False), (130, 16_384, True)])
+def test_pages_of_entries(world: World, key: int, value: int, reverse: bool) -> None:
+    """Entries whose deadlines take the most never exceed the limit either, and fill nearly all of it."""
+    world.terms.max_response_bytes = SMALLEST
+    count = 3 * SMALLEST // (key + value) // 2
+    keys = [chr(0x4E00 + number) + "k" * (key - 3) for number in range(count)]
+    for first in range(0, count, 64):
+        data = dict.fromkeys(keys[first : first + 64], b"\xff" * value)
+        assert world.client.call("MSet", data=data, ttl=3_155_760_000).success
+    found: list[str] = []
+    sizes = []
+    cursor = ""
+    while True:
+        request = kv.ScanRequest(limit=count, cursor=cursor, as_data=True, reverse=reverse).SerializeToString()
+        encoded = world.client.call_raw("ScanKeyValues", request)
+        page = kv.ScanKeyValuesResponse.FromString(encoded)
+        sizes.append(len(encoded))
+        found += [entry.key for entry in page.entries]
+        cursor = page.next_cursor
+        if not cursor:
+            break
+    assert found == (keys[::-1] if reverse else keys)
+    assert max(sizes) <= SMALLEST
+    assert all(size > 0.9 * SMALLEST for size in sizes[:-1])
+
+
 def test_pages_of_keys(world: World) -> None:
     """A scan of keys alone pages by the keys' size, whatever the values have."""
     world.terms.max_response_bytes = SMALLEST

@@ -1,15 +1,18 @@
 """ScanStreams: all pairs of a range from one view, read in pool threads, as fast as they are taken and no faster.
 
-Note [Parts ahead]: while a client is sent one part the next is read, so that neither waits for the other. But no more
-than AHEAD parts of a stream wait, whatever the client does: a stream of a slow reader takes the bytes of those, and its
-view. A thread is at a stream for one part at a time, in the turn of whose it is, so that a hundred streams share the
-threads as a hundred scans do. How long a view lives: Note [The end of a view] in `stream_views`.
+Note [Parts ahead]: while a client is sent one part the next ones are read, so that neither waits for the other. But no
+more than AHEAD parts of a stream wait, whatever the client does: a stream of a slow reader takes the bytes of those,
+and its view. They are read in one go, since a hop to a thread and back takes as long as some hundreds of pairs; then
+others have their turn, so that a hundred streams share the threads as a hundred scans do.
+
+How long a view lives: Note [The end of a view] in `stream_views`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Callable, NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall
@@ -19,6 +22,7 @@ from ...commands.command import Command
 from ...commands.scan_stream import ScanStream
 from ...core.errors import Unavailable
 from ...reactor.fair_pool import FairPool
+from ...reactor.pool import caught
 from .stream_views import StreamView
 
 #: Parts of a stream that wait to be taken.
@@ -31,7 +35,6 @@ class _Read(NamedTuple):
     part: Any
     keys: int
     size: int
-    is_last: bool
 
 
 class ScanStreams:
@@ -118,15 +121,16 @@ class _Stream:
             self._read_on()
 
     def _read_on(self) -> None:
-        """Have a part read, unless enough are."""
-        enough = len(self._parts) >= AHEAD and not (self._is_late and self._view is not None)
-        if self._is_reading or self._is_read or self._is_over or enough:
+        """Have parts read, unless some wait: the first one alone, so that it comes soon."""
+        has_some = bool(self._parts) and not (self._is_late and self._view is not None)
+        if self._is_reading or self._is_read or self._is_over or has_some:
             return
         streams = self._streams
         if self._timer is None:
             self._timer = streams.reactor.callLater(streams.seconds(), self._late)
         self._is_reading = True
-        reading = streams.pool.run(self._command.admission, self._read, is_long=True)
+        count = 1 if self._view is None else AHEAD
+        reading = streams.pool.run(self._command.admission, partial(self._read, count), is_long=True)
         reading.addCallbacks(self._has_read, self._has_failed)
 
     def _late(self) -> None:
@@ -134,20 +138,20 @@ class _Stream:
         self._is_late = True
         self._read_on()
 
-    def _has_read(self, read: _Read) -> None:
+    def _has_read(self, parts: list[_Read]) -> None:
         self._is_reading = False
         if self._is_over:
             self._let_go()
             return
-        self._is_read = read.is_last
-        self._parts.append(read)
+        self._parts += parts
+        self._is_read = self._error is not None or (self._view is not None and self._view.is_over)
+        if self._is_read:
+            self._let_go()
         self._go_on()
 
     def _has_failed(self, failure: Failure) -> None:
-        self._is_reading = False
-        self._is_read, self._error = True, failure.value
-        self._let_go()
-        self._go_on()
+        self._error = failure.value
+        self._has_read([])
 
     def _leave(self) -> None:
         """It is over: nothing is read for it any more."""
@@ -169,12 +173,18 @@ class _Stream:
 
     # In a pool thread.
 
-    def _read(self) -> _Read:
+    def _read(self, count: int) -> list[_Read]:
+        """So many parts, or as many as there are; `_error` is set if that is because something failed."""
         command = self._command
-        view = self._view
-        if view is None:
-            view = self._view = self._streams.look(command)
-        page = view.page(give_up=self._is_late)
-        part = page if command.encode is None else command.encode(page)
-        size = sum(map(len, page.keys)) + sum(map(len, page.values))
-        return _Read(part, len(page.keys), size, view.is_over)
+        parts: list[_Read] = []
+        try:
+            view = self._view
+            if view is None:
+                view = self._view = self._streams.look(command)
+            while len(parts) < count and not view.is_over:
+                page = view.page(give_up=self._is_late)
+                part = page if command.encode is None else command.encode(page)
+                parts.append(_Read(part, len(page.keys), sum(map(len, page.keys)) + sum(map(len, page.values))))
+        except Exception:
+            self._error = caught().value
+        return parts

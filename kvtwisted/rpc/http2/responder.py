@@ -18,9 +18,13 @@ from .outbound import Backlog, Sender
 from .parked import ParkedCalls
 from .requests import Head
 from .responses import (
+    GOOD,
+    GOOD_START,
     MESSAGE_PREFIX,
+    OK_START,
     SMALLEST_FRAME,
     ConstantAnswer,
+    around,
     plain_headers,
     status_frame,
     whole_answer,
@@ -142,16 +146,22 @@ class Responder:
         self.touched()
 
     def answer_each(self, answers: Iterable[tuple[int, bytes]]) -> None:
-        """`answer` calls that it was promised to, and that still wait."""
-        sender, out, promised = self.sender, self.out, self.promised
+        """`answer` calls that it was promised to, and that still wait: those that came together."""
+        sender, append, promised = self.sender, self.out.append, self.promised
+        length = -1
         for stream_id, message in answers:
-            size = len(message) + MESSAGE_PREFIX.size
+            if len(message) != length:
+                length = len(message)
+                size = length + MESSAGE_PREFIX.size
+                between, prefix = around(length)
             if not self.quick or size > sender.window or size > SMALLEST_FRAME:
                 if stream_id in promised:
                     self.answer(stream_id, message)
             elif promised.pop(stream_id, None) is not None:
                 sender.window -= size
-                out.append(whole_answer(stream_id, message))
+                # As in `ConstantAnswer.pieces`.
+                pieces = (OK_START, between, prefix + message + GOOD_START, GOOD)
+                append(stream_id.to_bytes(4, "big").join(pieces))
         self.touched()
 
     def fail(self, stream_id: int, error: CallError) -> None:

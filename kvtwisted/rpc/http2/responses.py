@@ -28,15 +28,15 @@ MESSAGE_PREFIX = struct.Struct(">BI")
 # ":status: 200" is number 8 of HPACK's static table, "content-type" 31 (by name, the value spelt out).
 _OK_BLOCK = b"\x88" + b"\x0f\x10\x10application/grpc"
 _LAST = END_HEADERS | END_STREAM
-_GOOD = encode([(b"grpc-status", b"0")])
+GOOD = encode([(b"grpc-status", b"0")])
 #: The size that a peer counts for the headers that begin an answer, and for one header beside its text.
 _OK_LIST_BYTES = list_bytes([(b":status", b"200"), (b"content-type", b"application/grpc")])
 _OVERHEAD = 32
 #: "The dynamic table has no bytes" (RFC 7541, section 6.3).
 _NO_TABLE = b"\x20"
 #: The part of a frame's header that does not depend on the stream.
-_OK_START = frame_header(HEADERS, END_HEADERS, 0, len(_OK_BLOCK))[:5]
-_GOOD_START = frame_header(HEADERS, _LAST, 0, len(_GOOD))[:5]
+OK_START = frame_header(HEADERS, END_HEADERS, 0, len(_OK_BLOCK))[:5]
+GOOD_START = frame_header(HEADERS, _LAST, 0, len(GOOD))[:5]
 
 #: Letters that a status sentence has as they are; all others are percent-encoded.
 _PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}
@@ -47,12 +47,12 @@ _packers: dict[int, Callable[..., bytes]] = {}
 
 def ok_headers(stream_id: int) -> bytes:
     """The frame that begins an answer."""
-    return _OK_START + stream_id.to_bytes(4, "big") + _OK_BLOCK
+    return OK_START + stream_id.to_bytes(4, "big") + _OK_BLOCK
 
 
 def ok_trailers(stream_id: int) -> bytes:
     """The frame that ends an answer well."""
-    return _GOOD_START + stream_id.to_bytes(4, "big") + _GOOD
+    return GOOD_START + stream_id.to_bytes(4, "big") + GOOD
 
 
 def whole_answer(stream_id: int, message: bytes) -> bytes:
@@ -63,16 +63,25 @@ def whole_answer(stream_id: int, message: bytes) -> bytes:
         pack = _packer(length)
     # Five tenths of a microsecond less than joining ten strings.
     return pack(
-        _OK_START, stream_id, _OK_BLOCK, length + MESSAGE_PREFIX.size << 8, 0, stream_id, 0, length, message,
-        _GOOD_START, stream_id, _GOOD,
+        OK_START, stream_id, _OK_BLOCK, length + MESSAGE_PREFIX.size << 8, 0, stream_id, 0, length, message,
+        GOOD_START, stream_id, GOOD,
     )  # fmt: skip
 
 
 def _packer(length: int) -> Callable[..., bytes]:
     if len(_packers) >= 4096:
         _packers.clear()
-    layout = struct.Struct(f">5sI{len(_OK_BLOCK)}sIBIBI{length}s5sI{len(_GOOD)}s")
+    layout = struct.Struct(f">5sI{len(_OK_BLOCK)}sIBIBI{length}s5sI{len(GOOD)}s")
     return _packers.setdefault(length, layout.pack)
+
+
+def around(length: int) -> tuple[bytes, bytes]:
+    """What stands around the stream's number in a good answer with a message of so many bytes, up to the message.
+
+    The first follows OK_START and the number, the second comes after the number once more. Behind the message there are
+    GOOD_START, the number, and GOOD.
+    """
+    return _OK_BLOCK + frame_header(DATA, 0, 0, length + MESSAGE_PREFIX.size)[:5], MESSAGE_PREFIX.pack(0, length)
 
 
 class ConstantAnswer:
@@ -82,12 +91,8 @@ class ConstantAnswer:
         self.message = message
         #: Bytes of DATA.
         self.size = len(message) + MESSAGE_PREFIX.size
-        self.pieces = (
-            _OK_START,
-            _OK_BLOCK + frame_header(DATA, 0, 0, self.size)[:5],
-            MESSAGE_PREFIX.pack(0, len(message)) + message + _GOOD_START,
-            _GOOD,
-        )
+        between, prefix = around(len(message))
+        self.pieces = (OK_START, between, prefix + message + GOOD_START, GOOD)
 
 
 def status_frame(stream_id: int, code: int, sentence: str, *, first: bool, more: Headers, limit: int) -> bytes:
@@ -140,4 +145,4 @@ def plain_headers(stream_id: int, status: int, length: int, more: Headers) -> by
 
 #: Bytes of DATA that every peer takes in one frame; larger answers are cut up.
 SMALLEST_FRAME = 16_384
-assert len(_OK_START) + 4 == FRAME_HEADER  # noqa: S101 - what `_packer` builds on
+assert len(OK_START) + 4 == FRAME_HEADER  # noqa: S101 - what `_packer` builds on

@@ -15,21 +15,24 @@ from google.protobuf.message import DecodeError
 from twisted.python.failure import Failure
 
 from ...commands.command import Command
+from ...commands.conditions import Condition
 from ...commands.deciding import Outcome
 from ...commands.get import Get
+from ...commands.mutations import SetValue
 from ...commands.set import Set
 from ...core.errors import without_frames
 from ...observability import incidents
 from ...reactor.fair_pool import FairPool
 from ...sessions.charged import Charged
 from ...sessions.session import Session
-from ..answers import SUCCESS, encoded_get_response
+from ..answers import GET_ANSWERS, SUCCESS, encoded_get_response
 from ..calls import Terms, overdue
 from ..deciding import INCREMENT, SET_IF, TOUCH, Deciding
 from ..errors import IN_MESSAGE, call_error
 from ..messages import parse
 from ..methods import METHODS, Call, Method
-from ..quick_messages import read_get, read_set
+from ..quick_changes import Change, read_set_if
+from ..quick_messages import read_get, read_get_as, read_set
 from .requests import Unary
 from .responses import ConstantAnswer
 
@@ -89,7 +92,7 @@ class UnaryCalls:
     def _get(self, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
         key = read_get(message)
         if key is None:
-            self._call_on_one_key(_GET, caller, number, message, timeout)
+            self._get_as(caller, number, message, timeout)
             return
         try:
             if timeout is not None and timeout <= 0:
@@ -106,10 +109,23 @@ class UnaryCalls:
         else:
             caller.answer(number, answer)
 
+    def _get_as(self, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
+        """A Get that may ask for data, or the etag."""
+        asked = read_get_as(message)
+        if asked is None:
+            self._call_on_one_key(_GET, caller, number, message, timeout)
+            return
+        key, how = asked
+        self._begin(_GET, caller, number, partial(_get_command, key, how), timeout)
+
     def _set(self, caller: Caller, number: int, message: bytes, timeout: float | None) -> None:
         asked = read_set(message)
         if asked is None:
-            self._decide(SET_IF, caller, number, message, timeout)
+            change = read_set_if(message)
+            if change is None:
+                self._call_on_one_key(_SET, caller, number, message, timeout)
+            else:
+                self._change(SET_IF, change, caller, number, timeout)
             return
         key, value, ttl = asked
         if self._gathers and timeout is None and not ttl:
@@ -123,6 +139,9 @@ class UnaryCalls:
             sets.tokens.append(number)
             caller.promise(number)
             return
+        if isinstance(ttl, Condition):
+            self._change(SET_IF, (SetValue(key, value), ttl), caller, number, timeout)
+            return
         try:
             call = self._started(timeout)
             self._run(_SET, caller, number, Set(key, value, ttl, call.deadline), call)
@@ -133,7 +152,10 @@ class UnaryCalls:
         change = kind.read(message, 0)
         if change is None:
             self._call_on_one_key(kind.method, caller, number, message, timeout)
-            return
+        else:
+            self._change(kind, change, caller, number, timeout)
+
+    def _change(self, kind: Deciding, change: Change, caller: Caller, number: int, timeout: float | None) -> None:
         if self._gathers and timeout is None:
             # As Sets do.
             session = self._session
@@ -241,10 +263,15 @@ class UnaryCalls:
 
     def begin(self, method: Method, caller: Caller, number: int, request: Any, timeout: float | None) -> None:
         """Answer a request for one key, now if memory can."""
+        self._begin(method, caller, number, partial(method.make, request), timeout)
+
+    def _begin(
+        self, method: Method, caller: Caller, number: int, make: Callable[[Call], Command], timeout: float | None
+    ) -> None:
         answer = None
         try:
             call = self._started(timeout)
-            command = method.make(request, call)
+            command = make(call)
             if isinstance(command, Get) and self._session.complete_now(command):
                 answer = command.result
             else:
@@ -273,6 +300,10 @@ class UnaryCalls:
         elif timeout <= 0:
             raise overdue(self._session)
         return _call(Call, (monotonic() + timeout, terms.max_response_bytes))
+
+
+def _get_command(key: bytes, how: tuple[bool, bool], call: Call) -> Get:
+    return Get(key, call.deadline, GET_ANSWERS[how], digests=how[1])
 
 
 def _done(method: Method, caller: Caller, number: int, size: int, command: Command) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from kvtwisted.rpc.generated import keyvalue_pb2 as kv
+from kvtwisted.rpc.http2 import frames
 from kvtwisted.rpc.http2.responder import MAX_STREAMS
 
 from .simulation import Link, Simulation, simulation
@@ -99,3 +102,23 @@ def test_a_prefix_that_says_another_length(length: int) -> None:
         after = send(link, put("after"))
         made.reactor.settle()
         assert statuses(link, after) == ["0"]
+
+
+@pytest.mark.local_backend
+@pytest.mark.parametrize("window", [0, 40, 65_535])
+def test_conditional_writes_keep_to_the_window(window: int) -> None:
+    """Their answers come together, as far as the client's window goes, and the rest when it is widened."""
+    with simulation(in_flight=100) as made:
+        link = connected(made)
+        link.send(frames.frame(frames.SETTINGS, 0, 0, struct.pack(">HI", 4, window)))
+        message = kv.IncrementRequest(key="n", delta=1).SerializeToString()
+        add = Request("/kv.v1.KeyValueService/Increment", (message,))
+        streams = send(link, *[add] * 20)
+        made.reactor.settle()
+        if window < 10:
+            assert statuses(link, streams) == [None] * 20
+            link.send(frames.frame(frames.SETTINGS, 0, 0, struct.pack(">HI", 4, 1000)))
+            made.reactor.settle()
+        assert statuses(link, streams) == ["0"] * 20
+        told = [kv.IncrementResponse.FromString(link.observer.streams[stream].messages[0]) for stream in streams]
+        assert [answer.value for answer in told] == list(range(1, 21))
