@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
-from typing import Any
+from functools import partial
+from typing import Any, Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvtwisted.commands import conditions
 from kvtwisted.commands.command import WriteCommand
 from kvtwisted.commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch
 from kvtwisted.commands.conditions import Condition, etag_of
 from kvtwisted.commands.deciding import DecidingCommand, Kept, Look, Mutated, Outcome, Present
+from kvtwisted.commands.decisions import Decisions
 from kvtwisted.commands.mutations import HIGHEST, LOWEST, AddNumber, DeleteKey, SetValue, TouchKey, number_of
 from kvtwisted.commands.transact import Transact
 from kvtwisted.core.errors import InvalidKey, InvalidRequest, InvalidTtl, KvError, NotANumber, NumberOverflow, TooLarge
 from kvtwisted.core.limits import Limits
+
+from ..support.properties import repeatable
 
 Asks = conditions.Test
 ABSENT, PRESENT = Condition(Asks.ABSENT), Condition(Asks.PRESENT)
@@ -218,3 +225,51 @@ def test_what_it_is_told() -> None:
     """The result of a command with one mutation."""
     assert Outcome(mutated=(Mutated(True, 5),)).only == (True, 5, False)
     assert Outcome(failed_check=1).only == Mutated()
+
+
+_SIZES = st.sampled_from([0, 1, 1024, 1025])
+_KEYS = _SIZES.map(lambda size: b"k" * size)
+_VALUES = st.sampled_from([b"", b"v", bytes(1_048_576), bytes(1_048_577)])
+_TTLS = st.sampled_from([0, 0, 1, -1, 3_155_760_001])
+_SETS = st.builds(SetValue, _KEYS, _VALUES, _TTLS)
+_STORED = st.one_of(_SETS, st.builds(TouchKey, _KEYS, _TTLS), st.builds(AddNumber, _KEYS, st.just(1), _TTLS))
+_TESTS = st.one_of(
+    st.sampled_from([ABSENT, PRESENT, ETAG, Condition(Asks.ETAG, b"none")]), _VALUES.map(partial(Condition, Asks.VALUE))
+)
+
+
+def _is_refused(check: Callable[[], object]) -> bool:
+    try:
+        check()
+    except KvError:
+        return True
+    return False
+
+
+@repeatable
+@given(
+    st.lists(st.tuples(_KEYS, _TESTS), max_size=3),
+    st.lists(st.one_of(_SETS, _SETS, _STORED, st.builds(DeleteKey, _KEYS)), max_size=3),
+)
+def test_a_transact_is_checked_the_same_in_fewer_steps(checks: list[Any], mutations: list[Any]) -> None:
+    """What is plain at a glance would pass each check by itself; whatever else is looked at one by one."""
+    command = Transact(checks, mutations)
+    limits = Limits(max_request_bytes=1 << 30)
+    assert _is_refused(lambda: command.check(limits)) is _is_refused(command._check_each)
+
+
+@repeatable
+@given(st.lists(st.tuples(_STORED, st.none() | _TESTS), min_size=1, max_size=4))
+def test_decisions_are_good_if_each_is(asked: list[Any]) -> None:
+    """Known at a glance, or not: it is what each command says by itself."""
+    decisions = Decisions(None, 0.0, math.inf)
+    decisions.join(None, lambda *told: None)
+    for number, (mutation, condition) in enumerate(asked):
+        decisions.mutations.append(mutation)
+        decisions.conditions.append(condition)
+        decisions.tokens.append(number)
+    decisions.seal()
+    singles = decisions.singles()
+    assert [(single.mutation, single.condition) for single in singles] == asked
+    assert decisions.size == sum(single.size for single in singles)
+    assert decisions.is_good is not any(_is_refused(partial(single.check, Limits())) for single in singles)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import partial
 from typing import Callable, NamedTuple
@@ -82,7 +82,7 @@ class Write:
     #: Whether its error came before the storage was asked to write.
     was_unread = False
     #: Keys whose value stays as it is.
-    keeps: Sequence[bytes] = ()
+    keeps: Set[bytes] = frozenset()
     #: When what is stored at its keys expires, as far as that is known: in ms since 1970, and 0 for never.
     before: Mapping[bytes, int] = NO_DEADLINES
 
@@ -361,7 +361,7 @@ class CommitPoint:
                 self.failing = True
                 raise
             # Nobody knows which of them left an entry behind.
-            self.index_entries.doubts += expected
+            self.index_entries.left_behind(expected)
             had_files = self.file_index.forget_range(range)
             return RangeGone(self.revisions.last, had_files=had_files, at_once=keys is None)
 

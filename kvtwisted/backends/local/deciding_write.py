@@ -88,7 +88,7 @@ class DecidingWrite(Write):
         looked: dict[bytes, int] = {}
         told: dict[bytes, Present | None] = {}
         self.looked, self.before, self.until = looked, NO_DEADLINES, math.inf
-        self.changes, self.keeps = (), ()
+        self.changes, self.keeps = (), frozenset()
         self.large = self.kept = NO_FILES
 
         def look(key: bytes) -> Present | None:
@@ -103,7 +103,7 @@ class DecidingWrite(Write):
             return there
 
         changes, self.outcome = self.command.decide(look, now_ms)
-        self.keeps = [change[0] for change in changes if type(change[1]) is Kept]
+        self.keeps = {change[0] for change in changes if type(change[1]) is Kept}
         if self.keeps:
             # Nothing expires that stays: it has just been told of.
             changes = [
