@@ -71,8 +71,8 @@ class DeleteRange(Command):
 
     @property
     def written(self) -> Sequence[tuple[str, Collection[bytes]]]:
-        """See `Command.written`: where the range begins and ends."""
-        return ((self.name, (self.range.start, self.range.end or b"")),)
+        """See `Command.written`: where the range begins and ends; nothing, if it is only counted."""
+        return () if self.dry_run else ((self.name, (self.range.start, self.range.end or b"")),)
 
     def check(self, limits: Limits) -> None:
         """See `Command.check`."""
