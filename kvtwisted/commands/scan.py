@@ -122,7 +122,7 @@ class Scan(Command):
 
     def weigh(self, result: Any) -> int:
         """See `Command.weigh`."""
-        return sum(map(len, result.keys)) + sum(map(len, result.values))
+        return sum(map(len, result.keys)) + sum(map(len, result.values)) + sum(map(len, result.prefixes))
 
 
 def too_large(budget: int) -> ResponseTooLarge:

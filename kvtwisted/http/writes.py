@@ -144,9 +144,11 @@ def _object_of(
     for name in required:
         if name not in sent:
             raise missing_field(f"{field}.{name}", field, required)
-    for name in sent:
-        if name not in required and name not in optional:
-            raise unknown_field(name, field, required + optional)
+    # Where all that is needed is there, and no more, there is nothing unknown.
+    if len(sent) != len(required):
+        for name in sent:
+            if name not in required and name not in optional:
+                raise unknown_field(name, field, required + optional)
     return sent
 
 

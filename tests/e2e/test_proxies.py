@@ -16,7 +16,7 @@ import pytest
 from tests.docs.pages import ROOT, blocks
 
 from .clients import Grpc, Http
-from .harness import PATIENCE, Launcher, Server, eventually
+from .harness import PATIENCE, Launcher, Server, connect, eventually
 from .test_authentication import Tokens
 
 PAGE = ROOT / "docs" / "proxies.md"
@@ -135,6 +135,41 @@ def test_the_page_s_configuration(launch: Launcher, tmp_path: Path, program) -> 
     with program(tmp_path, proxy.configuration(program.__name__)):
         eventually(lambda: answers(proxy.http))
         check_keys(server, proxy.http)
+
+
+@pytest.mark.parametrize("program", [nginx, pytest.param(haproxy, marks=pytest.mark.long)])
+def test_streams_through_it(launch: Launcher, tmp_path: Path, program) -> None:  # type: ignore[no-untyped-def]
+    """An import is answered while its body comes; what it stores is told to who watches; an export comes whole."""
+    server = launch()
+    proxy = Proxy(server)
+    with program(tmp_path, proxy.configuration(program.__name__)):
+        eventually(lambda: answers(proxy.http))
+        watching, importing = connect(proxy.http), connect(proxy.http)
+        watching.sendall(b"GET /api/v1/watch?prefix=p/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until(watching, b"event: revision")
+        importing.sendall(
+            b"POST /api/v1/import HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            b"Content-Type: application/x-ndjson\r\n\r\n1a\r\n" + b'{"key":"p/1","value":"v"}\n\r\n'
+        )
+        until(importing, b'{"line":1,')
+        until(watching, b'data: {"key":"p/1"')
+        importing.sendall(b"1a\r\n" + b'{"key":"p/2","value":"v"}\n\r\n0\r\n\r\n')
+        until(importing, b'{"end":true,"line":2,')
+        until(watching, b'data: {"key":"p/2"')
+        exporting = connect(proxy.http)
+        exporting.sendall(b"GET /api/v1/export?prefix=p/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until(exporting, b'{"end":true,"count":2,')
+        for connection in (watching, importing, exporting):
+            connection.close()
+
+
+def until(connection: socket.socket, wanted: bytes) -> None:
+    """Read up to that."""
+    received = b""
+    while wanted not in received:
+        part = connection.recv(65_536)
+        assert part, received
+        received += part
 
 
 @pytest.mark.parametrize("program", [nginx, pytest.param(haproxy, marks=pytest.mark.long)])

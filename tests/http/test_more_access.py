@@ -61,6 +61,7 @@ REQUESTS: dict[str, tuple[str, str, Any, dict[str, str], list[tuple[str, bytes]]
     "delete_range between": ("POST", "delete_range", {"start": "a/1", "end": "a/2"}, {}, [("delete", A)]),
     "delete_range far": ("POST", "delete_range", {"start": "a/1", "end": "b"}, {}, [("delete", b"")]),
     "delete_range all": ("POST", "delete_range", {"all": True}, {}, [("delete", b"")]),
+    "delete_range counting": ("POST", "delete_range", {"prefix": "a/", "dry_run": True}, {}, [("delete", A)]),
     "scan": ("GET", "scan?start=a/1&end=a/2", None, {}, [("scan", A)]),
     "scan far": ("GET", "scan?start=a/1", None, {}, [("scan", b"")]),
 }  # fmt: skip
@@ -114,6 +115,7 @@ def test_what_each_request_needs(name: str) -> None:
             assert guarded.written == []
 
 
+@pytest.mark.local_backend
 def test_what_is_audited() -> None:
     """Each key that may have changed, by what may have happened to it; not what is only read."""
     token, entry = made("all")
@@ -127,6 +129,9 @@ def test_what_is_audited() -> None:
         "raw put if": [("set", [b"a/1"])],
         "raw delete": [("delete", [b"a/1"])],
         "transact": [("delete", [b"b/2"]), ("set", [b"a/1", b"a/3"])],
+        "delete_range": [("delete_range", [b"a/", b"a0"])],
+        "delete_range all": [("delete_range", [b"", b""])],
+        "delete_range counting": [],
     }
     for name, written in expected.items():
         guarded = Guarded(entry)

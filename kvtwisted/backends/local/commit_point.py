@@ -361,7 +361,7 @@ class CommitPoint:
                 self.failing = True
                 raise
             # Nobody knows which of them left an entry behind.
-            self.index_entries.doubts += expected
+            self.index_entries.left_behind(expected)
             had_files = self.file_index.forget_range(range)
             return RangeGone(self.revisions.last, had_files=had_files, at_once=keys is None)
 

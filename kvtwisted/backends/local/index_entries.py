@@ -24,6 +24,8 @@ from .records import index_key
 
 #: Places of the table, a power of two; 8 bytes each, once there is a first ttl.
 SLOTS = 1 << 20
+#: Keys that are deleted at once for which the whole index is gone through.
+FLOOD = 500
 #: A place holds a deadline in its lower bits (until the year 2527), and a tag in those above.
 _DEADLINE_BITS = 44
 _DEADLINE = (1 << _DEADLINE_BITS) - 1
@@ -44,6 +46,8 @@ class IndexEntries:
         self._taking = 0
         #: How many entries may have been left behind since the start.
         self.doubts = 0
+        #: How often so many were, at once, that the whole index is to be gone through.
+        self.floods = 0
         #: How many entries were written, and how many were deleted by the write that replaced them.
         self.written = self.taken = 0
 
@@ -95,6 +99,12 @@ class IndexEntries:
         self.doubts += len(self._before)
         self._taking = 0
         self._before.clear()
+
+    def left_behind(self, keys: int) -> None:
+        """So many keys were deleted without being told, and their entries were not."""
+        self.doubts += keys
+        if keys >= FLOOD:
+            self.floods += 1
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """These keys were deleted, with their entries."""

@@ -17,7 +17,7 @@ from typing import Callable
 
 from ...commands.delete_range import DeleteRange, Removed
 from ...commands.ranges import KeyRange
-from ...core.errors import Overloaded, StorageError, Unsupported, WriteStalled
+from ...core.errors import DeadlineExceeded, Overloaded, StorageError, Unsupported, WriteStalled
 from .commit_point import RangeGone
 from .engines.engine import CanDeleteRange, Engine
 from .maintenance.compactions import RangeCompactions
@@ -49,7 +49,13 @@ class RangeDeletes:
         `failed` is told when it was the writing that the storage failed.
         """
         range = command.range
-        count = 0 if range.is_empty else self._count(range, command.deadline)
+        try:
+            count = 0 if range.is_empty else self._count(range, command.deadline)
+        except DeadlineExceeded:
+            raise DeadlineExceeded(
+                "the request's time ran out while the keys of the range were counted, and nothing was deleted: "
+                "delete it in parts, or allow more time"
+            ) from None
         if command.dry_run or not count:
             return Removed(count, 0)
         most = self._most()

@@ -221,13 +221,15 @@ def test_expired_keys_make_no_folder(storage: Storage) -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 60), st.booleans(), st.sampled_from([b"", b"/"]), st.integers(1, 60))
-def test_a_page_that_ends_early_loses_nothing(alive: int, reverse: bool, delimiter: bytes, limit: int) -> None:
+@given(st.integers(0, 60), st.booleans(), st.sampled_from([b"", b"/"]), st.integers(1, 60), st.integers(0, 20))
+def test_a_page_that_ends_early_loses_nothing(
+    alive: int, reverse: bool, delimiter: bytes, limit: int, place: int
+) -> None:
     """Wherever its time ran out among deleted keys, paging gives each entry once."""
     storage = Storage()
     keys = [b"%c%s/%02d" % (97 + number // 20, b"" if number % 7 else b"\0", number) for number in range(60)]
     living = set(keys[alive % 7 :: alive or 1])
-    engine = _Halting(storage, sorted(living))
+    engine = _Halting(storage, sorted(living), place)
     asked = {"prefix": b"", "reverse": reverse, "delimiter": delimiter}
     expected = _expected(dict.fromkeys(living, (b"v", 0)), asked)
     found = []
@@ -240,10 +242,11 @@ def test_a_page_that_ends_early_loses_nothing(alive: int, reverse: bool, delimit
 class _Halting:
     """Makes every scan of a storage come to the end of its time after a few living keys, at any place behind them."""
 
-    def __init__(self, storage: Storage, living: list[bytes]) -> None:
+    def __init__(self, storage: Storage, living: list[bytes], place: int) -> None:
         storage.engine.write([(DATA, key, b"v") for key in living])
         self._scan = storage.engine.scan
         self.halts = 0
+        self.place = place
         storage.engine.scan = self.scan  # type: ignore[method-assign,assignment]
 
     def scan(self, start: bytes, end: bytes | None, family: str = DATA, until: float = math.inf, **options: Any) -> Any:
@@ -279,9 +282,9 @@ class _Halting:
                     places = [key + b"\0", *(key + more for more in (b"\0\0", b"/", b"1", b"\xc3", b"\xff"))]
                     places = [place for place in places if not self.taken or place <= self.taken]
                 else:
-                    places = [key, *(key[:size] + b"\0" * (size % 2) for size in range(1, len(key)))]
+                    places = [key, *(key[:size] + more for size in range(1, len(key)) for more in (b"", b"\0"))]
                     places = [place for place in places if place > self.taken]
-                raise ScanUnfinished(places[halting.halts % len(places)])
+                raise ScanUnfinished(places[(halting.halts + halting.place) % len(places)])
 
         return Scan()
 

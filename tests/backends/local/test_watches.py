@@ -410,6 +410,28 @@ def test_a_slow_watcher_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     check(scene, quick, FIRST)
 
 
+def test_a_watcher_that_is_not_ready(scene: Scene) -> None:
+    """Up to date, and then busy with what it was told: what comes meanwhile is told when it asks, from the first on."""
+    busy, ready = Client(scene, prefix=b"a"), Client(scene, prefix=b"a").follow()
+    for _ in range(2):  # the second time it is up to date
+        busy.ask()
+        scene.turns.settle()
+    scene.set(b"a1")
+    scene.turns.settle()
+    assert [event.key for event in busy.events] == [b"a1"]
+    for keys in ((b"b",), (b"a2", b"b"), (b"a3",), (b"c",)):
+        scene.set(*keys)
+        scene.turns.settle()
+    assert len(busy.parts) == 2
+    busy.follow()
+    scene.turns.settle()
+    for client in (busy, ready):
+        check(scene, client, FIRST)
+    scene.set(b"a4")
+    scene.turns.settle()
+    check(scene, busy, FIRST)
+
+
 def test_the_history_begins_anew(scene: Scene) -> None:
     """Nobody knows what happened: all are told so, those that are up to date as well; and who comes later goes on."""
     keen, slow = Client(scene).follow(), Client(scene)

@@ -8,8 +8,8 @@ Note [Pace of the scrub]: by the entries that may have been left behind since it
 (`IndexEntries.doubts`), four for each of them where it has found many, one for eight of them where it has found few. So
 a store whose keys are all new pays little; and the useless entries stay within a fixed multiple of the useful ones,
 however long keys are refreshed: the hand passes over useless ones four times as fast as they can be made, and useful
-ones are as many as keys. The first round after a start owes nothing to anybody: it goes on in every turn until it is
-done.
+ones are as many as keys. The first round after a start, and one after a range of many keys was deleted, owes nothing to
+anybody: it goes on in every turn until it is done.
 
 Note [Scrub before an eviction]: a write without a ttl leaves the entry of an earlier ttl behind, and nobody counts
 that, since it would cost every such write a look. One entry a key is no matter, until keys would be deleted for the
@@ -65,6 +65,8 @@ class Scrub:
         self._doubts_then = 0
         self._round_began = 0
         self._clean: int | None = None
+        # Floods of entries that were left behind: those that are known of, and those when the round began.
+        self._floods = self._floods_then = 0
         # The share of the last slices that was removed.
         self._found = 0.0
         # What was removed since the last compaction, and where.
@@ -82,6 +84,9 @@ class Scrub:
             doubts = self._commits.index_entries.doubts
             self._credit += (doubts - self._reckoned) * (EAGER if self._many else QUIET)
             self._reckoned = doubts
+            floods = self._commits.index_entries.floods
+            if floods != self._floods:
+                self._floods, self._clean = floods, None
             for step in range(TURN):
                 if not (self._credit >= 1 or (self._clean is None and (self._many or step < QUIET_TURN))):
                     break
@@ -119,6 +124,7 @@ class Scrub:
         if not self._hand:
             self._doubts_then = self._commits.index_entries.doubts
             self._round_began = self._commits.version
+            self._floods_then = self._commits.index_entries.floods
             self._hand = index_start(self._clock.now_ms() + 1)  # what is before that is the sweeper's
         entries = [entry for entry, _ in first_pairs(self._engine.scan(self._hand, None, EXPIRY), SLICE)]
         removed = self._remove_stale(entries)
@@ -128,7 +134,9 @@ class Scrub:
         if len(entries) == SLICE:
             self._hand = entries[-1] + b"\0"
         else:
-            self._hand, self._clean = b"", self._round_began
+            self._hand = b""
+            if self._floods_then == self._commits.index_entries.floods:
+                self._clean = self._round_began
             # Whatever was left behind before the round is gone.
             self._credit = min(self._credit, (self._reckoned - self._doubts_then) * EAGER)
 
