@@ -341,9 +341,7 @@ class Door:
         self._hot(key)
         self._recorder.operation(GET, 0, monotonic() - started, False, HOT_SAMPLE)
 
-    def _failed(
-        self, metric: str, keys: int, started: float, error: BaseException, *, is_timed: bool = True
-    ) -> None:
+    def _failed(self, metric: str, keys: int, started: float, error: BaseException, *, is_timed: bool = True) -> None:
         self._recorder.operation(metric, keys, monotonic() - started, True, int(is_timed))
         if isinstance(error, DeadlineExceeded):
             self.overdue.advance()

@@ -207,7 +207,11 @@ def test_each_kind_of_write_is_audited(start: Any, tokens: Tokens) -> None:
         assert client.call("Increment", key="n", delta=1).success
         assert client.call("Touch", key="t", ttl=9).success
         assert client.call("Set", key="c", value="secret", condition=present).condition_failed
-        mutations = [{"set": {"key": "s", "value": "secret"}}, {"touch": {"key": "n", "ttl": 9}}, {"delete": {"key": "d"}}]
+        mutations = [
+            {"set": {"key": "s", "value": "secret"}},
+            {"touch": {"key": "n", "ttl": 9}},
+            {"delete": {"key": "d"}},
+        ]
         assert client.call("Transact", checks=[{"key": "n", "condition": present}], mutations=mutations).success
         assert client.call("Transact", checks=[{"key": "n", "condition": present}]).success
         assert http.call("PUT", "/api/v1/raw/r", b"secret").status == 200
