@@ -48,6 +48,8 @@ class Command:
     takes_room: ClassVar[bool] = True
     #: Keys that it turned out to be about, which a rate is charged with afterwards, one less.
     charged: int = 0
+    #: Whether how long it takes says something of the server.
+    is_timed: ClassVar[bool] = True
     #: Whether the limits of requests hold for it: how many may be under way, and for how long.
     is_limited: ClassVar[bool] = True
 

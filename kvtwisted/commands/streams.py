@@ -33,6 +33,8 @@ class StreamCommand(Command):
     takes_room = False
     #: It is not waited for as requests are: the number of streams has limits of its own.
     is_limited = False
+    #: It takes as long as who reads it.
+    is_timed = False
 
     def __init__(self, size: int, encode: Callable[[Any], Any] | None) -> None:
         """`size` is in bytes of keys."""

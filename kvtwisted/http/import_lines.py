@@ -119,6 +119,12 @@ class LineReader:
                 size += cost
         yield Batch(entries, expired, self._line, self._bytes)
 
+    def pass_over(self, size: int) -> tuple[int, int]:
+        """The next line was not kept, since it is too long, and has `size` bytes: its number, and where it ends."""
+        self._line += 1
+        self._bytes += size
+        return self._line, self._bytes
+
 
 def _is_plain(data: bytes) -> bool:
     """Whether nothing is escaped in these lines, and nothing had to be. See Note [Plain lines]."""

@@ -107,11 +107,14 @@ class Import:
         self._admission = session().admission
         self._admission.enter(ROOM)
         self._skips = arguments.skips
+        self._skip_lines = arguments.skip_lines
         self._lines = LineReader(arguments.skip_lines, bounds.max_batch_keys)
         # What has come and is not being read, and whether a line ends in it, and the body behind it.
         self._held: list[bytes] = []
         self._size = 0
         self._has_line = self._has_ended = False
+        # Bytes of a line that is too long, of which nothing is kept, while it comes.
+        self._dropped = 0
         # What is being read, what was read and is not stored; and whether a thread reads, or something is being stored.
         self._reading: Iterator[Batch | Bad] | None = None
         self._items: deque[Batch | Bad] = deque()
@@ -139,6 +142,8 @@ class Import:
         self.moved_at = self._seconds()
         if self._is_over:
             return
+        if self._dropped:
+            data = self._drop(data)
         self._held.append(data)
         self._size += len(data)
         if b"\n" in data:
@@ -148,6 +153,8 @@ class Import:
     def ended(self) -> None:
         """All of it has come."""
         self._has_ended = True
+        if self._dropped:
+            self._end_dropping()
         self._go_on()
 
     def is_late(self, now: float) -> bool:
@@ -177,13 +184,32 @@ class Import:
             elif self._has_ended:
                 self._end(None)
             elif self._size > MAX_LINE:
-                self._end(errors.answer(Failure(too_long()), "import"), self._line + 1)
+                self._begin_dropping()
             else:
                 break
         # Read from the connection, or do not.
         is_full = self._size >= HELD and (self._has_line or self._is_busy)
         if not self._has_ended and self._request.channel is not None:
             self._request.channel.hold_body(is_full and not self._is_over)
+
+    def _begin_dropping(self) -> None:
+        """The line that comes is too long: what has come of it goes, as will the rest."""
+        self._dropped, self._held, self._size = self._size, [], 0
+        if self._line >= self._skip_lines:
+            self._report(self._line + 1, too_long())
+
+    def _drop(self, data: bytes) -> bytes:
+        """What of this is behind that line."""
+        end = data.find(b"\n") + 1
+        self._dropped += end or len(data)
+        if not end:
+            return b""
+        self._end_dropping()
+        return data[end:]
+
+    def _end_dropping(self) -> None:
+        dropped, self._dropped = self._dropped, 0
+        self._done(*self._lines.pass_over(dropped))
 
     def _read(self) -> None:
         reading = self._reading

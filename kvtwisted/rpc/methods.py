@@ -145,8 +145,8 @@ def _transact(request: kv.TransactRequest, call: Call) -> Transact:
     if len(request.mutations) > call.budget // RESULT_BYTES:
         # It would be refused when it is done.
         raise TooLarge(
-            f"mutations: too many: the answer to {len(request.mutations)} would exceed {call.budget} bytes, the limit "
-            "of one answer"
+            f"mutations: too many: the answer to {len(request.mutations)} might exceed grpc.max_response_bytes, which "
+            f"is {call.max_response_bytes}"
         )
     checks = [check_of(check, number) for number, check in enumerate(request.checks)]
     mutations = [numbered_mutation_of(mutation, number) for number, mutation in enumerate(request.mutations)]

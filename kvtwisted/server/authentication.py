@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from ..background.quotas import RecountTask
 from ..background.ticker import Ticker
+from ..commands.delete_range import DeleteRange
 from ..config.settings import Settings
 from ..core.errors import Unavailable
 from ..observability import catalogue
@@ -170,5 +171,10 @@ class Authentication:
     # On any thread.
 
     def _written(self, principal: Principal, operation: str, keys: Collection[bytes]) -> None:
+        if operation == DeleteRange.name:
+            # How many keys are in it is not known yet.
+            start, end = (key.decode("utf-8", "replace") for key in keys)
+            self._writes.record("write", principal.name, operation=operation, start=start, end=end)
+            return
         first = next(iter(keys), b"").decode("utf-8", "replace")
         self._writes.record("write", principal.name, operation=operation, keys=len(keys), first_key=first)

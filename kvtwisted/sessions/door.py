@@ -58,7 +58,10 @@ class Recorder(Protocol):
     """What the door reports to metrics. Called from any thread; must not block or raise."""
 
     def operation(self, name: str, keys: int, seconds: float, failed: bool, calls: int = 1) -> None:
-        """`name` (one of OPERATIONS) ran on `keys` keys for `seconds`; it stands for `calls` calls."""
+        """`name` (one of OPERATIONS) ran on `keys` keys for `seconds`; it stands for `calls` calls.
+
+        With 0 calls its time is not counted.
+        """
 
     def durations(self, name: str) -> list[float]:
         """Where to append the seconds of each call of `name` on one key that succeeded: cheaper than `operation`.
@@ -283,13 +286,17 @@ class Door:
                 size += command.size
             if command.error is not None:
                 if command.metric:
-                    self._failed(command.metric, command.count, command.started, command.error)
+                    self._failed(
+                        command.metric, command.count, command.started, command.error, is_timed=command.is_timed
+                    )
             elif type(command) is Set:
                 sets.append(now - command.started)
             elif command.metric:
                 if isinstance(command, DecidingCommand) and command.condition_failed:
                     self._count_failed_condition()
-                self._recorder.operation(command.metric, command.count, now - command.started, False)
+                self._recorder.operation(
+                    command.metric, command.count, now - command.started, False, int(command.is_timed)
+                )
         if len(sets) >= FOLD:
             self._recorder.fold()
         if admission is not None:
@@ -334,7 +341,7 @@ class Door:
         self._hot(key)
         self._recorder.operation(GET, 0, monotonic() - started, False, HOT_SAMPLE)
 
-    def _failed(self, metric: str, keys: int, started: float, error: BaseException) -> None:
-        self._recorder.operation(metric, keys, monotonic() - started, True)
+    def _failed(self, metric: str, keys: int, started: float, error: BaseException, *, is_timed: bool = True) -> None:
+        self._recorder.operation(metric, keys, monotonic() - started, True, int(is_timed))
         if isinstance(error, DeadlineExceeded):
             self.overdue.advance()

@@ -197,6 +197,49 @@ def test_writes_are_audited_on_request(start: Any, tokens: Tokens) -> None:
     assert "secret" not in server.log("audit")
 
 
+def test_each_kind_of_write_is_audited(start: Any, tokens: Tokens) -> None:
+    """By the right that it needs of the keys that it may change, not of those that it only reads; a range by its
+    bounds, and not at all if it is only counted."""
+    app = tokens.create("app", "get,set,delete,scan")
+    server = start("--security-audit-writes", "true")
+    present = {"present": True}
+    with server.http(app) as http, server.grpc(app) as client:
+        assert client.call("Increment", key="n", delta=1).success
+        assert client.call("Touch", key="t", ttl=9).success
+        assert client.call("Set", key="c", value="secret", condition=present).condition_failed
+        mutations = [
+            {"set": {"key": "s", "value": "secret"}},
+            {"touch": {"key": "n", "ttl": 9}},
+            {"delete": {"key": "d"}},
+        ]
+        assert client.call("Transact", checks=[{"key": "n", "condition": present}], mutations=mutations).success
+        assert client.call("Transact", checks=[{"key": "n", "condition": present}]).success
+        assert http.call("PUT", "/api/v1/raw/r", b"secret").status == 200
+        lines = b'{"key":"i/1","value":"secret"}\n{"key":"i/2","data":""}\n'
+        assert http.call("POST", "/api/v1/import", lines, "application/x-ndjson").status == 200
+        assert client.call("DeleteRange", prefix="i/", dry_run=True).deleted == 2
+        assert client.call("DeleteRange", prefix="i/").deleted == 2
+        assert http.post("/api/v1/delete_range", {"all": True}).status == 200
+
+    def told() -> list[Any]:
+        written = [line for line in _audit(server, "writes") if line["event"] == "write"]
+        written = [{name: line[name] for name in line if name not in ("time", "event", "who")} for line in written]
+        return written if written and written[-1].get("end") == "" else []
+
+    assert eventually(told) == [
+        {"operation": "set", "keys": 1, "first_key": "n"},
+        {"operation": "set", "keys": 1, "first_key": "t"},
+        {"operation": "set", "keys": 1, "first_key": "c"},
+        {"operation": "set", "keys": 2, "first_key": "s"},
+        {"operation": "delete", "keys": 1, "first_key": "d"},
+        {"operation": "set", "keys": 1, "first_key": "r"},
+        {"operation": "set", "keys": 2, "first_key": "i/1"},
+        {"operation": "delete_range", "start": "i/", "end": "i0"},
+        {"operation": "delete_range", "start": "", "end": ""},
+    ]
+    assert "secret" not in server.log("writes")
+
+
 @pytest.mark.parametrize("listener", ["http", "grpc"])
 def test_an_open_server_listens_on_loopback_alone(tmp_path: Path, listener: str) -> None:
     """Elsewhere it does not start, and says which settings would allow it."""

@@ -6,17 +6,22 @@ clients work before that (5), KVTWISTED_HISTORY_SEED repeats a run's random choi
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+
+from kvtwisted.rpc.generated import keyvalue_pb2 as kv
 
 from ..support.linearizability import Model, Operation, Request, check, check_revisions
 from .harness import Launcher, Server
 from .registers import collect, over_grpc, start
+from .small_disks import MIB, can_mount, mounted, text
 from .watching import Watcher, check_watched
 
 ROUNDS = int(os.environ.get("KVTWISTED_HISTORY_ROUNDS", "6"))
@@ -87,3 +92,39 @@ def test_histories(launch: Launcher) -> None:
 def test_long_histories(launch: Launcher, transport: str, options: tuple[str, ...]) -> None:
     """The same for longer, on both transports, with and without sync."""
     _kill_again_and_again(launch, ("--grpc-transport", transport, *options), ROUNDS, SECONDS)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not can_mount(), reason="mounting a file system needs root")
+def test_histories_beside_eviction(launch: Launcher, tmp_path: Path) -> None:
+    """Keys with a ttl vanish for want of room while clients work on them, but not those that are protected."""
+    print(f"\nseed {SEED}")
+    chance = random.Random(SEED)
+    with mounted(tmp_path / "server" / "disk", 96 * MIB) as disk:
+        server = launch(
+            *_OPTIONS, "--rocksdb-path", str(disk / "data"), "--value-disk-path", str(disk / "values"),
+            "--eviction-check-interval", "1", "--eviction-disk-usage-threshold", "40", "--eviction-batch-size", "1000",
+            "--eviction-policy", "ttl",
+            "--eviction-protected-prefixes", "t/", "--rocksdb-options-write-buffer-size", "1048576",
+            "--cache-max-bytes", "0",
+        )  # fmt: skip
+        watchers = [Watcher(server, "steady")]
+        watchers[0].start()
+        clients = start(server, KEYS, JOINED, chance)
+        evicted = 0.0
+        with server.http() as http, server.grpc() as client:
+            deadline = time.monotonic() + 4 * SECONDS
+            for number in itertools.count():
+                client.call("Set", key=f"fill/{number}", value=text(60_000), ttl=100_000)
+                if number % 100 == 0:
+                    evicted = http.metric("kv_evictions_total", reason="ttl")
+                    if time.monotonic() > deadline:
+                        break
+        done = list(collect(clients))
+        server.kill()
+        commits = check_watched(done, watchers)
+        gone = {event.key for _, events in watchers[0].commits for event in events if event.type == kv.Event.EVICT}
+        print(f"{_judge(done, KEYS)}; {commits} commits watched; {evicted:.0f} keys evicted")
+        assert gone & {*KEYS}
+        assert not gone & {*JOINED}
+        launch.end()

@@ -304,7 +304,32 @@ def test_a_line_that_never_ends() -> None:
     *_, bad, last = told(wire).lines
     assert (bad["line"], bad["code"]) == (2, "too_large")
     assert last["end"] is False
+    assert (last["line"], last["imported"], last["failed"]) == (1, 1, 1)
     assert wire.transport.half_closed
+
+
+@pytest.mark.parametrize("end", [b"\n" + line("c"), b"\n", b""])
+@pytest.mark.parametrize("skip_lines", [0, 2])
+def test_going_on_behind_a_line_that_is_too_long(skip_lines: int, end: bytes) -> None:
+    """It is told of, unless it is left out; nothing of it is kept meanwhile, and what is behind it is stored."""
+    world = World()
+    wire = world.wire()
+    wire.send(head(None, f"?on_error=skip&skip_lines={skip_lines}") + chunk(line("a")))
+    size = 0
+    for _ in range(10):
+        wire.send(chunk(b"x" * HELD))
+        size += HELD
+        world.work()
+    wire.send(chunk(b"xx" + end) + chunk(b""))
+    world.work()
+    *rest, last = told(wire).lines
+    assert [(said["line"], said["code"]) for said in rest if "code" in said] == [(2, "too_large")] * (not skip_lines)
+    stored = {key for key in (b"a" * (not skip_lines), b"c" * (b"c" in end)) if key}
+    assert set(world.stored()) == stored
+    assert last == {
+        "end": True, "line": 3 if b"c" in end else 2, "imported": len(stored), "skipped": 0,
+        "failed": int(not skip_lines), "bytes": len(line("a")) + size + 2 + len(end),
+    }  # fmt: skip
 
 
 @pytest.mark.local_backend

@@ -148,6 +148,6 @@ def test_the_examples(world: World, tmp_path: Path) -> None:
     (tmp_path / "proto").symlink_to(ROOT / "proto")
     subprocess.run([sys.executable, *shlex.split(command)], cwd=tmp_path, check=True, timeout=PATIENCE)
     examples = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 12
+    assert len(examples) == 13
     script = "\n".join(examples).replace("127.0.0.1:50051", world.address)
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=PATIENCE)

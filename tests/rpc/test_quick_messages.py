@@ -254,6 +254,7 @@ def test_plain_requests_are_read(key: str, value: str, ttl: int) -> None:
 
 
 @given(_key, st.binary(max_size=30) | st.integers(0, 70_000).map(b"v".__mul__))
+@example("k", b"\xff")
 def test_plain_data_is_read(key: str, data: bytes) -> None:
     """As text is, but for what begins as no text does: that goes by itself."""
     read = quick.read_set(kv.SetRequest(key=key, data=data).SerializeToString())

@@ -501,6 +501,8 @@ def test_a_deleted_range_is_charged_by_key_and_noted(scene: Scene) -> None:
         seconds=ManualTime(),
         written=lambda who, operation, keys: written.append((who.name, operation, list(keys))),
     )
+    assert access.run(DeleteRange(everything=True, dry_run=True)).deleted == 3
+    assert written == []
     assert access.run(DeleteRange(everything=True)).deleted == 3
     assert written == [("p", "delete_range", [b"", b""])]
     assert tuple(scene.recorded[-1]) == ("delete", 3, False)

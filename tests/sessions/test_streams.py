@@ -302,10 +302,12 @@ def test_a_stopping_server() -> None:
 
 
 def test_what_is_counted() -> None:
-    """A ScanStream is one scan; a Watch, which may last for days, is no operation."""
+    """A ScanStream is one scan, whose time is up to who reads it; a Watch, which may last for days, is no operation."""
     scene = Scene()
     session = scene.session(ALL)
     scene.open(session, ScanStream(budget=1000))[2].settle()
+    scene.open(session, ScanStream(budget=1000))[2].settle(Unavailable("gone"))
     scene.open(session)[2].settle()
     scene.open(session)[2].settle(Unavailable("gone"))
-    assert [recorded.name for recorded in scene.recorder.operations] == ["scan"]
+    assert scene.recorder.operations == [("scan", 1, False), ("scan", 1, True)]
+    assert scene.recorder.seconds == []

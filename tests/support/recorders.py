@@ -40,7 +40,8 @@ class CountingRecorder:
 
     def operation(self, name: str, keys: int, seconds: float, failed: bool, calls: int = 1) -> None:
         """Keep the call."""
-        self.seconds.append(seconds)
+        if calls:
+            self.seconds.append(seconds)
         self.operations.append(Recorded(name, keys, failed))
 
     def durations(self, name: str) -> list[float]:

@@ -49,8 +49,8 @@ INLINE_MESSAGE = 65_536
 
 _SET, _GET, _DELETE = METHODS["Set"], METHODS["Get"], METHODS["Delete"]
 _SUCCESS = ConstantAnswer(SUCCESS)
-#: Makes a Call in half the time that the class itself takes.
-_call = tuple.__new__
+#: Makes a tuple in half the time that its class takes.
+_make = tuple.__new__
 
 
 class UnaryCalls:
@@ -140,7 +140,7 @@ class UnaryCalls:
             caller.promise(number)
             return
         if isinstance(ttl, Condition):
-            self._change(SET_IF, (SetValue(key, value), ttl), caller, number, timeout)
+            self._change(SET_IF, (_make(SetValue, (key, value, 0)), ttl), caller, number, timeout)
             return
         try:
             call = self._started(timeout)
@@ -299,7 +299,7 @@ class UnaryCalls:
             timeout = terms.request_timeout
         elif timeout <= 0:
             raise overdue(self._session)
-        return _call(Call, (monotonic() + timeout, terms.max_response_bytes))
+        return _make(Call, (monotonic() + timeout, terms.max_response_bytes))
 
 
 def _get_command(key: bytes, how: tuple[bool, bool], call: Call) -> Get:
