@@ -355,6 +355,26 @@ def test_no_more_is_read_than_is_stored() -> None:
     assert nothing_left(world)
 
 
+@pytest.mark.local_backend
+def test_what_is_refused_while_nothing_is_read_is_read_to_its_end() -> None:
+    """A client that sends all before it reads comes to the answer; what it sends is thrown away."""
+    world = world_of()
+    wire = SlowWire(world)
+    body = lines_of(1_000, "x" * 4_000)
+    world.held = True
+    wire.send(head(len(body)) + body)
+    assert wire.transport.producerState == "paused"
+    world.engine.fail("write", StorageError("broken"))
+    world.held = False
+    world.work()
+    wire.send(b"")
+    assert not wire.sent
+    found = streamed(wire.read())
+    assert found.is_whole
+    assert found.lines[-1]["end"] is False
+    assert nothing_left(world)
+
+
 def test_only_silence_is_a_deadline() -> None:
     """A body may take as long as it likes, as long as something comes; then it is told what was stored."""
     world = world_of()
