@@ -94,7 +94,7 @@ def _last(command: StreamCommand) -> bytes:
 
 
 def _broken(command: StreamCommand, problem: Mapping[str, object]) -> bytes:
-    """The last line of one that fails after it has begun. Pages that were read ahead, and made lines of, do not count."""
+    """The last line of one that fails after it has begun. Pages that were read ahead do not count."""
     assert isinstance(command, ScanStream)  # noqa: S101 - as above
     more = {"next_cursor": as_text(command.last)} if command.last else {}
     return to_json({**problem, **more, "count": command.told}) + b"\n"
