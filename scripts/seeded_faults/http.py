@@ -257,6 +257,22 @@ FAULTS = (
         "tests/http/test_import.py",
     ),
     Fault(
+        "import-refusal-read-on",
+        "A client whose body was held up when its import was refused can send the rest of it.",
+        "kvtwisted/http/channel.py",
+        "            self._holds_body = False\n            self.transport.resumeProducing()\n",
+        "            self._holds_body = False\n",
+        "tests/http/test_import.py",
+    ),
+    Fault(
+        "export-read-ahead",
+        "The cursor of an export that fails is the last key that was sent.",
+        "kvtwisted/backends/local/scan_streams.py",
+        "            command.last = read.last or command.last\n",
+        "            command.last = self._parts[-1].last if self._parts else read.last\n",
+        "tests/http/test_export.py",
+    ),
+    Fault(
         "import-order",
         "What is refused within a batch is tried by halves in the order of its lines.",
         "kvtwisted/http/importing.py",

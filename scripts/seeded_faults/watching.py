@@ -16,6 +16,14 @@ _OF_STREAMS = "tests/sessions/test_streams.py"
 
 FAULTS = (
     Fault(
+        "watch-rest-left-behind",
+        "Between two tellings there is no rest while half of the history has not been gone through.",
+        _WATCHES,
+        " and not self._history.is_pressing(self._place[0])",
+        "",
+        _OF_WATCHES,
+    ),
+    Fault(
         "history-after-revision",
         "An entry of the history is there before the revision of its commits is known.",
         _POINT,
