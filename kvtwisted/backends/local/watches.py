@@ -14,7 +14,7 @@ Note [Telling many rests]: each commit can mean a message for each of a thousand
 as long as the commit did, and as long again to send. So a turn of telling that was not short is followed by a rest of
 twice its length, in which commits gather; they are then told together, in one message for each watcher. So telling and
 sending take some half of the reactor's time at most, whatever is watched, and the more there is to tell, the cheaper it
-becomes.
+becomes. But nobody is left behind for a rest: there is none while half of the history has not been gone through.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from .watch_groups import Gathering, Group, Groups, Part, Place, is_watched
 TURN_SECONDS, SHORT_SECONDS = 0.003, 0.000_3
 #: After others the next one comes after so many times as long: half of it is for what is then sent.
 REST = 2
+#: Seconds of a rest after which it is looked at again.
+LONGEST_WAIT = 0.005
 #: Events that are gone through, or given to a group, before somebody is told: as many to the end of a commit, and as
 #: many anyway.
 RUN_EVENTS, LONGEST_RUN = 512, 4096
@@ -184,8 +186,8 @@ class Watches:
     def _run(self) -> None:
         """One turn, unless the last one is followed by a rest still. See Note [Telling many rests]."""
         began = monotonic()
-        if began < self._rest_until:
-            self._reactor.callLater(self._rest_until - began, self._run)
+        if began < self._rest_until and not self._history.is_pressing(self._place[0]):
+            self._reactor.callLater(min(self._rest_until - began, LONGEST_WAIT), self._run)
             return
         self._is_due = False
         until = began + TURN_SECONDS
