@@ -120,11 +120,20 @@ class Transact(DecidingCommand):
 
     def decide(self, look: Look, now_ms: int) -> Decision:
         """See `DecidingCommand.decide`."""
+        digested: dict[bytes, bytes] = {}
         for number, (key, condition) in enumerate(self.checks, 1):
             there = look(key)
             value = None if there is None else there[0]
-            # What `holds` says first, without the call.
-            if not (value == condition[1] if condition[0] is _VALUE else condition.holds(value)):
+            # What `holds` says, without the call, and with one digest of each key however often it is checked.
+            if condition[0] is _VALUE:
+                holds = value == condition[1]
+            elif condition[0] is _ETAG and value is not None:
+                if key not in digested:
+                    digested[key] = etag_of(value).encode()
+                holds = digested[key] == condition[1]
+            else:
+                holds = condition.holds(value)
+            if not holds:
                 return Decision((), _failed(number, there))
         pending: dict[bytes, Change] = {}
         mutated = []

@@ -117,6 +117,8 @@ class KvRequest(Request):
     received_at: float
     #: What takes its body while that comes in.
     intake: Import | None = None
+    #: Whether an answer that comes in parts has begun, and not ended.
+    _is_streaming = False
 
     def __init__(self, cors: Cors, site: Site, *args: Any, **kwargs: Any) -> None:
         """The resource of `site` answers it; the other arguments are Twisted's.
@@ -212,6 +214,7 @@ class KvRequest(Request):
             self.setHeader(name, value)
         if isinstance(producer, StreamingAnswer):
             channel.stream = producer
+        self._is_streaming = True
         self.registerProducer(producer, True)
         self.write(b"")
 
@@ -219,6 +222,7 @@ class KvRequest(Request):
         """All of the body has come, but for the last that is written."""
         channel = self.channel
         channel.stream = None
+        self._is_streaming = False
         self.unregisterProducer()
         if channel.is_last_answer():
             channel.persistent = False
@@ -237,6 +241,9 @@ class KvRequest(Request):
 
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone."""
+        if self._is_streaming:
+            # That is how most watches end.
+            self._site.log(self)
         if self.intake is not None:
             self.intake.cancel()
         super().connectionLost(reason)

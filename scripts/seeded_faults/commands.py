@@ -98,6 +98,22 @@ FAULTS = (
         "tests/sessions/test_streams.py",
     ),
     Fault(
+        "small-operations-charged",
+        "Thousands of small operations of a pipeline that come at once are no flood.",
+        "kvtwisted/rpc/http2/streams.py",
+        "and not (messages or end_stream)",
+        "and not end_stream",
+        "tests/rpc/http2/test_mistakes.py",
+    ),
+    Fault(
+        "cut-streams-unlogged",
+        "The access log has streams whose client has gone.",
+        "kvtwisted/http/application.py",
+        "        if self._is_streaming:\n",
+        "        if False:\n",
+        "tests/http/test_access_log.py",
+    ),
+    Fault(
         "counts-audited",
         "A DeleteRange that only counts is no write in the audit log.",
         "kvtwisted/commands/delete_range.py",

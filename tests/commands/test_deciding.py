@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvtwisted.commands import conditions
+from kvtwisted.commands import conditions, transact
 from kvtwisted.commands.command import WriteCommand
 from kvtwisted.commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch
 from kvtwisted.commands.conditions import Condition, etag_of
@@ -156,15 +156,28 @@ def test_what_does_not_hold(command: DecidingCommand, there: dict[str, Any], fai
     assert command.decide(at(**there), NOW) == ((), Outcome(failed_check=failed, etag=etag))
 
 
+def test_a_key_is_digested_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often its etag is checked: a request would keep a thread, and writers, for seconds."""
+    digested: list[bytes] = []
+    monkeypatch.setattr(transact, "etag_of", lambda value: (digested.append(value), etag_of(value))[1])
+    other = Condition(Asks.ETAG, etag_of(b"w").encode())
+    holds: list[tuple[bytes, Condition]] = [(b"a", ETAG), (b"a", PRESENT), (b"b", other)]
+    assert Transact(holds * 3, []).decide(at(a=b"v", b=b"w"), NOW).outcome.failed_check == 0
+    assert digested == [b"v", b"w"]
+    outcome = Transact([*holds, (b"a", other)], []).decide(at(a=b"v", b=b"w"), NOW).outcome
+    assert outcome == Outcome(failed_check=4, etag=etag_of(b"v"))
+    assert Transact([*holds, (b"c", ETAG)], []).decide(at(a=b"v", b=b"w"), NOW).outcome == Outcome(failed_check=4)
+
+
 def test_what_cannot_be_added() -> None:
     """Beyond 64 bits, and to what is no number; of a Transact which mutation it was."""
     with pytest.raises(NumberOverflow, match="delta: the sum would be beyond 64 bits"):
         Increment(AddNumber(b"k", 1)).decide(at(k=b"%d" % HIGHEST), NOW)
     with pytest.raises(NumberOverflow):
         Increment(AddNumber(b"k", -1)).decide(at(k=b"%d" % LOWEST), NOW)
-    transact = Transact([], [SetValue(b"k", b"x"), AddNumber(b"k", 1)])
+    both = Transact([], [SetValue(b"k", b"x"), AddNumber(b"k", 1)])
     with pytest.raises(NotANumber, match=r"^mutations\[1\]\.increment\.key: the value is not"):
-        transact.decide(at(), NOW)
+        both.decide(at(), NOW)
 
 
 @pytest.mark.parametrize(

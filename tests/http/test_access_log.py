@@ -53,6 +53,23 @@ def test_every_answer_has_its_line() -> None:
     ]
 
 
+def test_a_stream_has_its_line_however_it_ends() -> None:
+    """Once: when all has come, or when its client has gone, as those of watches do."""
+    lines = Lines()
+    world = World(access_log=lines.append)
+    wire = world.wire()
+    wire.send(request_bytes("GET", "/api/v1/export"))
+    world.work()
+    wire.transport.disconnect()
+    wire = world.wire()
+    wire.send(request_bytes("GET", "/api/v1/watch?prefix=a"))
+    world.work()
+    assert lines.facts == [_line("GET", "/api/v1/export", 200)]
+    wire.transport.disconnect()
+    world.work()
+    assert lines.facts == [_line("GET", "/api/v1/export", 200), _line("GET", "/api/v1/watch?prefix=a", 200)]
+
+
 def test_what_is_refused_before_it_is_whole_has_its_line() -> None:
     """Without method and target, which may be missing or wrong."""
     lines = Lines()

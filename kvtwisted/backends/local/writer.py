@@ -100,7 +100,8 @@ class Writer:
         """Ask whether it may go in, and store its large values; settles it when that fails."""
         if write.settled or write.is_apart:
             return False
-        stores = write.stores
+        # What one that decides has stored so far says nothing of what it will, once it is its turn again.
+        stores = 0 if write.decides else write.stores
         try:
             self.admit(stores)
             if stores >= self.spill_threshold and not write.large:

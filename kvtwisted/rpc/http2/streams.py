@@ -164,13 +164,12 @@ class Streams:
         if stream is None or not stream.open:
             self._stray_data(stream_id, size)
             return
-        if len(data) < _SMALL_DATA and not end_stream:
-            self.guard.spend()
         stream.body += len(data)
         if stream.head is not None and stream.head.length >= 0:
             length = stream.head.length
             if stream.body > length or (end_stream and stream.body < length):
                 raise _wrong_length()
+        messages: Sequence[Message] = ()
         if stream.incoming is None:
             if stream.body > DEFAULT_WINDOW:
                 raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window allows")
@@ -183,6 +182,9 @@ class Streams:
                         stream.incoming.keep(len(stream.message[0]))
             except CallError as error:
                 stream.finish(error)
+        # Small messages are what some operations of a pipeline are: a window has thousands, which may all come at once.
+        if len(data) < _SMALL_DATA and not (messages or end_stream):
+            self.guard.spend()
         if end_stream and stream_id in self._streams:
             self._half_close(stream)
 

@@ -115,6 +115,22 @@ def test_touching_what_the_same_batch_stores(scene: Scene) -> None:
     assert records.decode(scene.data()[KEY]).expires_at_ms == scene.time.wall_ms + 9000
 
 
+def test_a_stall_stores_no_other_file(tmp_path: Path) -> None:
+    """What was decided at once, and could not go in, is decided again: what it keeps needs no file but its own."""
+    scene = Scene(tmp_path / "values", cache_bytes=1 << 20)
+    scene.store.set(KEY, BIG)
+    for _ in range(2):
+        assert scene.store.get(KEY)
+    assert scene.store.hot(KEY) is not None
+    file = only_file(scene)
+    doorway = Doorway(scene)
+    scene.engine.fail("write", WriteStalled("stalled"), times=1)
+    outcome = doorway.submit(Touch(TouchKey(KEY, 9)))
+    doorway.run()
+    assert outcome.result().only.found
+    assert only_file(scene) == file
+
+
 def test_a_small_value_stays_in_its_record(scene: Scene) -> None:
     """Whatever the threshold has become."""
     scene.store.set(KEY, b"x" * 500)

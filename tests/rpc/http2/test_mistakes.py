@@ -171,6 +171,17 @@ def test_calls_under_way_end_when_a_flood_ends_their_connection(attacked: Attack
     attacked.restored()
 
 
+def test_many_small_operations_at_once(attacked: Attacked) -> None:
+    """A pipeline may have a whole window of them before any is answered."""
+    operations = [DataFrame(1, enveloped(set_(number, "c", "1").SerializeToString())) for number in range(MANY)]
+    with attacked.unharmed(), Peer(attacked.address) as peer:
+        assert peer.next_stream() == 1
+        peer.send(peer.headers(1, request_fields("/kv.v1.KeyValueService/Pipeline")), *operations)
+        peer.send(DataFrame(1, b"", flags=["END_STREAM"]))
+        answer = peer.answer(1)
+        assert (len(answer.messages), answer.status) == (MANY, "0")
+
+
 def test_refused_calls_earn_nothing(attacked: Attacked) -> None:
     """Who floods does not get on by making calls that are refused in between."""
     refused = CLASSES["Set"][0](key="k").SerializeToString() + b"\xff"  # cut short
