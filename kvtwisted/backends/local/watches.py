@@ -102,9 +102,8 @@ class Watches:
         self._behind: deque[Watcher] = deque()
         self._ahead: list[Watcher] = []
         self._parts: dict[tuple[Group, Place], Part] = {}
-        # Whether a turn is coming; whether the next one begins with those that are behind.
+        # Whether a turn is coming, perhaps after a rest; whether the next one begins with those that are behind.
         self._is_due = False
-        self._rest_until = 0.0
         self._behind_first = False
         self._looking: Any = None
 
@@ -182,23 +181,21 @@ class Watches:
             self._reactor.callLater(0, self._run)
 
     def _run(self) -> None:
-        """One turn, unless the last one is followed by a rest still. See Note [Telling many rests]."""
-        began = monotonic()
-        if began < self._rest_until:
-            self._reactor.callLater(self._rest_until - began, self._run)
-            return
+        """One turn. After one that was not short the next comes after a rest: see Note [Telling many rests]."""
         self._is_due = False
+        began = monotonic()
         until = began + TURN_SECONDS
-        while self._open and self._work(until):
-            now = monotonic()
-            if now >= until:
-                self._schedule()
+        while self._open and (has_more := self._work(until)):
+            if monotonic() >= until:
                 break
         else:
-            now = monotonic()
-        took = now - began
-        if took > SHORT_SECONDS:
-            self._rest_until = now + REST * took
+            has_more = False
+        took = monotonic() - began
+        if took > SHORT_SECONDS and self._open:
+            self._is_due = True
+            self._reactor.callLater(REST * took, self._run)
+        elif has_more:
+            self._schedule()
 
     def _work(self, until: float) -> bool:
         """Do a piece of it; whether there may be more."""
