@@ -17,7 +17,7 @@ class ScanStream(StreamCommand):
     one may have none. A `next_cursor` of the last one says that the view had to be given up there.
     """
 
-    __slots__ = ("budget", "cursor", "end", "limit", "prefix", "reverse", "start")
+    __slots__ = ("budget", "cursor", "end", "last", "limit", "prefix", "reverse", "start", "told")
 
     name = right = metric = "scan"
     capability = "scan_stream"
@@ -43,6 +43,8 @@ class ScanStream(StreamCommand):
         self.limit = limit
         self.reverse = reverse
         self.budget = budget
+        #: The pairs of all parts so far, and the last key of them; set by the backend before it tells a part.
+        self.told, self.last = 0, b""
 
     @property
     def range(self) -> KeyRange:

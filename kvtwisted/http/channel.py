@@ -447,6 +447,10 @@ class KvChannel(http.HTTPChannel):
         self._give_up_body()
         self.paused = True
         self.transport.unregisterProducer()
+        if self._holds_body:
+            # A client that sends all before it reads would never come to the refusal.
+            self._holds_body = False
+            self.transport.resumeProducing()
         self.setTimeout(LINGER_TIMEOUT)
         self.transport.loseWriteConnection()
 

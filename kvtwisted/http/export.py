@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from json.encoder import encode_basestring
 
 from ..commands.scan import Page
+from ..commands.scan_stream import ScanStream
 from ..commands.streams import StreamCommand
 from ..core.limits import as_text
 from .answers import to_json
@@ -35,7 +36,7 @@ class ExportLines:
         self._base64 = base64
         self.count = 0
         self.revision = 0
-        self._next_cursor = self._last_key = b""
+        self._next_cursor = b""
 
     def __call__(self, page: Page) -> bytes:
         """The lines of a page."""
@@ -45,7 +46,6 @@ class ExportLines:
         self._next_cursor = page.next_cursor
         if not keys:
             return b""
-        self._last_key = keys[-1]
         if not (self._base64 or page.expiries):
             plain = _plain_lines(page)
             if plain is not None:
@@ -62,11 +62,6 @@ class ExportLines:
         """The last line of an export that came to its end, or to that of its view."""
         ended: dict[str, object] = {"next_cursor": as_text(self._next_cursor)} if self._next_cursor else {"end": True}
         return to_json({**ended, "count": self.count, "revision": self.revision}) + b"\n"
-
-    def broken(self, problem: Mapping[str, object]) -> bytes:
-        """The last line of one that fails after it has begun."""
-        more = {"next_cursor": as_text(self._last_key)} if self._last_key else {}
-        return to_json({**problem, **more, "count": self.count}) + b"\n"
 
 
 def member_of(value: bytes, base64: bool) -> bytes:
@@ -99,9 +94,10 @@ def _last(command: StreamCommand) -> bytes:
 
 
 def _broken(command: StreamCommand, problem: Mapping[str, object]) -> bytes:
-    lines = command.encode
-    assert isinstance(lines, ExportLines)  # noqa: S101 - as above
-    return lines.broken(problem)
+    """The last line of one that fails after it has begun. Pages that were read ahead do not count."""
+    assert isinstance(command, ScanStream)  # noqa: S101 - as above
+    more = {"next_cursor": as_text(command.last)} if command.last else {}
+    return to_json({**problem, **more, "count": command.told}) + b"\n"
 
 
 STYLE = Style(NDJSON, _last, _broken)

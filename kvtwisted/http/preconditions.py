@@ -24,6 +24,7 @@ _ETAG = re.compile(rb"[0-9a-f]{%d}" % ETAG_DIGITS)
 _TAG = rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 _ONE = re.compile(_TAG)
 _SEVERAL = re.compile(rb"(?:%b|[ \t]|,)+" % _TAG)
+_LIST = re.compile(rb"[ \t,]*%b(?:[ \t]*,[ \t,]*%b)*[ \t,]*" % (_TAG, _TAG))
 
 
 class Preconditions(NamedTuple):
@@ -52,8 +53,8 @@ class Preconditions(NamedTuple):
             return None
         self._check()
         if self.if_match:
-            return ForReading(_tag_of("If-Match", self.if_match), 412)
-        return ForReading(_tag_of("If-None-Match", self.if_none_match), 304)
+            return ForReading(_tags_of("If-Match", self.if_match), 412)
+        return ForReading(_tags_of("If-None-Match", self.if_none_match), 304)
 
     def _check(self) -> None:
         if self.if_match and self.if_none_match:
@@ -65,16 +66,16 @@ UNCONDITIONAL = Preconditions()
 
 
 class ForReading(NamedTuple):
-    """What a read is answered with in place of a value that is there: `status` 412 unless it has the tag (None: any),
-    or 304 if it has.
+    """What a read is answered with in place of a value that is there: `status` 412 unless it has one of the tags (None:
+    any will do), or 304 if it has.
     """
 
-    tag: bytes | None
+    tags: frozenset[bytes] | None
     status: int
 
     def answers(self, etag: str) -> bool:
         """Whether that is the answer."""
-        matches = self.tag is None or self.tag == etag.encode()
+        matches = self.tags is None or etag.encode() in self.tags
         return matches == (self.status == 304)
 
 
@@ -88,6 +89,16 @@ def tag_of(value: bytes) -> str:
     return quoted(etag_of(value))
 
 
+def _tags_of(field: str, lines: Sequence[bytes]) -> frozenset[bytes] | None:
+    """The tags in a field that something may have; None for `*`."""
+    text = b",".join(lines)
+    if text.strip(b" \t") == b"*":
+        return None
+    if not _LIST.fullmatch(text):
+        raise _no_tag(field)
+    return frozenset(tag for is_weak, tag in _ONE.findall(text) if not is_weak)
+
+
 def _tag_of(field: str, lines: Sequence[bytes]) -> bytes | None:
     """The tag in a field; empty for one that nothing has, None for `*`."""
     text = b",".join(lines).strip(b" \t")
@@ -98,4 +109,8 @@ def _tag_of(field: str, lines: Sequence[bytes]) -> bytes | None:
         return b"" if tag[1] else tag[2]
     if _SEVERAL.fullmatch(text) and text.count(b'"') > 2:
         raise InvalidRequest(f"{field}: several ETags were sent; one is taken")
-    raise InvalidRequest(f'{field}: must be * or one ETag in double quotes, such as "{etag_of(b"")}"')
+    raise _no_tag(field)
+
+
+def _no_tag(field: str) -> InvalidRequest:
+    return InvalidRequest(f'{field}: must be * or one ETag in double quotes, such as "{etag_of(b"")}"')

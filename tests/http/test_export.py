@@ -268,6 +268,25 @@ def test_a_stop_lets_it_go_on_for_a_while() -> None:
     assert found.lines[-1].keys() == {"key", "value"}
 
 
+def test_one_that_is_ended_amid_it_goes_on_behind_what_was_sent() -> None:
+    """What was read ahead, and is not sent, counts for neither the cursor nor the count."""
+    world = world_of()
+    keys = fill(world, 500, b"x" * 10_000)
+    wire = SlowWire(world)
+    wire.send(EXPORT)
+    world.work()
+    raw = wire.read(500_000)
+    world.door.streams.stop()
+    raw += wire.read()
+    found = streamed(raw)
+    *lines, last = found.lines
+    assert found.is_whole
+    assert last["code"] == "unavailable"
+    assert [line["key"] for line in lines] == keys[: len(lines)]
+    assert last["next_cursor"] == lines[-1]["key"]
+    assert last["count"] == len(lines) < len(keys)
+
+
 _text = st.text(max_size=10) | st.sampled_from(["", "\u00fc", '"', "\\", "\x00", "\x7f", "\u2028"])
 _value = st.binary(max_size=10) | _text.map(str.encode)
 

@@ -107,7 +107,7 @@ def test_an_empty_body_is_an_import() -> None:
         assert wire.open
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(1, 60), max_size=12), st.booleans(), st.booleans())
 def test_however_it_comes(sizes: list[int], in_chunks: bool, ends: bool) -> None:
     """The pieces of a body do not matter, nor whether its last line ends; requests behind it are answered."""
@@ -352,6 +352,26 @@ def test_no_more_is_read_than_is_stored() -> None:
         wire.send(b"")
         world.work()
     assert streamed(wire.read()).lines[-1]["imported"] == 1_000
+    assert nothing_left(world)
+
+
+@pytest.mark.local_backend
+def test_what_is_refused_while_nothing_is_read_is_read_to_its_end() -> None:
+    """A client that sends all before it reads comes to the answer; what it sends is thrown away."""
+    world = world_of()
+    wire = SlowWire(world)
+    body = lines_of(1_000, "x" * 4_000)
+    world.held = True
+    wire.send(head(len(body)) + body)
+    assert wire.transport.producerState == "paused"
+    world.engine.fail("write", StorageError("broken"))
+    world.held = False
+    world.work()
+    wire.send(b"")
+    assert not wire.sent
+    found = streamed(wire.read())
+    assert found.is_whole
+    assert found.lines[-1]["end"] is False
     assert nothing_left(world)
 
 

@@ -80,11 +80,36 @@ def test_reads(sent: Preconditions, status: int, is_answered: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "matches"),
+    [
+        ((TAG, b'"x"'), True),
+        ((b'"x"', TAG), True),
+        ((b'"x" , ,\t' + TAG + b" ,",), True),
+        ((b'W/"a",W/' + TAG,), False),
+        ((b'W/"a","b"',), False),
+        ((b'"a,' + TAG[1:] + b',"b"',), False),
+    ],
+)
+def test_lists_of_reads(lines: tuple[bytes, ...], matches: bool) -> None:
+    """One of them is enough, unless it is weak."""
+    for make, status in ((if_match, 412), (if_none_match, 304)):
+        asked = make(*lines).for_reading()
+        assert asked is not None
+        assert (asked.status, asked.answers(ETAG)) == (status, matches is (status == 304))
+
+
+@pytest.mark.parametrize("lines", [(TAG, TAG), (TAG + b", " + TAG,), (b'W/"a","b"',)])
+@pytest.mark.parametrize("make", [if_match, if_none_match])
+def test_several_for_a_write(make: type[Preconditions], lines: tuple[bytes, ...]) -> None:
+    """Are not one condition."""
+    with pytest.raises(InvalidRequest, match=r"^If-(None-)?Match: several ETags"):
+        make(*lines).for_writing()
+
+
+@pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ((TAG, TAG), "several ETags"),
-        ((TAG + b", " + TAG,), "several ETags"),
-        ((b'W/"a","b"',), "several ETags"),
+        ((TAG + TAG + b"x",), "must be"),
         ((b"*, *",), "must be"),
         ((b"*, " + TAG,), "must be"),
         ((b"",), "must be"),

@@ -91,6 +91,9 @@ class LateScan(LateFlow):
             return
         keys, values, expiries = [list(column) for column in zip(*part)]
         page = Page(keys, values, b"", expiries, revision=self._revision)
+        command = self._command
+        assert isinstance(command, ScanStream)
+        command.told, command.last = command.told + len(part), keys[-1]
         self.tell(page, len(part), sum(map(len, keys)) + sum(map(len, values)))
 
 

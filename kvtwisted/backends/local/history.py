@@ -155,6 +155,19 @@ class History:
         first, entries = self.window
         return first + len(entries)
 
+    def is_pressing(self, number: int) -> bool:
+        """Whether who watches and has come to that entry will soon be left behind: half of what is kept lies before."""
+        left = max(self.max_bytes, LIVE_BYTES) // 2
+        if self.bytes <= left:
+            return False
+        first, entries = self.window
+        for place in range(max(number - first, 0), len(entries)):
+            entry = entries[place]
+            left -= 0 if entry is None else entry.size
+            if left < 0:
+                return True
+        return False
+
     def entry(self, number: int) -> Entry | None:
         """The entry with a number below `end`; None: it is no longer there."""
         first, entries = self.window

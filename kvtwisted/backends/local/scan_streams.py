@@ -35,6 +35,7 @@ class _Read(NamedTuple):
     part: Any
     keys: int
     size: int
+    last: bytes
 
 
 class ScanStreams:
@@ -108,9 +109,12 @@ class _Stream:
             self._is_wanted = False
             read = self._parts.popleft()
             self._read_on()
-            self._command.entries += read.keys
-            self._command.answered += read.size
-            self._command.part(read.part)
+            command = self._command
+            command.entries += read.keys
+            command.told += read.keys
+            command.last = read.last or command.last
+            command.answered += read.size
+            command.part(read.part)
         elif self._is_wanted and self._is_read and not self._is_over:
             if self._error is not None:
                 self.fail(self._error)
@@ -184,7 +188,9 @@ class _Stream:
             while len(parts) < count and not view.is_over:
                 page = view.page(give_up=self._is_late)
                 part = page if command.encode is None else command.encode(page)
-                parts.append(_Read(part, len(page.keys), sum(map(len, page.keys)) + sum(map(len, page.values))))
+                keys, values = page.keys, page.values
+                size = sum(map(len, keys)) + sum(map(len, values))
+                parts.append(_Read(part, len(keys), size, keys[-1] if keys else b""))
         except Exception:
             self._error = caught().value
         return parts

@@ -14,7 +14,7 @@ Note [Telling many rests]: each commit can mean a message for each of a thousand
 as long as the commit did, and as long again to send. So a turn of telling that was not short is followed by a rest of
 twice its length, in which commits gather; they are then told together, in one message for each watcher. So telling and
 sending take some half of the reactor's time at most, whatever is watched, and the more there is to tell, the cheaper it
-becomes.
+becomes. But nobody is left behind for a rest: there is none while half of the history has not been gone through.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from .watch_groups import Gathering, Group, Groups, Part, Place, is_watched
 TURN_SECONDS, SHORT_SECONDS = 0.003, 0.000_3
 #: After others the next one comes after so many times as long: half of it is for what is then sent.
 REST = 2
+#: Seconds of a rest after which it is looked at again.
+LONGEST_WAIT = 0.005
 #: Events that are gone through, or given to a group, before somebody is told: as many to the end of a commit, and as
 #: many anyway.
 RUN_EVENTS, LONGEST_RUN = 512, 4096
@@ -102,8 +104,9 @@ class Watches:
         self._behind: deque[Watcher] = deque()
         self._ahead: list[Watcher] = []
         self._parts: dict[tuple[Group, Place], Part] = {}
-        # Whether a turn is coming, perhaps after a rest; whether the next one begins with those that are behind.
+        # Whether a turn is coming; whether the next one begins with those that are behind.
         self._is_due = False
+        self._rest_until = 0.0
         self._behind_first = False
         self._looking: Any = None
 
@@ -181,21 +184,23 @@ class Watches:
             self._reactor.callLater(0, self._run)
 
     def _run(self) -> None:
-        """One turn. After one that was not short the next comes after a rest: see Note [Telling many rests]."""
-        self._is_due = False
+        """One turn, unless the last one is followed by a rest still. See Note [Telling many rests]."""
         began = monotonic()
+        if began < self._rest_until and not self._history.is_pressing(self._place[0]):
+            self._reactor.callLater(min(self._rest_until - began, LONGEST_WAIT), self._run)
+            return
+        self._is_due = False
         until = began + TURN_SECONDS
-        while self._open and (has_more := self._work(until)):
-            if monotonic() >= until:
+        while self._open and self._work(until):
+            now = monotonic()
+            if now >= until:
+                self._schedule()
                 break
         else:
-            has_more = False
-        took = monotonic() - began
-        if took > SHORT_SECONDS and self._open:
-            self._is_due = True
-            self._reactor.callLater(REST * took, self._run)
-        elif has_more:
-            self._schedule()
+            now = monotonic()
+        took = now - began
+        if took > SHORT_SECONDS:
+            self._rest_until = now + REST * took
 
     def _work(self, until: float) -> bool:
         """Do a piece of it; whether there may be more."""

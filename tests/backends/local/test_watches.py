@@ -536,17 +536,40 @@ def test_telling_many_rests(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> No
     client = Client(scene, prefix=b"a").follow()
     scene.turns.settle()
     monkeypatch.setattr(watches, "SHORT_SECONDS", -1.0)
-    monkeypatch.setattr(watches, "REST", 1)
+    monkeypatch.setattr(watches, "REST", 1e9)
     scene.set(b"a1")
     scene.turns.settle()
     told = len(client.parts)
     scene.set(b"a2")
     scene.set(b"a3")
-    assert scene.turns.settle() == 0
+    assert scene.turns.settle() == 1
     assert len(client.parts) == told
+    monkeypatch.setattr(scene.watches, "_rest_until", 0.0)
     scene.turns.pass_time()
     assert len(client.parts) == told + 1
     check(scene, client, FIRST)
+
+
+def test_a_rest_leaves_nobody_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when half of what the history keeps has not been told."""
+    monkeypatch.setattr(history, "LIVE_BYTES", 0)
+    monkeypatch.setattr(watches, "SHORT_SECONDS", -1.0)
+    monkeypatch.setattr(watches, "REST", 1e9)
+    scene = Scene(max_bytes=50_000)
+    client = Client(scene).follow()
+    scene.turns.settle()
+    for number in range(30):
+        scene.set(b"a%d" % number)
+        scene.turns.settle()
+        scene.turns.pass_time()
+    assert not client.events
+    for number in range(300):
+        scene.set(b"b%d" % number)
+        scene.turns.settle()
+        scene.turns.pass_time()
+    assert not any(changes.compacted for changes in client.told)
+    assert len(client.events) > 250
+    assert len(client.parts) < 50
 
 
 KEYS = [b"a", b"a1", b"ab", b"b", b"b1", b"c"]
