@@ -12,6 +12,22 @@ _TOGETHER = "tests/sessions/test_decisions_together.py"
 
 FAULTS = (
     Fault(
+        "decisions-reserve-on-the-reactor",
+        "Decisions that came together may all need a revision: the reactor thread never waits for a reservation.",
+        _WRITE,
+        "commits=decisions.commits, plain_bytes=0",
+        "commits=0, plain_bytes=0",
+        "tests/backends/local/test_revisions.py",
+    ),
+    Fault(
+        "decision-stalled-spills",
+        "What was decided before a stall is decided again: no file is written for what it was.",
+        "kvtwisted/backends/local/writer.py",
+        "stores = 0 if write.decides else write.stores",
+        "stores = write.stores",
+        _FILES,
+    ),
+    Fault(
         "decision-misses-batch",
         "A command that decides sees what those before it in its batch are about to change.",
         _WRITE,

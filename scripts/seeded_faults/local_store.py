@@ -345,6 +345,14 @@ FAULTS = (
         "tests/backends/local/engines/test_scans_in_bulk.py",
     ),
     Fault(
+        "scan-all-seen-in-no-time",
+        "A scan whose time is over before its first piece has seen nothing.",
+        "kvtwisted/backends/local/engines/rocksdict_scans.py",
+        "raise ScanUnfinished(AFTER_ALL if pieces.reached is None else pieces.reached)",
+        "raise ScanUnfinished(pieces.reached or AFTER_ALL)",
+        "tests/backends/local/engines/test_scans_over_deleted.py::test_time_that_is_over_at_once",
+    ),
+    Fault(
         "rocksdict-items-believed",
         "Where pairs in bulk end is not the end of the scan.",
         "kvtwisted/backends/local/engines/rocksdict_scans.py",

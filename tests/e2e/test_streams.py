@@ -106,6 +106,7 @@ def _rest(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+@pytest.mark.long
 def test_over_tls_as_without(launch: Launcher, tmp_path: Path) -> None:
     """An export that is read slowly does not pile up in the server, and comes whole; an import is held up likewise."""
     pair = Pair(tmp_path)

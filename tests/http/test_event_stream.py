@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from kvtwisted.backends.local import watches
 from kvtwisted.commands.watch import Changes, Event, EventType
 from kvtwisted.http.cors import Cors
 from kvtwisted.http.event_stream import ENCODERS
@@ -29,6 +30,12 @@ class Message(NamedTuple):
     event: str
     data: Any
     last_id: str
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long telling takes here, time does not pass by itself."""
+    monkeypatch.setattr(watches, "REST", 0)
 
 
 def messages(body: bytes) -> list[Message]:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kvtwisted.core.errors import KvError
@@ -154,6 +154,7 @@ def _lines(draw: Any) -> bytes:
     return str(line).encode() + draw(st.sampled_from([b"\n", b"\n", b"\r\n", b"\xff\n", b"\x00\n"]))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # beside other tests
 @given(st.lists(_lines(), max_size=4).map(b"".join) | st.binary(max_size=40))
 @example(b'{"key":"a","value":"\xc3"}\n{"key":"\xbc","value":"b"}\n')
 @example(b'{"key":"a","value":"\xc3\n\xbc"}\n')

@@ -30,8 +30,6 @@ from .records import Pointer
 #: Values up to so many bytes are told of under the lock, and so many bytes of them for one batch: a digest takes 1.2 ns
 #: a byte.
 NOW_BYTES, NOW_BYTES_OF_A_BATCH = 16_384, 262_144
-#: Bytes of all values that one command can be told of, since some are kept in memory until it is done.
-READ_BYTES = 32 * 1_048_576
 
 VALUE, ETAG, ABSENT = Test.VALUE, Test.ETAG, Test.ABSENT
 #: So many digits may not be a number of 64 bits; and the digit that none but 0 begins with.
@@ -150,8 +148,8 @@ class GatheredWrite(Write):
     decides = is_gathered = True
 
     def __init__(self, decisions: Decisions, lookups: Lookups) -> None:
-        """Not decided yet."""
-        Write.__init__(self, (), decisions.deadline, commits=0, plain_bytes=0)
+        """Not decided yet: until then it may have as many commits as there are decisions."""
+        Write.__init__(self, (), decisions.deadline, commits=decisions.commits, plain_bytes=0)
         self.decisions = decisions
         self.lookups = lookups
         #: Whether they cannot go together: each has to be a write of its own.

@@ -314,16 +314,16 @@ class TurnMachine(RuleBasedStateMachine):
 
 
 TestDeciding = DecidingMachine.TestCase
-TestDeciding.settings = settings(repeatable_machine, max_examples=40)
+TestDeciding.settings = settings(repeatable_machine, max_examples=25)
 
 TestDecidingCached = CachedMachine.TestCase
-TestDecidingCached.settings = settings(repeatable_machine, max_examples=30)
+TestDecidingCached.settings = settings(repeatable_machine, max_examples=15)
 
 TestDecidingFiles = FilesMachine.TestCase
 TestDecidingFiles.settings = settings(repeatable_machine, max_examples=4)
 
 TestDecidingTurns = TurnMachine.TestCase
-TestDecidingTurns.settings = settings(repeatable_machine, max_examples=40)
+TestDecidingTurns.settings = settings(repeatable_machine, max_examples=25)
 
 if "lbry" in PERSISTENT:
     TestDecidingOnLbry = LbryMachine.TestCase

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,12 @@ from kvtwisted.backends.local.writer import Writer
 from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.mdelete import MDelete
 from kvtwisted.commands.mset import MSet
+from kvtwisted.commands.mutations import AddNumber
 from kvtwisted.commands.set import Set
 from kvtwisted.core.errors import Corruption, KvError, LostFolder, StorageError, WriteStalled
 from kvtwisted.core.options import EngineOptions
 
+from ...support.doors import Doorway
 from ...support.engines import FaultyEngine, memory_engine
 from ...support.storage import Storage
 from .engines.support import PERSISTENT, opened, python
@@ -154,6 +157,23 @@ def test_a_reservation_is_durable_before_any_is_given(keeping: Keeping, monkeypa
     writer.write([(b"3", b"", 0)])
     assert methods(keeping) == ["write", "sync", "write", "write", "write", "sync", "write"]
     assert writer.commits.revisions.last == start + 4
+
+
+def test_decisions_that_came_together_wait_for_it_elsewhere(keeping: Keeping) -> None:
+    """How many of them will change something is not known before: they may all."""
+    doorway = Doorway(Storage(keeping))
+    told: list[Any] = []
+    deciding = doorway.session.gather_decisions("waiter", 60, lambda _, tokens, results: told.extend(results))
+    assert deciding is not None
+    deciding.mutations += [AddNumber(b"k", 1), AddNumber(b"k", 2)]
+    deciding.conditions += [None, None]
+    deciding.tokens += [1, 2]
+    keeping.calls.clear()
+    doorway.reactor.turn()
+    assert methods(keeping) == []
+    doorway.run()
+    assert methods(keeping) == ["write", "sync", "write"]
+    assert [outcome.only.value for outcome in told] == [1, 3]
 
 
 @pytest.mark.parametrize("method", ["write", "sync"])

@@ -613,7 +613,7 @@ def _made(kind: str, parts: list[list[Any]]) -> Write:
     return Write(changes, commits=len(parts))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     steps=st.lists(_step, max_size=60),
     max_bytes=st.sampled_from([0, 1500, 6000, _PLENTY]),

@@ -150,7 +150,8 @@ class Forwards:
             if among.scans.ended != self._ended:
                 raise among.scans.why()
             if time.monotonic() > among.until:
-                raise ScanUnfinished(pieces.reached or AFTER_ALL)
+                # It may be the empty key: then nothing was seen.
+                raise ScanUnfinished(AFTER_ALL if pieces.reached is None else pieces.reached)
             known, key = self._living(pieces)
             if not known:
                 pieces.given_up()

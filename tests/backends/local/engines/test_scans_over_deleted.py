@@ -154,6 +154,19 @@ def test_time_is_looked_at(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_time_that_is_over_at_once(tmp_path: Path) -> None:
+    """Among the first keys of all nothing was seen, and among the last ones, in reverse, neither."""
+    engine = opened("rocksdict", tmp_path)
+    _delete(engine, KEYS)
+    with pytest.raises(ScanUnfinished) as unfinished:
+        next(engine.scan(b"", None, until=time.monotonic() - 1))
+    assert unfinished.value.reached == b""
+    with pytest.raises(ScanUnfinished) as unfinished:
+        next(engine.scan(b"", None, until=time.monotonic() - 1, reverse=True))
+    assert unfinished.value.reached > KEYS[-1]
+    engine.close()
+
+
 def test_deleted_keys_go_soon(tmp_path: Path) -> None:
     """What was in memory is flushed and compacted because somebody reads over it, while hardly anything is written."""
     engine = opened("rocksdict", tmp_path)
