@@ -25,16 +25,23 @@ def tell(**what):
     connection.request("POST", "/", json.dumps({"name": name, **what}))
     return connection.getresponse().status == 200
 
+def known(call, *arguments):
+    """What a call gives; False if no answer came in its time, which may be that of the pause."""
+    try:
+        return call(*arguments)
+    except grpc.RpcError:
+        return False
+
 lock = Lock("paused", ttl=1)
 while not (token := lock.acquire()):
     time.sleep(0.02)
 tell(held=token)
 while True:
     written = tell(token=token)
-    guarded = write_guarded(lock, "guarded", name)
-    renewed = lock.renew()
+    guarded = known(write_guarded, lock, "guarded", name)
+    renewed = known(lock.renew)
     if not (written and guarded and renewed):
-        tell(lost=[written, guarded, renewed, lock.release()])
+        tell(lost=[written, guarded, renewed, known(lock.release)])
         break
     time.sleep(0.05)
 """
