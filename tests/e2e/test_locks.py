@@ -26,7 +26,7 @@ def tell(**what):
     return connection.getresponse().status == 200
 
 def known(call, *arguments):
-    """What a call gives; False if no answer came in its time, which may be that of the pause."""
+    # False if no answer came in its time, which may be that of the pause.
     try:
         return call(*arguments)
     except grpc.RpcError:
