@@ -3,61 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Callable
+from typing import Any
 
 from ..core.errors import KvError
 from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, Limits
-from .command import Change, Command, WriteCommand
+from .command import Change, Command
 from .conditional import ConditionalSet, Increment, MutateKey, Touch, most_of
 from .conditions import Condition, Test
+from .gathered import Gathered, Told
 from .mutations import AddNumber, Mutation, SetValue, TouchKey
-
-#: Told, on the reactor thread, what became of commands of a waiter: the waiter, its tokens for them, and for each the
-#: `Outcome`, or the error. Must not raise.
-Told = Callable[[Any, Sequence[Any], Sequence[Any]], object]
 
 _COMMANDS: dict[type, type[MutateKey]] = {SetValue: ConditionalSet, TouchKey: Touch, AddNumber: Increment}
 _SETS = {SetValue}
 
 
-class Decisions(WriteCommand):
-    """Commands that came in one turn of the reactor, each of which may be a `ConditionalSet`, `Touch` or `Increment`.
+class Decisions(Gathered):
+    """Commands each of which may be a `ConditionalSet`, `Touch` or `Increment`.
 
-    It is to those what `commands.sets.Sets` is to Sets: what is the same for all of them is done once.
+    A waiter is told for each the `Outcome`, or the error.
     """
 
-    __slots__ = ("_is_plain", "conditions", "count", "is_done", "mutations", "results", "tokens", "waiter", "waiters")
+    __slots__ = ("_is_plain", "conditions", "count", "is_done", "mutations", "results")
 
-    name = right = metric = "set"
     capability = MutateKey.capability
 
     count: int  # set by `seal`
 
     def __init__(self, admission: Any, started: float, deadline: float) -> None:
         """None yet. All have `admission`, came about when it was `started`, and have time until the deadline."""
-        WriteCommand.__init__(self, 0, deadline)
-        self.admission = admission
-        self.started = started
+        Gathered.__init__(self, admission, started, deadline)
         self.done = _tell
-        self.ttl = 0
-        #: In the order in which they came: to add one, append to these three.
+        #: To add one, append to these two, and to `tokens`.
         self.mutations: list[Mutation] = []
         self.conditions: list[Condition | None] = []
-        self.tokens: list[Any] = []
-        #: Who waits for those that are appended now.
-        self.waiter: Any = None
-        #: All who wait, with their tokens, in the same order.
-        self.waiters: list[tuple[Any, list[Any], Told]] = []
         #: Once they are done: for each the `Outcome`, or its error.
         self.results: Sequence[Any] = ()
         #: Whether all of them were done, and every condition held.
         self.is_done = False
-
-    def join(self, waiter: Any, told: Told) -> None:
-        """Those that are appended from now on are this waiter's, each with a token that tells it which one it is."""
-        self.waiter = waiter
-        self.tokens = []
-        self.waiters.append((waiter, self.tokens, told))
 
     def seal(self) -> None:
         """No more come."""

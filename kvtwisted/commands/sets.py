@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Callable, Optional
+from typing import Any
 
 from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, Limits, check_key, check_value
-from .command import Change, Command, WriteCommand
+from .command import Change, Command
+from .gathered import Gathered
 from .set import Set
 
-#: Told, on the reactor thread, that Sets of a waiter are done: the waiter, its tokens for them, and the error or None.
-#: Must not raise.
-Told = Callable[[Any, Sequence[Any], Optional[BaseException]], object]
 
+class Sets(Gathered):
+    """Sets without a ttl. A waiter is told the error of its Sets, or None."""
 
-class Sets(WriteCommand):
-    """Sets without a ttl that came in one turn of the reactor. What is the same for all of them is done once.
+    __slots__ = ("keys", "values")
 
-    To those who sent them each is a command of its own: it is counted as one, has a revision, and is refused or fails
-    by itself. So whoever cannot do the same with all takes them one by one (`singles`).
-    """
-
-    __slots__ = ("keys", "tokens", "values", "waiter", "waiters")
-
-    name = right = metric = "set"
     is_plain = True
 
     def __init__(self, admission: Any, started: float, deadline: float) -> None:
         """None yet. All have `admission`, came about when it was `started`, and have time until the deadline."""
-        WriteCommand.__init__(self, 0, deadline)
-        self.admission = admission
-        self.started = started
+        Gathered.__init__(self, admission, started, deadline)
         self.done = _tell
-        self.ttl = 0
-        #: In the order in which they came: to add one, append to these three. No value begins with NEVER_TEXT, which
-        #: nobody checks: they are all plain.
+        #: To add one, append to these two, and to `tokens`.
         self.keys: list[bytes] = []
         self.values: list[bytes] = []
-        self.tokens: list[Any] = []
-        #: Who waits for those that are appended now.
-        self.waiter: Any = None
-        #: All who wait, with their tokens, in the same order.
-        self.waiters: list[tuple[Any, list[Any], Told]] = []
-
-    def join(self, waiter: Any, told: Told) -> None:
-        """Those that are appended from now on are this waiter's, each with a token that tells it which one it is."""
-        self.waiter = waiter
-        self.tokens = []
-        self.waiters.append((waiter, self.tokens, told))
 
     def seal(self) -> None:
         """No more come."""

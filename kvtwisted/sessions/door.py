@@ -26,6 +26,7 @@ from ..backends.server import ServerCommands
 from ..commands.command import GET, SET, Command, ServerCommand
 from ..commands.deciding import DecidingCommand, Outcome
 from ..commands.decisions import Decisions
+from ..commands.gathered import Gathered
 from ..commands.get import Found
 from ..commands.set import Set
 from ..commands.sets import Sets
@@ -47,8 +48,8 @@ DIGESTED_NOW = 16_384
 #: Sets that gather before others become another command.
 GATHERED_SETS = 1024
 
-#: What gathers.
-Gathered = TypeVar("Gathered", Sets, Decisions)
+#: A kind of what gathers.
+Kind = TypeVar("Kind", bound=Gathered)
 
 #: Called with a command when it is done; must not raise.
 Done = Callable[[Command], object]
@@ -112,7 +113,7 @@ class Door:
         self._get_now = backend.get_now
         self._gathered: list[Command] = []
         #: Sets that came after those, and have not entered their admission: before anything else comes in, `enter` it.
-        self.gathering: Sets | Decisions | None = None
+        self.gathering: Gathered | None = None
         self._enter: Callable[[Any], None]
         self._has_told = False
         # Whether the reactor will hand them over.
@@ -211,9 +212,7 @@ class Door:
             return None
         return self._begin(Decisions, admission, seconds, enter)
 
-    def _begin(
-        self, kind: type[Gathered], admission: Admission, seconds: float, enter: Callable[[Gathered], None]
-    ) -> Gathered:
+    def _begin(self, kind: type[Kind], admission: Admission, seconds: float, enter: Callable[[Kind], None]) -> Kind:
         self.enter()
         started = monotonic()
         gathering = self.gathering = kind(admission, started, started + seconds)
@@ -229,7 +228,7 @@ class Door:
             self.gathering = None
             self._enter(sets)
 
-    def submit_sets(self, sets: Sets | Decisions) -> None:
+    def submit_sets(self, sets: Gathered) -> None:
         """`submit` for what has gathered, if all is good, and has entered its admission."""
         self._gathered.append(sets)
 

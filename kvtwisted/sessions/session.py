@@ -28,8 +28,9 @@ from typing import Any, Callable
 from ..commands import decisions
 from ..commands.command import Actor, Command, ServerCommand, WriteCommand
 from ..commands.decisions import Decisions
+from ..commands.gathered import Told
 from ..commands.get import Found, Get
-from ..commands.sets import Sets, Told, tell_single
+from ..commands.sets import Sets, tell_single
 from ..commands.streams import StreamCommand
 from ..core.errors import KvError, PermissionDenied, Unauthenticated, Unavailable, without_frames
 from . import buckets, policy
@@ -357,7 +358,7 @@ class Session:
         sets.join(waiter, told)
         return sets
 
-    def gather_decisions(self, waiter: Any, seconds: float, told: decisions.Told) -> Decisions | None:
+    def gather_decisions(self, waiter: Any, seconds: float, told: Told) -> Decisions | None:
         """The same for conditional Sets, Touches and Increments, until `deciding` is another one, or another one's.
 
         None where the backend does not know those: submit them, to be told so.
