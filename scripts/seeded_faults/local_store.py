@@ -155,7 +155,7 @@ FAULTS = (
     Fault(
         "no-index-entry",
         "A write with a ttl has an entry in the expiry index, by which it is swept.",
-        "kvtwisted/backends/local/commit_point.py",
+        "kvtwisted/backends/local/write.py",
         '                mutations.append((EXPIRY, records.index_key(expires_at_ms, key), b""))\n',
         "                pass\n",
         "tests/backends/local/maintenance/test_expiry.py tests/backends/local/test_store_format.py",

@@ -27,8 +27,8 @@ FAULTS = (
         "history-after-revision",
         "An entry of the history is there before the revision of its commits is known.",
         _POINT,
-        "            if commits:\n                tell(last)\n            revisions.last = last\n",
-        "            revisions.last = last\n            if commits:\n                tell(last)\n",
+        "            if commits and tell is not None:\n                tell(last)\n            revisions.last = last\n",
+        "            revisions.last = last\n            if commits and tell is not None:\n                tell(last)\n",
         _OF_HISTORY,
     ),
     Fault(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kvtwisted.backends.local.commit_point import Write
+from kvtwisted.backends.local.write import Write
 from kvtwisted.core.errors import KvError, StorageError, StorageFull, WriteStalled, without_frames
 from tests.support.collector import without_collector
 from tests.support.storage import Storage

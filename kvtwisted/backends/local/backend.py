@@ -43,13 +43,13 @@ from ...reactor.fair_pool import FairPool
 from ...reactor.pool import caught
 from ..backend import Hot, Settled, Sizes
 from .apart import Apart
-from .commit_point import Write
 from .deciding_write import DecidingWrite, GatheredWrite
 from .inline_reads import InlineReads
 from .recovery import Recovery
 from .scan_streams import ScanStreams
 from .store import Store
 from .watches import Watches
+from .write import Write
 
 #: A larger group is not written on the reactor thread: this is some milliseconds' work.
 INLINE_KEYS, INLINE_BYTES = 1024, 1_048_576

@@ -20,7 +20,7 @@ from ...commands.get import Found
 from ...commands.ranges import KeyRange
 
 if TYPE_CHECKING:
-    from .commit_point import Write
+    from .write import Write
 
 #: Bytes that an entry costs beside its key and value: two bytes objects, the entry, and its place in the table.
 ENTRY_COST = 320

@@ -23,9 +23,9 @@ from ...commands.deciding import DecidingCommand, Kept, Mutated, Outcome, Presen
 from ...commands.decisions import Decisions
 from ...commands.mutations import HIGHEST, LOWEST, AddNumber, SetValue
 from ...core.errors import KvError, Unsupported, without_frames
-from .commit_point import NO_DEADLINES, NO_FILES, Write
 from .lookups import NOTHING, Lookups, Stored
 from .records import Pointer
+from .write import NO_DEADLINES, NO_FILES, Write
 
 #: Values up to so many bytes are told of under the lock, and so many bytes of them for one batch: a digest takes 1.2 ns
 #: a byte.

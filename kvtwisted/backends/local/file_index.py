@@ -15,7 +15,7 @@ from .large_values import ValueFiles
 from .records import Pointer
 
 if TYPE_CHECKING:
-    from .commit_point import Write
+    from .write import Write
 
 
 class FileIndex:

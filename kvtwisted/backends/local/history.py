@@ -19,7 +19,7 @@ from ...commands.ranges import KeyRange
 from ...commands.watch import EventType
 
 if TYPE_CHECKING:
-    from .commit_point import Write
+    from .write import Write
 
 #: Bytes of entries that are kept, unless told otherwise, and while anybody watches at least.
 HISTORY_BYTES, LIVE_BYTES = 16 * 1_048_576, 4 * 1_048_576

@@ -28,7 +28,6 @@ from ..backend import Measured
 from . import records
 from .batch_reads import KEYS_NOW, BatchReader
 from .cache import Entry
-from .commit_point import Write
 from .deciding_write import DecidingWrite, GatheredWrite
 from .engines.engine import CanPeek, Engine
 from .lookups import Lookups
@@ -39,6 +38,7 @@ from .range_deletes import RangeDeletes
 from .recency import Recency
 from .records import ENVELOPE, Record
 from .stream_views import StreamView
+from .write import Write
 from .writer import Writer
 
 #: Where a piece of a count ends.

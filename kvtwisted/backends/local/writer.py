@@ -18,11 +18,12 @@ from ...commands.command import Change
 from ...core.clock import pause
 from ...core.errors import KvError, LostFolder, Overloaded, StorageError, WriteStalled
 from .cache import HotCache
-from .commit_point import CommitPoint, Write
+from .commit_point import CommitPoint
 from .deciding_write import Batch
 from .engines.engine import Engine
 from .large_values import ValueFiles
 from .records import Pointer
+from .write import Write
 
 STALL_PAUSE, LONGEST_STALL_PAUSE = 0.001, 0.05
 STALLED = "RocksDB has stalled writes until compaction catches up; try again"

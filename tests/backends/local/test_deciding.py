@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from kvtwisted.backends.local import apart
-from kvtwisted.backends.local.commit_point import Write
 from kvtwisted.backends.local.deciding_write import NOW_BYTES, NOW_BYTES_OF_A_BATCH, DecidingWrite
 from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.engines.engine import DATA
 from kvtwisted.backends.local.index_entries import IndexEntries
+from kvtwisted.backends.local.write import Write
 from kvtwisted.commands import conditions
 from kvtwisted.commands.command import WriteCommand
 from kvtwisted.commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch

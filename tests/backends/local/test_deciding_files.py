@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.backends.local import apart, records
-from kvtwisted.backends.local.commit_point import Write
 from kvtwisted.backends.local.engines.engine import FILES
+from kvtwisted.backends.local.write import Write
 from kvtwisted.commands import conditions
 from kvtwisted.commands.conditional import ConditionalDelete, ConditionalSet, Increment, Touch
 from kvtwisted.commands.conditions import Condition, etag_of

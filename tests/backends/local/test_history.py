@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from kvtwisted.backends.local import history
-from kvtwisted.backends.local.commit_point import Write
 from kvtwisted.backends.local.history import Happening, History, events_of
+from kvtwisted.backends.local.write import Write
 from kvtwisted.commands.conditional import ConditionalSet, Increment, Touch
 from kvtwisted.commands.conditions import Condition
 from kvtwisted.commands.conditions import Test as Asked

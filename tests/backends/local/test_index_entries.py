@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvtwisted.backends.local import records
-from kvtwisted.backends.local.commit_point import Write
 from kvtwisted.backends.local.engines.engine import EXPIRY, Mutation
 from kvtwisted.backends.local.index_entries import IndexEntries
 from kvtwisted.backends.local.records import index_key
+from kvtwisted.backends.local.write import Write
 from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.set import Set
 from kvtwisted.core.errors import Overloaded, StorageError, WriteStalled

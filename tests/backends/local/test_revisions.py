@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from kvtwisted.backends.local import revisions
-from kvtwisted.backends.local.commit_point import Write
 from kvtwisted.backends.local.engines import open_engine
 from kvtwisted.backends.local.engines.engine import META
 from kvtwisted.backends.local.revisions import Revisions
+from kvtwisted.backends.local.write import Write
 from kvtwisted.backends.local.writer import Writer
 from kvtwisted.commands.delete import Delete
 from kvtwisted.commands.mdelete import MDelete
@@ -228,7 +228,7 @@ WRITER = """
 import sys
 from kvtwisted.backends.local import revisions
 from kvtwisted.backends.local.engines import open_engine
-from kvtwisted.backends.local.commit_point import Write
+from kvtwisted.backends.local.write import Write
 from kvtwisted.backends.local.writer import Writer
 from kvtwisted.core.options import EngineOptions
 

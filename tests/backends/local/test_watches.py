@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvtwisted.backends.local import history, watches
-from kvtwisted.backends.local.commit_point import Write
 from kvtwisted.backends.local.history import History
 from kvtwisted.backends.local.watches import QUIET_LOOKS, Watches
+from kvtwisted.backends.local.write import Write
 from kvtwisted.commands.command import Command
 from kvtwisted.commands.ranges import KeyRange
 from kvtwisted.commands.watch import Changes, Event, EventType, Watch

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from kvtwisted.backends.local.cache import Entry
-from kvtwisted.backends.local.commit_point import Write
 from kvtwisted.backends.local.engines.engine import FILES
 from kvtwisted.backends.local.large_values import ValueFiles
+from kvtwisted.backends.local.write import Write
 from kvtwisted.backends.local.writer import Writer
 from kvtwisted.core.errors import NearlyFull, StorageError, WriteStalled
 
