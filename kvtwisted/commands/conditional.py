@@ -18,7 +18,7 @@ class MutateKey(DecidingCommand):
 
     __slots__ = ("condition", "mutation")
 
-    #: What it needs beside `right`, with a condition and without.
+    #: Whether it tells of values without a condition, too.
     reads_without_condition: ClassVar[bool] = False
 
     def __init__(

@@ -10,7 +10,7 @@ from ..core.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES, Limits
 from .command import Change, Command
 from .conditional import ConditionalSet, Increment, MutateKey, Touch, most_of
 from .conditions import Condition, Test
-from .gathered import Gathered, Told
+from .gathered import Gathered
 from .mutations import AddNumber, Mutation, SetValue, TouchKey
 
 _COMMANDS: dict[type, type[MutateKey]] = {SetValue: ConditionalSet, TouchKey: Touch, AddNumber: Increment}
@@ -102,15 +102,6 @@ class Decisions(Gathered):
         """See `DecidingCommand.changes`."""
         return [change for mutation in self.mutations for change in most_of(mutation)]
 
-    def singles(self) -> list[MutateKey]:
-        """Each as a command of its own, in their place: this one is not to be settled then."""
-        numbers = iter(range(len(self.mutations)))
-        return [
-            self._single(number, waiter, token, told)
-            for waiter, tokens, told in self.waiters
-            for token, number in zip(tokens, numbers)
-        ]
-
     def take_out(self, numbers: Collection[int]) -> list[MutateKey]:
         """Those with these numbers as commands of their own, and no longer in this one. It is sealed already."""
         singles = self.singles()
@@ -126,12 +117,15 @@ class Decisions(Gathered):
         self.seal()
         return [singles[number] for number in numbers]
 
-    def _single(self, number: int, waiter: Any, token: Any, told: Told) -> MutateKey:
+    def single(self, number: int) -> MutateKey:
+        """See `Gathered.single`."""
         mutation = self.mutations[number]
-        single = _COMMANDS[type(mutation)](mutation, self.conditions[number], self.deadline)
-        single.admission, single.started = self.admission, self.started
-        single.context, single.done = (waiter, token, told), tell_single
-        return single
+        return _COMMANDS[type(mutation)](mutation, self.conditions[number], self.deadline)
+
+    @staticmethod
+    def told_of(single: Command) -> Sequence[Any]:
+        """See `Gathered.told_of`."""
+        return (single.result if single.error is None else single.error,)
 
 
 def _tell(decisions: Decisions) -> None:
@@ -144,9 +138,3 @@ def _tell(decisions: Decisions) -> None:
     for waiter, tokens, told in decisions.waiters:
         told(waiter, tokens, results[at : at + len(tokens)])
         at += len(tokens)
-
-
-def tell_single(single: Command) -> None:
-    """The `done` of one of `Decisions.singles`."""
-    waiter, token, told = single.context
-    told(waiter, (token,), (single.result if single.error is None else single.error,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from .command import WriteCommand
+from .command import Command, WriteCommand
 
 #: Told, on the reactor thread, what became of commands of a waiter: the waiter, its tokens for them, and what the
 #: subclass says. Must not raise.
@@ -41,3 +41,28 @@ class Gathered(WriteCommand):
         self.waiter = waiter
         self.tokens = []
         self.waiters.append((waiter, self.tokens, told))
+
+    def single(self, number: int) -> WriteCommand:
+        """The one with this number, from 0 on, as a command of its own."""
+        raise NotImplementedError
+
+    @staticmethod
+    def told_of(single: Command) -> Any:
+        """What the waiter of a single is told: what it would have been told of all, with this one alone."""
+        raise NotImplementedError
+
+    def singles(self) -> list[Any]:
+        """Each as a command of its own, in their place: this one is not to be settled then."""
+        singles: list[WriteCommand] = []
+        for waiter, tokens, told in self.waiters:
+            for token in tokens:
+                single = self.single(len(singles))
+                single.admission, single.started = self.admission, self.started
+                single.context, single.done = (waiter, token, told, self.told_of), _tell_single
+                singles.append(single)
+        return singles
+
+
+def _tell_single(single: Command) -> None:
+    waiter, token, told, told_of = single.context
+    told(waiter, (token,), told_of(single))

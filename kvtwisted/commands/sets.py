@@ -59,25 +59,16 @@ class Sets(Gathered):
         """See `WriteCommand.changes`."""
         return [(key, value, expires_at_ms) for key, value in zip(self.keys, self.values)]
 
-    def singles(self) -> list[Set]:
-        """Each as a command of its own, in their place: this one is not to be settled then."""
-        pairs = zip(self.keys, self.values)
-        singles: list[Set] = []
-        for waiter, tokens, told in self.waiters:
-            for token, (key, value) in zip(tokens, pairs):
-                single = Set(key, value, 0, self.deadline)
-                single.admission, single.started = self.admission, self.started
-                single.context, single.done = (waiter, token, told), tell_single
-                singles.append(single)
-        return singles
+    def single(self, number: int) -> Set:
+        """See `Gathered.single`."""
+        return Set(self.keys[number], self.values[number], 0, self.deadline)
+
+    @staticmethod
+    def told_of(single: Command) -> BaseException | None:
+        """See `Gathered.told_of`."""
+        return single.error
 
 
 def _tell(sets: Sets) -> None:
     for waiter, tokens, told in sets.waiters:
         told(waiter, tokens, sets.error)
-
-
-def tell_single(single: Command) -> None:
-    """The `done` of one of `Sets.singles`."""
-    waiter, token, told = single.context
-    told(waiter, (token,), single.error)

@@ -25,12 +25,11 @@ from functools import partial
 from time import monotonic
 from typing import Any, Callable
 
-from ..commands import decisions
 from ..commands.command import Actor, Command, ServerCommand, WriteCommand
 from ..commands.decisions import Decisions
 from ..commands.gathered import Told
 from ..commands.get import Found, Get
-from ..commands.sets import Sets, tell_single
+from ..commands.sets import Sets
 from ..commands.streams import StreamCommand
 from ..core.errors import KvError, PermissionDenied, Unauthenticated, Unavailable, without_frames
 from . import buckets, policy
@@ -380,7 +379,7 @@ class Session:
         if is_good and self.admission.enter_all(sets.count, sets.size):
             self._door.submit_sets(sets)
         else:
-            self._submit_each(sets.singles(), tell_single)
+            self._submit_each(sets.singles())
 
     def _enter_decisions(self, deciding: Decisions) -> None:
         """The same for commands that decide."""
@@ -392,15 +391,16 @@ class Session:
         if is_good and self.admission.enter_all(deciding.count, deciding.size):
             self._door.submit_sets(deciding)
         else:
-            self._submit_each(deciding.singles(), decisions.tell_single)
+            self._submit_each(deciding.singles())
 
-    def _submit_each(self, singles: Sequence[WriteCommand], tell: Done) -> None:
+    def _submit_each(self, singles: Sequence[WriteCommand]) -> None:
         for single in singles:
+            done = single.done
             try:
-                self.submit(single, tell)
+                self.submit(single, done)
             except Exception as refused:
                 single.error = without_frames(refused)
-                tell(single)
+                done(single)
         self._door.refused()
 
     def _weigh_first(self, command: WriteCommand, weighing: Weighing, done: Done) -> None:

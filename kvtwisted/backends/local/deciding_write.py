@@ -186,7 +186,7 @@ class GatheredWrite(Write):
                     found = answer
                 else:
                     try:
-                        found = lookups.now(key)
+                        found = lookups.now(key, entry)
                     except KvError as error:
                         results.append(without_frames(error))
                         continue
@@ -378,7 +378,7 @@ class Batch:
             entry.used = True
             stored = answer
         else:
-            found = self._lookups.now(key)
+            found = self._lookups.now(key, entry)
             if found is None:
                 raise NotNow
             stored = found

@@ -12,6 +12,7 @@ from .records import ENVELOPE
 
 if TYPE_CHECKING:
     from .batch_reads import Peek
+    from .cache import Entry
     from .writer import Writer
 
 #: What is stored at a key, expired or not: the value (None: nothing), and its deadline in ms since 1970 (0: never).
@@ -35,9 +36,11 @@ class Lookups:
         #: The time that ttls go by.
         self.clock = clock
 
-    def now(self, key: bytes) -> Stored | None:
-        """What is stored, if that can be told without blocking; else None. Under the commit point's lock."""
-        entry = self.hot(key)
+    def now(self, key: bytes, entry: Entry | None) -> Stored | None:
+        """What is stored, if that can be told without blocking; else None. Under the commit point's lock.
+
+        `entry` is what `hot` has for the key.
+        """
         if entry is not None:
             remembered = entry.answer or entry.expiring
             if remembered is not None:
